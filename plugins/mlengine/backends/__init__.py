@@ -1,0 +1,117 @@
+"""The seam: what a place that trains must do, and the registry of those places.
+
+Six verbs, all synchronous; the trigger calls them off the event loop through one shared poller. Extras are capability
+mixins. Nobody outside this file asks for a backend's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+from mlengine.core.errors import BackendError
+from mlengine.core.job import JobHandle, JobStatus
+from mlengine.core.spec import TrainingSpec
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is handed to a backend.
+
+    :param key: the job key's digest; the backend labels the attempt with it and :meth:`TrainingBackend.find` finds
+        by it.
+    :param labels: for people and for bills; the backend adds key and attempt.
+    """
+
+    key: str
+    job_id: str
+    attempt: int
+    job_dir: str
+    spec: TrainingSpec
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own words."""
+
+    replica: str
+    text: str
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call."""
+
+    lines: tuple[LogLine, ...]
+    cursor: Mapping[str, Any]
+    more: bool = False
+
+
+class TrainingBackend(Protocol):
+    """A place that trains. Every verb may be called again after a crash at any line."""
+
+    name: str
+
+    def submit(self, submission: Submission) -> JobHandle:
+        """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
+
+        :raises BackendError: refused for good; :raises BackendUnavailableError: try again later.
+        """
+
+    def find(self, key: str) -> list[JobHandle]:
+        """All attempts labelled with ``key``, the eldest first; what a crash left behind is among them."""
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        """The state of many jobs in few calls, in the order asked.
+
+        A job that the backend has forgotten is FAILED with cause ``lost``; a backend that cannot be reached raises
+        BackendUnavailableError and decides nothing.
+        """
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        """At most ``limit`` lines of all replicas, after ``cursor`` (``{}`` is the beginning)."""
+
+    def cancel(self, handle: JobHandle) -> None:
+        """End the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
+
+    def console_url(self, handle: JobHandle) -> str | None:
+        """Where a person looks at the job, if there is such a place."""
+
+
+@runtime_checkable
+class CapsCluster(Protocol):
+    """A backend whose machine is small: it may train on a smaller cluster than asked, and says so."""
+
+    def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
+        """The spec that will run, and one sentence for each thing that was capped."""
+
+
+# Import paths, so that a DAG file and a worker pay only for the backend they use.
+_BACKENDS: dict[str, str] = {
+    "local": "mlengine.backends.local.backend:LocalBackend",
+}
+
+
+def register(name: str, path: str) -> None:
+    """Add a backend: ``path`` is ``module:Class``, called with the backend's settings as keyword arguments."""
+    _BACKENDS[name] = path
+
+
+def names() -> list[str]:
+    return sorted(_BACKENDS)
+
+
+def get_backend(name: str, **settings: Any) -> TrainingBackend:
+    """The backend registered as ``name``.
+
+    :raises BackendError: if there is none, with the names there are.
+    """
+    if name not in _BACKENDS:
+        raise BackendError(f"no backend named {name!r}", remedy=f"use one of: {', '.join(names())}")
+    module, _, attribute = _BACKENDS[name].partition(":")
+    factory: Callable[..., TrainingBackend] = getattr(import_module(module), attribute)
+    return factory(**settings)

@@ -1,0 +1,102 @@
+"""The one tree of errors.
+
+Each error says what happened and where, and carries a ``remedy``: what the reader does next. ``retryable`` answers
+whether the same call can succeed later with nothing changed. Nothing else in this project defines an exception that
+crosses a module boundary.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MlengineError(Exception):
+    """Root of all errors of this project.
+
+    :param message: what happened, with the id, path or line it happened at.
+    :param remedy: what the reader does next; printed after the message.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  What to do: {self.remedy}" if self.remedy else self.message
+
+
+class JobFileError(MlengineError):
+    """The job file, or the spec made from it, is wrong. The message has ``file:line`` where there is one."""
+
+
+class PackageError(MlengineError):
+    """The trainer cannot be packaged: missing ``__init__.py``, module not inside, or the builder's own words."""
+
+
+class StorageError(MlengineError):
+    """The bucket refused, or an object is not what was expected."""
+
+
+class BucketMissingError(StorageError):
+    """The bucket does not exist, or is hidden from these credentials."""
+
+
+class StorageForbiddenError(StorageError):
+    """The credentials may not do this."""
+
+
+class ObjectMissingError(StorageError):
+    """No such object."""
+
+
+class StorageConflictError(StorageError):
+    """A precondition did not hold: somebody else wrote the object first. The caller re-reads and decides."""
+
+
+class StorageUnavailableError(StorageError):
+    """The service did not answer, or kept answering 429/5xx, until the deadline."""
+
+    retryable = True
+
+
+class DatasetError(MlengineError):
+    """A dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
+
+
+class EnvironmentBuildError(MlengineError):
+    """The trainer's environment could not be built. Carries the installer's own words."""
+
+
+class BackendError(MlengineError):
+    """A training backend refused a call for good."""
+
+
+class BackendUnavailableError(BackendError):
+    """A training backend could not be reached, or asked to come back later. Never decides a job's outcome."""
+
+    retryable = True
+
+
+class JobFailedError(MlengineError):
+    """The job ended without success. Says which replica, its exit code, its last lines, and what that means."""
+
+
+class JobLostError(JobFailedError):
+    """The job ended through no fault of the trainer (preempted, launcher lost, service error): try again."""
+
+    retryable = True
+
+
+class JobDeadlineError(JobFailedError):
+    """Our own deadline passed; the job was cancelled."""
+
+
+class ModelRejectedError(MlengineError):
+    """The gate rejected the model. A result, not a crash: carries the reasons."""
+
+
+class PublishError(MlengineError):
+    """The champion cannot be changed as asked."""

@@ -1,0 +1,136 @@
+"""Every path in the bucket, in one place.
+
+::
+
+    gs://BUCKET/packages/<name>/<digest>/<sdist>         the trainer, content-addressed
+    gs://BUCKET/datasets/<name>/<version>/manifest.json  a dataset version; the manifest is written last
+    gs://BUCKET/<model>/<job_id>/                        a job dir:
+        job.json                                           the claim, and what became of it
+        train/                                             checkpoints, summaries, progress.json, metrics.jsonl
+        model/                                             the export; MANIFEST.json is written last
+        logs/                                              each replica's log, once the job has ended
+        report.json                                        the gate's verdict
+    gs://BUCKET/<model>/champion.json                    the pointer to the champion
+    gs://BUCKET/<model>/champions/<serial>.json          its history
+
+Knows strings only: nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mlengine.core.errors import StorageError
+
+_GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?$", re.DOTALL)
+NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
+# Prefixes of the bucket that a model must not be named after.
+RESERVED_NAMES = frozenset({"packages", "datasets"})
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """``gs://bucket/a/b`` → ``("bucket", "a/b")``.
+
+    :raises StorageError: if the string is not a ``gs://`` URI.
+    """
+    match = _GS_URI.match(uri)
+    if match is None:
+        raise StorageError(
+            f"not a Cloud Storage URI: {uri!r}",
+            remedy="write gs://BUCKET/path; bucket names have 3 to 222 of a-z 0-9 . _ -",
+        )
+    return match["bucket"], match["path"] or ""
+
+
+def join(uri: str, *parts: str) -> str:
+    """Join URI and parts with single slashes. A trailing slash of the last part is kept."""
+    pieces = [uri.rstrip("/"), *(part.strip("/") for part in parts[:-1])]
+    if parts:
+        pieces.append(parts[-1].lstrip("/"))
+    return "/".join(pieces)
+
+
+def check_model_name(model: str) -> str:
+    """Return ``model`` if it can be a directory in the bucket, a label and part of a job id; else raise."""
+    if not NAME.match(model) or model in RESERVED_NAMES:
+        raise StorageError(
+            f"not a model name: {model!r}",
+            remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter; 'packages' and 'datasets' are taken",
+        )
+    return model
+
+
+@dataclass(frozen=True)
+class JobDir:
+    """The paths below one job dir. ``uri`` has no trailing slash."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, bucket: str, model: str, job_id: str) -> JobDir:
+        """The dir of ``job_id`` of ``model`` in ``bucket`` (a bare name, or ``gs://name``, or ``gs://name/prefix``)."""
+        return cls(join(bucket_uri(bucket), check_model_name(model), job_id))
+
+    @property
+    def job_id(self) -> str:
+        return self.uri.rsplit("/", 1)[1]
+
+    @property
+    def claim(self) -> str:
+        return join(self.uri, "job.json")
+
+    @property
+    def train(self) -> str:
+        return join(self.uri, "train/")
+
+    @property
+    def model(self) -> str:
+        return join(self.uri, "model/")
+
+    @property
+    def logs(self) -> str:
+        return join(self.uri, "logs/")
+
+    @property
+    def report(self) -> str:
+        return join(self.uri, "report.json")
+
+    @property
+    def progress(self) -> str:
+        return join(self.uri, "train", "progress.json")
+
+    @property
+    def metrics(self) -> str:
+        return join(self.uri, "train", "metrics.jsonl")
+
+
+def bucket_uri(bucket: str) -> str:
+    """``name`` or ``gs://name[/prefix]`` → ``gs://name[/prefix]``, validated, no trailing slash."""
+    uri = bucket if bucket.startswith("gs://") else f"gs://{bucket}"
+    split_uri(uri)
+    return uri.rstrip("/")
+
+
+def package_uri(staging: str, name: str, digest: str, filename: str) -> str:
+    return join(bucket_uri(staging), "packages", name, digest, filename)
+
+
+def dataset_dir(bucket: str, name: str, version: str) -> str:
+    return join(bucket_uri(bucket), "datasets", name, version)
+
+
+def datasets_prefix(bucket: str, name: str) -> str:
+    return join(bucket_uri(bucket), "datasets", name) + "/"
+
+
+def model_prefix(bucket: str, model: str) -> str:
+    return join(bucket_uri(bucket), check_model_name(model)) + "/"
+
+
+def champion(bucket: str, model: str) -> str:
+    return join(bucket_uri(bucket), check_model_name(model), "champion.json")
+
+
+def champion_entry(bucket: str, model: str, serial: int) -> str:
+    return join(bucket_uri(bucket), check_model_name(model), "champions", f"{serial:06d}.json")

@@ -1,0 +1,112 @@
+"""What to train: the :class:`TrainingSpec` that a job file becomes.
+
+This file has the types; :mod:`mlengine.core.jobfile` reads them from YAML with line numbers and remedies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from mlengine.core.errors import JobFileError
+
+
+class Role(StrEnum):
+    """What a replica does. ML Engine called the chief "master"; both are read, this is what is written."""
+
+    CHIEF = "chief"
+    WORKER = "worker"
+    PS = "ps"
+    EVALUATOR = "evaluator"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All replicas of one role: they share machine type and image."""
+
+    role: Role
+    count: int
+    machine_type: str | None = None
+    accelerator_type: str | None = None
+    accelerator_count: int = 0
+    image_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training, independent of where it runs.
+
+    :param module: the module that is run as ``python -m``, e.g. ``trainer.task``.
+    :param package_uris: sdists or wheels, the trainer's first.
+    :param args: the user's arguments; the backend appends ``--job-dir``.
+    :param pools: exactly one chief pool of one replica first; then worker, ps, evaluator where there are any.
+    :param primary_name: what ``TF_CONFIG`` calls the chief: ``chief``, or ``master`` for old runtimes.
+    :param max_running_seconds: after this long RUNNING, the job is ended as failed.
+    :param max_wait_seconds: after this long QUEUED, likewise.
+    :param env: extra environment variables of every replica.
+    :param source: the ``trainingInput`` as read, for ``TF_CONFIG``'s ``job`` and for pass-through.
+    """
+
+    module: str
+    package_uris: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1),)
+    primary_name: str = "chief"
+    scale_tier: str | None = None
+    region: str | None = None
+    job_dir: str | None = None
+    runtime_version: str | None = None
+    python_version: str | None = None
+    max_running_seconds: int | None = None
+    max_wait_seconds: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def count(self, role: Role) -> int:
+        """How many replicas of ``role`` the cluster has."""
+        return sum(pool.count for pool in self.pools if pool.role is role)
+
+    def pool(self, role: Role) -> Pool | None:
+        return next((pool for pool in self.pools if pool.role is role and pool.count), None)
+
+    @property
+    def replicas(self) -> tuple[tuple[Role, int], ...]:
+        """Every ``(role, index)``, the chief first."""
+        return tuple((pool.role, index) for pool in self.pools for index in range(pool.count))
+
+    def with_counts(self, counts: Mapping[Role, int]) -> TrainingSpec:
+        """The same training on a cluster with other counts; roles not named keep theirs."""
+        known = {pool.role for pool in self.pools}
+        pools = [replace(pool, count=counts.get(pool.role, pool.count)) for pool in self.pools]
+        pools += [Pool(role, count) for role, count in counts.items() if role not in known and count]
+        order = list(Role)
+        pools.sort(key=lambda pool: order.index(pool.role))
+        return replace(self, pools=tuple(pool for pool in pools if pool.count))
+
+    @property
+    def digest(self) -> str:
+        """40 hex digits over everything that changes what is trained; equal specs have equal digests."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:40]
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["pools"] = [{**asdict(pool), "role": pool.role.value} for pool in self.pools]
+        data["package_uris"], data["args"] = list(self.package_uris), list(self.args)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """:raises JobFileError: if a field is missing or unknown."""
+        try:
+            fields = dict(data)
+            fields["pools"] = tuple(Pool(**{**pool, "role": Role(pool["role"])}) for pool in fields["pools"])
+            fields["package_uris"] = tuple(fields.get("package_uris", ()))
+            fields["args"] = tuple(fields.get("args", ()))
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobFileError(f"not a training spec: {error}") from error

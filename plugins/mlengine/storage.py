@@ -1,0 +1,272 @@
+"""The bucket, behind a small door: google-cloud-storage with create-once, compare-and-swap and trees.
+
+Objects are named by ``gs://`` URIs. Every call has a deadline and is retried where repeating it is safe; errors are
+this project's own. Whether the server is Google's or an emulator is the client library's business
+(``STORAGE_EMULATOR_HOST``); nothing here knows.
+
+Does not: cache, list lazily across processes, or rename (Cloud Storage has no atomic rename of a tree).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core.errors import (
+    BucketMissingError,
+    ObjectMissingError,
+    StorageConflictError,
+    StorageError,
+    StorageForbiddenError,
+    StorageUnavailableError,
+)
+from mlengine.core.layout import join, split_uri
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+DEADLINE = 120.0  # seconds for one call with its retries
+_NONCE = "mlengine-nonce"
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """What a listing knows of an object. ``size`` in bytes, ``crc32c`` in base64 as Cloud Storage gives it."""
+
+    uri: str
+    size: int
+    generation: int
+    crc32c: str | None = None
+
+
+class Storage:
+    """Reads and writes objects by URI.
+
+    :param client: a ``google.cloud.storage.Client``; without one, the application default credentials are used.
+    """
+
+    def __init__(self, client: storage.Client | None = None) -> None:
+        self._client = client
+
+    @classmethod
+    def from_connection(cls, gcp_conn_id: str | None, impersonation_chain: Any = None) -> Storage:
+        """With the credentials of an Airflow connection; ``None`` means the application default credentials."""
+        if gcp_conn_id is None:
+            return cls()
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+
+        return cls(GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain).get_conn())
+
+    @property
+    def client(self) -> storage.Client:
+        if self._client is None:
+            from google.cloud import storage
+
+            self._client = storage.Client()
+        return self._client
+
+    def check_bucket(self, bucket: str) -> None:
+        """Say at once if the bucket is missing or forbidden.
+
+        :raises BucketMissingError: there is none; :raises StorageForbiddenError: these credentials may not list it.
+        """
+        name, _ = split_uri(bucket if bucket.startswith("gs://") else f"gs://{bucket}")
+        with _errors(f"gs://{name}", bucket=True):
+            next(iter(self.client.list_blobs(name, max_results=1, timeout=DEADLINE, retry=_retry())), None)
+
+    def read(self, uri: str) -> bytes:
+        """:raises ObjectMissingError: if there is no such object."""
+        return self.read_with_generation(uri)[0]
+
+    def read_with_generation(self, uri: str) -> tuple[bytes, int]:
+        """The content and the generation it had: pass that to :meth:`replace` to swap just this version."""
+        blob = self._blob(uri)
+        with _errors(uri):
+            data: bytes = blob.download_as_bytes(timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+            # The answer to a download carries the generation of what was sent.
+            return data, int(blob.generation)
+
+    def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
+        """Write whatever was there before. Returns the new generation."""
+        return self._upload(uri, data, content_type, None)
+
+    def create(self, uri: str, data: bytes, content_type: str | None = None) -> int:
+        """Write only if there is no such object yet.
+
+        :raises StorageConflictError: somebody else was first. An answer that was lost on the way is told from that by
+            a nonce in the object's metadata, so whoever wrote it never reads "you lost".
+        """
+        return self._upload(uri, data, content_type, 0)
+
+    def replace(self, uri: str, data: bytes, generation: int, content_type: str | None = None) -> int:
+        """Compare-and-swap: write only if the object still has ``generation``.
+
+        :raises StorageConflictError: it has changed since.
+        """
+        return self._upload(uri, data, content_type, generation)
+
+    def stat(self, uri: str) -> ObjectStat | None:
+        """``None`` if there is no such object."""
+        bucket, path = split_uri(uri)
+        with _errors(uri, bucket=True):
+            blob = self.client.bucket(bucket).get_blob(path, timeout=DEADLINE, retry=_retry())
+        return None if blob is None else _stat(bucket, blob)
+
+    def exists(self, uri: str) -> bool:
+        return self.stat(uri) is not None
+
+    def ls(self, prefix: str) -> list[ObjectStat]:
+        """Every object whose URI starts with ``prefix``, by name."""
+        bucket, path = split_uri(prefix)
+        with _errors(prefix, bucket=True):
+            blobs = list(self.client.list_blobs(bucket, prefix=path or None, timeout=DEADLINE, retry=_retry()))
+        return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
+
+    def list_dirs(self, prefix: str) -> list[str]:
+        """The names one level below ``prefix``, as a file manager shows folders, in order."""
+        bucket, path = split_uri(prefix)
+        path = path.rstrip("/") + "/" if path else ""
+        with _errors(prefix, bucket=True):
+            listing = self.client.list_blobs(
+                bucket, prefix=path or None, delimiter="/", timeout=DEADLINE, retry=_retry()
+            )
+            for _ in listing:
+                pass  # the prefixes are complete once every page was read
+        return sorted(name[len(path) :].rstrip("/") for name in listing.prefixes)
+
+    def upload(self, source: Path, uri: str) -> None:
+        """One file. Its checksum is verified by the server."""
+        blob = self._blob(uri)
+        with _errors(uri):
+            blob.upload_from_filename(str(source), timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+
+    def download(self, uri: str, target: Path) -> None:
+        """One file, written aside and moved into place: ``target`` is whole or not there."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with _errors(uri):
+                self._blob(uri).download_to_filename(str(partial), timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def upload_tree(self, source: Path, prefix: str, *, last: str | None = None) -> list[str]:
+        """Every file below ``source``, in parallel; the relative path ``last`` only after all others arrived.
+
+        A reader that waits for ``last`` sees a complete tree. Returns the URIs.
+        """
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+        first = [path for path in files if path.relative_to(source).as_posix() != last]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda path: self.upload(path, join(prefix, path.relative_to(source).as_posix())), first))
+        for path in files:
+            if path not in first:
+                self.upload(path, join(prefix, path.relative_to(source).as_posix()))
+        return [join(prefix, path.relative_to(source).as_posix()) for path in files]
+
+    def download_tree(self, prefix: str, target: Path) -> list[Path]:
+        """Every object below ``prefix`` (a folder), in parallel. Names that would leave ``target`` are refused."""
+        root = prefix.rstrip("/") + "/"
+        pairs = []
+        for stat in self.ls(root):
+            relative = stat.uri[len(root) :]
+            path = (target / relative).resolve()
+            if not relative or relative.endswith("/"):
+                continue
+            if not path.is_relative_to(target.resolve()):
+                raise StorageError(f"object name leaves its folder: {stat.uri}", remedy="delete that object")
+            pairs.append((stat.uri, path))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda pair: self.download(*pair), pairs))
+        return [path for _, path in pairs]
+
+    def delete(self, uri: str) -> None:
+        """Safe to repeat: an object that is gone already is not an error."""
+        try:
+            with _errors(uri):
+                self._blob(uri).delete(timeout=DEADLINE, retry=_retry())
+        except ObjectMissingError:
+            return
+
+    def delete_tree(self, prefix: str) -> int:
+        """Everything below the folder ``prefix``; returns how many objects there were."""
+        stats = self.ls(prefix.rstrip("/") + "/")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda stat: self.delete(stat.uri), stats))
+        return len(stats)
+
+    def _blob(self, uri: str) -> Any:
+        bucket, path = split_uri(uri)
+        if not path:
+            raise StorageError(f"this names a bucket, not an object: {uri}")
+        return self.client.bucket(bucket).blob(path)
+
+    def _upload(self, uri: str, data: bytes, content_type: str | None, generation: int | None) -> int:
+        blob = self._blob(uri)
+        nonce = uuid.uuid4().hex
+        blob.metadata = {_NONCE: nonce}
+        content_type = content_type or ("application/json" if uri.endswith(".json") else "application/octet-stream")
+        try:
+            with _errors(uri):
+                blob.upload_from_string(
+                    data,
+                    content_type=content_type,
+                    if_generation_match=generation,
+                    timeout=DEADLINE,
+                    retry=_retry(),
+                    checksum="crc32c",
+                )
+        except StorageConflictError:
+            # A retry inside the client finds its own first write and is told 412: the nonce says it was ours.
+            mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=DEADLINE, retry=_retry())
+            if mine is None or (mine.metadata or {}).get(_NONCE) != nonce:
+                raise
+            return int(mine.generation)
+        return int(blob.generation)
+
+
+def _stat(bucket: str, blob: Any) -> ObjectStat:
+    return ObjectStat(f"gs://{bucket}/{blob.name}", int(blob.size or 0), int(blob.generation or 0), blob.crc32c)
+
+
+def _retry() -> Any:
+    """Google's own rule for what may be repeated, with our deadline."""
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(DEADLINE)
+
+
+@contextmanager
+def _errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
+    """Turn the client's exceptions into this project's, naming the URI."""
+    import requests
+    from google.api_core import exceptions as google
+    from google.auth import exceptions as auth
+
+    try:
+        yield
+    except google.NotFound as error:
+        if bucket or "bucket" in str(error).lower():
+            raise BucketMissingError(
+                f"no bucket for {uri}", remedy="create the bucket, or correct its name; these credentials see none"
+            ) from error
+        raise ObjectMissingError(f"no object {uri}") from error
+    except google.PreconditionFailed as error:
+        raise StorageConflictError(f"{uri} was written by somebody else first") from error
+    except (google.Forbidden, google.Unauthorized, auth.DefaultCredentialsError) as error:
+        raise StorageForbiddenError(
+            f"no permission for {uri}: {error}",
+            remedy="grant roles/storage.objectAdmin on the bucket to the connection's account",
+        ) from error
+    except (google.ServerError, google.TooManyRequests, google.RetryError, auth.TransportError) as error:
+        raise StorageUnavailableError(f"Cloud Storage did not answer for {uri}: {error}") from error
+    except requests.RequestException as error:
+        raise StorageUnavailableError(f"Cloud Storage cannot be reached for {uri}: {error}") from error
+    except google.GoogleAPIError as error:
+        raise StorageError(f"Cloud Storage refused {uri}: {error}") from error

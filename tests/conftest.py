@@ -1,0 +1,35 @@
+"""Fixtures that all tests share: a real Cloud Storage server, one for the session, and a bucket of one's own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from mlengine.storage import Storage
+from mlengine.testing import gcs
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[gcs.GcsServer]:
+    with gcs.running() as server:
+        yield server
+
+
+@pytest.fixture
+def storage(gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A door to the session's server, which processes started by the test find too."""
+    for name, value in gcs_server.env.items():
+        monkeypatch.setenv(name, value)
+    assert "STORAGE_EMULATOR_HOST" in os.environ
+    return Storage()
+
+
+@pytest.fixture
+def bucket(storage: Storage) -> str:
+    """The URI of a new, empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    storage.client.create_bucket(name)
+    return f"gs://{name}"
