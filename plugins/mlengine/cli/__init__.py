@@ -1,0 +1,41 @@
+"""``mlengine …`` for a terminal. One file a noun; each registers its verbs and imports nothing heavy to do so."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from mlengine import __version__
+from mlengine.core.errors import MlengineError
+
+# Each module has `register(commands)`, which adds parsers whose default `handler` takes the namespace and returns the
+# exit code.
+_NOUNS: tuple[str, ...] = ()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mlengine", description="Retrain models with distributed jobs.")
+    parser.add_argument("--version", action="version", version=f"mlengine {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for noun in _NOUNS:
+        import_module(f"mlengine.cli.{noun}").register(commands)
+    return parser
+
+
+def say(text: str = "") -> None:
+    """One line for the person at the terminal."""
+    sys.stdout.write(f"{text}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. 0 done, 1 failed with a reason on stderr, 2 wrong usage."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.handler(args) or 0)
+    except MlengineError as error:
+        sys.stderr.write(f"mlengine: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
