@@ -94,6 +94,10 @@ class JobDeadlineError(JobFailedError):
     """Our own deadline passed; the job was cancelled."""
 
 
+class ModelError(MlengineError):
+    """A model's files are missing, incomplete, changed, or not a SavedModel. Names the file and the reason."""
+
+
 class ModelRejectedError(MlengineError):
     """The gate rejected the model. A result, not a crash: carries the reasons."""
 

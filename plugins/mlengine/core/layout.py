@@ -9,7 +9,8 @@
         train/                                             checkpoints, summaries, progress.json, metrics.jsonl
         model/                                             the export; MANIFEST.json is written last
         logs/                                              each replica's log, once the job has ended
-        report.json                                        the gate's verdict
+        report.json, report.html                           the gate's verdict, for programs and for people
+        predictions.json                                   what the model said of the held-out rows
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
 
@@ -95,6 +96,14 @@ class JobDir:
     @property
     def report(self) -> str:
         return join(self.uri, "report.json")
+
+    @property
+    def page(self) -> str:
+        return join(self.uri, "report.html")
+
+    @property
+    def predictions(self) -> str:
+        return join(self.uri, "predictions.json")
 
     @property
     def progress(self) -> str:
