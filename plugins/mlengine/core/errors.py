@@ -104,3 +104,14 @@ class ModelRejectedError(MlengineError):
 
 class PublishError(MlengineError):
     """The champion cannot be changed as asked."""
+
+
+class StackError(MlengineError):
+    """A server that ``make run`` or a test started did not come up, or refused a call.
+
+    :param status: the HTTP status it refused with, where it answered at all.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", status: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
