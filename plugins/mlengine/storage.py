@@ -186,11 +186,15 @@ class Storage:
             list(pool.map(lambda pair: self.download(*pair), pairs))
         return [path for _, path in pairs]
 
-    def delete(self, uri: str) -> None:
-        """Safe to repeat: an object that is gone already is not an error."""
+    def delete(self, uri: str, generation: int | None = None) -> None:
+        """Safe to repeat: an object that is gone already is not an error.
+
+        :param generation: delete only this version of the object.
+        :raises StorageConflictError: it has changed since.
+        """
         try:
             with _errors(uri):
-                self._blob(uri).delete(timeout=DEADLINE, retry=_retry())
+                self._blob(uri).delete(if_generation_match=generation, timeout=DEADLINE, retry=_retry())
         except ObjectMissingError:
             return
 

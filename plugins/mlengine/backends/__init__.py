@@ -90,6 +90,14 @@ class CapsCluster(Protocol):
         """The spec that will run, and one sentence for each thing that was capped."""
 
 
+@runtime_checkable
+class BatchesLogs(Protocol):
+    """A backend that reads the logs of many jobs in one call."""
+
+    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+        """One page for each ``(handle, cursor)``, in the order asked; ``limit`` lines a job."""
+
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",

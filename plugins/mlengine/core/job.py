@@ -69,7 +69,11 @@ class Decision(StrEnum):
 class JobKey:
     """The identity of one intent to train: a retry of the same task has the same key, a cleared task another.
 
-    ``generation`` counts how often the task was cleared. ``digest`` is 40 hex digits, legal in a label.
+    :param generation: a number that a clear changes and a retry keeps. From Airflow it is the task instance's
+        ``max_tries``: set once from ``retries``, raised by every clear of a task that ran, kept by retries, deferrals
+        and edits of the DAG file.
+
+    ``digest`` is 40 hex digits, legal in a label.
     """
 
     dag_id: str
@@ -167,23 +171,32 @@ class JobRecord:
     """``job.json``: the claim on a job dir, and what became of it.
 
     :param key: the :class:`JobKey` digest that owns the dir.
-    :param nonce: told by its writer; tells "my write arrived, the answer was lost" from "somebody else was first".
+    :param spec: the :class:`~mlengine.core.spec.TrainingSpec` as JSON: what attempt n+1 and a re-run need.
+    :param owner: the fields of the :class:`JobKey`, for people and for finding the job's older generations.
+    :param inputs: lineage: digests of package and dataset, and what else the caller knows.
     :param name: the backend's name of the live attempt; ``None`` between claim and submit.
+    :param history: what was decided when, oldest first.
     """
 
     key: str
     job_id: str
     model: str
     backend: str
-    spec_digest: str
-    nonce: str
+    spec: dict[str, Any]
+    owner: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
     name: str | None = None
-    owner: dict[str, Any] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
 
     def with_attempt(self, attempt: int, name: str | None, event: dict[str, Any]) -> JobRecord:
         return replace(self, attempt=attempt, name=name, history=(*self.history, event))
+
+    def handle(self, job_dir: str) -> JobHandle | None:
+        """The live attempt, once it is recorded."""
+        if self.name is None:
+            return None
+        return JobHandle(self.backend, self.name, self.job_id, self.attempt, job_dir)
 
     def to_bytes(self) -> bytes:
         return json.dumps({**asdict(self), "history": list(self.history)}, indent=2, sort_keys=True).encode()

@@ -94,6 +94,11 @@ class JobDir:
         return join(self.uri, "logs/")
 
     @property
+    def cursor(self) -> str:
+        """How far the wait has shown logs and progress: a restarted wait goes on from here."""
+        return join(self.uri, "logs", "cursor.json")
+
+    @property
     def report(self) -> str:
         return join(self.uri, "report.json")
 

@@ -1,0 +1,255 @@
+"""At most one paid job: intent, claim, submit, record. Every step may be entered twice.
+
+The numbered steps are those of ``docs/architecture.md``; a crash before or after any of them leaves a state from which
+the next call goes on:
+
+1. intent: the caller's :class:`~mlengine.core.job.JobKey` and a job dir.
+2. claim: ``job.json`` is created only if it does not exist. Who loses reads it, and goes on from there.
+3. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
+4. submit, labelled with key and attempt.
+5. record: the job's name goes into ``job.json`` with a generation match.
+6. duplicates: if the backend now knows two jobs of this key and attempt, the elder lives and the younger is cancelled.
+
+Knows no Airflow: the operators, the sensor and the command line call it alike. Does not wait for jobs, and does not
+decide whether a failed one deserves another attempt; its callers ask :meth:`Submitter.next_attempt` for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlengine.backends import Submission, TrainingBackend
+from mlengine.core.errors import (
+    JobFailedError,
+    JobLostError,
+    MlengineError,
+    ObjectMissingError,
+    StorageConflictError,
+)
+from mlengine.core.job import Decision, Failure, JobHandle, JobKey, JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobdir import prepare
+from mlengine.storage import Storage
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_ATTEMPTS = 3
+# How often one task may be cleared before its dirs are not looked for any more.
+_MAX_GENERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission came to."""
+
+    handle: JobHandle
+    decision: Decision
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.handle.to_json(), "decision": self.decision.value}
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there."""
+
+    key: JobKey
+    model: str
+    job_dir: JobDir
+    spec: TrainingSpec
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Submitter:
+    """Submits intents to one backend, at most once each.
+
+    :param max_attempts: how many attempts one key may have in all.
+    """
+
+    def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
+        self._storage = storage
+        self._backend = backend
+        self._max_attempts = max_attempts
+
+    def submit(self, intent: Intent) -> Submitted:
+        """Bring the intent to a live or finished job, and return it.
+
+        :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
+        :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
+        """
+        job_dir, record = self._claim(intent)
+        handle = record.handle(job_dir.uri)
+        if handle is None:
+            return self._bring_up(job_dir, intent.labels)
+        status = self._backend.describe([handle])[0]
+        if status.state is JobState.SUCCEEDED:
+            return self._decided(Submitted(handle, Decision.ALREADY_SUCCEEDED))
+        if not (status.state.terminal or status.state is JobState.CANCELLING):
+            return self._decided(Submitted(handle, Decision.REATTACHED))
+        return self.next_attempt(status, intent.labels)
+
+    def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
+        """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
+
+        A cancelled job is tried again too: whoever asks for it by its key wants it to run.
+
+        :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
+        """
+        handle = status.handle
+        if not _worth_another(status):
+            raise failed(status)
+        if handle.attempt >= self._max_attempts:
+            raise failed(status, f"it was attempt {handle.attempt} of {self._max_attempts}")
+        job_dir = JobDir(handle.job_dir)
+        record, generation = self._read(job_dir)
+        if record.attempt == handle.attempt:
+            why = status.failure.cause.value if status.failure else status.state.value
+            event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
+            try:
+                self._storage.replace(
+                    job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
+                )
+            except StorageConflictError:
+                log.info("job %s: somebody else began the next attempt", handle.job_id)
+        return self._bring_up(job_dir, labels or {})
+
+    def record(self, job_dir: JobDir) -> JobRecord:
+        """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
+        return self._read(job_dir)[0]
+
+    def _claim(self, intent: Intent) -> tuple[JobDir, JobRecord]:
+        """Step 2: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
+        digest = intent.key.digest
+        for number in range(1, _MAX_GENERATIONS):
+            suffix = "" if number == 1 else f"_{number}"
+            job_dir = JobDir(intent.job_dir.uri + suffix)
+            try:
+                record = self._read(job_dir)[0]
+            except ObjectMissingError:
+                prepare(self._storage, job_dir)
+                record = JobRecord(
+                    key=digest,
+                    job_id=job_dir.job_id,
+                    model=intent.model,
+                    backend=self._backend.name,
+                    spec=intent.spec.to_json(),
+                    owner=asdict(intent.key),
+                    inputs=dict(intent.inputs),
+                    history=(_event("claimed"),),
+                )
+                try:
+                    self._storage.create(job_dir.claim, record.to_bytes())
+                    log.info("claimed %s for key %s", job_dir.uri, digest)
+                except StorageConflictError:
+                    record = self._read(job_dir)[0]
+            if record.key == digest:
+                return job_dir, record
+            self._end_older_generation(intent, job_dir, record)
+        raise MlengineError(
+            f"{intent.job_dir.uri} and {_MAX_GENERATIONS} dirs after it belong to other jobs",
+            remedy="remove old job dirs of this run, or trigger a new run",
+        )
+
+    def _end_older_generation(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> None:
+        """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
+        same_task = {**record.owner, "generation": 0} == {**asdict(intent.key), "generation": 0}
+        handle = record.handle(job_dir.uri)
+        if not same_task or handle is None or record.backend != self._backend.name:
+            return
+        if not self._backend.describe([handle])[0].state.terminal:
+            log.warning("job %s is superseded: its task was cleared; cancelling it", handle.job_id)
+            self._backend.cancel(handle)
+
+    def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
+        """Steps 3 to 6 for the attempt that ``job.json`` names."""
+        record = self._read(job_dir)[0]
+        known = record.handle(job_dir.uri)
+        if known is not None:  # recorded between two reads, by another process
+            return self._decided(Submitted(known, Decision.REATTACHED))
+        left_behind = self._of_attempt(record)
+        if left_behind:
+            return self._record(job_dir, left_behind[0], Decision.REATTACHED)
+        handle = self._backend.submit(
+            Submission(
+                key=record.key,
+                job_id=record.job_id,
+                attempt=record.attempt,
+                job_dir=job_dir.uri,
+                spec=TrainingSpec.from_json(record.spec),
+                labels=labels,
+            )
+        )
+        fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
+        handles = self._of_attempt(record)
+        if handle.name not in {other.name for other in handles}:
+            handles.append(handle)  # a list may lag behind what was just made
+        for younger in handles[1:]:
+            log.warning("job %s: duplicate %s is cancelled, %s lives", record.job_id, younger.name, handles[0].name)
+            self._backend.cancel(younger)
+        return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
+
+    def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
+        return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]
+
+    def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
+        """Step 5. If another process recorded a name first, that one counts and a different job of ours is ended."""
+        record, generation = self._read(job_dir)
+        if record.name is None:
+            event = _event(decision.value, attempt=handle.attempt, name=handle.name)
+            try:
+                self._storage.replace(
+                    job_dir.claim, record.with_attempt(handle.attempt, handle.name, event).to_bytes(), generation
+                )
+                return self._decided(Submitted(handle, decision))
+            except StorageConflictError:
+                record = self._read(job_dir)[0]
+        if record.name == handle.name:
+            return self._decided(Submitted(handle, decision))
+        winner = record.handle(job_dir.uri)
+        if winner is None:
+            raise JobLostError(f"job {record.job_id} was claimed anew while it was submitted", remedy="try again")
+        if handle.attempt == winner.attempt:
+            self._backend.cancel(handle)
+        return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
+
+    def _read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
+        data, generation = self._storage.read_with_generation(job_dir.claim)
+        return JobRecord.from_bytes(data), generation
+
+    def _decided(self, submitted: Submitted) -> Submitted:
+        handle = submitted.handle
+        log.info(
+            "decision %s: job %s, attempt %d, %s", submitted.decision.value, handle.job_id, handle.attempt, handle.name
+        )
+        return submitted
+
+
+def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
+    """The error that tells a person why the job failed, with the last lines of the replica that did."""
+    handle, failure = status.handle, status.failure
+    lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
+    if failure:
+        lines[0] += f": {failure.message}"
+        lines += [f"    {failure.replica or 'job'}| {line}" for line in failure.log_tail]
+    if why_final:
+        lines.append(why_final)
+    kind = JobLostError if _retryable(failure) else JobFailedError
+    return kind("\n".join(lines), remedy=f"see the logs in {JobDir(handle.job_dir).logs}")
+
+
+def _retryable(failure: Failure | None) -> bool:
+    return failure is not None and failure.cause.retryable
+
+
+def _worth_another(status: JobStatus) -> bool:
+    return status.state in {JobState.CANCELLED, JobState.CANCELLING} or _retryable(status.failure)
+
+
+def _event(what: str, **details: Any) -> dict[str, Any]:
+    return {"time": round(time.time(), 3), "event": what, **details}

@@ -1,0 +1,157 @@
+"""What a wait tells of a job, line by line, and how far it has told it.
+
+One :class:`Narrator` a job turns looks at the job (status, new log lines, progress) into lines for the task's log. How
+far it got is kept in the bucket, so that a wait that goes on in another process, after a restart or a reschedule, says
+nothing twice and leaves nothing out.
+
+Knows no Airflow: the trigger, the sensor and the command line use it alike. Decides nothing about the job.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mlengine.backends import LogPage
+from mlengine.core.errors import ObjectMissingError, StorageError
+from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.storage import Storage
+
+
+@dataclass(frozen=True)
+class Told:
+    """How far a job was told: what a restarted wait needs. ``logs`` is the backend's own cursor."""
+
+    attempt: int
+    logs: Mapping[str, Any] = field(default_factory=dict)
+    state: str = ""
+    detail: str = ""
+    step: int = -1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a trainer wrote to ``train/progress.json``. Times in seconds."""
+
+    step: int
+    of: int
+    examples_per_second: float | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
+
+    def __str__(self) -> str:
+        share = f" ({100 * self.step / self.of:.0f} %)" if self.of else ""
+        parts = [f"step {self.step:,} of {self.of:,}{share}"]
+        if self.examples_per_second is not None:
+            parts.append(f"{self.examples_per_second:,.0f} examples/s")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.eta_seconds is not None:
+            parts.append(f"{_duration(self.eta_seconds)} to go")
+        return ", ".join(parts)
+
+
+def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
+    """The trainer's own word on how far it is; ``None`` if it has not written any, or none that can be read."""
+    try:
+        raw = json.loads(storage.read(job_dir.progress))
+        return Progress(
+            step=int(raw["step"]),
+            of=int(raw["of"]),
+            examples_per_second=_number(raw.get("examples_per_second")),
+            loss=_number(raw.get("loss")),
+            eta_seconds=_number(raw.get("eta_seconds")),
+        )
+    except (StorageError, ValueError, TypeError, KeyError):
+        return None
+
+
+def read_told(storage: Storage, handle: JobHandle) -> Told:
+    """How far this attempt was told; the beginning, if it never was."""
+    try:
+        raw = json.loads(storage.read(JobDir(handle.job_dir).cursor))
+        told = Told(**raw)
+    except (ObjectMissingError, ValueError, TypeError):
+        return Told(handle.attempt)
+    return told if told.attempt == handle.attempt else Told(handle.attempt)
+
+
+def write_told(storage: Storage, handle: JobHandle, told: Told) -> None:
+    """Keep how far this attempt was told."""
+    storage.write(JobDir(handle.job_dir).cursor, json.dumps(asdict(told)).encode())
+
+
+class Narrator:
+    """Turns looks at one job into lines.
+
+    :param progress_interval: seconds between two progress lines.
+    """
+
+    def __init__(self, told: Told, *, progress_interval: float = 15.0) -> None:
+        self.told = told
+        self._progress_interval = progress_interval
+        self._progress_at = float("-inf")
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether it is time for a progress line; ask before reading it from the bucket."""
+        return time.monotonic() - self._progress_at >= self._progress_interval
+
+    def tell(self, status: JobStatus, page: LogPage | None = None, progress: Progress | None = None) -> list[str]:
+        """The lines that are new, oldest first: replicas' lines, then progress, then a change of state."""
+        lines: list[str] = []
+        if page is not None:
+            lines += [f"{line.replica:>11} | {line.text}" for line in page.lines]
+            self.told = replace(self.told, logs=page.cursor)
+        if progress is not None and progress.step != self.told.step:
+            self._progress_at = time.monotonic()
+            self.told = replace(self.told, step=progress.step)
+            lines.append(f"{'progress':>11} | {progress}")
+        state = status.state.value
+        if (state, status.detail) != (self.told.state, self.told.detail):
+            lines.append(f"{'job':>11} | {_state_line(status, self.told.state)}")
+            self.told = replace(self.told, state=state, detail=status.detail)
+        return lines
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Our own limits, in seconds since the epoch: kept with the wait, for Airflow enforces none while deferred."""
+
+    queued_until: float
+    running_until: float
+
+    @classmethod
+    def starting(cls, queued_seconds: float, running_seconds: float) -> Deadlines:
+        now = time.time()
+        return cls(now + queued_seconds, now + queued_seconds + running_seconds)
+
+    def passed(self, state: JobState) -> str | None:
+        """A sentence if ``state`` lasts longer than it may."""
+        now = time.time()
+        if state is JobState.QUEUED and now > self.queued_until:
+            return "it was QUEUED for longer than queued_timeout allows"
+        if now > self.running_until:
+            return "it took longer than running_timeout allows"
+        return None
+
+
+def _state_line(status: JobStatus, before: str) -> str:
+    arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
+    return f"{arrow}: {status.detail}" if status.detail else arrow
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
