@@ -9,8 +9,9 @@ Does not: cache, list lazily across processes, or rename (Cloud Storage has no a
 
 from __future__ import annotations
 
+import base64
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,27 +48,31 @@ class ObjectStat:
 class Storage:
     """Reads and writes objects by URI.
 
-    :param client: a ``google.cloud.storage.Client``; without one, the application default credentials are used.
+    :param make_client: makes the ``google.cloud.storage.Client`` when the first call needs it; without one, the
+        application default credentials are used.
     """
 
-    def __init__(self, client: storage.Client | None = None) -> None:
-        self._client = client
+    def __init__(self, make_client: Callable[[], storage.Client] | None = None) -> None:
+        self._make_client = make_client
+        self._client: storage.Client | None = None
 
     @classmethod
     def from_connection(cls, gcp_conn_id: str | None, impersonation_chain: Any = None) -> Storage:
         """With the credentials of an Airflow connection; ``None`` means the application default credentials."""
         if gcp_conn_id is None:
             return cls()
-        from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
-        return cls(GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain).get_conn())
+        def make_client() -> storage.Client:
+            from airflow.providers.google.cloud.hooks.gcs import GCSHook
+
+            return GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain).get_conn()
+
+        return cls(make_client)
 
     @property
     def client(self) -> storage.Client:
         if self._client is None:
-            from google.cloud import storage
-
-            self._client = storage.Client()
+            self._client = (self._make_client or _default_client)()
         return self._client
 
     def check_bucket(self, bucket: str) -> None:
@@ -144,6 +149,22 @@ class Storage:
         blob = self._blob(uri)
         with _errors(uri):
             blob.upload_from_filename(str(source), timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+
+    def upload_once(self, source: Path, uri: str) -> None:
+        """One file, only if there is no such object yet; one with the same content is as good.
+
+        :raises StorageConflictError: there is one with other content.
+        """
+        blob = self._blob(uri)
+        try:
+            with _errors(uri):
+                blob.upload_from_filename(
+                    str(source), if_generation_match=0, timeout=DEADLINE, retry=_retry(), checksum="crc32c"
+                )
+        except StorageConflictError:
+            there = self.stat(uri)
+            if there is None or (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+                raise
 
     def download(self, uri: str, target: Path) -> None:
         """One file, written aside and moved into place: ``target`` is whole or not there."""
@@ -235,8 +256,25 @@ class Storage:
         return int(blob.generation)
 
 
+def _default_client() -> storage.Client:
+    from google.cloud import storage
+
+    return storage.Client()
+
+
 def _stat(bucket: str, blob: Any) -> ObjectStat:
     return ObjectStat(f"gs://{bucket}/{blob.name}", int(blob.size or 0), int(blob.generation or 0), blob.crc32c)
+
+
+def _crc32c(path: Path) -> str:
+    """As Cloud Storage gives it: big-endian, in base64."""
+    import google_crc32c
+
+    checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            checksum.update(chunk)
+    return base64.b64encode(checksum.digest()).decode()
 
 
 def _retry() -> Any:

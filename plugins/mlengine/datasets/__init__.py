@@ -1,0 +1,31 @@
+"""Dataset versions in the bucket: register, list, resolve, verify, fetch.
+
+Imports nothing heavy: a DAG file may import it.
+"""
+
+from mlengine.core.dataset import Manifest, diff
+from mlengine.datasets.catalog import (
+    MANIFEST,
+    list_datasets,
+    list_versions,
+    load_manifest,
+    read_manifest,
+    resolve,
+)
+from mlengine.datasets.copies import Problem, fetch, verify
+from mlengine.datasets.register import add
+
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "Problem",
+    "add",
+    "diff",
+    "fetch",
+    "list_datasets",
+    "list_versions",
+    "load_manifest",
+    "read_manifest",
+    "resolve",
+    "verify",
+]

@@ -1,0 +1,100 @@
+"""Which dataset versions there are, and which one is meant.
+
+A version is a folder whose manifest is written last; without one it is not there for anybody. Reads only.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from mlengine.core import layout, versions
+from mlengine.core.dataset import Manifest, check_dataset_name, check_version_name
+from mlengine.core.errors import DatasetError, ObjectMissingError
+from mlengine.storage import Storage
+
+MANIFEST = "manifest.json"
+
+
+def list_datasets(storage: Storage, bucket: str) -> list[str]:
+    """The datasets that have a version, by name."""
+    prefix = layout.join(layout.bucket_uri(bucket), "datasets") + "/"
+    found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
+    return sorted({parts[0] for parts in found if len(parts) == 3 and parts[2] == MANIFEST})
+
+
+def list_versions(storage: Storage, bucket: str, name: str) -> list[str]:
+    """The versions that exist, oldest first: those whose manifest is there. One listing."""
+    prefix = layout.datasets_prefix(bucket, check_dataset_name(name))
+    found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
+    return versions.in_order(parts[0] for parts in found if len(parts) == 2 and parts[1] == MANIFEST)
+
+
+def load_manifest(storage: Storage, bucket: str, name: str, version: str) -> Manifest:
+    """:raises DatasetError: there is no such version (lists those there are), or its manifest is damaged."""
+    uri = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
+    try:
+        return read_manifest(storage, uri)
+    except ObjectMissingError as error:
+        there = list_versions(storage, bucket, name)
+        raise _no_version(bucket, name, f"no version {version!r} of dataset {name!r}", there) from error
+
+
+def read_manifest(storage: Storage, uri: str) -> Manifest:
+    """The manifest of the version at ``uri``, a folder ``…/datasets/<name>/<version>``.
+
+    :raises ObjectMissingError: there is none, so there is no such version; :raises DatasetError: it is damaged.
+    """
+    uri = uri.rstrip("/")
+    where = layout.join(uri, MANIFEST)
+    manifest = Manifest.from_bytes(storage.read(where), where)
+    if uri.split("/")[-2:] != [manifest.name, manifest.version]:
+        raise DatasetError(
+            f"{where} is the manifest of {manifest.name}/{manifest.version}",
+            remedy="a version cannot be copied or renamed: register it with mlengine datasets add",
+        )
+    return manifest
+
+
+def resolve(
+    storage: Storage, bucket: str, name: str, *, version: str | None = None, at: date | datetime | str | None = None
+) -> str:
+    """Which version to train on: the one that is named, else the newest at a date, else the newest.
+
+    :param at: a day (counts until its end), a moment (UTC unless it says otherwise), or either as ISO text. A version
+        that is no date by name counts from its registration.
+    :raises DatasetError: no version answers to that; lists those that exist.
+    """
+    there = list_versions(storage, bucket, name)
+    if version is not None:
+        if check_version_name(version) not in there:
+            raise _no_version(bucket, name, f"no version {version!r} of dataset {name!r}", there)
+        return version
+    if at is None:
+        chosen = versions.newest(there)
+        if chosen is None:
+            raise _no_version(bucket, name, f"dataset {name!r} has no version", there)
+        return chosen
+    undated = [one for one in there if versions.version_time(one) is None]
+    registered = {one: datetime.fromisoformat(load_manifest(storage, bucket, name, one).created) for one in undated}
+    chosen = versions.newest_at(there, _moment(at), registered)
+    if chosen is None:
+        raise _no_version(bucket, name, f"dataset {name!r} had no version yet at {at}", there)
+    return chosen
+
+
+def _no_version(bucket: str, name: str, what: str, there: list[str]) -> DatasetError:
+    shown = ", ".join(there[-12:])
+    shown = f"… {shown}" if len(there) > 12 else shown
+    return DatasetError(
+        f"{what} in {layout.datasets_prefix(bucket, name)}; versions: {shown or 'none'}",
+        remedy=f"choose one of them, or register it: mlengine datasets add {name} VERSION DIRECTORY",
+    )
+
+
+def _moment(at: date | datetime | str) -> date | datetime:
+    if not isinstance(at, str):
+        return at
+    try:
+        return date.fromisoformat(at) if len(at) <= 10 else datetime.fromisoformat(at)
+    except ValueError as error:
+        raise DatasetError(f"not a date: {at!r}", remedy="write 2026-11-01 or 2026-11-01T06:00:00+00:00") from error
