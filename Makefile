@@ -1,0 +1,51 @@
+# Two commands matter: `make run` and `make test`. Everything they make lies in .venv and .mlengine; `make clean` removes it.
+
+PYTHON ?= python3
+ARGS   ?=
+BOOT   := $(PYTHON) scripts/bootstrap.py
+BIN    := .venv/bin
+
+# The environment of the caller must not decide what is built or where (a set UV_CACHE_DIR is kept: caches are shared).
+export UV_CACHE_DIR ?= $(CURDIR)/.mlengine/cache/uv
+export UV_PYTHON_DOWNLOADS := never
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format unit integration trainer-test e2e bench screenshots lock clean setup
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: setup  ## start everything, train, validate, publish; ARGS=--once ends it all afterwards
+	@$(BIN)/python scripts/run.py $(ARGS)
+
+test: setup-dev  ## the whole usual suite: lint, types, trainer, unit, integration, end to end
+	@$(BIN)/python scripts/check.py $(ARGS)
+
+lint: setup-dev  ## ruff and mypy
+	@$(BIN)/python scripts/check.py lint types
+
+format: setup-dev  ## put the code into its shape
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+unit integration e2e trainer-test: setup-dev  ## one part of the tests; ARGS go to pytest
+	@$(BIN)/python scripts/check.py $@ -- $(ARGS)
+
+bench: setup-dev  ## benchmarks, as ratios to a baseline of the same run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+screenshots: setup-dev  ## pictures of the running UI into docs/img (needs Chromium)
+	@$(BIN)/python scripts/screenshots.py $(ARGS)
+
+lock: setup-dev  ## compile the lock files anew
+	@$(BIN)/python scripts/lock.py $(ARGS)
+
+clean:  ## remove all that make has made (refuses while `make run` is up)
+	@$(PYTHON) scripts/clean.py $(ARGS)
+
+setup:
+	@$(BOOT) run
+
+.PHONY: setup-dev
+setup-dev:
+	@$(BOOT) dev

@@ -1,0 +1,244 @@
+"""A real Airflow on loopback: API server, scheduler, DAG processor and triggerer, as processes of this one's.
+
+For ``make run`` and for tests that want the real thing::
+
+    with airflow.running(AirflowConfig(home=tmp_path, dags=Path("dags"))) as stack:
+        run = stack.api.trigger("my_dag", {"max_steps": 10})
+        assert stack.api.wait(run, 120).state == "success"
+
+One embedded database (SQLite), LocalExecutor, one user with a password of its own. It is for one machine and for
+people who trust each other there, and no set-up for production.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from mlengine.core.errors import StackError
+from mlengine.testing.airflow_api import AirflowApi
+from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
+
+START_SECONDS = 180.0  # 20 s on two idle cores; a loaded machine needs patience
+STOP_SECONDS = 15.0
+# The log servers listen on every interface; nobody needs them where all components share a disk.
+COMPONENTS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+_HEARTBEATS = {
+    "scheduler": "latest_scheduler_heartbeat",
+    "triggerer": "latest_triggerer_heartbeat",
+    "dag_processor": "latest_dag_processor_heartbeat",
+}
+
+
+@dataclass
+class Airflow:
+    """A started Airflow."""
+
+    config: AirflowConfig
+    port: int
+    password: str
+    user: str = USER
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api(self) -> AirflowApi:
+        return AirflowApi(self.url, self.user, self.password)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which ``airflow …`` talks to this one."""
+        return environment(self.config)
+
+    def log_file(self, component: str) -> Path:
+        return self.config.home / "logs" / f"{component}.log"
+
+    def start_component(self, name: str) -> None:
+        """Start one of :data:`COMPONENTS`; also after :meth:`stop_component`, as a restart."""
+        self.processes[name] = _spawn(["-m", "airflow", *COMPONENTS[name]], self.env, self.log_file(name))
+
+    def stop_component(self, name: str, *, kill: bool = False) -> None:
+        """End one component and wait for it; ``kill`` gives it no time to tidy up, as a crash does not."""
+        process = self.processes.pop(name)
+        if kill:
+            _signal_group(process, signal.SIGKILL)
+        _end([process])
+
+    def check(self) -> None:
+        """:raises StackError: if a component has ended by itself, with the last lines of its log."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise StackError(
+                    f"Airflow's {name} ended with code {process.returncode}:\n{_tail(self.log_file(name))}",
+                    remedy=f"see {self.log_file(name)}",
+                )
+
+    def stop(self) -> None:
+        """End what :func:`start` started, and the tasks that it runs. Safe to repeat."""
+        _end(list(self.processes.values()))
+        self.processes.clear()
+
+
+def start(config: AirflowConfig, *, wait: bool = True) -> Airflow:
+    """Start an Airflow; by default, wait until every component says it is well.
+
+    :raises StackError: if a component ends, or is not well after 180 s. Nothing is left running then.
+    """
+    port = config.port or free_port()
+    stack = Airflow(config, port, prepare(config, port))
+    stack.log_file("any").parent.mkdir(parents=True, exist_ok=True)
+    _migrate(stack)
+    began = datetime.now(UTC)
+    try:
+        for name in COMPONENTS:
+            stack.start_component(name)
+        if wait:
+            wait_until_well(stack, since=began)
+    except BaseException:
+        stack.stop()
+        raise
+    return stack
+
+
+@contextmanager
+def running(config: AirflowConfig) -> Iterator[Airflow]:
+    """:func:`start`, and :meth:`Airflow.stop` on the way out."""
+    stack = start(config)
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+def wait_until_well(stack: Airflow, *, since: datetime, seconds: float = START_SECONDS) -> None:
+    """Wait until all components have said, after ``since``, that they are well."""
+    deadline = time.monotonic() + seconds
+    missing: list[str] = []
+    while time.monotonic() < deadline:
+        stack.check()
+        missing = _unwell(stack.api, since)
+        if not missing:
+            return
+        time.sleep(0.2)
+    raise StackError(
+        f"Airflow is not well after {seconds:.0f} s; missing: {', '.join(missing)}",
+        remedy=f"see the logs in {stack.log_file('any').parent}",
+    )
+
+
+def _unwell(api: AirflowApi, since: datetime) -> list[str]:
+    try:
+        health = api.health()
+    except StackError:
+        return ["api-server"]
+    missing = []
+    for name, key in _HEARTBEATS.items():
+        beat = (health.get(name) or {}).get(key)
+        # A heartbeat of the last start counts for nothing: a killed component seems well for half a minute.
+        if not beat or datetime.fromisoformat(beat) < since:
+            missing.append(name)
+    return missing
+
+
+def _migrate(stack: Airflow) -> None:
+    """Make or upgrade the database, unless this version of Airflow did so already in this home: it takes 5 to 9 s."""
+    from importlib.metadata import version
+
+    stamp = stack.config.home / "database-version"
+    wanted = version("apache-airflow-core")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    log = stack.log_file("migrate")
+    process = _spawn(["-m", "airflow", "db", "migrate"], stack.env, log)
+    try:
+        code = process.wait(START_SECONDS)
+    except BaseException:
+        _end([process])
+        raise
+    if code:
+        raise StackError(f"the database could not be made (code {code}):\n{_tail(log)}", remedy=f"see {log}")
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def _spawn(arguments: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    # A process group of its own: Ctrl-C in the terminal reaches whoever started this, who then ends it in order.
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=log.parent,
+        )
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to each, time to tidy up, then SIGKILL to what is left of their sessions."""
+    sessions = {process.pid for process in processes}
+    for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+    began = time.monotonic()
+    while any(process.poll() is None for process in processes) and time.monotonic() - began < STOP_SECONDS:
+        time.sleep(0.1)
+        if time.monotonic() - began > 1.5:
+            _hurry(processes)
+    for process in processes:
+        if process.poll() is None:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+    for pid in _members(sessions):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _hurry(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Signal again who has no living child any more: the triggerer sleeps 10 s over a child that is gone already."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(process.pid).children() if process.poll() is None else [None]
+            if all(child is not None and child.status() == psutil.STATUS_ZOMBIE for child in children):
+                process.terminate()
+
+
+def _members(sessions: set[int]) -> list[int]:
+    """Processes whose session leader was one of ours: tasks have process groups of their own, but no sessions."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) in sessions:
+                found.append(pid)
+    return found
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

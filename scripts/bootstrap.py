@@ -1,0 +1,195 @@
+"""Make the environment of this clone, from the lock files, with nothing but Python: ``bootstrap.py [run|dev]``.
+
+1. ``.mlengine/tools``: uv, the version and the hashes that ``requirements.lock`` names.
+2. ``.venv``: ``requirements.lock`` (run) or ``requirements-dev.lock`` (dev, which contains it), and this project,
+   editable, built offline.
+
+A stamp in ``.venv`` names what it was made of, so a second call only compares. Nothing is written outside the clone;
+HOME may be empty or unset, and a uv on the PATH is not used. Written so that an old Python can read it far enough to
+say that it is too old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".mlengine"
+TOOLS = STATE / "tools"
+VENV = ROOT / ".venv"
+STAMP = VENV / ".mlengine-stamp"
+LOCKS = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
+OLDEST = (3, 11)
+NEWEST = (3, 13)  # TensorFlow has wheels for no later one
+FORMAT = 1  # raise it when an environment made by an older version of this file must be made anew
+
+
+class SetupError(Exception):
+    """Says what is missing, and what to do."""
+
+
+def main(arguments: list[str]) -> int:
+    kind = arguments[0] if arguments else "run"
+    if kind not in LOCKS:
+        sys.stderr.write(f"usage: bootstrap.py [{'|'.join(LOCKS)}]\n")
+        return 2
+    try:
+        ensure(kind)
+    except SetupError as error:
+        sys.stderr.write(f"bootstrap: {error}\n")
+        return 1
+    return 0
+
+
+def ensure(kind: str) -> None:
+    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already."""
+    if _current(kind):
+        return
+    started = time.monotonic()
+    python = find_python()
+    say(f"Setting up {VENV.name} (once; {LOCKS[kind].name}, Python {_version_of(python)}) …")
+    uv = ensure_uv(python)
+    STAMP.unlink(missing_ok=True)
+    if not _usable(VENV / "bin" / "python"):
+        _run([uv, "venv", "--quiet", "--clear", "--python", python, str(VENV)])
+    inside = ["--python", str(VENV / "bin" / "python")]
+    _run([uv, "pip", "sync", *inside, "--require-hashes", "--compile-bytecode", str(LOCKS[kind])])
+    # The lock holds the build backend, so nothing is fetched here.
+    _run([uv, "pip", "install", *inside, "--quiet", "--offline", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    STAMP.write_text(json.dumps({"kind": kind, "made_of": made_of(kind)}) + "\n", encoding="utf-8")
+    say(f"Set up in {time.monotonic() - started:.0f} s.")
+
+
+def made_of(kind: str) -> str:
+    """A digest of all that decides what is in the environment. The place counts too: a moved venv is a broken one."""
+    digest = hashlib.sha256(f"{FORMAT} {ROOT}\n".encode())
+    for path in (LOCKS[kind], ROOT / "pyproject.toml"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _current(kind: str) -> bool:
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+        there = str(stamp["kind"])
+        # The environment for development is good for running too.
+        return there in {kind, "dev"} and stamp["made_of"] == made_of(there) and (VENV / "bin" / "python").exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def find_python() -> str:
+    """A Python that has wheels for everything here: this one, or another on the PATH.
+
+    :raises SetupError: if there is none.
+    """
+    if _fits(sys.version_info[:2]):
+        return sys.executable
+    for minor in (12, 13, 11):
+        found = shutil.which(f"python3.{minor}")
+        if found and _usable(Path(found)):
+            return found
+    raise SetupError(
+        f"this is Python {platform.python_version()}; {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed, "
+        f"and none is on the PATH.\n  What to do: install python3.12 (Debian and Ubuntu: apt-get install python3 "
+        f"python3-venv), or name one: make PYTHON=/path/to/python3.12 …"
+    )
+
+
+def _fits(version: tuple[int, ...]) -> bool:
+    return OLDEST <= version <= NEWEST
+
+
+def _version_of(python: str) -> str:
+    script = "import platform; print(platform.python_version())"
+    return subprocess.run([python, "-c", script], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _usable(python: Path) -> bool:
+    if not python.exists():
+        return False
+    version = re.match(r"(\d+)\.(\d+)", _version_of(str(python)))
+    return version is not None and _fits((int(version[1]), int(version[2])))
+
+
+def ensure_uv(python: str) -> str:
+    """The uv that the lock names, in ``.mlengine/tools``; returns its path.
+
+    Made with the standard library's venv, or, where a distribution took ensurepip out, with the pip that is there.
+
+    :raises SetupError: if neither is there, or pip fails.
+    """
+    version, requirement = uv_requirement(LOCKS["run"].read_text(encoding="utf-8"))
+    home = TOOLS / f"uv-{version}"
+    for candidate in (home / "bin" / "uv", home / "lib" / "bin" / "uv"):
+        if candidate.exists():
+            return str(candidate)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    pinned = home / "uv.txt"
+    pinned.write_text(requirement + "\n", encoding="utf-8")
+    say(f"Installing uv {version} into {home.relative_to(ROOT)} …")
+    install = ["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(pinned)]
+    if _has(python, "ensurepip"):
+        _run([python, "-m", "venv", str(home)])
+        _run([str(home / "bin" / "python"), "-m", "pip", *install])
+        return str(home / "bin" / "uv")
+    if _has(python, "pip"):
+        _run([python, "-m", "pip", *install, "--target", str(home / "lib")])
+        return str(home / "lib" / "bin" / "uv")
+    shutil.rmtree(home, ignore_errors=True)
+    raise SetupError(
+        f"{python} has neither ensurepip nor pip, so nothing can be installed.\n"
+        "  What to do: apt-get install python3-venv (Debian and Ubuntu), or the package of your system that has "
+        "Python's venv module"
+    )
+
+
+def uv_requirement(lock: str) -> tuple[str, str]:
+    """The version of uv in a lock file, and its requirement with the hashes."""
+    match = re.search(r"^uv==(\S+) \\\n(?:    --hash=\S+(?: \\)?\n?)+", lock, re.MULTILINE)
+    if match is None:
+        raise SetupError("requirements.lock names no uv.\n  What to do: make lock, or restore the file")
+    return match[1], match[0].strip()
+
+
+def _has(python: str, module: str) -> bool:
+    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
+
+
+def _run(command: list[str]) -> None:
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    environment.setdefault("UV_CACHE_DIR", str(STATE / "cache" / "uv"))
+    # A company's certificate authority is in the system's store, and in no store that uv brings along.
+    if ssl.get_default_verify_paths().cafile:
+        environment.setdefault("UV_SYSTEM_CERTS", "true")
+    # uv would install into the environment that is active, or that a shell left behind.
+    for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):
+        environment.pop(name, None)
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            # uv names each of some 300 packages twice; what it downloads, and what went wrong, is enough.
+            if not line.startswith((" + ", " - ", " ~ ", " Downloaded")):
+                sys.stderr.write(line)
+    code = process.returncode
+    if code:
+        raise SetupError(f"this failed with code {code}: {' '.join(command)}\n  What to do: its reason stands above")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
