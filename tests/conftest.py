@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from scripts import mnist
 
 from mlengine.storage import Storage
 from mlengine.testing import gcs
@@ -33,3 +35,9 @@ def bucket(storage: Storage) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     storage.client.create_bucket(name)
     return f"gs://{name}"
+
+
+@pytest.fixture(scope="session")
+def digits() -> Path:
+    """The directory of the real MNIST files, fetched once a clone; see ``scripts/mnist.py``."""
+    return mnist.files()

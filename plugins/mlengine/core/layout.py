@@ -54,7 +54,7 @@ def join(uri: str, *parts: str) -> str:
 
 def check_model_name(model: str) -> str:
     """Return ``model`` if it can be a directory in the bucket, a label and part of a job id; else raise."""
-    if not NAME.match(model) or model in RESERVED_NAMES:
+    if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
             remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter; 'packages' and 'datasets' are taken",
