@@ -29,14 +29,14 @@ _MANIFEST_REMEDY = "register the version again: mlengine datasets add"
 
 def check_dataset_name(name: str) -> str:
     """Return ``name`` if it can be a folder in the bucket; else raise."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise DatasetError(f"not a dataset name: {name!r}", remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
     return name
 
 
 def check_version_name(version: str) -> str:
     """Return ``version`` if it can be a folder in the bucket and part of a job id; else raise."""
-    if not _VERSION.match(version):
+    if not _VERSION.fullmatch(version):
         raise DatasetError(
             f"not a dataset version: {version!r}",
             remedy="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
@@ -288,7 +288,7 @@ class _Fields:
 
     def sha256(self, field: str) -> str:
         value = self.text(field)
-        if not _SHA256.match(value):
+        if not _SHA256.fullmatch(value):
             raise self.wrong(field, f"{value!r} is not 64 hex digits")
         return value
 

@@ -21,7 +21,7 @@ Key = tuple[int, datetime, tuple[tuple[int, int, str], ...], str]
 
 def version_time(version: str) -> datetime | None:
     """The moment (UTC) that a dated version names; ``None`` if the name is no date."""
-    match = _DATED.match(version)
+    match = _DATED.fullmatch(version)
     if match is None or (match["day"] is None and not match["sep"]):  # 202611 may as well be a serial number
         return None
     parts = [int(match[part] or default) for part, default in _PARTS]

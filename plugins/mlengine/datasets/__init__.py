@@ -9,6 +9,7 @@ from mlengine.datasets.catalog import (
     list_datasets,
     list_versions,
     load_manifest,
+    load_manifests,
     read_manifest,
     resolve,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "list_datasets",
     "list_versions",
     "load_manifest",
+    "load_manifests",
     "read_manifest",
     "resolve",
     "verify",

@@ -1,0 +1,153 @@
+"""``mlengine datasets``: register dataset versions, look at them, compare and verify them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from mlengine.cli import say
+from mlengine.core.dataset import Manifest
+from mlengine.core.errors import DatasetError
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    noun = commands.add_parser("datasets", help="dataset versions: add, list, verify, diff, fetch")
+    verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    add = _verb(verbs, "add", "register a version, all of it or nothing", _add)
+    add.add_argument("name")
+    add.add_argument("version", help="2026-11-01, v12, …")
+    add.add_argument("directory", type=Path, help="train-… and heldout-… (or t10k-…) images and labels in IDX")
+    add.add_argument("--license", required=True, help="under which terms the data may be used")
+    add.add_argument("--source", required=True, help="where the data comes from, in words")
+    add.add_argument("--classes", type=int, default=10)
+    add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
+    add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
+
+    listing = _verb(verbs, "list", "the versions of a dataset, or the datasets", _list)
+    listing.add_argument("name", nargs="?")
+    listing.add_argument("--json", action="store_true")
+
+    verify = _verb(verbs, "verify", "compare every byte with the manifest", _verify)
+    verify.add_argument("name")
+    verify.add_argument("version", nargs="*", help="default: all")
+
+    difference = _verb(verbs, "diff", "what changed between two versions; exit code 1 if anything did", _diff)
+    difference.add_argument("name")
+    difference.add_argument("old")
+    difference.add_argument("new")
+
+    fetch = _verb(verbs, "fetch", "a verified local copy; prints its directory", _fetch)
+    fetch.add_argument("name")
+    fetch.add_argument("version", nargs="?", help="default: the newest")
+    fetch.add_argument("--to", type=Path, default=Path("datasets"), help="the cache that it is kept in (./datasets)")
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, handler: object
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (default: MLENGINE_BUCKET)"
+    )
+    parser.set_defaults(handler=handler)
+    return parser
+
+
+def _bucket(args: argparse.Namespace) -> str:
+    if not args.bucket:
+        raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
+    return str(args.bucket)
+
+
+def _add(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage import Storage
+
+    manifest = datasets.add(
+        Storage(),
+        _bucket(args),
+        args.name,
+        args.version,
+        args.directory,
+        license=args.license,
+        source=args.source,
+        classes=args.classes,
+        drift_bound=args.drift_bound,
+        discard_partial=args.discard_partial,
+    )
+    say(_line(manifest))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage import Storage
+
+    storage, bucket = Storage(), _bucket(args)
+    if args.name is None:
+        names = datasets.list_datasets(storage, bucket)
+        say(json.dumps(names) if args.json else "\n".join(names) or f"no dataset in {bucket}")
+        return 0
+    manifests = datasets.load_manifests(storage, bucket, args.name, datasets.list_versions(storage, bucket, args.name))
+    if args.json:
+        say(json.dumps([{**manifest.to_json(), "digest": manifest.digest} for manifest in manifests], indent=2))
+    else:
+        say("\n".join(map(_line, manifests)) or f"no version of {args.name} in {bucket}")
+    return 0
+
+
+def _line(manifest: Manifest) -> str:
+    return (
+        f"{manifest.name}/{manifest.version}  {manifest.train.rows} training rows, {manifest.heldout.rows} held out, "
+        f"digest {manifest.digest[:12]}, registered {manifest.created}"
+    )
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage import Storage
+
+    storage, bucket = Storage(), _bucket(args)
+    chosen = args.version or datasets.list_versions(storage, bucket, args.name)
+    if not chosen:
+        raise DatasetError(f"dataset {args.name!r} has no version in {bucket}")
+    bad = 0
+    for version in chosen:
+        try:
+            problems = [f"{one.uri} {one.reason}" for one in datasets.verify(storage, bucket, args.name, version)]
+        except DatasetError as error:
+            problems = [error.message]
+        bad += bool(problems)
+        say(f"{args.name}/{version}: {'damaged' if problems else 'ok'}")
+        for problem in problems:
+            say(f"  {problem}")
+    return 1 if bad else 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage import Storage
+
+    old, new = datasets.load_manifests(Storage(), _bucket(args), args.name, [args.old, args.new])
+    differences = datasets.diff(old, new)
+    if not differences:
+        say(f"{args.name}: {args.old} and {args.new} hold the same (digest {old.digest[:12]})")
+        return 0
+    width = max(len(one.field) for one in differences)
+    for one in differences:
+        say(f"{one.field:<{width}}  {one.old} -> {one.new}")
+    return 1
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.core.layout import dataset_dir
+    from mlengine.storage import Storage
+
+    storage, bucket = Storage(), _bucket(args)
+    version = datasets.resolve(storage, bucket, args.name, version=args.version)
+    say(str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to)))
+    return 0

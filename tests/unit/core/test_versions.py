@@ -1,0 +1,87 @@
+"""The order of versions, and the newest at a moment."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlengine.core.versions import in_order, newest, newest_at, version_key, version_time
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["v9", "v10", "v12", "v100"],
+        ["1.9.0", "1.10.0", "2.0.0"],
+        ["2025-12-31", "2026-01-01", "2026-11-01", "2026-11-01T06-00"],
+        ["20251231", "2026-01-01", "20260102"],
+        ["2026-10", "2026-11", "2026-11-02"],
+        ["a", "v1", "v1-rc1", "2026-01-01"],
+        ["2026-02-30", "2026-13-01", "2026-01-01"],
+        ["202611", "2026-01-01"],
+    ],
+)
+def test_order(order: list[str]) -> None:
+    mixed = order.copy()
+    random.Random(1).shuffle(mixed)
+    assert in_order(mixed) == order
+    assert newest(mixed) == order[-1]
+
+
+def test_nothing_has_no_newest() -> None:
+    assert newest([]) is None
+    assert newest_at([], date(2026, 1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "time"),
+    [
+        ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("2026_11_01", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("2026-11-01T06-30", datetime(2026, 11, 1, 6, 30, tzinfo=UTC)),
+        ("20261101T063015Z", datetime(2026, 11, 1, 6, 30, 15, tzinfo=UTC)),
+        ("2026-11", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("2026-11-31", None),
+        ("v2026-11-01", None),
+        ("2026-11-01-fixed", None),
+        ("12", None),
+    ],
+)
+def test_version_time(version: str, time: datetime | None) -> None:
+    assert version_time(version) == time
+
+
+def test_the_newest_at_a_day_counts_the_whole_day() -> None:
+    versions = ["2026-06-01", "2026-07-01", "2026-07-01T18-00"]
+    assert newest_at(versions, date(2026, 7, 1)) == "2026-07-01T18-00"
+    assert newest_at(versions, datetime(2026, 7, 1)) == "2026-07-01"  # noqa: DTZ001 - without a zone it is UTC
+    assert newest_at(versions, datetime(2026, 6, 30, 23, 59, tzinfo=UTC)) == "2026-06-01"
+    assert newest_at(versions, datetime(2026, 7, 1, 1, tzinfo=timezone(timedelta(hours=2)))) == "2026-06-01"
+    assert newest_at(versions, date(2026, 5, 31)) is None
+
+
+def test_a_name_without_a_date_counts_from_its_registration() -> None:
+    registered = {"v9": datetime(2026, 6, 1, tzinfo=UTC), "v10": datetime(2026, 7, 1, tzinfo=UTC)}
+    assert newest_at(["v9", "v10"], date(2026, 6, 30), registered) == "v9"
+    assert newest_at(["v9", "v10"], date(2026, 7, 1), registered) == "v10"
+    assert newest_at(["v9", "v10"], date(2026, 7, 1)) is None
+
+
+_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", fullmatch=True) | st.dates().map(str)
+
+
+@given(st.lists(_NAMES, max_size=8))
+def test_every_name_has_one_place(names: list[str]) -> None:
+    order = in_order(names)
+    assert order == in_order(reversed(names))
+    assert len({version_key(name) for name in names}) == len(set(names))
+
+
+@given(st.lists(st.dates(), min_size=1, max_size=8), st.dates())
+def test_newest_at_is_the_last_that_is_not_later(days: list[date], at: date) -> None:
+    expected = max((day for day in days if day <= at), default=None)
+    assert newest_at([str(day) for day in days], at) == (str(expected) if expected else None)
