@@ -80,10 +80,21 @@ class TrainingSpec:
         return tuple((pool.role, index) for pool in self.pools for index in range(pool.count))
 
     def with_counts(self, counts: Mapping[Role, int]) -> TrainingSpec:
-        """The same training on a cluster with other counts; roles not named keep theirs."""
+        """The same training on a cluster with other counts; roles not named keep theirs.
+
+        A role that is new runs on the chief's machine type and image, without its accelerators.
+
+        :raises JobFileError: for a count below zero, or another count of chiefs than one.
+        """
+        if min(counts.values(), default=0) < 0 or counts.get(Role.CHIEF, 1) != 1:
+            asked = ", ".join(f"{role.value}: {count}" for role, count in counts.items())
+            raise JobFileError(f"not a cluster: {asked}", remedy="one chief, and 0 or more of every other role")
         known = {pool.role for pool in self.pools}
         pools = [replace(pool, count=counts.get(pool.role, pool.count)) for pool in self.pools]
-        pools += [Pool(role, count) for role, count in counts.items() if role not in known and count]
+        like = replace(self.pools[0], accelerator_type=None, accelerator_count=0)
+        pools += [
+            replace(like, role=role, count=count) for role, count in counts.items() if role not in known and count
+        ]
         order = list(Role)
         pools.sort(key=lambda pool: order.index(pool.role))
         return replace(self, pools=tuple(pool for pool in pools if pool.count))

@@ -1,0 +1,251 @@
+"""A value that knows where it was written: YAML read with the line of each field, or plain Python data without lines.
+
+Errors made here name ``file:line``, the field, what is wrong with it, and the remedy. Only plain data is built, by
+PyYAML's safe constructor; aliases that contain themselves, or that multiply beyond what a job file can be, are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mlengine.core.errors import JobFileError
+
+MAX_CHARACTERS = 1_000_000
+MAX_FIELDS = 20_000
+_MERGE = "tag:yaml.org,2002:merge"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]{1,9})?)s")
+
+
+@dataclass(frozen=True)
+class Located:
+    """One field.
+
+    :param value: a dict or list of :class:`Located`, or a plain scalar.
+    :param where: ``file:line``; the file's name alone for plain data.
+    :param path: the field's path, e.g. ``trainingInput.workerCount``.
+    :param raw: the scalar as it was written: ``1.10`` where YAML reads the number 1.1.
+    """
+
+    value: Any
+    where: str
+    path: str = ""
+    raw: str = ""
+
+    def error(self, what: str, remedy: str) -> JobFileError:
+        field = f"{self.path}: " if self.path else ""
+        return JobFileError(f"{self.where}: {field}{what}", remedy=remedy)
+
+    def plain(self) -> Any:
+        """The value without places, as JSON has it; a date, which JSON has not, becomes the text that was written."""
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            return self.raw
+        return self.value if isinstance(self.value, str | int | float | bool | None) else self.raw
+
+    def fields(self, known: Iterable[str]) -> dict[str, Located]:
+        """The fields of a mapping, named in camelCase; ``snake_case`` is read too. A null field is as if not there.
+
+        :raises JobFileError: if this is no mapping, or a field is none of ``known`` (with the nearest one).
+        """
+        if not isinstance(self.value, dict):
+            raise self.error(f"must be a mapping, not {self.kind}", "write 'field: value' lines, indented below it")
+        names = {spelling: name for name in known for spelling in (name, _snake(name))}
+        found: dict[str, Located] = {}
+        for key, item in self.value.items():
+            name = names.get(key)
+            if name is None:
+                raise item.error("is not a field that is known here", did_you_mean(key, names.values()))
+            if name in found:
+                raise item.error(f"is written twice, as {found[name].path} too", "keep one of them")
+            if item.value is not None:
+                found[name] = item
+        return found
+
+    @property
+    def kind(self) -> str:
+        kinds = ((dict, "a mapping"), (list, "a list"), (bool, "true or false"), (str, "a text"))
+        for kind, words in kinds:
+            if isinstance(self.value, kind):
+                return words
+        return "nothing" if self.value is None else f"{type(self.value).__name__} {self.raw}"
+
+    def text(self) -> str:
+        """A text. A number is refused: what YAML makes of ``1.10`` or ``0x10`` is seldom what was meant."""
+        if not isinstance(self.value, str):
+            raise self.error(f"must be a text, not {self.kind}", f'quote it: "{self.raw}"' if self.raw else "a text")
+        return self.value
+
+    def version(self) -> str:
+        """A version, quoted or not: ``2.10`` stays ``2.10``."""
+        if isinstance(self.value, dict | list | bool):
+            raise self.error(f"must be a version, not {self.kind}", 'for example "2.11"')
+        return self.value if isinstance(self.value, str) else self.raw
+
+    def count(self, most: int) -> int:
+        """A whole number from 0 to ``most``; as JSON writes an int64, a text of digits is one too."""
+        value = self.value
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(f"must be a whole number, not {self.kind}", "for example 2")
+        if value < 0:
+            raise self.error(f"is {value}", "use 0 or more")
+        if value > most:
+            raise self.error(f"is {value}, and {most} is the most there can be", f"use 0 to {most}")
+        return value
+
+    def flag(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.error(f"must be true or false, not {self.kind}", "write true or false without quotes")
+        return self.value
+
+    def items(self) -> list[Located]:
+        if not isinstance(self.value, list):
+            raise self.error(f"must be a list, not {self.kind}", "write one '- item' line for each")
+        return list(self.value)
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(item.text() for item in self.items())
+
+    def seconds(self) -> int:
+        """A duration as the services write it: ``7200s``, rounded up."""
+        match = _DURATION.fullmatch(self.value) if isinstance(self.value, str) else None
+        if match is None:
+            example = f'"{self.raw}s"' if re.fullmatch("[0-9]+", self.raw) else '"7200s" for two hours'
+            raise self.error(f"is not a duration: {self.raw or self.kind}", f"write seconds with an s: {example}")
+        return math.ceil(float(match[1]))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The remedy for an unknown word: the nearest one, or all there are."""
+    names = sorted(known)
+    by_fold = {_fold(name): name for name in names}
+    near = difflib.get_close_matches(_fold(word), by_fold, 1, 0.6)
+    if near:
+        return f"did you mean {by_fold[near[0]]}?"
+    return f"use one of: {', '.join(names)}"
+
+
+def from_python(data: Any, name: str, path: str = "") -> Located:
+    """Plain data: dicts, lists and scalars, as a DAG file would hold them."""
+    if isinstance(data, Mapping):
+        items = {str(key): from_python(item, name, _below(path, str(key))) for key, item in data.items()}
+        return Located(items, name, path)
+    if isinstance(data, list | tuple):
+        return Located([from_python(item, name, f"{path}[{n}]") for n, item in enumerate(data)], name, path)
+    return Located(data, name, path, "" if data is None else str(data))
+
+
+def from_yaml(text: str, name: str) -> Located:
+    """YAML (or JSON) text.
+
+    :raises JobFileError: with ``name:line`` for what is not YAML, duplicate keys, tags, and monstrous aliases.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise JobFileError(
+            f"{name}: {len(text)} characters long", remedy="a job file is a page; is this the right file?"
+        )
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise JobFileError(f"{name}: the file is empty", remedy="begin with 'trainingInput:'; see docs/job-file.md")
+        return _Reader(loader, name).read(node, "")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"{name}:{mark.line + 1}" if mark else name
+        raise JobFileError(f"{line}: not YAML: {error.problem or error.context}", remedy=_yaml_remedy(error)) from error
+    except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; numbers and dates that are none
+        raise JobFileError(f"{name}: not YAML: {error}", remedy="save the file as plain UTF-8 text") from error
+    finally:
+        loader.dispose()
+
+
+class _Reader:
+    """Turns YAML nodes into :class:`Located`, with their lines."""
+
+    def __init__(self, loader: yaml.SafeLoader, name: str) -> None:
+        self._loader = loader
+        self._name = name
+        self._open: set[int] = set()
+        self._left = MAX_FIELDS
+
+    def read(self, node: yaml.Node, path: str, where: str = "") -> Located:
+        """:param where: the place of the key, which is where a person looks for a field that spans lines."""
+        where = where or self._where(node)
+        self._left -= 1
+        if id(node) in self._open or self._left < 0:
+            raise JobFileError(f"{where}: {path}: the alias never ends", remedy="write it out without '*'")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return Located(dict(self._entries(node, path)), where, path)
+            if isinstance(node, yaml.SequenceNode):
+                items = [self.read(item, f"{path}[{number}]") for number, item in enumerate(node.value)]
+                return Located(items, where, path)
+            return Located(self._loader.construct_object(node), where, path, str(node.value))
+        finally:
+            self._open.discard(id(node))
+
+    def _entries(self, node: yaml.MappingNode, path: str) -> Iterator[tuple[str, Located]]:
+        seen: dict[str, str] = {}
+        merged: dict[str, Located] = {}
+        for key_node, value_node in node.value:
+            where = self._where(key_node)
+            if key_node.tag == _MERGE:
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in reversed(sources):
+                    entries = self.read(source, path)
+                    if not isinstance(entries.value, dict):
+                        raise entries.error("'<<' takes a mapping", "name an anchor of a mapping: '<<: *name'")
+                    merged.update(entries.value)
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise JobFileError(f"{where}: {path}: a field's name must be a word", remedy="write 'field: value'")
+            key = str(key_node.value)
+            if key in seen:
+                raise JobFileError(
+                    f"{where}: {_below(path, key)}: is written twice, at {seen[key]} too",
+                    remedy="keep one of them: YAML would silently take the last",
+                )
+            seen[key] = where
+            yield key, self.read(value_node, _below(path, key), where)
+        yield from ((key, item) for key, item in merged.items() if key not in seen)
+
+    def _where(self, node: yaml.Node) -> str:
+        return f"{self._name}:{node.start_mark.line + 1}"
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _fold(word: str) -> str:
+    return word.replace("_", "").lower()
+
+
+def _snake(word: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda hit: "_" + hit[0].lower(), word)
+
+
+def _yaml_remedy(error: yaml.MarkedYAMLError) -> str:
+    problem = f"{error.problem} {error.context}"
+    if "\\t" in problem:
+        return "indent with spaces, not with tabs"
+    if "single document" in problem:
+        return "one job to a file: remove what follows '---'"
+    if "constructor for the tag" in problem:
+        return "write plain values, without '!' tags"
+    if "undefined alias" in problem:
+        return "quote a text that begins with '*'"
+    return "check indentation, colons and quotes of that line and of the one above"
