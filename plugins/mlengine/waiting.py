@@ -126,9 +126,14 @@ class Deadlines:
     running_until: float
 
     @classmethod
-    def starting(cls, queued_seconds: float, running_seconds: float) -> Deadlines:
-        now = time.time()
-        return cls(now + queued_seconds, now + queued_seconds + running_seconds)
+    def starting(cls, since: float, queued_seconds: float, running_seconds: float) -> Deadlines:
+        """Counted from ``since``, in seconds since the epoch: when the attempt was submitted."""
+        return cls(since + queued_seconds, since + queued_seconds + running_seconds)
+
+    def seconds_left(self) -> float | None:
+        """How long the whole wait may still take; ``None`` for ever."""
+        left = self.running_until - time.time()
+        return None if left == float("inf") else max(left, 0.0)
 
     def passed(self, state: JobState) -> str | None:
         """A sentence if ``state`` lasts longer than it may."""

@@ -99,6 +99,11 @@ def make_job_id(model: str, hint: str, key: JobKey) -> str:
     return f"{words}_{key.digest[:8]}"
 
 
+def make_label(text: str) -> str:
+    """A label value as Google's services take it: at most 63 of a-z 0-9 _ -."""
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")
+
+
 @dataclass(frozen=True)
 class JobHandle:
     """Where a submitted attempt is found: all that a backend needs to describe, log or cancel it.

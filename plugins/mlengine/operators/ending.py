@@ -1,0 +1,33 @@
+"""No job outlives its task: what every way out of a task that holds a job has in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def job_ends_with_task(context: Any, cancel: Callable[[], None]) -> Iterator[None]:
+    """If the body fails and the task will not be tried again, ``cancel`` the job.
+
+    A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
+    is logged and does not hide the first one; ``mlengine reap`` ends what is left.
+    """
+    try:
+        yield
+    except (TaskDeferred, AirflowRescheduleException):
+        raise
+    except BaseException as error:
+        ti = context["ti"]
+        if isinstance(error, AirflowFailException) or ti.try_number > (ti.max_tries or 0):
+            try:
+                cancel()
+            except Exception:
+                log.exception("the job could not be cancelled; `mlengine reap` will find it")
+        raise

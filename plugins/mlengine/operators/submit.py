@@ -1,0 +1,172 @@
+"""Stage: the job file, submitted to a backend at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from mlengine import settings
+from mlengine.backends import CapsCluster, TrainingBackend
+from mlengine.connect import connect_backend, connect_storage
+from mlengine.core import jobfile
+from mlengine.core.errors import JobFailedError, JobFileError
+from mlengine.core.job import JobKey, make_label
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Role, TrainingSpec
+from mlengine.links.job import JobLink
+from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators.intent import job_key
+from mlengine.submission import Intent, Submitter
+
+
+class SubmitTrainingJobOperator(BaseOperator):
+    """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
+
+    Does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed or
+    fails for good, the job is cancelled.
+
+    :param job: what :class:`~mlengine.operators.prepare.PrepareJobDirOperator` returned.
+    :param job_file: path of a YAML job file, or its content as a mapping.
+    :param package: what :class:`~mlengine.operators.package.PackageTrainerOperator` returned; without it the job
+        file's ``packageUris`` count.
+    :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned; kept as lineage.
+    :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
+    :param scale_tier: replaces the job file's, and with it its machine types and counts.
+    :param counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job file's.
+    :param backend: where it runs; the setting ``[mlengine] backend`` if empty.
+    :param backend_options: the backend's own settings.
+    :param max_attempts: how many attempts the job may have in all, when machines fail it.
+    :param labels: for people and bills.
+
+    Returns the job's handle and the decision: ``{"backend", "name", "job_id", "attempt", "job_dir", "decision"}``.
+
+    :raises JobFileError: names file, line and remedy, before anything is paid for.
+    """
+
+    template_fields: Sequence[str] = (
+        "job",
+        "job_file",
+        "package",
+        "dataset",
+        "args",
+        "scale_tier",
+        "counts",
+        "backend",
+        "backend_options",
+        "labels",
+        "gcp_conn_id",
+    )
+    template_fields_renderers = {"job_file": "yaml", "args": "json", "counts": "json"}  # noqa: RUF012
+    operator_extra_links = (JobLink(),)
+    ui_color = "#fce8b2"
+
+    def __init__(
+        self,
+        *,
+        job: Mapping[str, str],
+        job_file: str | Mapping[str, Any],
+        package: Mapping[str, Any] | None = None,
+        dataset: Mapping[str, Any] | None = None,
+        args: Sequence[str] | None = None,
+        scale_tier: str | None = None,
+        counts: Mapping[str, Any] | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        max_attempts: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        gcp_conn_id: str | None = "google_cloud_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.job_file = job_file
+        self.package = package
+        self.dataset = dataset
+        self.args = args
+        self.scale_tier = scale_tier
+        self.counts = counts
+        self.backend = backend
+        self.backend_options = backend_options
+        self.max_attempts = max_attempts
+        self.labels = labels
+        self.gcp_conn_id = gcp_conn_id
+        self.job_url: str | None = None
+        self._key: JobKey | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        self._key = job_key(context)
+        with job_ends_with_task(context, self.on_kill):
+            return self._submit(self._key)
+
+    def _submit(self, key: JobKey) -> dict[str, Any]:
+        backend = self._backend()
+        spec = self._spec(backend)
+        submitter = Submitter(
+            connect_storage(self.gcp_conn_id),
+            backend,
+            max_attempts=settings.get_int("max_attempts", self.max_attempts),
+        )
+        intent = Intent(
+            key=key,
+            model=self.job["model"],
+            job_dir=JobDir(self.job["job_dir"]),
+            spec=spec,
+            inputs={"package": dict(self.package or {}), "dataset": dict(self.dataset or {})},
+            labels={
+                "dag_id": make_label(key.dag_id),
+                "run_id": make_label(key.run_id),
+                **spec.labels,
+                **(self.labels or {}),
+            },
+        )
+        try:
+            submitted = submitter.submit(intent)
+        except JobFailedError as error:
+            raise AirflowFailException(str(error)) from error
+        self.job_url = backend.console_url(submitted.handle)
+        return submitted.to_json()
+
+    def on_kill(self) -> None:
+        """Cancel what this task has submitted, even if the answer to the submission was still on its way."""
+        if self._key is None:
+            return
+        backend = self._backend()
+        for handle in backend.find(self._key.digest):
+            self.log.warning("the task ends; cancelling job %s", handle.job_id)
+            backend.cancel(handle)
+
+    def _backend(self) -> TrainingBackend:
+        return connect_backend(self.backend, self.gcp_conn_id, self.backend_options)
+
+    def _spec(self, backend: TrainingBackend) -> TrainingSpec:
+        """The job file with this task's words over it, as it will run on this backend."""
+        spec = jobfile.load(self.job_file)
+        spec = jobfile.override(
+            spec,
+            args=list(self.args) if self.args is not None else None,
+            scale_tier=self.scale_tier or None,
+            counts=_counts(self.counts),
+            package_uris=(self.package or {}).get("package_uris"),
+        )
+        if isinstance(backend, CapsCluster):
+            spec, capped = backend.cap(spec)
+            for sentence in capped:
+                self.log.warning("%s", sentence)
+        cluster = ", ".join(f"{pool.count} {pool.role.value}" for pool in spec.pools)
+        self.log.info("python -m %s on %s; backend %s", spec.module, cluster, backend.name)
+        return spec
+
+
+def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
+    """From the form's words: empty ones keep the job file's counts."""
+    given = {role: count for role, count in (counts or {}).items() if count not in (None, "", "None")}
+    try:
+        return {Role(role): int(count) for role, count in given.items()} or None
+    except ValueError as error:
+        roles = ", ".join(role.value for role in Role)
+        raise JobFileError(
+            f"counts={given!r} is not a cluster: {error}", remedy=f"give whole numbers for some of: {roles}"
+        ) from error

@@ -1,0 +1,128 @@
+"""One poll for all waiting jobs.
+
+In one event loop there is one poller for each backend and its settings, however many triggers wait: a tick asks
+``describe`` once for all jobs, and ``logs`` once where the backend can batch them. All calls run in threads; the event
+loop never blocks.
+
+A tick that fails decides nothing: it is logged, the pause doubles up to a minute, and the next tick asks again. Ticks
+are spread by a random tenth so that several triggerers do not ask in step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import JobHandle, JobStatus
+
+log = logging.getLogger(__name__)
+
+MAX_PAUSE = 60.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at one job. ``page`` is empty if nothing was written since the last."""
+
+    status: JobStatus
+    page: LogPage
+
+
+@dataclass
+class _Watch:
+    handle: JobHandle
+    cursor: Mapping[str, Any]
+    looks: asyncio.Queue[Look] = field(default_factory=asyncio.Queue)
+
+
+class Poller:
+    """Polls one backend for every job that is watched in this event loop. Use :meth:`shared`.
+
+    :param interval: seconds between two ticks.
+    """
+
+    _pollers: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = (
+        weakref.WeakKeyDictionary()
+    )
+
+    def __init__(self, make_backend: Callable[[], TrainingBackend], interval: float) -> None:
+        self._make_backend = make_backend
+        self._interval = interval
+        self._backend: TrainingBackend | None = None
+        self._watches: dict[int, _Watch] = {}
+        self._loop_task: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="mlengine-poll")
+        self._wake = asyncio.Event()
+        self._failures = 0
+
+    @classmethod
+    def shared(cls, place: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
+        """The running loop's poller for ``place``: a string that names backend and settings."""
+        pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
+        if place not in pollers:
+            pollers[place] = cls(make_backend, interval)
+        return pollers[place]
+
+    async def watch(self, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncGenerator[Look, None]:
+        """Looks at one job, until one is terminal and its last log line was given."""
+        watch = _Watch(handle, cursor)
+        number = id(watch)
+        self._watches[number] = watch
+        self._wake.set()
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.create_task(self._run(), name="mlengine-poller")
+        try:
+            while True:
+                look = await watch.looks.get()
+                yield look
+                if look.status.state.terminal and not look.page.more:
+                    return
+        finally:
+            self._watches.pop(number, None)
+
+    async def _run(self) -> None:
+        """Tick until nobody watches."""
+        while self._watches:
+            self._wake.clear()
+            more = await self._tick()
+            pause = 0.0 if more else min(self._interval * 2**self._failures, max(MAX_PAUSE, self._interval))
+            try:
+                # A new watch is served at once; it does not wait for the others' tick.
+                await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
+            except TimeoutError:
+                continue
+
+    async def _tick(self) -> bool:
+        """Ask once for all; returns whether some job has more log lines waiting."""
+        watches = list(self._watches.values())
+        try:
+            looks = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, watches)
+        except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever went wrong with it
+            self._failures = min(self._failures + 1, 6)
+            kind = "" if isinstance(error, MlengineError) else f"{type(error).__name__}: "
+            log.warning("poll of %d jobs failed, asking again: %s%s", len(watches), kind, error)
+            return False
+        self._failures = 0
+        for watch, look in zip(watches, looks, strict=True):
+            watch.cursor = look.page.cursor
+            watch.looks.put_nowait(look)
+        return any(look.page.more for look in looks)
+
+    def _ask(self, watches: list[_Watch]) -> list[Look]:
+        """Runs in a thread. State first, logs after: lines written before the end are not missed at the end."""
+        if self._backend is None:
+            self._backend = self._make_backend()
+        statuses = self._backend.describe([watch.handle for watch in watches])
+        if isinstance(self._backend, BatchesLogs):
+            pages = self._backend.logs_many([(watch.handle, watch.cursor) for watch in watches])
+        else:
+            pages = [self._backend.logs(watch.handle, watch.cursor) for watch in watches]
+        return [Look(status, page) for status, page in zip(statuses, pages, strict=True)]

@@ -1,0 +1,151 @@
+"""The deferred wait for one job: plain data in, one event out.
+
+Runs in the triggerer. New log lines, progress and state changes go to the task's log as they come. The event carries
+ids only; the worker that resumes re-reads the truth.
+
+``on_kill`` cancels the job: a person marked the task failed or succeeded, or cleared it, or its DAG run ended.
+``cleanup`` does not: it runs at every restart of the triggerer too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from mlengine.backends import TrainingBackend
+from mlengine.connect import connect_backend, connect_storage
+from mlengine.core.errors import StorageError
+from mlengine.core.job import JobHandle
+from mlengine.core.layout import JobDir
+from mlengine.storage import Storage
+from mlengine.triggers.poller import Look, Poller
+from mlengine.waiting import Deadlines, Narrator, read_progress, read_told, write_told
+
+# Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
+# leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.
+EARLIEST_EVENT_SECONDS = 8.0
+
+T = TypeVar("T")
+
+
+class TrainingJobTrigger(BaseTrigger):
+    """Waits for a job to end, or for our own deadline.
+
+    :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
+    :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
+    :param backend_options: the backend's settings.
+    :param poll_interval: seconds between two looks.
+    :param progress_interval: seconds between two progress lines.
+    :param queued_until: seconds since the epoch; a job still QUEUED then is given up.
+    :param running_until: likewise, for a job in any state.
+    """
+
+    def __init__(
+        self,
+        *,
+        handle: dict[str, Any],
+        gcp_conn_id: str | None,
+        backend_options: dict[str, Any] | None = None,
+        poll_interval: float = 5.0,
+        progress_interval: float = 15.0,
+        queued_until: float = float("inf"),
+        running_until: float = float("inf"),
+        **_from_another_version: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.handle = handle
+        self.gcp_conn_id = gcp_conn_id
+        self.backend_options = backend_options or {}
+        self.poll_interval = poll_interval
+        self.progress_interval = progress_interval
+        self.queued_until = queued_until
+        self.running_until = running_until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            "mlengine.triggers.training_job.TrainingJobTrigger",
+            {
+                "handle": self.handle,
+                "gcp_conn_id": self.gcp_conn_id,
+                "backend_options": self.backend_options,
+                "poll_interval": self.poll_interval,
+                "progress_interval": self.progress_interval,
+                "queued_until": self.queued_until,
+                "running_until": self.running_until,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event: ``ended`` with the state seen, or ``deadline`` with the sentence that says which."""
+        began = time.monotonic()
+        event = await self._wait()
+        await asyncio.sleep(max(0.0, EARLIEST_EVENT_SECONDS - (time.monotonic() - began)))
+        yield TriggerEvent(event)
+
+    async def on_kill(self) -> None:
+        """A person, or the end of the DAG run, ended the task: end the job too."""
+        handle = JobHandle.from_json(self.handle)
+        self.log.info("the task was ended while it waited; cancelling job %s", handle.job_id)
+        await asyncio.to_thread(self._cancel, handle)
+
+    async def _wait(self) -> dict[str, Any]:
+        handle = JobHandle.from_json(self.handle)
+        storage = connect_storage(self.gcp_conn_id)
+        told = await _patiently(read_told, storage, handle)
+        narrator = Narrator(told, progress_interval=self.progress_interval)
+        deadlines = Deadlines(self.queued_until, self.running_until)
+        async with aclosing(self._poller(handle).watch(handle, told.logs)) as looks:
+            while True:
+                try:
+                    look = await asyncio.wait_for(anext(looks), deadlines.seconds_left())
+                except TimeoutError:
+                    return {"job_id": handle.job_id, "event": "deadline", "reason": "running_timeout has passed"}
+                await self._tell(storage, handle, narrator, look)
+                if look.status.state.terminal:
+                    if not look.page.more:
+                        return {"job_id": handle.job_id, "event": "ended", "state": look.status.state.value}
+                elif late := deadlines.passed(look.status.state):
+                    return {"job_id": handle.job_id, "event": "deadline", "reason": late}
+
+    def _poller(self, handle: JobHandle) -> Poller:
+        place = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
+
+        def make() -> TrainingBackend:
+            return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+
+        return Poller.shared(place, make, self.poll_interval)
+
+    async def _tell(self, storage: Storage, handle: JobHandle, narrator: Narrator, look: Look) -> None:
+        progress = None
+        if narrator.wants_progress or look.status.state.terminal:
+            progress = await asyncio.to_thread(read_progress, storage, JobDir(handle.job_dir))
+        before = narrator.told
+        for line in narrator.tell(look.status, look.page, progress):
+            self.log.info("%s", line)
+        if narrator.told != before:
+            try:
+                await asyncio.to_thread(write_told, storage, handle, narrator.told)
+            except StorageError as error:
+                self.log.warning("how far this log got could not be kept; a restart would repeat lines: %s", error)
+
+    def _cancel(self, handle: JobHandle) -> None:
+        connect_backend(handle.backend, self.gcp_conn_id, self.backend_options).cancel(handle)
+
+
+async def _patiently(call: Callable[..., T], *args: Any) -> T:
+    """In a thread, again and again while the bucket does not answer: a wait does not fail by that."""
+    pause = 1.0
+    while True:
+        try:
+            return await asyncio.to_thread(call, *args)
+        except StorageError as error:
+            if not error.retryable:
+                raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 60.0)
