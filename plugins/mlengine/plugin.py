@@ -1,0 +1,14 @@
+"""What Airflow's plugin manager loads: from ``plugins/mlengine_plugin.py`` in a plugins folder, or by entry point."""
+
+from __future__ import annotations
+
+from airflow.plugins_manager import AirflowPlugin
+
+from mlengine.links.job import JobLink
+
+
+class MlenginePlugin(AirflowPlugin):
+    """Registers what operators alone cannot: the links, for runs whose DAG file is gone."""
+
+    name = "mlengine"
+    operator_extra_links = [JobLink()]  # noqa: RUF012 Airflow's own contract

@@ -1,0 +1,50 @@
+"""What Airflow's provider manager reads of an installed package: settings with descriptions, operators, links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlengine.settings import SETTINGS
+
+_OPERATORS = ("package", "dataset", "prepare", "submit", "validate", "publish")
+_INTEGRATION = "mlengine"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Airflow's provider metadata, as its ``provider_info.schema.json`` has it."""
+    return {
+        "package-name": "mlengine",
+        "name": "mlengine",
+        "description": "Retrain models on a schedule with distributed jobs, on this machine and on Vertex AI.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://cloud.google.com/vertex-ai/docs/training/overview",
+                "tags": ["google", "gcp", "machine-learning"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"mlengine.operators.{name}" for name in _OPERATORS],
+            }
+        ],
+        "sensors": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.sensors.training_job"]}],
+        "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.triggers.training_job"]}],
+        "extra-links": ["mlengine.links.job.JobLink"],
+        "config": {
+            "mlengine": {
+                "description": "Training jobs.",
+                "options": {
+                    setting.name: {
+                        "description": setting.description,
+                        "version_added": "0.1.0",
+                        "type": setting.kind,
+                        "example": None,
+                        "default": setting.default,
+                    }
+                    for setting in SETTINGS.values()
+                },
+            }
+        },
+    }
