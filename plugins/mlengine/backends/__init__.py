@@ -101,6 +101,7 @@ class BatchesLogs(Protocol):
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
+    "vertex": "mlengine.backends.vertex.backend:VertexBackend",
 }
 
 
