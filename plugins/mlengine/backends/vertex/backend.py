@@ -1,0 +1,236 @@
+"""Vertex AI as a place that trains: the six verbs over its ``customJobs``.
+
+At most one job for a key and attempt: the service has no request id, so each job carries the key as a label; it is
+looked for before a create, after a create whose answer is unknown (with grace, as lists may lag), and once more after a
+create, where the elder of two lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+from mlengine import settings
+from mlengine.backends import LogPage, Submission
+from mlengine.backends.vertex import checks, logs, prices
+from mlengine.backends.vertex import place as places
+from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.jobs import Job, Jobs, parse
+from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
+from mlengine.backends.vertex.states import failure, job_state
+from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
+
+log = logging.getLogger(__name__)
+
+GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each look for a job whose create was not answered
+CREATES = 3
+_FEW = 2  # so many jobs of unknown age are asked for one by one
+
+
+class VertexBackend:
+    """See :class:`mlengine.backends.TrainingBackend` for the verbs' contract.
+
+    :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.place`.
+    :param job_file_region: what the job file says; gives way to ``region``.
+    :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
+    :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
+    :param client: replaces the REST client, with its deadlines.
+    :param storage: taken and not used, as every backend is handed one: the job reads the bucket by itself.
+    :param options: fields of :class:`~mlengine.backends.vertex.options.VertexOptions`.
+
+    Nothing is read, imported or asked before the first verb.
+    """
+
+    name = "vertex"
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        region: str | None = None,
+        endpoint: str | None = None,
+        job_file_region: str | None = None,
+        gcp_conn_id: str | None = None,
+        impersonation_chain: Any = None,
+        client: RestClient | None = None,
+        storage: Any = None,  # noqa: ARG002
+        **options: Any,
+    ) -> None:
+        self._options = VertexOptions.of(options)
+        self._project, self._region, self._endpoint = project, region, endpoint
+        self._job_file_region = job_file_region
+        self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
+        self._client = client
+        self._jobs: Jobs | None = None
+        self._lock = threading.Lock()
+        self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+
+    @classmethod
+    def from_connection(cls, gcp_conn_id: str | None, **more: Any) -> Self:
+        """With the credentials, project, region and endpoint of an Airflow connection."""
+        return cls(gcp_conn_id=gcp_conn_id, **more)
+
+    def prepare(self, submission: Submission) -> Request:
+        """The request that :meth:`submit` would send, checked; nothing is sent.
+
+        :raises BackendError: a combination that cannot work, or an estimate above the cap.
+        """
+        request = custom_job(submission, self._options)
+        checks.check(submission.job_id, request.body)
+        found = prices.estimate(request.body, self._options.prices)
+        prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
+        return Request(request.body, (*request.notes, str(found)))
+
+    def submit(self, submission: Submission) -> JobHandle:
+        request = self.prepare(submission)
+        for note in request.notes:
+            log.info("job %s: %s", submission.job_id, note)
+        jobs = self._open(submission.spec.region)
+        existing = self._attempts(submission.key, submission.attempt)
+        if existing:
+            return self._handle(existing[0])
+        log.info("job %s is created in %s:\n%s", submission.job_id, jobs.place.parent, request.to_yaml())
+        for _ in range(CREATES):
+            made = jobs.create(request.body)
+            if made is not None:
+                return self._handle(self._elder(submission, made))
+            for pause in GRACE_PAUSES:
+                jobs.client.sleep(pause)
+                existing = self._attempts(submission.key, submission.attempt)
+                if existing:
+                    return self._handle(existing[0])
+        raise BackendUnavailableError(
+            f"job {submission.job_id}: {CREATES} creates in {jobs.place.parent} had no answer, and no job is there",
+            remedy="submit again later; a job that shows up late is found by its label",
+        )
+
+    def find(self, key: str) -> list[JobHandle]:
+        return [self._handle(job) for job in self._attempts(key)]
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        groups: dict[str, list[str]] = {}
+        for handle in handles:
+            groups.setdefault(parse(handle.name)["parent"], []).append(handle.name)
+        found: dict[str, Job | None] = {}
+        for parent, names in groups.items():
+            found |= self._look(parent, names)
+        return [self._status(handle, found[handle.name]) for handle in handles]
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        jobs = self._open()
+        return logs.read(jobs.client, jobs.place.logging_endpoint, handle.name, cursor, limit)
+
+    def cancel(self, handle: JobHandle) -> None:
+        parse(handle.name)
+        self._open().cancel(handle.name)
+
+    def console_url(self, handle: JobHandle) -> str | None:
+        if self._open().place.endpoint is not None:
+            return None
+        name = parse(handle.name)
+        return (
+            f"https://console.cloud.google.com/vertex-ai/locations/{name['region']}/training/{name['number']}"
+            f"?project={name['project']}"
+        )
+
+    def _open(self, job_file_region: str | None = None) -> Jobs:
+        """Client and place, made once. ``job_file_region`` counts where the constructor was given none."""
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = self._connect(self._job_file_region or job_file_region)
+            return self._jobs
+
+    def _connect(self, job_file_region: str | None) -> Jobs:
+        connection = places.Connection({})
+        if self._gcp_conn_id is not None:
+            connection = places.read_connection(self._gcp_conn_id, self._impersonation)
+        endpoint = self._endpoint or connection.get("vertex_endpoint") or settings.get("vertex_endpoint") or None
+        credentials, project = connection.credentials, connection.project
+        if places.is_local(endpoint):
+            credentials = places.anonymous_credentials()
+        elif credentials is None:
+            credentials, project = places.default_credentials()
+        place = places.find_place(
+            project=self._project,
+            region=self._region or job_file_region,
+            endpoint=endpoint,
+            connection=connection,
+            credentials_project=project,
+        )
+        return Jobs(self._client or RestClient(credentials), place)
+
+    def _attempts(self, key: str, attempt: int | None = None) -> list[Job]:
+        """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""
+        jobs = self._open()
+        query = f"labels.{KEY_LABEL}={key_label(key)}"
+        if attempt is not None:
+            query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
+        return sorted(jobs.list(jobs.place.parent, query), key=_age)
+
+    def _elder(self, submission: Submission, made: Job) -> Job:
+        """Of two creates in a race the elder lives: both submitters see the same order, so one job is left."""
+        twins = [job for job in self._attempts(submission.key, submission.attempt) if _live(job)]
+        if not twins or _age(made) <= _age(twins[0]):
+            return made
+        elder = twins[0]
+        log.warning("job %s: created twice; %s lives, %s is cancelled", submission.job_id, elder["name"], made["name"])
+        self._open().cancel(made["name"])
+        return elder
+
+    def _look(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs of one region: by one list from the creation of the eldest on, and one by one what is not in it."""
+        jobs = self._open()
+        found: dict[str, Job | None] = {}
+        unknown = [name for name in names if name not in self._created]
+        if len(names) > _FEW or (len(names) > 1 and not unknown):
+            query = f"labels.{KEY_LABEL}:*"
+            if not unknown:
+                query += f' AND create_time>="{min(self._created[name] for name in names)}"'
+            wanted = set(names)
+            for listed in jobs.list(parent, query, lambda: wanted <= found.keys()):
+                if listed["name"] in wanted:
+                    found[listed["name"]] = listed
+        missing = [name for name in names if name not in found]
+        if missing:
+            with ThreadPoolExecutor(8) as pool:
+                found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
+        for name, job in found.items():
+            if job is not None and "createTime" in job:
+                self._created[name] = job["createTime"]
+        return found
+
+    def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        if job is None:
+            self._created.pop(handle.name, None)
+            gone = Failure(FailureCause.LOST, f"Vertex AI knows no job {handle.name}: it was deleted")
+            return JobStatus(handle, JobState.FAILED, "deleted at the service", gone)
+        state = job_state(job.get("state"))
+        if state.terminal:
+            self._created.pop(handle.name, None)
+        times = [logs.seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
+        error = job.get("error")
+        return JobStatus(handle, state, str((error or {}).get("message", "")), failure(state, error), *times)
+
+    def _handle(self, job: Job) -> JobHandle:
+        if "createTime" in job:
+            self._created[job["name"]] = job["createTime"]
+        return JobHandle(
+            backend=self.name,
+            name=job["name"],
+            job_id=job["displayName"],
+            attempt=int(job.get("labels", {}).get(ATTEMPT_LABEL, 1)),
+            job_dir=job.get("jobSpec", {}).get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/"),
+        )
+
+
+def _age(job: Job) -> tuple[float, str]:
+    return logs.seconds(job.get("createTime", "9999-01-01T00:00:00Z")), str(job["name"])
+
+
+def _live(job: Job) -> bool:
+    return not job_state(job.get("state")).terminal

@@ -1,0 +1,186 @@
+"""A small REST client for Google's JSON APIs: one session, a deadline for every call, retries where they are safe.
+
+The generated clients have neither deadline nor retry by default and cost seconds to import; this costs google-auth and
+requests. Reads and repeatable verbs are retried until the deadline. A create is not: its answer may be lost after its
+effect, so :meth:`RestClient.create` says "unknown" and the caller looks.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlengine.core.errors import BackendError, BackendUnavailableError
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT = (10.0, 30.0)  # seconds to connect, and for each part of an answer
+DEADLINE = 120.0  # seconds for one call with its retries
+QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+
+Params = Mapping[str, str | int]
+
+
+class RestClient:
+    """Calls with JSON in and out. Threads may share one.
+
+    :param credentials: of google-auth; refreshed by the session when they expire.
+    :param sleep: how to pause between retries.
+    """
+
+    def __init__(
+        self,
+        credentials: Any,
+        *,
+        deadline: float = DEADLINE,
+        quota_patience: float = QUOTA_PATIENCE,
+        timeout: tuple[float, float] = CALL_TIMEOUT,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._credentials = credentials
+        self._deadline = deadline
+        self._patience = quota_patience
+        self._timeout = timeout
+        self.sleep = sleep
+        self._session: Any = None
+        self._lock = threading.Lock()
+        self.calls = 0  # requests sent, for budgets and tests
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Params | None = None,
+        body: Mapping[str, Any] | None = None,
+        missing_ok: bool = False,
+    ) -> dict[str, Any] | None:
+        """Do a call that may be repeated.
+
+        :return: the answer; ``None`` for a 404 with ``missing_ok``.
+        :raises BackendError: refused for good; :raises BackendUnavailableError: no good answer until the deadline.
+        """
+        until = time.monotonic() + self._deadline
+        pause = _FIRST_PAUSE
+        while True:
+            status, answer, retry_after = self._send(method, url, params, body)
+            if status is not None and status < 300:
+                return answer
+            if status == 404 and missing_ok:
+                return None
+            if status is not None and status not in _AGAIN:
+                raise _refusal(method, url, status, answer)
+            wait = _jitter(pause, retry_after)
+            if time.monotonic() + wait > until:
+                raise _unavailable(method, url, status, answer)
+            self.sleep(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def create(self, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """POST something that must not be made twice.
+
+        A full quota (429) made nothing, so it is waited for, with patience.
+
+        :return: what was made; ``None`` if nobody can say whether it was: the caller looks before it tries again.
+        :raises BackendError: refused for good; :raises BackendUnavailableError: the quota stayed full.
+        """
+        until = time.monotonic() + self._patience
+        pause = 5.0
+        while True:
+            status, answer, retry_after = self._send("POST", url, None, body)
+            if status is not None and status < 300:
+                return answer
+            if status is None or (status in _AGAIN and status != 429):
+                log.warning("POST %s: %s; looking whether it was done", url, _words(status, answer))
+                return None
+            if status != 429:
+                raise _refusal("POST", url, status, answer)
+            wait = _jitter(pause, retry_after)
+            if time.monotonic() + wait > until:
+                raise BackendUnavailableError(
+                    f"quota: {_words(status, answer)}",
+                    remedy="ask for more of this quota in the console's page IAM > Quotas, or wait for other jobs",
+                )
+            log.warning("waiting for quota: %s; next try in %.0f s", _words(status, answer), wait)
+            self.sleep(wait)
+            pause = min(pause * 2, 60.0)
+
+    def close(self) -> None:
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _send(
+        self, method: str, url: str, params: Params | None, body: Mapping[str, Any] | None
+    ) -> tuple[int | None, dict[str, Any], float | None]:
+        """One request: status, JSON, Retry-After. Status ``None`` means that no whole answer came."""
+        import requests
+        from google.auth import exceptions as auth
+
+        self.calls += 1
+        try:
+            reply = self._get_session().request(method, url, params=params, json=body, timeout=self._timeout)
+            answer = reply.json() if reply.content else {}
+        except auth.TransportError as error:
+            return None, {"error": {"message": str(error)}}, None
+        except auth.GoogleAuthError as error:
+            raise BackendError(
+                f"{method} {url}: no token for these credentials: {error}",
+                remedy="check the connection's key and the impersonation chain",
+            ) from error
+        except requests.JSONDecodeError:
+            return reply.status_code, {"error": {"message": reply.text[:500]}}, None
+        except requests.RequestException as error:
+            return None, {"error": {"message": str(error)}}, None
+        if isinstance(answer, list):  # some of Google's front ends wrap an error in a list
+            answer = answer[0] if answer else {}
+        after = reply.headers.get("Retry-After", "")
+        return reply.status_code, answer, float(after) if after.isdigit() else None
+
+    def _get_session(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                from google.auth.transport.requests import AuthorizedSession
+                from requests.adapters import HTTPAdapter
+
+                # google-auth's own retries are off, so that this file's deadline is the only one.
+                session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
+                session.mount("http://", HTTPAdapter(pool_maxsize=16))
+                session.mount("https://", HTTPAdapter(pool_maxsize=16))
+                self._session = session
+            return self._session
+
+
+def _jitter(pause: float, retry_after: float | None) -> float:
+    return (retry_after or pause) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+
+
+def _words(status: int | None, answer: Mapping[str, Any]) -> str:
+    error = answer.get("error")
+    message = error.get("message", "") if isinstance(error, Mapping) else str(error or "")
+    return f"{'no answer' if status is None else status}: {message}".rstrip(": ")
+
+
+_REMEDIES = {
+    400: "correct what the message names; 'mlengine train --dry-run' prints the request",
+    401: "check the connection's key; its token was refused",
+    403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
+    404: "check project and region, and that the API is enabled",
+}
+
+
+def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:
+    return BackendError(f"{method} {url}: {_words(status, answer)}", remedy=_REMEDIES.get(status, ""))
+
+
+def _unavailable(method: str, url: str, status: int | None, answer: Mapping[str, Any]) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"{method} {url}: {_words(status, answer)}", remedy="try again later; nothing was decided about any job"
+    )

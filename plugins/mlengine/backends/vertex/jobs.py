@@ -1,0 +1,70 @@
+"""The calls of Vertex AI's ``customJobs`` that this project uses, one method each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.place import Place
+from mlengine.backends.vertex.states import job_state
+from mlengine.core.errors import BackendError, BackendUnavailableError
+
+PAGE_SIZE = 1000  # the service gives fewer where it likes
+MAX_PAGES = 20
+_NAME = re.compile(r"(?P<parent>projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+))/customJobs/(?P<number>[^/]+)")
+
+Job = Mapping[str, Any]
+
+
+def parse(name: str) -> dict[str, str]:
+    """``parent``, ``project``, ``region`` and ``number`` of a job's resource name.
+
+    :raises BackendError: if it is none.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise BackendError(f"not the name of a custom job: {name!r}", remedy="was it submitted to another backend?")
+    return match.groupdict()
+
+
+class Jobs:
+    """The custom jobs that a client sees. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
+
+    def __init__(self, client: RestClient, place: Place) -> None:
+        self.client, self.place = client, place
+
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The job made; ``None`` if nobody can say whether it was."""
+        return self.client.create(f"{self._server(self.place.parent)}/v1/{self.place.parent}/customJobs", body)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """``None`` if there is no such job."""
+        return self.client.call("GET", f"{self._server(name)}/v1/{name}", missing_ok=True)
+
+    def list(self, parent: str, query: str, enough: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
+        """Jobs that match ``query``, page by page, until ``enough`` says so or :data:`MAX_PAGES` were read."""
+        params: dict[str, str | int] = {"filter": query, "pageSize": PAGE_SIZE}
+        for _ in range(MAX_PAGES):
+            answer = self.client.call("GET", f"{self._server(parent)}/v1/{parent}/customJobs", params=params) or {}
+            yield from answer.get("customJobs", ())
+            token = answer.get("nextPageToken")
+            if not token or enough():
+                return
+            params["pageToken"] = token
+
+    def cancel(self, name: str) -> None:
+        """Safe to repeat: a job that has ended, or is gone, is not an error."""
+        try:
+            self.client.call("POST", f"{self._server(name)}/v1/{name}:cancel", body={}, missing_ok=True)
+        except BackendUnavailableError:
+            raise
+        except BackendError:
+            # The service refuses to cancel what has ended; only that is not an error.
+            job = self.get(name)
+            if job is not None and not job_state(job.get("state")).terminal:
+                raise
+
+    def _server(self, path: str) -> str:
+        return self.place.server(path.split("/")[3])

@@ -1,0 +1,86 @@
+"""What a user may ask of Vertex AI beyond the job file.
+
+Typed fields for what people ask for; :attr:`VertexOptions.raw` for everything else the API has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from mlengine.core.errors import BackendError
+
+
+@dataclass(frozen=True)
+class VertexOptions:
+    """Settings of a custom job, the same for every pool.
+
+    :param image_uri: the container image of every pool that the job file gives none; any image with ``python3`` and
+        ``pip``. Default: Docker Hub's plain Python of the job file's version.
+    :param executor_image_uri: one of Google's prebuilt training images: the job is then sent as a Python package spec,
+        which Google's own start command runs, in place of a container spec.
+    :param machine_type: of every pool that the job file gives none.
+    :param reservation: resource name of a specific reservation to run in.
+    :param persistent_resource: id of a persistent resource to run on.
+    :param spot: cheap machines that may be taken away.
+    :param flex_start: wait for machines (at most ``max_wait_seconds``) in the Dynamic Workload Scheduler.
+    :param max_wait_seconds: with ``flex_start``; the job file's ``maxWaitTime`` otherwise.
+    :param timeout_seconds: the longest the job may run; the job file's ``maxRunningTime`` otherwise, else 7 days.
+    :param restart_on_worker_restart: the whole job starts again when one replica does.
+    :param disable_retries: the service does not retry the job; attempts of this project go on as ever.
+    :param service_account: whose rights the trainer has; default is the project's custom code service agent.
+    :param network: full name of a peered network. :param encryption_key: resource name of a Cloud KMS key.
+    :param tensorboard: resource name of a TensorBoard instance; needs ``service_account``.
+    :param web_access: an interactive shell into each replica.
+    :param labels: added to those of the job file. :param env: added to those of the job file.
+    :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item.
+    :param cost_cap_usd: refuse a job whose estimate is higher.
+    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries.
+    """
+
+    image_uri: str | None = None
+    executor_image_uri: str | None = None
+    machine_type: str = "n1-standard-4"
+    boot_disk_gb: int | None = None
+    boot_disk_type: str | None = None
+    reservation: str | None = None
+    persistent_resource: str | None = None
+    spot: bool = False
+    flex_start: bool = False
+    max_wait_seconds: int | None = None
+    timeout_seconds: int | None = None
+    restart_on_worker_restart: bool = False
+    disable_retries: bool = False
+    service_account: str | None = None
+    network: str | None = None
+    encryption_key: str | None = None
+    tensorboard: str | None = None
+    web_access: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    cost_cap_usd: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.spot and self.flex_start:
+            raise BackendError(
+                "spot and flex_start are two ways to get machines; a job takes one",
+                remedy="set spot for cheap machines now, or flex_start to wait for scarce ones",
+            )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(item.name for item in fields(cls))
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """:raises BackendError: naming a setting that is not one, and those there are."""
+        unknown = sorted(set(settings) - set(cls.names()))
+        if unknown:
+            raise BackendError(
+                f"the vertex backend has no setting {unknown[0]!r}",
+                remedy=f"use one of {', '.join(cls.names())}; what the API has beyond these goes into 'raw'",
+            )
+        return cls(**settings)

@@ -1,0 +1,147 @@
+"""Where Vertex AI is, and as whom: project, region, endpoints, credentials.
+
+One rule of precedence for project, region and endpoint, the first that says something wins:
+
+1. the argument (a keyword of the backend, an option of the command line),
+2. the job file (``region`` only),
+3. the Airflow connection: its extras ``project``, ``region`` (or ``location``), ``vertex_endpoint``,
+4. the settings ``vertex_project``, ``vertex_region``, ``vertex_endpoint`` (:mod:`mlengine.settings`: an environment
+   variable ``MLENGINE_VERTEX_…``, or Airflow's configuration),
+5. for the project alone, the one that the credentials belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlengine import settings
+from mlengine.core.errors import BackendError
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project and region, and the servers to ask.
+
+    :param endpoint: a server that stands in for Google's of every region, ``None`` for Google's own.
+    """
+
+    project: str
+    region: str
+    endpoint: str | None = None
+    logging_endpoint: str = "https://logging.googleapis.com"
+
+    @property
+    def parent(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}"
+
+    def server(self, region: str) -> str:
+        """Where the jobs of ``region`` are asked for."""
+        return self.endpoint or f"https://{region}-aiplatform.googleapis.com"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What an Airflow connection says; ``credentials`` is ``None`` where it says nothing of them."""
+
+    extras: Mapping[str, Any]
+    credentials: Any = None
+    project: str | None = None
+
+    def get(self, *names: str) -> str | None:
+        return next((str(self.extras[name]) for name in names if self.extras.get(name)), None)
+
+
+def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connection:
+    """The connection through the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
+
+    :raises BackendError: if there is no such connection.
+    """
+    from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        hook = GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain)
+    except AirflowNotFoundException as error:
+        raise BackendError(
+            f"no Airflow connection {gcp_conn_id!r}", remedy="create it (type google_cloud_platform), or name another"
+        ) from error
+    # The provider once wrote its extras with a long prefix, and still reads them so.
+    prefix = "extra__google_cloud_platform__"
+    extras = {name.removeprefix(prefix): value for name, value in hook.extras.items()}
+    credentials, project = hook.get_credentials_and_project_id()
+    return Connection(extras, credentials, extras.get("project") or project)
+
+
+def is_local(endpoint: str | None) -> bool:
+    """Whether the endpoint is plain http: it never sees a credential.
+
+    :raises BackendError: if it is plain http beyond loopback, where anybody on the way could read and change it.
+    """
+    if endpoint is None or not endpoint.startswith("http://"):
+        return False
+    if urlsplit(endpoint).hostname not in _LOOPBACK:
+        raise BackendError(
+            f"plain http is for loopback only, not for {endpoint}", remedy="use https://, or a server on 127.0.0.1"
+        )
+    return True
+
+
+def find_place(
+    *,
+    project: str | None,
+    region: str | None,
+    endpoint: str | None,
+    connection: Connection,
+    credentials_project: str | None = None,
+) -> Place:
+    """Apply rules 3 to 5 of this file's head to what the first two left open.
+
+    :param endpoint: settled already, as credentials depend on it.
+    :raises BackendError: if project or region is nowhere to be found, with the places to write it.
+    """
+    project = project or connection.get("project") or settings.get("vertex_project") or credentials_project
+    region = region or connection.get("region", "location") or settings.get("vertex_region")
+    if not project:
+        raise BackendError(
+            "no Google Cloud project for the vertex backend",
+            remedy="give project=, or the connection's extra 'project', or MLENGINE_VERTEX_PROJECT",
+        )
+    if not region:
+        raise BackendError(
+            "no region for the vertex backend",
+            remedy="give region=, or 'region' in the job file or the connection's extra, or MLENGINE_VERTEX_REGION",
+        )
+    if endpoint is None:
+        return Place(project, region)
+    own = endpoint.rstrip("/")
+    return Place(project, region, own, (connection.get("logging_endpoint") or own).rstrip("/"))
+
+
+def default_credentials() -> tuple[Any, str | None]:
+    """The application default credentials and their project.
+
+    :raises BackendError: if there are none.
+    """
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        credentials, project = google.auth.default(scopes=[SCOPE])
+    except DefaultCredentialsError as error:
+        raise BackendError(
+            f"no Google credentials: {error}",
+            remedy="run 'gcloud auth application-default login', or give the connection a key",
+        ) from error
+    return credentials, project
+
+
+def anonymous_credentials() -> Any:
+    from google.auth.credentials import AnonymousCredentials
+
+    return AnonymousCredentials()  # type: ignore[no-untyped-call]

@@ -1,0 +1,157 @@
+"""The worker pools of a request: which machines, and what runs on them.
+
+A pool's place is its role; one that the cluster does not have is empty where a later one follows. What runs is, in this
+order: the user's own image with its own command; Google's executor image, where one is named; else any image with
+Python, and this project's start command.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends import Submission
+from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.states import POOL_ROLES
+from mlengine.core import tiers, workerpools
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+DEFAULT_PYTHON = "3.11"
+_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+# Where an ML Engine job file describes the container of a role.
+_CONFIGS = {
+    Role.CHIEF: "masterConfig",
+    Role.WORKER: "workerConfig",
+    Role.PS: "parameterServerConfig",
+    Role.EVALUATOR: "evaluatorConfig",
+}
+
+
+def worker_pools(submission: Submission, options: VertexOptions) -> tuple[list[dict[str, Any]], list[str]]:
+    """``workerPoolSpecs``, and one sentence for each thing that is not as the job file has it."""
+    notes: list[str] = []
+    pools: dict[Role, dict[str, Any]] = {}
+    for pool in submission.spec.pools:
+        if pool.count:
+            pools[pool.role], more = _worker_pool(pool, submission, options)
+            notes += [note for note in more if note not in notes]
+    last = max(POOL_ROLES.index(role) for role in pools)
+    return [pools.get(role, {}) for role in POOL_ROLES[: last + 1]], notes
+
+
+def written_job(spec: TrainingSpec) -> dict[str, Any]:
+    """The ``jobSpec`` as a job file in Vertex AI's own words has it, in camelCase; empty for ML Engine's."""
+    if not workerpools.is_vertex(spec.source):
+        return {}
+    source = camel(spec.source)
+    job: dict[str, Any] = source.get("jobSpec", source)
+    return {name: value for name, value in job.items() if name not in {"displayName", "labels"}}
+
+
+def camel(data: Any) -> Any:
+    """Keys in camelCase all the way down."""
+    if isinstance(data, Mapping):
+        return {re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value) for name, value in data.items()}
+    return [camel(item) for item in data] if isinstance(data, list | tuple) else data
+
+
+@cache
+def start_command() -> str:
+    """The source of :mod:`mlengine.backends.vertex.start`, without the comments and docstrings."""
+    tree = ast.parse(Path(__file__).with_name("start.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)
+
+
+def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value is not None and value not in ({}, [], "")}
+
+
+def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> tuple[dict[str, Any], list[str]]:
+    machine, notes = tiers.for_vertex(pool)
+    written = _written_pool(pool, submission.spec)
+    machine_spec = {**written.get("machineSpec", {}), "machineType": machine.machine_type or options.machine_type}
+    if machine.accelerator_type:
+        machine_spec["acceleratorType"] = machine.accelerator_type
+        machine_spec["acceleratorCount"] = max(1, machine.accelerator_count)
+    if options.reservation:
+        machine_spec["reservationAffinity"] = {
+            "reservationAffinityType": "SPECIFIC_RESERVATION",
+            "key": "compute.googleapis.com/reservation-name",
+            "values": [options.reservation],
+        }
+    disk = {"bootDiskType": options.boot_disk_type, "bootDiskSizeGb": options.boot_disk_gb}
+    task, more = _task(pool, written, submission, options)
+    spec = {
+        **{name: value for name, value in written.items() if name in {"nfsMounts", "lustreMounts"}},
+        "machineSpec": machine_spec,
+        "replicaCount": str(pool.count),
+        **task,
+        "diskSpec": {**written.get("diskSpec", {}), **without_empty(disk)},
+    }
+    return without_empty(spec), notes + more
+
+
+def _written_pool(pool: Pool, spec: TrainingSpec) -> dict[str, Any]:
+    """What the job file says of this pool, in Vertex AI's words."""
+    written = written_job(spec).get("workerPoolSpecs", [])
+    place = POOL_ROLES.index(pool.role)
+    if place < len(written):
+        return dict(written[place] or {})
+    config = spec.source.get(_CONFIGS[pool.role]) or {}
+    container = {"command": config.get("containerCommand"), "args": config.get("containerArgs")}
+    return without_empty({"diskSpec": config.get("diskConfig"), "containerSpec": without_empty(container)})
+
+
+def _task(
+    pool: Pool, written: Mapping[str, Any], submission: Submission, options: VertexOptions
+) -> tuple[dict[str, Any], list[str]]:
+    spec = submission.spec
+    env = {"MLENGINE_ATTEMPT": str(submission.attempt), **spec.env, **options.env}
+    variables = [{"name": name, "value": str(value)} for name, value in env.items()]
+    job_dir = ["--job-dir", submission.job_dir]
+    if pool.image_uri and not spec.package_uris:
+        own = written.get("containerSpec", {})
+        container = {
+            "imageUri": pool.image_uri,
+            "command": list(own.get("command", ())),
+            "args": [*(own.get("args") or spec.args), *job_dir],
+            "env": variables,
+        }
+        return {"containerSpec": without_empty(container)}, []
+    executor = written.get("pythonPackageSpec", {}).get("executorImageUri") or options.executor_image_uri
+    if executor:
+        package = {"executorImageUri": executor, "packageUris": list(spec.package_uris), "pythonModule": spec.module}
+        return {"pythonPackageSpec": {**package, "args": [*spec.args, *job_dir], "env": variables}}, []
+    plan = {
+        "module": spec.module,
+        "packages": list(spec.package_uris),
+        "job_dir": submission.job_dir.rstrip("/"),
+        "primary": spec.primary_name,
+    }
+    image, notes = _image(pool, spec, options)
+    container = {
+        "imageUri": image,
+        "command": ["python3", "-c", start_command()],
+        "args": [json.dumps(plan), *spec.args, *job_dir],
+        "env": variables,
+    }
+    return {"containerSpec": container}, notes
+
+
+def _image(pool: Pool, spec: TrainingSpec, options: VertexOptions) -> tuple[str, list[str]]:
+    """The image that the start command runs in: the job file's, the setting's, or plain Python."""
+    if pool.image_uri or options.image_uri:
+        return str(pool.image_uri or options.image_uri), []
+    wanted = spec.python_version
+    version = wanted if wanted in _PYTHONS else DEFAULT_PYTHON
+    if wanted in {None, version}:
+        return f"python:{version}-slim", []
+    return f"python:{version}-slim", [f"pythonVersion {wanted} is not offered any more; Python {version} runs the job"]

@@ -1,0 +1,113 @@
+"""A submission as Vertex AI's ``CustomJob``, in JSON. Pure: no call is made here.
+
+What wins, field by field: :attr:`VertexOptions.raw`, the typed options, the job file, the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlengine.backends import Submission
+from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.pools import start_command, without_empty, worker_pools, written_job
+
+KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"
+_LABEL_LIMIT = 63
+
+
+@dataclass(frozen=True)
+class Request:
+    """The body of a create call, and one sentence for each thing that is not as the job file has it."""
+
+    body: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def to_yaml(self) -> str:
+        """For people: the start command is shown by its name, as its source would hide all else."""
+        import yaml
+
+        text = json.dumps(self.body).replace(json.dumps(start_command()), json.dumps("<mlengine's start command>"))
+        return str(yaml.safe_dump(json.loads(text), sort_keys=False, width=120))
+
+
+def key_label(key: str) -> str:
+    return f"k{key}"
+
+
+def label_value(text: str) -> str:
+    """``text`` as a label's value: lower case, ``a-z 0-9 _ -``, at most 63."""
+    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:_LABEL_LIMIT]
+
+
+def custom_job(submission: Submission, options: VertexOptions) -> Request:
+    """What is sent to create the job."""
+    pools, notes = worker_pools(submission, options)
+    source = submission.spec.source
+    asked = {
+        "serviceAccount": options.service_account or source.get("serviceAccount"),
+        "network": options.network or source.get("network"),
+        "tensorboard": options.tensorboard,
+        "enableWebAccess": options.web_access or source.get("enableWebAccess") or None,
+        "persistentResourceId": options.persistent_resource,
+    }
+    job_spec = {
+        **written_job(submission.spec),
+        **without_empty(asked),
+        "workerPoolSpecs": pools,
+        "scheduling": _scheduling(submission, options),
+        "baseOutputDirectory": {"outputUriPrefix": submission.job_dir},
+    }
+    body: dict[str, Any] = {
+        "displayName": submission.job_id,
+        "jobSpec": without_empty(job_spec),
+        "labels": labels(submission, options),
+    }
+    key = options.encryption_key or (source.get("encryptionConfig") or {}).get("kmsKeyName")
+    if key:
+        body["encryptionSpec"] = {"kmsKeyName": key}
+    return Request(merge(body, options.raw), tuple(notes))
+
+
+def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
+    """People's labels, then ours: nothing may replace the key by which a job is found again."""
+    people = {**submission.spec.labels, **options.labels, **submission.labels}
+    return {
+        **{label_value(name): label_value(str(value)) for name, value in people.items()},
+        KEY_LABEL: key_label(submission.key),
+        ATTEMPT_LABEL: str(submission.attempt),
+    }
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``: dicts key by key, lists of the same length item by item, all else replaced."""
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[name] = merge(old, value)
+        elif isinstance(old, list) and isinstance(value, list) and len(old) == len(value):
+            merged[name] = [
+                merge(a, b) if isinstance(a, Mapping) and isinstance(b, Mapping) else b
+                for a, b in zip(old, value, strict=True)
+            ]
+        else:
+            merged[name] = value
+    return merged
+
+
+def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any]:
+    timeout = options.timeout_seconds or submission.spec.max_running_seconds
+    wait = options.max_wait_seconds or submission.spec.max_wait_seconds
+    asked = {
+        "timeout": f"{timeout}s" if timeout else None,
+        # ML Engine's maxWaitTime is known to flex-start alone; elsewhere our own deadline for QUEUED holds it.
+        "maxWaitDuration": f"{wait}s" if options.max_wait_seconds or (wait and options.flex_start) else None,
+        "strategy": "SPOT" if options.spot else "FLEX_START" if options.flex_start else None,
+        "restartJobOnWorkerRestart": options.restart_on_worker_restart or None,
+        "disableRetries": options.disable_retries or None,
+    }
+    return {**written_job(submission.spec).get("scheduling", {}), **without_empty(asked)}

@@ -1,0 +1,137 @@
+"""The start command of a container: install the trainer's packages from Cloud Storage and run its module.
+
+Needs nothing but ``python3`` (3.8 or later) and ``pip`` in the image: no gsutil, no google library. Its source goes
+into the request as ``python3 -c``; the container's args are a plan in JSON, then the trainer's own args. What it does
+is what ML Engine's own start command did: the trainer's code first, by force, then what it depends on.
+
+Exit code 75 says "try again": the storage could not be reached. The trainer's own exit code is kept, as the trainer
+replaces this process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, List  # noqa: UP035 - the image's Python may be an old one
+
+TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
+AGAIN = 75
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"mlengine: {text}\n")
+    sys.stderr.flush()
+
+
+def get(url: str, headers: Dict[str, str]) -> bytes:  # noqa: UP006
+    """The body of ``url``, tried again for a minute where that can help."""
+    for pause in (1, 2, 4, 8, 15, 30, 0):
+        try:
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - only our own http(s) URLs
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            reason = f"answered {error.code} {error.reason}"
+            if error.code not in (408, 429, 500, 502, 503, 504):
+                say(f"{url} {reason}; may this job's service account read the bucket?")
+                sys.exit(1)
+        except OSError as error:
+            reason = str(error)
+        say(f"{url}: {reason}")
+        time.sleep(pause)
+    sys.exit(AGAIN)
+
+
+def fetch(uri: str, folder: Path) -> Path:
+    """Download one ``gs://`` object; whoever runs a server of their own says where by STORAGE_EMULATOR_HOST."""
+    bucket, _, path = uri[len("gs://") :].partition("/")
+    server = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    headers = {}
+    if not server:
+        token = json.loads(get(TOKEN, {"Metadata-Flavor": "Google"}))["access_token"]
+        server, headers = "https://storage.googleapis.com", {"Authorization": "Bearer " + token}
+    if "://" not in server:
+        server = "http://" + server
+    say(f"fetching {uri}")
+    target = folder / path.rsplit("/", 1)[-1]
+    quoted = urllib.parse.quote(path, safe="")
+    target.write_bytes(get(f"{server.rstrip('/')}/storage/v1/b/{bucket}/o/{quoted}?alt=media", headers))
+    return target
+
+
+def constraints(archives: List[Path], folder: Path) -> List[str]:  # noqa: UP006
+    """``constraints.txt`` at the root of an sdist pins what the trainer depends on."""
+    for archive in archives:
+        if not archive.name.endswith((".tar.gz", ".tgz")):
+            continue
+        with tarfile.open(archive) as tar:
+            for member in tar.getmembers():
+                content = tar.extractfile(member) if member.name.split("/")[1:] == ["constraints.txt"] else None
+                if content is not None:
+                    target = folder / "constraints.txt"
+                    target.write_bytes(content.read())
+                    return ["--constraint", str(target)]
+    return []
+
+
+def pip(*args: str) -> None:
+    """One pip command, once more if it fails: the index may have been busy."""
+    for _ in (1, 2):
+        code = subprocess.call([sys.executable, "-m", "pip", *args])
+        if code == 0:
+            return
+        say(f"pip failed with exit code {code}: {' '.join(args)}")
+    sys.exit(1)
+
+
+def install(uris: List[str]) -> None:  # noqa: UP006
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        archives = [fetch(uri, folder) for uri in uris]
+        wheels = folder / "wheels"
+        pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), *map(str, archives))
+        built = sorted(map(str, wheels.iterdir()))
+        pip("install", "--quiet", "--no-deps", "--force-reinstall", *built)
+        pip("install", *constraints(archives, folder), *built)
+
+
+def environment(plan: Dict[str, Any]) -> None:  # noqa: UP006
+    """What the trainer finds in its environment besides what the service puts there."""
+    for variable, name in (("MLENGINE_SCRATCH", "scratch"), ("MLENGINE_DATA_CACHE", "data")):
+        folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))
+        folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    # The service says checkpoints/ and logs/ below the job dir; here both are train/.
+    os.environ["AIP_MODEL_DIR"] = plan["job_dir"] + "/model/"
+    os.environ["AIP_CHECKPOINT_DIR"] = os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + "/train/"
+    if plan["primary"] == "master" and os.environ.get("TF_CONFIG"):
+        # Trainers of the old runtimes look for "master".
+        config = json.loads(os.environ["TF_CONFIG"])
+        if "chief" in config.get("cluster", {}):
+            config["cluster"]["master"] = config["cluster"].pop("chief")
+        if config.get("task", {}).get("type") == "chief":
+            config["task"]["type"] = "master"
+        os.environ["TF_CONFIG"] = json.dumps(config)
+
+
+def main() -> None:
+    plan = json.loads(sys.argv[1])
+    # The image is thrown away after the job: a distribution's own Python may be written to.
+    os.environ.update(PIP_BREAK_SYSTEM_PACKAGES="1", PIP_ROOT_USER_ACTION="ignore", PIP_NO_INPUT="1")
+    os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    if plan["packages"]:
+        install(plan["packages"])
+    environment(plan)
+    say(f"running python -m {plan['module']}")
+    os.execv(sys.executable, [sys.executable, "-m", plan["module"], *sys.argv[2:]])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

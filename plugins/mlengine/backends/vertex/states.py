@@ -1,0 +1,107 @@
+"""Vertex AI's words for a job's state and its end, as this project's.
+
+A test walks the service's own enum, so that a state added to it is noticed; until somebody has read it here, it is
+UNKNOWN, which decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mlengine.core.job import Failure, FailureCause, JobState
+from mlengine.core.spec import Role
+
+log = logging.getLogger(__name__)
+
+STATES: Mapping[str, JobState] = {
+    "JOB_STATE_UNSPECIFIED": JobState.UNKNOWN,
+    "JOB_STATE_QUEUED": JobState.QUEUED,
+    "JOB_STATE_PENDING": JobState.PREPARING,
+    "JOB_STATE_RUNNING": JobState.RUNNING,
+    "JOB_STATE_SUCCEEDED": JobState.SUCCEEDED,
+    "JOB_STATE_FAILED": JobState.FAILED,
+    "JOB_STATE_CANCELLING": JobState.CANCELLING,
+    "JOB_STATE_CANCELLED": JobState.CANCELLED,
+    "JOB_STATE_PAUSED": JobState.PAUSED,
+    "JOB_STATE_EXPIRED": JobState.EXPIRED,
+    "JOB_STATE_UPDATING": JobState.RUNNING,  # its resources are being changed; it goes on after
+    # "Some results may be missing due to errors": no training is done by halves, so nobody may publish it.
+    "JOB_STATE_PARTIALLY_SUCCEEDED": JobState.FAILED,
+}
+
+# The order of the worker pools is their role.
+POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
+
+# google.rpc.Code
+CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 10, 13, 14
+
+_REPLICA = re.compile(r"workerpool(?P<pool>\d)-(?P<index>\d+)")
+_EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)")
+_RETRY_ME = frozenset({143, -15, 75})  # told to stop after saving; or the trainer's own "try again"
+
+# The first that matches the message decides; the words are the service's.
+_CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
+    (re.compile(r"preempt|spot vm|reclaimed", re.I), FailureCause.PREEMPTED),
+    (re.compile(r"out of memory", re.I), FailureCause.TRAINER),
+    (re.compile(r"quota|resources are insufficient|stockout|resource_?pool_?exhausted", re.I), FailureCause.QUOTA),
+    (re.compile(r"timed? ?out|timeout|deadline|exceeded the maximum", re.I), FailureCause.DEADLINE),
+    (re.compile(r"internal error", re.I), FailureCause.SERVICE),
+)
+_CODES: Mapping[int, FailureCause] = {
+    CANCELLED: FailureCause.CANCELLED,
+    DEADLINE_EXCEEDED: FailureCause.DEADLINE,
+    RESOURCE_EXHAUSTED: FailureCause.QUOTA,
+    ABORTED: FailureCause.PREEMPTED,
+    INTERNAL: FailureCause.SERVICE,
+    UNAVAILABLE: FailureCause.SERVICE,
+}
+
+
+def job_state(word: str | None) -> JobState:
+    """The state for the service's ``word``; UNKNOWN, with a warning, for one nobody has read."""
+    if word is None:
+        return JobState.UNKNOWN
+    if word not in STATES:
+        log.warning("Vertex AI answered the state %s, which this version does not know; waiting on", word)
+    return STATES.get(word, JobState.UNKNOWN)
+
+
+def replica_name(text: str) -> str | None:
+    """``workerpool1-0`` → ``worker-0``, wherever it stands in ``text``; ``None`` if no replica is named."""
+    match = _REPLICA.search(text)
+    if match is None or int(match["pool"]) >= len(POOL_ROLES):
+        return None
+    return f"{POOL_ROLES[int(match['pool'])].value}-{match['index']}"
+
+
+def failure(state: JobState, error: Mapping[str, Any] | None) -> Failure | None:
+    """Why a job ended without success: from its end state and its ``google.rpc.Status``."""
+    if state not in {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}:
+        return None
+    message = str((error or {}).get("message") or "")
+    code = int((error or {}).get("code") or 0)
+    exit_code = _EXIT.search(message)
+    status = int(exit_code["code"]) if exit_code else None
+    return Failure(
+        cause=_cause(state, code, message, status),
+        message=message or f"Vertex AI ended the job as {state.value} and gave no reason",
+        replica=replica_name(message),
+        exit_code=status,
+    )
+
+
+def _cause(state: JobState, code: int, message: str, status: int | None) -> FailureCause:
+    if state is JobState.CANCELLED:
+        return FailureCause.CANCELLED
+    if state is JobState.EXPIRED:
+        return FailureCause.DEADLINE
+    if status is not None:
+        # The replica's own exit code says more than any word around it.
+        return FailureCause.PREEMPTED if status in _RETRY_ME else FailureCause.TRAINER
+    for pattern, cause in _CAUSES:
+        if pattern.search(message):
+            return cause
+    return _CODES.get(code, FailureCause.TRAINER)

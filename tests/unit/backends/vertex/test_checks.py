@@ -1,0 +1,90 @@
+"""What is refused before it is paid for: combinations that cannot work, and costs above the cap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlengine.backends import Submission
+from mlengine.backends.vertex import prices
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.backends.vertex.request import Request
+from mlengine.core.errors import BackendError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+
+def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options: Any) -> Request:
+    spec = TrainingSpec("trainer.task", ("gs://b/t.tar.gz",), pools=pools, max_running_seconds=3600)
+    return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://b/m/j1", spec))
+
+
+def gpu(machine: str, accelerator: str) -> tuple[Pool, ...]:
+    return (Pool(Role.CHIEF, 1, machine, accelerator, 1),)
+
+
+@pytest.mark.parametrize(
+    ("pools", "options", "message"),
+    [
+        (gpu("e2-standard-4", "NVIDIA_TESLA_T4"), {}, "cannot have an accelerator"),
+        (gpu("n1-standard-4", "NVIDIA_L4"), {}, "cannot be attached"),
+        (gpu("a2-highgpu-1g", "NVIDIA_TESLA_T4"), {}, "comes with NVIDIA_TESLA_A100"),
+        (gpu("n1-standard-4", "NVIDIA_TESLA_T4"), {"flex_start": True}, "L4, A100"),
+        (gpu("g2-standard-4", "NVIDIA_L4"), {"flex_start": True, "timeout_seconds": 700_000}, "at most 7 days"),
+        (
+            (*gpu("g2-standard-4", "NVIDIA_L4"), Pool(Role.WORKER, 1, "g2-standard-8", "NVIDIA_L4", 1)),
+            {"flex_start": True},
+            "same machine in every pool",
+        ),
+        ((), {"spot": True, "reservation": "r"}, "SPOT machines cannot come from a reservation"),
+        ((), {"spot": True, "persistent_resource": "r"}, "persistent resource"),
+        ((), {"disable_retries": True, "restart_on_worker_restart": True}, "excludes"),
+        ((), {"max_wait_seconds": 5}, "flex_start only"),
+        ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
+        ((), {"raw": {"labels": {"Bad Label": "x"}}}, "not a label"),
+        ((), {"raw": {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "2"}]}}}, "exactly one replica"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_remedy(
+    pools: tuple[Pool, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BackendError, match=message) as caught:
+        prepare(pools or (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options)
+    assert caught.value.remedy
+    assert "j1" in caught.value.message
+
+
+def test_what_works_goes_through() -> None:
+    prepare(gpu("n1-standard-8", "NVIDIA_TESLA_T4"), spot=True)
+    prepare(gpu("g2-standard-4", "NVIDIA_L4"), flex_start=True, max_wait_seconds=3600)
+    prepare(gpu("n1-standard-8", "NVIDIA_TESLA_K80"))
+
+
+def test_the_estimate_is_machines_times_the_time_limit() -> None:
+    standard_1 = (
+        Pool(Role.CHIEF, 1, "n1-highcpu-16"),
+        Pool(Role.WORKER, 4, "n1-highcpu-16"),
+        Pool(Role.PS, 3, "n1-standard-4"),
+    )
+    found = prices.estimate(prepare(standard_1).body, {})
+    assert found.hours == 1
+    assert found.usd == pytest.approx(5 * 0.651807 + 3 * 0.218499, rel=1e-4)
+    assert found.unpriced == ()
+    with_gpu = prices.estimate(prepare(gpu("n1-standard-4", "NVIDIA_TESLA_T4")).body, {"NVIDIA_TESLA_T4": 1.0})
+    assert with_gpu.usd == pytest.approx(0.218499 + 1.0, rel=1e-4)
+
+
+def test_a_cap_refuses_and_says_how_to_go_on() -> None:
+    with pytest.raises(BackendError, match=r"may cost at most 0\.22 USD") as caught:
+        prepare(cost_cap_usd=0.1)
+    assert "cost_cap_usd" in caught.value.remedy
+    prepare(cost_cap_usd=0.3)
+    with pytest.raises(BackendError, match="no price for x9-standard-4"):
+        prepare((Pool(Role.CHIEF, 1, "x9-standard-4"),), cost_cap_usd=1)
+    prepare((Pool(Role.CHIEF, 1, "x9-standard-4"),), cost_cap_usd=1, prices={"x9-standard-4": 0.5})
+
+
+def test_without_a_limit_the_service_s_own_counts() -> None:
+    spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
+    request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://b/m/j", spec))
+    assert "up to 168 h" in request.notes[-1]

@@ -1,0 +1,47 @@
+"""The rule of precedence for project, region and endpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.backends.vertex.place import Connection, find_place, is_local
+from mlengine.core.errors import BackendError
+
+
+def test_argument_then_connection_then_setting_then_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection({"project": "from-connection", "location": "region-c"})
+    monkeypatch.setenv("MLENGINE_VERTEX_PROJECT", "from-setting")
+    monkeypatch.setenv("MLENGINE_VERTEX_REGION", "region-s")
+    nothing = Connection({})
+    assert (
+        find_place(project="arg", region="r", endpoint=None, connection=connection).parent == "projects/arg/locations/r"
+    )
+    place = find_place(project=None, region=None, endpoint=None, connection=connection)
+    assert (place.project, place.region) == ("from-connection", "region-c")
+    place = find_place(project=None, region=None, endpoint=None, connection=nothing, credentials_project="own")
+    assert (place.project, place.region) == ("from-setting", "region-s")
+    monkeypatch.delenv("MLENGINE_VERTEX_PROJECT")
+    place = find_place(project=None, region=None, endpoint=None, connection=nothing, credentials_project="own")
+    assert place.project == "own"
+    assert place.server("europe-west4") == "https://europe-west4-aiplatform.googleapis.com"
+
+
+def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
+    with pytest.raises(BackendError, match="no Google Cloud project"):
+        find_place(project=None, region="r", endpoint=None, connection=Connection({}))
+    with pytest.raises(BackendError, match="no region") as caught:
+        find_place(project="p", region=None, endpoint=None, connection=Connection({}))
+    assert "MLENGINE_VERTEX_REGION" in caught.value.remedy
+
+
+def test_a_token_never_travels_in_plain_text() -> None:
+    assert is_local("http://127.0.0.1:9000")
+    assert not is_local("https://elsewhere.example")
+    assert not is_local(None)
+    with pytest.raises(BackendError, match="loopback only"):
+        is_local("http://elsewhere.example")
+
+
+def test_one_endpoint_serves_every_region_and_the_logs() -> None:
+    place = find_place(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
+    assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
