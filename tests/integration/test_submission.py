@@ -1,0 +1,271 @@
+"""At most one paid job: crashes, lost answers, races, clears and retries against a real bucket."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mlengine.backends import TrainingBackend
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLostError, MlengineError
+from mlengine.core.job import Decision, FailureCause, JobKey, JobState, make_job_id
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobdir import prepare
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+
+class Crashed(BaseException):
+    """Stands for SIGKILL: nothing of ours may catch it."""
+
+
+class CrashingStep:
+    """A door whose n-th side effect is followed, or preceded, by the end of the process."""
+
+    def __init__(self, door: Any, effects: set[str], countdown: list[int]) -> None:
+        self._door, self._effects, self._countdown = door, effects, countdown
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._door, name)
+        if name not in self._effects:
+            return attribute
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            self._count()
+            result = attribute(*args, **kwargs)
+            self._count()
+            return result
+
+        return step
+
+    def _count(self) -> None:
+        self._countdown[0] -= 1
+        if self._countdown[0] == 0:
+            raise Crashed
+
+
+def intent_for(bucket: str, generation: int = 0, run_id: str = "r1") -> Intent:
+    key = JobKey("dag", run_id, "submit", -1, generation)
+    base = JobKey("dag", run_id, "prepare", -1, 0)
+    job_dir = JobDir.of(bucket, "mnist", make_job_id("mnist", "2026-11-01", base))
+    return Intent(key, "mnist", job_dir, TrainingSpec(module="trainer.task"))
+
+
+def test_a_retry_reattaches_and_a_finished_job_is_taken_over(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend()
+    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+    first = submitter.submit(intent)
+    assert first.decision is Decision.FRESH_SUBMIT
+    assert submitter.submit(intent) == replace(first, decision=Decision.REATTACHED)
+    backend.end(first.handle.name, JobState.SUCCEEDED)
+    assert submitter.submit(intent) == replace(first, decision=Decision.ALREADY_SUCCEEDED)
+    assert len(backend.jobs) == 1
+
+
+def test_a_cleared_task_trains_again_and_its_old_job_ends(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend()
+    submitter = Submitter(storage, backend)
+    old = submitter.submit(intent_for(bucket))
+    new = submitter.submit(intent_for(bucket, generation=2))
+    assert new.decision is Decision.FRESH_SUBMIT
+    assert new.handle.job_dir != old.handle.job_dir
+    assert [job.handle for job in backend.live] == [new.handle]
+    again = submitter.submit(intent_for(bucket, generation=2))
+    assert again.decision is Decision.REATTACHED
+    assert again.handle == new.handle
+
+
+def test_another_runs_job_in_the_same_dir_is_left_alone(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend()
+    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+    theirs = submitter.submit(replace(intent, key=replace(intent.key, dag_id="somebody_elses")))
+    ours = submitter.submit(intent)
+    assert ours.handle.job_dir != theirs.handle.job_dir
+    assert len(backend.live) == 2
+
+
+def test_a_lost_answer_is_found_again(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend(lose_answers=1)
+    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+    with pytest.raises(BackendUnavailableError):
+        submitter.submit(intent)
+    assert submitter.submit(intent).decision is Decision.REATTACHED
+    assert len(backend.jobs) == 1
+
+
+def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend(lose_answers=1, lag=True)
+    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+    with pytest.raises(BackendUnavailableError):
+        submitter.submit(intent)
+    original = backend.submit
+
+    def submit_and_catch_up(*args: Any) -> Any:
+        handle = original(*args)
+        backend.catch_up()
+        return handle
+
+    backend.submit = submit_and_catch_up  # type: ignore[method-assign]
+    submitted = submitter.submit(intent)
+    assert submitted.decision is Decision.DUPLICATE_CANCELLED
+    assert [job.handle for job in backend.live] == [submitted.handle]
+    assert submitted.handle.name == "job-1", "the elder lives"
+
+
+@pytest.mark.parametrize("cause", [cause for cause in FailureCause if cause.retryable])
+def test_machines_failures_are_tried_again_within_max_attempts(
+    storage: Storage, bucket: str, cause: FailureCause
+) -> None:
+    backend = MemoryBackend()
+    submitter, intent = Submitter(storage, backend, max_attempts=2), intent_for(bucket)
+    first = submitter.submit(intent)
+    backend.end(first.handle.name, JobState.FAILED, cause)
+    second = submitter.submit(intent)
+    assert second.decision is Decision.RESTARTED_FROM_CHECKPOINT
+    assert (second.handle.attempt, second.handle.job_dir) == (2, first.handle.job_dir)
+    backend.end(second.handle.name, JobState.FAILED, cause)
+    with pytest.raises(JobLostError, match="attempt 2 of 2"):
+        submitter.submit(intent)
+
+
+def test_the_trainers_own_failure_is_not_paid_for_twice(storage: Storage, bucket: str) -> None:
+    backend = MemoryBackend()
+    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+    first = submitter.submit(intent)
+    backend.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
+    with pytest.raises(JobFailedError, match="ended by trainer"):
+        submitter.submit(intent)
+    assert len(backend.jobs) == 1
+
+
+def test_racing_submitters_pay_once(storage: Storage, bucket: str) -> None:
+    backend, intent = MemoryBackend(), intent_for(bucket)
+
+    def submit(_: int) -> str:
+        return Submitter(storage, backend).submit(intent).handle.name
+
+    with ThreadPoolExecutor(6) as pool:
+        names = list(pool.map(submit, range(6)))
+    assert len(backend.live) == 1
+    assert backend.live[0].handle.name == Submitter(storage, backend).submit(intent).handle.name
+    assert names.count(backend.live[0].handle.name) >= 1
+
+
+def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket: str) -> None:
+    """Steps 1 to 6 of docs/architecture.md, cut off at each side effect, in a first life and in a retry."""
+    steps = 0
+    for steps in range(1, 100):
+        backend, intent = MemoryBackend(), intent_for(bucket, run_id=f"crash-{steps}")
+        countdown = [steps]
+        crashing = Submitter(
+            CrashingStep(storage, {"create", "replace", "write", "delete"}, countdown),
+            CrashingStep(backend, {"submit", "cancel"}, countdown),
+        )
+        try:
+            crashing.submit(intent)
+        except Crashed:
+            submitted = Submitter(storage, backend).submit(intent)
+            assert len(backend.jobs) == 1, f"crash at effect {steps}"
+            assert submitted.handle == backend.live[0].handle
+        else:
+            break
+    assert steps > 8, "the crash points must cover dirs, claim, submit and record, before and after"
+
+
+def test_prepare_removes_only_what_nobody_claimed(storage: Storage, bucket: str) -> None:
+    intent = intent_for(bucket)
+    storage.write(f"{intent.job_dir.uri}/train/model.ckpt-7.index", b"left over")
+    storage.write(f"{intent.job_dir.uri}0/train/model.ckpt-7.index", b"a neighbour's")
+    assert prepare(storage, intent.job_dir)
+    assert sorted(stat.uri for stat in storage.ls(intent.job_dir.uri + "/")) == [
+        f"{intent.job_dir.uri}/model/.keep",
+        f"{intent.job_dir.uri}/train/.keep",
+    ]
+    assert storage.exists(f"{intent.job_dir.uri}0/train/model.ckpt-7.index")
+    assert not prepare(storage, intent.job_dir), "safe to repeat"
+    Submitter(storage, MemoryBackend()).submit(intent)
+    storage.write(f"{intent.job_dir.uri}/train/model.ckpt-9.index", b"a live job's")
+    assert not prepare(storage, intent.job_dir)
+    assert storage.exists(f"{intent.job_dir.uri}/train/model.ckpt-9.index")
+
+
+class Life(RuleBasedStateMachine):
+    """Retries, clears, faults, crashes and endings in any order, against the promise."""
+
+    storage: ClassVar[Storage]
+    bucket: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backend = MemoryBackend()
+        self.run = uuid.uuid4().hex
+        self.generation = 0
+
+    def enter(self, storage_door: Any, backend_door: TrainingBackend) -> None:
+        intent = intent_for(self.bucket, self.generation, self.run)
+        with suppress(MlengineError, Crashed):
+            Submitter(storage_door, backend_door).submit(intent)
+
+    @rule()
+    def the_task_runs(self) -> None:
+        self.enter(self.storage, self.backend)
+
+    @rule(steps=st.integers(1, 20))
+    def the_task_is_killed_at(self, steps: int) -> None:
+        countdown = [steps]
+        self.enter(
+            CrashingStep(self.storage, {"create", "replace", "write"}, countdown),
+            CrashingStep(self.backend, {"submit", "cancel"}, countdown),
+        )
+
+    @rule(lose=st.booleans(), refuse=st.integers(0, 3))
+    def the_task_meets_faults(self, lose: bool, refuse: int) -> None:
+        self.backend.lose_answers, self.backend.refuse = int(lose), refuse
+        self.enter(self.storage, self.backend)
+        self.backend.lose_answers = self.backend.refuse = 0
+
+    @rule()
+    def the_task_is_cleared(self) -> None:
+        self.generation += 2
+
+    @precondition(lambda self: self.backend.live)
+    @rule(cause=st.sampled_from([None, *FailureCause]))
+    def the_job_ends(self, cause: FailureCause | None) -> None:
+        state = JobState.SUCCEEDED if cause is None else JobState.FAILED
+        self.backend.end(self.backend.live[0].handle.name, state, cause)
+
+    @invariant()
+    def one_live_job_per_key(self) -> None:
+        keys = [job.submission.key for job in self.backend.live]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
+    def nothing_runs_after_success_of_its_key(self) -> None:
+        done = {job.submission.key for job in self.backend.jobs if job.state is JobState.SUCCEEDED}
+        assert not done & {job.submission.key for job in self.backend.live}
+
+    def teardown(self) -> None:
+        self.enter(self.storage, self.backend)
+        current = intent_for(self.bucket, self.generation, self.run).key.digest
+        assert all(job.submission.key == current for job in self.backend.live), "older generations are ended"
+
+
+def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str) -> None:
+    Life.storage, Life.bucket = storage, bucket
+    case: Callable[..., Any] = Life.TestCase
+    case.settings = settings(  # type: ignore[attr-defined]
+        max_examples=60, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    case("runTest").runTest()
