@@ -150,21 +150,23 @@ class Submitter:
                     record = self._read(job_dir)[0]
             if record.key == digest:
                 return job_dir, record
-            self._end_older_generation(intent, job_dir, record)
+            self._end_older_generation(intent, record)
         raise MlengineError(
             f"{intent.job_dir.uri} and {_MAX_GENERATIONS} dirs after it belong to other jobs",
             remedy="remove old job dirs of this run, or trigger a new run",
         )
 
-    def _end_older_generation(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> None:
+    def _end_older_generation(self, intent: Intent, record: JobRecord) -> None:
         """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
         same_task = {**record.owner, "generation": 0} == {**asdict(intent.key), "generation": 0}
-        handle = record.handle(job_dir.uri)
-        if not same_task or handle is None or record.backend != self._backend.name:
+        if not same_task or record.backend != self._backend.name:
             return
-        if not self._backend.describe([handle])[0].state.terminal:
-            log.warning("job %s is superseded: its task was cleared; cancelling it", handle.job_id)
-            self._backend.cancel(handle)
+        # Asked by key, not by the recorded name: a submission may have been cut off before it was recorded.
+        handles = self._backend.find(record.key)
+        for status in self._backend.describe(handles) if handles else ():
+            if not status.state.terminal:
+                log.warning("job %s is superseded: its task was cleared; cancelling it", status.handle.job_id)
+                self._backend.cancel(status.handle)
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
         """Steps 3 to 6 for the attempt that ``job.json`` names."""

@@ -117,7 +117,7 @@ def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, buc
         backend.catch_up()
         return handle
 
-    backend.submit = submit_and_catch_up  # type: ignore[method-assign]
+    backend.submit = submit_and_catch_up  # type: ignore[method-assign,assignment]
     submitted = submitter.submit(intent)
     assert submitted.decision is Decision.DUPLICATE_CANCELLED
     assert [job.handle for job in backend.live] == [submitted.handle]
@@ -169,10 +169,11 @@ def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket:
     for steps in range(1, 100):
         backend, intent = MemoryBackend(), intent_for(bucket, run_id=f"crash-{steps}")
         countdown = [steps]
-        crashing = Submitter(
+        doors: Any = (
             CrashingStep(storage, {"create", "replace", "write", "delete"}, countdown),
             CrashingStep(backend, {"submit", "cancel"}, countdown),
         )
+        crashing = Submitter(*doors)
         try:
             crashing.submit(intent)
         except Crashed:
