@@ -1,0 +1,204 @@
+"""The six verbs on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlengine
+from mlengine.backends import LogPage, Submission
+from mlengine.backends.local import environ, logs, record, settings
+from mlengine.backends.local.lease import held
+from mlengine.backends.local.queue import Queue
+from mlengine.backends.local.record import Job, Stored, job_name, key_name
+from mlengine.backends.local.settings import Settings
+from mlengine.backends.local.settle import settle
+from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.spec import Role, TrainingSpec
+
+_START_SECONDS = 60.0
+
+
+class LocalBackend:
+    """Trains on this machine. Every job is a folder below the state dir and a detached launcher.
+
+    Packages, checkpoints and models go through the bucket, as in the cloud, with the application default credentials
+    of the environment that submits (or ``STORAGE_EMULATOR_HOST``); an Airflow connection's keys do not reach here.
+
+    :param state_dir: see :func:`mlengine.backends.local.settings.state_dir`; on a disk of this machine.
+    :param given: fields of :class:`Settings`; what is not given comes from the environment.
+    """
+
+    name = "local"
+
+    def __init__(self, state_dir: str | Path | None = None, **given: Any) -> None:
+        self.state_dir = settings.state_dir(state_dir)
+        self.settings = Settings.load(**given)
+
+    def submit(self, submission: Submission) -> JobHandle:
+        """Start the attempt, once. What an earlier call left half done is completed by the next.
+
+        :raises BackendError: the spec cannot run here; :raises BackendUnavailableError: no process can be started.
+        """
+        _check(submission)
+        job = self._job(job_name(submission.key, submission.attempt))
+        stored = job.submission()
+        if stored is None:
+            self._make_folders(job)
+            Queue(self.state_dir).enter(job.name)
+            stored = Stored(submission, self.settings, time.time())
+            if not record.create_json(job.submission_file, stored.to_json()):
+                stored = job.submission() or stored
+        self._launch(job)
+        return stored.handle
+
+    def find(self, key: str) -> list[JobHandle]:
+        """All attempts of ``key``, the eldest first.
+
+        One whose submitter died before its launcher started is launched now.
+        """
+        prefix = f"{key_name(key)}-"
+        numbers = [
+            int(root.name[len(prefix) :])
+            for root in (self.state_dir / "jobs").glob(f"{prefix}*")
+            if root.name[len(prefix) :].isdigit()
+        ]
+        handles = []
+        for number in sorted(numbers):
+            job = self._job(job_name(key, number))
+            stored = job.submission()
+            if stored is not None:
+                self._launch(job)
+                handles.append(stored.handle)
+        return handles
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        """From each job's state file, and a look at its lease."""
+        return [self._describe(handle) for handle in handles]
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        job = self._job(handle.name)
+        ended = self._describe(handle).state.terminal
+        return logs.page(job, cursor, limit, ended=ended)
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Leave word for the launcher; where there is none alive, end what it left running."""
+        job = self._job(handle.name)
+        if job.submission() is None or job.terminal():
+            return
+        job.cancel_file.touch()
+        if not held(job.lease):
+            settle(job)
+
+    def console_url(self, handle: JobHandle) -> str | None:
+        """The job's folder."""
+        root = self._job(handle.name).root
+        return root.as_uri() if root.is_dir() else None
+
+    def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
+        """The cluster that fits this machine, and what was taken away from the one that was asked for."""
+        limits = {
+            Role.WORKER: ("local_max_workers", self.settings.max_workers),
+            Role.PS: ("local_max_ps", self.settings.max_ps),
+            Role.EVALUATOR: ("local_max_evaluators", self.settings.max_evaluators),
+        }
+        counts, words = {}, []
+        for role, (setting, most) in limits.items():
+            asked = spec.count(role)
+            if asked > most:
+                counts[role] = most
+                words.append(f"{role.value}: {asked} asked, {most} run here ({setting}={most})")
+        return (spec.with_counts(counts) if counts else spec), words
+
+    def jobs(self) -> list[JobHandle]:
+        """Every job this state dir knows, in order of submission."""
+        found = []
+        for root in (self.state_dir / "jobs").glob("*-*"):
+            with contextlib.suppress(BackendError):
+                stored = Job(root).submission()
+                if stored is not None:
+                    found.append((stored.created, stored.handle))
+        return [handle for _, handle in sorted(found, key=lambda pair: pair[0])]
+
+    def _job(self, name: str) -> Job:
+        if "/" in name or name.startswith("."):
+            raise BackendError(f"not a job of the local backend: {name!r}")
+        return Job(self.state_dir / "jobs" / name)
+
+    def _describe(self, handle: JobHandle) -> JobStatus:
+        job = self._job(handle.name)
+        stored = job.submission()
+        if stored is None:
+            failure = Failure(FailureCause.LOST, f"the local backend knows no job {handle.name} in {self.state_dir}")
+            return JobStatus(handle, JobState.FAILED, failure.message, failure)
+        state = job.state()
+        if (state is None or not JobState(state["state"]).terminal) and not held(job.lease):
+            state = settle(job)
+        if state is None:
+            return JobStatus(handle, JobState.QUEUED, "the launcher is starting", created=stored.created)
+        current = JobState(state["state"])
+        if not current.terminal and job.cancel_file.exists():
+            current = JobState.CANCELLING
+        failure_data = state.get("failure")
+        return JobStatus(
+            handle,
+            current,
+            state["detail"],
+            None if failure_data is None else Failure.from_json(failure_data),
+            stored.created,
+            state.get("started"),
+            state.get("ended"),
+        )
+
+    def _make_folders(self, job: Job) -> None:
+        # Logs and arguments may hold what is nobody else's business.
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (self.state_dir / "jobs", self.state_dir / "locks", job.root, job.logs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _launch(self, job: Job) -> None:
+        """Start a launcher, unless the job has one or has had one. Two at once do no harm: one gets the lease."""
+        if job.state() is not None or job.cancel_file.exists() or held(job.lease):
+            return
+        package = Path(mlengine.__file__).parent.parent
+        env = {**environ.for_launcher(os.environ), "PYTHONPATH": str(package)}
+        command = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root)]
+        with job.launcher_log.open("ab") as sink:
+            try:
+                subprocess.run(
+                    command,
+                    cwd=job.root,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=sink,
+                    start_new_session=True,
+                    timeout=_START_SECONDS,
+                    check=True,
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                raise BackendUnavailableError(
+                    f"the launcher of {job.name} does not start: {error}", remedy=f"see {job.launcher_log}"
+                ) from error
+
+
+def _check(submission: Submission) -> None:
+    spec = submission.spec
+    if spec.count(Role.CHIEF) != 1:
+        raise BackendError(
+            f"{submission.job_id}: a job has one chief, not {spec.count(Role.CHIEF)}", remedy="correct the job file"
+        )
+    if not spec.package_uris:
+        raise BackendError(
+            f"{submission.job_id}: no packages to run {spec.module} from",
+            remedy="give the job file packageUris, or package the trainer first",
+        )
+    if submission.attempt < 1:
+        raise BackendError(f"{submission.job_id}: attempts count from 1, not {submission.attempt}")

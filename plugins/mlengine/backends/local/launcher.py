@@ -1,0 +1,220 @@
+"""The launcher: one detached process a job, from its place in the queue to its last word.
+
+``python -m mlengine.backends.local.launcher JOB`` detaches itself and
+
+1. takes the job's lease; if somebody else has it, there is a launcher already, and this one ends;
+2. finds a state from a launcher before it: that one died, the job is lost, and is never run a second time;
+3. waits its turn (QUEUED); 4. has the environment built (PREPARING); 5. runs the cluster (RUNNING);
+6. writes how it ended; 7. leaves the queue; 8. sends the logs to the bucket.
+
+It outlives the task, the worker and the scheduler that submitted it, imports neither Airflow nor Google's libraries,
+and is the only one that writes the job's state while it lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends.local import environ, processes, record
+from mlengine.backends.local.environment import find_environment, lock_path
+from mlengine.backends.local.lease import Lease
+from mlengine.backends.local.orders import Orders
+from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.local.queue import Queue
+from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.replica import Replica
+from mlengine.backends.local.settle import settle
+from mlengine.backends.local.supervisor import Supervisor
+from mlengine.backends.local.waker import Waker
+from mlengine.core.job import FailureCause, JobState
+from mlengine.core.layout import JobDir
+
+log = logging.getLogger("mlengine.local")
+
+_LEASE_SECONDS = 5.0
+_UPLOAD_SECONDS = 60.0
+
+
+@dataclass
+class Launcher:
+    """One job's life. The lease is held by the caller."""
+
+    job: Job
+    stored: Stored
+    waker: Waker
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = Queue(self.job.state_dir)
+        self.orders = Orders(self.job, self.stored.submission.spec, self.waker, self._cancelling)
+
+    def run(self) -> None:
+        """Steps 3 to 8."""
+        self._write(JobState.QUEUED, "waiting for a place", created=self.stored.created)
+        try:
+            outcome = self._wait_turn() or self._prepare_and_train()
+        except Exception as error:
+            log.exception("the launcher failed")
+            outcome = Outcome.because(FailureCause.SERVICE, f"the launcher failed: {error!r}")
+        strays = processes.end_all(self._strays, 0.0)
+        if strays:
+            log.warning("ended %s processes that the replicas had left running", strays)
+        self._finish(outcome)
+        self._errand("upload", _UPLOAD_SECONDS, obey=False)
+
+    def _wait_turn(self) -> Outcome | None:
+        capacity = self.stored.settings.capacity
+        last = 0
+        while (place := self.queue.place(self.job.name, capacity, settle)) > 0:
+            if (order := self.orders.check()) is not None:
+                return order
+            if place != last:
+                last = place
+                self._write(JobState.QUEUED, f"place {place} in the queue; {capacity} run at once on this machine")
+                log.info("place %s in the queue", place)
+            self.waker.wait(min(3.0, 0.2 + 0.1 * place))
+        return self.orders.check()
+
+    def _prepare_and_train(self) -> Outcome:
+        self._write(JobState.PREPARING, "preparing the environment")
+        prepared = self._prepare()
+        if isinstance(prepared, Outcome):
+            return prepared
+        python, in_use = prepared
+        try:
+            self.orders.training_begins()
+            self._write(JobState.RUNNING, "starting", started=time.time())
+            return Supervisor(
+                self.job, self.stored, python, self._base_env(python), self.orders.check, self._wait, self._report
+            ).run()
+        finally:
+            in_use.give_back()
+
+    def _prepare(self) -> tuple[Path, Lease] | Outcome:
+        """The environment's interpreter, and the lock that keeps it from being removed."""
+        for _ in range(3):
+            order = self._errand("prepare", self.stored.settings.build_seconds + 60.0)
+            if order is not None:
+                return order
+            result = record.read_json(self.job.prepared_file)
+            if result is None:
+                return Outcome.because(FailureCause.SERVICE, "the process that prepares the environment was ended")
+            if "error" in result:
+                cause = FailureCause.SERVICE if result["retryable"] else FailureCause.TRAINER
+                return Outcome.because(cause, result["message"])
+            digest = result["digest"]
+            in_use = Lease.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
+            environment = find_environment(self.job.state_dir, digest)
+            if in_use is not None and environment is not None:
+                self.state["environment"] = digest
+                return environment.python, in_use
+            # Removed as unused in between: build it again.
+            if in_use is not None:
+                in_use.give_back()
+        return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was prepared")
+
+    def _errand(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
+        """Run a ``stage`` process to its end, or to an order's.
+
+        :param obey: look at orders meanwhile; not after the job has ended.
+        """
+        self.job.prepared_file.unlink(missing_ok=True)
+        parent = os.getpid()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
+            env={**os.environ, environ.MARK: str(self.job.root)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            # Safe: the launcher has one thread.
+            preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
+        )
+        deadline = time.monotonic() + seconds
+        order = None
+        try:
+            while process.poll() is None and order is None and time.monotonic() < deadline:
+                order = self.orders.check() if obey else None
+                self._wait(0.5, {process.pid})
+        finally:
+            if process.poll() is None:
+                log.info("ending the process that was to %s", verb)
+                processes.end_all(self._strays, 2.0)
+            process.wait()
+        return order
+
+    def _base_env(self, python: Path) -> dict[str, str]:
+        it = self.stored.submission
+        folder = JobDir(it.job_dir.rstrip("/"))
+        env = environ.for_replica(os.environ)
+        cache = self.job.state_dir / "data-cache"
+        cache.mkdir(exist_ok=True)
+        return {
+            **env,
+            "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
+            "PYTHONUNBUFFERED": "1",
+            **it.spec.env,
+            "CLOUD_ML_JOB_ID": it.job_id,
+            "AIP_MODEL_DIR": folder.model,
+            "AIP_CHECKPOINT_DIR": folder.train,
+            "AIP_TENSORBOARD_LOG_DIR": folder.train,
+            "MLENGINE_ATTEMPT": str(it.attempt),
+            "MLENGINE_DATA_CACHE": str(cache),
+            environ.MARK: str(self.job.root),
+        }
+
+    def _wait(self, seconds: float, own: set[int]) -> None:
+        self.waker.wait(seconds)
+        processes.reap_strangers(own)
+
+    def _strays(self) -> list[processes.Process]:
+        return processes.of_job(self.job.root, processes.children())
+
+    def _report(self, detail: str, replicas: list[Replica]) -> None:
+        self.state["replicas"] = [replica.to_json() for replica in replicas]
+        if self.state["state"] != JobState.CANCELLING:
+            self._write(JobState.RUNNING, detail)
+
+    def _cancelling(self) -> None:
+        log.info("cancelled: ending the job")
+        self._write(JobState.CANCELLING, "ending the job's processes")
+
+    def _finish(self, outcome: Outcome) -> None:
+        failure = None if outcome.failure is None else outcome.failure.to_json()
+        log.info("%s: %s", outcome.state.value, outcome.detail)
+        self._write(outcome.state, outcome.detail, failure=failure, ended=time.time())
+        self.queue.leave(self.job.name)
+
+    def _write(self, state: JobState, detail: str, **more: Any) -> None:
+        self.state |= {"state": state.value, "detail": detail, **more}
+        record.write_json(self.job.state_file, self.state)
+
+
+def main(argv: list[str]) -> int:
+    job = Job(Path(argv[0]))
+    if os.fork():
+        # The submitter reaps this parent at once; the launcher belongs to nobody.
+        os._exit(0)
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03dZ %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
+    if lease is None:
+        return 0
+    stored = job.submission()
+    if stored is None or job.state() is not None:
+        lease.give_back()
+        settle(job)
+        return 0
+    processes.adopt_grandchildren()
+    with lease:
+        Launcher(job, stored, Waker()).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""Reading the logs of a job: page by page, each line once, whatever the replicas write.
+
+A cursor is ``{replica: byte offset}``. Only whole lines are given out; a line without its end waits for it, until the
+job has ended. What a terminal would obey (escapes, carriage returns, bidirectional marks) is taken out or made visible,
+so that a trainer's log can neither hide nor forge anything in the log it is shown in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends import LogLine, LogPage
+from mlengine.backends.local.record import Job
+
+MOST_CHARACTERS = 4000
+TAIL_LINES = 20
+_CHUNK = 256 << 10  # bytes of one replica's log read for one page
+_PARTIAL = 64 << 10  # a line longer than this is given out before its end
+
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
+
+
+def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> LogPage:
+    """At most ``limit`` lines after ``cursor``.
+
+    :param ended: the job writes no more: what lies behind the last line's end is a line too.
+    """
+    names = replicas(job)
+    offsets = {name: _offset(cursor, name) for name in names}
+    lines: list[LogLine] = []
+    open_names = list(names)
+    while open_names and len(lines) < limit:
+        # Equal shares, so that one chatty replica does not keep the others from being seen.
+        share = max(1, (limit - len(lines)) // len(open_names))
+        for name in list(open_names):
+            share = min(share, limit - len(lines))
+            if share <= 0:
+                break
+            texts, offsets[name] = _read(job.log(name), offsets[name], share, ended)
+            lines += [_line(name, text) for text in texts]
+            if len(texts) < share:
+                open_names.remove(name)
+    more = any(_read(job.log(name), offsets[name], 1, ended)[0] for name in names)
+    return LogPage(tuple(lines), {name: offset for name, offset in offsets.items() if offset}, more)
+
+
+def replicas(job: Job) -> list[str]:
+    """Everything that has a log, the launcher first."""
+    names = sorted(path.stem for path in job.logs.glob("*.log")) if job.logs.is_dir() else []
+    return [*(["launcher"] if job.launcher_log.exists() else []), *names]
+
+
+def last_lines(path: Path, count: int = TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log, for the words of a failure."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _PARTIAL))
+            data = file.read()
+    except FileNotFoundError:
+        return ()
+    lines = data.splitlines()
+    if size > _PARTIAL:
+        lines = lines[1:]
+    return tuple(clean(line)[:500] for line in lines if line.strip())[-count:]
+
+
+def clean(raw: bytes) -> str:
+    """One line as it may be shown anywhere: no escapes, no control characters, no endless length."""
+    text = raw.decode("utf-8", "replace")
+    text = _ESCAPE.sub("", text).rstrip("\r")
+    # A progress bar writes over itself: what is left standing is what it last wrote.
+    text = text.rsplit("\r", 1)[-1]
+    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
+    return text
+
+
+def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], int]:
+    """At most ``limit`` lines from ``offset``, and the offset behind them."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(_CHUNK)
+    except FileNotFoundError:
+        return [], offset
+    texts: list[str] = []
+    begin = 0
+    while len(texts) < limit:
+        end = data.find(b"\n", begin)
+        if end >= 0:
+            texts.append(clean(data[begin:end]))
+            begin = end + 1
+            continue
+        rest = data[begin:]
+        whole = ended and len(data) < _CHUNK
+        if rest and (whole or len(rest) >= _PARTIAL):
+            texts.append(clean(rest))
+            begin = len(data)
+        break
+    return texts, offset + begin
+
+
+def _line(name: str, text: str) -> LogLine:
+    stamp = _STAMP.match(text) if name == "launcher" else None
+    if stamp is None:
+        return LogLine(name, text)
+    moment = datetime.strptime(stamp[1], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return LogLine(name, text[stamp.end() :], moment.timestamp())
+
+
+def _offset(cursor: Mapping[str, Any], name: str) -> int:
+    value = cursor.get(name, 0)
+    return value if isinstance(value, int) and value > 0 else 0

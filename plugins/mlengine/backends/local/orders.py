@@ -1,0 +1,52 @@
+"""What may end a job from outside: a cancellation, a deadline, or a signal to its launcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.local.record import Job
+from mlengine.backends.local.waker import Waker
+from mlengine.core.job import FailureCause
+from mlengine.core.spec import TrainingSpec
+
+
+class Orders:
+    """Looked at in every wait of the launcher.
+
+    :param on_cancel: called once, when a cancellation is first seen.
+    """
+
+    def __init__(self, job: Job, spec: TrainingSpec, waker: Waker, on_cancel: Callable[[], None]) -> None:
+        self._job = job
+        self._spec = spec
+        self._waker = waker
+        self._on_cancel = on_cancel
+        self._cancelled = False
+        self._queued_at = time.monotonic()
+        self._training_at: float | None = None
+
+    def training_begins(self) -> None:
+        """From here on ``max_running_seconds`` counts, and ``max_wait_seconds`` no longer does."""
+        self._training_at = time.monotonic()
+
+    def check(self) -> Outcome | None:
+        """The outcome that was ordered, or ``None``: go on."""
+        if self._cancelled or self._job.cancel_file.exists():
+            if not self._cancelled:
+                self._cancelled = True
+                self._on_cancel()
+            return Outcome.cancelled()
+        if self._waker.stopped:
+            return Outcome.because(FailureCause.PREEMPTED, f"the launcher was told to stop ({self._waker.stopped})")
+        return self._late()
+
+    def _late(self) -> Outcome | None:
+        if self._training_at is None:
+            most, since, what = self._spec.max_wait_seconds, self._queued_at, "waited"
+        else:
+            most, since, what = self._spec.max_running_seconds, self._training_at, "run"
+        if most is None or time.monotonic() - since < most:
+            return None
+        return Outcome.because(FailureCause.DEADLINE, f"the job has {what} for more than {most} s")

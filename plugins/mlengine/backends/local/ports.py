@@ -1,0 +1,83 @@
+"""Free ports for a cluster on loopback, held until the moment their replica starts.
+
+They come from below the range that the system hands out to outgoing connections, so that nobody gets one by chance
+while a replica is still importing its libraries; and a lock on each keeps other jobs of this machine away.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+from mlengine.backends.local.lease import Lease
+from mlengine.core.errors import BackendUnavailableError
+
+HOST = "127.0.0.1"
+_RANGE = (20000, 32000)
+
+
+class Port:
+    """One port: bound and reserved until :meth:`release`, reserved until :meth:`give_back`."""
+
+    def __init__(self, number: int, holder: socket.socket, lease: Lease) -> None:
+        self.number = number
+        self._holder = holder
+        self._lease = lease
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.number}"
+
+    def release(self) -> None:
+        """Let the replica bind it. Safe to repeat."""
+        self._holder.close()
+
+    def give_back(self) -> None:
+        self._holder.close()
+        self._lease.give_back()
+
+    def taken(self) -> bool:
+        """Whether some program listens on it, now that its replica has ended."""
+        probe = _bind(self.number)
+        if probe is None:
+            return True
+        probe.close()
+        return False
+
+
+def take(count: int, locks: Path) -> list[Port]:
+    """``count`` ports that nobody uses.
+
+    :raises BackendUnavailableError: if so many cannot be found.
+    """
+    ports: list[Port] = []
+    candidates = random.sample(range(*_RANGE), 2000)
+    for number in candidates:
+        if len(ports) == count:
+            break
+        lease = Lease.take(locks / f"port-{number}.lock")
+        if lease is None:
+            continue
+        holder = _bind(number)
+        if holder is None:
+            lease.give_back()
+            continue
+        ports.append(Port(number, holder, lease))
+    if len(ports) < count:
+        for port in ports:
+            port.give_back()
+        raise BackendUnavailableError(f"no {count} free ports between {_RANGE[0]} and {_RANGE[1]}")
+    return ports
+
+
+def _bind(number: int) -> socket.socket | None:
+    holder = socket.socket()
+    # A port on which connections of a dead replica linger may be bound again; one somebody listens on may not.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((HOST, number))
+    except OSError:
+        holder.close()
+        return None
+    return holder

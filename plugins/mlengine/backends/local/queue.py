@@ -1,0 +1,106 @@
+"""The queue before this machine's cores: first come, first served, and the place is known.
+
+``queue/<ticket>-<job>`` is one waiting or running job; tickets are given out in order of submission. A job may run
+when fewer than ``capacity`` jobs that still live stand before it: no lock is held while it runs, so no crash can keep
+a place taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlengine.backends.local.lease import Lease, held
+from mlengine.backends.local.record import Job
+
+# How long a job may be on its way from its ticket to its launcher's lease.
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ticket:
+    number: int
+    job: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Queue:
+    """All jobs of one state dir that have not ended."""
+
+    state_dir: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.state_dir / "queue"
+
+    def enter(self, job: str) -> Ticket:
+        """Give the job its ticket; asked again, the same one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lease.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
+        try:
+            tickets = self.tickets()
+            for ticket in tickets:
+                if ticket.job == job:
+                    return ticket
+            number = tickets[-1].number + 1 if tickets else 1
+            path = self.folder / f"{number:010d}-{job}"
+            path.touch()
+            return Ticket(number, job, path)
+        finally:
+            if lock is not None:
+                lock.give_back()
+
+    def leave(self, job: str) -> None:
+        """Safe to repeat."""
+        for ticket in self.tickets():
+            if ticket.job == job:
+                ticket.path.unlink(missing_ok=True)
+
+    def tickets(self) -> list[Ticket]:
+        """In order."""
+        if not self.folder.is_dir():
+            return []
+        pairs = ((path, *path.name.partition("-")[::2]) for path in self.folder.iterdir())
+        return sorted(
+            (Ticket(int(number), job, path) for path, number, job in pairs if number.isdigit()),
+            key=lambda ticket: ticket.number,
+        )
+
+    def place(self, job: str, capacity: int, bury: Callable[[Job], object]) -> int:
+        """0: the job may run. n: it is the nth of those that wait.
+
+        :param bury: called with a job before this one whose launcher has died, to end what it left running.
+        """
+        before = []
+        for ticket in self.tickets():
+            if ticket.job == job:
+                break
+            before.append(ticket)
+        living = 0
+        for done, ticket in enumerate(before):
+            if living >= capacity:
+                # The rest may be dead or alive: it is not this job's turn either way.
+                living += len(before) - done
+                break
+            living += self._lives(ticket, bury)
+        return max(0, living - capacity + 1)
+
+    def _lives(self, ticket: Ticket, bury: Callable[[Job], object]) -> bool:
+        job = Job(self.state_dir / "jobs" / ticket.job)
+        if held(job.lease):
+            return not job.terminal()
+        if job.state() is None and _young(ticket.path):
+            return True
+        bury(job)
+        ticket.path.unlink(missing_ok=True)
+        return False
+
+
+def _young(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < START_SECONDS
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,219 @@
+"""What a job leaves on disk, and how it is written.
+
+::
+
+    jobs/<key>-<attempt>/
+        submission.json    the commit point of a submission: linked into place once, never changed
+        state.json         the job's state, replaced atomically by whoever holds the lease
+        lease              locked by the launcher for as long as it lives
+        cancel             there: somebody wants the job to end
+        launcher.log       the launcher's own words
+        logs/<role>-<index>.log
+        work/<role>-<index>/   scratch that survives restarts of the replica
+
+A file is whole or not there: written aside, flushed to the disk, renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends import Submission
+from mlengine.backends.local.settings import Settings
+from mlengine.core.errors import BackendError
+from mlengine.core.job import JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
+
+FORMAT = 1
+_PLAIN = re.compile(r"^[A-Za-z0-9_]{1,64}$")
+
+
+def job_name(key: str, attempt: int) -> str:
+    """The job's name: made of key and attempt alone, so that whoever submits the same twice names the same job."""
+    return f"{key_name(key)}-{attempt}"
+
+
+def key_name(key: str) -> str:
+    return key if _PLAIN.match(key) else hashlib.sha256(key.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The paths of one job. Reads and writes its files; decides nothing."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def state_dir(self) -> Path:
+        return self.root.parent.parent
+
+    @property
+    def submission_file(self) -> Path:
+        return self.root / "submission.json"
+
+    @property
+    def state_file(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "lease"
+
+    @property
+    def cancel_file(self) -> Path:
+        return self.root / "cancel"
+
+    @property
+    def prepared_file(self) -> Path:
+        return self.root / "prepared.json"
+
+    @property
+    def launcher_log(self) -> Path:
+        return self.root / "launcher.log"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def scratch(self, replica: str) -> Path:
+        return self.root / "work" / replica
+
+    def log(self, replica: str) -> Path:
+        """``replica`` is ``role-index``, or ``launcher``."""
+        return self.launcher_log if replica == "launcher" else self.logs / f"{replica}.log"
+
+    def submission(self) -> Stored | None:
+        """``None`` if the job was never submitted, or its submitter died before the commit point."""
+        data = read_json(self.submission_file)
+        return None if data is None else Stored.from_json(data)
+
+    def state(self) -> dict[str, Any] | None:
+        return read_json(self.state_file)
+
+    def terminal(self) -> bool:
+        state = self.state()
+        return state is not None and JobState(state["state"]).terminal
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A submission as it lies on disk, with the settings it was made under."""
+
+    submission: Submission
+    settings: Settings
+    created: float
+
+    @property
+    def name(self) -> str:
+        return job_name(self.submission.key, self.submission.attempt)
+
+    @property
+    def handle(self) -> JobHandle:
+        it = self.submission
+        return JobHandle("local", self.name, it.job_id, it.attempt, it.job_dir)
+
+    def to_json(self) -> dict[str, Any]:
+        it = self.submission
+        return {
+            "format": FORMAT,
+            "key": it.key,
+            "job_id": it.job_id,
+            "attempt": it.attempt,
+            "job_dir": it.job_dir,
+            "labels": dict(it.labels),
+            "spec": it.spec.to_json(),
+            "settings": self.settings.to_json(),
+            "created": self.created,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Stored:
+        """:raises BackendError: written by another version of this project, or by another program."""
+        try:
+            submission = Submission(
+                key=data["key"],
+                job_id=data["job_id"],
+                attempt=data["attempt"],
+                job_dir=data["job_dir"],
+                spec=TrainingSpec.from_json(data["spec"]),
+                labels=data["labels"],
+            )
+            return cls(submission, Settings.from_json(data["settings"]), data["created"])
+        except (KeyError, TypeError) as error:
+            raise BackendError(
+                f"submission.json is not readable: {error}", remedy="remove that job's folder"
+            ) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """``None`` if there is no such file.
+
+    :raises BackendError: if there is one, and it is not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise BackendError(f"{path} is not readable: {error}", remedy="remove that job's folder") from error
+    if not isinstance(data, dict):
+        raise BackendError(f"{path} is not a JSON object", remedy="remove that job's folder")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace the file: a reader sees the old content or the new, also after a power cut."""
+    partial = _write_aside(path, data)
+    try:
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def create_json(path: Path, data: Mapping[str, Any]) -> bool:
+    """Write the file if there is none: of two who try at once, one wins. Returns whether it was this one."""
+    partial = _write_aside(path, data)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_aside(path: Path, data: Mapping[str, Any]) -> Path:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with partial.open("w") as file:
+            json.dump(data, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    return partial
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

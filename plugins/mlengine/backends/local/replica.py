@@ -1,0 +1,133 @@
+"""One replica: its process, its log, its restarts. Says what happened to it; decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends.local import processes
+from mlengine.backends.local.ports import Port
+from mlengine.backends.local.processes import Process
+from mlengine.core.spec import Role
+
+
+@dataclass
+class Replica:
+    """A process of the cluster, in a session of its own.
+
+    :param exit_code: of its last process, once that has ended.
+    :param restart_at: monotonic time of the next start, while it waits for one.
+    """
+
+    role: Role
+    index: int
+    command: list[str]
+    env: Mapping[str, str]
+    scratch: Path
+    log: Path
+    port: Port | None = None
+    restarts: int = 0
+    exit_code: int | None = None
+    restart_at: float | None = None
+    began: float = 0.0
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    identity: Process | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.role.value}-{self.index}"
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None
+
+    @property
+    def waiting(self) -> bool:
+        return self.restart_at is not None
+
+    def start(self) -> None:
+        """Start the process. :raises OSError: if the interpreter cannot be run."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.port is not None:
+            self.port.release()
+        parent = os.getpid()
+        with self.log.open("ab") as sink:
+            _end_line(self.log, sink.fileno())
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.scratch,
+                env=dict(self.env),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # Safe: the launcher has one thread.
+                preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
+            )
+        self.identity = Process.of(self.process.pid)
+        self.exit_code, self.restart_at, self.began = None, None, time.monotonic()
+
+    def poll(self) -> int | None:
+        """The exit code, told once: at the first look after the process has ended, and whatever it started with it."""
+        if self.process is None or not _ended(self.process):
+            return None
+        # Before it is reaped its pid, and so its group, cannot be anybody else's.
+        self._kill_group()
+        self.exit_code = self.process.wait()
+        self.process = None
+        return self.exit_code
+
+    def terminate(self) -> None:
+        """SIGTERM to the process alone, as a container gets it: it may need its children to save its work."""
+        if self.process is not None:
+            self._signal(signal.SIGTERM)
+            # A stopped process would not see the signal before the SIGKILL.
+            self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and everything in its group."""
+        if self.process is not None:
+            self._kill_group()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "replica": self.name,
+            "process": None if self.identity is None or not self.running else self.identity.to_json(),
+            "address": None if self.port is None else self.port.address,
+            "restarts": self.restarts,
+            "exit_code": self.exit_code,
+        }
+
+    def _signal(self, number: int) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+    def _kill_group(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def _end_line(log: Path, descriptor: int) -> None:
+    """A replica that was killed in the middle of a line must not run into the first line of its next life."""
+    size = log.stat().st_size
+    if size:
+        with log.open("rb") as file:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                os.write(descriptor, b"\n")

@@ -1,0 +1,90 @@
+"""The two errands that need the bucket, each in a process of its own: fetch and build before, upload logs after.
+
+Google's library takes three times the memory of a launcher; a launcher that waits or watches for hours must not hold
+it. And an errand in a process of its own can be ended at once when the job is cancelled.
+
+``python -m mlengine.backends.local.stage prepare|upload JOB``: what it says goes to the launcher's log, its result
+into ``prepared.json``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends.local.environment import build_environment, find_environment
+from mlengine.backends.local.record import Job, Stored, write_json
+from mlengine.core.errors import MlengineError
+from mlengine.core.layout import JobDir, join
+from mlengine.storage import Storage
+
+# Of each replica, the last of its log goes to the bucket; all of it stays on this machine.
+_MOST_BYTES = 4 << 20
+
+
+def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
+    """Build the job's environment; returns what ``prepared.json`` says."""
+    environment = build_environment(
+        stored.submission.spec.package_uris,
+        storage,
+        job.state_dir,
+        python=stored.settings.python,
+        seconds=stored.settings.build_seconds,
+        say=say,
+    )
+    return {"digest": environment.digest}
+
+
+def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
+    """Copy every replica's log, and what was installed, to the job dir."""
+    folder = JobDir(stored.submission.job_dir.rstrip("/")).logs
+    for path in (job.launcher_log, *sorted(job.logs.glob("*.log"))):
+        uri = join(folder, f"attempt-{stored.submission.attempt}", path.name)
+        storage.write(uri, _tail(path), "text/plain; charset=utf-8")
+    state = job.state() or {}
+    environment = find_environment(job.state_dir, str(state.get("environment")))
+    if environment is not None:
+        text = "".join(f"{line}\n" for line in environment.lock)
+        storage.write(join(folder, "environment.txt"), text.encode(), "text/plain; charset=utf-8")
+    return {}
+
+
+def say(text: str) -> None:
+    """One line for the launcher's log."""
+    if text:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _MOST_BYTES))
+        data = file.read()
+    if size <= _MOST_BYTES:
+        return data
+    return f"[the first {size - _MOST_BYTES} bytes are only on the machine that trained]\n".encode() + data
+
+
+_ERRANDS: dict[str, Callable[[Job, Stored, Storage], dict[str, Any]]] = {"prepare": prepare, "upload": upload}
+
+
+def main(argv: list[str]) -> int:
+    verb, job = argv[0], Job(Path(argv[1]))
+    stored = job.submission()
+    if stored is None:
+        return 2
+    try:
+        result = _ERRANDS[verb](job, stored, Storage())
+    except MlengineError as error:
+        say(str(error))
+        result = {"error": type(error).__name__, "message": str(error), "retryable": error.retryable}
+    if verb == "prepare":
+        write_json(job.prepared_file, result)
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

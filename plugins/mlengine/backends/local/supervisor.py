@@ -1,0 +1,213 @@
+"""The cluster while it runs: starts it, restarts what may be restarted, and lets the chief's exit decide.
+
+1. ports are taken, every replica is started: ps first, the chief last, so that servers are up early;
+2. a replica that ends is started again in its place, after a pause, as ``policy`` says;
+3. the chief ends: that is the job's end. Workers may end by themselves for a while, since they still need the
+   parameter servers; then everything left gets SIGTERM, and later SIGKILL;
+4. a replica whose restarts are used up ends the job as failed; but an evaluator does not: it takes no part in training.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from logging import getLogger
+from pathlib import Path
+
+from mlengine.backends.local import logs, policy, ports
+from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.replica import Replica
+from mlengine.core.cluster import tf_config
+from mlengine.core.job import Failure, FailureCause, JobState
+from mlengine.core.spec import Role
+
+log = getLogger("mlengine.local")
+
+_ADDRESSED = (Role.CHIEF, Role.WORKER, Role.PS)
+_START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
+_MOST_CLUSTERS = 4  # how often a cluster is begun anew because a port was taken
+
+
+@dataclass
+class Supervisor:
+    """Runs one cluster to its end.
+
+    :param orders: looked at all the time: an outcome that was decided elsewhere (cancelled, deadline, told to stop).
+    :param wait: sleeps so many seconds at most, and wakes when a child ends; told the pids that are reaped here.
+    :param report: told of every change worth writing down.
+    """
+
+    job: Job
+    stored: Stored
+    python: Path
+    base_env: dict[str, str]
+    orders: Callable[[], Outcome | None]
+    wait: Callable[[float, set[int]], None]
+    report: Callable[[str, list[Replica]], None]
+    replicas: list[Replica] = field(default_factory=list)
+
+    def run(self) -> Outcome:
+        """Until the job is decided and nothing of it runs any more."""
+        for _ in range(_MOST_CLUSTERS):
+            taken = ports.take(self._addressed(), self.job.state_dir / "locks")
+            try:
+                outcome = self._run_once(taken)
+            finally:
+                self._end(0.0)
+                for port in taken:
+                    port.give_back()
+            if outcome is not None:
+                return outcome
+        return Outcome.because(FailureCause.SERVICE, f"a port was taken {_MOST_CLUSTERS} times by another program")
+
+    def _addressed(self) -> int:
+        replicas = self.stored.submission.spec.replicas
+        return sum(role in _ADDRESSED for role, _ in replicas) if len(replicas) > 1 else 0
+
+    def _run_once(self, taken: list[ports.Port]) -> Outcome | None:
+        """``None``: another program took a port, the cluster must begin anew on others."""
+        self.replicas = self._make(taken)
+        for replica in sorted(self.replicas, key=lambda it: _START_ORDER.index(it.role)):
+            if (order := self.orders()) is not None:
+                return order
+            try:
+                replica.start()
+            except OSError as error:
+                return Outcome.because(FailureCause.SERVICE, f"{replica.name} cannot be started: {error}")
+            log.info("%s started, pid %s%s", replica.name, replica.identity and replica.identity.pid,
+                     f", {replica.port.address}" if replica.port else "")  # fmt: skip
+        self._tell()
+        while True:
+            if (order := self.orders()) is not None:
+                self._end(self.stored.settings.stop_seconds)
+                return order
+            for replica in self.replicas:
+                code = replica.poll()
+                if code is None:
+                    continue
+                if replica.port is not None and code and replica.port.taken():
+                    log.warning("%s: another program took port %s; the cluster begins anew on other ports",
+                                replica.name, replica.port.number)  # fmt: skip
+                    self._end(self.stored.settings.stop_seconds)
+                    return None
+                outcome = self._ended(replica, code)
+                if outcome is not None:
+                    return outcome
+            self._restart_due()
+            self._wait(0.5)
+
+    def _make(self, taken: list[ports.Port]) -> list[Replica]:
+        spec = self.stored.submission.spec
+        free = iter(taken)
+        port_of = {(role, index): next(free) for role, index in spec.replicas if taken and role in _ADDRESSED}
+        addresses = {
+            role: [port.address for (owner, _), port in port_of.items() if owner is role] for role in _ADDRESSED
+        }
+        return [
+            Replica(
+                role,
+                index,
+                [str(self.python), "-m", spec.module, *spec.args, "--job-dir", self.stored.submission.job_dir],
+                self._env(role, index, addresses),
+                self.job.scratch(f"{role.value}-{index}"),
+                self.job.log(f"{role.value}-{index}"),
+                port_of.get((role, index)),
+            )
+            for role, index in spec.replicas
+        ]
+
+    def _env(self, role: Role, index: int, addresses: dict[Role, list[str]]) -> dict[str, str]:
+        submission = self.stored.submission
+        env = {
+            **self.base_env,
+            "MLENGINE_SCRATCH": str(self.job.scratch(f"{role.value}-{index}")),
+        }
+        config = tf_config(submission.spec, addresses, role, index)
+        if config:
+            env["TF_CONFIG"] = json.dumps(config)
+        return env
+
+    def _ended(self, replica: Replica, code: int) -> Outcome | None:
+        """What the end of a replica comes to: ``None`` if the job goes on."""
+        meaning = policy.meaning(code)
+        log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
+        if code == 0:
+            if replica.role is Role.CHIEF:
+                self._end(self.stored.settings.stop_seconds, linger=self.stored.settings.linger_seconds)
+                return Outcome(JobState.SUCCEEDED, "the chief ended with exit code 0")
+            self._tell()
+            return None
+        if time.monotonic() - replica.began > policy.EARNED_SECONDS:
+            replica.restarts = 0
+        allowed = policy.restarts_allowed(replica.role, code, self.stored.settings)
+        if replica.restarts < allowed:
+            pause = policy.backoff(replica.restarts, self.stored.settings)
+            replica.restarts += 1
+            replica.restart_at = time.monotonic() + pause
+            log.info("%s is started again in %.1f s: restart %s of %s", replica.name, pause, replica.restarts, allowed)
+            self._tell()
+            return None
+        if replica.role is Role.EVALUATOR:
+            log.warning("%s has used up its restarts; training goes on without it", replica.name)
+            self._tell()
+            return None
+        self._end(self.stored.settings.stop_seconds)
+        return self._failed(replica, code, meaning)
+
+    def _failed(self, replica: Replica, code: int, meaning: policy.Meaning) -> Outcome:
+        after = f" after {replica.restarts} restarts" if replica.restarts else ""
+        message = f"{replica.name} {meaning.text}, exit code {code}{after}"
+        tail = logs.last_lines(replica.log)
+        return Outcome.failed(Failure(meaning.cause, message, replica.name, code, tail))
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        for replica in self.replicas:
+            if replica.restart_at is not None and replica.restart_at <= now:
+                replica.start()
+                log.info("%s started again, pid %s", replica.name, replica.identity and replica.identity.pid)
+                self._tell()
+
+    def _tell(self) -> None:
+        """One line for a person: who runs, who does not."""
+        running = [replica.name for replica in self.replicas if replica.running]
+        waiting = [f"{it.name} (exit code {it.exit_code}, restart {it.restarts})" for it in self.replicas if it.waiting]
+        detail = f"{len(running)} of {len(self.replicas)} replicas run"
+        if waiting:
+            detail += f"; waiting for {', '.join(waiting)}"
+        self.report(detail, self.replicas)
+
+    def _end(self, grace: float, *, linger: float = 0.0) -> None:
+        """End every replica. Returns when none runs.
+
+        :param linger: how long workers may take to end by themselves before that.
+        """
+        for replica in self.replicas:
+            replica.restart_at = None
+        self._await([it for it in self.replicas if it.role is Role.WORKER], linger)
+        for replica in self.replicas:
+            replica.terminate()
+        self._await(self.replicas, grace)
+        for replica in self.replicas:
+            if replica.running and grace:
+                log.warning("%s did not end within %.0f s of SIGTERM: killed", replica.name, grace)
+            replica.kill()
+        self._await(self.replicas, 30.0)
+
+    def _await(self, replicas: list[Replica], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(replica.running for replica in replicas):
+            for replica in self.replicas:
+                code = replica.poll()
+                if code is not None:
+                    log.info("%s ended with exit code %s", replica.name, code)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self._wait(min(0.5, left))
+
+    def _wait(self, seconds: float) -> None:
+        self.wait(seconds, {it.process.pid for it in self.replicas if it.process is not None})

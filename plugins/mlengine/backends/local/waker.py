@@ -1,0 +1,34 @@
+"""Sleep that ends early when a child ends or a signal comes: no polling, and no second lost before a restart."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from types import FrameType
+
+
+class Waker:
+    """Owns the launcher's signals. There may be one in a process, made in its main thread.
+
+    ``stopped`` is the name of the signal that told the launcher to stop, once there was one.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = ""
+        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        os.set_blocking(write, False)
+        os.set_blocking(self._read, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+
+    def wait(self, seconds: float) -> None:
+        """So many seconds, or until the next signal."""
+        ready, _, _ = select.select([self._read], [], [], max(0.0, seconds))
+        if ready:
+            os.read(self._read, 4096)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped = signal.Signals(number).name

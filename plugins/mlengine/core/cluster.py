@@ -1,0 +1,89 @@
+"""``TF_CONFIG`` for each replica, as the cloud writes it.
+
+What the cloud writes, and so what a trainer may rely on:
+
+- a job of one replica gets no ``TF_CONFIG`` at all, and trains alone;
+- ``cluster`` names chief (``master`` for old runtimes), worker and ps by address, never the evaluator, which stands in
+  its own ``task`` only: it must not take part in training;
+- ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on this machine: to the trainer it is one;
+- ``job`` is the training input with snake_case names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlengine.core.spec import Role, TrainingSpec
+
+# Maps whose keys are the user's own words, not field names.
+_FREE_FORM = frozenset({"labels", "env"})
+
+
+def tf_config(
+    spec: TrainingSpec,
+    addresses: Mapping[Role, Sequence[str]],
+    role: Role,
+    index: int,
+    *,
+    trial: str | None = None,
+) -> dict[str, Any]:
+    """The ``TF_CONFIG`` of one replica; ``{}`` for a chief alone, which means: do not set the variable.
+
+    :param addresses: ``host:port`` of every replica that others connect to, in order of index.
+    :param trial: the hyperparameter trial's id, in jobs that have trials.
+    :raises ValueError: if an address is missing, or the replica is not in the spec.
+    """
+    if (role, index) not in spec.replicas:
+        raise ValueError(f"no {role}-{index} in this job: {[f'{r}-{i}' for r, i in spec.replicas]}")
+    if len(spec.replicas) == 1:
+        return {}
+    task: dict[str, Any] = {"type": _name(spec, role), "index": index}
+    if trial is not None:
+        task["trial"] = trial
+    return {"cluster": _cluster(spec, addresses), "task": task, "job": _job(spec), "environment": "cloud"}
+
+
+def _cluster(spec: TrainingSpec, addresses: Mapping[Role, Sequence[str]]) -> dict[str, list[str]]:
+    cluster: dict[str, list[str]] = {}
+    for role in (Role.CHIEF, Role.WORKER, Role.PS):
+        count = spec.count(role)
+        found = list(addresses.get(role, ()))
+        if len(found) != count:
+            raise ValueError(f"{count} addresses needed for {role}, {len(found)} given")
+        if count:
+            cluster[_name(spec, role)] = found
+    return cluster
+
+
+def _name(spec: TrainingSpec, role: Role) -> str:
+    return spec.primary_name if role is Role.CHIEF else role.value
+
+
+def _job(spec: TrainingSpec) -> dict[str, Any]:
+    """What was asked, corrected by what runs: packages as staged, counts as capped."""
+    job: dict[str, Any] = _snake(spec.source)
+    job |= {"python_module": spec.module, "package_uris": list(spec.package_uris), "args": list(spec.args)}
+    for role, field in ((Role.WORKER, "worker_count"), (Role.PS, "parameter_server_count")):
+        if spec.count(role) or field in job:
+            job[field] = spec.count(role)
+    for field in ("scale_tier", "region", "job_dir", "runtime_version", "python_version"):
+        value = getattr(spec, field)
+        if value is not None:
+            job[field] = value
+    job["run_on_raw_vm"] = True
+    return job
+
+
+def _snake(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(key)).lower(): dict(item)
+            if key in _FREE_FORM and isinstance(item, Mapping)
+            else _snake(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_snake(item) for item in value]
+    return value

@@ -1,0 +1,37 @@
+"""Fixtures for tests with real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from tests.integration import local_cluster
+
+
+@pytest.fixture(scope="session")
+def shared_environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Environments that tests build once for all: a state dir's ``envs`` and ``locks`` are links into it."""
+    root = tmp_path_factory.mktemp("environments")
+    (root / "envs").mkdir()
+    return root
+
+
+@pytest.fixture
+def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable[..., LocalBackend]]:
+    """Makes local backends on one state dir; when the test ends, every job must have ended, or is cancelled."""
+    made: list[LocalBackend] = []
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "envs").symlink_to(shared_environments / "envs")
+
+    def make(**settings: object) -> LocalBackend:
+        quick = {"stop_seconds": 2.0, "linger_seconds": 2.0, "backoff": 0.1, "capacity": 2}
+        made.append(LocalBackend(state, **{**quick, **settings}))
+        return made[-1]
+
+    yield make
+    if made:
+        local_cluster.end_everything(made[0])
