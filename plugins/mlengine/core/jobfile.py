@@ -98,8 +98,9 @@ def override(
     """What is given replaces the file's whole field, as gcloud's flags did: ``args`` replace all args, never append.
 
     :param scale_tier: that tier's cluster; ``CUSTOM`` keeps the cluster there is, for ``counts`` to change.
-    :param counts: only for a CUSTOM cluster. A role that is new gets the chief's machine type and image.
-    :raises JobFileError: for what a job file may not say either.
+    :param counts: the same machines in other numbers, which makes a tier CUSTOM. A role that is new gets the chief's
+        machine type and image.
+    :raises JobFileError: for what a job file may not say either, and if the spec has no module then (:func:`check`).
     """
     given: dict[str, Any] = {"args": args, "pythonModule": module, "region": region, "packageUris": package_uris}
     given = {key: item if isinstance(item, str) else list(item) for key, item in given.items() if item is not None}
@@ -108,12 +109,8 @@ def override(
         tier = _tier(from_python(scale_tier, "override", "scaleTier"))
         changed = replace(changed, scale_tier=tier, pools=spec.pools if tier == CUSTOM else TIERS[tier])
     if counts is not None:
-        if changed.scale_tier not in {CUSTOM, None}:
-            raise JobFileError(
-                f"override: counts are given, and {changed.scale_tier} has its own",
-                remedy="give scale_tier='CUSTOM' with them, or leave them out",
-            )
-        changed = changed.with_counts(counts)
+        changed = replace(changed.with_counts(counts), scale_tier=changed.scale_tier and CUSTOM)
+    check(changed)
     if workerpools.is_vertex(spec.source):
         return changed
     shape = _shape(changed) if scale_tier is not None or counts is not None else {}

@@ -1,0 +1,96 @@
+"""What never goes into a package: version control, caches, environments, build output, editors' files, and secrets.
+
+Each rule gives its reason, which is shown to the user. Names decide first; contents only where a name cannot: a
+service account's JSON, a private key in a file with a harmless name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+VCS = "version control"
+CACHE = "cache"
+ENVIRONMENT = "a Python environment"
+BUILD = "build output"
+EDITOR = "an editor's or system's file"
+SECRET = "looks like a secret"  # noqa: S105 - the reason, not one
+
+# Contents are looked at in files up to this size; keys and credentials are small.
+_LOOK_BYTES = 1 << 20
+
+_DIRS: dict[str, str] = {
+    **dict.fromkeys((".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"), VCS),
+    **dict.fromkeys(("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".cache"), CACHE),
+    **dict.fromkeys((".ipynb_checkpoints", "node_modules", "htmlcov", ".pytype", ".dvc"), CACHE),
+    **dict.fromkeys((".venv", "venv", ".virtualenv", ".tox", ".nox", ".direnv", ".pixi"), ENVIRONMENT),
+    **dict.fromkeys((".eggs", "__pypackages__"), BUILD),
+    **dict.fromkeys((".idea", ".vscode", ".vs", ".settings", ".fleet", ".zed", "__MACOSX"), EDITOR),
+    **dict.fromkeys((".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", ".gcloud", ".secrets"), SECRET),
+}
+_FILES: tuple[tuple[str, str], ...] = (
+    *((name, VCS) for name in (".git", ".hgtags", ".gitmodules")),
+    *((name, CACHE) for name in ("*.py[co]", ".coverage", ".coverage.*", ".dmypy.json")),
+    ("*.egg", BUILD),
+    *((name, EDITOR) for name in (".DS_Store", "Thumbs.db", "desktop.ini", "*.sw[op]", "*~", ".#*", "#*#", "._*")),
+    *((name, EDITOR) for name in (".project", ".pydevproject", "*.sublime-project", "*.sublime-workspace", "*.iml")),
+    *((name, SECRET) for name in (".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.ppk")),
+    *((name, SECRET) for name in ("*.keystore", "*.kdbx", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_*_sk")),
+    *((name, SECRET) for name in (".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc", ".boto", ".htpasswd")),
+    *((name, SECRET) for name in (".git-credentials", "credentials.json", "credentials.db", "access_tokens.db")),
+    *((name, SECRET) for name in ("client_secret*.json", "application_default_credentials.json", "kaggle.json")),
+    *((name, SECRET) for name in ("secret.*", "secrets.*", "airflow.cfg", "*.tfstate", "*.tfvars")),
+)
+# Names that match a rule above, and are meant to be shared; code is never a secret by its name.
+_SHARED = ("*.example", "*.sample", "*.template", "*.dist", "*.py", "*.pyi", "*.pub")
+# Only at the root of a project: below it, `build` may be a package of the user's.
+_ROOT_DIRS = {"build": BUILD, "dist": BUILD, "wheelhouse": BUILD}
+
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\n)+[A-Za-z0-9+/=:, -]{16}")
+_ACCOUNT = re.compile(rb'"type"\s*:\s*"(service_account|authorized_user|external_account_authorized_user)"')
+_ACCOUNT_SECRET = re.compile(rb'"(private_key|refresh_token|client_secret)"\s*:\s*"[^"]{8}')
+
+
+def dir_reason(path: Path, *, at_root: bool) -> str | None:
+    """Why a directory stays out; ``None`` if it goes in.
+
+    :param at_root: whether it lies in the root of a project.
+    """
+    name = path.name
+    if name in _DIRS:
+        return _DIRS[name]
+    if name.endswith((".egg-info", ".dist-info")):
+        return BUILD
+    if (path / "pyvenv.cfg").is_file() or (path / "conda-meta").is_dir():
+        return ENVIRONMENT
+    if at_root and name in _ROOT_DIRS and not (path / "__init__.py").exists():
+        return _ROOT_DIRS[name]
+    return None
+
+
+def file_reason(path: Path) -> str | None:
+    """Why a file stays out, by its name; ``None`` if it goes in."""
+    if any(fnmatchcase(path.name.lower(), shared) for shared in _SHARED):
+        return None
+    for pattern, reason in _FILES:
+        # A secret is one in capitals too.
+        if fnmatchcase(path.name.lower() if reason is SECRET else path.name, pattern):
+            return reason
+    return None
+
+
+def content_reason(size: int, read: Callable[[], bytes]) -> str | None:
+    """Why a file stays out, by its contents: it holds a private key, or an account's credentials.
+
+    :param read: called only for files that are small enough to be such a thing.
+    """
+    if size > _LOOK_BYTES:
+        return None
+    data = read()
+    if b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data):
+        return f"{SECRET}: holds a private key"
+    if _ACCOUNT.search(data) and _ACCOUNT_SECRET.search(data):
+        return f"{SECRET}: holds an account's credentials"
+    return None

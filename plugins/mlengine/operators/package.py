@@ -1,0 +1,94 @@
+"""Stage: the trainer's source, packaged and in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from mlengine.connect import configured_bucket, connect_storage
+
+if TYPE_CHECKING:
+    from mlengine.packaging import PackagedTrainer
+
+_SHOWN = 20
+
+
+class PackageTrainerOperator(BaseOperator):
+    """Package a trainer; one that has not changed is neither built nor uploaded again.
+
+    Does not install anything: the backend does, where the trainer runs.
+
+    :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
+        wheel (a path or a ``gs://`` URI), or a list of them, the trainer first. A relative path is relative to the
+        DAG's file.
+    :param staging_bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
+    :param module: what the job will run, ``trainer.task``; checked to be inside.
+    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own.
+
+    Returns ``{"package_uris", "digest", "name", "version", "reused"}``.
+
+    :raises PackageError: names the file and the remedy, or has the builder's own words.
+    """
+
+    template_fields: Sequence[str] = ("source", "staging_bucket", "module", "requirements", "gcp_conn_id")
+    template_fields_renderers = {"requirements": "json"}  # noqa: RUF012
+    ui_color = "#e6f4ea"
+
+    def __init__(
+        self,
+        *,
+        source: str | Path | Sequence[str | Path],
+        staging_bucket: str | None = None,
+        module: str | None = None,
+        requirements: Sequence[str] = (),
+        gcp_conn_id: str | None = "google_cloud_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.staging_bucket = staging_bucket
+        self.module = module
+        self.requirements = requirements
+        self.gcp_conn_id = gcp_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
+        from mlengine.packaging import package_trainer
+
+        sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
+        packaged = package_trainer(
+            [self._resolved(source) for source in sources],
+            storage=connect_storage(self.gcp_conn_id),
+            staging=configured_bucket(self.staging_bucket),
+            module=self.module or None,
+            requirements=self.requirements or (),
+        )
+        self._tell(packaged)
+        return packaged.to_json()
+
+    def _resolved(self, source: str | Path) -> str | Path:
+        """Workers have no useful working directory; the DAG's own folder is what its author sees."""
+        if isinstance(source, str) and source.startswith("gs://"):
+            return source
+        fileloc = getattr(self.dag, "fileloc", None) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        return Path(fileloc).parent / source if fileloc else Path(source)
+
+    def _tell(self, packaged: PackagedTrainer) -> None:
+        verb = "unchanged, and in the bucket already" if packaged.reused else "packaged"
+        self.log.info(
+            "%s %s %s: %s files, %s KiB, digest %s",
+            packaged.name,
+            packaged.version,
+            verb,
+            f"{packaged.files:,}",
+            f"{-(-packaged.size // 1024):,}",
+            packaged.digest,
+        )
+        for uri in packaged.uris:
+            self.log.info("  %s", uri)
+        for left in packaged.left_out[:_SHOWN]:
+            self.log.info("  left out: %s (%s)", left.path, left.reason)
+        if len(packaged.left_out) > _SHOWN:
+            self.log.info("  left out: %s more", len(packaged.left_out) - _SHOWN)
