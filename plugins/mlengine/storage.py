@@ -11,27 +11,19 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlengine.core.errors import (
-    BucketMissingError,
-    ObjectMissingError,
-    StorageConflictError,
-    StorageError,
-    StorageForbiddenError,
-    StorageUnavailableError,
-)
+from mlengine.core.errors import ObjectMissingError, StorageConflictError, StorageError
 from mlengine.core.layout import join, split_uri
+from mlengine.storage_calls import ATTEMPT, errors, retry
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
-DEADLINE = 120.0  # seconds for one call with its retries
 _NONCE = "mlengine-nonce"
 
 
@@ -71,8 +63,10 @@ class Storage:
 
     @property
     def client(self) -> storage.Client:
+        """:raises StorageForbiddenError: there are no credentials, or they are not readable."""
         if self._client is None:
-            self._client = (self._make_client or _default_client)()
+            with errors("Cloud Storage"):
+                self._client = (self._make_client or _default_client)()
         return self._client
 
     def check_bucket(self, bucket: str) -> None:
@@ -81,8 +75,8 @@ class Storage:
         :raises BucketMissingError: there is none; :raises StorageForbiddenError: these credentials may not list it.
         """
         name, _ = split_uri(bucket if bucket.startswith("gs://") else f"gs://{bucket}")
-        with _errors(f"gs://{name}", bucket=True):
-            next(iter(self.client.list_blobs(name, max_results=1, timeout=DEADLINE, retry=_retry())), None)
+        with errors(f"gs://{name}", bucket=True):
+            next(iter(self.client.list_blobs(name, max_results=1, timeout=ATTEMPT, retry=retry())), None)
 
     def read(self, uri: str) -> bytes:
         """:raises ObjectMissingError: if there is no such object."""
@@ -91,8 +85,8 @@ class Storage:
     def read_with_generation(self, uri: str) -> tuple[bytes, int]:
         """The content and the generation it had: pass that to :meth:`replace` to swap just this version."""
         blob = self._blob(uri)
-        with _errors(uri):
-            data: bytes = blob.download_as_bytes(timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+        with errors(uri):
+            data: bytes = blob.download_as_bytes(timeout=ATTEMPT, retry=retry(), checksum="crc32c")
             # The answer to a download carries the generation of what was sent.
             return data, int(blob.generation)
 
@@ -118,8 +112,8 @@ class Storage:
     def stat(self, uri: str) -> ObjectStat | None:
         """``None`` if there is no such object."""
         bucket, path = split_uri(uri)
-        with _errors(uri, bucket=True):
-            blob = self.client.bucket(bucket).get_blob(path, timeout=DEADLINE, retry=_retry())
+        with errors(uri, bucket=True):
+            blob = self.client.bucket(bucket).get_blob(path, timeout=ATTEMPT, retry=retry())
         return None if blob is None else _stat(bucket, blob)
 
     def exists(self, uri: str) -> bool:
@@ -128,18 +122,16 @@ class Storage:
     def ls(self, prefix: str) -> list[ObjectStat]:
         """Every object whose URI starts with ``prefix``, by name."""
         bucket, path = split_uri(prefix)
-        with _errors(prefix, bucket=True):
-            blobs = list(self.client.list_blobs(bucket, prefix=path or None, timeout=DEADLINE, retry=_retry()))
+        with errors(prefix, bucket=True):
+            blobs = list(self.client.list_blobs(bucket, prefix=path or None, timeout=ATTEMPT, retry=retry()))
         return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
 
     def list_dirs(self, prefix: str) -> list[str]:
         """The names one level below ``prefix``, as a file manager shows folders, in order."""
         bucket, path = split_uri(prefix)
         path = path.rstrip("/") + "/" if path else ""
-        with _errors(prefix, bucket=True):
-            listing = self.client.list_blobs(
-                bucket, prefix=path or None, delimiter="/", timeout=DEADLINE, retry=_retry()
-            )
+        with errors(prefix, bucket=True):
+            listing = self.client.list_blobs(bucket, prefix=path or None, delimiter="/", timeout=ATTEMPT, retry=retry())
             for _ in listing:
                 pass  # the prefixes are complete once every page was read
         return sorted(name[len(path) :].rstrip("/") for name in listing.prefixes)
@@ -147,8 +139,8 @@ class Storage:
     def upload(self, source: Path, uri: str) -> None:
         """One file. Its checksum is verified by the server."""
         blob = self._blob(uri)
-        with _errors(uri):
-            blob.upload_from_filename(str(source), timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+        with errors(uri, bucket=True):
+            blob.upload_from_filename(str(source), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
 
     def upload_once(self, source: Path, uri: str) -> None:
         """One file, only if there is no such object yet; one with the same content is as good.
@@ -157,9 +149,9 @@ class Storage:
         """
         blob = self._blob(uri)
         try:
-            with _errors(uri):
+            with errors(uri, bucket=True):
                 blob.upload_from_filename(
-                    str(source), if_generation_match=0, timeout=DEADLINE, retry=_retry(), checksum="crc32c"
+                    str(source), if_generation_match=0, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
                 )
         except StorageConflictError:
             there = self.stat(uri)
@@ -171,8 +163,8 @@ class Storage:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with _errors(uri):
-                self._blob(uri).download_to_filename(str(partial), timeout=DEADLINE, retry=_retry(), checksum="crc32c")
+            with errors(uri):
+                self._blob(uri).download_to_filename(str(partial), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -214,10 +206,10 @@ class Storage:
         :raises StorageConflictError: it has changed since.
         """
         try:
-            with _errors(uri):
-                self._blob(uri).delete(if_generation_match=generation, timeout=DEADLINE, retry=_retry())
+            with errors(uri):
+                self._blob(uri).delete(if_generation_match=generation, timeout=ATTEMPT, retry=retry())
         except ObjectMissingError:
-            return
+            return  # gone already, perhaps by a first try of ours whose answer was lost
 
     def delete_tree(self, prefix: str) -> int:
         """Everything below the folder ``prefix``; returns how many objects there were."""
@@ -238,18 +230,19 @@ class Storage:
         blob.metadata = {_NONCE: nonce}
         content_type = content_type or ("application/json" if uri.endswith(".json") else "application/octet-stream")
         try:
-            with _errors(uri):
+            with errors(uri, bucket=True):
                 blob.upload_from_string(
                     data,
                     content_type=content_type,
                     if_generation_match=generation,
-                    timeout=DEADLINE,
-                    retry=_retry(),
+                    timeout=ATTEMPT,
+                    retry=retry(),
                     checksum="crc32c",
                 )
         except StorageConflictError:
             # A retry inside the client finds its own first write and is told 412: the nonce says it was ours.
-            mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=DEADLINE, retry=_retry())
+            with errors(uri, bucket=True):
+                mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=ATTEMPT, retry=retry())
             if mine is None or (mine.metadata or {}).get(_NONCE) != nonce:
                 raise
             return int(mine.generation)
@@ -275,40 +268,3 @@ def _crc32c(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             checksum.update(chunk)
     return base64.b64encode(checksum.digest()).decode()
-
-
-def _retry() -> Any:
-    """Google's own rule for what may be repeated, with our deadline."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(DEADLINE)
-
-
-@contextmanager
-def _errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
-    """Turn the client's exceptions into this project's, naming the URI."""
-    import requests
-    from google.api_core import exceptions as google
-    from google.auth import exceptions as auth
-
-    try:
-        yield
-    except google.NotFound as error:
-        if bucket or "bucket" in str(error).lower():
-            raise BucketMissingError(
-                f"no bucket for {uri}", remedy="create the bucket, or correct its name; these credentials see none"
-            ) from error
-        raise ObjectMissingError(f"no object {uri}") from error
-    except google.PreconditionFailed as error:
-        raise StorageConflictError(f"{uri} was written by somebody else first") from error
-    except (google.Forbidden, google.Unauthorized, auth.DefaultCredentialsError) as error:
-        raise StorageForbiddenError(
-            f"no permission for {uri}: {error}",
-            remedy="grant roles/storage.objectAdmin on the bucket to the connection's account",
-        ) from error
-    except (google.ServerError, google.TooManyRequests, google.RetryError, auth.TransportError) as error:
-        raise StorageUnavailableError(f"Cloud Storage did not answer for {uri}: {error}") from error
-    except requests.RequestException as error:
-        raise StorageUnavailableError(f"Cloud Storage cannot be reached for {uri}: {error}") from error
-    except google.GoogleAPIError as error:
-        raise StorageError(f"Cloud Storage refused {uri}: {error}") from error
