@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from mlengine import settings
-from mlengine.backends import TrainingBackend, get_backend
+from mlengine.backends import TrainingBackend, connected_backend
 from mlengine.core.errors import StorageError
 from mlengine.core.layout import bucket_uri
 from mlengine.storage import Storage
@@ -32,7 +32,7 @@ def connect_backend(
 
     :raises BackendError: there is none of that name.
     """
-    return get_backend(settings.get("backend", name), storage=connect_storage(gcp_conn_id), **(options or {}))
+    return connected_backend(settings.get("backend", name), gcp_conn_id, **(options or {}))
 
 
 def configured_bucket(bucket: str | None) -> str:

@@ -115,12 +115,23 @@ def names() -> list[str]:
 
 
 def get_backend(name: str, **settings: Any) -> TrainingBackend:
-    """The backend registered as ``name``.
+    """The backend registered as ``name``, with credentials it finds by itself.
 
     :raises BackendError: if there is none, with the names there are.
     """
+    return _factory(name)(**settings)
+
+
+def connected_backend(name: str, gcp_conn_id: str | None, **settings: Any) -> TrainingBackend:
+    """Likewise, with an Airflow connection's credentials where the backend takes them (``from_connection``)."""
+    factory = _factory(name)
+    connect: Callable[..., TrainingBackend] | None = getattr(factory, "from_connection", None)
+    return factory(**settings) if connect is None else connect(gcp_conn_id, **settings)
+
+
+def _factory(name: str) -> Callable[..., TrainingBackend]:
     if name not in _BACKENDS:
         raise BackendError(f"no backend named {name!r}", remedy=f"use one of: {', '.join(names())}")
     module, _, attribute = _BACKENDS[name].partition(":")
     factory: Callable[..., TrainingBackend] = getattr(import_module(module), attribute)
-    return factory(**settings)
+    return factory
