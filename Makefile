@@ -17,28 +17,28 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: setup  ## start everything, train, validate, publish; ARGS=--once ends it all afterwards
-	@$(BIN)/python scripts/run.py $(ARGS)
+	@$(BIN)/python -m scripts.run $(ARGS)
 
 test: setup-dev  ## the whole usual suite: lint, types, trainer, unit, integration, end to end
-	@$(BIN)/python scripts/check.py $(ARGS)
+	@$(BIN)/python -m scripts.check $(ARGS)
 
 lint: setup-dev  ## ruff and mypy
-	@$(BIN)/python scripts/check.py lint types
+	@$(BIN)/python -m scripts.check lint types
 
 format: setup-dev  ## put the code into its shape
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 unit integration e2e trainer-test: setup-dev  ## one part of the tests; ARGS go to pytest
-	@$(BIN)/python scripts/check.py $@ -- $(ARGS)
+	@$(BIN)/python -m scripts.check $@ -- $(ARGS)
 
 bench: setup-dev  ## benchmarks, as ratios to a baseline of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 screenshots: setup-dev  ## pictures of the running UI into docs/img (needs Chromium)
-	@$(BIN)/python scripts/screenshots.py $(ARGS)
+	@$(BIN)/python -m scripts.screenshots $(ARGS)
 
 lock: setup-dev  ## compile the lock files anew
-	@$(BIN)/python scripts/lock.py $(ARGS)
+	@$(BIN)/python -m scripts.lock $(ARGS)
 
 clean:  ## remove all that make has made (refuses while `make run` is up)
 	@$(PYTHON) scripts/clean.py $(ARGS)

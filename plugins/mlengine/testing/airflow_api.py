@@ -115,6 +115,10 @@ class AirflowApi:
         answer = self.call("GET", f"dags/{_q(dag_id)}/dagRuns?limit=100&order_by=-run_after")
         return [_dag_run(item) for item in answer["dag_runs"]]
 
+    def live_runs(self) -> list[DagRun]:
+        """The runs of all DAGs that have begun and not ended, at most 100."""
+        return [_dag_run(item) for item in self.call("GET", "dags/~/dagRuns?state=running&limit=100")["dag_runs"]]
+
     def wait(
         self,
         run: DagRun,

@@ -57,6 +57,9 @@ def environment(config: AirflowConfig) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     # Without it every process compiles what it imports anew: seconds at each start.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What runs here talks to itself over HTTP; a proxy is for the world outside.
+    for name in ("NO_PROXY", "no_proxy"):
+        env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1,localhost"]))
     env |= config.env
     env |= {"AIRFLOW_HOME": str(config.home), "AIRFLOW_CONFIG": str(config.home / "airflow.cfg")}
     return env

@@ -85,7 +85,8 @@ def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -
         root.mkdir(parents=True, exist_ok=True)
         command += ["-backend", "filesystem", "-filesystem-root", str(root)]
     with (log or Path(os.devnull)).open("ab") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+        # A session of its own: Ctrl-C in a terminal ends whoever started it, who still needs it to end in order.
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True)
     server = GcsServer(process, url, root)
     try:
         _wait(server, log)

@@ -1,0 +1,116 @@
+"""Following one DAG run on the terminal: each task's end as a line, the training's progress as a note."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from scripts.console import Console
+from scripts.stack import Stack
+
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import DagRun, TaskRun
+from mlengine.waiting import read_progress
+
+RUN_SECONDS = 4 * 3600.0
+_MARKS = {"success": "✓", "failed": "✗", "upstream_failed": "✗", "skipped": "-", "up_for_retry": "↻"}
+_QUIET = frozenset({None, "scheduled", "queued", "running", "deferred", "upstream_failed"})
+
+
+class Follower:
+    """Looks at one run again and again, and says what is new."""
+
+    def __init__(self, stack: Stack, console: Console) -> None:
+        self.stack = stack
+        self.console = console
+        self.job_dir: JobDir | None = None
+        self._told: dict[tuple[str, int], tuple[str | None, int]] = {}
+        self._states: set[str] = set()
+        self._looked = float("-inf")
+
+    def follow(self, run: DagRun) -> DagRun:
+        """Until the run has ended.
+
+        :raises StackError: a component of Airflow has died, or four hours have passed.
+        """
+        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._look, every=0.7)
+
+    def _look(self, run: DagRun, tasks: list[TaskRun]) -> None:
+        self.stack.airflow.check()
+        for task in tasks:
+            key, now = (task.task_id, task.map_index), (task.state, task.try_number)
+            if self._told.get(key) != now and task.state not in _QUIET:
+                self.console.say(_task_line(task))
+            self._told[key] = now
+        if self.job_dir is None:
+            self.job_dir = find_job_dir(self.stack, run, tasks)
+        busy = [task.task_id for task in tasks if task.state in {"running", "deferred"}]
+        self.console.note(f"    … {', '.join(busy) or run.state}{self._training()}")
+
+    def _training(self) -> str:
+        """How far the job is, as its launcher and its trainer say."""
+        if self.job_dir is None or time.monotonic() - self._looked < 1.0:
+            return ""
+        self._looked = time.monotonic()
+        status = job_status(self.stack, self.job_dir)
+        if status is None or status.state.terminal:
+            return ""
+        if status.state.value not in self._states:
+            self._states.add(status.state.value)
+            self.console.say(f"      job {status.handle.job_id}: {status.state.value}{_why(status.state)}")
+        progress = read_progress(self.stack.storage, self.job_dir)
+        if status.state is JobState.RUNNING and progress is not None:
+            return f": {progress}"
+        return f": {status.detail or status.state.value}"
+
+
+def find_job_dir(stack: Stack, run: DagRun, tasks: list[TaskRun]) -> JobDir | None:
+    """The job dir that a task of the run has named in its result."""
+    for task in tasks:
+        if task.state == "success":
+            value = stack.airflow.api.xcoms(run.dag_id, run.run_id, task.task_id, task.map_index).get("return_value")
+            if isinstance(value, Mapping) and "job_dir" in value:
+                return JobDir(str(value["job_dir"]))
+    return None
+
+
+def job_status(stack: Stack, job_dir: JobDir) -> JobStatus | None:
+    """What the backend says of the live attempt; ``None`` before there is one."""
+    try:
+        record = JobRecord.from_bytes(stack.storage.read(job_dir.claim))
+    except MlengineError:
+        return None
+    handle = record.handle(job_dir.uri)
+    return None if handle is None else stack.backend.describe([handle])[0]
+
+
+def failures(stack: Stack, run: DagRun) -> list[str]:
+    """The last words of each task that failed."""
+    lines: list[str] = []
+    for task in stack.airflow.api.tasks(run.dag_id, run.run_id):
+        if task.state == "failed":
+            log = stack.airflow.api.log(run.dag_id, run.run_id, task.task_id, task.try_number, task.map_index)
+            lines += [f"{task.task_id}, try {task.try_number}:", *(f"    {line}" for line in _last(log))]
+    return lines
+
+
+def _last(log: list[str]) -> list[str]:
+    return [line for line in log if not line.startswith("::") and line.strip()][-12:]
+
+
+def _task_line(task: TaskRun) -> str:
+    took = f"{task.duration:8.1f} s" if task.duration else ""
+    name = task.task_id + (f" [{task.map_index}]" if task.map_index >= 0 else "")
+    again = f"  (try {task.try_number})" if task.try_number > 1 else ""
+    return f"    {_MARKS.get(str(task.state), ' ')} {name:<32} {task.state!s:<12}{took}{again}"
+
+
+def _why(state: JobState) -> str:
+    words: dict[Any, str] = {
+        JobState.PREPARING: "; building the trainer's environment, once for each change of its requirements",
+        JobState.QUEUED: "; waiting for a place on this machine",
+    }
+    return words.get(state, "")

@@ -1,0 +1,209 @@
+"""``make run``: everything, on this machine, from nothing to a published model, with the reader watching.
+
+Starts the Cloud Storage server and Airflow, registers the dataset versions, triggers the retraining DAG as the button
+in the UI does, follows it, and says what came of it and where everything lies. Then it stays up until Ctrl-C, which
+ends all that it started; what was made is kept for the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts import stack as stacks
+from scripts.console import Console, Stopwatch
+from scripts.follow import Follower, failures
+from scripts.stack import Stack
+
+from mlengine.core import layout
+from mlengine.core.errors import MlengineError
+from mlengine.testing.airflow_api import DagRun
+
+MODEL = "mnist"
+DAG = "mnist_retraining"
+_INTERRUPTED = 130
+
+
+class InterruptedRunError(Exception):
+    """Ctrl-C, or SIGTERM."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parse(argv)
+    console = Console()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        return _run(args, console)
+    except MlengineError as error:
+        console.say(f"make run: {error}")
+        return 1
+    except InterruptedRunError:
+        return _INTERRUPTED
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    clock = Stopwatch()
+    with stacks.Lock(stacks.DATA):
+        console.say("Starting Cloud Storage, Airflow and the dataset versions …")
+        stack = stacks.start(stacks.DATA)
+        code = 0
+        try:
+            _introduce(stack, console, clock)
+            if not args.no_train:
+                code = _train(stack, console, args.dag, _conf(args.conf))
+            if not args.once:
+                console.say("\nAll of it stays up until Ctrl-C.")
+                _stay(stack)
+        except InterruptedRunError:
+            code = _INTERRUPTED if args.once else code
+        finally:
+            _stop(stack, console)
+    return code
+
+
+def _introduce(stack: Stack, console: Console, clock: Stopwatch) -> None:
+    for sentence in stack.moved:
+        console.say(f"  ! {sentence}")
+    air = stack.airflow
+    console.say(f"  Cloud Storage  {stack.server.url}   (objects lie in {_short(stack.data / 'gcs')})")
+    console.say(f"  Airflow        {air.url}   user {air.user}, password {air.password}")
+    console.say(f"  up in {clock}")
+
+
+def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) -> int:
+    clock = Stopwatch()
+    api = stack.airflow.api
+    api.wait_for_dag(dag)
+    run = api.trigger(dag, conf, note="triggered by make run")
+    console.say(f"\n{dag}, run {run.run_id}\n  {stack.airflow.url}/dags/{dag}/runs/{run.run_id}")
+    follower = Follower(stack, console)
+    run = follower.follow(run)
+    console.say(f"  {run.state} after {clock}")
+    if run.state != "success":
+        for line in failures(stack, run):
+            console.say(f"  {line}")
+    report = None if follower.job_dir is None else _read(stack, follower.job_dir.report)
+    if follower.job_dir is not None and report is not None:
+        _tell(stack, console, report)
+    _where(stack, console, follower.job_dir, run)
+    return 0 if run.state == "success" else 1
+
+
+def _tell(stack: Stack, console: Console, report: Mapping[str, Any]) -> None:
+    """The verdict with its reasons, the champion, ten predictions."""
+    console.say(f"\nVerdict: {_decision(report)}")
+    for check in report.get("verdict", {}).get("checks", ()):
+        mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
+        console.say(f"  {mark} {check.get('sentence')}")
+    champion = _read(stack, layout.champion(stack.bucket, MODEL))
+    if champion is None:
+        console.say("Champion: none yet")
+        return
+    console.say(
+        f"Champion: no. {champion['serial']}, job {champion['job_id']}, accuracy {champion['accuracy']:.4f}, "
+        f"trained on {champion['dataset'].get('version', 'an unnamed version')}"
+    )
+    console.say("\nTen digits of the held-out set, by the champion:")
+    for line in _predictions(stack):
+        console.say(f"  {line}")
+
+
+def _predictions(stack: Stack) -> list[str]:
+    command = [str(Path(sys.executable).with_name("mlengine")), "predict", MODEL, "--bucket", stack.bucket]
+    # Ctrl-C is for this process, which then ends everything in order.
+    done = subprocess.run(
+        command,
+        env=stack.airflow.env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        start_new_session=True,
+    )
+    return (done.stdout if done.returncode == 0 else done.stdout + done.stderr).splitlines()
+
+
+def _where(stack: Stack, console: Console, job_dir: layout.JobDir | None, run: DagRun) -> None:
+    console.say("\nWhere everything lies:")
+    if job_dir is not None:
+        console.say(f"  the job        {job_dir.uri}/   (checkpoints in train/, model in model/, report.html)")
+    console.say(f"  the bucket     {stack.bucket}/   on disk {_short(stack.data / 'gcs')}/{stacks.BUCKET}/")
+    console.say(
+        f"  the logs       {_short(stack.airflow.config.home / 'logs')}/   replicas: {_short(stack.data)}/local/"
+    )
+    console.say(f"  the run        {stack.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}")
+    console.say(f"  log in with    user {stack.airflow.user}, password {stack.airflow.password}")
+    console.say(f"  in a terminal  STORAGE_EMULATOR_HOST={stack.server.url} .venv/bin/mlengine --help")
+
+
+def _stay(stack: Stack) -> None:
+    pause = threading.Event()
+    while not pause.wait(5.0):
+        stack.airflow.check()
+
+
+def _stop(stack: Stack, console: Console) -> None:
+    # From here on a second Ctrl-C does not leave half of it running.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    clock = Stopwatch()
+    console.say("\nEnding all that was started …")
+    for job_id in stack.stop():
+        console.say(f"  job {job_id} was still training: cancelled; its checkpoints are kept")
+    console.say(f"  ended in {clock}; everything is kept for the next make run (make clean removes it)")
+
+
+def _read(stack: Stack, uri: str) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(stack.storage.read(uri))
+    except (MlengineError, ValueError):
+        return None
+    return content
+
+
+def _decision(report: Mapping[str, Any]) -> str:
+    verdict = report.get("verdict", {})
+    return str(verdict.get("decision", "none")) if isinstance(verdict, Mapping) else str(verdict)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(stacks.ROOT)) if path.is_relative_to(stacks.ROOT) else str(path)
+
+
+def _conf(pairs: list[str]) -> dict[str, Any]:
+    """``name=value``; a value that is JSON is taken as such."""
+    conf: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise MlengineError(f"not NAME=VALUE: {pair}", remedy="write --conf max_steps=500")
+        try:
+            conf[name] = json.loads(value)
+        except ValueError:
+            conf[name] = value
+    return conf
+
+
+def _interrupt(*_: object) -> None:
+    raise InterruptedRunError
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make run", description="Start everything and retrain once.")
+    parser.add_argument("--once", action="store_true", help="end everything afterwards; exit 0 if the run succeeded")
+    parser.add_argument("--no-train", action="store_true", help="start only; trigger nothing")
+    parser.add_argument("--dag", default=DAG, help=f"which DAG is triggered (default {DAG})")
+    parser.add_argument("--conf", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the run")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

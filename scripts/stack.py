@@ -1,0 +1,277 @@
+"""Everything that runs, on one machine: the Cloud Storage server, the dataset versions, Airflow with this clone's DAGs.
+
+All state lies in one folder and is kept: objects, database, logs, ports, passwords. One stack a folder: a lock that
+dies with its process says who is first, and what a killed stack left running is ended by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+from scripts import mnist
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.errors import MlengineError, StackError
+from mlengine.core.job import JobHandle
+from mlengine.storage import Storage
+from mlengine.testing import airflow, gcs
+from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, free_port, port_is_free
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / ".mlengine" / "data"
+BUCKET = "mlengine"
+PORTS = {"gcs": 9023, "ui": 8080}  # what is tried first
+_CANCEL_SECONDS = 30.0
+_ON_KILL_SECONDS = 10.0
+
+
+@dataclass
+class Stack:
+    """A started stack.
+
+    :param moved: for people: which port was taken, and which is used instead.
+    """
+
+    data: Path
+    server: gcs.GcsServer
+    airflow: airflow.Airflow
+    env: Mapping[str, str]
+    moved: list[str] = field(default_factory=list)
+
+    @property
+    def bucket(self) -> str:
+        return f"gs://{BUCKET}"
+
+    @property
+    def storage(self) -> Storage:
+        os.environ.update(self.server.env)
+        return Storage()
+
+    @property
+    def backend(self) -> LocalBackend:
+        return LocalBackend(self.data / "local")
+
+    def stop(self) -> list[str]:
+        """End everything, the training jobs too. Returns the ids of the jobs that were still alive.
+
+        Runs in progress are marked as failed first, as a person would in the UI: so they end, and their jobs with
+        them, by the way that is made for it, and do not wake up half done at the next start.
+        """
+        try:
+            alive = [handle.job_id for handle in living_jobs(self.backend)]
+            self._end_runs()
+            self.airflow.stop()
+            cancel_jobs(self.backend)
+        finally:
+            self.airflow.stop()
+            self.server.stop()
+            forget(self.data)
+        return alive
+
+    def _end_runs(self) -> None:
+        # The API server may be gone: then the jobs are ended below without it.
+        with contextlib.suppress(StackError):
+            for run in self.airflow.api.live_runs():
+                self.airflow.api.set_run_state(run, "failed")
+            wait_for_jobs(self.backend, _ON_KILL_SECONDS)
+
+
+class Lock:
+    """Held by the one stack of a folder for as long as its process lives.
+
+    :raises StackError: another process has it; says which, and where its UI is.
+    """
+
+    def __init__(self, data: Path) -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        self._file = (data / "lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            running = _read(data / "running.json")
+            where = f", its UI at {running['ui']}" if "ui" in running else ", and is starting"
+            raise StackError(
+                f"the stack is running already: process {running.get('pid', 'unknown')}{where}",
+                remedy="use that one, or end it with Ctrl-C in its terminal",
+            ) from error
+        _end_leftovers(data)
+        _write(data / "running.json", {"pid": os.getpid()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@contextmanager
+def running(data: Path = DATA, *, versions: Sequence[str] | None = None, **options: Any) -> Iterator[Stack]:
+    """:func:`start` under the folder's lock, and :meth:`Stack.stop` on the way out."""
+    with Lock(data):
+        stack = start(data, versions=versions, **options)
+        try:
+            yield stack
+        finally:
+            stack.stop()
+
+
+def start(
+    data: Path = DATA,
+    *,
+    versions: Sequence[str] | None = None,
+    dags: Path = ROOT / "dags",
+    settings: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Stack:
+    """Start all parts and wait until they are well. The caller holds the :class:`Lock`.
+
+    :param versions: dataset versions that must be there; default all, none for ``[]``.
+    :param settings: of Airflow, over those of the stack.
+    :param env: for Airflow and its tasks, over that of the stack.
+    :raises MlengineError: a part did not come up. Nothing is left running then.
+    """
+    ports, moved = _ports(data)
+    server = gcs.start(data / "gcs", port=ports["gcs"], log=_log(data, "gcs"))
+    started = None
+    try:
+        os.environ.update(server.env)
+        environment = {**_environment(data, server), **(env or {})}
+        config = AirflowConfig(
+            home=data / "airflow",
+            dags=dags,
+            plugins=ROOT / "plugins",
+            port=ports["ui"],
+            env=environment,
+            settings=settings or {},
+        )
+        began = datetime.now(UTC)
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(_load, versions)
+            started = airflow.start(config, wait=False)
+            stack = Stack(data, server, started, environment, moved)
+            remember(stack)
+            loading.result()
+        airflow.wait_until_well(started, since=began)
+    except BaseException:
+        if started is not None:
+            started.stop()
+        server.stop()
+        forget(data)
+        raise
+    return stack
+
+
+def remember(stack: Stack) -> None:
+    """Write down what runs, for whoever asks, and for the next stack if this one is killed."""
+    pids = [stack.server.process.pid, *(process.pid for process in stack.airflow.processes.values())]
+    # A pid alone may be somebody else's by then.
+    born = {str(pid): psutil.Process(pid).create_time() for pid in pids if psutil.pid_exists(pid)}
+    _write(
+        stack.data / "running.json",
+        {"pid": os.getpid(), "ui": stack.airflow.url, "gcs": stack.server.url, "processes": born},
+    )
+
+
+def forget(data: Path) -> None:
+    (data / "running.json").unlink(missing_ok=True)
+
+
+def cancel_jobs(backend: LocalBackend) -> None:
+    """End every job of the folder that has not ended, and wait until it has."""
+    for handle in living_jobs(backend):
+        backend.cancel(handle)
+    wait_for_jobs(backend, _CANCEL_SECONDS)
+
+
+def living_jobs(backend: LocalBackend) -> list[JobHandle]:
+    """The jobs of the folder that have not ended."""
+    return [status.handle for status in backend.describe(backend.jobs()) if not status.state.terminal]
+
+
+def wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
+    """Wait until no job is alive, but no longer than that."""
+    deadline = time.monotonic() + seconds
+    while living_jobs(backend) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _load(versions: Sequence[str] | None) -> None:
+    storage = Storage()
+    if storage.client.lookup_bucket(BUCKET) is None:
+        storage.client.create_bucket(BUCKET)
+    mnist.ensure(storage, f"gs://{BUCKET}", versions=versions)
+
+
+def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
+    """What tasks need to know. The bucket and the credentials are all that a cloud would tell them too."""
+    return {
+        **server.env,
+        **emulator_connection(),
+        "MLENGINE_BUCKET": f"gs://{BUCKET}",
+        "MLENGINE_LOCAL_STATE": str(data / "local"),
+        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
+        "UV_PYTHON_DOWNLOADS": "never",
+        # Tasks that look for programs find those of this environment.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    }
+
+
+def _ports(data: Path) -> tuple[dict[str, int], list[str]]:
+    """The ports of the last time if they are free, so that addresses stay; else others, and a word about it."""
+    kept = {**PORTS, **_read(data / "ports.json")}
+    moved = []
+    for name, port in kept.items():
+        if not port_is_free(port):
+            kept[name] = free_port()
+            moved.append(f"port {port} is taken; {'the UI' if name == 'ui' else 'Cloud Storage'} is at {kept[name]}")
+    _write(data / "ports.json", kept)
+    return kept, moved
+
+
+def _end_leftovers(data: Path) -> None:
+    """A stack that was killed outright could not end its processes."""
+    found = []
+    for pid, born in _read(data / "running.json").get("processes", {}).items():
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(int(pid))
+            if process.create_time() == born:
+                found += [*process.children(recursive=True), process]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=10)
+    if found:
+        with contextlib.suppress(MlengineError):
+            cancel_jobs(LocalBackend(data / "local"))
+
+
+def _log(data: Path, name: str) -> Path:
+    (data / "logs").mkdir(parents=True, exist_ok=True)
+    return data / "logs" / f"{name}.log"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
