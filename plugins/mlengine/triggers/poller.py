@@ -26,6 +26,7 @@ from mlengine.core.job import JobHandle, JobStatus
 log = logging.getLogger(__name__)
 
 MAX_PAUSE = 60.0
+GATHER = 0.2
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ class Poller:
             more = await self._tick()
             pause = 0.0 if more else min(self._interval * 2**self._failures, max(MAX_PAUSE, self._interval))
             try:
-                # A new watch is served at once; it does not wait for the others' tick.
+                # A new watch does not wait for the others' tick; a moment's rest gathers those that come together.
                 await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
+                await asyncio.sleep(min(GATHER, self._interval))
             except TimeoutError:
                 continue
 

@@ -1,0 +1,136 @@
+"""One poll for all waiting jobs, and no poll that decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, LogPage, Submission
+from mlengine.core.job import JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
+from mlengine.testing.backend import MemoryBackend
+from mlengine.triggers.poller import Poller
+
+
+class Talking(MemoryBackend):
+    """Each job has a fixed list of log lines, two a page."""
+
+    lines: tuple[str, ...] = ("one", "two", "three", "four", "five")
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 2) -> LogPage:
+        start = int(cursor.get("at", 0))
+        texts = self.lines[start : start + 2]
+        end = start + len(texts)
+        lines = tuple(LogLine("chief-0", text) for text in texts)
+        return LogPage(lines, {"at": end}, more=end < len(self.lines))
+
+
+def submit(backend: MemoryBackend, count: int) -> list[JobHandle]:
+    spec = TrainingSpec("trainer.task")
+    return [backend.submit(Submission(f"k{n}", f"j{n}", 1, f"gs://bucket/m/j{n}", spec)) for n in range(count)]
+
+
+async def states(poller: Poller, handle: JobHandle) -> list[JobState]:
+    seen = []
+    async with aclosing(poller.watch(handle, {})) as looks:
+        async for look in looks:
+            seen.append(look.status.state)
+            if look.status.state.terminal:
+                break
+    return seen
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
+    backend = MemoryBackend()
+    handles = submit(backend, count)
+
+    async def main() -> None:
+        poller = Poller.shared("place", lambda: backend, 0.02)
+        waits = [asyncio.create_task(states(poller, handle)) for handle in handles]
+        await asyncio.sleep(0.2)
+        for handle in handles:
+            backend.end(handle.name, JobState.SUCCEEDED)
+        assert {seen[-1] for seen in await asyncio.gather(*waits)} == {JobState.SUCCEEDED}
+
+    asyncio.run(main())
+    describes = backend.calls.count("describe")
+    assert 2 <= describes <= 40, "0.2 s of ticks of 20 ms, whatever the number of jobs"
+
+
+def test_whatever_a_poll_runs_into_changes_no_outcome() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.refuse = 3
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[JobState]:
+        return await states(Poller.shared("place", lambda: backend, 0.01), handle)
+
+    assert asyncio.run(main()) == [JobState.SUCCEEDED]
+
+
+def test_unexpected_exceptions_decide_nothing_either() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+    attempts = []
+
+    def make() -> MemoryBackend:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise RuntimeError("the connection could not be looked up")
+        return backend
+
+    async def main() -> list[JobState]:
+        return await states(Poller.shared("place", make, 0.01), handle)
+
+    assert asyncio.run(main()) == [JobState.SUCCEEDED]
+    assert len(attempts) == 3
+
+
+def test_every_log_line_comes_once_and_before_the_end() -> None:
+    backend = Talking()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[str]:
+        texts: list[str] = []
+        async with aclosing(Poller.shared("place", lambda: backend, 5.0).watch(handle, {"at": 1})) as looks:
+            async for look in looks:
+                texts += [line.text for line in look.page.lines]
+        return texts
+
+    assert asyncio.run(asyncio.wait_for(main(), 4)) == ["two", "three", "four", "five"]
+
+
+def test_a_watch_that_ends_is_polled_no_more() -> None:
+    backend = MemoryBackend()
+    first, second = submit(backend, 2)
+    backend.end(first.name, JobState.SUCCEEDED)
+
+    async def main() -> int:
+        poller = Poller.shared("place", lambda: backend, 0.01)
+        await states(poller, first)
+        kept = asyncio.create_task(states(poller, second))
+        await asyncio.sleep(0.05)
+        kept.cancel()
+        await asyncio.gather(kept, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        calls = len(backend.calls)
+        await asyncio.sleep(0.1)
+        return len(backend.calls) - calls
+
+    assert asyncio.run(main()) == 0
+
+
+def test_places_do_not_share_a_poller_and_the_same_place_does() -> None:
+    async def main() -> tuple[bool, bool]:
+        one = Poller.shared("a", MemoryBackend, 1.0)
+        return one is Poller.shared("a", MemoryBackend, 1.0), one is Poller.shared("b", MemoryBackend, 1.0)
+
+    assert asyncio.run(main()) == (True, False)
