@@ -1,0 +1,415 @@
+"""Dataset versions in a real bucket, made of real digits: all or nothing, refused with figures, verified when read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pytest
+from scripts import mnist
+
+from mlengine import cli, datasets
+from mlengine.core.dataset import Manifest
+from mlengine.core.errors import DatasetError, StorageForbiddenError
+from mlengine.core.layout import dataset_dir
+from mlengine.storage import Storage
+from mlengine.testing import faults, gcs
+
+pytestmark = pytest.mark.integration
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+HELD_IMAGES, HELD_LABELS = "heldout-images-idx3-ubyte", "heldout-labels-idx1-ubyte"
+TRAIN, HELDOUT = 2_000, 1_000
+
+
+@pytest.fixture(scope="session")
+def small(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mnist.subset(digits, tmp_path_factory.mktemp("small"), train=TRAIN, heldout=HELDOUT)
+
+
+@pytest.fixture
+def source(small: Path, tmp_path: Path) -> Path:
+    """A copy of the small set that the test may spoil."""
+    return Path(shutil.copytree(small, tmp_path / "source"))
+
+
+def add(storage: Storage, bucket: str, source: Path, version: str = "2026-06-01", **more: object) -> Manifest:
+    return datasets.add(storage, bucket, "mnist", version, source, license="CC BY-SA 3.0", source="MNIST", **more)  # type: ignore[arg-type]
+
+
+def grown(digits: Path, target: Path, rows: int) -> Path:
+    target.mkdir()
+    return mnist.subset(digits, target, train=rows, heldout=HELDOUT)
+
+
+def test_a_version_comes_back_as_it_was_given(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
+    manifest = add(storage, bucket, small)
+    assert (manifest.train.rows, manifest.heldout.rows, manifest.shape, manifest.dtype) == (
+        2000,
+        1000,
+        (28, 28),
+        "uint8",
+    )
+    assert sum(manifest.train.label_counts) == 2000
+    assert datasets.load_manifest(storage, bucket, "mnist", "2026-06-01") == manifest
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+    copy = datasets.fetch(storage, dataset_dir(bucket, "mnist", "2026-06-01"), tmp_path / "cache")
+    for name in (TRAIN_IMAGES, TRAIN_LABELS, HELD_IMAGES, HELD_LABELS):
+        assert gzip.decompress((copy / f"{name}.gz").read_bytes()) == (small / name).read_bytes()
+    stored = json.loads(storage.read(f"{bucket}/datasets/mnist/2026-06-01/manifest.json"))
+    packed = (copy / f"{TRAIN_IMAGES}.gz").read_bytes()
+    assert stored["splits"]["train"]["images"] == {
+        "path": f"{TRAIN_IMAGES}.gz",
+        "size": len(packed),
+        "sha256": hashlib.sha256(packed).hexdigest(),
+        "content_sha256": hashlib.sha256((small / TRAIN_IMAGES).read_bytes()).hexdigest(),
+    }
+
+
+def test_the_same_again_is_no_error_and_other_content_is(
+    storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path
+) -> None:
+    first = add(storage, bucket, source)
+    before = storage.ls(f"{bucket}/datasets/")
+    for name in (TRAIN_IMAGES, HELD_IMAGES):  # packed, and by another packer: still the same digits
+        (source / f"{name}.gz").write_bytes(gzip.compress((source / name).read_bytes(), 1))
+        (source / name).unlink()
+    assert add(storage, bucket, source) == first
+    with pytest.raises(DatasetError, match=r"exists with other content \(train: 2000 rows .* 2500 of"):
+        add(storage, bucket, grown(digits, tmp_path / "grown", 2_500))
+    assert storage.ls(f"{bucket}/datasets/") == before
+
+
+def _patch(name: str, at: int, data: bytes) -> Callable[[Path], None]:
+    def spoil(source: Path) -> None:
+        content = bytearray((source / name).read_bytes())
+        content[at : at + len(data)] = data
+        (source / name).write_bytes(content)
+
+    return spoil
+
+
+def _resize(name: str, change: int) -> Callable[[Path], None]:
+    def spoil(source: Path) -> None:
+        content = (source / name).read_bytes()
+        (source / name).write_bytes(content[:change] if change < 0 else content + bytes(change))
+
+    return spoil
+
+
+def _cut_gzip(source: Path) -> None:
+    packed = gzip.compress((source / TRAIN_IMAGES).read_bytes())
+    (source / TRAIN_IMAGES).unlink()
+    (source / f"{TRAIN_IMAGES}.gz").write_bytes(packed[: len(packed) // 2])
+
+
+def _flip_in_gzip(source: Path) -> None:
+    packed = bytearray(gzip.compress((source / TRAIN_LABELS).read_bytes()))
+    packed[len(packed) // 2] ^= 0x55
+    (source / TRAIN_LABELS).unlink()
+    (source / f"{TRAIN_LABELS}.gz").write_bytes(packed)
+
+
+def _examined_on_what_was_learnt(source: Path) -> None:
+    held = (source / HELD_IMAGES).read_bytes()[16:]
+    _patch(TRAIN_IMAGES, 16 + 784 * 7, held[784 * 3 : 784 * 5])(source)
+
+
+def _fewer_labels(source: Path) -> None:
+    labels = (source / TRAIN_LABELS).read_bytes()[8:-1]
+    (source / TRAIN_LABELS).write_bytes(b"\0\0\x08\x01" + len(labels).to_bytes(4, "big") + labels)
+
+
+def _all_sevens(source: Path) -> None:
+    labels = bytearray((source / TRAIN_LABELS).read_bytes())
+    for at in range(8, 8 + 400):
+        labels[at] = 7
+    (source / TRAIN_LABELS).write_bytes(labels)
+
+
+def _empty(source: Path) -> None:
+    (source / TRAIN_IMAGES).write_bytes(bytes.fromhex("00000803 00000000 0000001c 0000001c"))
+    (source / TRAIN_LABELS).write_bytes(bytes.fromhex("00000801 00000000"))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an image file is missing": (lambda s: (s / HELD_IMAGES).unlink(), r"no heldout-images-idx3-ubyte or t10k-images"),
+    "no IDX file": (_patch(TRAIN_IMAGES, 0, b"\x89PNG"), r"no IDX file: it begins with 89 50 4e 47"),
+    "an empty file": (_resize(TRAIN_LABELS, -2008), r"no IDX file: it begins with nothing"),
+    "cut in its header": (_resize(TRAIN_LABELS, -2003), r"cut short inside its header"),
+    "rows are missing": (_resize(TRAIN_IMAGES, -784 * 100 - 392), r"header says 2000 rows, it has 1899\.5"),
+    "bytes are left over": (_resize(TRAIN_LABELS, 1), r"bytes are left after the 2000 rows"),
+    "a dimension of 0": (_patch(TRAIN_IMAGES, 8, bytes(4)), r"a dimension is 0"),
+    "the packing is cut": (_cut_gzip, r"gzip packing is damaged or cut short"),
+    "the packing is damaged": (_flip_in_gzip, r"gzip packing is damaged|no IDX|rows|label"),
+    "a label too few": (_fewer_labels, r"train-images-idx3-ubyte has 2000 images, train-labels-idx1-ubyte 1999 labels"),
+    "labels out of range": (_patch(TRAIN_LABELS, 8, b"\x0a\xff\x0a"), r"label 10 in 2 rows, label 255 in 1 rows"),
+    "another shape": (_patch(HELD_IMAGES, 8, bytes.fromhex("0000000e 00000038")), r"uint8\[28x28\].*uint8\[14x56\]"),
+    "labels of two bytes": (_patch(TRAIN_LABELS, 0, bytes.fromhex("00000b01 000003e8")), r"int16\[\] a row"),
+    "held-out images to train on": (
+        _examined_on_what_was_learnt,
+        r"2 of 2000 training images .*row 7 = held-out row 3, row 8 = held-out row 4",
+    ),
+    "classes drifted": (_all_sevens, r"label 7 is 2\d\.\d\d % .*points of change, 5\.00 allowed"),
+    "nothing to train on": (_empty, r"has 0 images, train-labels-idx1-ubyte 0 labels"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_bad_data_is_refused_with_figures_before_anything_is_uploaded(
+    storage: Storage, bucket: str, source: Path, what: str
+) -> None:
+    spoil, told = SPOILT[what]
+    spoil(source)
+    with pytest.raises(DatasetError, match=told):
+        add(storage, bucket, source)
+    assert storage.ls(f"{bucket}/") == []
+
+
+def test_every_reason_is_told_at_once(storage: Storage, bucket: str, source: Path) -> None:
+    _examined_on_what_was_learnt(source)
+    _patch(HELD_LABELS, 8, b"\x63")(source)
+    with pytest.raises(DatasetError, match="2 of 9 checks failed") as caught:
+        add(storage, bucket, source)
+    assert "duplicates" in str(caught.value)
+    assert "label 99 in 1 rows" in str(caught.value)
+
+
+def test_a_new_version_is_compared_with_the_one_before(
+    storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path
+) -> None:
+    add(storage, bucket, source, "v9")
+    add(storage, bucket, grown(digits, tmp_path / "v10", 2_500), "v10")
+    assert datasets.list_versions(storage, bucket, "mnist") == ["v9", "v10"]
+    other = grown(digits, tmp_path / "v11", 3_000)
+    _patch(HELD_IMAGES, 16 + 400, b"\x01")(other)
+    with pytest.raises(DatasetError, match="must be that of mnist/v10, to the byte"):
+        add(storage, bucket, other, "v11")
+    drifted = grown(digits, tmp_path / "v12", 3_000)
+    _all_sevens(drifted)
+    with pytest.raises(DatasetError, match=r"label 7 is .* in mnist/v10"):
+        add(storage, bucket, drifted, "v12")
+    assert add(storage, bucket, drifted, "v12", drift_bound=0.3).train.rows == 3_000
+    with pytest.raises(DatasetError, match=r"in mnist/v9: "):  # one that comes late, before the first
+        add(storage, bucket, drifted, "v8")
+
+
+def test_a_manifest_without_counts_is_counted(
+    storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path
+) -> None:
+    raw = add(storage, bucket, source, "v1").to_json()
+    del raw["splits"]["train"]["label_counts"]
+    storage.write(f"{bucket}/datasets/mnist/v1/manifest.json", json.dumps(raw).encode())
+    drifted = grown(digits, tmp_path / "v2", 2_500)
+    _all_sevens(drifted)
+    with pytest.raises(DatasetError, match=r"label 7 is .* 1\d\.\d\d % in mnist/v1"):
+        add(storage, bucket, drifted, "v2")
+
+
+@pytest.fixture
+def proxied(
+    storage: Storage, gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[faults.FaultProxy]:
+    with faults.before(gcs_server.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        yield proxy
+
+
+def test_a_registration_that_died_is_invisible_and_completed_by_the_next(
+    storage: Storage, bucket: str, small: Path, proxied: faults.FaultProxy
+) -> None:
+    proxied.strike(faults.status(403), "POST", "/upload/", body=b"manifest.json")
+    with pytest.raises(StorageForbiddenError):
+        add(Storage(), bucket, small)
+    left = {stat.uri: stat.generation for stat in storage.ls(f"{bucket}/")}
+    assert len(left) == 4
+    assert datasets.list_versions(storage, bucket, "mnist") == []
+    with pytest.raises(DatasetError, match="has no version"):
+        datasets.resolve(storage, bucket, "mnist")
+    with pytest.raises(DatasetError, match=r"it has no manifest\.json"):
+        datasets.fetch(storage, dataset_dir(bucket, "mnist", "2026-06-01"), small)
+    add(storage, bucket, small)
+    after = {stat.uri: stat.generation for stat in storage.ls(f"{bucket}/")}
+    assert {uri: after[uri] for uri in left} == left, "files that had arrived are not sent again"
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+
+
+def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
+    storage: Storage, bucket: str, small: Path, digits: Path, tmp_path: Path
+) -> None:
+    storage.write(f"{bucket}/datasets/mnist/2026-06-01/{TRAIN_IMAGES}.gz", b"of another")
+    with pytest.raises(DatasetError, match="another registration is under way, or died") as caught:
+        add(storage, bucket, small)
+    assert "--discard-partial" in str(caught.value)
+    assert datasets.list_versions(storage, bucket, "mnist") == []
+    add(storage, bucket, small, discard_partial=True)
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+    with pytest.raises(DatasetError, match="exists with other content"):  # and a whole version is not discarded
+        add(storage, bucket, grown(digits, tmp_path / "other", 2_100), discard_partial=True)
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+
+
+def test_racing_registrations_of_the_same_data_all_succeed(storage: Storage, bucket: str, small: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        manifests = list(pool.map(lambda _: add(storage, bucket, small), range(4)))
+    assert len({manifest.digest for manifest in manifests}) == 1
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+
+
+def test_racing_registrations_of_different_data_never_mix(
+    storage: Storage, bucket: str, digits: Path, tmp_path: Path
+) -> None:
+    sources = [grown(digits, tmp_path / str(rows), rows) for rows in (1_000, 1_001, 1_002)]
+
+    def race(source: Path) -> str | None:
+        try:
+            return add(storage, bucket, source, "v1", drift_bound=1.0).digest
+        except DatasetError:
+            return None
+
+    with ThreadPoolExecutor(3) as pool:
+        won = [digest for digest in pool.map(race, sources) if digest]
+    assert len(won) <= 1
+    if won:
+        assert datasets.load_manifest(storage, bucket, "mnist", "v1").digest == won[0]
+        assert datasets.verify(storage, bucket, "mnist", "v1") == []
+    else:  # each met a file of another's: nobody can see anything
+        assert datasets.list_versions(storage, bucket, "mnist") == []
+
+
+def test_resolve_names_the_version_or_those_there_are(
+    storage: Storage, bucket: str, small: Path, digits: Path, tmp_path: Path
+) -> None:
+    add(storage, bucket, small, "2026-06-01")
+    add(storage, bucket, grown(digits, tmp_path / "july", 2_500), "2026-07-01")
+
+    def resolve(**what: object) -> str:
+        return datasets.resolve(storage, bucket, "mnist", **what)  # type: ignore[arg-type]
+
+    assert resolve() == "2026-07-01"
+    assert resolve(version="2026-06-01", at="2030-01-01") == "2026-06-01"
+    assert (
+        resolve(at="2026-06-30") == resolve(at=date(2026, 6, 30)) == resolve(at="2026-06-30T22:00:00Z") == "2026-06-01"
+    )
+    assert resolve(at="2026-07-01") == "2026-07-01"
+    for what, told in (
+        ({"version": "2026-08-01"}, "no version '2026-08-01'"),
+        ({"at": "2026-05-31"}, "no version yet at 2026-05-31"),
+        ({"at": "soon"}, "not a date: 'soon'"),
+        ({"version": "../x"}, "not a dataset version"),
+    ):
+        with pytest.raises(DatasetError, match=told) as caught:
+            resolve(**what)
+        assert "versions: 2026-06-01, 2026-07-01" in str(caught.value) or "not a" in told
+    with pytest.raises(DatasetError, match=r"no version '1' of dataset 'mnist'.*versions: 2026-06-01, 2026-07-01"):
+        datasets.load_manifest(storage, bucket, "mnist", "1")
+
+
+def test_versions_without_dates_count_from_their_registration(storage: Storage, bucket: str, small: Path) -> None:
+    created = add(storage, bucket, small, "v1").created
+    assert datasets.resolve(storage, bucket, "mnist", at=created[:10]) == "v1"
+    with pytest.raises(DatasetError, match="no version yet"):
+        datasets.resolve(storage, bucket, "mnist", at="2020-01-01")
+
+
+DAMAGE: dict[str, tuple[Callable[[Storage, str], object], str]] = {
+    "missing": (lambda storage, uri: storage.delete(uri), "is missing"),
+    "cut": (lambda storage, uri: storage.write(uri, storage.read(uri)[:-1]), r"has \d+ bytes, \d+ in the manifest"),
+    "changed": (
+        lambda storage, uri: storage.write(uri, storage.read(uri)[:-1] + b"?"),
+        r"has sha256 .* in the manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_version_is_found_and_never_handed_out(
+    storage: Storage, bucket: str, small: Path, tmp_path: Path, how: str
+) -> None:
+    add(storage, bucket, small)
+    root = dataset_dir(bucket, "mnist", "2026-06-01")
+    damage, told = DAMAGE[how]
+    damage(storage, f"{root}/{HELD_LABELS}.gz")
+    assert [problem.uri for problem in datasets.verify(storage, bucket, "mnist", "2026-06-01")] == [
+        f"{root}/{HELD_LABELS}.gz"
+    ]
+    with pytest.raises(DatasetError, match=rf"{HELD_LABELS}\.gz {told}"):
+        datasets.fetch(storage, root, tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache" / "mnist").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_manifest_of_another_version_is_refused(storage: Storage, bucket: str, small: Path) -> None:
+    add(storage, bucket, small)
+    root = f"{bucket}/datasets/mnist"
+    storage.write(f"{root}/2026-07-01/manifest.json", storage.read(f"{root}/2026-06-01/manifest.json"))
+    with pytest.raises(DatasetError, match="is the manifest of mnist/2026-06-01"):
+        datasets.load_manifest(storage, bucket, "mnist", "2026-07-01")
+
+
+def test_a_copy_damaged_since_is_made_anew(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
+    add(storage, bucket, small)
+    root = dataset_dir(bucket, "mnist", "2026-06-01")
+    copy = datasets.fetch(storage, root, tmp_path)
+    whole = (copy / f"{TRAIN_IMAGES}.gz").read_bytes()
+    (copy / f"{TRAIN_IMAGES}.gz").write_bytes(whole[:-1] + b"?")
+    (copy / f"{TRAIN_LABELS}.gz").unlink()
+    assert datasets.fetch(storage, root + "/", tmp_path) == copy
+    assert (copy / f"{TRAIN_IMAGES}.gz").read_bytes() == whole
+    assert (copy / f"{TRAIN_LABELS}.gz").is_file()
+
+
+def _fetch(root: str, cache: str) -> str:
+    return str(datasets.fetch(Storage(), root, Path(cache)))
+
+
+def test_many_processes_fetch_once(
+    storage: Storage, bucket: str, small: Path, tmp_path: Path, proxied: faults.FaultProxy
+) -> None:
+    add(storage, bucket, small)
+    root = dataset_dir(bucket, "mnist", "2026-06-01")
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        copies = pool.starmap(_fetch, [(root, str(tmp_path / "cache"))] * 6)
+    assert len(set(copies)) == 1
+    assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4
+
+
+def test_the_command_line(
+    storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        code = cli.main(["datasets", *arguments, "--bucket", bucket])
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    terms = ("--license", "CC BY-SA 3.0", "--source", "MNIST")
+    assert run("list") == (0, f"no dataset in {bucket}\n")
+    assert run("add", "mnist", "v9", str(source), *terms)[0] == 0
+    assert run("add", "mnist", "v10", str(grown(digits, tmp_path / "v10", 2_500)), *terms)[0] == 0
+    assert run("list") == (0, "mnist\n")
+    code, text = run("list", "mnist")
+    assert code == 0
+    assert [line.split()[0] for line in text.splitlines()] == ["mnist/v9", "mnist/v10"]
+    assert [one["version"] for one in json.loads(run("list", "mnist", "--json")[1])] == ["v9", "v10"]
+    code, text = run("diff", "mnist", "v9", "v10")
+    assert code == 1
+    assert "train.rows" in text
+    assert "heldout" not in text
+    assert run("diff", "mnist", "v9", "v9")[0] == 0
+    assert run("verify", "mnist") == (0, "mnist/v9: ok\nmnist/v10: ok\n")
+    code, text = run("fetch", "mnist", "--to", str(tmp_path / "cache"))
+    assert code == 0
+    assert Path(text.strip(), "manifest.json").is_file()
+    storage.delete(f"{bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz")
+    code, text = run("verify", "mnist")
+    assert code == 1
+    assert f"mnist/v9: damaged\n  {bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz is missing" in text
+    code, text = run("add", "mnist", "v9", str(tmp_path / "nowhere"), *terms)
+    assert code == 1
+    assert "no such directory" in text
