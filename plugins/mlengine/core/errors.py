@@ -80,6 +80,17 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
+class ServiceRefusalError(MlengineError):
+    """``mlengine serve`` refuses a request as the service it stands for does.
+
+    :param status: the name of a ``google.rpc.Code``.
+    """
+
+    def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
+
+
 class JobFailedError(MlengineError):
     """The job ended without success. Says which replica, its exit code, its last lines, and what that means."""
 
