@@ -1,0 +1,106 @@
+"""Checkpoints: TensorFlow's own files, complete or invisible, on a local disk or in a bucket.
+
+::
+
+    <train dir>/checkpoints/00000500-1f3a9c04/ckpt.index
+                                              ckpt.data-00000-of-00001
+                                              MANIFEST.json      written last: without it, there is no checkpoint
+
+The newest complete one is what a restart goes on from. ``tf.train.load_checkpoint`` reads the files too. Names are
+those of :data:`trainer.mnist.SHAPES` with Adam's ``/adam_m`` and ``/adam_v``, and ``global_step``: whole values,
+whatever the number of parameter servers was, so that another cluster can go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import manifest
+from trainer.errors import LossNotFiniteError, StorageError
+from trainer.storage import Store
+
+log = logging.getLogger(__name__)
+PREFIX = "checkpoints/"
+KEEP = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """:param name: its directory below the train dir."""
+
+    step: int
+    name: str
+
+
+class Checkpoints:
+    """The checkpoints of one training. One process, the chief, writes; anybody reads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list(self) -> list[Checkpoint]:
+        """The complete ones, oldest first."""
+        found = []
+        for path in self._store.ls(PREFIX):
+            directory, _, name = path.rpartition("/")
+            number = directory.removeprefix(PREFIX).partition("-")[0]
+            if name == manifest.NAME and number.isdigit():
+                found.append(Checkpoint(int(number), directory))
+        return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name))
+
+    def save(self, step: int, values: Mapping[str, np.ndarray]) -> Checkpoint:
+        """Write, publish, and forget all but the newest few.
+
+        :raises LossNotFiniteError: a weight is NaN or infinite: such a checkpoint would only be in the way.
+        :raises StorageError: it could not be written; what was there before still is.
+        """
+        bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+        if bad:
+            raise LossNotFiniteError(f"at step {step}, {bad[0]} has values that are not finite; not saved")
+        before = self.list()
+        checkpoint = Checkpoint(step, f"{PREFIX}{step:08d}-{uuid.uuid4().hex[:8]}")
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
+            names = sorted(values)
+            tf.raw_ops.SaveV2(
+                prefix=f"{scratch}/ckpt",
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=[tf.constant(values[name]) for name in names],
+            )
+            manifest.publish(self._store, checkpoint.name, Path(scratch), step=step)
+        for old in before[: max(0, len(before) - KEEP + 1)]:
+            self._remove(old)
+        return checkpoint
+
+    def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The newest checkpoint that is whole; a damaged one is said and passed over. ``None``: there is none."""
+        for checkpoint in reversed(self.list()):
+            try:
+                return checkpoint.step, self.load(checkpoint)
+            except (StorageError, tf.errors.OpError, ValueError) as error:
+                log.warning("checkpoint %s cannot be used: %s", checkpoint.name, error)
+        return None
+
+    def load(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+        """:raises StorageError: a file is missing or damaged."""
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
+            manifest.fetch(self._store, checkpoint.name, Path(scratch))
+            reader = tf.train.load_checkpoint(f"{scratch}/ckpt")
+            return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+
+    def _remove(self, checkpoint: Checkpoint) -> None:
+        """The manifest first: a half-removed checkpoint is no checkpoint."""
+        try:
+            self._store.delete(f"{checkpoint.name}/{manifest.NAME}")
+            for name in self._store.ls(checkpoint.name + "/"):
+                self._store.delete(name)
+        except StorageError as error:
+            log.warning("old checkpoint %s stays: %s", checkpoint.name, error)

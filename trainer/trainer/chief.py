@@ -1,0 +1,134 @@
+"""What only the chief does: first weights or checkpoint, checkpoints, evaluation, reports, export.
+
+Nobody else touches the job's storage (but an evaluator, where there is one), so no two replicas ever write one file.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trainer import graph as graphs
+from trainer import mnist
+from trainer.checkpoint import Checkpoints
+from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.dataset import Dataset, Split
+from trainer.graph import Graph
+from trainer.model import LocalModel, export
+from trainer.reports import Progress, Summaries, append_metrics
+from trainer.storage import open_store
+
+log = logging.getLogger(__name__)
+
+
+class Chief:
+    """The chief's part of a training, around any session of the training graph."""
+
+    def __init__(self, config: Config, cluster: Cluster, dataset: Dataset) -> None:
+        self._config, self._cluster = config, cluster
+        self._store = open_store(config.log_dir)
+        self._checkpoints = Checkpoints(self._store)
+        self._progress = Progress(self._store, config.max_steps, config.batch_size, "chief")
+        self._heldout: Split = dataset.load("heldout")
+        self._model: LocalModel | None = None
+        self._summaries: Summaries | None = None
+        self._saved_step = -1
+        self._next = config.checkpoint
+        self._rate: float | None = None
+        self._mark = (time.monotonic(), 0)
+
+    def join(self, session: Any, graph: Graph) -> None:
+        """Make the parameter servers ready, or find that they are.
+
+        Servers that hold a live training are joined as they are: restoring over them would undo what the workers did
+        while the chief was away. If any of them is new, all go back to the newest checkpoint, or to the first weights.
+        """
+        if graph.read_phase(session) in (graphs.READY, graphs.FAILED):
+            step = int(session.run(graph.step))
+            log.info("joined the live parameter servers at step %d; nothing was restored", step)
+        else:
+            step, values, origin = self._values()
+            graph.set_phase(session, graphs.NEW)  # nobody joins half-written weights
+            graph.write(session, values)
+            log.info("%s at step %d", origin, step)
+        graph.set_trouble(session, 0)
+        graph.set_phase(session, graphs.READY)
+        self._next = (step // self._config.checkpoint + 1) * self._config.checkpoint
+        self._mark = (time.monotonic(), step)
+
+    def _values(self) -> tuple[int, Mapping[str, np.ndarray], str]:
+        trainers = len(self._cluster.trainers)
+        found = self._checkpoints.load_newest()
+        if found is not None:
+            step, values = found
+            self._saved_step = step
+            if len(values.get("shares", ())) != trainers:  # the cluster has another size now
+                values["shares"] = np.zeros(trainers, np.int64)
+            return step, values, "restored the checkpoint"
+        values = mnist.initial_weights(self._config.seed)
+        for name, value in list(values.items()):
+            values[name + "/adam_m"], values[name + "/adam_v"] = np.zeros_like(value), np.zeros_like(value)
+        values["global_step"], values["shares"] = np.array(0, np.int64), np.zeros(trainers, np.int64)
+        return 0, values, "first weights"
+
+    def after_step(self, session: Any, graph: Graph, step: int, loss: float) -> None:
+        """Progress every few seconds; a checkpoint and an evaluation when due."""
+        self._progress.update(step, loss)
+        if step >= self._next and step < self._config.max_steps:
+            self._next = (step // self._config.checkpoint + 1) * self._config.checkpoint
+            self._measure(step)
+            self.save(session, graph, loss)
+            self._mark = (time.monotonic(), step)
+
+    def save(self, session: Any, graph: Graph, loss: float | None, *, evaluate: bool = True) -> int:
+        """Fetch, save, evaluate; returns the step of what was saved."""
+        values = graph.read(session)
+        step = int(values["global_step"])
+        if step != self._saved_step:
+            checkpoint = self._checkpoints.save(step, values)
+            self._saved_step = step
+            log.info("saved checkpoint %s", checkpoint.name)
+        if evaluate and not (self._cluster.has_evaluator and step < self._config.max_steps):
+            self._evaluate(step, loss, values)
+        return step
+
+    def finish(self, session: Any, graph: Graph, loss: float | None) -> None:
+        """The last checkpoint and evaluation, the export, each trainer's share; then the parameter servers may end."""
+        self._measure(int(session.run(graph.step)))
+        step = self.save(session, graph, loss)
+        export(self._loaded(graph.read(session, tuple(mnist.SHAPES))), open_store(self._config.model_dir), step)
+        self._progress.update(step, loss if loss is not None else 0.0, now=True)
+        counts = session.run(graph.shares)
+        for (job, index), count in zip(self._cluster.trainers, counts, strict=True):
+            log.info("share of %s/%d: %d of %d batches (%.1f %%)", job, index, count, step, 100 * count / max(1, step))
+
+    def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
+        began = time.monotonic()
+        evaluation = self._loaded(values).evaluate(self._heldout)
+        append_metrics(self._store, step, loss, evaluation)
+        self._summaries = self._summaries or Summaries(self._store)
+        self._summaries.write(
+            step, train_loss=loss, rate=self._rate, evaluation=evaluation, values=values, heldout=self._heldout
+        )
+        log.info(
+            "step %d: held-out accuracy %.4f, loss %.4f, on %d examples (%.1f s)",
+            step,
+            evaluation.accuracy,
+            evaluation.loss,
+            len(self._heldout),
+            time.monotonic() - began,
+        )
+
+    def _loaded(self, values: Mapping[str, np.ndarray]) -> LocalModel:
+        self._model = self._model or LocalModel()
+        self._model.load(values)
+        return self._model
+
+    def _measure(self, step: int) -> None:
+        elapsed = time.monotonic() - self._mark[0]
+        self._rate = (step - self._mark[1]) * self._config.batch_size / elapsed if elapsed > 0 else None

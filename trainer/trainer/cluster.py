@@ -1,0 +1,120 @@
+"""Which replica this process is, and who the others are: ``TF_CONFIG``, read once.
+
+``{"cluster": {"chief": [..], "worker": [..], "ps": [..]}, "task": {"type": "worker", "index": 0}}``. ML Engine called
+the chief ``master``; both are read. No ``TF_CONFIG``, or one that names nobody but the chief, means one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainer.errors import UsageError
+
+CHIEF_NAMES = ("chief", "master")
+TRAINERS = (*CHIEF_NAMES, "worker")
+ROLES = (*TRAINERS, "ps", "evaluator")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """:param tasks: addresses by job name, as TensorFlow's servers want them. :param job: this one's job name."""
+
+    tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    job: str = "chief"
+    index: int = 0
+
+    @property
+    def is_chief(self) -> bool:
+        return self.job in CHIEF_NAMES
+
+    @property
+    def name(self) -> str:
+        return f"{'chief' if self.is_chief else self.job}/{self.index}"
+
+    @property
+    def ps_count(self) -> int:
+        return len(self.tasks.get("ps", ()))
+
+    @property
+    def trainers(self) -> tuple[tuple[str, int], ...]:
+        """``(job, index)`` of every replica that computes gradients, the chief first."""
+        found = [(job, index) for job in TRAINERS for index in range(len(self.tasks.get(job, ())))]
+        return tuple(found) or (("chief", 0),)
+
+    @property
+    def trainer_index(self) -> int:
+        """This replica's place among the trainers."""
+        return self.trainers.index((self.job, self.index))
+
+    @property
+    def chief_job(self) -> str:
+        return next((job for job in CHIEF_NAMES if job in self.tasks), "chief")
+
+    @property
+    def has_evaluator(self) -> bool:
+        return bool(self.tasks.get("evaluator"))
+
+    @property
+    def distributed(self) -> bool:
+        return self.ps_count > 0
+
+    @property
+    def servers(self) -> dict[str, list[str]]:
+        """What TensorFlow's ``ClusterSpec`` gets: everyone but the evaluator, who only reads checkpoints."""
+        return {job: list(addresses) for job, addresses in self.tasks.items() if job != "evaluator"}
+
+    def address(self, job: str, index: int) -> str:
+        return self.tasks[job][index]
+
+    def threads(self) -> int:
+        """Cores for this replica: those of the machine, shared among the trainers that TF_CONFIG places on it."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.job not in self.tasks:
+            return cores
+        host = _host(self.address(self.job, self.index))
+        here = sum(_host(self.address(job, index)) == host for job, index in self.trainers)
+        return max(1, cores // max(1, here))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Cluster:
+        """:raises UsageError: if ``TF_CONFIG`` is not what it should be."""
+        text = (os.environ if environ is None else environ).get("TF_CONFIG", "").strip()
+        if not text:
+            return cls()
+        try:
+            config = json.loads(text)
+            tasks = {str(job): tuple(map(str, nodes)) for job, nodes in (config.get("cluster") or {}).items() if nodes}
+            task = config.get("task") or {}
+            job, index = str(task.get("type", "chief")), int(task.get("index", 0))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UsageError(f"TF_CONFIG is not what TensorFlow clusters are described with: {error}") from error
+        cluster = cls(tasks, job, index)
+        cluster._check()
+        return cluster
+
+    def _check(self) -> None:
+        unknown = [job for job in (*self.tasks, self.job) if job not in ROLES]
+        if unknown:
+            raise UsageError(f"TF_CONFIG has the role {unknown[0]!r}; known are {', '.join(ROLES)}")
+        if self.job != "evaluator" and self.tasks and self.index >= len(self.tasks.get(self.job, ())):
+            raise UsageError(f"TF_CONFIG says this is {self.job}/{self.index}, but its cluster has no such task")
+        if self.job == "ps" and not any(job in self.tasks for job in CHIEF_NAMES):
+            raise UsageError("TF_CONFIG has a parameter server but no chief")
+
+
+def is_listening(address: str, timeout: float = 1.0) -> bool:
+    """Whether something accepts connections at ``host:port``. A process that is stopped still does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]

@@ -1,0 +1,103 @@
+"""The arguments, and what follows from them. Unknown ones are said and passed over: services append their own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """:param log_dir: the train dir: checkpoints, summaries, progress. :param model_dir: where the export goes."""
+
+    dataset: str
+    log_dir: str
+    model_dir: str
+    batch_size: int = 100
+    max_steps: int = 1000
+    checkpoint: int = 200
+    learning_rate: float = 1e-4
+    seed: int = 0
+    strategy: str = "async"
+    patience: float = 300.0
+    step_timeout: float = 60.0
+    threads: int = 0
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """:raises UsageError: if an argument's value makes no sense."""
+    parser = _parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        log.warning("arguments not known here are passed over: %s", " ".join(unknown))
+    if not known.dataset:
+        raise UsageError("no --dataset: name the directory or gs:// prefix of a dataset version")
+    for name in ("batch_size", "max_steps", "checkpoint", "patience", "step_timeout"):
+        if getattr(known, name) <= 0:
+            raise UsageError(f"--{name} must be more than 0, not {getattr(known, name)}")
+    base = (known.job_dir or "job").rstrip("/")
+    # Vertex AI names both directories in the environment; ML Engine passed --job-dir.
+    log_dir = known.log_dir or (None if known.job_dir else os.environ.get("AIP_CHECKPOINT_DIR")) or f"{base}/train"
+    model_dir = known.model_dir or (None if known.job_dir else os.environ.get("AIP_MODEL_DIR")) or f"{base}/model"
+    return Config(
+        dataset=known.dataset,
+        log_dir=log_dir.rstrip("/"),
+        model_dir=model_dir.rstrip("/"),
+        batch_size=known.batch_size,
+        max_steps=known.max_steps,
+        checkpoint=known.checkpoint,
+        learning_rate=known.learning_rate,
+        seed=known.seed,
+        strategy=known.strategy,
+        patience=known.patience,
+        step_timeout=known.step_timeout,
+        threads=known.threads,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "trainer.task", description="Train MNIST, alone or as the replica that TF_CONFIG says.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--dataset", help="a dataset version: directory or gs:// prefix with a manifest.json")
+    add("--job-dir", "--job_dir", dest="job_dir", help="gives --log_dir and --model_dir their places; services add it")
+    add("--log_dir", help="checkpoints, summaries, progress (default: JOB_DIR/train)")
+    add("--model_dir", help="the exported model (default: JOB_DIR/model)")
+    add("--batch_size", type=int, default=Config.batch_size, help="examples a step (default: %(default)s)")
+    add("--max_steps", type=int, default=Config.max_steps, help="steps of all trainers together (default: %(default)s)")
+    add(
+        "--checkpoint",
+        type=int,
+        default=Config.checkpoint,
+        help="steps from one checkpoint and evaluation to the next (default: %(default)s)",
+    )
+    add("--learning_rate", type=float, default=Config.learning_rate, help="Adam's (default: %(default)s)")
+    add("--seed", type=int, default=Config.seed, help="of the first weights and of the shuffles (default: %(default)s)")
+    add(
+        "--strategy",
+        choices=["async", "sync"],
+        default=Config.strategy,
+        help="async: parameter servers; sync: all-reduce between chief and workers (default: %(default)s)",
+    )
+    add(
+        "--patience",
+        type=float,
+        default=Config.patience,
+        help="seconds to wait for another replica before giving up (default: %(default)s)",
+    )
+    add(
+        "--step_timeout",
+        type=float,
+        default=Config.step_timeout,
+        help="seconds after which a step counts as hung (default: %(default)s)",
+    )
+    add("--threads", type=int, default=Config.threads, help="cores to use (default: a fair share of the machine's)")
+    return parser

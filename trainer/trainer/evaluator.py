@@ -1,0 +1,67 @@
+"""The evaluator: measures each checkpoint on the held-out set while the others train.
+
+Reads the train dir and nothing else; it is no part of TensorFlow's cluster. Where ``TF_CONFIG`` names it, the chief
+leaves all but the last evaluation to it. Where only its own ``TF_CONFIG`` does, the chief does not know of it, and it
+writes to ``eval/`` below the train dir, to keep out of the way.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from trainer import manifest
+from trainer.checkpoint import Checkpoints
+from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.dataset import open_dataset
+from trainer.errors import PreemptedError, ReplicaLostError, StorageError
+from trainer.model import LocalModel
+from trainer.reports import Summaries, append_metrics
+from trainer.signals import Stop
+from trainer.storage import Store, open_store
+
+log = logging.getLogger(__name__)
+POLL = 1.0
+
+
+def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
+    """Until the checkpoint of ``--max_steps``, or the export, is there.
+
+    :raises ReplicaLostError: no new checkpoint for longer than the patience (counted from the last one).
+    :raises PreemptedError: SIGTERM.
+    """
+    heldout = open_dataset(config.dataset).load("heldout")
+    checkpoints = Checkpoints(open_store(config.log_dir))
+    output = open_store(config.log_dir if cluster.has_evaluator else f"{config.log_dir}/eval")
+    models = open_store(config.model_dir)
+    summaries, model, done, alive = Summaries(output), LocalModel(), -1, time.monotonic()
+    while not stop.asked:
+        newest = next(reversed(checkpoints.list()), None)
+        if newest is not None and newest.step >= config.max_steps:
+            log.info("the training is over; its last evaluation is the chief's")
+            return
+        if newest is not None and newest.step > done:
+            done = newest.step
+            try:
+                values = checkpoints.load(newest)
+            except StorageError as error:
+                log.warning("checkpoint %s went away: %s", newest.name, error)
+                continue
+            model.load(values)
+            result = model.evaluate(heldout)
+            append_metrics(output, done, None, result)
+            summaries.write(done, train_loss=None, rate=None, evaluation=result, values=values, heldout=heldout)
+            log.info("step %d: held-out accuracy %.4f, loss %.4f", done, result.accuracy, result.loss)
+            alive = time.monotonic()
+        elif _exported(models, config):
+            return
+        if time.monotonic() - alive > config.patience:
+            raise ReplicaLostError(f"gave up after {config.patience:.0f} s without a new checkpoint from the chief")
+        stop.sleep(POLL)
+    raise PreemptedError("SIGTERM: stopped")
+
+
+def _exported(models: Store, config: Config) -> bool:
+    found = manifest.read(models, "")
+    return found is not None and int(found.get("step", 0)) >= config.max_steps

@@ -1,0 +1,246 @@
+"""The training graph of one replica: weights on the parameter servers, computation here.
+
+Between-graph replication: every trainer builds this same graph for itself. Variables are shared because they have the
+same names on the same parameter servers. One step pulls the weights, computes the gradients on this replica's cores,
+and has each parameter server apply Adam to what it holds, at once and without waiting for anybody: asynchronous.
+
+The dense layer holds 98 % of the weights, so two things are special about it. With several parameter servers it is
+split by columns, one shard each. And its gradient, an outer product of rank ``batch``, travels as its two factors
+(1.7 MB instead of 12.8 MB): the parameter server multiplies them before it applies the result. Same numbers, less wire.
+
+Without parameter servers the devices are all this process, and the same graph is a plain training loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import mnist
+from trainer.cluster import Cluster
+
+v1 = tf.compat.v1
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+# A parameter server's phase, kept in one variable on each. Uninitialised counts as NEW: it has just (re)started.
+NEW, READY, DONE, FAILED = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a session runs.
+
+    :param variables: every saved value by its name in a checkpoint; a value in several shards is split by columns.
+    :param phases: one a parameter server, see :data:`READY`.
+    """
+
+    graph: Any
+    images: Any
+    labels: Any
+    train: Any  # -> {"loss": float, "state": [step, trouble]}
+    step: Any
+    trouble: Any
+    shares: Any
+    variables: Mapping[str, tuple[Any, ...]]
+    phases: tuple[Any, ...]
+    phases_known: tuple[Any, ...]
+    _feeds: dict[Any, Any] = field(default_factory=dict)
+
+    def write(self, session: Any, values: Mapping[str, np.ndarray]) -> None:
+        """Give the variables these values."""
+        feeds, assigns = {}, []
+        for name, shards in self.variables.items():
+            parts = np.split(values[name], len(shards), axis=1) if len(shards) > 1 else [values[name]]
+            for shard, part in zip(shards, parts, strict=True):
+                placeholder, assign = self._feeds[shard.name]
+                feeds[placeholder] = part
+                assigns.append(assign)
+        session.run(assigns, feeds)
+
+    def read(self, session: Any, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        """The values now. Trainers go on meanwhile: variables may be a step apart, as asynchronous training has it."""
+        wanted = {name: list(self.variables[name]) for name in (names or tuple(self.variables))}
+        fetched = session.run(wanted)
+        return {name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for name, parts in fetched.items()}
+
+    def set_phase(self, session: Any, phase: int) -> None:
+        session.run(
+            [self._feeds[variable.name][1] for variable in self.phases],
+            {self._feeds[variable.name][0]: phase for variable in self.phases},
+        )
+
+    def read_phase(self, session: Any) -> int:
+        """The least advanced parameter server's phase."""
+        if not all(session.run(list(self.phases_known))):
+            return NEW
+        return int(min(session.run(list(self.phases))))
+
+    def set_trouble(self, session: Any, value: int) -> None:
+        placeholder, assign = self._feeds[self.trouble.name]
+        session.run(assign, {placeholder: value})
+
+
+def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5) -> Graph:
+    """The graph of this trainer."""
+    places = _Places(cluster)
+    graph = tf.Graph()
+    with graph.as_default(), tf.device(places.worker):
+        tf.compat.v1.set_random_seed(seed + cluster.trainer_index)
+        variables = _Variables(places, trainers=len(cluster.trainers))
+        images = v1.placeholder(tf.uint8, [None, mnist.PIXELS], "images")
+        labels = v1.placeholder(tf.uint8, [None], "labels")
+        loss, applied = _train(variables, images, labels, learning_rate, dropout)
+        with tf.control_dependencies(applied), tf.device(variables.step.device):
+            step = variables.step.assign_add(1, read_value=False)
+            share = tf.raw_ops.ResourceScatterAdd(
+                resource=variables.shares.handle, indices=[cluster.trainer_index], updates=np.array([1], np.int64)
+            )
+        with tf.control_dependencies([step, share]), tf.device(variables.step.device):
+            state = tf.stack([variables.step.read_value(), variables.trouble.read_value()])
+        feeds = {variable.name: _assign(variable) for variable in variables.everything}
+        known = tuple(_on(variable, variable.is_initialized) for variable in variables.phases)
+    graph.finalize()
+    return Graph(
+        graph,
+        images,
+        labels,
+        {"loss": loss, "state": state},
+        variables.step,
+        variables.trouble,
+        variables.shares,
+        variables.saved,
+        variables.phases,
+        known,
+        feeds,
+    )
+
+
+def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
+    """A parameter server's own little graph: ``(graph, its phase, whether that is initialised)``."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.device(f"/job:ps/task:{cluster.index}/device:CPU:0"):
+        phase = _variable(f"phase{cluster.index}", [], tf.int32)
+        known = phase.is_initialized()
+    graph.finalize()
+    return graph, phase, known
+
+
+class _Places:
+    """Who holds what. Counters and small weights live on the first parameter server, large ones on all."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.worker = (
+            f"/job:{cluster.job}/task:{cluster.index}/device:CPU:0" if cluster.distributed else "/device:CPU:0"
+        )
+        self.servers = [f"/job:ps/task:{index}/device:CPU:0" for index in range(cluster.ps_count)] or [self.worker]
+
+    def of(self, name: str) -> list[str]:
+        return self.servers if name == mnist.LARGE else self.servers[:1]
+
+
+class _Variables:
+    """All variables: weights with Adam's two moments, and counters."""
+
+    def __init__(self, places: _Places, trainers: int) -> None:
+        self.weights: dict[str, list[tuple[Any, Any, Any]]] = {}
+        self.saved: dict[str, tuple[Any, ...]] = {}
+        for name, shape in mnist.SHAPES.items():
+            servers = places.of(name)
+            size = [*shape[:-1], shape[-1] // len(servers)]
+            shards = []
+            for number, server in enumerate(servers):
+                with tf.device(server):
+                    suffix = f"/shard{number}" if len(servers) > 1 else ""
+                    shards.append(tuple(_variable(name + suffix + kind, size) for kind in ("", "/adam_m", "/adam_v")))
+            self.weights[name] = shards
+            for position, kind in enumerate(("", "/adam_m", "/adam_v")):
+                self.saved[name + kind] = tuple(shard[position] for shard in shards)
+        with tf.device(places.servers[0]):
+            self.step = _variable("global_step", [], tf.int64)
+            self.shares = _variable("shares", [trainers], tf.int64)
+            self.trouble = _variable("trouble", [], tf.int64)
+        self.saved["global_step"] = (self.step,)
+        self.saved["shares"] = (self.shares,)
+        phases = []
+        for number, server in enumerate(places.servers):
+            with tf.device(server):
+                phases.append(_variable(f"phase{number}", [], tf.int32))
+        self.phases = tuple(phases)
+
+    @property
+    def everything(self) -> list[Any]:
+        saved = [shard for shards in self.saved.values() for shard in shards]
+        return [*saved, self.trouble, *self.phases]
+
+
+def _train(variables: _Variables, images: Any, labels: Any, rate: float, dropout: float) -> Any:
+    """Pull, compute, push: the loss, and the operations that end when every update is applied."""
+    step = tf.identity(_on(variables.step, variables.step.read_value))
+    # Pulled once a step: every use below is of this replica's copy.
+    pulled = {
+        name: [tf.identity(_on(weight, weight.read_value)) for weight, _, _ in shards]
+        for name, shards in variables.weights.items()
+    }
+    small = {name: shards[0] for name, shards in pulled.items() if name != mnist.LARGE}
+    inputs = mnist.features(small, tf.cast(images, tf.float32) / 255.0)
+    hidden = mnist.matmul_shards(inputs, pulled[mnist.LARGE])
+    scores = mnist.head(small, hidden, dropout)
+    loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
+    # A loss that is not a number fails the step here, before anything is applied.
+    loss = tf.debugging.check_numerics(loss, "loss")
+    names = list(small)
+    *gradients, hidden_gradient = tf.gradients(loss, [*(small[name] for name in names), hidden])
+    adam = _Adam(rate, step)
+    applied = []
+    with tf.control_dependencies([loss]):
+        for name, gradient in zip(names, gradients, strict=True):
+            applied.append(adam.apply(variables.weights[name][0], gradient))
+        shards = variables.weights[mnist.LARGE]
+        for shard, part in zip(shards, tf.split(hidden_gradient, len(shards), axis=1), strict=True):
+            with tf.device(shard[0].device):
+                outer = tf.matmul(inputs, part, transpose_a=True)
+            applied.append(adam.apply(shard, outer))
+    return loss, applied
+
+
+class _Adam:
+    """Adam's update, in one fused operation where the weight lives."""
+
+    def __init__(self, rate: float, step: Any) -> None:
+        self.rate = rate
+        self.time = tf.cast(step + 1, tf.float32)
+
+    def apply(self, shard: tuple[Any, Any, Any], gradient: Any) -> Any:
+        weight, mean, variance = shard
+        with tf.device(weight.device):
+            return tf.raw_ops.ResourceApplyAdam(
+                var=weight.handle,
+                m=mean.handle,
+                v=variance.handle,
+                beta1_power=tf.pow(BETA1, self.time),
+                beta2_power=tf.pow(BETA2, self.time),
+                lr=self.rate,
+                beta1=BETA1,
+                beta2=BETA2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+
+
+def _variable(name: str, shape: list[int], dtype: Any = tf.float32) -> Any:
+    return v1.get_variable(name, shape, dtype, initializer=v1.zeros_initializer(), trainable=False, use_resource=True)
+
+
+def _on(variable: Any, read: Any) -> Any:
+    with tf.device(variable.device):
+        return read()
+
+
+def _assign(variable: Any) -> tuple[Any, Any]:
+    with tf.device(variable.device):
+        placeholder = v1.placeholder(variable.dtype, variable.shape)
+        return placeholder, variable.assign(placeholder, read_value=False)

@@ -1,0 +1,241 @@
+"""The session loop of a trainer: wait for the parameter servers, join them, step; when they are lost, again.
+
+A replica survives the loss of any other. What it relies on:
+
+1. A lost, restarted or hung parameter server makes ``session.run`` fail (``operation_timeout_in_ms`` bounds a hang).
+   The session is thrown away, and the loop begins again with waiting.
+2. Parameter servers say READY only once the chief has given them weights, so a worker never computes on nothing.
+3. Nothing waits for ever: after ``--patience`` without a step, the replica says whom it waited for and gives up, with
+   the exit code that means "try me again".
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import graph as graphs
+from trainer import manifest
+from trainer.chief import Chief
+from trainer.cluster import Cluster, is_listening
+from trainer.config import Config
+from trainer.dataset import batches, open_dataset
+from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, StorageError
+from trainer.signals import Stop
+from trainer.storage import open_store
+
+log = logging.getLogger(__name__)
+v1 = tf.compat.v1
+errors = tf.errors
+# What a session says when the other side is gone, new, or hung.
+LOST = (
+    errors.UnavailableError,
+    errors.AbortedError,
+    errors.FailedPreconditionError,
+    errors.CancelledError,
+    errors.DeadlineExceededError,
+    errors.NotFoundError,
+    errors.UnknownError,
+    errors.InternalError,
+)
+POLL = 0.3
+
+
+def session_config(config: Config, cluster: Cluster) -> Any:
+    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers."""
+    threads = config.threads or cluster.threads()
+    proto = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=max(2, threads))
+    if cluster.distributed:
+        proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
+        proto.device_filters.extend(["/job:ps", f"/job:{cluster.job}/task:{cluster.index}"])
+    return proto
+
+
+def limit_threads(config: Config, cluster: Cluster) -> None:
+    """The same limits for what runs outside of sessions: evaluation and export."""
+    threads = config.threads or cluster.threads()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+
+
+def start_server(config: Config, cluster: Cluster) -> Any:
+    """This replica's TensorFlow server; listens on the port that ``TF_CONFIG`` gives it."""
+    return v1.train.Server(
+        v1.train.ClusterSpec(cluster.servers),
+        job_name=cluster.job,
+        task_index=cluster.index,
+        config=session_config(config, cluster),
+    )
+
+
+class Trainer:
+    """Chief or worker, in a cluster or alone."""
+
+    def __init__(self, config: Config, cluster: Cluster, stop: Stop) -> None:
+        self._config, self._cluster, self._stop = config, cluster, stop
+        limit_threads(config, cluster)
+        dataset = open_dataset(config.dataset)
+        self._data = dataset.load("train")
+        log.info("dataset %s, version %s: %d examples", dataset.uri, dataset.version, len(self._data))
+        self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
+        self._target = start_server(config, cluster).target if cluster.distributed else ""
+        self._graph = graphs.build(cluster, learning_rate=config.learning_rate, seed=config.seed)
+        self._proto = session_config(config, cluster)
+        self._alive = time.monotonic()  # when a step was last made
+        self._steps = 0
+        self._loss: float | None = None
+
+    def run(self) -> None:
+        """Train until ``--max_steps``, whatever happens to the others.
+
+        :raises ReplicaLostError: another replica stayed away longer than the patience.
+        :raises LossNotFiniteError: here, or on another trainer.
+        :raises PreemptedError: SIGTERM; the chief has saved a checkpoint.
+        """
+        while True:
+            session = None
+            try:
+                if not self._wait_for_servers():
+                    return
+                session = v1.Session(self._target, graph=self._graph.graph, config=self._proto)
+                self._join(session)
+                self._train(session)
+                self._finish(session)
+            except LOST as error:
+                if not self._cluster.distributed:
+                    raise  # nobody to lose
+                log.warning("lost the parameter servers (%s): %s", type(error).__name__, str(error.message)[:200])
+                self._check_patience("parameter servers that answer")
+            else:
+                return
+            finally:
+                _close(session)
+            self._stop.sleep(1.0)
+
+    def _wait_for_servers(self) -> bool:
+        """Until every parameter server listens. ``False``: the job is done, nobody will come any more."""
+        said = 0.0
+        while missing := [index for index in range(self._cluster.ps_count) if not self._is_up("ps", index)]:
+            self._check_stop(None)
+            names = ", ".join(f"ps/{index} at {self._cluster.address('ps', index)}" for index in missing)
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                log.info("waiting for %s (%.0f of %.0f s)", names, said - self._alive, self._config.patience)
+                if not self._cluster.is_chief and self._job_is_done():
+                    return False
+            self._check_patience(names)
+            self._stop.sleep(POLL)
+        return True
+
+    def _is_up(self, job: str, index: int) -> bool:
+        return is_listening(self._cluster.address(job, index))
+
+    def _job_is_done(self) -> bool:
+        """A worker that comes back late finds nobody: chief gone, model exported."""
+        if self._is_up(self._cluster.chief_job, 0):
+            return False
+        try:
+            found = manifest.read(open_store(self._config.model_dir), "")
+        except StorageError:
+            return False
+        done = found is not None and int(found.get("step", 0)) >= self._config.max_steps
+        if done:
+            log.info("the chief has exported the model and gone; nothing left to do")
+        return done
+
+    def _join(self, session: Any) -> None:
+        if self._chief is not None:
+            self._chief.join(session, self._graph)
+            return
+        said = 0.0
+        while self._graph.read_phase(session) == graphs.NEW:
+            chief = f"chief/0 at {self._cluster.address(self._cluster.chief_job, 0)}"
+            self._check_stop(None)
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                log.info(
+                    "waiting for %s to give the parameter servers their weights (%.0f of %.0f s)",
+                    chief,
+                    said - self._alive,
+                    self._config.patience,
+                )
+            self._check_patience(f"{chief} to give the parameter servers their weights")
+            self._stop.sleep(POLL)
+
+    def _train(self, session: Any) -> None:
+        graph, config = self._graph, self._config
+        step = int(session.run(graph.step))
+        log.info("training from step %d, %d here so far", step, self._steps)
+        said = time.monotonic()
+        for images, labels in self._batches(step):
+            if step >= config.max_steps:
+                break
+            self._check_stop(session)
+            try:
+                result = session.run(graph.train, {graph.images: images, graph.labels: labels})
+            except errors.InvalidArgumentError as error:
+                self._not_finite(session, step, error)
+            step, trouble = map(int, result["state"])
+            self._loss = float(result["loss"])
+            self._steps += 1
+            self._alive = time.monotonic()
+            if trouble:
+                raise LossNotFiniteError(f"trainer {trouble - 1} met a loss that is not finite near step {step}")
+            if self._chief is not None:
+                self._chief.after_step(session, graph, step, self._loss)
+            elif self._alive - said > 5:
+                said = self._alive
+                log.info("step %d of %d, loss %.4f, %d batches here", step, config.max_steps, self._loss, self._steps)
+        log.info("%d of %d batches were made here", self._steps, step)
+
+    def _finish(self, session: Any) -> None:
+        if self._chief is None:
+            return
+        self._chief.finish(session, self._graph, self._loss)
+        self._graph.set_phase(session, graphs.DONE)
+
+    def _batches(self, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Another order on each trainer, and after each restart."""
+        seed = (self._config.seed * 1_000_003 + step) * 1_009 + self._cluster.trainer_index
+        return batches(self._data, self._config.batch_size, seed)
+
+    def _not_finite(self, session: Any, step: int, error: Exception) -> None:
+        """Say it to all through the first parameter server; nothing of this step was applied."""
+        if "inf" not in str(error).lower() and "nan" not in str(error).lower():
+            raise error
+        self._graph.set_trouble(session, self._cluster.trainer_index + 1)
+        raise LossNotFiniteError(
+            f"the loss is not finite after step {step} (learning rate {self._config.learning_rate:g}); "
+            "the newest checkpoint is from before"
+        ) from error
+
+    def _check_stop(self, session: Any) -> None:
+        if not self._stop.asked:
+            return
+        if self._chief is not None and session is not None:
+            self._chief.save(session, self._graph, self._loss, evaluate=False)
+        raise PreemptedError("SIGTERM: stopped" + (", checkpoint saved" if self._chief and session else ""))
+
+    def _check_patience(self, what: str) -> None:
+        waited = time.monotonic() - self._alive
+        if waited > self._config.patience:
+            raise ReplicaLostError(f"gave up after {waited:.0f} s of waiting for {what}")
+
+
+def _close(session: Any) -> None:
+    """Closing talks to the servers, and may hang with them: not on this thread."""
+    if session is not None:
+        threading.Thread(target=_close_quietly, args=(session,), daemon=True).start()
+
+
+def _close_quietly(session: Any) -> None:
+    try:
+        session.close()
+    except errors.OpError as error:
+        log.debug("closing a session: %s", error)

@@ -1,0 +1,70 @@
+"""A parameter server: holds its part of the weights, applies what trainers send, ends when the chief is done.
+
+TensorFlow's ``server.join()`` never returns, so this waits for its own ``phase`` variable instead. It ends with
+
+1. DONE or FAILED, which the chief writes last;
+2. SIGTERM: it stays a few seconds while the chief still runs, which wants to save a checkpoint from it first;
+3. the chief gone for longer than the patience: nobody would ever end it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import tensorflow as tf
+
+from trainer import graph as graphs
+from trainer.cluster import Cluster, is_listening
+from trainer.config import Config
+from trainer.errors import PreemptedError, ReplicaLostError, TrainerError
+from trainer.loop import session_config, start_server
+from trainer.signals import Stop
+
+log = logging.getLogger(__name__)
+POLL = 0.25
+CHIEF_POLL = 2.0
+GRACE = 10.0  # after SIGTERM, for the chief's last checkpoint
+
+
+def serve(config: Config, cluster: Cluster, stop: Stop) -> None:
+    """Until one of the three above.
+
+    :raises TrainerError: the chief said that the training failed.
+    :raises ReplicaLostError: the chief is gone.
+    :raises PreemptedError: SIGTERM.
+    """
+    server = start_server(config, cluster)
+    log.info("parameter server at %s", cluster.address("ps", cluster.index))
+    graph, phase, known = graphs.build_phase(cluster)
+    session = tf.compat.v1.Session(server.target, graph=graph, config=session_config(config, cluster))
+    chief = cluster.address(cluster.chief_job, 0)
+    seen = asked = time.monotonic()
+    while True:
+        value = int(session.run(phase)) if session.run(known) else graphs.NEW
+        if value == graphs.DONE:
+            log.info("the chief is done")
+            return
+        if value == graphs.FAILED:
+            raise TrainerError("the chief said that the training has failed")
+        if asked < time.monotonic() - CHIEF_POLL or stop.asked:
+            asked = time.monotonic()
+            if is_listening(chief):
+                seen = asked
+        _check(config, chief, seen)
+        if stop.asked:
+            _wait_for_chief(chief)
+            raise PreemptedError("SIGTERM: stopped")
+        stop.sleep(POLL)
+
+
+def _check(config: Config, chief: str, seen: float) -> None:
+    gone = time.monotonic() - seen
+    if gone > config.patience:
+        raise ReplicaLostError(f"gave up after {gone:.0f} s without the chief at {chief}")
+
+
+def _wait_for_chief(chief: str) -> None:
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and is_listening(chief):
+        time.sleep(POLL)

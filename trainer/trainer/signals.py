@@ -1,0 +1,27 @@
+"""SIGTERM as a request: the loop that is running decides when to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+class Stop:
+    """Set by SIGTERM. ``sleep`` ends early then."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> None:
+        signal.signal(signal.SIGTERM, self._handle)
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        self._event.wait(seconds)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._event.set()

@@ -1,0 +1,204 @@
+"""One small storage door: a directory of files, on this machine or at ``gs://``, behind the same five verbs.
+
+Every write of a file is atomic: a reader sees the old content or the new. A tree of files is not, hence the rule that
+everyone here follows: write the files, then the file that makes them count (a manifest), last.
+
+Whether ``gs://`` is Google's or another server is the business of google-cloud-storage and its environment
+(``STORAGE_EMULATOR_HOST``, ``GOOGLE_APPLICATION_CREDENTIALS``); nothing here knows. The library is imported only when
+a ``gs://`` URI is opened. TensorFlow's own ``gs://`` file system is not used: it can be pointed at Google only.
+
+Does not: list across calls consistently, append, or rename.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from trainer.errors import MissingError, StorageError, StorageForbiddenError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 30.0  # seconds that a failing read or write is repeated
+CALL_SECONDS = 60.0  # for one call to Cloud Storage
+
+
+class Store(Protocol):
+    """The files below one root. ``name`` is relative, with forward slashes."""
+
+    root: str
+
+    def read(self, name: str) -> bytes:
+        """:raises MissingError: there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Whole or not at all; over what was there before."""
+
+    def exists(self, name: str) -> bool: ...
+
+    def ls(self, prefix: str = "") -> list[str]:
+        """The names of all files whose name starts with ``prefix``, at any depth, in order."""
+
+    def delete(self, name: str) -> None:
+        """Safe to repeat."""
+
+
+def open_store(uri: str) -> Store:
+    """The door to ``gs://bucket/path`` or to a local directory (which need not exist yet)."""
+    if uri.startswith("gs://"):
+        return GcsStore(uri)
+    return LocalStore(uri.removeprefix("file://"))
+
+
+class LocalStore:
+    """Files in a local directory."""
+
+    def __init__(self, root: str, patience: float | None = None) -> None:
+        self.root = root
+        self._path = Path(root)
+        self._patience = patience
+
+    def read(self, name: str) -> bytes:
+        return self._do("read", name, lambda path: path.read_bytes())
+
+    def write(self, name: str, data: bytes) -> None:
+        self._do("write", name, lambda path: _write_aside(path, data))
+
+    def exists(self, name: str) -> bool:
+        return (self._path / name).is_file()
+
+    def ls(self, prefix: str = "") -> list[str]:
+        names = (path.relative_to(self._path).as_posix() for path in self._path.rglob("*") if path.is_file())
+        return sorted(name for name in names if name.startswith(prefix) and not name.endswith(".part"))
+
+    def delete(self, name: str) -> None:
+        self._do("delete", name, lambda path: path.unlink(missing_ok=True))
+
+    def _do(self, verb: str, name: str, action: Callable[[Path], T]) -> T:
+        path = self._path / name
+
+        def attempt() -> T:
+            try:
+                return action(path)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise MissingError(f"no file {path}") from error
+            except PermissionError as error:
+                raise StorageForbiddenError(f"not allowed to {verb} {path}: {error.strerror}") from error
+            except OSError as error:
+                raise StorageError(f"cannot {verb} {path}: {error.strerror}") from error
+
+        return _retried(attempt, self._patience)
+
+
+class GcsStore:
+    """Objects below a ``gs://`` prefix."""
+
+    def __init__(self, uri: str, patience: float | None = None) -> None:
+        self.root = uri.rstrip("/")
+        self._bucket_name, _, path = self.root.removeprefix("gs://").partition("/")
+        self._prefix = path + "/" if path else ""
+        self._patience = patience
+        self._cached_bucket: Any = None
+
+    def read(self, name: str) -> bytes:
+        def attempt() -> bytes:
+            with self._errors("read", name):
+                blob = self._bucket().blob(self._prefix + name)
+                return bytes(blob.download_as_bytes(timeout=CALL_SECONDS, checksum="crc32c"))
+
+        return _retried(attempt, self._patience)
+
+    def write(self, name: str, data: bytes) -> None:
+        kind = "application/json" if name.endswith(".json") else "application/octet-stream"
+
+        def attempt() -> None:
+            with self._errors("write", name):
+                blob = self._bucket().blob(self._prefix + name)
+                blob.upload_from_string(data, content_type=kind, timeout=CALL_SECONDS, checksum="crc32c")
+
+        _retried(attempt, self._patience)
+
+    def exists(self, name: str) -> bool:
+        def attempt() -> bool:
+            with self._errors("look for", name):
+                return bool(self._bucket().blob(self._prefix + name).exists(timeout=CALL_SECONDS))
+
+        return _retried(attempt, self._patience)
+
+    def ls(self, prefix: str = "") -> list[str]:
+        def attempt() -> list[str]:
+            with self._errors("list", prefix):
+                blobs = self._bucket().list_blobs(prefix=self._prefix + prefix, timeout=CALL_SECONDS)
+                return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
+
+        return _retried(attempt, self._patience)
+
+    def delete(self, name: str) -> None:
+        def attempt() -> None:
+            with self._errors("delete", name):
+                self._bucket().blob(self._prefix + name).delete(timeout=CALL_SECONDS)
+
+        try:
+            _retried(attempt, self._patience)
+        except MissingError:
+            return
+
+    def _bucket(self) -> Any:
+        if self._cached_bucket is None:
+            from google.cloud import storage
+
+            self._cached_bucket = storage.Client().bucket(self._bucket_name)
+        return self._cached_bucket
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        import requests
+        from google.api_core import exceptions as google
+        from google.auth import exceptions as auth
+
+        uri = f"{self.root}/{name}"
+        try:
+            yield
+        except google.NotFound as error:
+            raise MissingError(f"no object {uri} (or no such bucket)") from error
+        except (google.Forbidden, google.Unauthorized, auth.DefaultCredentialsError) as error:
+            raise StorageForbiddenError(f"not allowed to {verb} {uri}: {error}") from error
+        except (google.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
+            raise StorageError(f"cannot {verb} {uri}: {error}") from error
+
+
+def _write_aside(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _retried(attempt: Callable[[], T], patience: float | None) -> T:
+    """Repeat on every error but "there is none": a full disk is emptied, a permission is granted a moment later."""
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+    pause = 0.5
+    while True:
+        try:
+            return attempt()
+        except MissingError:
+            raise
+        except StorageError as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            log.warning("%s; trying again in %.1f s", error, pause)
+        time.sleep(pause)
+        pause = min(2 * pause, 8.0)

@@ -1,0 +1,63 @@
+"""``python -m trainer.task``: one replica, whichever ``TF_CONFIG`` says; without one, all of it in one process.
+
+Exit codes: 0 done; 1 an error that would come again; 75 try again; 143 was asked to stop (SIGTERM), try again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from trainer.cluster import Cluster
+from trainer.config import Config, parse
+from trainer.errors import EXIT_OK, TrainerError, UsageError
+from trainer.signals import Stop
+
+log = logging.getLogger("trainer.task")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run this replica to its end; returns its exit code."""
+    try:
+        cluster = Cluster.from_env()
+        logging.basicConfig(
+            level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s {cluster.name} %(levelname)s %(message)s"
+        )
+        config = parse(sys.argv[1:] if argv is None else argv)
+        _run(config, cluster)
+    except TrainerError as error:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        log.error("%s (exit code %d)", error, error.exit_code)  # noqa: TRY400  the message is for the user
+        return error.exit_code
+    return EXIT_OK
+
+
+def _run(config: Config, cluster: Cluster) -> None:
+    stop = Stop()
+    stop.install()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
+        raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
+    # Imported here: TensorFlow takes seconds, a wrong argument should not.
+    if cluster.job == "ps":
+        from trainer.ps import serve
+
+        serve(config, cluster, stop)
+    elif cluster.job == "evaluator":
+        from trainer.evaluator import evaluate
+
+        evaluate(config, cluster, stop)
+    else:
+        from trainer.loop import Trainer
+
+        Trainer(config, cluster, stop).run()
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # TensorFlow's server threads have no clean end; an ordinary exit would wait for them, or crash among them.
+    os._exit(code)
