@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 .PHONY: help run test lint format unit integration trainer-test e2e bench screenshots lock clean setup
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's|^\([a-z -]*\):.*  ## \(.*\)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 44
 
 run: setup  ## start everything, train, validate, publish; ARGS=--once ends it all afterwards
 	@$(BIN)/python -m scripts.run $(ARGS)

@@ -72,9 +72,13 @@ def ensure(kind: str) -> None:
 
 def made_of(kind: str) -> str:
     """A digest of all that decides what is in the environment. The place counts too: a moved venv is a broken one."""
-    digest = hashlib.sha256(f"{FORMAT} {ROOT}\n".encode())
-    for path in (LOCKS[kind], ROOT / "pyproject.toml"):
-        digest.update(path.read_bytes())
+    import tomllib  # an old Python has none, and never gets here
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    # The rules of linters and tests are in the same file, and decide nothing here.
+    installed = [project.get("build-system"), project.get("project"), project.get("tool", {}).get("hatch")]
+    digest = hashlib.sha256(f"{FORMAT} {ROOT} {json.dumps(installed, sort_keys=True)}".encode())
+    digest.update(LOCKS[kind].read_bytes())
     return digest.hexdigest()
 
 

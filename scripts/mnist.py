@@ -239,19 +239,16 @@ def _clients(cache_dir: Path) -> list[list[str]]:
     if npm := shutil.which("npm"):
         clients.append([npm])
     if uv := _uv():
-        clients.append(
-            [uv, "tool", "run", "--quiet", "--cache-dir", _uv_cache(cache_dir), "--from", NPM_FROM_PYPI, "npm"]
-        )
+        # This Python and no other: uv would look for one on PATH, and then on the network.
+        python = ["--python", sys.executable, "--no-python-downloads"]
+        cache = ["--cache-dir", os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")]
+        clients.append([uv, "tool", "run", "--quiet", *python, *cache, "--from", NPM_FROM_PYPI, "npm"])
     return clients
 
 
 def _uv() -> str | None:
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.is_file() else shutil.which("uv")
-
-
-def _uv_cache(cache_dir: Path) -> str:
-    return os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")
 
 
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:

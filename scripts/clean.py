@@ -1,0 +1,50 @@
+"""``make clean``: remove all that make has made. Needs nothing but Python, as the environment is what it removes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = (".venv", ".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "dist", "build")
+
+
+def main() -> int:
+    if _locked() or (alive := _alive()):
+        who = "make run is up" if _locked() else f"processes of this clone are alive: {', '.join(map(str, alive))}"
+        sys.stderr.write(f"clean: {who}\n  What to do: end it with Ctrl-C in its terminal, then make clean again\n")
+        return 1
+    for name in FOLDERS:
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    for folder in [*ROOT.rglob("__pycache__"), *ROOT.rglob("*.egg-info")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _locked() -> bool:
+    lock = ROOT / ".mlengine" / "data" / "lock"
+    if not lock.exists():
+        return False
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _alive() -> list[int]:
+    """Processes that work in ``.mlengine``: training jobs outlive whoever submitted them. Known on Linux only."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(ROOT / ".mlengine"):
+                found.append(int(process.name))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
