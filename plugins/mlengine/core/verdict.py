@@ -1,0 +1,213 @@
+"""What the gate says about a model: checks, the thresholds they are held to, and the verdict they come to.
+
+The rule, whole:
+
+1. A check has a value, a bound, and a sentence that a person understands. It passed, failed, or was skipped.
+2. One failed check rejects the model. Its sentence is the reason.
+3. Without a champion the comparisons are skipped, and only they: the first model still has to reach every floor. If
+   it does, the verdict is ``first``.
+4. Otherwise it is ``accepted``.
+
+Knows neither how a value is measured (:mod:`mlengine.gate`) nor what becomes of an accepted model
+(:mod:`mlengine.champions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from mlengine.core.errors import MlengineError
+
+
+class Decision(StrEnum):
+    """The one word; the same in log, XCom, report, pointer and UI."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    FIRST = "first"
+
+    @property
+    def publishable(self) -> bool:
+        return self is not Decision.REJECTED
+
+
+class WhenUndecided(StrEnum):
+    """What to do when the held-out set is too small to tell the challenger from the champion."""
+
+    REJECT = "reject"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question put to the model, and its answer.
+
+    :param value: what was measured; ``None`` if it could not be.
+    :param bound: what it was held to, in words a reader can compare with the value: ``"≥ 0.97"``.
+    :param comparison: asked against the champion, so not asked of a first model.
+    """
+
+    name: str
+    value: float | int | str | None
+    bound: str
+    passed: bool
+    sentence: str
+    skipped: bool = False
+    comparison: bool = False
+
+    @classmethod
+    def skip(cls, name: str, why: str, *, bound: str = "", comparison: bool = False) -> Self:
+        """A question that could not be put. Counts neither for nor against the model."""
+        return cls(name, None, bound, passed=True, sentence=why, skipped=True, comparison=comparison)
+
+    @property
+    def mark(self) -> str:
+        """``ok``, ``FAILED`` or ``skipped``, for tables."""
+        return "skipped" if self.skipped else "ok" if self.passed else "FAILED"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a model is held to. ``None`` asks no such question.
+
+    :param accuracy: floor of the share of held-out rows that are right.
+    :param per_class: floor of that share within each class.
+    :param tolerance: how much worse than the champion a challenger may be, in accuracy. It passes if, with
+        ``confidence``, it is not worse than that: at 0.005 on 10,000 rows an equal model passes about 19 times in 20,
+        and one that is truly 0.005 worse about once in 20.
+    :param undecided: what happens if the held-out set is too small to say so.
+    :param latency_ms: ceiling of the median time of a call with one row, on the machine of the gate.
+    :param latency_ratio: ceiling of that time over the champion's, both measured in turns in one process.
+    :param size_bytes: ceiling of the size of all files.
+    :param size_ratio: ceiling of that size over the champion's.
+    """
+
+    accuracy: float | None = 0.97
+    per_class: float | None = 0.90
+    tolerance: float | None = 0.005
+    confidence: float = 0.95
+    undecided: WhenUndecided = WhenUndecided.REJECT
+    latency_ms: float | None = None
+    latency_ratio: float | None = 3.0
+    size_bytes: int | None = 2_000_000_000
+    size_ratio: float | None = 3.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "undecided": self.undecided.value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Self:
+        """Numbers may come as text: a trigger form and a template give strings. ``""`` and ``"None"`` mean ``None``.
+
+        :raises MlengineError: if a name is unknown or a value is not a number in its range.
+        """
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(data or {}) - known)
+        if unknown:
+            raise MlengineError(
+                f"no such threshold: {', '.join(unknown)}", remedy=f"the thresholds are {', '.join(sorted(known))}"
+            )
+        return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
+
+
+def _threshold(name: str, value: object) -> Any:
+    if name == "undecided":
+        try:
+            return WhenUndecided(str(value))
+        except ValueError:
+            raise MlengineError(f"threshold undecided is {value!r}", remedy="write reject or accept") from None
+    if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
+        if name == "confidence":
+            raise MlengineError("threshold confidence must be a number", remedy="write a number like 0.95")
+        return None
+    try:
+        number = float(str(value))
+    except ValueError:
+        raise MlengineError(f"threshold {name} is not a number: {value!r}", remedy=f"write {name}: 0.97") from None
+    share = name in {"accuracy", "per_class", "tolerance"}
+    if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
+        raise MlengineError(
+            f"threshold {name} is out of range: {value!r}",
+            remedy="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
+        )
+    return int(number) if name == "size_bytes" else number
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision, the sentences that carry it, and every check behind them."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.decision.value,
+            "reasons": list(self.reasons),
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """:raises MlengineError: if the object is not a verdict."""
+        try:
+            return cls(
+                Decision(data["verdict"]),
+                tuple(str(reason) for reason in data["reasons"]),
+                tuple(Check.from_json(check) for check in data.get("checks", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MlengineError(f"not a verdict: {error!r}", remedy="run the validation again") from error
+
+
+def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
+    """Come to a verdict.
+
+    :param champion: whether there is a champion to compare with.
+    :raises MlengineError: if nothing was checked: a gate that asks nothing must not say "accepted".
+    """
+    asked = [check for check in checks if not check.skipped]
+    if not asked:
+        raise MlengineError("the gate has no checks to judge by", remedy="leave at least checks='files' on")
+    failed = [check for check in asked if not check.passed]
+    if failed:
+        return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))
+    counted = f"all {len(asked)} checks passed"
+    if not champion:
+        return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
+    compared = [check.sentence for check in asked if check.comparison]
+    return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
+
+
+def table(checks: Sequence[Check]) -> list[str]:
+    """The checks as aligned lines of text, for a log or a terminal."""
+    rows = [("check", "value", "bound", "")] + [
+        (check.name, _show(check.value), check.bound or "-", check.mark) for check in checks
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return lines
+
+
+def _show(value: float | int | str | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
+    return str(value) if len(str(value)) <= 40 else f"{str(value)[:37]}..."

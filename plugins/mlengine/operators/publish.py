@@ -1,0 +1,110 @@
+"""Stage: the champion. Swaps the pointer to the validated model, unless something speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from mlengine.champions import Force, Outcome, publish
+from mlengine.connect import connect_storage
+from mlengine.core.errors import MlengineError
+from mlengine.gate.report import Report, load_report
+from mlengine.gate.subject import job_dir_of
+
+ON_REFUSE = ("skip", "fail", "continue")
+
+
+class PublishModelOperator(BaseOperator):
+    """Make the job's model the champion, if its report allows it.
+
+    What speaks against it: the verdict; a champion trained on a newer dataset version; a champion that came after the
+    validation, if the two cannot be compared by their kept predictions or the new one holds its place. Then nothing is
+    swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
+
+    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``.
+
+    :param job: what the validation, the wait or the submit task returned, or a job dir's URI.
+    :param by: who publishes; kept in the history.
+    :param force_reason: publish in spite of all that; needs ``force_by``. Both are kept in the history.
+    :param force_by: who takes it on themselves: by default who triggered the run.
+    :param on_refuse: ``skip``, ``fail`` or ``continue``: how this task ends if the model is not published.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+
+    Returns ``{"published", "decision", "champion", "serial", "previous", "model", "job_id", "job_dir", "accuracy",
+    "dataset_version", "reason"}``; ``champion`` is the URI of whoever is champion now.
+
+    :raises ModelError: the job was not validated; :raises PublishError: its files changed since.
+    """
+
+    template_fields: Sequence[str] = ("job", "by", "force_reason", "force_by", "on_refuse", "bucket", "gcp_conn_id")
+    ui_color = "#d9ead3"
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        by: str = "{{ dag.dag_id }} {{ run_id }}",
+        force_reason: str = "",
+        force_by: str = "{{ dag_run.triggering_user_name or '' }}",
+        on_refuse: str = "skip",
+        bucket: str | None = None,
+        gcp_conn_id: str | None = "google_cloud_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.by = by
+        self.force_reason = force_reason
+        self.force_by = force_by
+        self.on_refuse = on_refuse
+        self.bucket = bucket
+        self.gcp_conn_id = gcp_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        if self.on_refuse not in ON_REFUSE:
+            raise MlengineError(f"on_refuse={self.on_refuse!r}", remedy=f"write one of {', '.join(ON_REFUSE)}")
+        storage = connect_storage(self.gcp_conn_id)
+        job_dir = job_dir_of(self.job)
+        report = load_report(storage, job_dir)
+        reason = (self.force_reason or "").strip()
+        force = Force(self.force_by or "", reason) if reason else None
+        bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
+        outcome = publish(storage, bucket, report, by=self.by, force=force)
+        result = summary(outcome, report)
+        self.log.info("%s: %s", outcome.word.value, outcome.sentence)
+        if outcome.published:
+            self._announce(context, result)
+        if outcome.published or self.on_refuse == "continue":
+            return result
+        context["ti"].xcom_push(key="return_value", value=result)
+        sentence = f"not published ({outcome.word.value}): {outcome.sentence}"
+        if self.on_refuse == "fail":
+            raise AirflowFailException(sentence)
+        raise AirflowSkipException(sentence)
+
+    def _announce(self, context: Any, result: dict[str, Any]) -> None:
+        """What the outlets' events carry."""
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra.update(result)
+
+
+def summary(outcome: Outcome, report: Report) -> dict[str, Any]:
+    """The small dict that goes into XCom."""
+    champion = outcome.champion
+    return {
+        "published": outcome.published,
+        "decision": outcome.word.value,
+        "reason": outcome.sentence,
+        "model": report.model,
+        "job_id": report.job_id,
+        "job_dir": report.job_dir,
+        "accuracy": report.accuracy,
+        "dataset_version": str(report.dataset.get("version") or ""),
+        "champion": champion.model_uri if champion else None,
+        "serial": champion.serial if champion else None,
+        "previous": champion.previous if champion else None,
+    }

@@ -1,0 +1,161 @@
+"""Stage: the gate. Judges the trained model, keeps a report, and says the verdict with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from mlengine.connect import connect_storage
+from mlengine.core.errors import MlengineError
+from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Thresholds, table
+from mlengine.gate.place import local_place
+from mlengine.gate.report import Report
+from mlengine.gate.runner import Limits
+from mlengine.gate.subject import find_subject
+from mlengine.gate.validation import Rules, Scope, validate
+from mlengine.gate.wire import Expectation
+
+ON_REJECT = ("skip", "fail", "continue")
+
+
+class ValidateModelOperator(BaseOperator):
+    """Judge the model of a finished job: files, signature, behaviour, quality, and the champion beside it.
+
+    TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
+    A rejected model is a result: the report is written, the result is in XCom and in the log's last lines, and then
+    the task is skipped, so that what comes after it is skipped too. Nothing here publishes.
+
+    :param job: what the submit task or the wait returned, or a job dir's URI.
+    :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned, or a dataset version's
+        URI: its held-out set is used. Without it, what the job recorded counts.
+    :param package_uris: the packages its environment is made of; without it, those the job was submitted with.
+    :param thresholds: names and bounds as in :class:`~mlengine.core.verdict.Thresholds`; what is left out keeps its
+        default, and ``None`` (or an empty string, as a form gives it) asks no such question.
+    :param expectation: how the model must be called, as in :class:`~mlengine.gate.wire.Expectation`.
+    :param checks: ``all``; ``signature``: without running the model; ``files``: for models that are no SavedModel.
+    :param own_checks: functions of the user's own: each gets the folder with the model's files and the figures measured
+        so far, and returns a :class:`~mlengine.core.verdict.Check`.
+    :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
+        success, for a DAG that decides by the result itself.
+    :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
+    :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
+
+    Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
+    "champion"}``.
+
+    :raises DatasetError: there is no held-out set; :raises EnvironmentBuildError: the environment cannot be built.
+    """
+
+    template_fields: Sequence[str] = (
+        "job",
+        "dataset",
+        "package_uris",
+        "thresholds",
+        "expectation",
+        "checks",
+        "on_reject",
+        "model",
+        "bucket",
+        "gcp_conn_id",
+    )
+    template_fields_renderers = {"thresholds": "json", "expectation": "json"}  # noqa: RUF012
+    ui_color = "#fff4ce"
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        dataset: Any = None,
+        package_uris: Sequence[str] | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+        expectation: Mapping[str, Any] | None = None,
+        checks: str = Scope.ALL.value,
+        own_checks: Sequence[Callable[..., Any]] = (),
+        on_reject: str = "skip",
+        model: str | None = None,
+        bucket: str | None = None,
+        time_limit: float = 600.0,
+        memory_limit_gb: float | None = 4.0,
+        gcp_conn_id: str | None = "google_cloud_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.dataset = dataset
+        self.package_uris = package_uris
+        self.thresholds = thresholds
+        self.expectation = expectation
+        self.checks = checks
+        self.own_checks = own_checks
+        self.on_reject = on_reject
+        self.model = model
+        self.bucket = bucket
+        self.time_limit = time_limit
+        self.memory_limit_gb = memory_limit_gb
+        self.gcp_conn_id = gcp_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        rules = self._rules()
+        storage = connect_storage(self.gcp_conn_id)
+        subject = find_subject(
+            storage,
+            self.job,
+            model=self.model or None,
+            bucket=self.bucket or None,
+            package_uris=self.package_uris or (),
+            dataset=self.dataset or None,
+        )
+        report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
+        self._tell(report)
+        result = summary(report)
+        if report.verdict.decision.publishable or self.on_reject == "continue":
+            return result
+        # A skipped and a failed task return nothing, so the result is left in XCom before.
+        context["ti"].xcom_push(key="return_value", value=result)
+        sentence = f"rejected: {' '.join(report.verdict.reasons)}"
+        if self.on_reject == "fail":
+            raise AirflowFailException(sentence)
+        raise AirflowSkipException(sentence)
+
+    def _rules(self) -> Rules:
+        """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
+        if self.on_reject not in ON_REJECT:
+            raise MlengineError(f"on_reject={self.on_reject!r}", remedy=f"write one of {', '.join(ON_REJECT)}")
+        memory = None if self.memory_limit_gb is None else int(self.memory_limit_gb * 1024**3)
+        return Rules(
+            scope=Scope.parse(self.checks),
+            thresholds=Thresholds.from_json(self.thresholds),
+            expected=Expectation.from_json(self.expectation),
+            limits=Limits(seconds=self.time_limit, memory_bytes=memory),
+            own=tuple(self.own_checks),
+        )
+
+    def _tell(self, report: Report) -> None:
+        """The checks as a table; the verdict and its reasons are the last lines."""
+        for line in table(report.verdict.checks):
+            self.log.info("%s", line)
+        self.log.info("report: %s", JobDir(report.job_dir).report)
+        self.log.info("verdict: %s", report.verdict.decision.value)
+        for reason in report.verdict.reasons:
+            self.log.info("  %s", reason)
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The small dict that goes into XCom; the report has the rest."""
+    job_dir = JobDir(report.job_dir)
+    return {
+        "verdict": report.verdict.decision.value,
+        "accuracy": report.accuracy,
+        "reasons": list(report.verdict.reasons),
+        "report": job_dir.report,
+        "page": job_dir.page,
+        "model": report.model,
+        "model_uri": report.model_uri,
+        "job_id": report.job_id,
+        "job_dir": report.job_dir,
+        "champion": report.champion.get("job_id"),
+    }
