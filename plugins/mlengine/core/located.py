@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,18 +156,32 @@ def from_yaml(text: str, name: str) -> Located:
         raise JobFileError(
             f"{name}: {len(text)} characters long", remedy="a job file is a page; is this the right file?"
         )
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            raise JobFileError(f"{name}: the file is empty", remedy="begin with 'trainingInput:'; see docs/job-file.md")
-        return _Reader(loader, name).read(node, "")
+        with _loader(text) as loader:
+            node = loader.get_single_node()
+            if node is None:
+                raise JobFileError(
+                    f"{name}: the file is empty", remedy="begin with 'trainingInput:'; see docs/job-file.md"
+                )
+            return _Reader(loader, name).read(node, "")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{name}:{mark.line + 1}" if mark else name
-        raise JobFileError(f"{line}: not YAML: {error.problem or error.context}", remedy=_yaml_remedy(error)) from error
+        problem = ", ".join(words for words in (error.context, error.problem) if words)
+        raise JobFileError(f"{line}: not YAML: {problem}", remedy=_yaml_remedy(error)) from error
     except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; numbers and dates that are none
         raise JobFileError(f"{name}: not YAML: {error}", remedy="save the file as plain UTF-8 text") from error
+    except RecursionError as error:
+        raise JobFileError(
+            f"{name}: nested too deep", remedy="write it flat: a job file is four levels deep"
+        ) from error
+
+
+@contextmanager
+def _loader(text: str) -> Iterator[yaml.SafeLoader]:
+    loader = yaml.SafeLoader(text)
+    try:
+        yield loader
     finally:
         loader.dispose()
 
