@@ -32,6 +32,7 @@ class SubmitTrainingJobOperator(BaseOperator):
     :param job_file: path of a YAML job file, or its content as a mapping.
     :param package: what :class:`~mlengine.operators.package.PackageTrainerOperator` returned; without it the job
         file's ``packageUris`` count.
+    :param module: replaces the job file's ``pythonModule``.
     :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned; kept as lineage.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: replaces the job file's, and with it its machine types and counts.
@@ -49,6 +50,7 @@ class SubmitTrainingJobOperator(BaseOperator):
     template_fields: Sequence[str] = (
         "job",
         "job_file",
+        "module",
         "package",
         "dataset",
         "args",
@@ -68,6 +70,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         *,
         job: Mapping[str, str],
         job_file: str | Mapping[str, Any],
+        module: str | None = None,
         package: Mapping[str, Any] | None = None,
         dataset: Mapping[str, Any] | None = None,
         args: Sequence[str] | None = None,
@@ -83,6 +86,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         super().__init__(**kwargs)
         self.job = job
         self.job_file = job_file
+        self.module = module
         self.package = package
         self.dataset = dataset
         self.args = args
@@ -146,7 +150,8 @@ class SubmitTrainingJobOperator(BaseOperator):
         spec = jobfile.load(self.job_file)
         spec = jobfile.override(
             spec,
-            args=list(self.args) if self.args is not None else None,
+            args=[str(arg) for arg in self.args] if self.args is not None else None,
+            module=self.module or None,
             scale_tier=self.scale_tier or None,
             counts=_counts(self.counts),
             package_uris=(self.package or {}).get("package_uris"),

@@ -1,0 +1,29 @@
+"""The shortest use: a trainer of one's own, which need not use TensorFlow, nor learn anything.
+
+``examples/hello`` is a Python project with sub-packages and data files. It runs as a chief and two workers, each its
+own process; what the chief leaves in the job's ``model/`` is checked to be whole, and published.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from mlengine.pipeline import training_pipeline
+
+with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_md=__doc__):
+    training_pipeline(
+        model="hello",
+        trainer=Path(__file__).parents[1] / "examples" / "hello",
+        job_file={
+            "trainingInput": {
+                "scaleTier": "CUSTOM",
+                "masterType": "standard",
+                "workerType": "standard",
+                "workerCount": 2,
+                "pythonModule": "hello.task",
+            }
+        },
+        checks="files",
+    )
