@@ -57,7 +57,7 @@ class TrainingJobSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        job: Mapping[str, Any],
+        job: Any,
         deferrable: bool = True,
         backend_options: Mapping[str, Any] | None = None,
         poll_interval: float | None = None,
