@@ -5,10 +5,12 @@ Looks at names, kinds and sizes only. Whether the package installs is the instal
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,7 +59,7 @@ def read_archive(data: bytes, filename: str, where: str) -> Archive:
     name, version = name_and_version(filename)
     try:
         members = list(_tar(data, where) if filename.endswith(".tar.gz") else _zip(data, where))
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
         raise PackageError(f"{where} cannot be read: {error}", remedy="build it again, or upload it again") from error
     paths = frozenset(members)
     if filename.endswith(".whl"):
@@ -76,7 +78,7 @@ def read_archive(data: bytes, filename: str, where: str) -> Archive:
 
 def _tar(data: bytes, where: str) -> Iterator[str]:
     left = MAX_UNPACKED
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as archive:
         for number, member in enumerate(archive):
             left -= member.size
             _check_size(number, left, where)
@@ -89,6 +91,10 @@ def _tar(data: bytes, where: str) -> Iterator[str]:
                 raise PackageError(f"{where} holds a device or a pipe: {member.name}", remedy="build it again without")
             if not member.isdir():
                 yield path
+        # What follows the last member is padding, and then the checksum of it all.
+        while chunk := unzipped.read(1 << 20):
+            left -= len(chunk)
+            _check_size(0, left, where)
 
 
 def _zip(data: bytes, where: str) -> Iterator[str]:

@@ -131,7 +131,9 @@ def _read(root: Located) -> TrainingSpec:
             f"is not a job id: {fields['jobId'].raw!r}", "use up to 128 letters, digits and _, a letter first"
         )
     if "trainingInput" not in fields:
-        raise root.error("has neither trainingInput: nor workerPoolSpecs:", "begin with 'trainingInput:': see docs/job-file.md")
+        raise root.error(
+            "has neither trainingInput nor workerPoolSpecs", "begin with 'trainingInput:': docs/job-file.md"
+        )
     spec = _training_input(fields["trainingInput"])
     return replace(spec, labels=jobfields.labels(fields["labels"])) if "labels" in fields else spec
 
