@@ -66,7 +66,11 @@ class Storage:
         """:raises StorageForbiddenError: there are no credentials, or they are not readable."""
         if self._client is None:
             with errors("Cloud Storage"):
-                self._client = (self._make_client or _default_client)()
+                client = (self._make_client or _default_client)()
+            # Since 3.17 or so the client asks for each bucket's metadata in a thread of its own, for traces that nobody
+            # takes here: a request more for each process, and a 403 in the audit log of accounts that may not.
+            client._bucket_metadata_cache = None
+            self._client = client
         return self._client
 
     def check_bucket(self, bucket: str) -> None:
