@@ -1,0 +1,266 @@
+"""Submit and wait as Airflow's tasks, against a real bucket and a backend whose jobs end when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from mlengine import backends, connect
+from mlengine.backends import LogLine, LogPage
+from mlengine.core.errors import BackendUnavailableError, JobFileError
+from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
+from mlengine.core.layout import JobDir
+from mlengine.operators.intent import job_key
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.sensors.training_job import TrainingJobSensor
+from mlengine.storage import Storage
+from mlengine.testing.backend import MemoryBackend
+from mlengine.triggers import training_job
+from mlengine.triggers.training_job import TrainingJobTrigger
+
+pytestmark = pytest.mark.integration
+
+current = MemoryBackend()
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return current
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> Iterator[MemoryBackend]:
+    global current  # noqa: PLW0603 the registry makes backends by import path
+    current = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
+    connect.connect_storage.cache_clear()
+    assert storage
+    yield current
+    connect.connect_storage.cache_clear()
+
+
+def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> dict[str, Any]:
+    ti = SimpleNamespace(
+        dag_id="dag", run_id=run_id, task_id=task_id, map_index=-1, try_number=try_number, max_tries=max_tries
+    )
+    return {"ti": ti}
+
+
+def submit(bucket: str, **ti: Any) -> dict[str, Any]:
+    prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+    job = prepare.execute(context("prepare"))
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job=job,
+        job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+        backend="memory",
+        gcp_conn_id=None,
+    )
+    return operator.execute(context("submit", **ti))
+
+
+def sensor(job: dict[str, Any], **more: Any) -> TrainingJobSensor:
+    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, **more)
+
+
+def deferred(job: dict[str, Any], **more: Any) -> TrainingJobTrigger:
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(job, **more).execute(context("wait"))
+    trigger = caught.value.trigger
+    assert isinstance(trigger, TrainingJobTrigger)
+    path, arguments = trigger.serialize()
+    assert path.endswith("TrainingJobTrigger")
+    return TrainingJobTrigger(**arguments, a_word_of_tomorrow=1)
+
+
+async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
+    async for event in trigger.run():
+        return dict(event.payload)
+    raise AssertionError("a trigger without an event")
+
+
+def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: MemoryBackend) -> None:
+    first = submit(bucket)
+    again = submit(bucket, try_number=2)
+    assert (first["decision"], again["decision"]) == ("fresh_submit", "reattached")
+    assert again["name"] == first["name"]
+    cleared = submit(bucket, try_number=2, max_tries=3)
+    assert cleared["decision"] == "fresh_submit"
+    assert cleared["job_dir"] != first["job_dir"]
+    assert [job.handle.name for job in backend.live] == [cleared["name"]]
+
+
+def test_what_travels_by_xcom_is_small_and_plain(bucket: str) -> None:
+    job = submit(bucket)
+    assert set(job) == {"backend", "name", "job_id", "attempt", "job_dir", "decision"}
+    assert all(isinstance(value, str | int) for value in job.values())
+
+
+def test_a_bad_job_file_costs_nothing(bucket: str, backend: MemoryBackend) -> None:
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task", "scaleTier": "STANDART_1"}},
+        backend="memory",
+        gcp_conn_id=None,
+    )
+    with pytest.raises(JobFileError, match="STANDARD_1"):
+        operator.execute(context("submit"))
+    assert backend.jobs == []
+
+
+def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    trigger = deferred(job)
+    backend.end(job["name"], JobState.SUCCEEDED)
+    event = asyncio.run(first_event(trigger))
+    assert event == {"job_id": job["job_id"], "event": "ended", "state": "SUCCEEDED"}
+    result = sensor(job).execute_complete(context("wait"), event)
+    assert (result["state"], result["job_dir"]) == ("SUCCEEDED", job["job_dir"])
+
+
+def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], JobState.SUCCEEDED)
+    assert sensor(job).execute(context("wait"))["state"] == "SUCCEEDED"
+
+
+def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], JobState.FAILED, FailureCause.PREEMPTED)
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert isinstance(caught.value.trigger, TrainingJobTrigger)
+    handle = JobHandle.from_json(caught.value.trigger.handle)
+    assert (handle.attempt, handle.job_dir) == (2, job["job_dir"])
+    backend.end(handle.name, JobState.SUCCEEDED)
+    result = sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert result["attempt"] == 2, "the submission's XCom names attempt 1; the truth is read again"
+
+
+def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], JobState.FAILED, FailureCause.TRAINER)
+    with pytest.raises(AirflowFailException, match="ended by trainer"):
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert len(backend.jobs) == 1
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_our_deadline_ends_job_and_task(bucket: str, backend: MemoryBackend, queued: bool) -> None:
+    job = submit(bucket)
+    if not queued:
+        backend.jobs[0].state = JobState.RUNNING
+    limits = {"queued_timeout": 0.0, "running_timeout": 100.0 if queued else 0.0}
+    event = asyncio.run(first_event(deferred(job, **limits)))
+    assert event["event"] == "deadline"
+    with pytest.raises(AirflowFailException, match="raise queued_timeout or running_timeout"):
+        sensor(job, **limits).execute_complete(context("wait"), event)
+    assert backend.live == []
+
+
+def test_a_deadline_passes_even_if_nobody_answers(bucket: str, backend: MemoryBackend) -> None:
+    trigger = deferred(submit(bucket), queued_timeout=0.0, running_timeout=0.5)
+    backend.refuse = 10_000
+    assert asyncio.run(first_event(trigger))["event"] == "deadline"
+
+
+def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: MemoryBackend) -> None:
+    trigger = deferred(submit(bucket))
+    asyncio.run(trigger.on_kill())
+    assert backend.live == []
+
+
+def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: MemoryBackend) -> None:
+    trigger = deferred(submit(bucket))
+
+    async def restart() -> None:
+        run = asyncio.create_task(first_event(trigger))
+        await asyncio.sleep(0.1)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await trigger.cleanup()
+
+    asyncio.run(restart())
+    assert len(backend.live) == 1
+
+
+def test_airflows_own_limit_on_the_deferral_ends_the_job_on_the_last_try(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    for try_number, live in ((1, 1), (3, 0)):
+        with pytest.raises(Exception, match="Trigger timeout"):
+            sensor(job).resume_execution(
+                "__fail__", {"error": "Trigger timeout"}, context("wait", try_number=try_number)
+            )
+        assert len(backend.live) == live
+
+
+def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    sensor(job).on_kill()
+    assert backend.live == []
+
+
+def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: MemoryBackend) -> None:
+    backend.lose_answers = 1
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+        backend="memory",
+        gcp_conn_id=None,
+    )
+    with pytest.raises(BackendUnavailableError):
+        operator.execute(context("submit"))
+    assert len(backend.live) == 1, "it has tries left, and will find it"
+    operator.on_kill()
+    assert backend.live == []
+
+
+def test_a_wait_without_a_triggerer_tells_each_line_once(
+    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(bucket)
+    texts = ["one", "two", "three"]
+
+    def logs(handle: JobHandle, cursor: dict[str, Any], limit: int = 1000) -> LogPage:
+        start = int(cursor.get("at", 0))
+        lines = tuple(LogLine("worker-1", text) for text in texts[start : start + 1])
+        return LogPage(lines, {"at": start + len(lines)}, more=start + len(lines) < len(texts))
+
+    monkeypatch.setattr(backend, "logs", logs)
+    told: list[str] = []
+    for _ in range(2):  # two pokes, each in a process of its own
+        wait = sensor(job, deferrable=False, mode="reschedule")
+        monkeypatch.setattr(wait.log, "info", lambda message, *words: told.append(message % words))
+        assert not wait.poke(context("wait"))
+    assert [line.split("| ")[1] for line in told if "worker-1" in line] == texts
+    backend.end(job["name"], JobState.SUCCEEDED)
+    done = sensor(job, deferrable=False).poke(context("wait"))
+    assert done.is_done
+    assert (done.xcom_value or {})["state"] == "SUCCEEDED"
+
+
+def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    wait = sensor(job, deferrable=False, queued_timeout=0.0)
+    with pytest.raises(AirflowFailException):
+        wait.execute(context("wait"))
+    assert backend.live == []
+
+
+def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: str) -> None:
+    def prepared(max_tries: int, hint: str = "2026-11-01") -> str:
+        operator = PrepareJobDirOperator(task_id="prepare", model="m", hint=hint, bucket=bucket, gcp_conn_id=None)
+        return operator.execute(context("prepare", max_tries=max_tries))["job_dir"]
+
+    assert prepared(2) == prepared(2)
+    assert prepared(2) != prepared(3)
+    key = job_key(context("prepare", max_tries=2))
+    assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
