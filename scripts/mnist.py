@@ -253,10 +253,11 @@ def _uv() -> str | None:
 
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     """Let npm download the package as an archive (nothing of it is run) and unpack its data."""
-    environment = {
+    environment = {  # nothing outside the cache
         **os.environ,
         "npm_config_cache": str(cache_dir.parent / "npm"),
         "npm_config_update_notifier": "false",
+        "UV_TOOL_DIR": str(cache_dir.parent / "uv-tools"),
     }
     command = [*client, "pack", PACKAGE, "--silent", "--ignore-scripts"]
     subprocess.run(
