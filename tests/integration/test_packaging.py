@@ -1,0 +1,305 @@
+"""Packaging end to end: real trees, the real builder, a real Cloud Storage server, a real installer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from mlengine import builder
+from mlengine.core.archive import read_archive
+from mlengine.core.errors import BucketMissingError, ObjectMissingError, PackageError
+from mlengine.core.package import scan
+from mlengine.packaging import package_trainer
+from mlengine.storage import Storage
+
+pytestmark = pytest.mark.integration
+
+PYPROJECT = """\
+[build-system]
+requires = ["uv_build>=0.9,<1"]
+build-backend = "uv_build"
+[project]
+name = "My.Trainer"
+version = "3.1"
+[tool.uv.build-backend]
+module-name = "trainer"
+module-root = ""
+"""
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Path:
+    task = "import pathlib, trainer.models.deep.net as net\n"
+    task += "print(net.LAYERS, pathlib.Path(__file__).with_name('data').joinpath('vocab.txt').read_text())\n"
+    return write(
+        tmp_path / "trainer",
+        {
+            "__init__.py": "",
+            "task.py": task,
+            "models/__init__.py": "",
+            "models/deep/__init__.py": "",
+            "models/deep/net.py": "LAYERS = 3\n",
+            "data/vocab.txt": "words",
+            "data/.env": "TOKEN=1",
+        },
+    )
+
+
+def project(root: Path, **files: str) -> Path:
+    return write(root, {"trainer/__init__.py": "", "trainer/task.py": "print('project')\n", **files})
+
+
+def snapshot(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def contents(storage: Storage, uri: str) -> frozenset[str]:
+    return read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri).paths
+
+
+@pytest.fixture
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The real builder, counted."""
+    builds: list[Path] = []
+    real = builder.build_sdist
+
+    def counted(source: Path, out: Path, origin: Path) -> Path:
+        builds.append(origin)
+        return real(source, out, origin)
+
+    monkeypatch.setattr(builder, "build_sdist", counted)
+    return builds
+
+
+def test_a_package_dir_is_packed_whole_and_runs_where_it_is_installed(
+    storage: Storage, bucket: str, trainer: Path, tmp_path: Path
+) -> None:
+    before = snapshot(trainer.parent)
+    packaged = package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task", requirements=["six>=1"])
+    assert snapshot(trainer.parent) == before, "the user's tree is never written to"
+    [uri] = packaged.uris
+    assert uri == f"{bucket}/packages/trainer/{packaged.digest}/trainer-0.0.0.tar.gz"
+    assert {"trainer/models/deep/net.py", "trainer/data/vocab.txt"} <= contents(storage, uri)
+    assert "trainer/data/.env" not in contents(storage, uri)
+    assert [left.path for left in packaged.left_out] == ["data/.env"]
+    with tarfile.open(fileobj=io.BytesIO(storage.read(uri))) as archive:
+        member = archive.extractfile("trainer-0.0.0/PKG-INFO")
+        assert member is not None
+        assert b"Requires-Dist: six>=1" in member.read()
+
+    sdist = tmp_path / "trainer-0.0.0.tar.gz"
+    storage.download(uri, sdist)
+    install = [find_uv_bin(), "pip", "install", "-q", "--no-deps", "--python", sys.executable]
+    subprocess.run([*install, "--target", str(tmp_path / "site"), str(sdist)], check=True)
+    run = [sys.executable, "-m", "trainer.task"]
+    done = subprocess.run(run, env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True, check=True)
+    assert done.stdout == "3 words\n"
+
+
+def test_an_unchanged_trainer_is_one_look_and_no_build(
+    storage: Storage, bucket: str, trainer: Path, tmp_path: Path, count_builds: list[Path]
+) -> None:
+    first = package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
+    requests: list[str] = []
+    send = storage.client._http.request
+
+    def counted(method: str, url: str, *args: object, **kwargs: object) -> object:
+        requests.append(method)
+        return send(method, url, *args, **kwargs)
+
+    storage.client._http.request = counted
+    copy = tmp_path / "elsewhere" / "trainer"
+    copy.parent.mkdir()
+    subprocess.run(["cp", "-r", str(trainer), str(copy)], check=True)
+    again = package_trainer(copy, storage=storage, staging=bucket, module="trainer.task")
+    assert requests == ["GET"]
+    assert len(count_builds) == 1
+    assert (first.reused, again.reused) == (False, True)
+    assert again.uris == first.uris
+
+    (trainer / "data" / "vocab.txt").write_text("other words")
+    other = package_trainer(trainer, storage=storage, staging=bucket)
+    assert not other.reused
+    assert other.uris != first.uris
+    assert other.digest != package_trainer(trainer, storage=storage, staging=bucket, requirements=["six"]).digest
+
+
+def test_builders_at_the_same_time_make_one_object(
+    storage: Storage, bucket: str, trainer: Path, count_builds: list[Path]
+) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        results = list(
+            pool.map(
+                lambda _: package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task"), range(6)
+            )
+        )
+    assert len({result.uris for result in results}) == 1
+    assert len(storage.ls(f"{bucket}/packages/")) == 1
+    assert len(count_builds) >= 1
+
+
+def test_a_package_that_was_deleted_from_the_bucket_is_built_again(
+    storage: Storage, bucket: str, trainer: Path
+) -> None:
+    first = package_trainer(trainer, storage=storage, staging=bucket)
+    storage.delete(first.uris[0])
+    again = package_trainer(trainer, storage=storage, staging=bucket)
+    assert (again.reused, again.uris) == (False, first.uris)
+    assert storage.exists(first.uris[0])
+
+
+def test_a_project_has_its_own_build_and_name(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    root = project(tmp_path / "work", **{"pyproject.toml": PYPROJECT, "dist/old.tar.gz": "x", ".env": "X=1"})
+    before = snapshot(root)
+    packaged = package_trainer(root, storage=storage, staging=f"{bucket}/team", module="trainer.task")
+    assert snapshot(root) == before
+    assert (packaged.name, packaged.version) == ("my_trainer", "3.1")
+    assert packaged.uris[0] == f"{bucket}/team/packages/my-trainer/{packaged.digest}/my_trainer-3.1.tar.gz"
+    assert {left.path for left in packaged.left_out} == {"dist/", ".env"}
+    assert package_trainer(root, storage=storage, staging=f"{bucket}/team", module="trainer.task").reused
+
+
+def test_an_old_setup_py_builds_and_one_that_forgets_sub_packages_is_caught(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    setup = "from setuptools import find_packages, setup\n"
+    setup += "setup(name='t', version='2', packages=find_packages(include=['trainer']))\n"
+    root = project(tmp_path / "t", **{"setup.py": setup, "trainer/sub/__init__.py": "", "trainer/sub/deep.py": ""})
+    packaged = package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
+    assert (packaged.name, packaged.version) == ("t", "2")
+    with pytest.raises(PackageError, match=r"no module trainer\.sub\.deep in t-2\.tar\.gz") as caught:
+        package_trainer(root, storage=storage, staging=bucket, module="trainer.sub.deep")
+    assert "trainer.task" in caught.value.remedy
+    assert len(storage.ls(f"{bucket}/packages/")) == 1
+
+
+def test_a_build_that_fails_speaks_in_its_own_words(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "do-not-tell")
+    setup = "import os, sys\n"
+    setup += "sys.exit(f'the flux capacitor is missing at https://me:hunter2@pypi.example/x {sorted(os.environ)}')\n"
+    root = project(tmp_path / "t", **{"setup.py": setup})
+    with pytest.raises(PackageError, match="the flux capacitor is missing") as caught:
+        package_trainer(root, storage=storage, staging=bucket)
+    assert str(root) in caught.value.message
+    assert "hunter2" not in str(caught.value)
+    assert "FERNET" not in str(caught.value), "the build runs without the worker's secrets"
+    assert storage.ls(bucket) == []
+
+
+def test_a_version_made_by_version_control_does_not_need_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    setup = "import os\nfrom setuptools import setup\n# setuptools_scm would read this\n"
+    setup += "setup(name='t', version=os.environ['SETUPTOOLS_SCM_PRETEND_VERSION'], packages=['trainer'])\n"
+    packaged = package_trainer(project(tmp_path / "t", **{"setup.py": setup}), storage=storage, staging=bucket)
+    assert packaged.version == "0.0.0"
+
+
+def test_ready_made_archives(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
+    made = package_trainer(trainer, storage=storage, staging=f"{bucket}/other")
+    sdist = tmp_path / "trainer-0.0.0.tar.gz"
+    storage.download(made.uris[0], sdist)
+
+    local = package_trainer(sdist, storage=storage, staging=bucket, module="trainer.task")
+    assert local.uris == (f"{bucket}/packages/trainer/{local.digest}/trainer-0.0.0.tar.gz",)
+    assert local.digest == hashlib.sha256(sdist.read_bytes()).hexdigest()[:40]
+    assert not local.reused
+    assert package_trainer(str(sdist), storage=storage, staging=bucket).reused
+
+    remote = package_trainer(made.uris[0], storage=storage, staging=bucket, module="trainer.task")
+    assert (remote.uris, remote.reused, remote.digest) == (made.uris, True, local.digest)
+
+    for source in (sdist, made.uris[0]):
+        with pytest.raises(PackageError, match=r"no module trainer\.tsk in"):
+            package_trainer(source, storage=storage, staging=bucket, module="trainer.tsk")
+    with pytest.raises(ObjectMissingError):
+        package_trainer(f"{bucket}/nothing-1.0.tar.gz", storage=storage, staging=bucket)
+
+
+def test_a_trainer_with_a_package_beside_it(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
+    helper = write(tmp_path / "helper", {"__init__.py": "", "words.py": ""})
+    both = package_trainer([trainer, helper], storage=storage, staging=bucket, module="trainer.task")
+    assert [uri.rsplit("/", 1)[1] for uri in both.uris] == ["trainer-0.0.0.tar.gz", "helper-0.0.0.tar.gz"]
+    assert both.name == "trainer"
+    assert both.digest != package_trainer(trainer, storage=storage, staging=bucket).digest
+    with pytest.raises(PackageError, match="same file name"):
+        package_trainer([trainer, trainer], storage=storage, staging=bucket)
+    with pytest.raises(PackageError, match="no source"):
+        package_trainer([], storage=storage, staging=bucket)
+
+
+def test_mistakes_are_found_before_anything_is_built(
+    storage: Storage, bucket: str, trainer: Path, count_builds: list[Path]
+) -> None:
+    with pytest.raises(PackageError, match=r"no module trainer\.tsk"):
+        package_trainer(trainer, storage=storage, staging=bucket, module="trainer.tsk")
+    with pytest.raises(PackageError, match="is a package, and has no __main__"):
+        package_trainer(trainer, storage=storage, staging=bucket, module="trainer")
+    with pytest.raises(BucketMissingError, match="there-is-no-such-bucket"):
+        package_trainer(trainer, storage=storage, staging="gs://there-is-no-such-bucket")
+    (trainer / "models" / "__init__.py").unlink()
+    with pytest.raises(PackageError, match=r"models has no __init__\.py"):
+        package_trainer(trainer, storage=storage, staging=bucket)
+    with pytest.raises(PackageError, match="requirements are given"):
+        package_trainer(write(trainer, {"setup.py": ""}), storage=storage, staging=bucket, requirements=["six"])
+    assert count_builds == []
+
+
+def test_a_bad_requirement_is_the_builders_to_tell(storage: Storage, bucket: str, trainer: Path) -> None:
+    with pytest.raises(PackageError, match="numpy =!= 2"):
+        package_trainer(trainer, storage=storage, staging=bucket, requirements=["numpy =!= 2"])
+
+
+def test_a_tree_that_changes_while_it_is_copied_is_not_packaged(
+    storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def then_edited(root: Path, *, project: bool = False) -> object:
+        tree = scan(root, project=project)
+        (root / "task.py").write_text("print('edited')\n")
+        return tree
+
+    monkeypatch.setattr("mlengine.packaging.scan", then_edited)
+    with pytest.raises(PackageError, match=r"task\.py changed while it was packaged"):
+        package_trainer(trainer, storage=storage, staging=bucket)
+    assert storage.ls(bucket) == []
+
+
+def test_nothing_is_left_behind_on_this_machine(
+    storage: Storage, bucket: str, trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    package_trainer(trainer, storage=storage, staging=bucket)
+    assert list(scratch.iterdir()) == []
+
+
+def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path) -> None:
+    """The bounds of the design, with room for a busy machine; benchmarks/packaging.py has the figures."""
+    started = time.monotonic()
+    package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
+    missed = time.monotonic()
+    package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
+    assert missed - started < 3.0
+    assert time.monotonic() - missed < 0.5

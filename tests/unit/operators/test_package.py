@@ -1,0 +1,97 @@
+"""The package stage: what it takes, what it returns, what it tells."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from mlengine.connect import connect_storage
+from mlengine.core.errors import PackageError
+from mlengine.operators.package import PackageTrainerOperator
+from mlengine.storage import Storage
+
+
+@pytest.fixture(autouse=True)
+def _no_client_of_another_test() -> Iterator[None]:
+    connect_storage.cache_clear()
+    yield
+    connect_storage.cache_clear()
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Path:
+    root = tmp_path / "project" / "trainer"
+    root.mkdir(parents=True)
+    (root / "__init__.py").touch()
+    (root / "task.py").write_text("print('hello')\n")
+    (root / ".env").write_text("TOKEN=hunter2\n")
+    return root
+
+
+class Told(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def operator(**fields: Any) -> PackageTrainerOperator:
+    return PackageTrainerOperator(task_id="package", gcp_conn_id=None, **fields)
+
+
+@pytest.mark.integration
+def test_it_packages_and_tells_what_stayed_out(
+    storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    log = logging.Logger("test")
+    log.addHandler(told)
+    monkeypatch.setattr(PackageTrainerOperator, "log", log)
+
+    first = operator(source=str(trainer), staging_bucket=bucket, module="trainer.task").execute({})
+    assert json.loads(json.dumps(first)) == {
+        "package_uris": [f"{bucket}/packages/trainer/{first['digest']}/trainer-0.0.0.tar.gz"],
+        "digest": first["digest"],
+        "name": "trainer",
+        "version": "0.0.0",
+        "reused": False,
+    }
+    assert storage.exists(first["package_uris"][0])
+    text = "\n".join(told.lines)
+    assert "left out: .env (looks like a secret)" in text
+    assert "2 files" in text
+    assert "hunter2" not in text
+
+    again = operator(source=trainer, staging_bucket=bucket.removeprefix("gs://"), module="").execute({})
+    assert again == {**first, "reused": True}
+    assert "unchanged, and in the bucket already" in told.lines[-3]
+
+
+@pytest.mark.integration
+def test_a_relative_source_is_relative_to_the_dags_file(bucket: str, trainer: Path) -> None:
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        task = operator(source="../project/trainer", staging_bucket=bucket)
+    dag.fileloc = str(trainer.parent.parent / "dags" / "d.py")
+    (trainer.parent.parent / "dags").mkdir()
+    assert task.execute({})["name"] == "trainer"
+
+
+def test_mistakes_fail_the_task_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="give a package dir"):
+        operator(source=str(tmp_path / "absent"), staging_bucket="gs://bucket").execute({})
+
+
+def test_making_one_touches_nothing() -> None:
+    """What is templated is not rendered yet, so nothing may be checked."""
+    task = operator(source="{{ params.source }}", staging_bucket="{{ params.bucket }}", requirements=["{{ x }}"])
+    assert task.source == "{{ params.source }}"
+    assert {"source", "staging_bucket", "module", "requirements", "gcp_conn_id"} <= set(task.template_fields)
