@@ -35,7 +35,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
     :raises StorageError: if the string is not a ``gs://`` URI.
     """
-    match = _GS_URI.match(uri)
+    match = _GS_URI.fullmatch(uri)
     if match is None:
         raise StorageError(
             f"not a Cloud Storage URI: {uri!r}",
@@ -46,7 +46,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def join(uri: str, *parts: str) -> str:
     """Join URI and parts with single slashes. A trailing slash of the last part is kept."""
-    pieces = [uri.rstrip("/"), *(part.strip("/") for part in parts[:-1])]
+    pieces = [uri.rstrip("/"), *(part.strip("/") for part in parts[:-1] if part.strip("/"))]
     if parts:
         pieces.append(parts[-1].lstrip("/"))
     return "/".join(pieces)

@@ -1,0 +1,32 @@
+"""The tree of errors: one root, each with its remedy, each fit to cross a process boundary."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from mlengine.core import errors
+from mlengine.core.errors import MlengineError
+
+ALL = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, MlengineError)]
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+def test_each_tells_what_happened_and_what_to_do(error: type[MlengineError]) -> None:
+    raised = error("no object gs://bucket/x", remedy="create it")
+    assert str(raised) == "no object gs://bucket/x\n  What to do: create it"
+    assert str(error("alone")) == "alone"
+    assert error.__doc__
+    copy = pickle.loads(pickle.dumps(raised))
+    assert (type(copy), str(copy), copy.remedy, copy.retryable) == (error, str(raised), "create it", error.retryable)
+
+
+def test_only_what_may_pass_by_itself_is_retryable() -> None:
+    assert {error.__name__ for error in ALL if error.retryable} >= {
+        "StorageUnavailableError",
+        "BackendUnavailableError",
+        "JobLostError",
+    }
+    for error in (errors.JobFileError, errors.PackageError, errors.StorageForbiddenError, errors.ModelRejectedError):
+        assert not error.retryable

@@ -1,0 +1,96 @@
+"""Keys, ids, states, and the record that claims a job."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import (
+    Failure,
+    FailureCause,
+    JobHandle,
+    JobKey,
+    JobRecord,
+    JobState,
+    make_job_id,
+    make_label,
+)
+
+KEY = JobKey("mnist_retraining", "scheduled__2026-11-01", "train.submit", generation=2)
+RECORD = JobRecord(key=KEY.digest, job_id="mnist_1", model="mnist", backend="local", spec={"module": "trainer.task"})
+
+
+def test_only_ends_are_terminal() -> None:
+    terminal = {state for state in JobState if state.terminal}
+    assert terminal == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
+    assert not JobState.UNKNOWN.terminal, "a word nobody has read decides nothing"
+
+
+def test_a_trainers_own_error_is_not_paid_for_twice() -> None:
+    retryable = {cause for cause in FailureCause if cause.retryable}
+    assert retryable == {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
+
+
+keys = st.builds(JobKey, st.text(), st.text(), st.text(), st.integers(-1, 10_000), st.integers(0, 10_000))
+
+
+@given(keys, keys)
+def test_keys_are_equal_if_and_only_if_their_digests_are(one: JobKey, two: JobKey) -> None:
+    assert (one.digest == two.digest) == (one == two)
+    assert re.fullmatch("[0-9a-f]{40}", one.digest)
+
+
+def test_a_cleared_task_has_another_key() -> None:
+    assert JobKey("d", "r", "t", generation=1).digest != JobKey("d", "r", "t", generation=0).digest
+
+
+@given(st.text(max_size=300), st.text(max_size=300), keys)
+def test_job_ids_are_legal_everywhere(model: str, hint: str, key: JobKey) -> None:
+    job_id = make_job_id(model, hint, key)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,127}", job_id)
+    assert job_id.endswith(f"_{key.digest[:8]}")
+
+
+def test_job_ids_are_readable() -> None:
+    assert make_job_id("mnist", "2026-11-01", KEY) == f"mnist_2026_11_01_{KEY.digest[:8]}"
+    assert make_job_id("3d", "", KEY).startswith("j_3d_")
+
+
+@given(st.text(max_size=200))
+def test_labels_are_legal(text: str) -> None:
+    assert re.fullmatch(r"[a-z0-9_-]{0,63}", make_label(text))
+
+
+def test_labels_are_readable() -> None:
+    assert make_label("manual__2026-11-01T00:00:00+00:00") == "manual__2026-11-01t00-00-00-00-00"
+
+
+def test_handle_and_failure_travel_as_json() -> None:
+    handle = JobHandle("vertex", "projects/p/locations/l/customJobs/1", "mnist_1", 2, "gs://bucket/mnist/mnist_1")
+    assert JobHandle.from_json(json.loads(json.dumps({**handle.to_json(), "decision": "reattached"}))) == handle
+    failure = Failure(FailureCause.PREEMPTED, "told to stop", "worker-1", 143, ("a", "b"))
+    assert Failure.from_json(json.loads(json.dumps(failure.to_json()))) == failure
+    assert Failure.from_json({"cause": "lost", "message": "gone"}) == Failure(FailureCause.LOST, "gone")
+
+
+def test_a_record_travels_and_remembers() -> None:
+    later = RECORD.with_attempt(2, "job-2", {"decision": "restarted_from_checkpoint"})
+    assert JobRecord.from_bytes(later.to_bytes()) == later
+    assert (RECORD.attempt, RECORD.name, RECORD.history) == (1, None, ())
+    assert later.history == ({"decision": "restarted_from_checkpoint"},)
+    assert RECORD.handle("gs://bucket/mnist/mnist_1") is None
+    assert later.handle("gs://bucket/mnist/mnist_1") == JobHandle(
+        "local", "job-2", "mnist_1", 2, "gs://bucket/mnist/mnist_1"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff"])
+def test_what_is_no_record_is_refused_with_a_remedy(data: bytes) -> None:
+    with pytest.raises(MlengineError, match=r"job\.json is not readable") as caught:
+        JobRecord.from_bytes(data)
+    assert caught.value.remedy

@@ -1,0 +1,96 @@
+"""The training spec: clusters, digests, JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlengine.core.errors import JobFileError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+SPEC = TrainingSpec(
+    module="trainer.task",
+    package_uris=("gs://bucket/t-1.tar.gz",),
+    args=("--a", "b"),
+    pools=(
+        Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_L4", 1, "python:3.11"),
+        Pool(Role.WORKER, 2, "n1-standard-4"),
+        Pool(Role.PS, 1, "n1-highmem-2"),
+    ),
+    labels={"team": "vision"},
+    env={"X": "1"},
+    source={"scheduling": {"priority": 1}, "network": None},
+)
+
+
+def test_replicas_are_named_by_role_and_index_chief_first() -> None:
+    assert SPEC.replicas == ((Role.CHIEF, 0), (Role.WORKER, 0), (Role.WORKER, 1), (Role.PS, 0))
+    assert (SPEC.count(Role.WORKER), SPEC.count(Role.EVALUATOR)) == (2, 0)
+    assert SPEC.pool(Role.PS) == SPEC.pools[2]
+    assert SPEC.pool(Role.EVALUATOR) is None
+    assert TrainingSpec("t").replicas == ((Role.CHIEF, 0),)
+
+
+def test_other_counts_keep_machines_and_order() -> None:
+    other = SPEC.with_counts({Role.WORKER: 5, Role.PS: 0, Role.EVALUATOR: 1})
+    assert [(pool.role, pool.count) for pool in other.pools] == [(Role.CHIEF, 1), (Role.WORKER, 5), (Role.EVALUATOR, 1)]
+    assert other.pools[1].machine_type == "n1-standard-4"
+    assert other.pools[2] == Pool(Role.EVALUATOR, 1, "n1-standard-8", image_uri="python:3.11"), "like the chief, no GPU"
+    assert SPEC.with_counts({}) == SPEC
+    assert SPEC.with_counts({Role.EVALUATOR: 0}) == SPEC
+
+
+@pytest.mark.parametrize("counts", [{Role.CHIEF: 0}, {Role.CHIEF: 2}, {Role.WORKER: -1}])
+def test_a_cluster_has_one_chief_and_no_negative_replicas(counts: dict[Role, int]) -> None:
+    with pytest.raises(JobFileError, match=f"{next(iter(counts)).value}: {next(iter(counts.values()))}"):
+        SPEC.with_counts(counts)
+
+
+def test_json_round_trip() -> None:
+    again = TrainingSpec.from_json(json.loads(json.dumps(SPEC.to_json())))
+    assert again == SPEC
+    assert again.digest == SPEC.digest
+    assert isinstance(again.pools[0].role, Role)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"module": "t"},
+        {**SPEC.to_json(), "tier": "x"},
+        {**SPEC.to_json(), "pools": [{"role": "boss", "count": 1}]},
+        [],
+    ],
+)
+def test_what_is_no_spec_is_refused(data: Any) -> None:
+    with pytest.raises(JobFileError, match="not a training spec"):
+        TrainingSpec.from_json(data)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "module": st.text(min_size=1),
+            "args": st.lists(st.text()).map(tuple),
+            "region": st.none() | st.text(),
+            "labels": st.dictionaries(st.text(), st.text()),
+            "max_running_seconds": st.none() | st.integers(1),
+        },
+    )
+)
+def test_the_digest_tells_specs_apart(fields: dict[str, Any]) -> None:
+    other = replace(SPEC, **fields)
+    assert (other.digest == SPEC.digest) == (other == SPEC)
+    assert len(other.digest) == 40
+
+
+def test_the_order_of_labels_does_not_count() -> None:
+    one, two = replace(SPEC, labels={"a": "1", "b": "2"}), replace(SPEC, labels={"b": "2", "a": "1"})
+    assert one.digest == two.digest
