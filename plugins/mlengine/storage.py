@@ -147,20 +147,28 @@ class Storage:
             blob.upload_from_filename(str(source), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
 
     def upload_once(self, source: Path, uri: str) -> None:
-        """One file, only if there is no such object yet; one with the same content is as good.
+        """One file, only if there is no such object yet; one with the same content is as good, and not sent again.
 
         :raises StorageConflictError: there is one with other content.
         """
+        if self._holds(uri, source):
+            return
         blob = self._blob(uri)
         try:
             with errors(uri, bucket=True):
                 blob.upload_from_filename(
                     str(source), if_generation_match=0, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
                 )
-        except StorageConflictError:
-            there = self.stat(uri)
-            if there is None or (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+        except StorageConflictError:  # since our look; by us, perhaps, with an answer that was lost
+            if not self._holds(uri, source):
                 raise
+
+    def _holds(self, uri: str, source: Path) -> bool:
+        """Whether the object is there with the content of ``source``."""
+        there = self.stat(uri)
+        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+            raise StorageConflictError(f"{uri} was written by somebody else first, with other content")
+        return there is not None
 
     def download(self, uri: str, target: Path) -> None:
         """One file, written aside and moved into place: ``target`` is whole or not there."""

@@ -20,6 +20,7 @@ from mlengine.core.errors import (
 DEADLINE = 120.0  # seconds for one call with its retries
 CONNECT_DEADLINE = 15.0  # … while nobody is there to connect to: enough for a server that restarts
 ATTEMPT = (10.0, 30.0)  # seconds to connect, and of silence, before an attempt is given up and made again
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts; each is twice the one before, less a random part
 
 
 def retry() -> Any:
@@ -34,7 +35,7 @@ def retry() -> Any:
             return False
         return bool(again(error))
 
-    return DEFAULT_RETRY.with_predicate(worth_it).with_timeout(DEADLINE).with_delay(initial=0.5, maximum=8.0)
+    return DEFAULT_RETRY.with_predicate(worth_it).with_timeout(DEADLINE).with_delay(FIRST_PAUSE, LONGEST_PAUSE)
 
 
 def _nobody_there(error: BaseException | None) -> bool:

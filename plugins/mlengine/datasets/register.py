@@ -144,6 +144,8 @@ def _upload(storage: Storage, root: str, folder: Path, manifest: Manifest) -> No
     try:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(one, manifest.files))
+            # Once more, when all have arrived: not every server takes "only if it is not there" in an upload session.
+            list(pool.map(one, manifest.files))
     except StorageConflictError as error:
         raise DatasetError(
             f"{root} holds files of other data and no manifest: another registration is under way, or died",

@@ -1,0 +1,333 @@
+"""The storage door when the network and the service misbehave: a real server behind a proxy that breaks requests."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlengine import storage_calls
+from mlengine.core.errors import (
+    BucketMissingError,
+    ObjectMissingError,
+    StorageConflictError,
+    StorageError,
+    StorageForbiddenError,
+    StorageUnavailableError,
+)
+from mlengine.storage import Storage
+from mlengine.testing import faults, gcs
+
+pytestmark = pytest.mark.integration
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_calls, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(storage_calls, "LONGEST_PAUSE", 0.2)
+
+
+@pytest.fixture
+def proxy(gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.FaultProxy]:
+    with faults.before(gcs_server.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        yield proxy
+
+
+@pytest.fixture
+def broken(proxy: faults.FaultProxy) -> Storage:
+    """The door through the proxy; ``storage`` is the way around it."""
+    return Storage()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of seconds in place of minutes."""
+    monkeypatch.setattr(storage_calls, "DEADLINE", 1.0)
+    monkeypatch.setattr(storage_calls, "CONNECT_DEADLINE", 0.5)
+
+
+def test_a_lost_answer_to_a_claim_is_not_taken_for_a_loss(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
+) -> None:
+    proxy.strike(faults.lose_answer(), "POST", "/upload/", body=b"job.json")
+    generation = broken.create(f"{bucket}/m/job.json", b"mine")
+    assert storage.read_with_generation(f"{bucket}/m/job.json") == (b"mine", generation)
+    assert [one.code for one in proxy.seen("POST", "/upload/")] == [0, 412]
+    with pytest.raises(StorageConflictError):
+        broken.create(f"{bucket}/m/job.json", b"theirs")
+
+
+def test_somebody_else_between_a_lost_claim_and_its_retry_wins(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
+) -> None:
+    proxy.strike(faults.reset(), "POST", "/upload/", body=b"job.json")
+    storage.create(f"{bucket}/m/job.json", b"theirs")
+    with pytest.raises(StorageConflictError):
+        broken.create(f"{bucket}/m/job.json", b"mine")
+    assert storage.read(f"{bucket}/m/job.json") == b"theirs"
+
+
+def test_a_lost_answer_to_a_swap_is_not_taken_for_a_loss(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
+) -> None:
+    uri = f"{bucket}/m/champion.json"
+    first = storage.create(uri, b"one")
+    proxy.strike(faults.lose_answer(), "POST", "/upload/")
+    second = broken.replace(uri, b"two", first)
+    assert storage.read_with_generation(uri) == (b"two", second)
+    with pytest.raises(StorageConflictError):
+        broken.replace(uri, b"three", first)
+
+
+CALLS: dict[str, Callable[[Storage, str], object]] = {
+    "read": lambda storage, bucket: storage.read(f"{bucket}/there"),
+    "write": lambda storage, bucket: storage.write(f"{bucket}/new", b"x"),
+    "create": lambda storage, bucket: storage.create(f"{bucket}/new", b"x"),
+    "stat": lambda storage, bucket: storage.stat(f"{bucket}/there"),
+    "ls": lambda storage, bucket: storage.ls(f"{bucket}/"),
+    "list_dirs": lambda storage, bucket: storage.list_dirs(f"{bucket}/"),
+    "delete": lambda storage, bucket: storage.delete(f"{bucket}/there"),
+    "check_bucket": lambda storage, bucket: storage.check_bucket(bucket),
+}
+PASSING = {
+    "503": faults.status(503),
+    "429": faults.status(429),
+    "500": faults.status(500),
+    "reset": faults.reset(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", PASSING)
+def test_what_passes_is_waited_for(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, call: str, fault: str
+) -> None:
+    storage.write(f"{bucket}/there", b"x")
+    proxy.strike(PASSING[fault], times=2)
+    CALLS[call](broken, bucket)
+    assert len(proxy.requests) == 3
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_permission_is_said_at_once(broken: Storage, proxy: faults.FaultProxy, bucket: str, call: str) -> None:
+    proxy.strike(faults.status(403, b'{"error": {"message": "no storage.objects access"}}'))
+    with pytest.raises(StorageForbiddenError, match=f"no permission for {bucket}") as caught:
+        CALLS[call](broken, bucket)
+    assert "storage.objectAdmin" in caught.value.remedy
+    assert len(proxy.requests) == 1
+
+
+def test_credentials_that_are_not_taken_are_said(broken: Storage, proxy: faults.FaultProxy, bucket: str) -> None:
+    proxy.strike(faults.status(401))
+    with pytest.raises(StorageForbiddenError, match="no credentials"):
+        broken.read(f"{bucket}/there")
+
+
+def test_a_call_the_service_will_never_take_is_not_repeated(
+    broken: Storage, proxy: faults.FaultProxy, bucket: str
+) -> None:
+    proxy.strike(faults.status(400, b'{"error": {"message": "Invalid argument."}}'))
+    with pytest.raises(StorageError, match="refused") as caught:
+        broken.ls(f"{bucket}/")
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_service_that_stays_away_is_given_up_at_the_deadline(
+    soon: None, broken: Storage, gcs_server: gcs.GcsServer, bucket: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faults.before(gcs_server.url, strict=False) as away:
+        away.strike(faults.status(503, b"overloaded"), times=1_000)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", away.url)
+        with pytest.raises(StorageUnavailableError, match=r"did not answer for gs://.*503") as caught:
+            CALLS[call](Storage(), bucket)
+        assert caught.value.retryable
+        assert len(away.requests) > 1
+
+
+def test_a_silent_attempt_is_given_up_and_made_again(
+    broken: Storage, proxy: faults.FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlengine.storage.ATTEMPT", (1.0, 0.5))
+    for action in (faults.stall(60), faults.lose_answer()):
+        proxy.strike(action, "POST", "/upload/")
+    started = time.monotonic()
+    broken.create(f"{bucket}/job.json", b"x")
+    assert time.monotonic() - started < storage_calls.DEADLINE / 4
+    assert [one.fault for one in proxy.seen("POST")] == ["stall", "lose_answer", ""]
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str
+) -> None:
+    generation = storage.write(f"{bucket}/a", b"x")
+    proxy.strike(faults.lose_answer(), "DELETE")
+    broken.delete(f"{bucket}/a", generation)
+    assert [one.code for one in proxy.seen("DELETE")] == [0, 404]
+    assert not storage.exists(f"{bucket}/a")
+
+
+@pytest.mark.parametrize("kind", ["cut", "503", "reset"])
+def test_a_broken_download_goes_on_and_ends_whole(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path, kind: str
+) -> None:
+    content = bytes(range(256)) * (3 * MIB // 256)
+    storage.write(f"{bucket}/big", content)
+    action = {"cut": faults.cut_body(MIB), "503": faults.status(503), "reset": faults.reset()}[kind]
+    proxy.strike(action, "GET", "/download/", times=2)
+    broken.download(f"{bucket}/big", tmp_path / "big")
+    assert (tmp_path / "big").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]
+    proxy.strike(action, "GET", "/download/", times=2)
+    assert broken.read(f"{bucket}/big") == content
+
+
+def test_a_download_that_fails_leaves_nothing(
+    soon: None,
+    storage: Storage,
+    gcs_server: gcs.GcsServer,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage.write(f"{bucket}/big", bytes(2 * MIB))
+    (tmp_path / "big").write_bytes(b"the old one")
+    with faults.before(gcs_server.url, strict=False) as cutting:
+        cutting.strike(faults.cut_body(1_000), "GET", "/download/", times=1_000)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", cutting.url)
+        with pytest.raises(StorageUnavailableError):
+            Storage().download(f"{bucket}/big", tmp_path / "big")
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]
+    assert (tmp_path / "big").read_bytes() == b"the old one"
+
+
+def test_bytes_changed_on_the_way_are_seen(
+    broken: Storage, proxy: faults.FaultProxy, storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    storage.write(f"{bucket}/a", b"right")
+    headers = {"x-goog-hash": "crc32c=AAAAAA==", "x-goog-generation": "1"}
+    proxy.strike(faults.status(200, b"wrong", headers), "GET", "/download/")
+    with pytest.raises(StorageUnavailableError, match="did not arrive whole"):
+        broken.download(f"{bucket}/a", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_big_upload_goes_on_after_a_fault(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * (9 * MIB // 256)  # over 8 MiB the client opens an upload session
+    (tmp_path / "big").write_bytes(content)
+    proxy.strike(faults.status(503), "POST", "uploadType=resumable")
+    proxy.strike(faults.status(503), "PUT")
+    proxy.strike(faults.reset(), "PUT")
+    broken.upload_once(tmp_path / "big", f"{bucket}/big")
+    assert storage.read(f"{bucket}/big") == content
+    broken.upload_once(tmp_path / "big", f"{bucket}/big")  # the same content again is as good
+    (tmp_path / "big").write_bytes(content[:-1] + b"?")
+    with pytest.raises(StorageConflictError):
+        broken.upload_once(tmp_path / "big", f"{bucket}/big")
+
+
+def test_a_tree_arrives_whole_through_a_bad_network(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for index in range(12):
+        (source / f"{index}.bin").write_bytes(bytes([index]) * 1_000)
+    (source / "MANIFEST.json").write_bytes(b"{}")
+    proxy.strike(faults.status(503), "POST", "/upload/", times=4)
+    proxy.strike(faults.lose_answer(), "POST", "/upload/", times=3)
+    broken.upload_tree(source, f"{bucket}/model", last="MANIFEST.json")
+    stats = storage.ls(f"{bucket}/model/")
+    assert len(stats) == 13
+    assert max(stats, key=lambda stat: stat.generation).uri.endswith("MANIFEST.json")
+    proxy.strike(faults.cut_body(500), "GET", "/download/", times=4)
+    broken.download_tree(f"{bucket}/model", tmp_path / "copy")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == {
+        path.name: path.read_bytes() for path in source.iterdir()
+    }
+    proxy.strike(faults.lose_answer(), "DELETE", times=4)
+    assert broken.delete_tree(f"{bucket}/model") == 13
+    assert storage.ls(f"{bucket}/model/") == []
+
+
+def test_a_tree_whose_file_is_refused_has_no_last_file(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "MANIFEST.json"):
+        (tmp_path / name).write_bytes(b"x")
+    proxy.strike(faults.status(403), "POST", "/upload/", body=b"model/b")
+    with pytest.raises(StorageForbiddenError):
+        broken.upload_tree(tmp_path, f"{bucket}/model", last="MANIFEST.json")
+    assert not storage.exists(f"{bucket}/model/MANIFEST.json")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_server_that_is_not_there_is_said_soon(
+    soon: None, bucket: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(StorageUnavailableError, match=f"cannot be reached for {bucket}.*") as caught:
+            CALLS[call](Storage(), bucket)
+        assert time.monotonic() - started < 30
+    assert "see that the server runs" in caught.value.remedy
+
+
+def test_a_server_that_restarts_is_waited_for(
+    gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    servers: list[gcs.GcsServer] = []
+    late = threading.Timer(1.0, lambda: servers.append(gcs.start(port=port)))
+    late.start()
+    try:
+        with pytest.raises(BucketMissingError):  # an answer: of a new, empty server
+            Storage().check_bucket(bucket)
+    finally:
+        late.join()
+        for server in servers:
+            server.stop()
+
+
+def test_a_bucket_may_be_called_bucket(storage: Storage) -> None:
+    storage.client.create_bucket("the-bucket-of-tests")
+    with pytest.raises(ObjectMissingError):
+        storage.read("gs://the-bucket-of-tests/nothing")
+    storage.delete("gs://the-bucket-of-tests/nothing")
+
+
+def test_writing_into_no_bucket_names_the_bucket(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    for call in (
+        lambda: storage.write("gs://no-such-bucket/a", b"x"),
+        lambda: storage.create("gs://no-such-bucket/a", b"x"),
+        lambda: storage.upload(tmp_path / "a", "gs://no-such-bucket/a"),
+        lambda: storage.upload_once(tmp_path / "a", "gs://no-such-bucket/a"),
+    ):
+        with pytest.raises(BucketMissingError, match="gs://no-such-bucket/a"):
+            call()
+
+
+def test_no_credentials_are_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    (tmp_path / "key.json").write_text('{"type": "service_account"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "local")
+    with pytest.raises(StorageForbiddenError, match="no credentials") as caught:
+        Storage().read("gs://some-bucket/a")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.remedy
