@@ -171,7 +171,7 @@ def _read(stack: Stack, uri: str) -> dict[str, Any] | None:
 
 def _decision(report: Mapping[str, Any]) -> str:
     verdict = report.get("verdict", {})
-    return str(verdict.get("decision", "none")) if isinstance(verdict, Mapping) else str(verdict)
+    return str(verdict.get("verdict", "none")) if isinstance(verdict, Mapping) else str(verdict)
 
 
 def _short(path: Path) -> str:

@@ -33,6 +33,7 @@ from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free
 
 START_SECONDS = 180.0  # 20 s on two idle cores; a loaded machine needs patience
 STOP_SECONDS = 15.0
+_PATIENCE_SECONDS = 4.0  # for tasks that are just ending
 # The log servers listen on every interface; nobody needs them where all components share a disk.
 COMPONENTS = {
     "api-server": ("api-server",),
@@ -201,9 +202,13 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
         for pid in _told(process):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+    children = [child for process in processes for child in _children(process)]
     began = time.monotonic()
     while any(process.poll() is None for process in processes) and time.monotonic() - began < STOP_SECONDS:
         time.sleep(0.05)
+        if children and time.monotonic() - began > _PATIENCE_SECONDS:
+            _kill(children)
+            children = []
     for process in processes:
         if process.poll() is None:
             _signal_group(process, signal.SIGKILL)
@@ -223,8 +228,21 @@ def _told(process: subprocess.Popen[bytes]) -> list[int]:
         return []
     with contextlib.suppress(psutil.Error):
         if "triggerer" in psutil.Process(process.pid).cmdline():
-            return [child.pid for child in psutil.Process(process.pid).children()] or [process.pid]
+            return [child.pid for child in _children(process)] or [process.pid]
     return [process.pid]
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return list(psutil.Process(process.pid).children(recursive=True))
+    return []
+
+
+def _kill(children: list[psutil.Process]) -> None:
+    """The scheduler waits for its workers without end; without them it leaves in order."""
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
 
 
 def _members(sessions: set[int]) -> list[int]:
