@@ -1,0 +1,213 @@
+"""The layering: a pure core, arrows that go down only, and DAG files that stay cheap to parse."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "plugins" / "mlengine"
+
+# From the bottom up. A module may import its own layer and those below it.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"core", "__version__"}),
+    frozenset({"settings", "storage_calls", "storage", "builder"}),
+    frozenset({"backends", "datasets", "packaging", "jobdir"}),
+    frozenset({"connect", "submission", "waiting"}),
+    frozenset({"gate", "champions", "champion_rules"}),
+    frozenset({"links", "triggers"}),
+    frozenset({"operators", "sensors"}),
+    frozenset({"pipeline"}),
+    frozenset({"service"}),
+    frozenset({"testing"}),
+    frozenset({"cli", "web"}),
+    frozenset({"plugin", "provider"}),
+)
+# These are Airflow's side of the house. The others that are named know Airflow in one function of theirs: where a
+# connection or a setting is looked up, in a process that is Airflow's already.
+AIRFLOW_AT_HOME = frozenset({"links", "triggers", "operators", "sensors", "pipeline", "plugin", "testing", "web"})
+AIRFLOW_AS_GUEST = frozenset({"storage", "settings", "connect", "backends"})
+# Beside DAGs, only Airflow's own side may be built on operators.
+NOT_BELOW = {"service": {"links", "triggers", "operators", "sensors", "pipeline", "connect"}, "cli": {"operators"}}
+
+HEAVY = ("google", "grpc", "tensorflow", "keras", "numpy", "pandas", "requests", "fastapi", "airflow.providers")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: who, what, and whether it runs when the module is imported."""
+
+    file: Path
+    line: int
+    module: str
+    at_import: bool
+
+    @property
+    def place(self) -> str:
+        return f"{self.file.relative_to(ROOT)}:{self.line}"
+
+
+def imports_of(file: Path) -> Iterator[Import]:
+    tree = ast.parse(file.read_text(), str(file))
+    later = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(node)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield Import(file, node.lineno, name, id(node) not in later)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+ALL = [found for file in sorted(PACKAGE.rglob("*.py")) for found in imports_of(file)]
+
+
+def owner(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    for height, names in enumerate(LAYERS):
+        if name in names:
+            return height
+    pytest.fail(f"mlengine.{name} has no place in LAYERS: say in tests/unit/test_layering.py which layer it is")
+
+
+def test_arrows_go_down_only() -> None:
+    wrong = []
+    for found in ALL:
+        if not found.module.startswith("mlengine.") or owner(found.file) == "__init__":
+            continue
+        source, target = owner(found.file), found.module.split(".")[1]
+        if layer(target) > layer(source) or target in NOT_BELOW.get(source, ()):
+            wrong.append(f"{found.place}: mlengine.{source} may not import {found.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_modules_need_each_other() -> None:
+    """A cycle, even one hidden in functions, means that two files are one thought."""
+    modules = {_dotted(file): file for file in PACKAGE.rglob("*.py")}
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for found in ALL:
+        if not found.at_import:
+            continue
+        parts = found.module.split(".")
+        targets = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        target = next((name for name in targets if name in modules), None)
+        if target is not None and target != _dotted(found.file):
+            graph[_dotted(found.file)].add(target)
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def _dotted(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_the_core_knows_nothing_of_airflow_tensorflow_or_google() -> None:
+    allowed = {"yaml", "mlengine"} | sys.stdlib_module_names
+    wrong = [
+        f"{found.place}: {found.module}"
+        for found in ALL
+        if owner(found.file) == "core" and found.module.split(".")[0] not in allowed
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_airflow_is_known_only_where_it_is_at_home() -> None:
+    wrong = []
+    for found in ALL:
+        if found.module.split(".")[0] != "airflow":
+            continue
+        source = owner(found.file)
+        if source in AIRFLOW_AT_HOME or (source in AIRFLOW_AS_GUEST and not found.at_import):
+            continue
+        wrong.append(f"{found.place}: mlengine.{source} may not import {found.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def run(program: str) -> str:
+    env = {**os.environ, "PYTHONPATH": f"{PACKAGE.parent}", "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_core_runs_where_nothing_else_is_installed() -> None:
+    output = run(f"""
+import pkgutil, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {(*(name for name in HEAVY if "." not in name), "airflow")!r}:
+            raise AssertionError("the core imported " + name)
+sys.meta_path.insert(0, Refuse())
+import mlengine.core
+names = [found.name for found in pkgutil.walk_packages(mlengine.core.__path__, "mlengine.core.")]
+for name in names:
+    __import__(name)
+print(len(names))
+""")
+    assert int(output) >= 10
+
+
+def test_importing_operators_and_parsing_dags_loads_nothing_heavy() -> None:
+    """Over what Airflow's own names load by themselves, in one interpreter: first all modules, then each DAG file."""
+    modules = [
+        _dotted(file)
+        for name in ("operators", "sensors", "triggers", "links", "pipeline")
+        for file in sorted([*(PACKAGE / name).rglob("*.py"), *PACKAGE.glob(f"{name}.py")])
+    ]
+    assert len(modules) > 5
+    dags = [str(file) for file in sorted((ROOT / "dags").glob("*.py"))]
+    output = run(f"""
+import importlib, json, runpy, sys
+from airflow.sdk import DAG, Asset, BaseOperator, BaseOperatorLink, BaseSensorOperator, Param, TaskGroup, dag, task
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+known, found = set(sys.modules), {{}}
+for load, names in ((importlib.import_module, {modules!r}), (runpy.run_path, {dags!r})):
+    for name in names:
+        load(name)
+        new = set(sys.modules) - known
+        found[name] = [module for module in sorted(new) if any((module + ".").startswith(h + ".") for h in {HEAVY!r})]
+        known |= new
+print("FOUND " + json.dumps(found))
+""")
+    found = json.loads(next(line for line in output.splitlines() if line.startswith("FOUND ")).removeprefix("FOUND "))
+    assert len(found) == len(modules) + len(dags)
+    assert {name: heavy for name, heavy in found.items() if heavy} == {}
+
+
+def test_the_command_line_starts_without_airflow() -> None:
+    output = run("import sys, mlengine.cli; mlengine.cli.build_parser(); print('airflow' in sys.modules)")
+    assert output.strip() == "False"
