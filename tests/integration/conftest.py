@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.storage import Storage
 from tests.integration import local_cluster
+from tests.integration.gate_lab import gate_models, gate_state, lab
+
+__all__ = ["gate_models", "gate_state", "lab"]
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +32,16 @@ def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable
     (state / "envs").symlink_to(shared_environments / "envs")
 
     def make(**settings: object) -> LocalBackend:
-        quick = {"stop_seconds": 2.0, "linger_seconds": 2.0, "backoff": 0.1, "capacity": 2}
+        quick = {"stop_seconds": 2.0, "linger_seconds": 2.0, "backoff": 0.1, "capacity": 2, "upload_seconds": 0}
         made.append(LocalBackend(state, **{**quick, **settings}))
         return made[-1]
 
     yield make
     if made:
         local_cluster.end_everything(made[0])
+
+
+@pytest.fixture
+def actor(storage: Storage, bucket: str) -> str:
+    """The URI of a trainer whose replicas do what their arguments say (:func:`local_cluster.acts`)."""
+    return local_cluster.put(storage, bucket, local_cluster.sdist(local_cluster.ACTOR))

@@ -131,8 +131,8 @@ def read(data: bytes) -> list[Graph]:
 
 @dataclass
 class _Budget:
-    nodes: int = MAX_NODES
-    names: int = MAX_NAMES
+    nodes: int = field(default_factory=lambda: MAX_NODES)
+    names: int = field(default_factory=lambda: MAX_NAMES)
 
     def node(self) -> None:
         self.nodes -= 1

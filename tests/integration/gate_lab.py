@@ -1,0 +1,132 @@
+"""What the tests of gate, champions and prediction share: a TensorFlow environment, models good and bad, a dataset.
+
+The models are made once a session, in one TensorFlow process; the environment is built by the local backend itself.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import mnist
+
+from mlengine.core.layout import JobDir, dataset_dir
+from mlengine.core.verdict import Thresholds
+from mlengine.gate.place import local_place
+from mlengine.gate.report import Report
+from mlengine.gate.runner import Limits
+from mlengine.gate.subject import find_subject
+from mlengine.gate.validation import Place, Rules, validate
+from mlengine.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "trainer" / "constraints.txt"
+SHARED = "gs://gate-lab-shared"
+PACKAGE = f"{SHARED}/packages/gate_lab/1/gate_lab-1.0-py3-none-any.whl"
+VERSIONS = ("2026-10-01", "2026-11-01")
+# The small network of make_models.py reaches 0.969; ended processes must not cost the suite a minute.
+RULES = Rules(thresholds=Thresholds(accuracy=0.95), limits=Limits(seconds=60, memory_bytes=3 * 1024**3))
+
+
+def requirements() -> list[str]:
+    """TensorFlow and what it needs, as the example trainer pins them."""
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if "==" in line and not line.startswith("#")]
+    wanted = [pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status"))]
+    version = next(pin.split("==")[1] for pin in pins if pin.startswith("tensorflow"))
+    return [
+        *(pin for pin in wanted if pin.split("==")[0] not in {"cffi", "cryptography", "pyasn1-modules", "proto-plus"}),
+        next(pin for pin in pins if pin.startswith("google-pasta")),
+        f"tensorflow-cpu=={version}; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        f"tensorflow=={version}; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    ]
+
+
+def wheel() -> bytes:
+    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time."""
+    info = "gate_lab-1.0.dist-info"
+    files = {
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: gate-lab\nVersion: 1.0\n"
+        + "".join(f"Requires-Dist: {line}\n" for line in requirements()),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "gate_lab/__init__.py": "",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), text)
+    return buffer.getvalue()
+
+
+class Lab:
+    """A bucket with a dataset, a machine with an environment, and the models."""
+
+    def __init__(self, storage: Storage, bucket: str, models: Path, state: Path) -> None:
+        self.storage, self.bucket, self.models = storage, bucket, models
+        self.place: Place = local_place(storage, [PACKAGE], state)
+
+    def dataset(self, version: str = VERSIONS[-1]) -> str:
+        return dataset_dir(SHARED, "mnist", version)
+
+    def job(self, model: str, job_id: str = "", *, name: str = "mnist") -> JobDir:
+        """A finished job whose model is ``model``."""
+        job_dir = JobDir.of(self.bucket, name, job_id or f"mnist_{model}")
+        self.storage.write(job_dir.model + ".keep", b"")
+        self.storage.upload_tree(self.models / model, job_dir.model, last="MANIFEST.json")
+        return job_dir
+
+    def judge(self, model: str, rules: Rules = RULES, *, version: str = VERSIONS[-1], job_id: str = "") -> Report:
+        job_dir = self.job(model, job_id)
+        subject = find_subject(self.storage, job_dir.uri, package_uris=[PACKAGE], dataset=self.dataset(version))
+        return validate(self.storage, subject, rules, self.place)
+
+
+def checks(report: Report) -> Mapping[str, str]:
+    """Check name → ``ok``, ``FAILED`` or ``skipped``."""
+    return {check.name: check.mark for check in report.verdict.checks}
+
+
+def failed(report: Report) -> list[str]:
+    return [check.name for check in report.verdict.checks if not check.passed]
+
+
+@pytest.fixture(scope="session")
+def gate_state(tmp_path_factory: pytest.TempPathFactory, shared_environments: Path) -> Path:
+    """The local backend's state dir on this machine, with the environments that all tests share."""
+    state = tmp_path_factory.mktemp("gate-state")
+    (state / "envs").symlink_to(shared_environments / "envs")
+    return state
+
+
+@pytest.fixture(scope="session")
+def gate_models(tmp_path_factory: pytest.TempPathFactory, gate_state: Path, gcs_server: Any, digits: Path) -> Path:
+    """A folder with every model of ``make_models.py``; also fills :data:`SHARED` with the datasets and the package.
+
+    The datasets have the whole held-out set and few training rows: nothing is trained on them here.
+    """
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs_server.env.items():
+            patch.setenv(name, value)
+        storage = Storage()
+        storage.client.create_bucket(SHARED.removeprefix("gs://"))
+        storage.write(PACKAGE, wheel())
+        for version in VERSIONS:
+            mnist.register(storage, SHARED, digits, version, train=1000)
+        with local_place(storage, [PACKAGE], gate_state).python() as python:
+            script = Path(__file__).with_name("make_models.py")
+            done = subprocess.run(
+                [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=300
+            )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def lab(storage: Storage, bucket: str, gate_models: Path, gate_state: Path) -> Lab:
+    return Lab(storage, bucket, gate_models, gate_state)

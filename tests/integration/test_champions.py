@@ -1,0 +1,327 @@
+"""The champion's pointer in a real bucket: races, crashes, rollback, force, and what a repeated task does.
+
+No TensorFlow here: models are a file, reports and predictions are written by hand.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mlengine import champions
+from mlengine.champions import Action, Champion, Force, Outcome, Word, current, history, publish, rollback
+from mlengine.core import layout
+from mlengine.core.errors import PublishError
+from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.gate.export import resolve
+from mlengine.gate.report import Predictions, Report, store
+from mlengine.storage import Storage
+
+pytestmark = pytest.mark.integration
+LABELS = tuple(row % 10 for row in range(2000))
+
+
+def classes(right: float) -> tuple[int, ...]:
+    """Predictions of which the first ``right`` are right."""
+    good = round(right * len(LABELS))
+    return tuple(label if row < good else (label + 1) % 10 for row, label in enumerate(LABELS))
+
+
+class Bench:
+    """Makes validated jobs in one bucket, and publishes them."""
+
+    def __init__(self, storage: Storage, bucket: str) -> None:
+        self.storage, self.bucket = storage, bucket
+
+    def job(self, name: str, *, accuracy: float = 0.98, version: str = "2026-11-01", **changes: Any) -> Report:
+        """A job that was validated against whoever is champion now."""
+        job_dir = JobDir.of(self.bucket, "mnist", name)
+        self.storage.write(job_dir.model + "saved_model.pb", name.encode())
+        export = resolve(self.storage, job_dir.model)
+        champion = current(self.storage, self.bucket, "mnist")
+        report = Report(
+            model="mnist",
+            job_id=name,
+            job_dir=job_dir.uri,
+            model_uri=export.uri,
+            verdict=Verdict(Decision.ACCEPTED, ("All checks passed.",)),
+            thresholds=Thresholds(tolerance=0.02),
+            checks="all",
+            created="2026-11-23T12:00:00+00:00",
+            fingerprint=export.fingerprint,
+            size=export.size,
+            dataset={"name": "mnist", "version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"},
+            champion={} if champion is None else champion.brief(),
+            figures={"accuracy": accuracy},
+            lineage={"package_uris": [f"{self.bucket}/packages/trainer.tar.gz"]},
+        )
+        report = replace(report, **changes)
+        store(self.storage, report, Predictions("digits", LABELS, classes(accuracy)), None)
+        return report
+
+    def publish(self, report: Report, **more: Any) -> Outcome:
+        return publish(self.storage, self.bucket, report, by="dag run", **more)
+
+    def serials(self) -> list[tuple[int, str]]:
+        """The history, oldest first."""
+        return [(was.serial, was.job_id) for was in reversed(history(self.storage, self.bucket, "mnist"))]
+
+    @property
+    def pointer(self) -> str:
+        return layout.champion(self.bucket, "mnist")
+
+
+@pytest.fixture
+def bench(storage: Storage, bucket: str) -> Bench:
+    return Bench(storage, bucket)
+
+
+def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
+    bench.publish(bench.job("a"))
+    outcome = bench.publish(bench.job("b", accuracy=0.985))
+    assert outcome.word is Word.PUBLISHED
+    assert outcome.published
+    assert bench.serials() == [(1, "a"), (2, "b")]
+    newest = history(bench.storage, bench.bucket, "mnist")[0]
+    assert newest == current(bench.storage, bench.bucket, "mnist") == outcome.champion
+    assert (newest.by, newest.why, newest.verdict) == ("dag run", "All checks passed.", "accepted")
+    assert newest.at.startswith("20")
+    assert newest.lineage["package_uris"] == [f"{bench.bucket}/packages/trainer.tar.gz"]
+    assert (newest.version, newest.accuracy, newest.previous) == ("2026-11-01", 0.985, 1)
+    assert Champion.from_bytes(newest.to_bytes()) == newest
+    assert champions.models(bench.storage, bench.bucket) == ["mnist"]
+
+
+def test_a_model_without_champion_has_none(bench: Bench) -> None:
+    assert current(bench.storage, bench.bucket, "mnist") is None
+    assert history(bench.storage, bench.bucket, "mnist") == []
+    assert champions.models(bench.storage, bench.bucket) == []
+
+
+def test_publishing_again_changes_nothing(bench: Bench) -> None:
+    report = bench.job("a")
+    first = bench.publish(report)
+    again = bench.publish(report)
+    assert again.word is Word.ALREADY_CHAMPION
+    assert again.champion == first.champion
+    bench.publish(bench.job("b"))
+    # The first task is cleared and runs once more, after the second was published.
+    late = bench.publish(report)
+    assert late.word is Word.SUPERSEDED
+    assert not late.published
+    assert bench.serials() == [(1, "a"), (2, "b")]
+
+
+def test_a_repeated_task_does_not_undo_a_rollback(bench: Bench) -> None:
+    bench.publish(bench.job("good"))
+    bad = bench.job("bad")
+    bench.publish(bad)
+    rollback(bench.storage, bench.bucket, "mnist", by="anna", why="wrong digits in production")
+    assert bench.publish(bad).word is Word.SUPERSEDED
+    assert bench.serials()[-1] == (3, "good")
+
+
+def test_a_rejected_model_is_not_published_and_says_why(bench: Bench) -> None:
+    check = Check("accuracy", 0.4, "≥ 0.97", passed=False, sentence="Accuracy is 0.4, under 0.97.")
+    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.sentence,), (check,)))
+    outcome = bench.publish(rejected)
+    assert outcome.word is Word.REJECTED
+    assert outcome.champion is None
+    assert "Accuracy is 0.4, under 0.97." in outcome.sentence
+    assert not bench.storage.exists(bench.pointer)
+
+
+def test_force_needs_a_name_and_a_reason_and_keeps_both(bench: Bench) -> None:
+    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, ("No.",)))
+    for by, why in (("", "because"), ("anna", "  ")):
+        with pytest.raises(PublishError, match="name and a reason"):
+            Force(by, why)
+    outcome = bench.publish(rejected, force=Force("anna", "the old one is worse"))
+    assert outcome.champion is not None
+    kept = outcome.champion
+    assert (kept.action, kept.by, kept.why, kept.verdict) == (
+        Action.FORCED,
+        "anna",
+        "the old one is worse",
+        "rejected",
+    )
+
+
+def test_force_that_was_not_needed_is_no_force(bench: Bench) -> None:
+    outcome = bench.publish(bench.job("a"), force=Force("anna", "just in case"))
+    assert outcome.champion is not None
+    assert outcome.champion.action is Action.PUBLISHED
+
+
+@pytest.mark.parametrize(("older", "newer"), [("2026-10-01", "2026-11-01"), ("v9", "v12")])
+def test_an_older_dataset_version_never_replaces_a_newer_ones_champion(bench: Bench, older: str, newer: str) -> None:
+    bench.publish(bench.job("new", version=newer))
+    backfilled = bench.job("old", version=older)
+    outcome = bench.publish(backfilled)
+    assert outcome.word is Word.OLDER_DATASET
+    assert older in outcome.sentence
+    assert newer in outcome.sentence
+    assert bench.serials() == [(1, "new")]
+    assert bench.publish(backfilled, force=Force("anna", "the new labels are wrong")).published
+    assert bench.serials() == [(1, "new"), (2, "old")]
+
+
+def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
+    bench.publish(bench.job("a", accuracy=0.97))
+    better, equal, worse = bench.job("b", accuracy=0.99), bench.job("c", accuracy=0.99), bench.job("d", accuracy=0.95)
+    assert bench.publish(better).published
+    assert bench.publish(equal).word is Word.PUBLISHED
+    outcome = bench.publish(worse)
+    assert outcome.word is Word.WORSE
+    assert "Worse than the champion c" in outcome.sentence
+    blind = bench.job("e", champion={"serial": 1, "job_id": "a"})
+    bench.storage.delete(JobDir(blind.job_dir).predictions)
+    assert bench.publish(blind).word is Word.NOT_COMPARED
+    assert bench.serials() == [(1, "a"), (2, "b"), (3, "c")]
+
+
+def test_files_that_changed_after_the_validation_are_not_published(bench: Bench) -> None:
+    report = bench.job("a")
+    bench.storage.write(report.model_uri + "/saved_model.pb", b"something else")
+    with pytest.raises(PublishError, match="changed after it was validated"):
+        bench.publish(report)
+    bench.storage.delete(report.model_uri + "/saved_model.pb")
+    with pytest.raises(PublishError, match="not whole"):
+        bench.publish(report)
+    assert not bench.storage.exists(bench.pointer)
+
+
+def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.publish(bench.job(name))
+    back = rollback(bench.storage, bench.bucket, "mnist", by="anna", why="c is slow")
+    assert (back.job_id, back.serial, back.action, back.restores) == ("b", 4, Action.ROLLED_BACK, 2)
+    assert (back.by, back.why) == ("anna", "c is slow")
+    assert rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b too").job_id == "a"
+    with pytest.raises(PublishError, match="first champion"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="a too")
+    assert rollback(bench.storage, bench.bucket, "mnist", by="anna", why="c after all", to=3).job_id == "c"
+    assert bench.serials() == [(1, "a"), (2, "b"), (3, "c"), (4, "b"), (5, "a"), (6, "c")]
+    with pytest.raises(PublishError, match="champion of mnist already"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="again", to=3)
+    with pytest.raises(PublishError, match="no champion with serial 9"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=9)
+    # What is trained next goes on from there.
+    assert bench.publish(bench.job("d")).published
+
+
+def test_rollback_to_a_model_that_is_gone_is_refused(bench: Bench) -> None:
+    lost = bench.job("a")
+    bench.publish(lost)
+    bench.publish(bench.job("b"))
+    bench.storage.delete_tree(lost.model_uri)
+    with pytest.raises(PublishError, match="the model of a is not whole"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is bad")
+    assert bench.serials() == [(1, "a"), (2, "b")]
+
+
+def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
+    bench.publish(bench.job("seed"))
+    reports = [bench.job(f"job{at}") for at in range(6)]
+    start = threading.Barrier(len(reports))
+
+    def race(report: Report) -> Outcome:
+        start.wait()
+        return bench.publish(report)
+
+    with ThreadPoolExecutor(len(reports)) as pool:
+        outcomes = list(pool.map(race, reports))
+    assert all(outcome.published for outcome in outcomes)
+    chain = bench.serials()
+    assert sorted(name for _, name in chain) == sorted(["seed", *(report.job_id for report in reports)])
+    # Each is named by the next: nobody was overwritten unseen.
+    found = history(bench.storage, bench.bucket, "mnist")
+    assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
+
+
+def test_racing_rollbacks_go_back_one_step_each(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.publish(bench.job(name))
+    with ThreadPoolExecutor(2) as pool:
+        done = list(
+            pool.map(lambda who: rollback(bench.storage, bench.bucket, "mnist", by=who, why="bad"), ("anna", "bob"))
+        )
+    assert sorted(back.job_id for back in done) == ["a", "b"]
+    assert bench.serials()[-1][1] == "a"
+
+
+class Crash(BaseException):
+    pass
+
+
+def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publish(bench.job("a"))
+    report = bench.job("b")
+
+    def crash(*args: object) -> int:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.storage, "replace", crash)
+        with pytest.raises(Crash):
+            bench.publish(report)
+    assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
+    # Readers still see the old one, and the history knows of no other.
+    assert bench.serials() == [(1, "a")]
+    # Somebody else publishes first: the entry of the dead one is passed over.
+    assert bench.publish(bench.job("c")).published
+    assert bench.serials() == [(1, "a"), (3, "c")]
+    # The task of the dead one is tried again.
+    assert bench.publish(report).published
+    assert bench.serials() == [(1, "a"), (3, "c"), (4, "b")]
+
+
+def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publish(bench.job("a"))
+    report = bench.job("b")
+
+    def crash(*args: object) -> int:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.storage, "replace", crash)
+        with pytest.raises(Crash):
+            bench.publish(report)
+    assert bench.publish(report).word is Word.PUBLISHED
+    assert bench.serials() == [(1, "a"), (2, "b")]
+
+
+def test_no_reader_sees_half_a_champion(bench: Bench) -> None:
+    """While publishers swap, every read is one whole entry, and its files are there."""
+    bench.publish(bench.job("job0"))
+    reports = [bench.job(f"job{at}") for at in range(1, 6)]
+    done = threading.Event()
+    seen: list[Champion] = []
+
+    def read() -> None:
+        while not done.is_set():
+            champion = current(bench.storage, bench.bucket, "mnist")
+            assert champion is not None
+            assert bench.storage.read(champion.model_uri + "/saved_model.pb") == champion.job_id.encode()
+            seen.append(champion)
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        for report in reports:
+            bench.publish(report)
+        done.set()
+        for reader in readers:
+            reader.result()
+    assert [champion.serial for champion in seen] != []
+    assert {champion.job_id for champion in seen} <= {f"job{at}" for at in range(6)}
+
+
+def test_a_pointer_that_is_no_champion_is_said_to_be_none(bench: Bench) -> None:
+    bench.storage.write(bench.pointer, b"{}")
+    with pytest.raises(PublishError, match="is not a champion"):
+        current(bench.storage, bench.bucket, "mnist")

@@ -1,0 +1,91 @@
+"""Checks, thresholds and the rule that makes a verdict of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlengine.core.errors import MlengineError
+from mlengine.core.verdict import Check, Decision, Thresholds, Verdict, WhenUndecided, judge, table
+
+GOOD = Check("accuracy", 0.98, "≥ 0.97", passed=True, sentence="Accuracy is 0.98.")
+BAD = Check("devices", "/job:ps", "none", passed=False, sentence="The graph is still tied to /job:ps.")
+BETTER = Check("not worse", 0.001, "≥ -0.005", passed=True, sentence="It gained 10 rows.", comparison=True)
+NOT_ASKED = Check.skip("not worse", "There is no champion.", comparison=True)
+
+
+def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
+    verdict = judge([GOOD, BAD, BETTER], champion=True)
+    assert verdict.decision is Decision.REJECTED
+    assert verdict.reasons == ("The graph is still tied to /job:ps.",)
+    assert verdict.failed == (BAD,)
+    assert not verdict.decision.publishable
+
+
+def test_the_first_model_is_not_compared_but_still_checked() -> None:
+    verdict = judge([GOOD, NOT_ASKED], champion=False)
+    assert verdict.decision is Decision.FIRST
+    assert verdict.reasons == ("There is no champion yet; all 1 checks passed.",)
+    assert judge([BAD, NOT_ASKED], champion=False).decision is Decision.REJECTED
+
+
+def test_accepted_says_how_it_stands_against_the_champion() -> None:
+    verdict = judge([GOOD, BETTER], champion=True)
+    assert verdict.decision is Decision.ACCEPTED
+    assert verdict.reasons == ("All 2 checks passed.", "It gained 10 rows.")
+
+
+@pytest.mark.parametrize("checks", [[], [NOT_ASKED]])
+def test_a_gate_that_asked_nothing_says_nothing(checks: list[Check]) -> None:
+    with pytest.raises(MlengineError, match="no checks"):
+        judge(checks, champion=False)
+
+
+def test_a_verdict_survives_json() -> None:
+    verdict = judge([GOOD, BAD, NOT_ASKED], champion=False)
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+
+
+@pytest.mark.parametrize("data", [{}, {"verdict": "maybe", "reasons": []}, {"verdict": "first", "reasons": None}])
+def test_what_is_no_verdict_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(MlengineError, match="not a verdict"):
+        Verdict.from_json(data)
+
+
+def test_thresholds_come_as_a_form_gives_them() -> None:
+    read = Thresholds.from_json(
+        {"accuracy": "0.9", "per_class": "", "tolerance": "None", "size_bytes": "1e6", "undecided": "accept"}
+    )
+    assert read == Thresholds(
+        accuracy=0.9, per_class=None, tolerance=None, size_bytes=1_000_000, undecided=WhenUndecided.ACCEPT
+    )
+    assert Thresholds.from_json(None) == Thresholds()
+    assert Thresholds.from_json(json.loads(json.dumps(read.to_json()))) == read
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"acuracy": 0.9}, "no such threshold: acuracy"),
+        ({"accuracy": 97}, "out of range"),
+        ({"accuracy": "nan"}, "out of range"),
+        ({"accuracy": "high"}, "not a number"),
+        ({"tolerance": -0.1}, "out of range"),
+        ({"confidence": 0.5}, "out of range"),
+        ({"confidence": None}, "must be a number"),
+        ({"undecided": "maybe"}, "reject or accept"),
+    ],
+)
+def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, object], words: str) -> None:
+    with pytest.raises(MlengineError, match=words):
+        Thresholds.from_json(data)
+
+
+def test_the_table_is_aligned() -> None:
+    lines = table([GOOD, BAD, NOT_ASKED])
+    assert lines[0].split() == ["check", "value", "bound"]
+    assert lines[2].split() == ["accuracy", "0.9800", "≥", "0.97", "ok"]
+    assert lines[3].endswith("FAILED")
+    assert lines[4].endswith("skipped")
+    assert lines[2].index("ok") == lines[3].index("FAILED") == lines[4].index("skipped")
