@@ -6,7 +6,11 @@ import gzip
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -239,6 +243,29 @@ def test_a_registration_that_died_is_invisible_and_completed_by_the_next(
     after = {stat.uri: stat.generation for stat in storage.ls(f"{bucket}/")}
     assert {uri: after[uri] for uri in left} == left, "files that had arrived are not sent again"
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+
+
+@pytest.mark.parametrize("object_name", [f"{HELD_LABELS}.gz", "manifest.json"])
+def test_a_registration_killed_while_it_writes_is_completed_by_the_next(
+    storage: Storage, bucket: str, small: Path, proxied: faults.FaultProxy, object_name: str
+) -> None:
+    proxied.strike(faults.stall(300), "POST", "/upload/", body=rb'"name": ?"[^"]*/' + object_name.encode())
+    program = "import sys; from mlengine.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "datasets", "add", "mnist", "v1", str(small)]
+    command += ["--license", "x", "--source", "x", "--bucket", bucket]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(mnist.ROOT / "plugins")})
+    try:
+        deadline = time.monotonic() + 60
+        while proxied.unused and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert proxied.unused == []
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert datasets.list_versions(storage, bucket, "mnist") == []
+    add(storage, bucket, small, "v1")
+    assert datasets.verify(storage, bucket, "mnist", "v1") == []
 
 
 def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
