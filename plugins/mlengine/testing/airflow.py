@@ -32,7 +32,7 @@ from mlengine.testing.airflow_api import AirflowApi
 from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
 
 START_SECONDS = 180.0  # 20 s on two idle cores; a loaded machine needs patience
-STOP_SECONDS = 15.0
+STOP_SECONDS = 10.0
 _PATIENCE_SECONDS = 4.0  # for tasks that are just ending
 # The log servers listen on every interface; nobody needs them where all components share a disk.
 COMPONENTS = {

@@ -1,0 +1,113 @@
+"""Every DAG file of the project: it imports cheaply and without errors, its form is well-formed, it serialises.
+
+Read by a process of its own, as the DAG processor does it, with an empty AIRFLOW_HOME.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = ROOT / "dags"
+PARSE_SECONDS = 1.5  # of CPU a file, beyond Airflow itself, which the DAG processor imports once; the Vertex operators alone cost 10 s
+
+_READ = """
+import json, sys, time
+import airflow.sdk
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+began = time.process_time()
+bag = DagBag(dag_folder=sys.argv[1])
+seconds = time.process_time() - began
+dags = {}
+for dag_id, dag in bag.dags.items():
+    stored = DagSerialization.to_dict(dag)
+    json.dumps(stored)
+    again = DagSerialization.from_dict(stored)
+    dags[dag_id] = {
+        "file": dag.fileloc,
+        "tasks": sorted(task.task_id for task in dag.tasks),
+        "tasks_again": sorted(again.task_dict),
+        "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
+        "params": {name: dag.params.get_param(name).dump() for name in dag.params},
+        "doc": dag.doc_md,
+        "catchup": dag.catchup,
+    }
+heavy = [name for name in ("google.cloud.storage", "tensorflow", "numpy", "requests") if name in sys.modules]
+errors = {str(file): text for file, text in bag.import_errors.items()}
+files = {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats}
+print(json.dumps({"errors": errors, "dags": dags, "seconds": seconds, "files": files, "heavy": heavy}))
+"""
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = tmp_path_factory.mktemp("airflow")
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(ROOT / "plugins"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, str(DAGS)], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_all_files_import(read: dict[str, Any]) -> None:
+    assert read["errors"] == {}
+    assert set(read["dags"]) >= {"mnist_retraining", "hello_trainer"}
+    files = {Path(dag["file"]).name for dag in read["dags"].values()}
+    assert files == {path.name for path in DAGS.glob("*.py")}
+
+
+def test_parsing_is_cheap(read: dict[str, Any]) -> None:
+    sys.stdout.write(f"parsed in {read['seconds']:.2f} s: {read['files']}\n")
+    assert read["heavy"] == []
+    assert read["seconds"] < PARSE_SECONDS * len(read["dags"])
+
+
+def test_round_trip(read: dict[str, Any]) -> None:
+    for dag in read["dags"].values():
+        assert dag["tasks_again"] == dag["tasks"]
+
+
+def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
+    """A title and a description for people, and a default that its own schema allows: a scheduled run has no form."""
+    from jsonschema import Draft202012Validator
+
+    params = read["dags"]["mnist_retraining"]["params"]
+    assert {"dataset_version", "max_steps", "batch_size", "min_accuracy", "tolerance"} <= set(params)
+    for name, param in params.items():
+        Draft202012Validator.check_schema(param["schema"])
+        assert Draft202012Validator(param["schema"]).is_valid(param["value"]), name
+        assert param["schema"].get("title"), name
+        assert param["description"], name
+
+
+def test_the_stages_are_in_order(read: dict[str, Any]) -> None:
+    dag = read["dags"]["mnist_retraining"]
+    stages = ["prepare", "submit", "wait", "validate", "publish"]
+    edges = {tuple(edge) for edge in dag["edges"]}
+    for first, second in zip(stages, stages[1:], strict=False):
+        assert (f"retrain.{first}", f"retrain.{second}") in edges
+    assert ("retrain.package", "retrain.submit") in edges
+    assert ("retrain.dataset", "retrain.prepare") in edges
+    assert dag["catchup"] is False
+
+
+def test_each_dag_says_what_it_is_for(read: dict[str, Any]) -> None:
+    for dag_id, dag in read["dags"].items():
+        assert dag["doc"], dag_id
