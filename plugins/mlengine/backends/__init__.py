@@ -98,6 +98,14 @@ class BatchesLogs(Protocol):
         """One page for each ``(handle, cursor)``, in the order asked; ``limit`` lines a job."""
 
 
+@runtime_checkable
+class EndsReplicas(Protocol):
+    """A backend that can take a single replica away, as a preempted host does: for tests of what happens then."""
+
+    def end_replica(self, handle: JobHandle, replica: str) -> bool:
+        """Tell ``replica`` (``role-index``) to stop, by SIGTERM. ``False`` if it does not run, or not yet."""
+
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
