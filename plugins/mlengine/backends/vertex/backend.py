@@ -24,6 +24,7 @@ from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, 
 from mlengine.backends.vertex.states import failure, job_state
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.times import seconds
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +123,12 @@ class VertexBackend:
         return [self._status(handle, found[handle.name]) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        return self.logs_many([(handle, cursor)], limit)[0]
+
+    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
         jobs = self._open()
-        return logs.read(jobs.client, jobs.place.logging_endpoint, handle.name, cursor, limit)
+        named = [(handle.name, cursor) for handle, cursor in wanted]
+        return logs.read(jobs.client, jobs.place.logging_endpoint, named, limit)
 
     def cancel(self, handle: JobHandle) -> None:
         parse(handle.name)
@@ -212,7 +217,7 @@ class VertexBackend:
         state = job_state(job.get("state"))
         if state.terminal:
             self._created.pop(handle.name, None)
-        times = [logs.seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
+        times = [seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
         error = job.get("error")
         return JobStatus(handle, state, str((error or {}).get("message", "")), failure(state, error), *times)
 
@@ -229,7 +234,7 @@ class VertexBackend:
 
 
 def _age(job: Job) -> tuple[float, str]:
-    return logs.seconds(job.get("createTime", "9999-01-01T00:00:00Z")), str(job["name"])
+    return seconds(job.get("createTime", "9999-01-01T00:00:00Z")), str(job["name"])
 
 
 def _live(job: Job) -> bool:

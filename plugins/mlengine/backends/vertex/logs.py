@@ -7,58 +7,87 @@ had: the cursor keeps the time and short digests of the ids seen in that span, a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.states import replica_name
+from mlengine.core.times import seconds
 
 OVERLAP_SECONDS = 10.0
 MAX_SEEN = 2000  # ids in a cursor; a faster log narrows the span instead
 PAGE = 1000
+MAX_PAGES = 20
+JOBS_A_CALL = 150  # a filter has at most 20,000 characters
 _LAUNCHER = "launcher"
+Wanted = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class _Entry:
+    number: str
     stamp: str
     time: float
     digest: str
     line: LogLine
 
 
-def read(client: RestClient, endpoint: str, name: str, cursor: Mapping[str, Any], limit: int) -> LogPage:
-    """Up to ``limit`` new lines of the custom job ``name`` (``projects/P/locations/R/customJobs/N``).
+def read(client: RestClient, endpoint: str, wanted: Wanted, limit: int) -> list[LogPage]:
+    """For each job and its cursor up to ``limit`` new lines; :data:`JOBS_A_CALL` jobs of a project are one call.
 
-    :raises BackendUnavailableError: Cloud Logging did not answer; the same cursor works later.
+    :param wanted: resource names (``projects/P/locations/R/customJobs/N``) with their cursors.
+    :raises BackendUnavailableError: Cloud Logging did not answer; the same cursors work later.
     """
-    window = cursor.get("window", ())
-    seen = {digest for _, digest in window}
-    _, project, *_, number = name.split("/")
-    query = f'resource.type="ml_job" AND resource.labels.job_id="{number}"'
-    if window:
-        query += f' AND timestamp>="{window[0][0]}"'
+    pages: dict[str, LogPage] = {}
+    projects: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, cursor in wanted:
+        projects.setdefault(name.split("/")[1], []).append((name, cursor))
+    for project, jobs in projects.items():
+        for begin in range(0, len(jobs), JOBS_A_CALL):
+            pages |= _read(client, endpoint, project, jobs[begin : begin + JOBS_A_CALL], limit)
+    return [pages[name] for name, _ in wanted]
+
+
+def _read(client: RestClient, endpoint: str, project: str, jobs: Wanted, limit: int) -> dict[str, LogPage]:
     body: dict[str, Any] = {
         "resourceNames": [f"projects/{project}"],
-        "filter": query,
+        "filter": _filter(jobs),
         "orderBy": "timestamp asc",
-        "pageSize": min(PAGE, limit + len(seen)),
+        "pageSize": PAGE,
     }
-    fresh: list[_Entry] = []
-    while True:
+    seen = {_number(name): {digest for _, digest in cursor.get("window", ())} for name, cursor in jobs}
+    fresh: dict[str, list[_Entry]] = {number: [] for number in seen}
+    for _ in range(MAX_PAGES):
         answer = client.call("POST", f"{endpoint}/v2/entries:list", body=body) or {}
-        found = (_entry(raw) for raw in answer.get("entries", ()))
-        fresh += [entry for entry in found if entry.digest not in seen]
+        for entry in map(_entry, answer.get("entries", ())):
+            if entry.number in seen and entry.digest not in seen[entry.number]:
+                fresh[entry.number].append(entry)
         token = answer.get("nextPageToken")
-        if not token or len(fresh) >= limit:
+        if not token or any(len(found) >= limit for found in fresh.values()):
             break
         body["pageToken"] = token
-    page = fresh[:limit]
-    more = bool(token) or len(fresh) > limit
-    return LogPage(tuple(entry.line for entry in page), _advance(cursor, page), more)
+    pages = {}
+    for name, cursor in jobs:
+        found = fresh[_number(name)]
+        page = found[:limit]
+        lines = tuple(entry.line for entry in page)
+        pages[name] = LogPage(lines, _advance(cursor, page), bool(token) or len(found) > limit)
+    return pages
+
+
+def _filter(jobs: Wanted) -> str:
+    parts = []
+    for name, cursor in jobs:
+        window = cursor.get("window", ())
+        since = f' AND timestamp>="{window[0][0]}"' if window else ""
+        parts.append(f'(resource.labels.job_id="{_number(name)}"{since})')
+    return f'resource.type="ml_job" AND ({" OR ".join(parts)})'
+
+
+def _number(name: str) -> str:
+    return name.rsplit("/", 1)[1]
 
 
 def _advance(cursor: Mapping[str, Any], page: list[_Entry]) -> dict[str, Any]:
@@ -87,20 +116,9 @@ def _entry(raw: Mapping[str, Any]) -> _Entry:
     replica = replica_name(str(labels.get("task_name", ""))) or _LAUNCHER
     identity = f"{raw.get('insertId', '')}|{stamp}|{replica}|{'' if raw.get('insertId') else payload}"
     return _Entry(
+        number=str(labels.get("job_id", "")),
         stamp=stamp,
         time=seconds(stamp),
         digest=hashlib.sha256(identity.encode()).hexdigest()[:10],
         line=LogLine(replica, str(payload).rstrip("\n"), seconds(stamp)),
     )
-
-
-def seconds(stamp: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time; nanoseconds are read, and kept to what a float can hold."""
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    base = datetime.fromisoformat(whole).replace(tzinfo=UTC)
-    return (base + timedelta(seconds=float(f"0.{fraction}") if fraction else 0)).timestamp()
-
-
-def rfc3339(moment: float) -> str:
-    """``moment``, in seconds since the epoch, as Google writes times."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -40,7 +40,7 @@ CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE
 
 _REPLICA = re.compile(r"workerpool(?P<pool>\d)-(?P<index>\d+)")
 _EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)")
-_RETRY_ME = frozenset({143, -15, 75})  # told to stop after saving; or the trainer's own "try again"
+_RETRY_ME = frozenset({143, -15, 137, -9, 75})  # told to stop, or killed, by the host; or the trainer's "try again"
 
 # The first that matches the message decides; the words are the service's.
 _CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
@@ -98,7 +98,9 @@ def _cause(state: JobState, code: int, message: str, status: int | None) -> Fail
         return FailureCause.CANCELLED
     if state is JobState.EXPIRED:
         return FailureCause.DEADLINE
-    if status is not None:
+    # The last lines of a replica's log may follow: its words are not the service's.
+    message = message.partition("\n")[0]
+    if status is not None and "memory" not in message:
         # The replica's own exit code says more than any word around it.
         return FailureCause.PREEMPTED if status in _RETRY_ME else FailureCause.TRAINER
     for pattern, cause in _CAUSES:

@@ -1,0 +1,142 @@
+"""ML Engine's ``projects.jobs``, which the service of that name answered until it was shut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from mlengine.core import jobfile
+from mlengine.core.errors import JobFileError, ServiceRefusalError
+from mlengine.core.job import JobState
+from mlengine.core.times import rfc3339
+from mlengine.service import mlengine_jobs
+from mlengine.service.engine import Engine
+from mlengine.service.filters import parse
+from mlengine.service.records import MLENGINE, Record, pack
+from mlengine.service.wire import Request, page
+from mlengine.storage import Storage
+
+MOST = 100
+# ML Engine had seven states.
+_STATES = {JobState.EXPIRED: JobState.FAILED, JobState.PAUSED: JobState.QUEUED, JobState.UNKNOWN: JobState.QUEUED}
+_FILTERS = {
+    "jobId": "jobId",
+    "job_id": "jobId",
+    "state": "state",
+    "createTime": "createTime",
+    "create_time": "createTime",
+    "startTime": "startTime",
+    "start_time": "startTime",
+    "endTime": "endTime",
+    "end_time": "endTime",
+    "errorMessage": "errorMessage",
+}
+
+
+class MlengineFace:
+    """The methods; each takes a :class:`~mlengine.service.wire.Request` and returns JSON."""
+
+    def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
+        self._engine, self._storage, self._bucket = engine, storage, bucket
+
+    def create(self, request: Request) -> dict[str, Any]:
+        request.only()
+        job, spec = mlengine_jobs.read(request.json())
+        project = request.path["project"]
+        submission, notes = mlengine_jobs.submission(job, spec, project, self._storage, self._bucket)
+        now = time.time()
+        record = Record(
+            face=MLENGINE,
+            project=project,
+            region="",
+            id=job["jobId"],
+            body=job,
+            submission=pack(submission),
+            created=now,
+            updated=now,
+            notes=tuple(notes),
+            stuck=request.stuck,
+        )
+        return render(self._engine.create(record))
+
+    def get(self, request: Request) -> dict[str, Any]:
+        request.only()
+        return render(self._record(request))
+
+    def list(self, request: Request) -> dict[str, Any]:
+        request.only("filter", "pageSize", "pageToken")
+        condition = parse(request.query.get("filter", ""), frozenset(_FILTERS))
+        jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, request.path["project"], "")]
+        found = [job for job in jobs if condition.matches(partial(_field, job))]
+        some, token = page(found, request.query, MOST)
+        return {"jobs": list(some), **({"nextPageToken": token} if token else {})}
+
+    def cancel(self, request: Request) -> dict[str, Any]:
+        request.only()
+        self._engine.cancel(self._record(request))
+        return {}
+
+    def patch(self, request: Request) -> dict[str, Any]:
+        """Labels, the one field that may change."""
+        request.only("updateMask")
+        names = [name for name in request.query.get("updateMask", "").split(",") if name]
+        if not names or any(name.split(".")[0] != "labels" for name in names):
+            raise ServiceRefusalError("Field: update_mask Error: Only labels can be updated.")
+        record, body = self._record(request), request.json()
+        if body.get("etag") not in {None, "", _etag(record)}:
+            raise ServiceRefusalError("The etag is not the job's: somebody changed it.", status="ABORTED")
+        labels = dict(record.labels)
+        sent = body.get("labels", {})
+        for name in names:
+            _, _, label = name.partition(".")
+            if not label:
+                labels = dict(sent)
+            elif label in sent:
+                labels[label] = sent[label]
+            else:
+                labels.pop(label, None)
+        try:
+            jobfile.load({"trainingInput": {}, "labels": labels}, name="job")
+        except JobFileError as error:
+            raise ServiceRefusalError(error.message, remedy=error.remedy) from error
+        return render(self._engine.relabel(record, labels))
+
+    def _record(self, request: Request) -> Record:
+        path = request.path
+        name = f"projects/{path['project']}/jobs/{path['job']}"
+        return self._engine.get((MLENGINE, path["project"], "", path["job"]), f"Field: name Error: Job {name}")
+
+
+def render(record: Record) -> dict[str, Any]:
+    """A job as the service shows it."""
+    state = JobState.PREPARING if record.stuck and not record.state.terminal else record.state
+    job = {
+        **record.body,
+        "createTime": rfc3339(record.created),
+        "state": _STATES.get(state, state).value,
+        "etag": _etag(record),
+        "trainingOutput": {},
+    }
+    if record.started is not None:
+        job["startTime"] = rfc3339(record.started)
+    if record.ended is not None:
+        job["endTime"] = rfc3339(record.ended)
+    if record.error is not None:
+        job["errorMessage"] = record.error["message"]
+    return job
+
+
+def _etag(record: Record) -> str:
+    text = json.dumps([record.id, dict(record.labels), record.state.value], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _field(job: Mapping[str, Any], name: str) -> str | None:
+    if name.startswith("labels."):
+        label: str | None = job.get("labels", {}).get(name.removeprefix("labels."))
+        return label
+    return job.get(_FILTERS[name])

@@ -1,0 +1,121 @@
+"""A training service for users' own tests: Vertex AI's API on loopback, which runs the jobs for real.
+
+::
+
+    pytest_plugins = ["mlengine.testing.service"]
+
+    def test_my_dag(training_service): ...
+
+``training_service`` needs a Cloud Storage server in the environment (``STORAGE_EMULATOR_HOST``; see
+:mod:`mlengine.testing.gcs`). A scripted fault that never struck fails the test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends import TrainingBackend, get_backend
+from mlengine.core.errors import MlengineError
+from mlengine.service.faults import Fault
+from mlengine.service.server import Service
+from mlengine.storage import Storage
+
+
+class TrainingService:
+    """A started service, and what a test wants of it.
+
+    :param url: for every client: Vertex AI, ML Engine and Cloud Logging all answer there.
+    """
+
+    def __init__(self, service: Service, project: str, region: str) -> None:
+        self.service, self.project, self.region = service, project, region
+        self.url = service.url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For processes: this project's settings, and gcloud's endpoints."""
+        root = f"{self.url}/"
+        return {
+            "MLENGINE_VERTEX_ENDPOINT": self.url,
+            "MLENGINE_VERTEX_PROJECT": self.project,
+            "MLENGINE_VERTEX_REGION": self.region,
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": root,
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_ML": root,
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": root,
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            "CLOUDSDK_CORE_PROJECT": self.project,
+            "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+        }
+
+    @property
+    def connection(self) -> str:
+        """An Airflow connection in JSON, for ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
+        extra = {"project": self.project, "region": self.region, "vertex_endpoint": self.url, "is_anonymous": True}
+        return json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments for ``get_backend("vertex", …)``."""
+        return {"project": self.project, "region": self.region, "endpoint": self.url}
+
+    @property
+    def calls(self) -> list[str]:
+        """Every method called so far, in order."""
+        return list(self.service.script.calls)
+
+    def script(self, method: str, action: str, **more: Any) -> None:
+        """Let the next call of ``method`` meet a fault: see :mod:`mlengine.service.faults`."""
+        self.service.script.add(Fault.from_json({"method": method, "action": action, **more}))
+
+
+@contextmanager
+def running(
+    folder: Path,
+    *,
+    backend: TrainingBackend | None = None,
+    local: Mapping[str, Any] | None = None,
+    storage: Storage | None = None,
+    bucket: str | None = None,
+    project: str = "test-project",
+    region: str = "us-central1",
+    port: int = 0,
+    faults: Sequence[Fault] = (),
+    keep_jobs: bool = False,
+) -> Iterator[TrainingService]:
+    """A service for the block's length. Jobs that have not ended are cancelled at its end.
+
+    :param folder: what the service and its jobs keep; the same folder again has the same jobs.
+    :param backend: in place of the local one. :param local: settings of the local one.
+    :param keep_jobs: let jobs go on without the service.
+    :raises MlengineError: at the end, if a scripted fault never struck.
+    """
+    runs = backend or get_backend("local", state_dir=folder / "local", **(local or {}))
+    service = Service(
+        runs, folder / "service", storage=storage or Storage(), bucket=bucket, port=port, faults=faults
+    )  # fmt: skip
+    service.start()
+    try:
+        yield TrainingService(service, project, region)
+    finally:
+        if not keep_jobs:
+            service.engine.cancel_all()
+        service.stop()
+    unused = service.script.unused()
+    if unused:
+        raise MlengineError(
+            f"scripted faults never struck: {', '.join(f'{fault.method} {fault.action}' for fault in unused)}",
+            remedy="does the test call that method, and often enough?",
+        )
+
+
+@pytest.fixture
+def training_service(tmp_path: Path) -> Iterator[TrainingService]:
+    """A service of the test's own."""
+    with running(tmp_path / "training-service") as service:
+        yield service

@@ -1,0 +1,238 @@
+"""The vertex backend against the training service, whose jobs are real processes: the contract of a backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, Submission
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.testing.service import TrainingService, running
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., LocalBackend]
+KEY = "ab" * 20
+LONG = "until('/nowhere')"
+
+
+@pytest.fixture
+def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
+    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0)) as started:
+        yield started
+
+
+@pytest.fixture
+def vertex(service: TrainingService) -> VertexBackend:
+    """The backend with its retries made quick: nothing in these tests waits for a real second."""
+    client = RestClient(anonymous_credentials(), deadline=20, quota_patience=20, sleep=lambda _: time.sleep(0.05))
+    return VertexBackend(**service.settings, client=client)
+
+
+def submission(uri: str, bucket: str, *args: str, key: str = KEY, **more: Any) -> Submission:
+    pools = more.pop("pools", (Pool(Role.CHIEF, 1, "n1-standard-4"),))
+    spec = TrainingSpec("tiny.task", (uri,), args, pools=pools)
+    return Submission(key, "mnist_1", more.pop("attempt", 1), f"{bucket}/mnist/mnist_1", spec, **more)
+
+
+def wait(vertex: VertexBackend, handle: JobHandle, *states: JobState) -> JobStatus:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        status = vertex.describe([handle])[0]
+        if status.state in states or (status.state.terminal and not states):
+            return status
+        assert not status.state.terminal, status
+        time.sleep(0.1)
+    raise AssertionError(f"{handle.name} is still {status.state}: {status.detail}")
+
+
+def all_lines(vertex: VertexBackend, handle: JobHandle) -> list[LogLine]:
+    lines: list[LogLine] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = vertex.logs(handle, cursor, limit=7)
+        lines += page.lines
+        cursor = dict(page.cursor)
+        if not page.lines:
+            return lines
+
+
+CLUSTER = (
+    Pool(Role.CHIEF, 1, "n1-standard-4"),
+    Pool(Role.WORKER, 2, "n1-standard-4"),
+    Pool(Role.PS, 1, "n1-standard-4"),
+)
+SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL_DIR'], os.environ['MLENGINE_ATTEMPT'])"
+
+
+def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: str) -> None:
+    asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
+    handle = vertex.submit(asked)
+    assert handle.name.startswith("projects/test-project/locations/us-central1/customJobs/")
+    assert (handle.job_id, handle.attempt, handle.job_dir) == ("mnist_1", 2, f"{bucket}/mnist/mnist_1")
+    status = wait(vertex, handle)
+    lines = all_lines(vertex, handle)
+    assert status.state is JobState.SUCCEEDED, lines
+    assert status.created is not None
+    assert status.started is not None
+    assert status.ended is not None
+    assert status.created <= status.started <= status.ended
+    said = {(line.replica, line.text) for line in lines}
+    shown = f"TF ['chief', 'ps', 'worker'] {bucket}/mnist/mnist_1 {bucket}/mnist/mnist_1/model/ 2"
+    assert ("chief-0", shown) in said
+    assert ("worker-1", "worker-1 life 0") in said
+    assert ("ps-0", "ps-0 life 0") in said
+    replicas = [line for line in lines if line.replica != "launcher"]
+    assert len(set(replicas)) == len(replicas), "a line came twice"
+
+
+def test_the_same_submission_is_one_job(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    first = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    again = VertexBackend(**service.settings).submit(submission(actor, bucket, "--chief", LONG))
+    assert again == first
+    second = vertex.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
+    assert vertex.find(KEY) == [first, second]
+    assert vertex.find("cd" * 20) == []
+    assert service.calls.count("CreateCustomJob") == 2
+
+
+def test_a_lost_answer_makes_no_second_job(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    service.script("CreateCustomJob", "lose")
+    handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    assert vertex.find(KEY) == [handle]
+    assert service.calls.count("CreateCustomJob") == 1
+
+
+def test_a_create_that_failed_is_made_again(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    service.script("CreateCustomJob", "status", status="UNAVAILABLE")
+    service.script("CreateCustomJob", "reset", skip=1)
+    handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    assert vertex.find(KEY) == [handle]
+    assert service.calls.count("CreateCustomJob") == 3
+
+
+def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: TrainingService, actor: str, bucket: str) -> None:
+    words = "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"
+    service.script("CreateCustomJob", "status", status="RESOURCE_EXHAUSTED", message=words, times=2)
+    vertex.submit(submission(actor, bucket, "--chief", LONG))
+    assert service.calls.count("CreateCustomJob") == 3
+    service.script("CreateCustomJob", "status", status="RESOURCE_EXHAUSTED", message=words, times=1)
+    impatient = VertexBackend(**service.settings, client=RestClient(anonymous_credentials(), quota_patience=0.0))
+    with pytest.raises(BackendUnavailableError, match="CustomModelTrainingCPUsPerProjectPerRegion"):
+        impatient.submit(submission(actor, bucket, "--chief", LONG, key="ef" * 20))
+
+
+def test_two_submitters_in_a_race_leave_one_job(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    # The list does not show the first job yet when the second submitter looks.
+    first = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    service.script("ListCustomJobs", "lag", seconds=60)
+    second = VertexBackend(**service.settings).submit(submission(actor, bucket, "--chief", LONG))
+    assert second == first
+    assert service.calls.count("CreateCustomJob") == 2
+    states = [status.state for status in vertex.describe(vertex.find(KEY))]
+    assert states[0] in {JobState.QUEUED, JobState.PREPARING, JobState.RUNNING}
+    assert states[1] in {JobState.CANCELLING, JobState.CANCELLED}
+
+
+def test_polls_survive_what_a_network_does(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    wait(vertex, handle, JobState.RUNNING)
+    for action in ("status", "reset", "cut", "lose", "delay"):
+        service.script("GetCustomJob", action, seconds=0.2, bytes=20)
+        assert vertex.describe([handle])[0].state is JobState.RUNNING
+    service.script("GetCustomJob", "status", status="UNAVAILABLE", times=100)
+    brief = VertexBackend(**service.settings, client=RestClient(anonymous_credentials(), deadline=0.5))
+    with pytest.raises(BackendUnavailableError):
+        brief.describe([handle])
+    service.service.script.clear()
+
+
+def test_many_jobs_are_one_call(vertex: VertexBackend, service: TrainingService, actor: str, bucket: str) -> None:
+    handles = [vertex.submit(submission(actor, bucket, "--chief", LONG, key=f"{n:040x}")) for n in range(12)]
+    calls = len(service.calls)
+    assert [status.handle for status in vertex.describe(handles)] == handles
+    assert service.calls[calls:] == ["ListCustomJobs"]
+    gone = JobHandle("vertex", handles[0].name + "0", "gone", 1, "gs://b/x")
+    states = vertex.describe([*handles, gone])
+    assert states[-1].failure is not None
+    assert states[-1].failure.cause is FailureCause.LOST
+    assert not any(status.state.terminal for status in states[:-1])
+
+
+def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, bucket: str) -> None:
+    handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
+    wait(vertex, handle, JobState.RUNNING)
+    vertex.cancel(handle)
+    vertex.cancel(handle)
+    status = wait(vertex, handle)
+    assert status.state is JobState.CANCELLED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.CANCELLED
+    vertex.cancel(handle)
+    vertex.cancel(JobHandle("vertex", handle.name + "0", "x", 1, "gs://b/x"))
+    with pytest.raises(BackendError, match="not the name of a custom job"):
+        vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://b/x"))
+
+
+def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, bucket: str) -> None:
+    handle = vertex.submit(submission(actor, bucket, "--chief", "say('no luck'); sys.exit(3)"))
+    failure = wait(vertex, handle).failure
+    assert failure is not None
+    assert (failure.cause, failure.replica, failure.exit_code) == (FailureCause.TRAINER, "chief-0", 3)
+    assert "no luck" in failure.message
+
+
+def test_a_preempted_replica_may_be_tried_again(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    service.script("CreateCustomJob", "preempt", replica="chief-0")
+    failure = wait(vertex, vertex.submit(submission(actor, bucket, "--chief", LONG))).failure
+    assert failure is not None
+    assert failure.cause is FailureCause.PREEMPTED
+    assert failure.cause.retryable
+
+
+def test_a_job_that_stays_pending_can_be_cancelled(
+    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+) -> None:
+    service.script("CreateCustomJob", "stick")
+    handle = vertex.submit(submission(actor, bucket))
+    assert wait(vertex, handle, JobState.PREPARING).started is None
+    vertex.cancel(handle)
+    assert wait(vertex, handle).state is JobState.CANCELLED
+
+
+def test_jobs_outlive_the_service(make_backend: Make, tmp_path: Path, actor: str, bucket: str) -> None:
+    backend, go = make_backend(), tmp_path / "go"
+    with running(tmp_path / "service", backend=backend, keep_jobs=True) as service:
+        port = service.service.port
+        vertex = VertexBackend(**service.settings)
+        handle = vertex.submit(submission(actor, bucket, "--chief", f"say('before'); until({str(go)!r}); say('after')"))
+        wait(vertex, handle, JobState.RUNNING)
+        page = vertex.logs(handle, {})
+    with running(tmp_path / "service", backend=make_backend(), port=port):
+        go.touch()
+        assert wait(vertex, handle).state is JobState.SUCCEEDED
+        assert "before" in [line.text for line in all_lines(vertex, handle)]
+        rest = [line.text for line in vertex.logs(handle, page.cursor).lines]
+        assert "after" in rest
+        assert not set(rest) & {line.text for line in page.lines if line.replica == "chief-0"}
