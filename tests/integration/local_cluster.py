@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import textwrap
@@ -46,7 +47,11 @@ def sdist(
         **(extra or {}),
     }
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    # Equal sources have equal bytes, and so share an environment.
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
         for name, text in files.items():
             data = text.encode()
             member = tarfile.TarInfo(f"tiny-{version}/{name}")
@@ -144,6 +149,14 @@ def lines(backend: LocalBackend, handle: JobHandle, limit: int = 1000) -> Iterat
         cursor = page.cursor
         if not page.more:
             return
+
+
+def run(
+    backend: LocalBackend, bucket: str, job_spec: TrainingSpec, *, key: str = "k" * 40
+) -> tuple[JobHandle, JobStatus]:
+    """Submit a job and wait for its end."""
+    handle = backend.submit(submission(bucket, job_spec, key=key))
+    return handle, until_ended(backend, handle)
 
 
 def texts(backend: LocalBackend, handle: JobHandle) -> list[str]:

@@ -7,18 +7,31 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uv import find_uv_bin
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.core.job import JobState
+from mlengine.core.errors import BackendError
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
 from mlengine.storage import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
 HELLO = Path(__file__).parents[2] / "examples" / "hello"
+TELL = """
+tell = {"config": config, "args": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
+(scratch.parent.parent / f"seen-{os.environ['MLENGINE_SCRATCH'].rsplit('/')[-1]}.json").write_text(json.dumps(tell))
+"""
+
+
+def seen(backend: LocalBackend, handle: JobHandle) -> dict[str, dict[str, Any]]:
+    """What each replica found when it started."""
+    root = backend.state_dir / "jobs" / handle.name
+    return {path.stem.removeprefix("seen-"): json.loads(path.read_text()) for path in root.glob("seen-*.json")}
 
 
 def test_hello_trains_on_a_cluster(make_backend: Make, storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -27,16 +40,142 @@ def test_hello_trains_on_a_cluster(make_backend: Make, storage: Storage, bucket:
     uri = local.put(storage, bucket, (tmp_path / "dist" / "hello-1.0.0.tar.gz").read_bytes(), "hello-1.0.0.tar.gz")
     spec = local.spec(uri, worker=2, ps=1, module="hello.task", args=("--max_steps", "3", "--name", "Anna & Bob"))
     backend = make_backend()
-    handle = backend.submit(local.submission(bucket, spec))
-    assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
+    handle, status = local.run(backend, bucket, spec)
+    assert status.state is JobState.SUCCEEDED
     said = local.texts(backend, handle)
     assert "chief-0: step 1: Hallo, Anna & Bob!" in said
     assert "worker-1: step 3: こんにちは, Anna & Bob!" in said
     assert "ps-0: ps-0 of 4 says:" in said
     result = json.loads(storage.read(f"{handle.job_dir}/model/result.json"))
-    assert {name: len(found) for name, found in result["cluster"]["cluster"].items()} == {
-        "chief": 1,
-        "worker": 2,
-        "ps": 1,
-    }
+    sizes = {name: len(found) for name, found in result["cluster"]["cluster"].items()}
+    assert sizes == {"chief": 1, "worker": 2, "ps": 1}
     assert json.loads(storage.read(f"{handle.job_dir}/train/progress.json"))["step"] == 3
+
+
+def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: str, bucket: str) -> None:
+    spec = local.spec(
+        actor,
+        worker=2,
+        ps=1,
+        evaluator=1,
+        primary_name="master",
+        args=local.acts(chief=TELL, worker=TELL, ps=TELL, evaluator=TELL),
+    )
+    backend = make_backend()
+    handle, status = local.run(backend, bucket, spec)
+    assert status.state is JobState.SUCCEEDED
+    views = seen(backend, handle)
+    tasks = {replica: view["config"]["task"] for replica, view in views.items()}
+    assert tasks == {
+        "chief-0": {"type": "master", "index": 0},
+        "worker-0": {"type": "worker", "index": 0},
+        "worker-1": {"type": "worker", "index": 1},
+        "ps-0": {"type": "ps", "index": 0},
+        "evaluator-0": {"type": "evaluator", "index": 0},
+    }
+    clusters = [view["config"]["cluster"] for view in views.values()]
+    assert all(cluster == clusters[0] for cluster in clusters)
+    addresses = [address for found in clusters[0].values() for address in found]
+    assert len(set(addresses)) == 4
+    assert all(address.startswith("127.0.0.1:") for address in addresses)
+
+
+def test_arguments_arrive_as_written_and_the_job_dir_last(make_backend: Make, actor: str, bucket: str) -> None:
+    odd = ("--worker", "a b 'c' \"d\" $HOME ; # ü\n*")
+    backend = make_backend()
+    handle, _ = local.run(backend, bucket, local.spec(actor, args=(*local.acts(chief=TELL), *odd)))
+    args = seen(backend, handle)["chief-0"]["args"]
+    assert args[2:] == [*odd, "--job-dir", handle.job_dir]
+
+
+def test_a_chief_alone_has_no_tf_config(
+    make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["elsewhere:1"]}}')
+    backend = make_backend()
+    handle, _ = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=TELL)))
+    assert "TF_CONFIG" not in seen(backend, handle)["chief-0"]["env"]
+
+
+def test_the_environment_of_a_replica_holds_no_secret(
+    make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://airflow:hush@db/airflow",
+        "AIRFLOW__CORE__FERNET_KEY": "hush",
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": "hush",
+        "AWS_SECRET_ACCESS_KEY": "hush",
+        "UV_INDEX_HUSH_PASSWORD": "hush",
+    }
+    for name, value in {**secrets, "http_proxy": "http://proxy.invalid:3128", "TZ": "UTC"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # so that the job's own traffic stays here
+    spec = local.spec(actor, args=local.acts(chief=TELL), env={"TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "yes"})
+    backend = make_backend()
+    handle, _ = local.run(backend, bucket, spec)
+    view = seen(backend, handle)["chief-0"]
+    env = view["env"]
+    assert "hush" not in json.dumps(env)
+    assert not [name for name in env if name.startswith(("AIRFLOW", "UV_", "PYTHONPATH"))]
+    folder = handle.job_dir
+    expected = {
+        "TZ": "UTC",
+        "MINE": "yes",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "CLOUD_ML_JOB_ID": handle.job_id,
+        "AIP_MODEL_DIR": f"{folder}/model/",
+        "AIP_CHECKPOINT_DIR": f"{folder}/train/",
+        "AIP_TENSORBOARD_LOG_DIR": f"{folder}/train/",
+        "MLENGINE_ATTEMPT": "1",
+        "MLENGINE_SCRATCH": view["cwd"],
+    }
+    assert {name: env.get(name) for name in expected} == expected
+    assert "STORAGE_EMULATOR_HOST" in env
+    assert Path(env["MLENGINE_DATA_CACHE"]).is_dir()
+    # Nor does a log, the launcher's included, or anything else the job left on disk.
+    for path in (backend.state_dir / "jobs" / handle.name).rglob("*"):
+        assert not path.is_file() or b"hush" not in path.read_bytes(), path
+
+
+def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
+    backend = make_backend(upload_seconds=60)
+    spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last word of the chief')"))
+    handle, _ = local.run(backend, bucket, spec)
+    local.until(lambda: storage.exists(f"{handle.job_dir}/logs/environment.txt"), "the upload")
+    folder = f"{handle.job_dir}/logs/attempt-1"
+    assert b"the last word of the chief" in storage.read(f"{folder}/chief-0.log")
+    assert b"worker-0 life 0" in storage.read(f"{folder}/worker-0.log")
+    assert b"SUCCEEDED" in storage.read(f"{folder}/launcher.log")
+    assert storage.read(f"{handle.job_dir}/logs/environment.txt") == b"tiny==1.0\n"
+
+
+def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
+    make_backend: Make, actor: str, storage: Storage, bucket: str
+) -> None:
+    backend = make_backend(upload_seconds=60)
+    job = local.submission(bucket, local.spec(actor))
+    gone = type(job)(job.key, job.job_id, 1, "gs://no-such-bucket-here/m/job", job.spec)
+    assert local.until_ended(backend, backend.submit(gone)).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        (TrainingSpec(module="tiny.task"), "no packages"),
+        (TrainingSpec(module="tiny.task", package_uris=("gs://bbb/p",), pools=()), "one chief"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(make_backend: Make, bucket: str, spec: TrainingSpec, word: str) -> None:
+    backend = make_backend()
+    with pytest.raises(BackendError, match=word):
+        backend.submit(local.submission(bucket, spec))
+    assert backend.jobs() == []
+
+
+def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
+    backend = make_backend()
+    status = local.describe(backend, JobHandle("local", "nobody-1", "job", 1, "gs://bbb/m/job"))
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import mlengine
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.local import environ, logs, record, settings
 from mlengine.backends.local.lease import held
+from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
 from mlengine.backends.local.settings import Settings
@@ -50,13 +52,14 @@ class LocalBackend:
         _check(submission)
         job = self._job(job_name(submission.key, submission.attempt))
         stored = job.submission()
-        if stored is None:
-            self._make_folders(job)
-            Queue(self.state_dir).enter(job.name)
-            stored = Stored(submission, self.settings, time.time())
-            if not record.create_json(job.submission_file, stored.to_json()):
-                stored = job.submission() or stored
-        self._launch(job)
+        try:
+            if stored is None:
+                stored = self._store(job, submission)
+            self._launch(job)
+        except OSError as error:
+            raise BackendUnavailableError(
+                f"{submission.job_id} cannot be written to {job.root}: {error}", remedy="make room, then submit again"
+            ) from error
         return stored.handle
 
     def find(self, key: str) -> list[JobHandle]:
@@ -115,7 +118,22 @@ class LocalBackend:
             if asked > most:
                 counts[role] = most
                 words.append(f"{role.value}: {asked} asked, {most} run here ({setting}={most})")
+        words += [
+            f"{pool.role.value}: {pool.accelerator_count} {pool.accelerator_type} asked; here, what there is"
+            for pool in spec.pools
+            if pool.accelerator_type and pool.accelerator_count
+        ]
         return (spec.with_counts(counts) if counts else spec), words
+
+    def end_replica(self, handle: JobHandle, replica: str) -> bool:
+        """Tell one replica to stop, as a host that is taken away does. ``False`` if it does not run, or not yet."""
+        for known in (self._job(handle.name).state() or {}).get("replicas", ()):
+            if known["replica"] == replica and known["process"] is not None:
+                process = Process.from_json(known["process"])
+                if process.alive():
+                    process.signal(signal.SIGTERM)
+                    return True
+        return False
 
     def jobs(self) -> list[JobHandle]:
         """Every job this state dir knows, in order of submission."""
@@ -134,28 +152,40 @@ class LocalBackend:
 
     def _describe(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle.name)
-        stored = job.submission()
-        if stored is None:
-            failure = Failure(FailureCause.LOST, f"the local backend knows no job {handle.name} in {self.state_dir}")
-            return JobStatus(handle, JobState.FAILED, failure.message, failure)
         state = job.state()
         if (state is None or not JobState(state["state"]).terminal) and not held(job.lease):
             state = settle(job)
         if state is None:
-            return JobStatus(handle, JobState.QUEUED, "the launcher is starting", created=stored.created)
+            return self._without_state(handle, job)
         current = JobState(state["state"])
         if not current.terminal and job.cancel_file.exists():
             current = JobState.CANCELLING
-        failure_data = state.get("failure")
+        failure = state.get("failure")
         return JobStatus(
             handle,
             current,
             state["detail"],
-            None if failure_data is None else Failure.from_json(failure_data),
-            stored.created,
+            None if failure is None else Failure.from_json(failure),
+            state.get("created"),
             state.get("started"),
             state.get("ended"),
         )
+
+    def _without_state(self, handle: JobHandle, job: Job) -> JobStatus:
+        stored = job.submission()
+        if stored is not None:
+            return JobStatus(handle, JobState.QUEUED, "the launcher is starting", created=stored.created)
+        failure = Failure(FailureCause.LOST, f"the local backend knows no job {handle.name} in {self.state_dir}")
+        return JobStatus(handle, JobState.FAILED, failure.message, failure)
+
+    def _store(self, job: Job, submission: Submission) -> Stored:
+        """A ticket, then the commit point. Of two who race, one's submission stays, and both return it."""
+        self._make_folders(job)
+        Queue(self.state_dir).enter(job.name)
+        stored = Stored(submission, self.settings, time.time())
+        if not record.create_json(job.submission_file, stored.to_json()):
+            return job.submission() or stored
+        return stored
 
     def _make_folders(self, job: Job) -> None:
         # Logs and arguments may hold what is nobody else's business.
@@ -169,11 +199,13 @@ class LocalBackend:
             return
         package = Path(mlengine.__file__).parent.parent
         env = {**environ.for_launcher(os.environ), "PYTHONPATH": str(package)}
-        command = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root)]
+        launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root)]
         with job.launcher_log.open("ab") as sink:
             try:
+                # The shell ends at once, and the launcher is nobody's child: who kills the submitter and all its
+                # children does not find it, and nobody has to reap it.
                 subprocess.run(
-                    command,
+                    ["/bin/sh", "-c", '"$@" &', "sh", *launcher],
                     cwd=job.root,
                     env=env,
                     stdin=subprocess.DEVNULL,

@@ -7,29 +7,26 @@ an environment. What has no ``ready.json`` is rubbish of a broken build, and the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlengine.backends.local import environ
+from mlengine.backends.local import constraints, environ
 from mlengine.backends.local.lease import Lease
 from mlengine.backends.local.record import read_json, write_json
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.storage import Storage
 
-CONSTRAINTS = "constraints.txt"
 _OPTIONS = ("--compile-bytecode",)
-_MAX_CONSTRAINTS = 1 << 20
 _WORDS = 6000  # characters of uv's output that an error carries
 
 
@@ -57,6 +54,7 @@ def build_environment(
     *,
     python: str = "",
     seconds: float = 1800.0,
+    keep_environments: int = 8,
     say: Callable[[str], None] = lambda _: None,
 ) -> Environment:
     """The environment with these packages in it, built if there is none yet.
@@ -65,6 +63,7 @@ def build_environment(
 
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
     :param python: the interpreter to build for; "" is the one that runs this.
+    :param keep_environments: after a build, how many are kept that nobody uses.
     :param say: told what takes long.
     :raises EnvironmentBuildError: with uv's own words; nothing is kept of a build that failed.
     """
@@ -85,14 +84,22 @@ def build_environment(
     if lock is None:
         raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
     with lock:
-        return find_environment(state_dir, digest) or _build(recipe, say)
+        found = find_environment(state_dir, digest)
+        if found is None:
+            found = _Builder(recipe, lock, say).build()
+            prune(state_dir, keep_environments)
+        return found
 
 
 def find_environment(state_dir: Path, digest: str) -> Environment | None:
     """The environment, if it was built to its end."""
     root = state_dir / "envs" / digest
     ready = read_json(root / "ready.json")
-    return None if ready is None else Environment(root / "bin" / "python", digest, list(ready["lock"]))
+    if ready is None:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(root / "ready.json")  # when it was last used: the longest unused goes first
+    return Environment(root / "bin" / "python", digest, list(ready["lock"]))
 
 
 def lock_path(state_dir: Path, digest: str) -> Path:
@@ -122,28 +129,95 @@ class _Recipe:
         return self.state_dir / "envs" / self.digest
 
 
-def _build(recipe: _Recipe, say: Callable[[str], None]) -> Environment:
-    root, seconds = recipe.root, recipe.seconds
-    python = root / "bin" / "python"
-    name = recipe.digest[:12]
-    shutil.rmtree(root, ignore_errors=True)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    say(f"building environment {name} for {', '.join(path.name for path in recipe.packages)}")
-    begun = time.monotonic()
-    try:
-        _uv(["venv", "--quiet", "--no-project", "--python", recipe.python, str(root)], seconds)
-        install = ["pip", "install", *_OPTIONS, "--python", str(python)]
-        for constraints in _constraints(recipe.packages, root):
-            install += ["--constraint", str(constraints)]
-        say(_uv([*install, *map(str, recipe.packages)], seconds).rstrip())
-        # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
-        lock = _uv(["pip", "list", "--format", "freeze", "--python", str(python)], seconds).split()
-        write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
-    except BaseException:
+@dataclass(frozen=True)
+class _Builder:
+    """Builds one environment. The lock is held by the caller, and by each uv that runs."""
+
+    recipe: _Recipe
+    lock: Lease
+    say: Callable[[str], None]
+
+    def build(self) -> Environment:
+        recipe, root = self.recipe, self.recipe.root
+        python = root / "bin" / "python"
         shutil.rmtree(root, ignore_errors=True)
-        raise
-    say(f"environment {name} built in {time.monotonic() - begun:.1f} s, {len(lock)} packages")
-    return Environment(python, recipe.digest, lock)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        self.say(f"building environment {recipe.digest[:12]} for {', '.join(path.name for path in recipe.packages)}")
+        begun = time.monotonic()
+        try:
+            self._uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
+            pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
+            target = f"--python={python}"
+            self.say(self._uv("pip", "install", *_OPTIONS, target, *pins, *map(str, recipe.packages)).rstrip())
+            # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
+            lock = self._uv("pip", "list", "--quiet", "--format=freeze", target).split()
+            write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+        seconds = time.monotonic() - begun
+        self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
+        return Environment(python, recipe.digest, lock)
+
+    def _uv(self, *arguments: str) -> str:
+        """Run uv, away from any project whose settings it would take for its own. Returns all it said."""
+        from uv import find_uv_bin
+
+        env = environ.for_launcher(os.environ) | {"NO_COLOR": "1"}
+        if environ.MARK in os.environ:
+            env[environ.MARK] = os.environ[environ.MARK]
+        try:
+            done = subprocess.run(
+                [find_uv_bin(), "--no-progress", *arguments],
+                cwd="/",
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=self.recipe.seconds,
+                check=False,
+                text=True,
+                errors="replace",
+                # Should this process die, nobody may build here while its uv still writes.
+                pass_fds=(self.lock.fileno(),),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnvironmentBuildError(
+                f"uv {arguments[0]} did not end well: {error}",
+                remedy="a slow index needs more than MLENGINE_LOCAL_BUILD_SECONDS",
+            ) from error
+        if done.returncode:
+            raise EnvironmentBuildError(
+                f"uv {' '.join(arguments[:2])} ended with code {done.returncode}:\n{done.stdout[-_WORDS:].strip()}",
+                remedy="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
+            )
+        return done.stdout
+
+
+def prune(state_dir: Path, keep: int) -> list[str]:
+    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went."""
+    folder = state_dir / "envs"
+    if not folder.is_dir():
+        return []
+    by_age = sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_used, reverse=True)
+    gone = []
+    for root in by_age[keep:]:
+        lock = Lease.take(lock_path(state_dir, root.name))
+        if lock is None:
+            continue
+        with lock:
+            # First what makes it an environment, so that a crash in between leaves rubbish, not half of one.
+            (root / "ready.json").unlink(missing_ok=True)
+            shutil.rmtree(root, ignore_errors=True)
+            gone.append(root.name)
+    return gone
+
+
+def _last_used(root: Path) -> float:
+    try:
+        return (root / "ready.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
@@ -163,80 +237,10 @@ def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
 def _version(python: str) -> str:
     if python == sys.executable:
         return sys.version
+    command = [python, "-c", "import sys; print(sys.version)"]
     try:
-        return subprocess.run(
-            [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentBuildError(
             f"the interpreter {python} does not run: {error}", remedy="correct the setting MLENGINE_LOCAL_PYTHON"
         ) from error
-
-
-def _constraints(packages: Sequence[Path], root: Path) -> list[Path]:
-    """The ``constraints.txt`` of each sdist, written into the environment."""
-    written = []
-    for number, path in enumerate(packages):
-        content = read_constraints(path)
-        if content is not None:
-            target = root / f"constraints-{number}.txt"
-            target.write_bytes(content)
-            written.append(target)
-    return written
-
-
-def read_constraints(package: Path) -> bytes | None:
-    """The content of ``<name>-<version>/constraints.txt`` in an sdist; ``None`` if it has none, or is a wheel.
-
-    :raises EnvironmentBuildError: if the archive is not readable.
-    """
-    try:
-        if package.name.endswith(".zip"):
-            with zipfile.ZipFile(package) as archive:
-                names = [name for name in archive.namelist() if _is_constraints(name)]
-                return archive.read(names[0])[:_MAX_CONSTRAINTS] if names else None
-        if package.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")):
-            with tarfile.open(package) as tar:
-                for member in tar:
-                    if member.isfile() and _is_constraints(member.name):
-                        file = tar.extractfile(member)
-                        return None if file is None else file.read(_MAX_CONSTRAINTS)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-        raise EnvironmentBuildError(
-            f"{package.name} is not a readable archive: {error}", remedy="package the trainer again"
-        ) from error
-    return None
-
-
-def _is_constraints(name: str) -> bool:
-    parts = name.removeprefix("./").split("/")
-    return len(parts) == 2 and parts[1] == CONSTRAINTS
-
-
-def _uv(arguments: Sequence[str], seconds: float) -> str:
-    """Run uv, away from any project whose settings it would take for its own. Returns all it said."""
-    from uv import find_uv_bin
-
-    env = environ.for_launcher(os.environ) | {"NO_COLOR": "1"}
-    command = [find_uv_bin(), "--no-progress", *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            cwd="/",
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
-            check=False,
-            text=True,
-            errors="replace",
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentBuildError(f"uv did not end within {seconds:.0f} s: uv {' '.join(arguments)}") from error
-    if done.returncode:
-        raise EnvironmentBuildError(
-            f"uv {' '.join(arguments[:2])} ended with code {done.returncode}:\n{done.stdout[-_WORDS:].strip()}",
-            remedy="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
-        )
-    return done.stdout

@@ -1,6 +1,6 @@
 """The launcher: one detached process a job, from its place in the queue to its last word.
 
-``python -m mlengine.backends.local.launcher JOB`` detaches itself and
+``python -m mlengine.backends.local.launcher JOB``, started detached by :meth:`LocalBackend.submit`,
 
 1. takes the job's lease; if somebody else has it, there is a launcher already, and this one ends;
 2. finds a state from a launcher before it: that one died, the job is lost, and is never run a second time;
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlengine.backends.local import environ, processes, record
 from mlengine.backends.local.environment import find_environment, lock_path
@@ -31,6 +31,7 @@ from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
 from mlengine.backends.local.settle import settle
+from mlengine.backends.local.statefile import StateFile
 from mlengine.backends.local.supervisor import Supervisor
 from mlengine.backends.local.waker import Waker
 from mlengine.core.job import FailureCause, JobState
@@ -39,7 +40,6 @@ from mlengine.core.layout import JobDir
 log = logging.getLogger("mlengine.local")
 
 _LEASE_SECONDS = 5.0
-_UPLOAD_SECONDS = 60.0
 
 
 @dataclass
@@ -49,15 +49,15 @@ class Launcher:
     job: Job
     stored: Stored
     waker: Waker
-    state: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.state = StateFile(self.job)
         self.queue = Queue(self.job.state_dir)
         self.orders = Orders(self.job, self.stored.submission.spec, self.waker, self._cancelling)
 
     def run(self) -> None:
         """Steps 3 to 8."""
-        self._write(JobState.QUEUED, "waiting for a place", created=self.stored.created)
+        self.state.write(JobState.QUEUED, "waiting for a place", created=self.stored.created)
         try:
             outcome = self._wait_turn() or self._prepare_and_train()
         except Exception as error:
@@ -67,7 +67,8 @@ class Launcher:
         if strays:
             log.warning("ended %s processes that the replicas had left running", strays)
         self._finish(outcome)
-        self._errand("upload", _UPLOAD_SECONDS, obey=False)
+        if self.stored.settings.upload_seconds:
+            self._errand("upload", self.stored.settings.upload_seconds, obey=False)
 
     def _wait_turn(self) -> Outcome | None:
         capacity = self.stored.settings.capacity
@@ -77,20 +78,20 @@ class Launcher:
                 return order
             if place != last:
                 last = place
-                self._write(JobState.QUEUED, f"place {place} in the queue; {capacity} run at once on this machine")
+                self.state.write(JobState.QUEUED, f"place {place} in the queue; {capacity} run at once on this machine")
                 log.info("place %s in the queue", place)
             self.waker.wait(min(3.0, 0.2 + 0.1 * place))
         return self.orders.check()
 
     def _prepare_and_train(self) -> Outcome:
-        self._write(JobState.PREPARING, "preparing the environment")
+        self.state.write(JobState.PREPARING, "preparing the environment")
         prepared = self._prepare()
         if isinstance(prepared, Outcome):
             return prepared
         python, in_use = prepared
         try:
             self.orders.training_begins()
-            self._write(JobState.RUNNING, "starting", started=time.time())
+            self.state.write(JobState.RUNNING, "starting", started=time.time())
             return Supervisor(
                 self.job, self.stored, python, self._base_env(python), self.orders.check, self._wait, self._report
             ).run()
@@ -113,7 +114,7 @@ class Launcher:
             in_use = Lease.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
             environment = find_environment(self.job.state_dir, digest)
             if in_use is not None and environment is not None:
-                self.state["environment"] = digest
+                self.state.note(environment=digest)
                 return environment.python, in_use
             # Removed as unused in between: build it again.
             if in_use is not None:
@@ -129,7 +130,8 @@ class Launcher:
         parent = os.getpid()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
-            env={**os.environ, environ.MARK: str(self.job.root)},
+            # What comes after the job's end is not the job's.
+            env={**os.environ, environ.MARK: str(self.job.root)} if obey else None,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             # Safe: the launcher has one thread.
@@ -176,30 +178,25 @@ class Launcher:
         return processes.of_job(self.job.root, processes.children())
 
     def _report(self, detail: str, replicas: list[Replica]) -> None:
-        self.state["replicas"] = [replica.to_json() for replica in replicas]
-        if self.state["state"] != JobState.CANCELLING:
-            self._write(JobState.RUNNING, detail)
+        self.state.note(replicas=[replica.to_json() for replica in replicas])
+        if self.state.state is not JobState.CANCELLING:
+            self.state.write(JobState.RUNNING, detail)
 
     def _cancelling(self) -> None:
         log.info("cancelled: ending the job")
-        self._write(JobState.CANCELLING, "ending the job's processes")
+        self.state.write(JobState.CANCELLING, "ending the job's processes")
 
     def _finish(self, outcome: Outcome) -> None:
         failure = None if outcome.failure is None else outcome.failure.to_json()
         log.info("%s: %s", outcome.state.value, outcome.detail)
-        self._write(outcome.state, outcome.detail, failure=failure, ended=time.time())
+        self.state.write(outcome.state, outcome.detail, failure=failure, ended=time.time())
+        if outcome.state is not JobState.FAILED:
+            shutil.rmtree(self.job.root / "work", ignore_errors=True)
         self.queue.leave(self.job.name)
-
-    def _write(self, state: JobState, detail: str, **more: Any) -> None:
-        self.state |= {"state": state.value, "detail": detail, **more}
-        record.write_json(self.job.state_file, self.state)
 
 
 def main(argv: list[str]) -> int:
     job = Job(Path(argv[0]))
-    if os.fork():
-        # The submitter reaps this parent at once; the launcher belongs to nobody.
-        os._exit(0)
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03dZ %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     lease = Lease.take(job.lease, wait=_LEASE_SECONDS)

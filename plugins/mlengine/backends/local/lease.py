@@ -29,6 +29,7 @@ class Lease:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         deadline = time.monotonic() + wait
+        pause = 0.01
         while True:
             try:
                 fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
@@ -36,9 +37,14 @@ class Lease:
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
                     return None
-                time.sleep(0.02)
+                time.sleep(pause)
+                pause = min(2 * pause, 0.25)
             else:
                 return cls(descriptor)
+
+    def fileno(self) -> int:
+        """Handed on to a child, it keeps the lease held for as long as the child lives."""
+        return self._descriptor
 
     def give_back(self) -> None:
         """Safe to repeat."""

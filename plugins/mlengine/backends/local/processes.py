@@ -88,9 +88,12 @@ def end_all(look: Callable[[], list[Process]], grace: float) -> int:
 def die_with_parent(parent: int) -> None:
     """To be called in a child between fork and exec: SIGTERM when the launcher dies, however it dies.
 
-    Linux only; elsewhere a dead launcher's replicas are ended by whoever next looks at the job.
+    And should memory run out, the system is to end the trainer rather than its launcher, or Airflow. Linux only;
+    elsewhere a dead launcher's replicas are ended by whoever next looks at the job.
     """
     if _LINUX:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
         _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -101,7 +101,15 @@ class Job:
         return None if data is None else Stored.from_json(data)
 
     def state(self) -> dict[str, Any] | None:
-        return read_json(self.state_file)
+        """What the launcher last wrote; ``None`` if it has written nothing yet.
+
+        A file that a broken disk made unreadable is a job in a state nobody knows: its launcher writes a new one, or
+        it is settled as lost.
+        """
+        try:
+            return read_json(self.state_file)
+        except BackendError as error:
+            return {"state": JobState.UNKNOWN.value, "detail": error.message}
 
     def terminal(self) -> bool:
         state = self.state()

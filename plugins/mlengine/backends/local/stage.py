@@ -32,6 +32,7 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         job.state_dir,
         python=stored.settings.python,
         seconds=stored.settings.build_seconds,
+        keep_environments=stored.settings.keep_environments,
         say=say,
     )
     return {"digest": environment.digest}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 
-from mlengine.backends.local import logs, policy, ports
+from mlengine.backends.local import listening, logs, policy, ports
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
@@ -28,6 +28,7 @@ log = getLogger("mlengine.local")
 
 _ADDRESSED = (Role.CHIEF, Role.WORKER, Role.PS)
 _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
+_LOOK_SECONDS = 3.0
 _MOST_CLUSTERS = 4  # how often a cluster is begun anew because a port was taken
 
 
@@ -48,6 +49,8 @@ class Supervisor:
     wait: Callable[[float, set[int]], None]
     report: Callable[[str, list[Replica]], None]
     replicas: list[Replica] = field(default_factory=list)
+    _silent: list[str] = field(default_factory=list)
+    _next_look: float = 0.0
 
     def run(self) -> Outcome:
         """Until the job is decided and nothing of it runs any more."""
@@ -97,6 +100,7 @@ class Supervisor:
                 if outcome is not None:
                     return outcome
             self._restart_due()
+            self._look_who_listens()
             self._wait(0.5)
 
     def _make(self, taken: list[ports.Port]) -> list[Replica]:
@@ -171,13 +175,34 @@ class Supervisor:
                 log.info("%s started again, pid %s", replica.name, replica.identity and replica.identity.pid)
                 self._tell()
 
+    def _look_who_listens(self) -> None:
+        """Name the replicas that a cluster of servers waits for. Where none listens, that is no such cluster."""
+        if time.monotonic() < self._next_look or not any(it.port for it in self.replicas):
+            return
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        known = listening.ports()
+        silent = [it for it in self.replicas if it.port is not None and it.exit_code != 0]
+        names = [it.name for it in silent if known is not None and it.port and it.port.number not in known]
+        if len(names) == len(silent):
+            names = []
+        if names != self._silent:
+            self._silent = names
+            if names:
+                log.info("not listening yet: %s", ", ".join(names))
+            self._tell()
+
     def _tell(self) -> None:
         """One line for a person: who runs, who does not."""
-        running = [replica.name for replica in self.replicas if replica.running]
+        running = sum(replica.running for replica in self.replicas)
+        done = sum(replica.exit_code == 0 for replica in self.replicas)
         waiting = [f"{it.name} (exit code {it.exit_code}, restart {it.restarts})" for it in self.replicas if it.waiting]
-        detail = f"{len(running)} of {len(self.replicas)} replicas run"
+        detail = f"{running} of {len(self.replicas)} replicas run"
+        if done:
+            detail += f", {done} done"
         if waiting:
             detail += f"; waiting for {', '.join(waiting)}"
+        if self._silent:
+            detail += f"; not listening: {', '.join(self._silent)}"
         self.report(detail, self.replicas)
 
     def _end(self, grace: float, *, linger: float = 0.0) -> None:

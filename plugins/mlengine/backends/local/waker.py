@@ -21,6 +21,8 @@ class Waker:
         os.set_blocking(self._read, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        # The shell that detached the launcher ignores this one, and replicas would inherit that.
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
 

@@ -1,0 +1,60 @@
+"""The job's state as its launcher writes it; on a full disk too."""
+
+from __future__ import annotations
+
+import time
+from logging import getLogger
+from typing import Any
+
+from mlengine.backends.local import record
+from mlengine.backends.local.record import Job
+from mlengine.core.job import JobState
+
+log = getLogger("mlengine.local")
+
+_RESERVE_BYTES = 64 << 10
+_INSIST_SECONDS = 60.0
+
+
+class StateFile:
+    """``state.json`` of one job, under its lease.
+
+    A little disk space is kept aside, so that a job that filled the disk can still say so.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._reserve = job.root / "reserve"
+        self._data: dict[str, Any] = {}
+        try:
+            self._reserve.write_bytes(b"\0" * _RESERVE_BYTES)
+        except OSError as error:
+            log.warning("no space can be kept aside: %s", error)
+
+    @property
+    def state(self) -> JobState | None:
+        return JobState(self._data["state"]) if self._data else None
+
+    def note(self, **more: Any) -> None:
+        """Keep something for the next :meth:`write`."""
+        self._data |= more
+
+    def write(self, state: JobState, detail: str, **more: Any) -> bool:
+        """Write it down. A state that is not terminal may be lost on a full disk; returns whether it was written."""
+        self._data |= {"state": state.value, "detail": detail, **more}
+        deadline = time.monotonic() + (_INSIST_SECONDS if state.terminal else 0.0)
+        if state.terminal:
+            self._reserve.unlink(missing_ok=True)
+        while not self._try():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(1.0)
+        return True
+
+    def _try(self) -> bool:
+        try:
+            record.write_json(self._job.state_file, self._data)
+        except OSError as error:
+            log.warning("state.json cannot be written: %s", error)
+            return False
+        return True

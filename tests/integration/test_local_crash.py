@@ -1,0 +1,203 @@
+"""What survives which crash on the local backend: launchers, submitters and whole machines are killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends import Submission
+from mlengine.backends.local import record
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.processes import Process
+from mlengine.backends.local.queue import Queue
+from mlengine.backends.local.record import Job, Stored
+from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from tests.integration import local_cluster as local
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., LocalBackend]
+FOR_EVER = "say('training'); time.sleep(3600)"
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sleep(3600)"
+
+
+def training(backend: LocalBackend, submission: Submission, replicas: int) -> JobHandle:
+    """A job whose replicas are all at work."""
+    handle = backend.submit(submission)
+    local.until(lambda: sum("training" in text for text in local.texts(backend, handle)) == replicas, "training")
+    return handle
+
+
+def job_of(backend: LocalBackend, handle: JobHandle) -> Job:
+    return Job(backend.state_dir / "jobs" / handle.name)
+
+
+def lives(backend: LocalBackend, handle: JobHandle) -> int:
+    return sum(" life " in text for text in local.texts(backend, handle))
+
+
+def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, actor: str, bucket: str) -> None:
+    spec = local.spec(actor, worker=1, ps=1, args=local.acts(chief=DEAF, worker=FOR_EVER, ps=FOR_EVER))
+    backend = make_backend()
+    handle = training(backend, local.submission(bucket, spec), 3)
+    started = local.alive(backend, handle)
+    assert len(started) == 3
+    os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
+    status = local.until_ended(backend, handle)
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+    assert status.failure.cause.retryable
+    assert not [process for process in started if process.alive()]
+    # Whoever submits it again gets the same, lost job: attempt 2 is the caller's decision.
+    assert backend.submit(local.submission(bucket, spec)) == handle
+    assert backend.find("k" * 40) == [handle]
+    assert local.describe(backend, handle) == status
+
+
+def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    backend = make_backend()
+    spec = local.spec(actor, ps=1, args=local.acts(chief=FOR_EVER, ps=FOR_EVER))
+    handle = training(backend, local.submission(bucket, spec), 2)
+    everyone = [*local.alive(backend, handle), Process.of(local.launcher_pid(backend, handle))]
+    for process in reversed(everyone):
+        assert process is not None
+        process.signal(signal.SIGKILL)
+    # After a restart other processes have the old pids: what is recorded must not make them a target.
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        state = json.loads(job_of(backend, handle).state_file.read_text())
+        for replica in state["replicas"]:
+            replica["process"] = {"pid": bystander.pid, "start": "another-boot:1"}
+        record.write_json(job_of(backend, handle).state_file, state)
+        status = make_backend().describe([handle])[0]
+        assert status.failure is not None
+        assert status.failure.cause is FailureCause.LOST
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+    assert "chief-0: training" in local.texts(backend, handle)
+    again = backend.submit(local.submission(bucket, local.spec(actor), attempt=2))
+    assert local.until_ended(backend, again).state is JobState.SUCCEEDED
+    assert backend.find("k" * 40) == [handle, again]
+
+
+def test_two_launchers_of_one_job_run_it_once(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    spec = local.spec(actor, args=local.acts(chief="time.sleep(2)"))
+    handle = backend.submit(local.submission(bucket, spec))
+    root = str(job_of(backend, handle).root)
+    command = [sys.executable, "-m", "mlengine.backends.local.launcher", root]
+    env = {**os.environ, "PYTHONPATH": str(Path(record.__file__).parents[3])}
+    others = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
+    assert [other.wait(30) for other in others] == [0, 0]
+    assert lives(backend, handle) == 1
+
+
+def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    spec = local.spec(actor, args=local.acts(chief="time.sleep(1)"))
+    submissions = [local.submission(bucket, spec)] * 6
+    with ThreadPoolExecutor(6) as pool:
+        handles = set(pool.map(lambda it: LocalBackend(backend.state_dir, capacity=2).submit(it), submissions))
+    assert len(handles) == 1
+    handle = handles.pop()
+    assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
+    assert backend.submit(submissions[0]) == handle
+    assert lives(backend, handle) == 1
+    local.until(lambda: not Queue(backend.state_dir).tickets(), "the queue is empty")
+
+
+def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend(capacity=4)
+    handles = []
+    for step, key in (("folder", "a"), ("ticket", "b"), ("submission", "c"), ("submission", "d")):
+        submission = local.submission(bucket, local.spec(actor), key=key * 40)
+        job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
+        job.logs.mkdir(parents=True)
+        if step != "folder":
+            Queue(backend.state_dir).enter(job.name)
+        if step == "submission":
+            record.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
+        else:
+            # Before the commit point nothing was promised, and nothing is found.
+            assert backend.find(submission.key) == []
+        handles += backend.find(submission.key) if key == "d" else [backend.submit(submission)]
+    assert len(handles) == 4
+    for handle in handles:
+        assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
+        assert lives(backend, handle) == 1
+
+
+def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    submission = local.submission(bucket, local.spec(actor))
+    job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
+    job.logs.mkdir(parents=True)
+    stored = Stored(submission, backend.settings, time.time() - 3600)
+    record.create_json(job.submission_file, stored.to_json())
+    status = local.describe(backend, stored.handle)
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+    # Nor does it start any more, however late a launcher comes.
+    assert backend.submit(submission) == stored.handle
+    assert local.describe(backend, stored.handle).state is JobState.FAILED
+    assert lives(backend, stored.handle) == 0
+
+
+def test_a_state_nobody_can_read_is_a_lost_job(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    handle = training(backend, local.submission(bucket, local.spec(actor, args=local.acts(chief=FOR_EVER))), 1)
+    os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
+    job_of(backend, handle).state_file.write_bytes(b"\0" * 100)
+    status = local.until_ended(backend, handle)
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, where this user may make one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_fails_the_job_and_says_so(
+    small_disk: Path, shared_environments: Path, actor: str, bucket: str
+) -> None:
+    (small_disk / "envs").symlink_to(shared_environments / "envs")
+    backend = LocalBackend(small_disk, backoff=0.1)
+    chief = "while True: os.write(1, b'x' * 1023 + b'\\n')"
+    handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=chief)))
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert status.failure.replica == "chief-0"
+    assert not local.alive(backend, handle)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "fill").write_bytes(b"x" * (2 << 20))
+    with pytest.raises(BackendUnavailableError, match="make room"):
+        backend.submit(local.submission(bucket, local.spec(actor), key="f" * 40))
+    local.until(lambda: not local.launcher_pid(backend, handle), "the launcher ends")

@@ -1,0 +1,91 @@
+"""More jobs than the machine has room for: first come, first served, and nobody starves or overtakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from tests.integration import local_cluster as local
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., LocalBackend]
+
+
+def submit(backend: LocalBackend, bucket: str, actor: str, number: int, act: str) -> JobHandle:
+    return backend.submit(
+        local.submission(bucket, local.spec(actor, args=local.acts(chief=act)), key=str(number).ljust(40, "0"))
+    )
+
+
+def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
+    gate, order = tmp_path / "gate", tmp_path / "order"
+    backend = make_backend(capacity=2)
+    act = f"""
+        with open({str(order)!r}, 'a') as file: file.write(os.environ['CLOUD_ML_JOB_ID'] + '\\n')
+        until({str(gate)!r})
+    """
+    handles = [submit(backend, bucket, actor, 100 + number, act) for number in range(20)]
+    local.until(lambda: order.exists() and len(order.read_text().split()) == 2, "two run")
+    local.until(
+        lambda: all(
+            f"place {place} in" in status.detail for place, status in enumerate(backend.describe(handles[2:]), 1)
+        ),
+        "every place is shown",
+    )
+    states = [status.state for status in backend.describe(handles)]
+    assert states == [JobState.RUNNING] * 2 + [JobState.QUEUED] * 18
+    # What the 18 that wait cost this machine.
+    memory = [_kilobytes(local.launcher_pid(backend, handle)) for handle in handles[2:]]
+    assert sum(memory) / len(memory) < 40_000
+    # The rest of the queue need not run for this test: half is cancelled where it waits.
+    for handle in handles[8:]:
+        backend.cancel(handle)
+    gate.touch()
+    ended = [local.until_ended(backend, handle).state for handle in handles]
+    assert ended == [JobState.SUCCEEDED] * 8 + [JobState.CANCELLED] * 12
+    # Two run at once, so neighbours may change places while they start; nobody else may.
+    ran = order.read_text().split()
+    asked = [handle.job_id for handle in handles[:8]]
+    assert sorted(ran) == sorted(asked)
+    assert all(abs(ran.index(job) - place) <= 1 for place, job in enumerate(asked))
+
+
+def _kilobytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend(capacity=1)
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sleep(3600)"
+    first = submit(backend, bucket, actor, 1, deaf)
+    local.until(lambda: "chief-0: training" in local.texts(backend, first), "training")
+    second = submit(backend, bucket, actor, 2, "")
+    local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second waits")
+    pid = local.launcher_pid(backend, first)
+    os.kill(pid, signal.SIGKILL)
+    # Nobody looks at the first job: the second ends what it left running, and takes its place.
+    assert local.until_ended(backend, second).state is JobState.SUCCEEDED
+    assert not local.alive(backend, first)
+    failure = local.describe(backend, first).failure
+    assert failure is not None
+    assert failure.cause is FailureCause.LOST
+
+
+def test_waiting_too_long_is_a_failure(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend(capacity=1)
+    submit(backend, bucket, actor, 1, "time.sleep(3600)")
+    spec = local.spec(actor, max_wait_seconds=1)
+    handle, status = local.run(backend, bucket, spec, key="w" * 40)
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.DEADLINE
+    assert "waited for more than 1 s" in status.detail
+    assert handle.attempt == 1
