@@ -1,0 +1,110 @@
+"""What importing mlengine costs a process, over ``airflow.sdk`` alone, beside the Google provider's Vertex operator.
+
+The DAG processor, every task and the triggerer pay this. Each figure is of fresh interpreters, CPU time and resident
+memory, in turns, so that a busy machine is equally unkind to all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parents[1]
+CPU_BUDGET = 0.15
+MEMORY_BUDGET = 15.0
+
+# What any DAG file with an operator and a deferrable sensor needs of Airflow.
+BASELINE = """
+from airflow.sdk import DAG, Asset, BaseOperator, BaseOperatorLink, BaseSensorOperator, Param, TaskGroup, dag, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+"""
+MLENGINE = """
+import importlib, pkgutil
+import mlengine, mlengine.pipeline
+for package in ("operators", "sensors", "triggers", "links"):
+    module = importlib.import_module("mlengine." + package)
+    for found in pkgutil.walk_packages(module.__path__, module.__name__ + "."):
+        importlib.import_module(found.name)
+"""
+PROVIDER = "from airflow.providers.google.cloud.operators.vertex_ai.custom_job import CreateCustomJobOperator\n"
+PROGRAMS = {
+    "airflow.sdk alone": BASELINE,
+    "all of mlengine": BASELINE + MLENGINE,
+    "the provider's Vertex operator": BASELINE + PROVIDER,
+}
+MEASURE = """
+import json, sys, time
+with open("/proc/self/statm") as statm:
+    pages = int(statm.read().split()[1])
+print("MEASURED " + json.dumps([time.process_time(), pages * 4096 / 2**20, len(sys.modules)]))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU in seconds, resident memory in MiB, and how many modules were loaded."""
+
+    cpu: float
+    memory: float
+    modules: int
+
+    def over(self, other: Cost) -> Cost:
+        return Cost(self.cpu - other.cpu, self.memory - other.memory, self.modules - other.modules)
+
+
+def measure(program: str) -> Cost:
+    """One fresh interpreter."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
+    done = subprocess.run(
+        [sys.executable, "-c", program + MEASURE], env=env, capture_output=True, text=True, check=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED "))
+    return Cost(*json.loads(line.removeprefix("MEASURED ")))
+
+
+def typical(costs: list[Cost]) -> Cost:
+    """The least CPU, which noise can only add to; the median of memory."""
+    return Cost(min(cost.cpu for cost in costs), median(cost.memory for cost in costs), costs[0].modules)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 within the budget, 1 beyond it."""
+    parser = argparse.ArgumentParser(prog="benchmarks imports", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(argv)
+    for program in PROGRAMS.values():
+        measure(program)  # writes the bytecode
+    rounds = [{name: measure(program) for name, program in PROGRAMS.items()} for _ in range(args.rounds)]
+    costs = {name: typical([found[name] for found in rounds]) for name in PROGRAMS}
+    base, ours, theirs = costs.values()
+
+    print(f"Import cost, {args.rounds} fresh interpreters each: least CPU, median resident memory")
+    print(f"{'':32}{'CPU s':>8}{'MiB':>8}{'modules':>9}   over airflow.sdk")
+    for name, cost in costs.items():
+        extra = cost.over(base)
+        over = "" if cost is base else f"   {extra.cpu:+.2f} s  {extra.memory:+.0f} MiB  {extra.modules:+} modules"
+        print(f"{name:32}{cost.cpu:8.2f}{cost.memory:8.0f}{cost.modules:9}{over}")
+    mine, other = ours.over(base), theirs.over(base)
+    # What mlengine adds can be less than two runs of the same program differ by: then the ratio is a lower bound.
+    alone = [found["airflow.sdk alone"] for found in rounds]
+    noise = Cost(
+        median(cost.cpu for cost in alone) - base.cpu, max(abs(cost.memory - base.memory) for cost in alone), 0
+    )
+    cpu, memory = max(mine.cpu, noise.cpu, 0.01), max(mine.memory, noise.memory, 0.1)
+    at_least = "at least " if cpu > mine.cpu or memory > mine.memory else ""
+    print(f"ratio, provider to mlengine: {at_least}{other.cpu / cpu:.0f} x CPU, {other.memory / memory:.0f} x memory")
+    within = mine.cpu <= CPU_BUDGET and mine.memory <= MEMORY_BUDGET
+    verdict = "within" if within else "BEYOND"
+    print(f"budget: at most {CPU_BUDGET} s and {MEMORY_BUDGET:.0f} MiB over airflow.sdk: {verdict}")
+    return 0 if within else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
