@@ -5,6 +5,7 @@ Read by a process of its own, as the DAG processor does it, with an empty AIRFLO
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
-PARSE_SECONDS = 1.5  # of CPU a file, beyond Airflow itself, which the DAG processor imports once; the Vertex operators alone cost 10 s
+# Of CPU a file, beyond Airflow itself, which the DAG processor imports once. Google's Vertex operators alone cost 10 s.
+PARSE_SECONDS = 1.5
 
 _READ = """
 import json, sys, time
@@ -101,7 +103,7 @@ def test_the_stages_are_in_order(read: dict[str, Any]) -> None:
     dag = read["dags"]["mnist_retraining"]
     stages = ["prepare", "submit", "wait", "validate", "publish"]
     edges = {tuple(edge) for edge in dag["edges"]}
-    for first, second in zip(stages, stages[1:], strict=False):
+    for first, second in itertools.pairwise(stages):
         assert (f"retrain.{first}", f"retrain.{second}") in edges
     assert ("retrain.package", "retrain.submit") in edges
     assert ("retrain.dataset", "retrain.prepare") in edges
