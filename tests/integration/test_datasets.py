@@ -407,6 +407,24 @@ def test_many_processes_fetch_once(
     assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4
 
 
+def test_rows_that_came_went_or_were_relabelled_are_counted(
+    storage: Storage, bucket: str, source: Path, tmp_path: Path
+) -> None:
+    old = add(storage, bucket, source, "v1")
+    images = bytearray((source / TRAIN_IMAGES).read_bytes())
+    images[16 : 16 + 784], images[16 + 784] = images[16 + 784 * 5 : 16 + 784 * 6], 77  # row 0 twice row 5, row 1 new
+    (source / TRAIN_IMAGES).write_bytes(images)
+    labels = bytearray((source / TRAIN_LABELS).read_bytes())
+    labels[8] = labels[8 + 5]
+    for row in (10, 20, 30):
+        labels[8 + row] = (labels[8 + row] + 1) % 10
+    (source / TRAIN_LABELS).write_bytes(labels)
+    new = add(storage, bucket, source, "v2")
+    folders = [datasets.fetch(storage, dataset_dir(bucket, "mnist", one), tmp_path) for one in ("v1", "v2")]
+    assert datasets.diff_rows(old, folders[0], new, folders[1]) == datasets.RowDiff(1998, 2, 2, 3)
+    assert datasets.diff_rows(old, folders[0], old, folders[0]) == datasets.RowDiff(2000, 0, 0, 0)
+
+
 def test_the_command_line(
     storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -424,9 +442,10 @@ def test_the_command_line(
     assert code == 0
     assert [line.split()[0] for line in text.splitlines()] == ["mnist/v9", "mnist/v10"]
     assert [one["version"] for one in json.loads(run("list", "mnist", "--json")[1])] == ["v9", "v10"]
-    code, text = run("diff", "mnist", "v9", "v10")
+    code, text = run("diff", "mnist", "v9", "v10", "--rows")
     assert code == 1
     assert "train.rows" in text
+    assert "training rows: 2000 kept, 500 added, 0 removed, 0 relabelled" in text
     assert "heldout" not in text
     assert run("diff", "mnist", "v9", "v9")[0] == 0
     assert run("verify", "mnist") == (0, "mnist/v9: ok\nmnist/v10: ok\n")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlengine.cli import say
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
+
+if TYPE_CHECKING:
+    from mlengine.storage import Storage
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,6 +43,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     difference.add_argument("name")
     difference.add_argument("old")
     difference.add_argument("new")
+    difference.add_argument("--rows", action="store_true", help="read both, and count rows that came, went, changed")
 
     fetch = _verb(verbs, "fetch", "a verified local copy; prints its directory", _fetch)
     fetch.add_argument("name")
@@ -131,7 +137,8 @@ def _diff(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage import Storage
 
-    old, new = datasets.load_manifests(Storage(), _bucket(args), args.name, [args.old, args.new])
+    storage, bucket = Storage(), _bucket(args)
+    old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
     differences = datasets.diff(old, new)
     if not differences:
         say(f"{args.name}: {args.old} and {args.new} hold the same (digest {old.digest[:12]})")
@@ -139,7 +146,21 @@ def _diff(args: argparse.Namespace) -> int:
     width = max(len(one.field) for one in differences)
     for one in differences:
         say(f"{one.field:<{width}}  {one.old} -> {one.new}")
+    if args.rows:
+        say(_row_line(storage, bucket, old, new))
     return 1
+
+
+def _row_line(storage: Storage, bucket: str, old: Manifest, new: Manifest) -> str:
+    from mlengine import datasets
+    from mlengine.core.layout import dataset_dir
+
+    with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
+        before, after = (
+            datasets.fetch(storage, dataset_dir(bucket, one.name, one.version), Path(scratch)) for one in (old, new)
+        )
+        rows = datasets.diff_rows(old, before, new, after)
+    return f"training rows: {rows.kept} kept, {rows.added} added, {rows.removed} removed, {rows.relabelled} relabelled"
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -15,13 +15,16 @@ from mlengine.datasets.catalog import (
 )
 from mlengine.datasets.copies import Problem, fetch, verify
 from mlengine.datasets.register import add
+from mlengine.datasets.rows import RowDiff, diff_rows
 
 __all__ = [
     "MANIFEST",
     "Manifest",
     "Problem",
+    "RowDiff",
     "add",
     "diff",
+    "diff_rows",
     "fetch",
     "list_datasets",
     "list_versions",

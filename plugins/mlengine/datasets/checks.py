@@ -91,7 +91,7 @@ def read_split(
         digest.update(idx.header_bytes(header.rows, header.shape, header.type_code))
         for batch in idx.batches(stream, header, images):
             digest.update(batch)
-            found = _row_hashes(batch, header.row_bytes)
+            found = idx.hashes(batch, header)
             duplicates += [(done + at, known[row_hash]) for at, row_hash in enumerate(found) if row_hash in known]
             done += len(found)
             if keep_hashes:
@@ -120,13 +120,6 @@ def read_split(
         row_hashes=tuple(hashes),
         duplicates=tuple(duplicates),
     )
-
-
-def _row_hashes(batch: bytes, row_bytes: int) -> list[bytes]:
-    rows = memoryview(batch)
-    return [
-        hashlib.blake2b(rows[at : at + row_bytes], digest_size=16).digest() for at in range(0, len(batch), row_bytes)
-    ]
 
 
 def run_checks(
