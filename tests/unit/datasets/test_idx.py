@@ -1,0 +1,84 @@
+"""The IDX reader: what was written is read, and a file of any other length is refused."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlengine.core.errors import DatasetError
+from mlengine.datasets import idx
+
+_SIZES = {0x08: 1, 0x09: 1, 0x0B: 2, 0x0C: 4, 0x0D: 4, 0x0E: 8}
+
+
+def _read(content: bytes) -> tuple[idx.IdxHeader, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(content)
+        with idx.opened(path) as stream:
+            header = idx.read_header(stream, path)
+            return header, b"".join(idx.batches(stream, header, path))
+
+
+@st.composite
+def _files(draw: st.DrawFn) -> tuple[int, tuple[int, ...], int, bytes]:
+    code = draw(st.sampled_from(sorted(_SIZES)))
+    shape = tuple(draw(st.lists(st.integers(1, 5), max_size=3)))
+    rows = draw(st.integers(0, 20))
+    length = rows * math.prod(shape) * _SIZES[code]
+    return rows, shape, code, draw(st.randoms(use_true_random=False)).randbytes(length)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_files(), st.booleans(), st.integers(-8, 8))
+def test_round_trip_and_no_other_length(
+    file: tuple[int, tuple[int, ...], int, bytes], packed: bool, change: int
+) -> None:
+    rows, shape, code, values = file
+    content = idx.header_bytes(rows, shape, code) + values
+    spoilt = content[:change] if change < 0 else content + bytes(change)
+    if packed:
+        content, spoilt = gzip.compress(content), gzip.compress(spoilt)
+    header, read = _read(content)
+    assert (header.rows, header.shape, header.type_code, read) == (rows, shape, code, values)
+    assert header.total == header.length + len(values)
+    if change:
+        with pytest.raises(DatasetError):
+            _read(spoilt)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_files(), st.data())
+def test_a_packed_file_cut_anywhere_is_refused(
+    file: tuple[int, tuple[int, ...], int, bytes], data: st.DataObject
+) -> None:
+    rows, shape, code, values = file
+    packed = gzip.compress(idx.header_bytes(rows, shape, code) + values)
+    with pytest.raises(DatasetError):
+        _read(packed[: data.draw(st.integers(0, len(packed) - 1))])
+
+
+@pytest.mark.parametrize("start", [b"", b"\0", b"\0\0\x08", b"\0\1\x08\1", b"\0\0\x07\1", b"\0\0\x08\0", b"PK\3\4"])
+def test_what_is_no_idx_is_refused(start: bytes) -> None:
+    with pytest.raises(DatasetError, match="no IDX file"):
+        _read(start + b"" if len(start) < 4 else start + bytes(8))
+
+
+def test_rows_are_hashed_one_by_one() -> None:
+    header = idx.IdxHeader(rows=3, shape=(2,), dtype="uint8", row_bytes=2)
+    first, second, third = idx.hashes(b"ababcd", header)
+    assert first == second != third
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DatasetError, match=r"nothing\.gz cannot be read: No such file"),
+        idx.opened(tmp_path / "nothing.gz"),
+    ):
+        pass
