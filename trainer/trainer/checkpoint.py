@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from trainer import manifest
 from trainer.errors import LossNotFiniteError, StorageError
-from trainer.storage import Store
+from trainer.storage import Store, retried
 
 log = logging.getLogger(__name__)
 PREFIX = "checkpoints/"
@@ -68,13 +68,7 @@ class Checkpoints:
         before = self.list()
         checkpoint = Checkpoint(step, f"{PREFIX}{step:08d}-{uuid.uuid4().hex[:8]}")
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-            names = sorted(values)
-            tf.raw_ops.SaveV2(
-                prefix=f"{scratch}/ckpt",
-                tensor_names=names,
-                shape_and_slices=[""] * len(names),
-                tensors=[tf.constant(values[name]) for name in names],
-            )
+            retried(lambda: _write(Path(scratch), values))
             manifest.publish(self._store, checkpoint.name, Path(scratch), step=step)
         for old in before[: max(0, len(before) - KEEP + 1)]:
             self._remove(old)
@@ -104,3 +98,17 @@ class Checkpoints:
                 self._store.delete(name)
         except StorageError as error:
             log.warning("old checkpoint %s stays: %s", checkpoint.name, error)
+
+
+def _write(directory: Path, values: Mapping[str, np.ndarray]) -> None:
+    """TensorFlow's checkpoint files of these values, on this machine's disk."""
+    names = sorted(values)
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(directory / "ckpt"),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=[tf.constant(values[name]) for name in names],
+        )
+    except tf.errors.OpError as error:
+        raise StorageError(f"cannot write a checkpoint in {directory}: {error.message}") from error

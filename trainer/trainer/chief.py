@@ -48,7 +48,7 @@ class Chief:
         Servers that hold a live training are joined as they are: restoring over them would undo what the workers did
         while the chief was away. If any of them is new, all go back to the newest checkpoint, or to the first weights.
         """
-        if graph.read_phase(session) in (graphs.READY, graphs.FAILED):
+        if graph.read_phase(session) == graphs.READY:
             step = int(session.run(graph.step))
             log.info("joined the live parameter servers at step %d; nothing was restored", step)
         else:
@@ -106,6 +106,11 @@ class Chief:
         counts = session.run(graph.shares)
         for (job, index), count in zip(self._cluster.trainers, counts, strict=True):
             log.info("share of %s/%d: %d of %d batches (%.1f %%)", job, index, count, step, 100 * count / max(1, step))
+
+    def fail(self, session: Any, graph: Graph) -> None:
+        """The training has failed for good: tell the others, so that nobody waits for this chief."""
+        graph.set_trouble(session, graphs.CHIEF_FAILED)
+        graph.set_phase(session, graphs.FAILED)
 
     def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
         began = time.monotonic()

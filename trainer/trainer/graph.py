@@ -28,6 +28,8 @@ v1 = tf.compat.v1
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # A parameter server's phase, kept in one variable on each. Uninitialised counts as NEW: it has just (re)started.
 NEW, READY, DONE, FAILED = 0, 1, 2, 3
+# What ``trouble`` says, beside 0 for none and n for "trainer n-1 met a loss that is not finite".
+CHIEF_FAILED = -1
 
 
 @dataclass(frozen=True)

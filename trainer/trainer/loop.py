@@ -11,6 +11,7 @@ A replica survives the loss of any other. What it relies on:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -26,7 +27,14 @@ from trainer.chief import Chief
 from trainer.cluster import Cluster, is_listening
 from trainer.config import Config
 from trainer.dataset import batches, open_dataset
-from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, StorageError
+from trainer.errors import (
+    EXIT_ERROR,
+    LossNotFiniteError,
+    PreemptedError,
+    ReplicaLostError,
+    StorageError,
+    TrainerError,
+)
 from trainer.signals import Stop
 from trainer.storage import open_store
 
@@ -110,8 +118,13 @@ class Trainer:
             except LOST as error:
                 if not self._cluster.distributed:
                     raise  # nobody to lose
+                if isinstance(error, errors.DeadlineExceededError):
+                    log.warning("no answer within %.0f s from %s", self._config.step_timeout, self._silent(session))
                 log.warning("lost the parameter servers (%s): %s", type(error).__name__, str(error.message)[:200])
                 self._check_patience("parameter servers that answer")
+            except TrainerError as error:
+                self._tell(session, error)
+                raise
             else:
                 return
             finally:
@@ -186,7 +199,7 @@ class Trainer:
             self._steps += 1
             self._alive = time.monotonic()
             if trouble:
-                raise LossNotFiniteError(f"trainer {trouble - 1} met a loss that is not finite near step {step}")
+                self._in_trouble(step, trouble)
             if self._chief is not None:
                 self._chief.after_step(session, graph, step, self._loss)
             elif self._alive - said > 5:
@@ -214,6 +227,29 @@ class Trainer:
             f"the loss is not finite after step {step} (learning rate {self._config.learning_rate:g}); "
             "the newest checkpoint is from before"
         ) from error
+
+    def _in_trouble(self, step: int, trouble: int) -> None:
+        if trouble == graphs.CHIEF_FAILED:
+            raise TrainerError(f"the chief has failed near step {step}; see its log")
+        job, index = self._cluster.trainers[trouble - 1]
+        raise LossNotFiniteError(f"{job}/{index} met a loss that is not finite near step {step}; see its log")
+
+    def _tell(self, session: Any, error: TrainerError) -> None:
+        """If the chief fails and will not be tried again, the others must not wait for it."""
+        if self._chief is None or session is None or error.exit_code != EXIT_ERROR:
+            return
+        with contextlib.suppress(*LOST):
+            self._chief.fail(session, self._graph)
+
+    def _silent(self, session: Any) -> str:
+        """Which parameter servers do not answer now."""
+        silent = []
+        for index, known in enumerate(self._graph.phases_known):
+            try:
+                session.run(known, options=v1.RunOptions(timeout_in_ms=2000))
+            except errors.OpError:
+                silent.append(f"ps/{index} at {self._cluster.address('ps', index)}")
+        return ", ".join(silent) or "a parameter server that answers again"
 
     def _check_stop(self, session: Any) -> None:
         if not self._stop.asked:

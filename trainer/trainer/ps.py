@@ -24,6 +24,7 @@ from trainer.signals import Stop
 log = logging.getLogger(__name__)
 POLL = 0.25
 CHIEF_POLL = 2.0
+LINGER = 3.0  # after a failure, for the workers to learn of it from here
 GRACE = 10.0  # after SIGTERM, for the chief's last checkpoint
 
 
@@ -46,6 +47,7 @@ def serve(config: Config, cluster: Cluster, stop: Stop) -> None:
             log.info("the chief is done")
             return
         if value == graphs.FAILED:
+            time.sleep(LINGER)
             raise TrainerError("the chief said that the training has failed")
         if asked < time.monotonic() - CHIEF_POLL or stop.asked:
             asked = time.monotonic()

@@ -94,7 +94,7 @@ class LocalStore:
             except OSError as error:
                 raise StorageError(f"cannot {verb} {path}: {error.strerror}") from error
 
-        return _retried(attempt, self._patience)
+        return retried(attempt, self._patience)
 
 
 class GcsStore:
@@ -113,7 +113,7 @@ class GcsStore:
                 blob = self._bucket().blob(self._prefix + name)
                 return bytes(blob.download_as_bytes(timeout=CALL_SECONDS, checksum="crc32c"))
 
-        return _retried(attempt, self._patience)
+        return retried(attempt, self._patience)
 
     def write(self, name: str, data: bytes) -> None:
         kind = "application/json" if name.endswith(".json") else "application/octet-stream"
@@ -123,14 +123,14 @@ class GcsStore:
                 blob = self._bucket().blob(self._prefix + name)
                 blob.upload_from_string(data, content_type=kind, timeout=CALL_SECONDS, checksum="crc32c")
 
-        _retried(attempt, self._patience)
+        retried(attempt, self._patience)
 
     def exists(self, name: str) -> bool:
         def attempt() -> bool:
             with self._errors("look for", name):
                 return bool(self._bucket().blob(self._prefix + name).exists(timeout=CALL_SECONDS))
 
-        return _retried(attempt, self._patience)
+        return retried(attempt, self._patience)
 
     def ls(self, prefix: str = "") -> list[str]:
         def attempt() -> list[str]:
@@ -138,7 +138,7 @@ class GcsStore:
                 blobs = self._bucket().list_blobs(prefix=self._prefix + prefix, timeout=CALL_SECONDS)
                 return sorted(str(blob.name).removeprefix(self._prefix) for blob in blobs)
 
-        return _retried(attempt, self._patience)
+        return retried(attempt, self._patience)
 
     def delete(self, name: str) -> None:
         def attempt() -> None:
@@ -146,7 +146,7 @@ class GcsStore:
                 self._bucket().blob(self._prefix + name).delete(timeout=CALL_SECONDS)
 
         try:
-            _retried(attempt, self._patience)
+            retried(attempt, self._patience)
         except MissingError:
             return
 
@@ -187,8 +187,12 @@ def _write_aside(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _retried(attempt: Callable[[], T], patience: float | None) -> T:
-    """Repeat on every error but "there is none": a full disk is emptied, a permission is granted a moment later."""
+def retried(attempt: Callable[[], T], patience: float | None = None) -> T:
+    """Repeat on every error but "there is none": a full disk is emptied, a permission is granted a moment later.
+
+    :param attempt: raises :class:`StorageError` when it is worth repeating.
+    :param patience: seconds; default :data:`PATIENCE`. The last error is raised once they are over.
+    """
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     pause = 0.5
     while True:

@@ -1,0 +1,192 @@
+"""Real replicas for the tests: processes with ``TF_CONFIG`` on loopback, killed and started again at will."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+TRAINER = Path(__file__).resolve().parent.parent
+# The machine may be busy with other tests: a bound on hanging, not on speed.
+DEADLINE = 150.0
+
+
+class Replica:
+    """One process of the cluster; it may have several lives, each with a log of its own."""
+
+    def __init__(self, name: str, folder: Path, command: list[str], env: Mapping[str, str]) -> None:
+        self.name, self._folder, self._command, self._env = name, folder, command, dict(env)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._life = 0
+
+    def start(self) -> Self:
+        self._life += 1
+        with self._log_path.open("wb") as sink:
+            self._process = subprocess.Popen(
+                self._command, env=self._env, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=self._folder
+            )
+        return self
+
+    @property
+    def lives(self) -> int:
+        return self._life
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Of this life."""
+        return self._log_path.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.running:
+            self.send(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(30)
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Its exit code; fails with its log when it does not end."""
+        assert self._process is not None
+        try:
+            return self._process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end in {deadline} s\n{self.tail()}") from None
+
+    def wait_log(self, pattern: str, deadline: float = DEADLINE) -> re.Match[str]:
+        """Until a line of this life's log matches; fails when the process ends without."""
+        end = time.monotonic() + deadline
+        while True:
+            over = not self.running
+            if found := re.search(pattern, self.log):
+                return found
+            if over or time.monotonic() > end:
+                raise AssertionError(f"{self.name}: no {pattern!r} in its log\n{self.tail()}")
+            time.sleep(0.1)
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.splitlines()[-lines:])
+
+    @property
+    def _log_path(self) -> Path:
+        return self._folder / f"{self.name.replace('/', '-')}.{self._life}.log"
+
+
+class ClusterOfProcesses:
+    """``with ClusterOfProcesses(folder, dataset, worker=2, ps=1) as cluster``; kills all that it started."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str | Path,
+        *args: str,
+        job: str | None = None,
+        chief_name: str = "chief",
+        worker: int = 0,
+        ps: int = 0,
+        evaluator: int = 0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.job_dir = job or str(folder / "job")
+        counts = {chief_name: 1, "worker": worker, "ps": ps, "evaluator": evaluator}
+        ports = iter(free_ports(sum(counts.values())))
+        self.addresses = {
+            role: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for role, count in counts.items() if count
+        }
+        self.replicas: dict[str, Replica] = {}
+        single = list(self.addresses) == [chief_name] and not env
+        for role, nodes in self.addresses.items():
+            for index in range(len(nodes)):
+                config = {"cluster": self.addresses, "task": {"type": role, "index": index}}
+                settings = environment(env) | ({} if single else {"TF_CONFIG": json.dumps(config)})
+                command = [
+                    sys.executable,
+                    "-m",
+                    "trainer.task",
+                    "--dataset",
+                    str(dataset),
+                    *args,
+                    "--job-dir",
+                    self.job_dir,
+                ]
+                name = f"{role}/{index}"
+                self.replicas[name] = Replica(name, folder, command, settings)
+        self.chief = self.replicas[f"{chief_name}/0"]
+
+    def __getitem__(self, name: str) -> Replica:
+        return self.replicas[name]
+
+    def start(self, *names: str) -> Self:
+        for name in names or self.replicas:
+            self.replicas[name].start()
+        return self
+
+    def wait(self) -> dict[str, int]:
+        """The exit codes of all, once all have ended."""
+        return {name: replica.wait() for name, replica in self.replicas.items()}
+
+    def listening(self) -> list[str]:
+        """The addresses that still accept connections."""
+        return [address for nodes in self.addresses.values() for address in nodes if listens(address)]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        lines = Path(self.job_dir, "train", "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def progress(self) -> dict[str, Any]:
+        return dict(json.loads(Path(self.job_dir, "train", "progress.json").read_text()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for replica in self.replicas.values():
+            if replica.running:
+                replica.kill()
+            if kind is not None and replica.lives:
+                sys.stderr.write(f"--- {replica.name}\n{replica.tail()}\n")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a replica gets: this environment, with the trainer on its path and bytecode kept."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "PYTHONDONTWRITEBYTECODE")}
+    return {**kept, "PYTHONPATH": str(TRAINER), **(extra or {})}
+
+
+def free_ports(count: int) -> list[int]:
+    """Below the range that outgoing connections take, so that a port stays free while its replica is dead."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe:
+            if port not in found and probe.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+    return found
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0

@@ -1,0 +1,42 @@
+"""Shared by the trainer's tests: MNIST's digits, small dataset versions, and a Cloud Storage server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# The digits and the server come from the project this trainer lies in; both need Python alone.
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+
+from tests import datasets  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def digits() -> Path:
+    """The directory of MNIST's four files."""
+    from scripts import mnist
+
+    return mnist.files()
+
+
+@pytest.fixture(scope="session")
+def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset version of 6,000 and 1,000 digits."""
+    return datasets.make(tmp_path_factory.mktemp("data") / "small", digits, train=6_000, heldout=1_000)
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[object]:
+    from mlengine.testing import gcs
+
+    with gcs.running() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLENGINE_DATA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,96 @@
+"""Arguments and ``TF_CONFIG``: what is read, what is refused, what is passed over."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trainer.cluster import Cluster
+from trainer.config import parse
+from trainer.errors import UsageError
+
+
+def _cluster(job: str, index: int = 0, **counts: int) -> Cluster:
+    nodes = {role: [f"host:{100 * len(role) + number}" for number in range(count)] for role, count in counts.items()}
+    config = {"cluster": nodes, "task": {"type": job, "index": index}, "environment": "cloud", "job": {"x": 1}}
+    return Cluster.from_env({"TF_CONFIG": json.dumps(config)})
+
+
+@pytest.mark.parametrize("text", ["", "  ", None])
+def test_no_tf_config_is_one_process(text: str | None) -> None:
+    cluster = Cluster.from_env({} if text is None else {"TF_CONFIG": text})
+    assert cluster.is_chief
+    assert not cluster.distributed
+    assert cluster.trainers == (("chief", 0),)
+
+
+@pytest.mark.parametrize("chief", ["chief", "master"])
+def test_both_names_of_the_chief(chief: str) -> None:
+    cluster = _cluster(chief, **{chief: 1, "worker": 2, "ps": 1})
+    assert cluster.is_chief
+    assert cluster.chief_job == chief
+    assert cluster.name == "chief/0"
+    assert cluster.trainers == ((chief, 0), ("worker", 0), ("worker", 1))
+    assert _cluster("worker", 1, **{chief: 1, "worker": 2, "ps": 1}).trainer_index == 2
+
+
+def test_the_evaluator_is_no_part_of_tensorflows_cluster() -> None:
+    cluster = _cluster("evaluator", chief=1, ps=1, evaluator=1)
+    assert cluster.has_evaluator
+    assert "evaluator" not in cluster.servers
+    assert not _cluster("evaluator", chief=1, ps=1).has_evaluator
+
+
+def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    assert Cluster().threads() == 8
+    assert _cluster("worker", chief=1, worker=3, ps=2).threads() == 2
+    config: dict[str, Any] = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "b:2"], "ps": ["c:1"]}}
+    for task, expected in (("chief", 8), ("worker", 4), ("ps", 8)):
+        text = json.dumps({**config, "task": {"type": task, "index": 0}})
+        assert Cluster.from_env({"TF_CONFIG": text}).threads() == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "TF_CONFIG is not what"),
+        ('{"cluster": {"boss": ["a:1"]}}', "role 'boss'"),
+        ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "this is worker/0, but"),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "no chief"),
+    ],
+)
+def test_a_tf_config_that_makes_no_sense(config: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Cluster.from_env({"TF_CONFIG": config})
+
+
+def test_directories_follow_the_job_dir() -> None:
+    config = parse(["--dataset", "d", "--job-dir", "gs://b/m/j/"])
+    assert (config.log_dir, config.model_dir) == ("gs://b/m/j/train", "gs://b/m/j/model")
+    assert (config.batch_size, config.max_steps, config.learning_rate) == (100, 1000, 1e-4)
+    config = parse(["--dataset", "d", "--job-dir", "j", "--log_dir", "l", "--model_dir", "m"])
+    assert (config.log_dir, config.model_dir) == ("l", "m")
+
+
+def test_vertex_ai_names_the_directories_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIP_MODEL_DIR", "gs://b/model/")
+    monkeypatch.setenv("AIP_CHECKPOINT_DIR", "gs://b/train/")
+    config = parse(["--dataset", "d"])
+    assert (config.log_dir, config.model_dir) == ("gs://b/train", "gs://b/model")
+
+
+def test_arguments_of_services_are_passed_over() -> None:
+    assert parse(["--dataset", "d", "--max_steps", "7", "--some-service-flag", "x"]).max_steps == 7
+    # No abbreviations: a service's --data must not become our --dataset.
+    assert parse(["--dataset", "d", "--max", "7"]).max_steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"), [([], "no --dataset"), (["--dataset", "d", "--max_steps", "0"], "--max_steps must be more")]
+)
+def test_arguments_that_make_no_sense(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(argv)

@@ -1,0 +1,112 @@
+"""The dataset version's loader: what it takes, and each thing it refuses with file and reason."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import datasets
+from trainer.dataset import Split, batches, open_dataset
+from trainer.errors import DatasetError
+
+
+@pytest.fixture
+def version(digits: Path, tmp_path: Path) -> Path:
+    return datasets.make(tmp_path / "version", digits, train=200, heldout=50)
+
+
+def _edit(version: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((version / "manifest.json").read_text())
+    change(manifest)
+    (version / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _put(version: Path, kind: str, content: bytes) -> None:
+    """Another file in the train split, with a manifest that agrees."""
+    data = gzip.compress(content, mtime=0)
+    name = f"train-{kind}-idx{3 if kind == 'images' else 1}-ubyte.gz"
+    (version / name).write_bytes(data)
+    entry = {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    _edit(version, lambda manifest: manifest["splits"]["train"].update({kind: entry}))
+
+
+def test_loads_what_the_files_hold(version: Path) -> None:
+    dataset = open_dataset(str(version))
+    train, heldout = dataset.load("train"), dataset.load("heldout")
+    assert train.images.shape == (200, 784)
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert heldout.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert dataset.version == "version"
+
+
+def test_no_manifest_is_no_version(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"manifest.json: not there, so this is no \(complete\) dataset version"):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
+def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"manifest\.json: not"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_truncated_file(version: Path) -> None:
+    path = version / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match=r"train-labels-idx1-ubyte.gz: has \d+ bytes, \d+ in its manifest"):
+        open_dataset(str(version)).load("train")
+
+
+def test_rows_that_disagree(version: Path) -> None:
+    _edit(version, lambda manifest: manifest["splits"]["train"].update(rows=201))
+    with pytest.raises(DatasetError, match="200 images, 200 labels; its manifest says 201"):
+        open_dataset(str(version)).load("train")
+
+
+def test_labels_where_images_should_be(version: Path) -> None:
+    _put(version, "images", struct.pack(">2I", 2049, 200) + bytes(200))
+    with pytest.raises(DatasetError, match=r"train-images.*not an IDX file of images: it begins with 00000801"):
+        open_dataset(str(version)).load("train")
+
+
+def test_images_of_another_size(version: Path) -> None:
+    _put(version, "images", struct.pack(">4I", 2051, 200, 8, 8) + bytes(200 * 64))
+    with pytest.raises(DatasetError, match=r"train-images.*its images are \(8, 8\), expected \(28, 28\)"):
+        open_dataset(str(version)).load("train")
+
+
+def test_fewer_pixels_than_announced(version: Path) -> None:
+    _put(version, "images", struct.pack(">4I", 2051, 200, 28, 28) + bytes(77))
+    with pytest.raises(DatasetError, match=r"train-images.*holds 77 values"):
+        open_dataset(str(version)).load("train")
+
+
+def test_a_label_out_of_range(version: Path) -> None:
+    _put(version, "labels", struct.pack(">2I", 2049, 200) + bytes([11] * 200))
+    with pytest.raises(DatasetError, match=r"train-labels.*a label is 11, with 10 classes"):
+        open_dataset(str(version)).load("train")
+
+
+def test_batches_cover_all_before_any_comes_again() -> None:
+    split = Split(np.arange(12, dtype=np.uint8)[:, None], np.arange(12, dtype=np.uint8))
+    seen = [labels.tolist() for _, labels in islice(batches(split, 4, 7), 6)]
+    assert sorted(chain(*seen[:3])) == sorted(chain(*seen[3:])) == list(range(12))
+    assert seen[:3] != seen[3:]
+    assert seen == [labels.tolist() for _, labels in islice(batches(split, 4, 7), 6)]
+    assert seen != [labels.tolist() for _, labels in islice(batches(split, 4, 8), 6)]
+
+
+def test_shards_have_nothing_in_common_and_lack_nothing() -> None:
+    split = Split(np.zeros((10, 1), np.uint8), np.arange(10, dtype=np.uint8))
+    shards = [split.shard(index, 3).labels.tolist() for index in range(3)]
+    assert sorted(chain(*shards)) == list(range(10))

@@ -1,0 +1,257 @@
+"""The promises of a training under fire, each with real processes and real signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import DEADLINE, ClusterOfProcesses
+
+STEPS, EVERY = 500, 50
+ARGS = ("--batch_size", "20", "--max_steps", str(STEPS), "--checkpoint", str(EVERY), "--learning_rate", "3e-4")
+TOLERANCE = 0.05  # of accuracy, at this short training
+
+
+@dataclass(frozen=True)
+class Unbroken:
+    accuracy: float
+
+
+@pytest.fixture(scope="module")
+def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
+    """The same training with nobody killed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with ClusterOfProcesses(folder, dataset, *ARGS, worker=1, ps=1) as cluster:
+        assert set(cluster.start().wait().values()) == {0}
+        rows = cluster.metrics()
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    return Unbroken(rows[-1]["test_accuracy"])
+
+
+def _steps(log: str) -> list[int]:
+    return [int(step) for step in re.findall(r"step (\d+) of \d+, loss", log)]
+
+
+def _shares(log: str) -> list[int]:
+    return [int(count) for count in re.findall(r"share of \S+: (\d+) of", log)]
+
+
+def _ended_well(cluster: ClusterOfProcesses, unbroken: Unbroken) -> None:
+    assert set(cluster.wait().values()) == {0}
+    assert cluster.listening() == []
+    last = cluster.metrics()[-1]
+    assert STEPS <= last["step"] <= STEPS + 1
+    assert last["test_accuracy"] >= unbroken.accuracy - TOLERANCE
+    assert json.loads(Path(cluster.job_dir, "model", "MANIFEST.json").read_text())["step"] == last["step"]
+
+
+def test_a_killed_worker_costs_no_applied_step_and_joins_again(
+    dataset: Path, tmp_path: Path, unbroken: Unbroken
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
+        cluster.start()
+        worker = cluster["worker/0"]
+        cluster.chief.wait_log("saved checkpoint")
+        worker.wait_log("training from step")
+        worker.kill()
+        before = _steps(cluster.chief.log)[-1]
+        worker.start()
+        joined = int(worker.wait_log(r"training from step (\d+)")[1])
+        assert joined >= before
+        _ended_well(cluster, unbroken)
+        steps = _steps(cluster.chief.log)
+        assert steps == sorted(steps)
+        assert "lost the parameter servers" not in cluster.chief.log
+        shares, last = _shares(cluster.chief.log), cluster.metrics()[-1]["step"]
+        # One batch may have been between its two counters when the worker died.
+        assert abs(sum(shares) - last) <= 1
+        assert min(shares) > 0
+
+
+def test_a_killed_chief_joins_the_live_parameter_servers_without_restoring(
+    dataset: Path, tmp_path: Path, unbroken: Unbroken
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
+        cluster.start()
+        cluster.chief.wait_log("saved checkpoint")
+        cluster["worker/0"].wait_log("training from step")
+        cluster.chief.kill()
+        before = _steps(cluster.chief.log)[-1]
+        cluster.chief.start()
+        joined = int(cluster.chief.wait_log(r"joined the live parameter servers at step (\d+)")[1])
+        assert joined > before
+        _ended_well(cluster, unbroken)
+        assert "restored the checkpoint" not in cluster.chief.log
+        assert "lost the parameter servers" not in cluster["worker/0"].log
+
+
+def test_a_killed_parameter_server_costs_at_most_one_checkpoint_interval(
+    dataset: Path, tmp_path: Path, unbroken: Unbroken
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=2) as cluster:
+        cluster.start()
+        cluster.chief.wait_log(rf"step {2 * EVERY}\d: held-out|step 1[0-4]\d: held-out")
+        cluster["ps/1"].kill()
+        before = _steps(cluster.chief.log)[-1]
+        cluster["ps/1"].start()
+        restored = int(cluster.chief.wait_log(r"restored the checkpoint at step (\d+)")[1])
+        assert restored >= before - EVERY - 2
+        assert restored >= 2 * EVERY
+        _ended_well(cluster, unbroken)
+        assert "lost the parameter servers" in cluster["worker/0"].log
+
+
+def test_a_hung_parameter_server_is_timed_out_named_and_joined_again(
+    dataset: Path, tmp_path: Path, unbroken: Unbroken
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--step_timeout", "6", worker=1, ps=1) as cluster:
+        cluster.start()
+        cluster.chief.wait_log("saved checkpoint")
+        server = cluster["ps/0"]
+        server.send(signal.SIGSTOP)
+        try:
+            cluster.chief.wait_log(r"no answer within 6 s from ps/0 at 127")
+            cluster["worker/0"].wait_log("lost the parameter servers")
+        finally:
+            server.send(signal.SIGCONT)
+        _ended_well(cluster, unbroken)
+        assert "joined the live parameter servers" in cluster.chief.log
+        steps = _steps(cluster.chief.log)
+        assert steps == sorted(steps)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it(
+    dataset: Path, tmp_path: Path, unbroken: Unbroken
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
+        cluster.start()
+        cluster.chief.wait_log(r"step \d+: held-out")
+        for replica in cluster.replicas.values():  # as a cloud takes back a whole job
+            replica.send(signal.SIGTERM)
+        codes = cluster.wait()
+        assert codes["chief/0"] == 143
+        assert set(codes.values()) == {143}
+        saved = max(int(name) for name in re.findall(r"saved checkpoint checkpoints/(\d+)", cluster.chief.log))
+        # Not the one of the interval, but one of the very step it stopped at.
+        assert saved > max(int(step) for step in re.findall(r"step (\d+): held-out", cluster.chief.log))
+        first = cluster.metrics()
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as again:
+        again.start()
+        assert int(again.chief.wait_log(r"restored the checkpoint at step (\d+)")[1]) == saved
+        _ended_well(again, unbroken)
+        rows = again.metrics()
+        assert rows[: len(first)] == first
+        assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+        assert len(list(Path(again.job_dir, "train").glob("events.*"))) == 2
+
+
+def _run_alone(folder: Path, dataset: str | Path, *args: str, job: str | None = None) -> tuple[int, str]:
+    with ClusterOfProcesses(folder, dataset, *args, job=job) as process:
+        process.start()
+        return process.chief.wait(), process.chief.log
+
+
+def test_a_finished_job_exports_again_without_training(dataset: Path, tmp_path: Path) -> None:
+    args = ("--batch_size", "10", "--max_steps", "12", "--checkpoint", "5")
+    code, _ = _run_alone(tmp_path, dataset, *args)
+    assert code == 0
+    job = tmp_path / "job"
+    exported = json.loads((job / "model" / "MANIFEST.json").read_text())
+    metrics = (job / "train" / "metrics.jsonl").read_text()
+    (job / "model" / "MANIFEST.json").unlink()
+    code, log = _run_alone(tmp_path, dataset, *args)
+    assert code == 0
+    assert "restored the checkpoint at step 12" in log
+    assert not re.findall(r"(?<!share of )step 1 of", log)
+    again = json.loads((job / "model" / "MANIFEST.json").read_text())
+    assert again["step"] == exported["step"] == 12
+    assert (
+        again["files"]["variables/variables.data-00000-of-00001"]
+        == (exported["files"]["variables/variables.data-00000-of-00001"])
+    )
+    steps = [json.loads(line)["step"] for line in (job / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line)["step"] for line in metrics.splitlines()] == [5, 10, 12]
+
+
+def test_a_replica_that_never_comes_up_is_named_and_given_up(dataset: Path, tmp_path: Path) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, "--patience", "4", worker=1, ps=2) as cluster:
+        cluster.start("chief/0", "worker/0", "ps/0")  # ps/1 does not
+        codes = {name: cluster[name].wait() for name in ("chief/0", "worker/0", "ps/0")}
+        assert codes["chief/0"] == codes["worker/0"] == 75
+        missing = f"ps/1 at {cluster.addresses['ps'][1]}"
+        assert f"waiting for {missing}" in cluster.chief.log
+        assert re.search(rf"gave up after \d+ s of waiting for {missing}", cluster.chief.log)
+        assert codes["ps/0"] == 75
+        assert f"without the chief at {cluster.addresses['chief'][0]}" in cluster["ps/0"].log
+
+
+def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(dataset: Path, tmp_path: Path) -> None:
+    small = ("--batch_size", "10", "--checkpoint", "5")
+    code, _ = _run_alone(tmp_path, dataset, *small, "--max_steps", "10")
+    assert code == 0
+    kept = sorted(path.name for path in (tmp_path / "job" / "train" / "checkpoints").iterdir())
+    with ClusterOfProcesses(
+        tmp_path, dataset, *small, "--max_steps", "500", "--learning_rate", "1e30", worker=1, ps=1
+    ) as cluster:
+        codes = cluster.start().wait()
+        assert set(codes.values()) == {1}
+        logs = cluster.chief.log + cluster["worker/0"].log
+        assert "loss is not finite after step" in logs
+        assert cluster.listening() == []
+    assert sorted(path.name for path in (tmp_path / "job" / "train" / "checkpoints").iterdir()) == kept
+
+
+@pytest.mark.parametrize("kind", ["missing", "corrupt", "shape"])
+def test_a_bad_dataset_is_refused_before_the_first_step(dataset: Path, tmp_path: Path, kind: str) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in dataset.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    images = broken / "train-images-idx3-ubyte.gz"
+    expected = {"missing": "not there", "corrupt": "SHA-256", "shape": r"\[28, 29\]"}[kind]
+    if kind == "missing":
+        images.unlink()
+    elif kind == "corrupt":
+        data = bytearray(images.read_bytes())
+        data[len(data) // 2] ^= 1
+        images.write_bytes(bytes(data))
+    else:
+        manifest = json.loads((broken / "manifest.json").read_text())
+        (broken / "manifest.json").write_text(json.dumps({**manifest, "shape": [28, 29]}))
+    code, log = _run_alone(tmp_path, broken, "--max_steps", "5")
+    assert code == 1
+    assert re.search(rf"{re.escape(str(broken))}/(train-images-idx3-ubyte.gz|manifest.json): .*{expected}", log)
+    assert "step 1 of" not in log
+
+
+def test_a_full_disk_is_waited_for(dataset: Path, tmp_path: Path) -> None:
+    """The kernel refuses files over 1 MB for a while: what a full disk does to a checkpoint."""
+    import resource
+
+    args = ("--batch_size", "10", "--max_steps", "400", "--checkpoint", "20")
+    with ClusterOfProcesses(tmp_path, dataset, *args) as process:
+        chief = process.start().chief
+        chief.wait_log("saved checkpoint")
+        resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+        chief.wait_log("cannot write a checkpoint.*trying again")
+        resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert chief.wait() == 0
+    assert process.metrics()[-1]["step"] == 400
+
+
+def test_parameter_servers_do_not_outlive_a_chief_that_is_gone_for_good(dataset: Path, tmp_path: Path) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, "--patience", "5", ps=1) as cluster:
+        cluster.start()
+        cluster.chief.wait_log("training from step")
+        cluster.chief.kill()
+        began = time.monotonic()
+        assert cluster["ps/0"].wait() == 75
+        assert time.monotonic() - began < DEADLINE
+        assert "without the chief" in cluster["ps/0"].log
+        assert cluster.listening() == []

@@ -1,0 +1,149 @@
+"""The model and one step of its training, against NumPy's own arithmetic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import graph as graphs
+from trainer import mnist
+from trainer.cluster import Cluster
+
+
+def _session(graph: graphs.Graph) -> Any:
+    return tf.compat.v1.Session(graph=graph.graph)
+
+
+def _start(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    values = dict(weights)
+    for name, value in weights.items():
+        values[name + "/adam_m"], values[name + "/adam_v"] = np.zeros_like(value), np.zeros_like(value)
+    return {**values, "global_step": np.array(0, np.int64), "shares": np.zeros(1, np.int64)}
+
+
+def _batch(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    return (
+        generator.integers(0, 256, (rows, 784), dtype=np.uint8),
+        generator.integers(0, 10, rows, dtype=np.uint8),
+    )
+
+
+def test_the_model_has_the_parameters_of_the_seed() -> None:
+    assert mnist.PARAMETERS == 3_274_634
+    assert sum(value.size for value in mnist.initial_weights(0).values()) == 3_274_634
+
+
+def test_the_first_weights_are_the_seeds_alone() -> None:
+    one, same, other = mnist.initial_weights(1), mnist.initial_weights(1), mnist.initial_weights(2)
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["conv1/kernel"], other["conv1/kernel"])
+    kernel = one["dense1/kernel"]
+    assert kernel.std() == pytest.approx(np.sqrt(2 / 3136), rel=0.01)
+
+
+@pytest.mark.parametrize("servers", [0, 1, 2])
+def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(servers: int) -> None:
+    """However the dense layer is split, and although its gradient travels in factors."""
+    graph = _on_this_process(servers)
+    weights = mnist.initial_weights(0)
+    images, labels = _batch(16)
+    with _session(graph) as session:
+        graph.write(session, _start(weights))
+        graph.set_trouble(session, 0)
+        result = session.run(graph.train, {graph.images: images, graph.labels: labels})
+        after = graph.read(session)
+    variables = {name: tf.Variable(value) for name, value in weights.items()}
+    with tf.GradientTape() as tape:
+        logits = mnist.logits(variables, tf.cast(images, tf.float32) / 255)
+        loss = tf.reduce_mean(mnist.losses(logits, tf.cast(labels, tf.int32)))
+    gradients = tape.gradient(loss, variables)
+    assert result["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert after["global_step"] == 1
+    assert after["shares"].tolist() == [1]
+    for name in weights:
+        gradient = gradients[name].numpy()
+        # The two graphs are fused differently, so sums are rounded differently: bounds are of the largest value.
+        mean, variance = after[name + "/adam_m"], after[name + "/adam_v"]
+        np.testing.assert_allclose(mean, 0.1 * gradient, rtol=1e-3, atol=1e-3 * np.abs(mean).max())
+        np.testing.assert_allclose(variance, 0.001 * gradient**2, rtol=1e-3, atol=1e-3 * variance.max())
+        rate = 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9)
+        expected = weights[name] - rate * mean / (np.sqrt(variance) + 1e-8)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_applies_nothing() -> None:
+    graph = _on_this_process(0)
+    weights = mnist.initial_weights(0)
+    weights["dense2/bias"][3] = np.nan
+    images, labels = _batch(8)
+    with _session(graph) as session:
+        graph.write(session, _start(weights))
+        graph.set_trouble(session, 0)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="NaN"):
+            session.run(graph.train, {graph.images: images, graph.labels: labels})
+        after = graph.read(session)
+    assert after["global_step"] == 0
+    assert all(np.array_equal(after[name], weights[name], equal_nan=True) for name in weights)
+
+
+def test_the_loss_is_finite_however_sure_the_model_is() -> None:
+    scores = tf.constant([[1e5] + [-1e5] * 9])
+    assert np.isfinite(mnist.losses(scores, tf.constant([4]))).all()
+
+
+def test_new_parameter_servers_are_not_ready() -> None:
+    graph = _on_this_process(0)
+    with _session(graph) as session:
+        assert graph.read_phase(session) == graphs.NEW
+        graph.set_phase(session, graphs.READY)
+        assert graph.read_phase(session) == graphs.READY
+
+
+def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first() -> None:
+    graph = graphs.build(_cluster(2), learning_rate=1e-3, seed=0)
+    assert [shard.device for shard in graph.variables["dense1/kernel"]] == [
+        "/job:ps/task:0/device:CPU:0",
+        "/job:ps/task:1/device:CPU:0",
+    ]
+    assert {graph.variables[name][0].device for name in ("conv1/kernel", "global_step")} == {
+        "/job:ps/task:0/device:CPU:0"
+    }
+    # What is heavy is computed by the worker; only updates are where the weights are.
+    convolutions = [node for node in graph.graph.as_graph_def().node if node.op.startswith("Conv2D")]
+    assert convolutions
+    assert {node.device for node in convolutions} == {"/job:worker/task:0/device:CPU:0"}
+
+
+def _cluster(servers: int) -> Cluster:
+    nodes = {"chief": ["a:1"], "worker": ["a:2"], "ps": [f"a:{3 + number}" for number in range(servers)]}
+    return Cluster.from_env({"TF_CONFIG": json.dumps({"cluster": nodes, "task": {"type": "worker", "index": 0}})})
+
+
+def _on_this_process(servers: int) -> graphs.Graph:
+    """As for this many parameter servers, but all of them are this process."""
+
+    class Here(Cluster):
+        @property
+        def distributed(self) -> bool:
+            return False
+
+    graph = None
+    places = graphs._Places
+    try:
+        if servers:
+
+            class Split(places):  # type: ignore[misc, valid-type]
+                def of(self, name: str) -> list[str]:
+                    return [self.worker] * servers if name == mnist.LARGE else [self.worker]
+
+            graphs._Places = Split  # type: ignore[misc]
+        graph = graphs.build(Here(), learning_rate=1e-3, seed=0, dropout=0.0)
+    finally:
+        graphs._Places = places  # type: ignore[misc]
+    return graph
