@@ -19,12 +19,7 @@ ROOT = Path(__file__).parents[1]
 CPU_BUDGET = 0.15
 MEMORY_BUDGET = 15.0
 
-# What any DAG file with an operator and a deferrable sensor needs of Airflow.
-BASELINE = """
-from airflow.sdk import DAG, Asset, BaseOperator, BaseOperatorLink, BaseSensorOperator, Param, TaskGroup, dag, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-"""
+BASELINE = "from airflow.sdk import DAG, BaseOperator, BaseSensorOperator\n"
 MLENGINE = """
 import importlib, pkgutil
 import mlengine, mlengine.pipeline

@@ -6,12 +6,14 @@ registry, and makes the same bytes of the same files. A project has its own buil
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from mlengine.core.errors import PackageError
 from mlengine.core.package import SourceTree, scan
 
 BUILD_SECONDS = 900
+CONSTRAINTS = "constraints.txt"
 _WORDS = 30  # lines of the builder's that an error repeats
 
 # What a build may know of this process: nothing of Airflow's, no credentials but the package registry's.
@@ -106,6 +109,27 @@ def build_sdist(source: Path, out: Path, origin: Path) -> Path:
             remedy=f"correct that; 'uv build --sdist {origin}' does the same by hand",
         )
     return sdists[0]
+
+
+def add_constraints(source: Path, sdist: Path) -> None:
+    """Put the project's ``constraints.txt`` at the sdist's root, where backends look for it, if the build left it out.
+
+    Most builds do: to them it is a file that no package needs.
+    """
+    constraints = source / CONSTRAINTS
+    top = sdist.name.removesuffix(".tar.gz")
+    whole = sdist.with_name(f"{sdist.name}.whole")
+    with tarfile.open(sdist) as old:
+        members = old.getmembers()
+        if not constraints.is_file() or f"{top}/{CONSTRAINTS}" in {member.name for member in members}:
+            return
+        with tarfile.open(whole, "w:gz") as new:
+            for member in members:
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+            info = tarfile.TarInfo(f"{top}/{CONSTRAINTS}")
+            info.size, info.mode = constraints.stat().st_size, 0o644
+            new.addfile(info, io.BytesIO(constraints.read_bytes()))
+    whole.replace(sdist)
 
 
 def _environment(source: Path) -> dict[str, str]:

@@ -176,7 +176,9 @@ def _project_dir(tree: SourceTree, module: str | None) -> _Build:
 
     def make(work: Path) -> Path:
         builder.copy_tree(tree, work / "source")
-        return builder.build_sdist(work / "source", work / "out", tree.root)
+        sdist = builder.build_sdist(work / "source", work / "out", tree.root)
+        builder.add_constraints(work / "source", sdist)
+        return sdist
 
     def check(archive: Archive) -> None:
         if module is not None:

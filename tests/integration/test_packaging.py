@@ -171,8 +171,12 @@ def test_a_package_that_was_deleted_from_the_bucket_is_built_again(
 
 def test_a_project_has_its_own_build_and_name(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = project(tmp_path / "work", **{"pyproject.toml": PYPROJECT, "dist/old.tar.gz": "x", ".env": "X=1"})
+    write(root, {"constraints.txt": "six==1.17.0\n"})
     before = snapshot(root)
     packaged = package_trainer(root, storage=storage, staging=f"{bucket}/team", module="trainer.task")
+    assert "constraints.txt" in contents(storage, packaged.uris[0]), (
+        "what pins the environment travels with the trainer"
+    )
     assert snapshot(root) == before
     assert (packaged.name, packaged.version) == ("my_trainer", "3.1")
     assert packaged.uris[0] == f"{bucket}/team/packages/my-trainer/{packaged.digest}/my_trainer-3.1.tar.gz"
