@@ -125,8 +125,8 @@ def main(data: Path, out: Path) -> None:
     maker = Maker(out, good)
     maker.make("good")
     maker.make("foreign", manifest=False)
-    maker.make("slightly_worse", weights=slightly_worse(good, held, truth, max(1, len(truth) // 1000)))
-    maker.make("worse", weights=slightly_worse(good, held, truth, len(truth) // 40))
+    maker.make("slightly_worse", weights=slightly_worse(good, held, truth, 12))
+    maker.make("worse", weights=slightly_worse(good, held, truth, 250))
     random = np.random.default_rng(1)
     noise = {key: random.normal(0, 0.05, value.shape).astype(np.float32) for key, value in good.items()}
     maker.make("untrained", weights=noise)

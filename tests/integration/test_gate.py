@@ -11,7 +11,7 @@ import pytest
 from mlengine.champions import publish
 from mlengine.core.errors import DatasetError, EnvironmentBuildError
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Check, Decision, Thresholds, WhenUndecided
+from mlengine.core.verdict import Check, Decision, Thresholds
 from mlengine.gate.place import local_place
 from mlengine.gate.report import load_predictions, load_report
 from mlengine.gate.runner import Limits
@@ -84,9 +84,9 @@ def test_a_bad_model_is_rejected_with_its_reason(lab: Lab, model: str, reasons: 
 
 
 def test_a_model_that_hangs_is_ended(lab: Lab) -> None:
-    report = lab.judge("hangs", replace(RULES, limits=Limits(seconds=8)))
+    report = lab.judge("hangs", replace(RULES, limits=Limits(seconds=4)))
     assert failed(report) == ["runs"]
-    assert "was ended after 8 s at keys" in report.verdict.reasons[0]
+    assert "was ended after 4 s at keys" in report.verdict.reasons[0]
 
 
 def test_a_model_that_eats_memory_cannot(lab: Lab) -> None:
@@ -106,7 +106,7 @@ def test_noise_does_not_reject_and_a_loss_does(lab: Lab) -> None:
     publish(lab.storage, lab.bucket, champion, by="test")
     slightly = lab.judge("slightly_worse")
     difference = slightly.comparison["difference"]
-    assert -0.0015 < difference <= -0.001
+    assert -0.002 < difference <= -0.001
     assert slightly.verdict.decision is Decision.ACCEPTED
     assert "points in accuracy" in slightly.verdict.reasons[1]
     assert checks(slightly)["latency ratio"] == "ok"
@@ -115,13 +115,6 @@ def test_noise_does_not_reject_and_a_loss_does(lab: Lab) -> None:
     assert worse.verdict.decision is Decision.REJECTED
     assert failed(worse) == ["not worse than champion"]
     assert "Worse than the champion mnist_good" in worse.verdict.reasons[0]
-    # With a tolerance below what 10,000 rows can tell, it is the user's word that counts.
-    strict = Thresholds(accuracy=0.9, per_class=None, tolerance=0.0011)
-    undecided = lab.judge("slightly_worse", replace(RULES, thresholds=strict))
-    assert undecided.verdict.decision is Decision.REJECTED
-    assert "Too close to tell" in undecided.verdict.reasons[0]
-    lenient = replace(strict, undecided=WhenUndecided.ACCEPT)
-    assert lab.judge("slightly_worse", replace(RULES, thresholds=lenient)).verdict.decision is Decision.ACCEPTED
 
 
 def test_a_champion_whose_files_are_gone_is_compared_by_its_kept_predictions(lab: Lab) -> None:

@@ -53,7 +53,7 @@ def main(config: dict[str, Any]) -> int:
     try:
         stage("load")
         model = Model(np, tf, config["model"], config)
-        figures = measure(model, rows, stage, out)
+        figures = (answer if config.get("brief") else measure)(model, rows, stage, out)
         write(out / "model.json", figures)
     except Exception as error:  # noqa: BLE001 -- whatever a model raises is its own fault, and is reported as that
         write(out / "model.json", {"error": fault(stage, error)})
@@ -109,20 +109,21 @@ class Rows:
         self.values = images.reshape(len(images), -1).astype(np.float32) / np.float32(config["scale"])
         self.labels = read_idx(np, config["labels"]).astype(np.int64)
 
-    def show(self, row: int, classes: Any, scores: Any) -> dict[str, Any]:
+    def show(self, row: int, scores: Any) -> dict[str, Any]:
+        """One row with what its scores say."""
         pixels = self.np.clip(self.values[row] * self.config["scale"], 0, 255).round().astype(self.np.uint8)
-        answer = int(classes[row])
+        said = int(predicted(self.np, scores[None])[0])
         return {
             "row": int(row),
             "label": int(self.labels[row]),
-            "predicted": None if answer == NO_CLASS else answer,
-            "score": None if answer == NO_CLASS else number(scores[row, answer]),
+            "predicted": None if said == NO_CLASS else said,
+            "score": None if said == NO_CLASS else number(scores[said]),
             "pixels": base64.b64encode(pixels.tobytes()).decode(),
         }
 
 
 def measure(model: Model, rows: Rows, stage: Stage, out: Path) -> dict[str, Any]:
-    """Every figure about the model itself; also writes predictions, mistakes and the rows asked for."""
+    """Every figure about the model itself; also writes predictions and mistakes."""
     np = rows.np
     stage("keys")
     figures: dict[str, Any] = {"keys": check_keys(np, model, rows.values)}
@@ -135,12 +136,23 @@ def measure(model: Model, rows: Rows, stage: Stage, out: Path) -> dict[str, Any]
     save_classes(out / "model.u16", classes)
     wrong = np.flatnonzero((classes != rows.labels) & (classes != NO_CLASS))
     worst = sorted(wrong, key=lambda row: -scores[row, classes[row]])[:MISTAKES]
-    write(out / "mistakes.json", [rows.show(row, classes, scores) for row in worst])
-    asked = [row for row in rows.config.get("show", []) if 0 <= row < len(classes)]
-    write(out / "digits.json", [rows.show(row, classes, scores) for row in asked])
+    write(out / "mistakes.json", [rows.show(row, scores[row]) for row in worst])
     stage("latency")
     figures["latency_ms"] = latency([model], rows.values)[0]
     return figures
+
+
+def answer(model: Model, rows: Rows, stage: Stage, out: Path) -> dict[str, Any]:
+    """The rows asked for by number and no more; each is shown under the key that came back with its scores."""
+    stage("prediction")
+    asked = [row for row in rows.config["show"] if 0 <= row < len(rows.labels)]
+    if not asked:
+        return {"rows": 0}
+    scores, back = model(rows.values[asked], asked)
+    keys = asked if back is None else back.reshape(-1).tolist()
+    found = [dict(rows.show(row, one), row=key) for row, key, one in zip(asked, keys, scores)]  # noqa: B905
+    write(out / "digits.json", found)
+    return {"rows": len(asked)}
 
 
 def measure_baseline(tf: Any, model: Model, rows: Rows, stage: Stage) -> dict[str, Any]:

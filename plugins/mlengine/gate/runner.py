@@ -1,8 +1,8 @@
 """The probe in a process of its own, with limits of time and memory, and nothing of the worker's environment.
 
-What ends it: its own end, ``seconds``, more resident memory than ``memory_bytes`` (the kernel refuses allocations
-beyond that, and this side looks at the whole group besides), or the end of this process (the probe's stdin is a pipe
-from here). It runs in a session of its own, and the whole group is ended.
+What ends it: its own end; ``seconds``, counted from the moment it comes to the model; more resident memory than
+``memory_bytes`` (the kernel refuses allocations beyond that, and this side looks besides); or the end of this process
+(the probe's stdin is a pipe from here). It runs in a session of its own, and the whole group is ended.
 
 It gets no credentials, no ``TF_CONFIG``, no proxy, no accelerator: a model has nothing to talk to.
 Does not judge; tells a model that failed from an environment that cannot measure one.
@@ -29,6 +29,7 @@ PROBE = Path(__file__).with_name("probe.py")
 POLL = 0.05
 # Before these stages are over nothing of the model was touched: what fails there is not its fault.
 _BEFORE_MODEL = frozenset({"", "import", "held-out data"})
+_START_SECONDS = 600.0  # for those stages
 _WORDS = 300  # characters of a model's own error
 _PASSED_ON = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
@@ -37,7 +38,7 @@ _PASSED_ON = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 class Limits:
     """What the probe may use.
 
-    :param seconds: from its start to its end.
+    :param seconds: for the model: from its loading to the end. Importing TensorFlow on a busy machine is not its fault.
     :param memory_bytes: private memory; ``None`` sets no limit. TensorFlow alone takes about 0.6 GB.
     :param batch: how many held-out rows are scored in one call.
     """
@@ -87,12 +88,13 @@ def run_probe(
     baseline: Path | None = None,
     limits: Limits = Limits(),
     show: tuple[int, ...] = (),
+    brief: bool = False,
 ) -> Measured:
     """Run ``model`` with ``python``.
 
     :param work: an empty folder for what the probe writes; also its home and its current folder.
     :param baseline: the champion, to be measured in the same process.
-    :param show: held-out rows to return with their pixels.
+    :param show: held-out rows to return with their pixels; ``brief`` asks for those alone.
     :raises EnvironmentBuildError: that Python has no TensorFlow or numpy.
     :raises MlengineError: the probe failed before it came to the model.
     """
@@ -112,6 +114,7 @@ def run_probe(
         "batch": limits.batch,
         "memory_bytes": limits.memory_bytes,
         "show": list(show),
+        "brief": brief,
     }
     (work / "probe.json").write_text(json.dumps(config))
     started = time.monotonic()
@@ -131,21 +134,28 @@ def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
             env=_environment(work),
             start_new_session=True,
         )
-    deadline = time.monotonic() + limits.seconds
-    ended = ""
+    ended, deadline, at_model = "", time.monotonic() + _START_SECONDS, False
     try:
         while not ended:
             try:
                 process.wait(POLL)
                 break
             except subprocess.TimeoutExpired:
-                if time.monotonic() > deadline:
-                    ended = f"was ended after {limits.seconds:.0f} s"
-                elif limits.memory_bytes and _resident(process.pid) > limits.memory_bytes:
-                    ended = f"was ended for using more than {_gib(limits.memory_bytes)} of memory"
+                if not at_model and _text(work / "out" / "stage") not in _BEFORE_MODEL:
+                    deadline, at_model = time.monotonic() + limits.seconds, True
+                ended = _excess(process.pid, deadline, limits, at_model=at_model)
     finally:
         _end(process)
     return process.returncode, ended
+
+
+def _excess(pid: int, deadline: float, limits: Limits, *, at_model: bool) -> str:
+    """Why the probe must be ended now; ``""`` if it need not."""
+    if time.monotonic() > deadline:
+        return f"was ended after {limits.seconds if at_model else _START_SECONDS:.0f} s"
+    if limits.memory_bytes and _resident(pid) > limits.memory_bytes:
+        return f"was ended for using more than {_gib(limits.memory_bytes)} of memory"
+    return ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mlengine.core.paired import Paired
-from mlengine.core.verdict import Check, Thresholds
-from mlengine.gate.quality import Rival, comparison_checks, value_checks
+from mlengine.core.verdict import Check, Thresholds, WhenUndecided
+from mlengine.gate.quality import Rival, compare, comparison_checks, value_checks
 from mlengine.gate.runner import Measured
 from mlengine.gate.wire import Expectation
 
@@ -92,3 +92,26 @@ def test_latency_and_size_are_held_to_the_champions() -> None:
     assert answers == {"not worse than champion": True, "latency ratio": False, "size ratio": False}
     assert "3.50 times the champion's 1.00 ms" in checks[1].sentence
     assert "4.00 times" in checks[2].sentence
+
+
+@pytest.mark.parametrize(
+    ("paired", "passed", "words"),
+    [
+        (Paired(10_000, 90, 100), True, "-0.10 points in accuracy"),
+        (Paired(10_000, 50, 150), False, "Worse than the champion old: -1.00 points"),
+        (Paired(200, 3, 3), False, "Too close to tell on 200 rows"),
+        (None, False, "could not be asked"),
+    ],
+)
+def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, words: str) -> None:
+    check = compare(paired, "old", Thresholds())
+    assert check.passed is passed
+    assert check.comparison
+    assert words in check.sentence
+
+
+def test_what_is_undecided_is_the_users_word() -> None:
+    check = compare(Paired(200, 3, 3), "old", Thresholds(undecided=WhenUndecided.ACCEPT))
+    assert check.passed
+    assert "what is undecided is accepted" in check.sentence
+    assert compare(Paired(200, 3, 3), "old", Thresholds(tolerance=None)).skipped

@@ -1,0 +1,144 @@
+"""``mlengine models``: who is champion, who was, and a change of champion by hand."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+from typing import Any
+
+from mlengine import champions
+from mlengine.champions import Champion, Force
+from mlengine.cli import say
+from mlengine.core.errors import MlengineError
+from mlengine.core.layout import JobDir, bucket_uri
+from mlengine.storage import Storage
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("models", help="champions: list, show, publish, roll back")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    listing = verbs.add_parser("list", help="every model that has a champion")
+    add_bucket(listing)
+    listing.set_defaults(handler=_list)
+
+    show = verbs.add_parser("show", help="one model's champion and its history")
+    show.add_argument("model")
+    show.add_argument("--limit", type=int, default=20, help="entries of the history to show (default: 20)")
+    show.add_argument("--json", action="store_true", help="the whole history as JSON")
+    add_bucket(show)
+    show.set_defaults(handler=_show)
+
+    publish = verbs.add_parser("publish", help="make a validated job's model the champion")
+    publish.add_argument("model")
+    publish.add_argument("job", help="the job's id, or its dir as gs://…")
+    publish.add_argument("--force", action="store_true", help="in spite of its verdict, dataset version or comparison")
+    publish.add_argument("--reason", default="", help="kept in the history; needed with --force")
+    add_who(publish)
+    add_bucket(publish)
+    publish.set_defaults(handler=_publish)
+
+    rollback = verbs.add_parser("rollback", help="make the champion before this one the champion again")
+    rollback.add_argument("model")
+    rollback.add_argument("--to", type=int, metavar="SERIAL", help="that entry of the history instead")
+    rollback.add_argument("--reason", required=True, help="kept in the history")
+    add_who(rollback)
+    add_bucket(rollback)
+    rollback.set_defaults(handler=_rollback)
+
+
+def add_bucket(parser: argparse.ArgumentParser) -> None:
+    """``--bucket``, as all commands about models have it."""
+    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET", ""), help="gs://NAME (MLENGINE_BUCKET)")
+
+
+def add_who(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", default="", help="your name, for the history (default: who is logged in)")
+
+
+def bucket_of(args: argparse.Namespace) -> str:
+    """:raises MlengineError: no bucket was given."""
+    if not args.bucket:
+        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set MLENGINE_BUCKET")
+    return bucket_uri(args.bucket)
+
+
+def job_dir(bucket: str, model: str, job: str) -> JobDir:
+    """A job by its id or by its dir."""
+    return JobDir(job.rstrip("/")) if job.startswith("gs://") else JobDir.of(bucket, model, job)
+
+
+def _list(args: argparse.Namespace) -> int:
+    storage, bucket = Storage(), bucket_of(args)
+    names = champions.models(storage, bucket)
+    if not names:
+        say(f"no model in {bucket} has a champion")
+    for name in names:
+        champion = champions.current(storage, bucket, name)
+        if champion is not None:
+            say(f"{name:20} {_line(champion)}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    found = champions.history(Storage(), bucket_of(args), args.model, limit=args.limit)
+    if args.json:
+        say(json.dumps([json.loads(entry.to_bytes()) for entry in found], indent=2))
+        return 0
+    if not found:
+        say(f"{args.model} has no champion yet")
+        return 0
+    champion = found[0]
+    say(f"champion of {args.model}: {champion.job_id}")
+    for name, value in (
+        ("model", champion.model_uri),
+        ("accuracy", "-" if champion.accuracy is None else f"{champion.accuracy:.4f}"),
+        ("dataset", champion.dataset.get("uri") or champion.version),
+        ("report", JobDir(champion.job_dir).page),
+        ("packages", ", ".join(champion.lineage.get("package_uris", []))),
+    ):
+        say(f"  {name:9} {value or '-'}")
+    say()
+    say("history, the newest first:")
+    for entry in found:
+        say(f"  {_line(entry)}")
+        if entry.why:
+            say(f"         {entry.why}")
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from mlengine.gate.report import load_report
+
+    storage, bucket = Storage(), bucket_of(args)
+    report = load_report(storage, job_dir(bucket, args.model, args.job))
+    if report.model != args.model:
+        raise MlengineError(f"{report.job_id} is a model of {report.model}, not of {args.model}")
+    who = _who(args)
+    force = Force(who, args.reason) if args.force else None
+    outcome = champions.publish(storage, bucket, report, by=who, why=args.reason, force=force)
+    say(f"{outcome.word.value}: {outcome.sentence}")
+    return 0 if outcome.published else 1
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    back = champions.rollback(Storage(), bucket_of(args), args.model, by=_who(args), why=args.reason, to=args.to)
+    say(f"{back.job_id} is the champion of {back.model} again (entry {back.origin} came back as {back.serial})")
+    return 0
+
+
+def _who(args: argparse.Namespace) -> str:
+    try:
+        return args.by or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise MlengineError("nobody knows who you are here", remedy="pass --by NAME") from error
+
+
+def _line(champion: Champion) -> str:
+    accuracy = "     -" if champion.accuracy is None else f"{champion.accuracy:.4f}"
+    return (
+        f"{champion.serial:6d} {champion.at[:19]} {champion.action.value:11} {accuracy} {champion.version or '-':12}"
+        f" {champion.job_id} by {champion.by}"
+    )

@@ -1,0 +1,119 @@
+"""``mlengine predict`` and ``mlengine models`` as a person types them, on a real model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlengine.champions import current, publish
+from mlengine.cli import main
+from mlengine.core.job import JobRecord
+from mlengine.core.verdict import Thresholds
+from mlengine.gate.validation import Rules, Scope
+from tests.integration.gate_lab import PACKAGE, Lab
+
+pytestmark = pytest.mark.integration
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(gate_state))
+    monkeypatch.setenv("MLENGINE_BUCKET", lab.bucket)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main(argv)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def quick(lab: Lab, model: str, job_id: str = "") -> None:
+    """Publish without running the model."""
+    report = lab.judge(model, Rules(scope=Scope.SIGNATURE, thresholds=Thresholds()), job_id=job_id)
+    publish(lab.storage, lab.bucket, report, by="test")
+
+
+def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> None:
+    quick(lab, "good")
+    code, out, err = run("predict", "mnist", "--draw")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"{lab.bucket}/mnist/mnist_good/model"
+    table = [line.split() for line in lines if re.match(r"^ +\d+ +\d", line)]
+    # The first ten digits of MNIST's test set.
+    assert [row[2] for row in table] == list("7210414959")
+    assert [row[0] for row in table] == [str(key) for key in range(10)]
+    right = sum(row[1] == row[2] for row in table)
+    assert right >= 8
+    assert all(0 < float(row[3]) <= 1 for row in table)
+    assert lines[-1] == f"{right} of 10 right"
+    drawn = [line for line in lines if "@" in line]
+    assert len(drawn) > 50
+
+
+def test_a_jobs_own_model(lab: Lab, run: Run) -> None:
+    job_dir = lab.job("good", "job_1")
+    record = JobRecord(
+        key="k",
+        job_id="job_1",
+        model="mnist",
+        backend="local",
+        spec={"package_uris": [PACKAGE]},
+        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+    )
+    lab.storage.write(job_dir.claim, record.to_bytes())
+    code, out, _ = run("predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
+
+
+def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
+    code, _, err = run("predict", "mnist")
+    assert code == 1
+    assert "mnist has no champion" in err
+    lab.job("writes", "evil")
+    code, _, err = run("predict", "mnist", "--job", "evil", "--dataset", lab.dataset(), "--package", PACKAGE)
+    assert code == 1
+    assert "WriteFile" in err
+    lab.job("good", "unknown")
+    code, _, err = run("predict", "mnist", "--job", "unknown")
+    assert code == 1
+    assert "not known what unknown was trained on" in err
+
+
+def test_champions_by_hand(lab: Lab, run: Run) -> None:
+    assert "no model" in run("models", "list")[1]
+    assert "no champion yet" in run("models", "show", "mnist")[1]
+    quick(lab, "good", "a")
+    quick(lab, "good", "b")
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert re.search(r"^mnist +2 .* published .* 2026-11-01 +b by test$", out, re.M)
+    code, out, err = run("models", "rollback", "mnist", "--reason", "b is slow", "--by", "anna")
+    assert (code, err) == (0, "")
+    assert "a is the champion of mnist again" in out
+    code, out, _ = run("models", "show", "mnist")
+    assert "champion of mnist: a" in out
+    assert "rolled_back" in out
+    assert "b is slow" in out
+    code, out, _ = run("models", "publish", "mnist", "b")
+    assert code == 1
+    assert "superseded" in out
+    code, _, err = run("models", "publish", "mnist", "b", "--force", "--by", "anna")
+    assert code == 1
+    assert "needs a name and a reason" in err
+    code, out, _ = run("models", "publish", "mnist", "b", "--force", "--by", "anna", "--reason", "it was the disk")
+    assert code == 0
+    champion = current(lab.storage, lab.bucket, "mnist")
+    assert champion is not None
+    assert (champion.job_id, champion.by, champion.why) == ("b", "anna", "it was the disk")
+    code, out, _ = run("models", "show", "mnist", "--json")
+    assert '"action": "forced"' in out
+    code, _, err = run("models", "publish", "mnist", "nobody")
+    assert code == 1
+    assert "validate the model first" in err
