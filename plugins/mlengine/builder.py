@@ -117,10 +117,10 @@ def add_constraints(source: Path, sdist: Path) -> None:
     Most builds do: to them it is a file that no package needs.
     """
     constraints = source / CONSTRAINTS
-    top = sdist.name.removesuffix(".tar.gz")
     whole = sdist.with_name(f"{sdist.name}.whole")
     with tarfile.open(sdist) as old:
         members = old.getmembers()
+        top = members[0].name.split("/")[0]
         if not constraints.is_file() or f"{top}/{CONSTRAINTS}" in {member.name for member in members}:
             return
         with tarfile.open(whole, "w:gz") as new:
