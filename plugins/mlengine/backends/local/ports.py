@@ -39,7 +39,7 @@ class Port:
 
     def taken(self) -> bool:
         """Whether some program listens on it, now that its replica has ended."""
-        probe = _bind(self.number)
+        probe = _bind(self.number, lingering=True)
         if probe is None:
             return True
         probe.close()
@@ -71,10 +71,13 @@ def take(count: int, locks: Path) -> list[Port]:
     return ports
 
 
-def _bind(number: int) -> socket.socket | None:
+def _bind(number: int, *, lingering: bool = False) -> socket.socket | None:
+    """
+    :param lingering: whether connections of a dead listener on that port, which linger for a minute, do not count.
+        Two who both say so can bind the same port: who means to hold it must not.
+    """
     holder = socket.socket()
-    # A port on which connections of a dead replica linger may be bound again; one somebody listens on may not.
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(lingering))
     try:
         holder.bind((HOST, number))
     except OSError:

@@ -1,0 +1,127 @@
+"""The trainer's environment: built once, never half, with the constraints of its sdist, and with uv's own words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local import environment
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.environment import build_environment, find_environment, lock_path
+from mlengine.backends.local.lease import Lease
+from mlengine.core.errors import EnvironmentBuildError
+from mlengine.core.job import FailureCause, JobState
+from mlengine.storage import Storage
+from tests.integration import local_cluster as local
+
+pytestmark = pytest.mark.integration
+SAY = "print('hello')"
+
+
+def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    data = local.sdist(SAY)
+    uris = [local.put(storage, bucket, data), local.put(storage, f"{bucket}/elsewhere", data)]
+    said: list[str] = []
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda uri: build_environment([uri], storage, tmp_path, say=said.append), [*uris, *uris]))
+    assert len({it.digest for it in made}) == 1
+    assert sum("building environment" in text for text in said) == 1
+    assert made[0].lock == ["tiny==1.0"]
+    done = subprocess.run([made[0].python, "-m", "tiny.task"], capture_output=True, text=True, check=True)
+    assert done.stdout == "hello\n"
+    # Compiled when it was installed, not by each of the replicas.
+    assert list(made[0].root.glob("lib/python*/site-packages/tiny/__pycache__/task.*.pyc"))
+    changed = local.put(storage, bucket, local.sdist("print('changed')"))
+    assert build_environment([changed], storage, tmp_path).digest != made[0].digest
+
+
+def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    broken = local.sdist(SAY, extra={"setup.py": "raise RuntimeError('setup is broken')"})
+    uri = local.put(storage, bucket, broken)
+    with pytest.raises(EnvironmentBuildError, match="setup is broken"):
+        build_environment([uri], storage, tmp_path)
+    assert list((tmp_path / "envs").iterdir()) == []
+    local.put(storage, bucket, local.sdist(SAY))
+    assert build_environment([uri], storage, tmp_path).python.exists()
+
+
+def test_a_broken_build_fails_the_job_as_the_trainers(
+    make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str
+) -> None:
+    uri = local.put(storage, bucket, local.sdist(SAY, dependencies='["no-such-package-anywhere-here==1.0"]'))
+    backend = make_backend()
+    _, status = local.run(backend, bucket, local.spec(uri))
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.TRAINER
+    assert "no-such-package-anywhere-here" in status.failure.message
+    missing = local.spec(f"{bucket}/packages/missing-1.0.tar.gz")
+    _, status = local.run(backend, bucket, missing, key="m" * 40)
+    assert status.state is JobState.FAILED
+    assert "no package at" in status.detail
+
+
+def test_constraints_of_the_sdist_pin_what_it_needs(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    source = local.sdist(SAY, dependencies='["iniconfig"]', extra={"constraints.txt": "iniconfig==2.0.0\n"})
+    made = build_environment([local.put(storage, bucket, source)], storage, tmp_path)
+    assert made.lock == ["iniconfig==2.0.0", "tiny==1.0"]
+
+
+def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    uri = local.put(storage, bucket, local.sdist(SAY))
+    made = build_environment([uri], storage, tmp_path)
+    # As a power cut leaves it: files, but not the one that is written last.
+    (made.root / "ready.json").unlink()
+    (made.root / "rubbish").touch()
+    assert find_environment(tmp_path, made.digest) is None
+    again = build_environment([uri], storage, tmp_path)
+    assert again == made
+    assert not (made.root / "rubbish").exists()
+
+
+def test_a_builder_that_is_killed_leaves_the_lock_to_its_uv(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    setup = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(3600)"
+    uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
+    code = f"""
+from pathlib import Path
+from mlengine.storage import Storage
+from mlengine.backends.local.environment import build_environment
+build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[3])}
+    builder = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
+    local.until(lambda: pid_file.exists() and pid_file.read_text(), "the build")
+    digest = next((tmp_path / "envs").iterdir()).name
+    builder.kill()
+    builder.wait()
+    assert Lease.take(lock_path(tmp_path, digest)) is None
+    with pytest.raises(EnvironmentBuildError, match="still being built"):
+        build_environment([uri], storage, tmp_path, seconds=0.2)
+    os.killpg(builder.pid, signal.SIGKILL)
+    with Lease.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock is not given back"):
+        assert find_environment(tmp_path, digest) is None
+
+
+def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    uris = [local.put(storage, bucket, local.sdist(f"print({n})"), f"{n}/tiny-1.0.tar.gz") for n in range(3)]
+    first, second = (build_environment([uri], storage, tmp_path) for uri in uris[:2])
+    for age, made in ((3, first), (2, second)):
+        os.utime(made.root / "ready.json", (age, age))
+    with Lease.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("free"):
+        third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
+        # The first is the oldest, but a job runs in it.
+        assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
+    assert environment.prune(tmp_path, 1) == [first.digest]
+
+
+def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    uri = local.put(storage, bucket, local.sdist(SAY))
+    with pytest.raises(EnvironmentBuildError, match=r"/no/python does not run.*\n.*MLENGINE_LOCAL_PYTHON"):
+        build_environment([uri], storage, tmp_path, python="/no/python")

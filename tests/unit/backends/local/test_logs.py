@@ -1,0 +1,153 @@
+"""Paging through logs: each line once and whole, whatever was written and however it is asked for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from mlengine.backends.local import logs
+from mlengine.backends.local.record import Job
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    job = Job(tmp_path)
+    job.logs.mkdir()
+    return job
+
+
+def read_all(job: Job, *, limit: int = 1000, ended: bool = True, cursor: Any = None) -> list[tuple[str, str]]:
+    lines = []
+    cursor = cursor or {}
+    while True:
+        page = logs.page(job, cursor, limit, ended=ended)
+        assert len(page.lines) <= limit
+        lines += [(line.replica, line.text) for line in page.lines]
+        if not page.more:
+            return lines
+        assert page.cursor != cursor
+        cursor = page.cursor
+
+
+def test_a_line_without_its_end_waits_for_it(job: Job) -> None:
+    log = job.log("chief-0")
+    log.write_bytes(b"one\ntw")
+    page = logs.page(job, {}, 10, ended=False)
+    assert [line.text for line in page.lines] == ["one"]
+    with log.open("ab") as file:
+        file.write(b"o\n")
+    page = logs.page(job, page.cursor, 10, ended=False)
+    assert [line.text for line in page.lines] == ["two"]
+    assert logs.page(job, page.cursor, 10, ended=False).lines == ()
+
+
+def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"one\nlast words")
+    assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last words")]
+
+
+def test_a_chatty_replica_does_not_hide_the_others(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"".join(b"c%d\n" % n for n in range(1000)))
+    job.log("worker-0").write_bytes(b"w0\nw1\n")
+    page = logs.page(job, {}, 10, ended=False)
+    assert [line.text for line in page.lines if line.replica == "worker-0"] == ["w0", "w1"]
+    assert len(page.lines) == 10
+    assert page.more
+    assert len(read_all(job, limit=7)) == 1002
+
+
+def test_the_launcher_comes_first_with_its_times(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"hello\n")
+    job.launcher_log.write_bytes(b"2026-11-23T14:00:01.500Z chief-0 started\nTraceback of something\n")
+    page = logs.page(job, {}, 10, ended=False)
+    assert [(line.replica, line.text, line.time) for line in page.lines] == [
+        ("launcher", "chief-0 started", 1795442401.5),
+        ("launcher", "Traceback of something", None),
+        ("chief-0", "hello", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"\x1b[1;31mred\x1b[0m", "red"),
+        (b"\x1b]0;title\x07text", "text"),
+        (b"\x1b]8;;http://x\x1b\\link", "link"),
+        (b"a\x1bMb", "ab"),
+        (b"step 1\rstep 2\rstep 3\r", "step 3"),
+        (b"tab\there", "tab\there"),
+        (b"bell\x07 back\x08", "bell\\x07 back\\x08"),
+        (b"bad \xff utf-8", "bad \ufffd utf-8"),
+        ("gr\u00fcezi \u202eevil".encode(), "gr\u00fcezi \\x202eevil"),
+        ("line\u2028other".encode(), "line\\x2028other"),
+        (b"nul\0", "nul\\x00"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_neutralised(raw: bytes, shown: str) -> None:
+    assert logs.clean(raw) == shown
+
+
+def test_a_long_line_is_cut_with_a_note() -> None:
+    assert logs.clean(b"x" * 5000) == "x" * 4000 + " [1000 characters cut]"
+
+
+def test_a_line_that_never_ends_is_given_out_before_its_end(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"x" * (1 << 20))
+    page = logs.page(job, {}, 10, ended=False)
+    assert page.lines
+    assert all(len(line.text) < 4100 for line in page.lines)
+    job.log("worker-0").write_bytes(b"x" * 1000)
+    assert logs.page(job, page.cursor, 10, ended=False).cursor.get("worker-0") is None
+
+
+def test_a_cursor_that_makes_no_sense_begins_anew(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"one\n")
+    assert [line.text for line in logs.page(job, {"chief-0": "x", "ps-9": -5}, 10, ended=False).lines] == ["one"]
+    assert logs.page(job, {"chief-0": 10_000}, 10, ended=False).lines == ()
+
+
+def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    assert logs.last_lines(log) == ()
+    log.write_bytes(b"y" * 100_000 + b"\n" + b"".join(b"%d\n\n" % n for n in range(100)))
+    assert logs.last_lines(log) == tuple(str(n) for n in range(80, 100))
+
+
+_LINE = some.text(some.characters(codec="ascii", min_codepoint=33, max_codepoint=126), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    some.dictionaries(some.sampled_from(["chief-0", "worker-0", "ps-0"]), some.lists(_LINE, max_size=30)),
+    some.lists(some.integers(1, 40), min_size=1, max_size=30),
+    some.integers(1, 9),
+)
+def test_no_line_is_lost_or_told_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
+    """Readers come and go between writes of any size; what they saw is what was written."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder))
+        job.logs.mkdir()
+        left = {name: "".join(f"{line}\n" for line in lines).encode() for name, lines in written.items()}
+        seen: dict[str, list[str]] = {name: [] for name in written}
+        cursor: Any = {}
+        for step in steps:
+            for name in left:
+                with job.log(name).open("ab") as file:
+                    file.write(left[name][:step])
+                left[name] = left[name][step:]
+            page = logs.page(job, cursor, limit, ended=False)
+            cursor = json.loads(json.dumps(dict(page.cursor)))  # the reader died, and another went on from its note
+            for line in page.lines:
+                seen[line.replica].append(line.text)
+        for name, data in left.items():
+            with job.log(name).open("ab") as file:
+                file.write(data)
+        for replica, text in read_all(job, limit=limit, cursor=cursor):
+            seen[replica].append(text)
+        assert seen == written

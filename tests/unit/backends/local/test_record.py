@@ -1,0 +1,56 @@
+"""What lies on disk."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from mlengine.backends import Submission
+from mlengine.backends.local import record
+from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.settings import Settings
+from mlengine.core.errors import BackendError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+
+def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
+    spec = TrainingSpec("t", ("gs://b/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
+    stored = Stored(Submission("key", "job", 2, "gs://b/m/job", spec, {"team": "x"}), Settings(capacity=3), 12.5)
+    job = Job(tmp_path)
+    assert job.submission() is None
+    assert record.create_json(job.submission_file, stored.to_json())
+    assert job.submission() == stored
+    assert stored.handle.name == "key-2"
+
+
+def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(lambda n: record.create_json(tmp_path / "x.json", {"n": n}), range(8)))
+    assert sum(wins) == 1
+    assert record.read_json(tmp_path / "x.json") == {"n": wins.index(True)}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(BackendError, match=r"x\.json is not readable"):
+        record.read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(BackendError, match="not a JSON object"):
+        record.read_json(tmp_path / "x.json")
+    (tmp_path / "submission.json").write_text('{"key": 1}')
+    with pytest.raises(BackendError, match="not readable"):
+        Job(tmp_path).submission()
+
+
+@given(some.text(max_size=80), some.text(max_size=80))
+def test_names_are_safe_and_differ_as_their_keys_do(one: str, other: str) -> None:
+    name = record.job_name(one, 1)
+    assert "/" not in name
+    assert name.isascii()
+    assert len(name) <= 70
+    assert (name == record.job_name(other, 1)) == (one == other)

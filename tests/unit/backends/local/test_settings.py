@@ -1,0 +1,80 @@
+"""Where settings come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local import settings
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.settings import Settings
+from mlengine.core.errors import BackendError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "_cores", lambda: 2)
+    monkeypatch.delenv("MLENGINE_LOCAL_STATE", raising=False)
+    monkeypatch.delenv("AIRFLOW_HOME", raising=False)
+
+
+def test_given_wins_over_environment_over_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings.load().capacity, Settings.load().max_workers, Settings.load().max_ps) == (1, 2, 1)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS", "5")
+    assert Settings.load().max_workers == 5
+    monkeypatch.setenv("MLENGINE_LOCAL_MAX_WORKERS", "4")
+    assert Settings.load().max_workers == 4
+    assert Settings.load(max_workers=3, capacity=None).max_workers == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CAPACITY", "many"), ("CAPACITY", "0"), ("MAX_WORKERS", "-1"), ("BACKOFF", "soon")]
+)
+def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"MLENGINE_LOCAL_{name}", value)
+    with pytest.raises(BackendError, match=f"local_{name.lower()}.*\n.*MLENGINE_LOCAL_{name}"):
+        Settings.load()
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"no setting.*capasity"):
+        Settings.load(capasity=3)
+
+
+def test_settings_survive_the_disk() -> None:
+    given = Settings.load(capacity=7, python="/usr/bin/python3", backoff=0.5)
+    assert Settings.from_json(given.to_json()) == given
+    assert Settings.from_json({**given.to_json(), "of_a_later_version": 1}) == given
+
+
+def test_where_the_state_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings.state_dir() == tmp_path / ".local" / "state" / "mlengine"
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    assert settings.state_dir() == tmp_path / "airflow" / "mlengine"
+    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(tmp_path / "state"))
+    assert settings.state_dir() == tmp_path / "state"
+    assert settings.state_dir("~/mine") == tmp_path / "mine"
+
+
+def test_what_is_capped_is_said(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path, max_workers=2, max_ps=1)
+    pools = (
+        Pool(Role.CHIEF, 1, accelerator_type="NVIDIA_TESLA_T4", accelerator_count=1),
+        Pool(Role.WORKER, 4),
+        Pool(Role.PS, 3),
+    )
+    small, words = backend.cap(TrainingSpec(module="t", pools=pools))
+    assert (small.count(Role.CHIEF), small.count(Role.WORKER), small.count(Role.PS)) == (1, 2, 1)
+    assert words == [
+        "worker: 4 asked, 2 run here (local_max_workers=2)",
+        "ps: 3 asked, 1 run here (local_max_ps=1)",
+        "chief: 1 NVIDIA_TESLA_T4 asked; here, what there is",
+    ]
+
+
+def test_what_fits_is_left_alone(tmp_path: Path) -> None:
+    spec = TrainingSpec(module="t", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)))
+    assert LocalBackend(tmp_path, max_workers=2).cap(spec) == (spec, [])
