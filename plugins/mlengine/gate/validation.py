@@ -291,4 +291,4 @@ def _own(check: OwnCheck, model: Path, figures: Mapping[str, Any]) -> Check:
 
 
 def _mib(size: int) -> str:
-    return f"{size / 1024**2:.1f} MiB"
+    return f"{size / 1024**2:.1f} MiB" if size >= 100_000 else f"{size} bytes"

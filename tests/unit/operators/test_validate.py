@@ -1,0 +1,179 @@
+"""The validation stage: what it returns, tells and raises; the gate itself is tested in tests/integration/test_gate.py.
+
+Models here are files that are no SavedModel, so that nothing of TensorFlow is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from mlengine.connect import connect_storage
+from mlengine.core.errors import MlengineError, ModelError
+from mlengine.core.job import JobRecord
+from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Check, Decision
+from mlengine.gate.report import load_report
+from mlengine.operators.validate import ValidateModelOperator
+from mlengine.storage import Storage
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _no_client_of_another_test() -> Iterator[None]:
+    connect_storage.cache_clear()
+    yield
+    connect_storage.cache_clear()
+
+
+class TaskInstance:
+    """Keeps what was pushed."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+class Told(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = Told()
+    log = logging.Logger("test")
+    log.addHandler(handler)
+    monkeypatch.setattr(ValidateModelOperator, "log", log)
+    return handler.lines
+
+
+@pytest.fixture
+def job(storage: Storage, bucket: str) -> JobDir:
+    """A finished job of a trainer without TensorFlow."""
+    job_dir = JobDir.of(bucket, "hello", "hello_1")
+    record = JobRecord(
+        key="k",
+        job_id="hello_1",
+        model="hello",
+        backend="local",
+        spec={"package_uris": ["gs://b/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
+        inputs={"dataset": {}, "package": {"digest": "abc"}},
+    )
+    storage.write(job_dir.claim, record.to_bytes())
+    storage.write(job_dir.model + ".keep", b"")
+    storage.write(job_dir.model + "weights.json", b"{}")
+    return job_dir
+
+
+def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
+    ti = TaskInstance()
+    fields = {"checks": "files", "gcp_conn_id": None, **fields}
+    return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
+
+
+def too_small(model: Path, figures: object) -> Check:
+    size = (model / "weights.json").stat().st_size
+    return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
+
+
+def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
+    result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
+    assert result == {
+        "verdict": "first",
+        "accuracy": None,
+        "reasons": ["There is no champion yet; all 2 checks passed."],
+        "report": job.report,
+        "page": job.page,
+        "model": "hello",
+        "model_uri": job.uri + "/model",
+        "job_id": "hello_1",
+        "job_dir": job.uri,
+        "champion": None,
+    }
+    assert json.loads(json.dumps(result)) == result
+    assert ti.pushed == {}
+    assert told[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
+    assert [line.split() for line in told if line.startswith("check ")] == [["check", "value", "bound"]]
+    report = load_report(storage, job)
+    assert report.verdict.decision is Decision.FIRST
+    assert report.lineage["package_uris"] == ["gs://b/hello.tar.gz"]
+    assert report.lineage["args"] == ["--max_steps", "3"]
+    assert report.lineage["inputs"]["package"] == {"digest": "abc"}
+    assert b"hello_1" in storage.read(job.page)
+
+
+@pytest.mark.parametrize(
+    ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
+)
+def test_rejected_is_a_result_with_reasons(
+    storage: Storage, job: JobDir, told: list[str], on_reject: str, error: type[Exception] | None
+) -> None:
+    ti = TaskInstance()
+    operator = ValidateModelOperator(
+        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], on_reject=on_reject, gcp_conn_id=None
+    )
+    if error is None:
+        result = operator.execute({"ti": ti})
+    else:
+        with pytest.raises(error, match="rejected: The weights have 2 bytes"):
+            operator.execute({"ti": ti})
+        result = ti.pushed["return_value"]
+    assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
+    assert told[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
+    assert load_report(storage, job).verdict.decision is Decision.REJECTED
+    assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
+
+
+def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> None:
+    storage.delete(job.model + "weights.json")
+    with pytest.raises(AirflowSkipException, match="there is no model in"):
+        run(job.uri)
+    storage.write(job.model + "weights.json", b"{}")
+    with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb, only weights.json"):
+        run(job.uri, checks="signature")
+
+
+def test_what_a_form_gives_is_understood(job: JobDir) -> None:
+    with pytest.raises(AirflowSkipException, match="has 2 bytes; the ceiling is 1 bytes"):
+        run(job.uri, thresholds={"accuracy": "0.97", "per_class": "", "size_bytes": "1"})
+    result, _ = run(job.uri, thresholds={"size_bytes": ""}, package_uris="", dataset="", model="", bucket="")
+    assert result["verdict"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
+        ({"checks": "some"}, "not a scope of checks"),
+        ({"on_reject": "explode"}, "on_reject='explode'"),
+        ({"expectation": {"scores": "x"}}, "scores 'x' is none of"),
+    ],
+)
+def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(MlengineError, match=words):
+        run("gs://no-such-bucket/hello/hello_1", **fields)
+
+
+@pytest.mark.parametrize("job", ["", "hello_1", {"job_id": "hello_1"}, None])
+def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
+    with pytest.raises(ModelError, match="not a job"):
+        run(job)
+
+
+def test_every_template_field_is_an_attribute() -> None:
+    operator = ValidateModelOperator(task_id="validate", job="x")
+    assert all(hasattr(operator, name) for name in operator.template_fields)
