@@ -22,7 +22,7 @@ from mlengine.backends.vertex.jobs import Job, Jobs, parse
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
 from mlengine.backends.vertex.states import failure, job_state
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.times import seconds
 
@@ -37,11 +37,9 @@ class VertexBackend:
     """See :class:`mlengine.backends.TrainingBackend` for the verbs' contract.
 
     :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.place`.
-    :param job_file_region: what the job file says; gives way to ``region``.
     :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
     :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
     :param client: replaces the REST client, with its deadlines.
-    :param storage: taken and not used, as every backend is handed one: the job reads the bucket by itself.
     :param options: fields of :class:`~mlengine.backends.vertex.options.VertexOptions`.
 
     Nothing is read, imported or asked before the first verb.
@@ -55,16 +53,13 @@ class VertexBackend:
         project: str | None = None,
         region: str | None = None,
         endpoint: str | None = None,
-        job_file_region: str | None = None,
         gcp_conn_id: str | None = None,
         impersonation_chain: Any = None,
         client: RestClient | None = None,
-        storage: Any = None,  # noqa: ARG002
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
         self._project, self._region, self._endpoint = project, region, endpoint
-        self._job_file_region = job_file_region
         self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
         self._client = client
         self._jobs: Jobs | None = None
@@ -91,27 +86,37 @@ class VertexBackend:
         request = self.prepare(submission)
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
-        jobs = self._open(submission.spec.region)
-        existing = self._attempts(submission.key, submission.attempt)
+        jobs = self._open()
+        parent = jobs.place.parent(submission.spec.region)
+        existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        log.info("job %s is created in %s:\n%s", submission.job_id, jobs.place.parent, request.to_yaml())
+        log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
         for _ in range(CREATES):
-            made = jobs.create(request.body)
+            made = jobs.create(parent, request.body)
             if made is not None:
-                return self._handle(self._elder(submission, made))
+                return self._handle(self._elder(parent, submission, made))
             for pause in GRACE_PAUSES:
                 jobs.client.sleep(pause)
-                existing = self._attempts(submission.key, submission.attempt)
+                existing = self._attempts(parent, submission.key, submission.attempt)
                 if existing:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
-            f"job {submission.job_id}: {CREATES} creates in {jobs.place.parent} had no answer, and no job is there",
+            f"job {submission.job_id}: {CREATES} creates in {parent} had no answer, and no job is there",
             remedy="submit again later; a job that shows up late is found by its label",
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        return [self._handle(job) for job in self._attempts(key)]
+        """As the protocol says, in the region of argument, connection or setting.
+
+        Where the job file alone names the region this finds nothing, and says so: :meth:`submit` looks there itself.
+        """
+        try:
+            parent = self._open().place.parent()
+        except BackendError as error:
+            log.warning("attempts of %s are looked for when the next is submitted: %s", key, error.message)
+            return []
+        return [self._handle(job) for job in self._attempts(parent, key)]
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}
@@ -143,14 +148,14 @@ class VertexBackend:
             f"?project={name['project']}"
         )
 
-    def _open(self, job_file_region: str | None = None) -> Jobs:
-        """Client and place, made once. ``job_file_region`` counts where the constructor was given none."""
+    def _open(self) -> Jobs:
+        """Client and place, made once."""
         with self._lock:
             if self._jobs is None:
-                self._jobs = self._connect(self._job_file_region or job_file_region)
+                self._jobs = self._connect()
             return self._jobs
 
-    def _connect(self, job_file_region: str | None) -> Jobs:
+    def _connect(self) -> Jobs:
         connection = places.Connection({})
         if self._gcp_conn_id is not None:
             connection = places.read_connection(self._gcp_conn_id, self._impersonation)
@@ -162,24 +167,23 @@ class VertexBackend:
             credentials, project = places.default_credentials()
         place = places.find_place(
             project=self._project,
-            region=self._region or job_file_region,
+            region=self._region,
             endpoint=endpoint,
             connection=connection,
             credentials_project=project,
         )
         return Jobs(self._client or RestClient(credentials), place)
 
-    def _attempts(self, key: str, attempt: int | None = None) -> list[Job]:
+    def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
         """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""
-        jobs = self._open()
         query = f"labels.{KEY_LABEL}={key_label(key)}"
         if attempt is not None:
             query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
-        return sorted(jobs.list(jobs.place.parent, query), key=_age)
+        return sorted(self._open().list(parent, query), key=_age)
 
-    def _elder(self, submission: Submission, made: Job) -> Job:
+    def _elder(self, parent: str, submission: Submission, made: Job) -> Job:
         """Of two creates in a race the elder lives: both submitters see the same order, so one job is left."""
-        twins = [job for job in self._attempts(submission.key, submission.attempt) if _live(job)]
+        twins = [job for job in self._attempts(parent, submission.key, submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
         elder = twins[0]

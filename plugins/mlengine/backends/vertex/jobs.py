@@ -35,9 +35,9 @@ class Jobs:
     def __init__(self, client: RestClient, place: Place) -> None:
         self.client, self.place = client, place
 
-    def create(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    def create(self, parent: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job made; ``None`` if nobody can say whether it was."""
-        return self.client.create(f"{self._server(self.place.parent)}/v1/{self.place.parent}/customJobs", body)
+        return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """``None`` if there is no such job."""

@@ -26,19 +26,30 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True)
 class Place:
-    """A project and region, and the servers to ask.
+    """A project, and the servers to ask.
 
+    :param asked_region: the argument's, which wins. :param region: the connection's, or the setting's.
     :param endpoint: a server that stands in for Google's of every region, ``None`` for Google's own.
     """
 
     project: str
-    region: str
+    asked_region: str | None = None
+    region: str | None = None
     endpoint: str | None = None
     logging_endpoint: str = "https://logging.googleapis.com"
 
-    @property
-    def parent(self) -> str:
-        return f"projects/{self.project}/locations/{self.region}"
+    def parent(self, job_file_region: str | None = None) -> str:
+        """``projects/P/locations/R``.
+
+        :raises BackendError: if no region is to be found, with the places to write it.
+        """
+        region = self.asked_region or job_file_region or self.region
+        if not region:
+            raise BackendError(
+                "no region for the vertex backend",
+                remedy="give region=, or 'region' in the job file or the connection's extra, or MLENGINE_VERTEX_REGION",
+            )
+        return f"projects/{self.project}/locations/{region}"
 
     def server(self, region: str) -> str:
         """Where the jobs of ``region`` are asked for."""
@@ -100,27 +111,22 @@ def find_place(
     connection: Connection,
     credentials_project: str | None = None,
 ) -> Place:
-    """Apply rules 3 to 5 of this file's head to what the first two left open.
+    """Apply the rule of this file's head, but for the job file, which each submission has its own of.
 
     :param endpoint: settled already, as credentials depend on it.
-    :raises BackendError: if project or region is nowhere to be found, with the places to write it.
+    :raises BackendError: if the project is nowhere to be found, with the places to write it.
     """
     project = project or connection.get("project") or settings.get("vertex_project") or credentials_project
-    region = region or connection.get("region", "location") or settings.get("vertex_region")
+    default_region = connection.get("region", "location") or settings.get("vertex_region") or None
     if not project:
         raise BackendError(
             "no Google Cloud project for the vertex backend",
             remedy="give project=, or the connection's extra 'project', or MLENGINE_VERTEX_PROJECT",
         )
-    if not region:
-        raise BackendError(
-            "no region for the vertex backend",
-            remedy="give region=, or 'region' in the job file or the connection's extra, or MLENGINE_VERTEX_REGION",
-        )
     if endpoint is None:
-        return Place(project, region)
+        return Place(project, region, default_region)
     own = endpoint.rstrip("/")
-    return Place(project, region, own, (connection.get("logging_endpoint") or own).rstrip("/"))
+    return Place(project, region, default_region, own, (connection.get("logging_endpoint") or own).rstrip("/"))
 
 
 def default_credentials() -> tuple[Any, str | None]:

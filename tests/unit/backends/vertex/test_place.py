@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from mlengine.backends.vertex.place import Connection, find_place, is_local
+from mlengine.backends.vertex.place import Connection, Place, find_place, is_local
 from mlengine.core.errors import BackendError
 
 
-def test_argument_then_connection_then_setting_then_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def find(**given: Any) -> Place:
+    return find_place(**{"project": None, "region": None, "endpoint": None, "connection": Connection({}), **given})
+
+
+def test_argument_then_job_file_then_connection_then_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection({"project": "from-connection", "location": "region-c"})
     monkeypatch.setenv("MLENGINE_VERTEX_PROJECT", "from-setting")
     monkeypatch.setenv("MLENGINE_VERTEX_REGION", "region-s")
-    nothing = Connection({})
-    assert (
-        find_place(project="arg", region="r", endpoint=None, connection=connection).parent == "projects/arg/locations/r"
-    )
-    place = find_place(project=None, region=None, endpoint=None, connection=connection)
-    assert (place.project, place.region) == ("from-connection", "region-c")
-    place = find_place(project=None, region=None, endpoint=None, connection=nothing, credentials_project="own")
-    assert (place.project, place.region) == ("from-setting", "region-s")
+    argument = find(project="arg", region="r", connection=connection)
+    assert argument.parent("region-j") == "projects/arg/locations/r"
+    assert find(connection=connection).parent("region-j") == "projects/from-connection/locations/region-j"
+    assert find(connection=connection).parent() == "projects/from-connection/locations/region-c"
+    assert find(credentials_project="own").parent() == "projects/from-setting/locations/region-s"
     monkeypatch.delenv("MLENGINE_VERTEX_PROJECT")
-    place = find_place(project=None, region=None, endpoint=None, connection=nothing, credentials_project="own")
-    assert place.project == "own"
-    assert place.server("europe-west4") == "https://europe-west4-aiplatform.googleapis.com"
+    assert find(credentials_project="own").project == "own"
+    assert find(credentials_project="own").server("europe-west4") == "https://europe-west4-aiplatform.googleapis.com"
 
 
 def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
     with pytest.raises(BackendError, match="no Google Cloud project"):
-        find_place(project=None, region="r", endpoint=None, connection=Connection({}))
+        find(region="r")
     with pytest.raises(BackendError, match="no region") as caught:
-        find_place(project="p", region=None, endpoint=None, connection=Connection({}))
+        find(project="p").parent()
     assert "MLENGINE_VERTEX_REGION" in caught.value.remedy
 
 

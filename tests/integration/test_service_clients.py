@@ -1,0 +1,321 @@
+"""Clients that nobody here wrote, against the training service: Google's libraries, the Google provider, gcloud."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.core.times import seconds
+from mlengine.testing.gcs import GcsServer
+from mlengine.testing.service import TrainingService, running
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., LocalBackend]
+PARENT = "projects/test-project/locations/us-central1"
+EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
+
+
+@pytest.fixture
+def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
+    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0)) as started:
+        yield started
+
+
+def package_job(uri: str, bucket: str, do: str, *, workers: int = 0) -> dict[str, Any]:
+    """A CustomJob as Google's documentation writes it, in snake_case."""
+    pool = {
+        "machine_spec": {"machine_type": "n1-standard-4"},
+        "replica_count": 1,
+        "python_package_spec": {
+            "executor_image_uri": EXECUTOR,
+            "package_uris": [uri],
+            "python_module": "tiny.task",
+            "args": ["--chief", do],
+            "env": [{"name": "COLOUR", "value": "blue"}],
+        },
+    }
+    pools = [pool, {**pool, "replica_count": workers}] if workers else [pool]
+    return {
+        "display_name": "foreign",
+        "labels": {"team": "vision"},
+        "job_spec": {"worker_pool_specs": pools, "base_output_directory": {"output_uri_prefix": f"{bucket}/out"}},
+    }
+
+
+def job_client(service: TrainingService) -> Any:
+    from google.cloud.aiplatform_v1 import JobServiceClient  # noqa: TID251 - the foreign client
+
+    return JobServiceClient(
+        transport="rest", credentials=anonymous_credentials(), client_options={"api_endpoint": service.url}
+    )
+
+
+def until_ended(get: Callable[[], Any]) -> Any:
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        job = get()
+        if job.end_time:
+            return job
+        time.sleep(0.2)
+    raise AssertionError(f"not ended: {job}")
+
+
+def test_the_generated_client(service: TrainingService, actor: str, bucket: str) -> None:
+    from google.api_core import exceptions
+
+    client = job_client(service)
+    show = (
+        "env = os.environ; spec = json.loads(env['CLUSTER_SPEC']);"
+        "say(sorted(spec['cluster']), spec['task'], args.job_dir, env['COLOUR'], env['AIP_CHECKPOINT_DIR'])"
+    )
+    made = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, show, workers=1))
+    assert made.name.startswith(f"{PARENT}/customJobs/")
+    assert made.labels["team"] == "vision"
+    ended = until_ended(lambda: client.get_custom_job(name=made.name))
+    assert ended.state.name == "JOB_STATE_SUCCEEDED"
+    assert made.create_time <= ended.start_time <= ended.end_time
+    # Vertex AI adds no --job-dir, and its checkpoint dir is not train/.
+    lines = [entry["jsonPayload"]["message"] for entry in entries(service, made.name)]
+    expected = (
+        f"['workerpool0', 'workerpool1'] {{'type': 'workerpool0', 'index': 0}} None blue {bucket}/out/checkpoints/"
+    )
+    assert expected in lines
+
+    failing = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, "sys.exit(7)"))
+    ended = until_ended(lambda: client.get_custom_job(name=failing.name))
+    assert ended.state.name == "JOB_STATE_FAILED"
+    assert ended.error.message.startswith("The replica workerpool0-0 exited with a non-zero status of 7.")
+
+    endless = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, "until('/nowhere')"))
+    listed = list(client.list_custom_jobs(request={"parent": PARENT, "page_size": 2}))
+    assert [job.name for job in listed] == [endless.name, failing.name, made.name]
+    query = 'state="JOB_STATE_FAILED" AND labels.team:* AND NOT display_name="other"'
+    found = client.list_custom_jobs(request={"parent": PARENT, "filter": query, "read_mask": "name,state"})
+    assert [(job.name, job.display_name) for job in found] == [(failing.name, "")]
+    client.cancel_custom_job(name=endless.name)
+    ended = until_ended(lambda: client.get_custom_job(name=endless.name))
+    assert (ended.state.name, ended.error.code) == ("JOB_STATE_CANCELLED", 1)
+    with pytest.raises(exceptions.BadRequest, match="has ended"):
+        client.cancel_custom_job(name=endless.name)
+    client.delete_custom_job(name=endless.name).result(timeout=10)
+    with pytest.raises(exceptions.NotFound):
+        client.get_custom_job(name=endless.name)
+    with pytest.raises(exceptions.BadRequest, match="display_name"):
+        client.create_custom_job(parent=PARENT, custom_job={"job_spec": {}})
+    with pytest.raises(exceptions.BadRequest, match="Invalid filter"):
+        list(client.list_custom_jobs(request={"parent": PARENT, "filter": "colour=blue"}))
+
+
+def entries(service: TrainingService, name: str) -> list[dict[str, Any]]:
+    import requests
+
+    body = {
+        "resourceNames": ["projects/test-project"],
+        "filter": f'resource.type="ml_job" AND resource.labels.job_id="{name.rsplit("/", 1)[-1]}"',
+        "orderBy": "timestamp asc",
+    }
+    answer = requests.post(f"{service.url}/v2/entries:list", json=body, timeout=10)
+    found: list[dict[str, Any]] = answer.json()["entries"]
+    return found
+
+
+def test_the_high_level_sdk(service: TrainingService, bucket: str) -> None:
+    """``aiplatform.CustomJob``, with a container whose command is Python, of which no image is pulled."""
+    from google.cloud import aiplatform  # noqa: TID251 - the foreign client
+
+    aiplatform.init(
+        project="test-project",
+        location="us-central1",
+        staging_bucket=bucket,
+        credentials=anonymous_credentials(),
+        api_endpoint=service.url,
+        api_transport="rest",
+    )
+    container = {
+        "image_uri": "docker.example/any",
+        "command": ["python3", "-c", "import os, sys; print(sys.argv[1:], os.environ['CLUSTER_SPEC'][:11])"],
+        "args": ["--model=$(AIP_MODEL_DIR)", "$$(NAME)"],
+    }
+    pool = {"machine_spec": {"machine_type": "n1-standard-4"}, "replica_count": 1, "container_spec": container}
+    job = aiplatform.CustomJob(
+        display_name="sdk", worker_pool_specs=[pool], base_output_dir=f"{bucket}/out", labels={"team": "sdk"}
+    )
+    job.run(sync=True)
+    assert job.state.name == "JOB_STATE_SUCCEEDED"
+    lines = [entry["jsonPayload"]["message"] for entry in entries(service, job.resource_name)]
+    assert f"['--model={bucket}/out/model/', '$(NAME)'] {{\"cluster\":" in lines
+    assert "image docker.example/any is not pulled: its command runs on this machine" in lines
+
+
+def test_the_google_provider_s_operator_and_hook(
+    service: TrainingService, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
+    from airflow.providers.google.cloud.operators.vertex_ai.custom_job import (  # noqa: TID251 - the foreign client
+        CreateCustomJobOperator,
+    )
+
+    # The provider has no setting for an endpoint: this is the one place a test must reach into.
+    monkeypatch.setattr(hooks.CustomJobHook, "get_job_service_client", lambda self, region=None: job_client(service))
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", service.connection)
+    operator = CreateCustomJobOperator(
+        task_id="train",
+        project_id="test-project",
+        region="us-central1",
+        custom_job=package_job(actor, bucket, "say('by the provider')"),
+        poll_interval=1,
+    )
+    pushed: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}), task=operator)
+    context: Any = {"ti": ti, "task": operator, "task_instance": ti}
+    job = operator.execute(context)
+    assert job["name"].endswith(pushed["custom_job_id"])
+    lines = [entry["jsonPayload"]["message"] for entry in entries(service, job["name"])]
+    assert "by the provider" in lines
+
+
+def test_a_client_built_from_discovery(service: TrainingService, actor: str, bucket: str) -> None:
+    """ML Engine's Python client of old: ``discovery.build("ml", "v1")``."""
+    import httplib2  # type: ignore[import-untyped,unused-ignore]
+    from googleapiclient import discovery, errors  # type: ignore[import-untyped,unused-ignore]
+
+    ml = discovery.build(
+        "ml",
+        "v1",
+        http=httplib2.Http(timeout=30),
+        discoveryServiceUrl=f"{service.url}/discovery/v1/apis/{{api}}/{{apiVersion}}/rest",
+        client_options={"api_endpoint": service.url},
+        cache_discovery=False,
+        static_discovery=False,
+    )
+    jobs = ml.projects().jobs()
+    body = {
+        "jobId": "census_1",
+        "labels": {"team": "old"},
+        "trainingInput": {
+            "region": "us-central1",
+            "pythonModule": "tiny.task",
+            "packageUris": [actor],
+            "args": ["--chief", "say('job dir is', args.job_dir)"],
+        },
+    }
+    made = jobs.create(parent="projects/test-project", body=body).execute()
+    assert made["state"] == "QUEUED"
+    with pytest.raises(errors.HttpError) as taken:
+        jobs.create(parent="projects/test-project", body=body).execute()
+    assert taken.value.status_code == 409
+    name = "projects/test-project/jobs/census_1"
+    patched = jobs.patch(name=name, updateMask="labels", body={"labels": {"team": "new"}}).execute()
+    assert patched["labels"] == {"team": "new"}
+    limit = time.monotonic() + 60
+    while "endTime" not in (job := jobs.get(name=name).execute()):
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    assert job["state"] == "SUCCEEDED"
+    assert seconds(job["createTime"]) <= seconds(job["startTime"]) <= seconds(job["endTime"])
+    # Without a jobDir, ML Engine gave the trainer no --job-dir.
+    assert "job dir is None" in [entry["jsonPayload"]["message"] for entry in entries(service, "census_1")]
+    listed = jobs.list(parent="projects/test-project", filter="labels.team=new", pageSize=1).execute()
+    assert [job["jobId"] for job in listed["jobs"]] == ["census_1"]
+    with pytest.raises(errors.HttpError, match="has ended"):
+        jobs.cancel(name=name, body={}).execute()
+    wrong = {"jobId": "x", "trainingInput": {"pythonModul": "a"}}
+    with pytest.raises(errors.HttpError, match="pythonModul"):
+        jobs.create(parent="projects/test-project", body=wrong).execute()
+
+
+GCLOUD = shutil.which("gcloud")
+needs_gcloud = pytest.mark.skipif(GCLOUD is None, reason="gcloud is not installed")
+
+
+@pytest.fixture
+def gcloud(service: TrainingService, gcs_server: GcsServer, tmp_path: Path) -> Callable[..., str]:
+    """Runs gcloud, pointed at loopback; returns what it printed."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CLOUDSDK_", "VIRTUAL"))}
+    env = {
+        **own,
+        **service.env,
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{gcs_server.url}/storage/v1/",
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+    }
+
+    def run(*words: str, fails: bool = False, data: bool = False) -> str:
+        done = subprocess.run(
+            ["gcloud", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout if data else done.stdout + done.stderr
+
+    return run
+
+
+TRAINER = """
+import argparse, json, os
+from trainer import model
+parser = argparse.ArgumentParser()
+parser.add_argument("--job-dir")
+parser.add_argument("--max_steps", type=int)
+args = parser.parse_args()
+config = json.loads(os.environ["TF_CONFIG"])
+print(model.WORDS, sorted(config["cluster"]), config["task"]["type"], args.max_steps, args.job_dir, flush=True)
+"""
+CONFIG = """
+trainingInput:
+  scaleTier: CUSTOM
+  masterType: complex_model_m
+  workerType: complex_model_m
+  parameterServerType: large_model
+  workerCount: 2
+  parameterServerCount: 0
+"""
+
+
+@needs_gcloud
+def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket: str, tmp_path: Path) -> None:
+    """``gcloud ml-engine jobs submit training``, as it was typed in 2017."""
+    package = tmp_path / "trainer"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "task.py").write_text(TRAINER)
+    (package / "model.py").write_text("WORDS = 'the old words'\n")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    submit = [
+        *("ml-engine", "jobs", "submit", "training", "mnist_1", "--package-path", "trainer"),
+        *("--module-name", "trainer.task", "--staging-bucket", bucket, "--job-dir", f"{bucket}/mnist/mnist_1"),
+        *("--region", "us-central1", "--config", "config.yaml", "--runtime-version", "1.0"),
+        *("--", "--max_steps", "10"),
+    ]
+    assert "submitted successfully" in gcloud(*submit)
+    assert "already exists" in gcloud(*submit, fails=True)
+    said = gcloud("ml-engine", "jobs", "stream-logs", "mnist_1", "--polling-interval", "2")
+    assert f"the old words ['master', 'worker'] master 10 {bucket}/mnist/mnist_1" in said
+    assert "worker-replica-1" in said
+    described = json.loads(gcloud("ml-engine", "jobs", "describe", "mnist_1", "--format", "json", data=True))
+    assert described["state"] == "SUCCEEDED"
+    assert described["trainingInput"]["workerCount"] == "2"
+
+
+@needs_gcloud
+def test_gcloud_ai_custom_jobs(
+    gcloud: Callable[..., str], service: TrainingService, actor: str, bucket: str, tmp_path: Path
+) -> None:
+    spec = package_job(actor, bucket, "until('/nowhere')")["job_spec"]
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+    region = ("--region", "us-central1")
+    gcloud("ai", "custom-jobs", "create", *region, "--display-name", "by gcloud", "--config", "job.yaml")
+    name = gcloud("ai", "custom-jobs", "list", *region, "--format", "value(name)", data=True).strip()
+    gcloud("ai", "custom-jobs", "cancel", name)
+    client = job_client(service)
+    until_ended(lambda: client.get_custom_job(name=name))
+    assert "JOB_STATE_CANCELLED" in gcloud("ai", "custom-jobs", "describe", name)

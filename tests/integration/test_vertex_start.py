@@ -1,0 +1,104 @@
+"""The start command of a container, run as Vertex AI would run it, with nothing but Python and pip."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uv import find_uv_bin
+
+from mlengine.backends import Submission
+from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.request import custom_job
+from mlengine.core.spec import TrainingSpec
+from mlengine.storage import Storage
+from tests.integration import local_cluster as local
+
+pytestmark = pytest.mark.integration
+
+TELL = """
+import importlib.metadata, json, os, sys
+names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
+print(json.dumps({
+    "args": sys.argv[1:],
+    "env": {name: os.environ.get(name) for name in names},
+    "scratch": os.path.isdir(os.environ["MLENGINE_SCRATCH"]),
+    "iniconfig": importlib.metadata.version("iniconfig"),
+}), flush=True)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a plain Python image has: an interpreter and pip."""
+    root = tmp_path_factory.mktemp("image") / "venv"
+    subprocess.run([find_uv_bin(), "venv", "--quiet", "--no-project", "--seed", root], check=True)
+    return root
+
+
+def start(image: Path, spec: TrainingSpec, env: dict[str, str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the container of the chief: its command, its args, its environment, and no other."""
+    request = custom_job(Submission("a" * 40, "j", 3, "gs://b/m/j", spec), VertexOptions.of(options))
+    container = request.body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
+    own = {
+        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_", "TMPDIR"))
+    }
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    return subprocess.run(
+        [*container["command"], *container["args"]],
+        env={"PATH": f"{image}/bin:/usr/bin:/bin", "HOME": str(image), **own, **variables, **env},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def wheel_free_sdist(version: str, dependencies: str, constraints: str | None) -> bytes:
+    extra = {"constraints.txt": constraints} if constraints else {}
+    return local.sdist(TELL, version=version, dependencies=dependencies, extra=extra)
+
+
+def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: Storage, bucket: str) -> None:
+    data = wheel_free_sdist("1.0", '["iniconfig"]', "iniconfig==2.0.0\n")
+    uri = local.put(storage, bucket, data, "a folder/tiny-1.0.tar.gz")
+    spec = TrainingSpec("tiny.task", (uri,), ("5", "--name", "Anna & Bob"), primary_name="master")
+    config = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "chief", "index": 0}}
+    env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"], "TF_CONFIG": json.dumps(config)}
+    done = start(image, spec, env)
+    assert done.returncode == 5, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["args"] == ["5", "--name", "Anna & Bob", "--job-dir", "gs://b/m/j"]
+    assert told["env"]["AIP_MODEL_DIR"] == "gs://b/m/j/model/"
+    assert told["env"]["AIP_CHECKPOINT_DIR"] == "gs://b/m/j/train/"
+    assert told["env"]["MLENGINE_ATTEMPT"] == "3"
+    assert json.loads(told["env"]["TF_CONFIG"])["task"]["type"] == "master"
+    assert told["scratch"]
+    assert told["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
+    # An older trainer in the image is replaced, whatever its version.
+    again = local.sdist("import sys; print('another one'); sys.exit(0)")
+    local.put(storage, bucket, again, "a folder/tiny-1.0.tar.gz")
+    done = start(image, spec, env)
+    assert done.returncode == 0, done.stderr
+    assert "another one" in done.stdout
+
+
+def test_what_cannot_be_had_is_said(image: Path, storage: Storage, bucket: str) -> None:
+    env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"]}
+    done = start(image, TrainingSpec("tiny.task", (f"{bucket}/packages/none-1.0.tar.gz",)), env)
+    assert done.returncode == 1
+    assert "may this job's service account read the bucket?" in done.stderr
+    broken = io.BytesIO()
+    with tarfile.open(fileobj=broken, mode="w:gz"):
+        pass
+    uri = local.put(storage, bucket, broken.getvalue(), "broken-1.0.tar.gz")
+    done = start(image, TrainingSpec("tiny.task", (uri,)), env)
+    assert done.returncode == 1
+    assert "pip failed" in done.stderr
