@@ -401,8 +401,14 @@ def test_many_processes_fetch_once(
 ) -> None:
     add(storage, bucket, small)
     root = dataset_dir(bucket, "mnist", "2026-06-01")
+    proxied.strike(faults.delay(60), "GET", r"/download/.*\.gz")
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        copies = pool.starmap(_fetch, [(root, str(tmp_path / "cache"))] * 6)
+        pending = pool.starmap_async(_fetch, [(root, str(tmp_path / "cache"))] * 3)
+        deadline = time.monotonic() + 60
+        while len(proxied.seen("GET", "/download/.*/manifest.json")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        proxied.release()  # only now does the first of them get on
+        copies = pending.get(60)
     assert len(set(copies)) == 1
     assert len(proxied.seen("GET", r"/download/.*\.gz")) == 4
 

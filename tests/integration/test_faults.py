@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -121,6 +122,20 @@ def test_a_cut_answer_has_its_beginning_only(echo: type[_Echo]) -> None:
         with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
             response.read()
         connection.close()
+
+
+def test_a_delayed_request_is_released(echo: type[_Echo]) -> None:
+    with faults.before(echo.url) as proxy:
+        proxy.strike(faults.delay(300))
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(_ask, proxy.url)
+            while proxy.unused:
+                time.sleep(0.01)
+            assert echo.seen == []
+            while not answer.done():
+                proxy.release()
+                time.sleep(0.01)
+            assert answer.result()[0] == 200
 
 
 def test_its_end_ends_a_stall(echo: type[_Echo]) -> None:

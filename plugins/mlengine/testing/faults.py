@@ -62,12 +62,12 @@ def lose_answer() -> Action:
 
 
 def stall(seconds: float) -> Action:
-    """Say nothing for ``seconds`` (or until the proxy ends), then reset; the server never sees the request."""
+    """Silence for ``seconds``, or until :meth:`FaultProxy.release`, then a reset; the server never sees the request."""
     return Action("stall", seconds=seconds)
 
 
 def delay(seconds: float) -> Action:
-    """Wait for ``seconds``, or until the proxy ends, then pass the request on."""
+    """Wait for ``seconds``, or until :meth:`FaultProxy.release`, then pass the request on."""
     return Action("delay", seconds=seconds)
 
 
@@ -118,7 +118,9 @@ class FaultProxy:
     requests: list[Request] = field(default_factory=list)
     _faults: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _ended: threading.Event = field(default_factory=threading.Event)
+    _released: threading.Condition = field(default_factory=threading.Condition)
+    _releases: int = 0
+    _ended: bool = False
 
     def strike(
         self, action: Action, method: str = ".*", path: str = "", *, body: bytes | None = None, times: int = 1
@@ -139,6 +141,12 @@ class FaultProxy:
         with self._lock:
             return [str(fault) for fault in self._faults if fault.left > 0]
 
+    def release(self) -> None:
+        """End the stalls and delays that are under way."""
+        with self._released:
+            self._releases += 1
+            self._released.notify_all()
+
     def clear(self) -> None:
         """Forget the faults that are left, and the log."""
         with self._lock:
@@ -157,6 +165,11 @@ class FaultProxy:
                     fault.left -= 1
                     return fault.action
         return None
+
+    def _hold(self, seconds: float) -> None:
+        with self._released:
+            before = self._releases
+            self._released.wait_for(lambda: self._ended or self._releases != before, seconds)
 
     def _log(self, request: Request) -> None:
         with self._lock:
@@ -183,7 +196,8 @@ def before(upstream: str, *, strict: bool = True) -> Iterator[FaultProxy]:
                 remedy="correct what they match, or what the test does; FaultProxy.requests has what came",
             )
     finally:
-        proxy._ended.set()
+        proxy._ended = True
+        proxy.release()
         server.shutdown()
         server.server_close()
         server.drop_connections()
@@ -236,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind = action.kind if action else ""
         if action is None or kind == "delay":
             if action:
-                proxy._ended.wait(action.seconds)
+                proxy._hold(action.seconds)
             code, headers, answer = self._forward(body)
             proxy._log(Request(self.command, path, code, kind))
             self._answer(code, headers, answer)
@@ -252,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._forward(body)
             elif kind == "stall":
                 proxy._log(Request(self.command, path, 0, kind))
-                proxy._ended.wait(action.seconds)
+                proxy._hold(action.seconds)
             if kind != "stall":
                 proxy._log(Request(self.command, path, 0, kind))
             self._reset()
