@@ -36,7 +36,30 @@ SETTINGS: dict[str, Setting] = {
         Setting("poll_interval", "5", "float", "Seconds between two looks at the jobs that are waited for."),
         Setting("progress_interval", "15", "float", "Seconds between two progress lines of a job in the task's log."),
         Setting("max_attempts", "3", "integer", "How many attempts one job may have when its machines fail it."),
+        Setting("retry_backoff", "10", "float", "Seconds before attempt 2; each later attempt waits twice as long."),
         Setting("queued_timeout", "86400", "float", "Seconds a job may be QUEUED before it is cancelled."),
+        Setting(
+            "local_state", "", "string", "Where the local backend keeps its jobs: a folder on this machine's disk."
+        ),
+        Setting("local_capacity", "", "integer", "Jobs that the local backend runs at once (default: half the cores)."),
+        Setting(
+            "local_max_workers", "", "integer", "Workers a job may have on the local backend (default: the cores)."
+        ),
+        Setting("local_max_ps", "", "integer", "Parameter servers, likewise (default: half the cores)."),
+        Setting("local_max_evaluators", "1", "integer", "Evaluators, likewise."),
+        Setting("local_python", "", "string", "The interpreter of trainers' environments on the local backend."),
+        Setting(
+            "local_restarts", "5", "integer", "How often a local worker, ps or evaluator is started again in a row."
+        ),
+        Setting("local_chief_restarts", "3", "integer", "How often a local chief that was stopped is started again."),
+        Setting("local_backoff", "1", "float", "Seconds before a local replica's first restart; doubles with each."),
+        Setting("local_stop_seconds", "15", "float", "Seconds between SIGTERM and SIGKILL of a local replica."),
+        Setting("local_linger_seconds", "15", "float", "Seconds that local workers may take to end after the chief."),
+        Setting("local_build_seconds", "1800", "float", "Seconds that building a trainer's environment may take."),
+        Setting(
+            "local_upload_seconds", "60", "float", "Seconds for sending a local job's logs to the bucket; 0: none."
+        ),
+        Setting("local_keep_environments", "8", "integer", "Unused trainers' environments that are kept."),
         Setting("running_timeout", "604800", "float", "Seconds a job may take, once it left QUEUED."),
     )
 }

@@ -84,11 +84,11 @@ class LocalBackend:
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         """From each job's state file, and a look at its lease."""
-        return [self._describe(handle) for handle in handles]
+        return [self._describe_safely(handle) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         job = self._job(handle.name)
-        ended = self._describe(handle).state.terminal
+        ended = self._describe_safely(handle).state.terminal
         return logs.page(job, cursor, limit, ended=ended)
 
     def cancel(self, handle: JobHandle) -> None:
@@ -149,6 +149,16 @@ class LocalBackend:
         if "/" in name or name.startswith("."):
             raise BackendError(f"not a job of the local backend: {name!r}")
         return Job(self.state_dir / "jobs" / name)
+
+    def _describe_safely(self, handle: JobHandle) -> JobStatus:
+        """One job that a broken disk made unreadable must not hide the others."""
+        try:
+            return self._describe(handle)
+        except BackendError as error:
+            if held(self._job(handle.name).lease):
+                return JobStatus(handle, JobState.UNKNOWN, error.message)
+            failure = Failure(FailureCause.LOST, error.message)
+            return JobStatus(handle, JobState.FAILED, failure.message, failure)
 
     def _describe(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle.name)

@@ -1,7 +1,8 @@
-"""The local backend's settings: from keyword arguments, else the environment, else this machine.
+"""The local backend's settings: from keyword arguments, else as :mod:`mlengine.settings` finds them, else what suits
+this machine.
 
-``local_max_workers`` is read from ``MLENGINE_LOCAL_MAX_WORKERS``, or ``AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS`` as
-Airflow would write it; and so on for every field. A job keeps the settings it was submitted with.
+``max_workers`` is the knob ``local_max_workers``: ``MLENGINE_LOCAL_MAX_WORKERS``, or Airflow's
+``[mlengine] local_max_workers``; and so on for every field. A job keeps the settings it was submitted with.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from mlengine import settings as knobs
 from mlengine.core.errors import BackendError
 
 
@@ -62,8 +64,8 @@ class Settings:
             "max_ps": max(1, cores // 2),
         }
         for field in fields(cls):
-            text = _environment(field.name)
-            if text is not None:
+            text = _configured(field.name)
+            if text:
                 values[field.name] = text
         values |= {name: value for name, value in given.items() if value is not None}
         unknown = set(values) - {field.name for field in fields(cls)}
@@ -92,18 +94,17 @@ def state_dir(given: str | Path | None = None) -> Path:
     """
     if given:
         return Path(given).expanduser().absolute()
-    if os.environ.get("MLENGINE_LOCAL_STATE"):
-        return Path(os.environ["MLENGINE_LOCAL_STATE"]).expanduser().absolute()
+    configured = _configured("state")
+    if configured:
+        return Path(configured).expanduser().absolute()
     if os.environ.get("AIRFLOW_HOME"):
         return Path(os.environ["AIRFLOW_HOME"]).expanduser().absolute() / "mlengine"
     return Path.home() / ".local" / "state" / "mlengine"
 
 
-def _environment(name: str) -> str | None:
-    for variable in (f"MLENGINE_LOCAL_{name.upper()}", f"AIRFLOW__MLENGINE__LOCAL_{name.upper()}"):
-        if os.environ.get(variable):
-            return os.environ[variable]
-    return None
+def _configured(name: str) -> str:
+    # A terminal has no Airflow imported, but may have its variables.
+    return knobs.get(f"local_{name}") or os.environ.get(f"AIRFLOW__MLENGINE__LOCAL_{name.upper()}", "")
 
 
 def _convert(name: str, default: Any, value: Any) -> Any:

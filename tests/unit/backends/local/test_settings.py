@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlengine import settings as knobs
 from mlengine.backends.local import settings
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.local.settings import Settings
@@ -36,6 +37,12 @@ def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, n
     monkeypatch.setenv(f"MLENGINE_LOCAL_{name}", value)
     with pytest.raises(BackendError, match=f"local_{name.lower()}.*\n.*MLENGINE_LOCAL_{name}"):
         Settings.load()
+
+
+def test_every_setting_is_a_knob_with_the_same_default() -> None:
+    for name, value in Settings().to_json().items():
+        default = knobs.SETTINGS[f"local_{name}"].default
+        assert default in {"", f"{value:g}" if isinstance(value, float) else str(value)}, name
 
 
 def test_an_unknown_setting_is_refused() -> None:
