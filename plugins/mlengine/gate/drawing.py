@@ -18,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 def lines(title: str, series: Mapping[str, Points]) -> str:
     """A plot of values over steps."""
     everything = [point for points in series.values() for point in points]
-    xs, ys = _span([x for x, _ in everything]), _span([y for _, y in everything])
+    xs, ys = _round_span([x for x, _ in everything]), _round_span([y for _, y in everything])
     body = [_axes(title, xs, ys)]
     for at, (name, points) in enumerate(series.items()):
         colour = _COLOURS[at % len(_COLOURS)]
@@ -28,16 +28,14 @@ def lines(title: str, series: Mapping[str, Points]) -> str:
                 f'<circle cx="{_x(points[0][0], xs):.1f}" cy="{_y(points[0][1], ys):.1f}" r="3" fill="{colour}"/>'
             )
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        left = _LEFT + 70 + at * 110
-        body.append(f'<rect x="{left}" y="8" width="12" height="4" fill="{colour}"/>')
-        body.append(f'<text x="{left + 17}" y="14">{escape(name.replace("_", " "))}</text>')
+        body.append(_key(at, name.replace("_", " "), _LEFT + 70 + at * 110))
     return _svg(_WIDTH, _HEIGHT, title, body)
 
 
 def bars(mine: Sequence[float | None], theirs: Sequence[float | None], floor: float | None) -> str:
     """Accuracy of each class; the champion's beside it where there is one. The axis begins below the lowest."""
     shown = [value for value in (*mine, *theirs, floor) if value is not None]
-    ys = (max(0.0, math.floor((min(shown, default=0.0) - 0.02) * 20) / 20), 1.0)
+    ys = (max(0.0, math.floor((min(shown, default=0.0) - 0.01) * 25) / 25), 1.0)
     width = 960
     step = (width - _LEFT - _RIGHT) / max(len(mine), 1)
     body = [_grid(ys, width)]
@@ -50,8 +48,10 @@ def bars(mine: Sequence[float | None], theirs: Sequence[float | None], floor: fl
     if floor is not None:
         y = _y(floor, ys)
         body.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--bad)"/>')
-    legend = "blue: this model; orange: the champion; line: the floor"
-    body.append(f'<text x="{_LEFT}" y="14">{legend}</text>')
+    names = ("this model", "the champion") if any(value is not None for value in theirs) else ("this model",)
+    body += [_key(at, name, _LEFT + at * 110) for at, name in enumerate(names)]
+    if floor is not None:
+        body.append(f'<text x="{_LEFT + len(names) * 110}" y="14">line: the floor, {floor:g}</text>')
     return _svg(width, _HEIGHT, "accuracy per class", body)
 
 
@@ -81,6 +81,12 @@ def _svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(title)}">{"".join(body)}</svg>'
     )
+
+
+def _key(at: int, name: str, left: int) -> str:
+    colour = _COLOURS[at % len(_COLOURS)]
+    mark = f'<rect x="{left}" y="8" width="12" height="4" fill="{colour}"/>'
+    return f'{mark}<text x="{left + 17}" y="14">{escape(name)}</text>'
 
 
 def _axes(title: str, xs: tuple[float, float], ys: tuple[float, float]) -> str:
@@ -114,9 +120,18 @@ def _bar(left: float, width: float, value: float | None, ys: tuple[float, float]
     )
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
+def _round_span(values: Sequence[float]) -> tuple[float, float]:
+    """A span around all values whose quarters are round numbers."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    size = 10.0 ** math.floor(math.log10((high - low) / 4))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = size * factor
+        start = math.floor(low / step) * step
+        if start + 4 * step >= high:
+            return start, start + 4 * step
+    return low, high
 
 
 def _x(value: float, span: tuple[float, float]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
@@ -37,7 +38,8 @@ th{font-weight:600;color:var(--soft)}td.n{text-align:right;font-variant-numeric:
 svg{max-width:100%;height:auto}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 .digits{display:flex;flex-wrap:wrap;gap:12px}.digits figure{margin:0;text-align:center;font-size:13px}
 .digits img{width:72px;height:72px;image-rendering:pixelated;border:1px solid var(--line)}
-td.c{text-align:center;font-variant-numeric:tabular-nums;padding:5px;border:1px solid var(--line);min-width:40px}
+td.c,.matrix th{text-align:center}
+td.c{font-variant-numeric:tabular-nums;padding:5px;border:1px solid var(--line);min-width:40px}
 """
 
 
@@ -52,6 +54,7 @@ def render(report: Report, curves: Curves) -> bytes:
         _section("Per class", _classes(report)),
         _section("Confusion matrix", _confusion(report.figures.get("confusion"))),
         _section("Worst mistakes", _mistakes(report)),
+        _section("Times", _times(report)),
         _section("Where it comes from", _lineage(report)),
     ]
     title = escape(f"{report.job_id}: {report.verdict.decision.value}")
@@ -155,9 +158,10 @@ def _confusion(matrix: Any) -> str:
             shade = 0.12 if at == to else 0.75 * int(value) / most
             colour = "26,127,55" if at == to else "180,35,24"
             cells.append(f'<td class="c" style="background:rgba({colour},{shade:.2f})">{int(value) or ""}</td>')
-        rows.append(f'<tr><th class="c">{at}</th>{"".join(cells)}</tr>')
+        rows.append(f"<tr><th>{at}</th>{''.join(cells)}</tr>")
     note = '<p class="soft">Rows: the true class. Columns: what the model said.</p>'
-    return note + _table(["", *(str(at) for at in range(len(matrix)))], rows)
+    table = _table(["", *(str(at) for at in range(len(matrix)))], rows)
+    return f'{note}<div class="matrix">{table}</div>'
 
 
 def _mistakes(report: Report) -> str:
@@ -188,17 +192,34 @@ def _digit(mistake: Mapping[str, Any], shape: Iterable[int]) -> str:
     )
 
 
+def _times(report: Report) -> str:
+    """What was decided about the job when, and what the gate took."""
+    rows = []
+    for event in report.lineage.get("events") or []:
+        details = {name: value for name, value in event.items() if name not in {"time", "event"}}
+        cells = (_clock(event.get("time")), str(event.get("event")), _text(details))
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    for name, value in report.seconds.items():
+        rows.append(f"<tr><td>{float(value):.1f} s</td><td>gate</td><td>{escape(name)}</td></tr>")
+    return _table(("when, or how long", "what", ""), rows) if rows else ""
+
+
+def _clock(seconds: object) -> str:
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e11:
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+
+
 def _lineage(report: Report) -> str:
     facts: dict[str, object] = {
         "model": report.model_uri,
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
-        **{name: value for name, value in report.lineage.items() if value not in ("", None, [], {})},
+        **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
         "sha256 of the model": report.digest,
         "size": f"{report.size} bytes",
         "environment of the gate": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
         "thresholds": report.thresholds.to_json(),
-        "seconds of the gate": dict(report.seconds),
     }
     rows = (
         f"<tr><td>{escape(name)}</td><td><code>{escape(_text(value))}</code></td></tr>"

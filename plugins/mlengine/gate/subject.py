@@ -76,6 +76,7 @@ def find_subject(
         "attempt": record.attempt if record else None,
         "key": record.key if record else "",
         "inputs": dict(inputs),
+        "events": [dict(event) for event in record.history] if record else [],
     }
     return Subject(
         job_dir=job_dir,

@@ -273,7 +273,7 @@ def _size(size: int, ceiling: int | None) -> Check:
     if ceiling is None:
         return Check.skip("size", f"The model has {_mib(size)}; no ceiling was set.")
     text = f"The model has {_mib(size)}; the ceiling is {_mib(ceiling)}."
-    return Check("size", size, f"≤ {ceiling} bytes", passed=size <= ceiling, sentence=text)
+    return Check("size", size, f"≤ {_mib(ceiling)}", passed=size <= ceiling, sentence=text)
 
 
 def _own(check: OwnCheck, model: Path, figures: Mapping[str, Any]) -> Check:

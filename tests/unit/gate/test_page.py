@@ -88,7 +88,7 @@ def test_everything_from_elsewhere_is_escaped() -> None:
         verdict=Verdict(Decision.REJECTED, (EVIL,), (Check(EVIL, EVIL, EVIL, passed=False, sentence=EVIL),)),
         dataset={"name": EVIL, "version": EVIL, "uri": EVIL, "digest": EVIL, "shape": [28, 28]},
         champion={"serial": EVIL, "job_id": EVIL, "dataset_version": EVIL},
-        lineage={EVIL: EVIL, "args": [EVIL]},
+        lineage={EVIL: EVIL, "args": [EVIL], "events": [{"time": 1, "event": EVIL, EVIL: EVIL}]},
         environment={EVIL: EVIL},
         digest=EVIL,
         mistakes=(
