@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_ATTEMPTS = 3
 # How often one task may be cleared before its dirs are not looked for any more.
 _MAX_GENERATIONS = 100
+_ENDED = "ended_with_task"
+_ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Intent:
-    """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there."""
+    """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there.
+
+    :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
+        ended before this one is paid for, wherever their dirs lie.
+    """
 
     key: JobKey
     model: str
@@ -64,6 +70,7 @@ class Intent:
     spec: TrainingSpec
     inputs: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[JobKey, ...] = ()
 
 
 class Submitter:
@@ -86,6 +93,8 @@ class Submitter:
         job_dir, record = self._claim(intent)
         handle = record.handle(job_dir.uri)
         if handle is None:
+            for key in intent.earlier:
+                self._supersede(key.digest)
             return self._bring_up(job_dir, intent.labels)
         status = self._backend.describe([handle])[0]
         if status.state is JobState.SUCCEEDED:
@@ -118,6 +127,25 @@ class Submitter:
             except StorageConflictError:
                 log.info("job %s: somebody else began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
+
+    def end(self, handle: JobHandle, why: str) -> None:
+        """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
+
+        By that note a later try knows that it may go on with attempt n+1; an attempt that somebody else cancelled stays
+        so (:func:`ended_with_task`). Cancels first: whoever calls this may have seconds to live.
+        """
+        self._backend.cancel(handle)
+        job_dir = JobDir(handle.job_dir)
+        try:
+            if self._backend.describe([handle])[0].state in _ENDED_BY_ITSELF:
+                return
+            record, generation = self._read(job_dir)
+            if record.attempt == handle.attempt and not ended_with_task(record):
+                note = _event(_ENDED, attempt=handle.attempt, why=why)
+                noted = record.with_attempt(record.attempt, record.name, note)
+                self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+        except MlengineError as error:
+            log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def record(self, job_dir: JobDir) -> JobRecord:
         """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
@@ -161,8 +189,11 @@ class Submitter:
         same_task = {**record.owner, "generation": 0} == {**asdict(intent.key), "generation": 0}
         if not same_task or record.backend != self._backend.name:
             return
-        # Asked by key, not by the recorded name: a submission may have been cut off before it was recorded.
-        handles = self._backend.find(record.key)
+        self._supersede(record.key)
+
+    def _supersede(self, digest: str) -> None:
+        # Asked by key, not by a recorded name: a submission may have been cut off before it was recorded.
+        handles = self._backend.find(digest)
         for status in self._backend.describe(handles) if handles else ():
             if not status.state.terminal:
                 log.warning("job %s is superseded: its task was cleared; cancelling it", status.handle.job_id)
@@ -230,6 +261,17 @@ class Submitter:
             "decision %s: job %s, attempt %d, %s", submitted.decision.value, handle.job_id, handle.attempt, handle.name
         )
         return submitted
+
+
+def ended_with_task(record: JobRecord) -> bool:
+    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a stranger."""
+    return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
+
+
+def submitted_at(record: JobRecord) -> float | None:
+    """When the recorded attempt was submitted, in seconds since the epoch; ``None`` if that is not known."""
+    times = [event["time"] for event in record.history if event["event"] != _ENDED]
+    return times[-1] if times else None
 
 
 def failed(status: JobStatus, why_final: str = "") -> JobFailedError:

@@ -24,13 +24,18 @@ from mlengine.storage import Storage
 
 @dataclass(frozen=True)
 class Told:
-    """How far a job was told: what a restarted wait needs. ``logs`` is the backend's own cursor."""
+    """How far a job was told: what a restarted wait needs.
+
+    :param logs: the backend's own cursor.
+    :param open: somebody was still telling when this was kept; if nobody is any more, more may have been told.
+    """
 
     attempt: int
     logs: Mapping[str, Any] = field(default_factory=dict)
     state: str = ""
     detail: str = ""
     step: int = -1
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,15 +112,20 @@ class Narrator:
         if page is not None:
             lines += [f"{line.replica:>11} | {line.text}" for line in page.lines]
             self.told = replace(self.told, logs=page.cursor)
-        if progress is not None and progress.step != self.told.step:
-            self._progress_at = time.monotonic()
-            self.told = replace(self.told, step=progress.step)
-            lines.append(f"{'progress':>11} | {progress}")
+        lines += self.tell_progress(progress)
         state = status.state.value
         if (state, status.detail) != (self.told.state, self.told.detail):
             lines.append(f"{'job':>11} | {_state_line(status, self.told.state)}")
             self.told = replace(self.told, state=state, detail=status.detail)
         return lines
+
+    def tell_progress(self, progress: Progress | None) -> list[str]:
+        """A line, if there was some since the last."""
+        if progress is None or progress.step == self.told.step:
+            return []
+        self._progress_at = time.monotonic()
+        self.told = replace(self.told, step=progress.step)
+        return [f"{'progress':>11} | {progress}"]
 
 
 @dataclass(frozen=True)
@@ -130,19 +140,25 @@ class Deadlines:
         """Counted from ``since``, in seconds since the epoch: when the attempt was submitted."""
         return cls(since + queued_seconds, since + queued_seconds + running_seconds)
 
-    def seconds_left(self) -> float | None:
-        """How long the whole wait may still take; ``None`` for ever."""
-        left = self.running_until - time.time()
+    def seconds_left(self, state: JobState = JobState.UNKNOWN) -> float | None:
+        """How long the whole wait, or the wait in ``state``, may still take; ``None`` for ever."""
+        until = min(self.queued_until, self.running_until) if state is JobState.QUEUED else self.running_until
+        left = until - time.time()
         return None if left == float("inf") else max(left, 0.0)
 
     def passed(self, state: JobState) -> str | None:
         """A sentence if ``state`` lasts longer than it may."""
         now = time.time()
-        if state is JobState.QUEUED and now > self.queued_until:
+        if state is JobState.QUEUED and now >= self.queued_until:
             return "it was QUEUED for longer than queued_timeout allows"
-        if now > self.running_until:
+        if now >= self.running_until:
             return "it took longer than running_timeout allows"
         return None
+
+
+def backoff(attempt: int, first: float) -> float:
+    """Seconds between the end of ``attempt`` and the next: twice as long each time, an hour at most."""
+    return min(first * 2.0 ** (attempt - 1), 3600.0)
 
 
 def _state_line(status: JobStatus, before: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.observability import stats
 
 from mlengine import backends, connect
 from mlengine.backends import LogLine, LogPage
@@ -191,14 +194,156 @@ def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: MemoryB
     assert len(backend.live) == 1
 
 
-def test_airflows_own_limit_on_the_deferral_ends_the_job_on_the_last_try(bucket: str, backend: MemoryBackend) -> None:
+@pytest.mark.parametrize(
+    ("error", "try_number", "live"),
+    [
+        # Airflow does not try a sensor again whose time is over, however many tries it has left.
+        ("Trigger timeout", 1, 0),
+        ("Trigger timeout", 3, 0),
+        ("Trigger failure", 1, 1),
+        ("Trigger failure", 3, 0),
+    ],
+)
+def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
+    bucket: str, backend: MemoryBackend, error: str, try_number: int, live: int
+) -> None:
     job = submit(bucket)
-    for try_number, live in ((1, 1), (3, 0)):
-        with pytest.raises(Exception, match="Trigger timeout"):
-            sensor(job).resume_execution(
-                "__fail__", {"error": "Trigger timeout"}, context("wait", try_number=try_number)
-            )
-        assert len(backend.live) == live
+    with pytest.raises(AirflowException, match=error):
+        sensor(job).resume_execution("__fail__", {"error": error}, context("wait", try_number=try_number))
+    assert len(backend.live) == live
+
+
+def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    with pytest.raises(AirflowSkipException):
+        sensor(job, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context("wait"))
+    assert backend.live == []
+
+
+def test_airflows_limits_count_for_a_deferral(bucket: str) -> None:
+    for limits in ({"execution_timeout": timedelta(seconds=7)}, {"timeout": 7.0}):
+        with pytest.raises(TaskDeferred) as caught:
+            sensor(submit(bucket), **limits).execute(context("wait"))
+        assert caught.value.timeout == timedelta(seconds=7)
+
+
+def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], JobState.SUCCEEDED)
+    late = {"event": "deadline", "reason": "running_timeout has passed"}
+    assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
+
+
+def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.cancel(JobHandle.from_json(job))
+    with pytest.raises(AirflowFailException, match="by somebody else"):
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert len(backend.jobs) == 1
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute(context("wait", try_number=2))
+    assert [live.handle.attempt for live in backend.live] == [2]
+
+
+def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    asyncio.run(deferred(job).on_kill())
+    # The new try's first look came before the cancellation; its second does not take it for somebody else's.
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute_complete(context("wait", try_number=2), {"event": "ended"})
+    assert [live.handle.attempt for live in backend.live] == [2]
+
+
+def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    wait = sensor(job, deferrable=False)
+    wait.on_kill()
+    with pytest.raises(AirflowFailException, match="was killed"):
+        wait.poke(context("wait"))
+    assert len(backend.jobs) == 1
+
+
+def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
+    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+        backend="memory",
+        gcp_conn_id=None,
+    )
+    really = backend.submit
+
+    def killed_just_before(*arguments: Any) -> JobHandle:
+        operator.on_kill()
+        return really(*arguments)
+
+    monkeypatch.setattr(backend, "submit", killed_just_before)
+    with pytest.raises(AirflowFailException, match="killed while"):
+        operator.execute(context("submit"))
+    assert len(backend.jobs) == 1
+    assert backend.live == []
+
+
+def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, backend: MemoryBackend) -> None:
+    """The cleared run's job dir has another name; the former life's job is found by its key all the same."""
+    first = submit(bucket)
+
+    def cleared(max_tries: int) -> dict[str, Any]:
+        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+        job = prepare.execute(context("prepare", try_number=2, max_tries=max_tries))
+        operator = SubmitTrainingJobOperator(
+            task_id="submit",
+            job=job,
+            job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+            backend="memory",
+            gcp_conn_id=None,
+        )
+        return operator.execute(context("submit", try_number=2, max_tries=max_tries))
+
+    second = cleared(3)
+    assert second["job_dir"] != first["job_dir"]
+    assert [job.handle.name for job in backend.live] == [second["name"]]
+
+
+def test_a_failure_of_the_machines_waits_before_the_next_attempt(
+    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], JobState.FAILED, FailureCause.QUOTA)
+    backend.jobs[0].ended = time.time()
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert len(backend.jobs) == 1, "not yet"
+    trigger = caught.value.trigger
+    assert isinstance(trigger, TrainingJobTrigger)
+    assert 5 < trigger.not_before - time.time() < 11
+    trigger.not_before = time.time() + 0.1
+    assert asyncio.run(first_event(trigger))["event"] == "due"
+    assert not sensor(job, deferrable=False).poke(context("wait")), "nor without a triggerer"
+    assert len(backend.jobs) == 1
+    backend.jobs[0].ended = time.time() - 11
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute_complete(context("wait"), {"event": "due"})
+    assert [live.handle.attempt for live in backend.live] == [2]
+
+
+def test_each_decision_is_a_metric_of_the_same_word(
+    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(stats, "incr", lambda name, tags: counted.append(f"{name} {tags['task_id']}"))
+    job = submit(bucket)
+    submit(bucket, try_number=2)
+    backend.end(job["name"], JobState.FAILED, FailureCause.LOST)
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute_complete(context("wait"), {"event": "ended"})
+    assert counted == [
+        "mlengine.fresh_submit submit",
+        "mlengine.reattached submit",
+        "mlengine.restarted_from_checkpoint wait",
+    ]
 
 
 def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: MemoryBackend) -> None:

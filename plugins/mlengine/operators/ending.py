@@ -7,14 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTerminated,
+    TaskDeferred,
+)
 
 log = logging.getLogger(__name__)
 
+# After these Airflow does not try the task again, however many tries it has left.
+_FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTerminated)
+
 
 @contextmanager
-def job_ends_with_task(context: Any, cancel: Callable[[], None]) -> Iterator[None]:
-    """If the body fails and the task will not be tried again, ``cancel`` the job.
+def job_ends_with_task(context: Any, cancel: Callable[[str], None]) -> Iterator[None]:
+    """If the body fails and the task will not be tried again, ``cancel`` the job; it is told why.
 
     A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
     is logged and does not hide the first one; ``mlengine reap`` ends what is left.
@@ -25,9 +35,9 @@ def job_ends_with_task(context: Any, cancel: Callable[[], None]) -> Iterator[Non
         raise
     except BaseException as error:
         ti = context["ti"]
-        if isinstance(error, AirflowFailException) or ti.try_number > (ti.max_tries or 0):
+        if isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
             try:
-                cancel()
+                cancel(f"the task ended: {type(error).__name__}")
             except Exception:
                 log.exception("the job could not be cancelled; `mlengine reap` will find it")
         raise

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mlengine.core.job import JobKey
+
+# How many earlier lives of a task are looked for; each clear makes one.
+_MOST_LIVES = 50
 
 
 def job_key(context: Any) -> JobKey:
     """The key of this task instance: kept by retries, changed by a clear.
 
     Airflow 3.3 has no word for "this was cleared". It has ``max_tries``: set from ``retries`` when the task instance is
-    made, and raised to ``try_number + retries`` by every clear of one that has run. Retries, deferrals and edits of the
-    DAG file leave it alone, so it names the generation. A task cleared *while it runs* keeps its number: Airflow treats
-    that as a retry, and so does this.
+    made, and set to ``try_number + retries`` by every clear. Try numbers only grow, so each clear raises it; retries
+    and deferrals leave it alone. So it names the generation. It fails to in one case: ``retries`` was lowered in the
+    DAG file between a task's run and its clear; the clear may then be taken for a retry, and answered with
+    ``already_succeeded`` or ``reattached``. Clearing once more helps.
     """
     ti = context["ti"]
     return JobKey(
@@ -23,3 +28,11 @@ def job_key(context: Any) -> JobKey:
         map_index=-1 if ti.map_index is None else int(ti.map_index),
         generation=int(ti.max_tries or 0),
     )
+
+
+def earlier_keys(context: Any) -> tuple[JobKey, ...]:
+    """The keys that this task instance may have had before it was cleared; none on its first try."""
+    if context["ti"].try_number <= 1:
+        return ()
+    key = job_key(context)
+    return tuple(replace(key, generation=number) for number in range(key.generation))[-_MOST_LIVES:]

@@ -17,8 +17,9 @@ from mlengine.core.job import JobKey, make_label
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.links.job import JobLink
+from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
-from mlengine.operators.intent import job_key
+from mlengine.operators.intent import earlier_keys, job_key
 from mlengine.submission import Intent, Submitter
 
 
@@ -99,13 +100,14 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.gcp_conn_id = gcp_conn_id
         self.job_url: str | None = None
         self._key: JobKey | None = None
+        self._killed = False
 
     def execute(self, context: Any) -> dict[str, Any]:
         self._key = job_key(context)
-        with job_ends_with_task(context, self.on_kill):
-            return self._submit(self._key)
+        with job_ends_with_task(context, self._cancel):
+            return self._submit(self._key, context)
 
-    def _submit(self, key: JobKey) -> dict[str, Any]:
+    def _submit(self, key: JobKey, context: Any) -> dict[str, Any]:
         backend = self._backend()
         spec = self._spec(backend)
         submitter = Submitter(
@@ -125,22 +127,33 @@ class SubmitTrainingJobOperator(BaseOperator):
                 **spec.labels,
                 **(self.labels or {}),
             },
+            earlier=earlier_keys(context),
         )
         try:
             submitted = submitter.submit(intent)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from error
+        metrics.count(submitted.decision, context, backend.name)
+        if self._killed:
+            # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
+            self._cancel("the task was killed")
+            raise AirflowFailException(f"killed while job {submitted.handle.job_id} was submitted; it is cancelled")
         self.job_url = backend.console_url(submitted.handle)
         return submitted.to_json()
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""
+        self._killed = True
+        self._cancel("the task was killed")
+
+    def _cancel(self, why: str) -> None:
         if self._key is None:
             return
         backend = self._backend()
+        submitter = Submitter(connect_storage(self.gcp_conn_id), backend)
         for handle in backend.find(self._key.digest):
-            self.log.warning("the task ends; cancelling job %s", handle.job_id)
-            backend.cancel(handle)
+            self.log.warning("%s; cancelling job %s", why, handle.job_id)
+            submitter.end(handle, why)
 
     def _backend(self) -> TrainingBackend:
         return connect_backend(self.backend, self.gcp_conn_id, self.backend_options)

@@ -4,7 +4,8 @@ The state is read again by whoever resumes; events carry ids only. Deferred, the
 poll. Without a triggerer, ``deferrable=False`` gives the same wait in ``mode="poke"`` or ``"reschedule"``.
 
 What a job's end means: success returns; an end that machines are to blame for makes attempt n+1 in the same job dir,
-within ``max_attempts``, and waits on; the trainer's own failure fails the task without a retry.
+within ``max_attempts``, after a pause, and waits on; the trainer's own failure fails the task without a retry, and so
+does a cancellation by anybody but this task.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from mlengine.core.errors import JobDeadlineError, JobFailedError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.links.job import JobLink
+from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
-from mlengine.submission import Submitter
+from mlengine.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.triggers.training_job import TrainingJobTrigger
-from mlengine.waiting import Deadlines, Narrator, Told, read_progress, read_told, write_told
+from mlengine.waiting import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
 
 # Airflow's own limit on the deferral lies behind ours, which ends the job before it ends the task.
-_GRACE = timedelta(minutes=10)
+_GRACE = 600.0
 
 
 class TrainingJobSensor(BaseSensorOperator):
@@ -47,7 +49,8 @@ class TrainingJobSensor(BaseSensorOperator):
     Returns the handle of the attempt that succeeded, and its state.
 
     If the task is killed, deferred or not, or fails for good, the job is cancelled; so it is when a deadline of ours
-    passes.
+    passes. ``timeout`` and ``execution_timeout`` count for a deferral too, each leg by itself; Airflow looks every
+    15 s (``[scheduler] trigger_timeout_check_interval``).
     """
 
     template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
@@ -79,11 +82,17 @@ class TrainingJobSensor(BaseSensorOperator):
         self.job_url: str | None = None
         self._handle: JobHandle | None = None
         self._since = time.time()
+        # The first look of a try: who clears a task whose job was cancelled wants it to run again.
+        self._first_look = False
+        self._killed = False
 
     def execute(self, context: Any) -> Any:
+        self._first_look = (
+            self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
+        )
         with job_ends_with_task(context, self._cancel):
             if self.deferrable:
-                return self._wait_on()
+                return self._wait_on(context)
             if self.poll_interval_seconds is not None:
                 self.poke_interval = self.poll_interval_seconds
             return super().execute(context)
@@ -91,17 +100,24 @@ class TrainingJobSensor(BaseSensorOperator):
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Resumed by the trigger's event: look again, and decide."""
         with job_ends_with_task(context, self._cancel):
-            if event.get("event") == "deadline":
-                raise _too_late(self._current(), event.get("reason", "its deadline passed"))
-            return self._wait_on()
+            return self._wait_on(context, event.get("reason") if event.get("event") == "deadline" else None)
 
-    def _wait_on(self) -> dict[str, Any] | None:
+    def _wait_on(self, context: Any, too_late: str | None = None) -> dict[str, Any] | None:
         """Decide, if the job has ended; defer, if it has not."""
         handle = self._current()
         status = self._look(handle)
-        if status.state.terminal:
-            return self._conclude(status)
-        self._defer(handle)
+        if not status.state.terminal:
+            # A job that ended while its deadline passed has ended.
+            if too_late:
+                raise _too_late(handle, too_late)
+            self._defer(handle)
+        elif (due := self._not_before(status)) > time.time():
+            self._defer(handle, due)
+        else:
+            result = self._conclude(status, context)
+            if result is not None:
+                return result
+            self._defer(self._current())
         return None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
@@ -112,33 +128,35 @@ class TrainingJobSensor(BaseSensorOperator):
                 return super().resume_execution(next_method, next_kwargs, context)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def poke(self, context: Any) -> PokeReturnValue:  # noqa: ARG002
+    def poke(self, context: Any) -> PokeReturnValue:
         """One look without a triggerer: tells what is new, and decides if the job has ended."""
         handle = self._current()
         status = self._look(handle)
         self._tell(status)
         if not status.state.terminal and (late := self._deadlines().passed(status.state)):
             raise _too_late(handle, late)
-        if status.state.terminal:
-            result = self._conclude(status, wait_on=False)
-            return PokeReturnValue(result is not None, result)
-        return PokeReturnValue(False)
+        result = None
+        if status.state.terminal and self._not_before(status) <= time.time():
+            result = self._conclude(status, context)
+        self._first_look = False
+        return PokeReturnValue(result is not None, result)
 
     def on_kill(self) -> None:
         """Killed in the worker: cancel the job."""
-        self._cancel()
+        self._killed = True
+        self._cancel("the task was killed")
 
-    def _cancel(self) -> None:
+    def _cancel(self, why: str) -> None:
         handle = self._handle or self._current()
-        self.log.warning("the task ends; cancelling job %s", handle.job_id)
-        self._backend(handle).cancel(handle)
+        self.log.warning("%s; cancelling job %s", why, handle.job_id)
+        self._submitter(handle).end(handle, why)
 
     def _current(self) -> JobHandle:
         """The live attempt: the submission's, or a later one that this wait has made."""
         handle = JobHandle.from_json(dict(self.job))
         record = self._submitter(handle).record(JobDir(handle.job_dir))
         self._handle = record.handle(handle.job_dir) or handle
-        self._since = record.history[-1]["time"] if record.history else self._since
+        self._since = submitted_at(record) or self._since
         return self._handle
 
     def _look(self, handle: JobHandle) -> JobStatus:
@@ -147,25 +165,46 @@ class TrainingJobSensor(BaseSensorOperator):
         self.job_url = backend.console_url(handle)
         return backend.describe([handle])[0]
 
-    def _conclude(self, status: JobStatus, *, wait_on: bool = True) -> dict[str, Any] | None:
-        """The result of a job that has ended; ``None`` if a new attempt was made and the caller looks again."""
+    def _not_before(self, status: JobStatus) -> float:
+        """When a job that has ended may be concluded: at once, or after a pause if it may need another attempt."""
+        retryable = status.failure is not None and status.failure.cause.retryable
+        if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
+            return 0.0
+        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff"))
+
+    def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
+        """The result of a job that has ended; ``None`` if a new attempt was made and the caller waits on."""
+        handle = status.handle
         if status.state is JobState.SUCCEEDED:
-            self.log.info("job %s SUCCEEDED", status.handle.job_id)
-            return {**status.handle.to_json(), "state": status.state.value}
+            self.log.info("job %s SUCCEEDED", handle.job_id)
+            return {**handle.to_json(), "state": status.state.value}
+        if self._killed:
+            # Airflow calls on_kill from within and lets the task run on.
+            raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
+        submitter = self._submitter(handle)
+        if (
+            status.state is JobState.CANCELLED
+            and not self._first_look
+            and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
+        ):
+            why = "by somebody else: in the console, or by `mlengine cancel`; clear `submit` to train again"
+            raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
-            submitted = self._submitter(status.handle).next_attempt(status)
+            submitted = submitter.next_attempt(status)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from error
+        metrics.count(submitted.decision, context, handle.backend)
         self.log.warning(
             "%s: attempt %d goes on from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
-        if wait_on:
-            self._current()
-            self._defer(submitted.handle)
         return None
 
-    def _defer(self, handle: JobHandle) -> None:
+    def _defer(self, handle: JobHandle, not_before: float = 0.0) -> None:
         deadlines = self._deadlines()
+        left = deadlines.seconds_left()
+        limits = [self.timeout] if left is None else [self.timeout, left + _GRACE]
+        if self.execution_timeout is not None:
+            limits.append(self.execution_timeout.total_seconds())
         self.defer(
             trigger=TrainingJobTrigger(
                 handle=handle.to_json(),
@@ -173,10 +212,11 @@ class TrainingJobSensor(BaseSensorOperator):
                 backend_options=dict(self.backend_options or {}),
                 poll_interval=settings.get_float("poll_interval", self.poll_interval_seconds),
                 progress_interval=settings.get_float("progress_interval"),
+                not_before=not_before,
                 **asdict(deadlines),
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=deadlines.seconds_left() or 0) + _GRACE,
+            timeout=timedelta(seconds=min(limits)),
         )
 
     def _tell(self, status: JobStatus) -> None:
@@ -206,8 +246,11 @@ class TrainingJobSensor(BaseSensorOperator):
         return Submitter(
             connect_storage(self.gcp_conn_id),
             self._backend(handle),
-            max_attempts=settings.get_int("max_attempts", self.max_attempts),
+            max_attempts=self._attempts(),
         )
+
+    def _attempts(self) -> int:
+        return settings.get_int("max_attempts", self.max_attempts)
 
     def _backend(self, handle: JobHandle) -> TrainingBackend:
         return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)

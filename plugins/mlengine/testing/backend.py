@@ -25,6 +25,7 @@ class MemoryJob:
     state: JobState = JobState.QUEUED
     failure: Failure | None = None
     listed: bool = True
+    ended: float | None = None
 
 
 @dataclass
@@ -103,5 +104,5 @@ class MemoryBackend:
     def _status(self, handle: JobHandle) -> JobStatus:
         for job in self.jobs:
             if job.handle.name == handle.name:
-                return JobStatus(replace(job.handle), job.state, failure=job.failure)
+                return JobStatus(replace(job.handle), job.state, failure=job.failure, ended=job.ended)
         return JobStatus(handle, JobState.FAILED, failure=Failure(FailureCause.LOST, "the backend knows no such job"))

@@ -2,7 +2,7 @@
 
 In one event loop there is one poller for each backend and its settings, however many triggers wait: a tick asks
 ``describe`` once for all jobs, and ``logs`` once where the backend can batch them. All calls run in threads; the event
-loop never blocks.
+loop never blocks. A wait is woken only by news: a thousand quiet jobs cost the loop next to nothing.
 
 A tick that fails decides nothing: it is logged, the pause doubles up to a minute, and the next tick asks again. Ticks
 are spread by a random tenth so that several triggerers do not ask in step.
@@ -14,10 +14,11 @@ import asyncio
 import logging
 import random
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
 from mlengine.core.errors import MlengineError
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 MAX_PAUSE = 60.0
 GATHER = 0.2
+# Calls a second that all waits of a poller make together to the bucket, of each kind.
+CALLS_PER_SECOND = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,30 @@ class Look:
 
 
 @dataclass
-class _Watch:
+class Watch:
+    """One job that is watched. Made by :meth:`Poller.watch`."""
+
     handle: JobHandle
-    cursor: Mapping[str, Any]
+    cursor: Mapping[str, object]
     looks: asyncio.Queue[Look] = field(default_factory=asyncio.Queue)
+    last: JobStatus | None = None
+
+    async def look(self, seconds: float | None = None) -> Look | None:
+        """The next look that has news; ``None`` if there is none within ``seconds``."""
+        if not self.looks.empty():
+            return self.looks.get_nowait()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.looks.get()
+        except TimeoutError:
+            return None
+
+    def take(self, look: Look) -> None:
+        """Keep the look for whoever waits, if it has news."""
+        self.cursor = look.page.cursor
+        if look.page.lines or look.status != self.last or look.status.state.terminal:
+            self.last = look.status
+            self.looks.put_nowait(look)
 
 
 class Poller:
@@ -58,7 +81,7 @@ class Poller:
         self._make_backend = make_backend
         self._interval = interval
         self._backend: TrainingBackend | None = None
-        self._watches: dict[int, _Watch] = {}
+        self._watches: dict[int, Watch] = {}
         self._loop_task: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="mlengine-poll")
         self._wake = asyncio.Event()
@@ -72,22 +95,23 @@ class Poller:
             pollers[place] = cls(make_backend, interval)
         return pollers[place]
 
-    async def watch(self, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncGenerator[Look, None]:
-        """Looks at one job, until one is terminal and its last log line was given."""
-        watch = _Watch(handle, cursor)
-        number = id(watch)
-        self._watches[number] = watch
+    def pace(self) -> float:
+        """Seconds that one wait leaves between two calls of its own, so that all together make few."""
+        waits = len(self._watches)
+        return 0.0 if waits <= CALLS_PER_SECOND else waits / CALLS_PER_SECOND
+
+    @asynccontextmanager
+    async def watch(self, handle: JobHandle, cursor: Mapping[str, object]) -> AsyncIterator[Watch]:
+        """Looks at one job for as long as the block lasts. After a terminal state comes no look without new lines."""
+        watch = Watch(handle, cursor)
+        self._watches[id(watch)] = watch
         self._wake.set()
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._run(), name="mlengine-poller")
         try:
-            while True:
-                look = await watch.looks.get()
-                yield look
-                if look.status.state.terminal and not look.page.more:
-                    return
+            yield watch
         finally:
-            self._watches.pop(number, None)
+            self._watches.pop(id(watch), None)
 
     async def _run(self) -> None:
         """Tick until nobody watches."""
@@ -114,11 +138,10 @@ class Poller:
             return False
         self._failures = 0
         for watch, look in zip(watches, looks, strict=True):
-            watch.cursor = look.page.cursor
-            watch.looks.put_nowait(look)
+            watch.take(look)
         return any(look.page.more for look in looks)
 
-    def _ask(self, watches: list[_Watch]) -> list[Look]:
+    def _ask(self, watches: list[Watch]) -> list[Look]:
         """Runs in a thread. State first, logs after: lines written before the end are not missed at the end."""
         if self._backend is None:
             self._backend = self._make_backend()

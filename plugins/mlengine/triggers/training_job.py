@@ -13,7 +13,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -21,11 +20,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from mlengine.backends import TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import StorageError
-from mlengine.core.job import JobHandle
-from mlengine.core.layout import JobDir
-from mlengine.storage import Storage
-from mlengine.triggers.poller import Look, Poller
-from mlengine.waiting import Deadlines, Narrator, read_progress, read_told, write_told
+from mlengine.core.job import JobHandle, JobState
+from mlengine.submission import Submitter
+from mlengine.triggers.account import Account
+from mlengine.triggers.poller import Poller
+from mlengine.waiting import Deadlines, read_told
 
 # Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
 # leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.
@@ -44,6 +43,7 @@ class TrainingJobTrigger(BaseTrigger):
     :param progress_interval: seconds between two progress lines.
     :param queued_until: seconds since the epoch; a job still QUEUED then is given up.
     :param running_until: likewise, for a job in any state.
+    :param not_before: do not look at the job; wait until then, and say ``due``.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class TrainingJobTrigger(BaseTrigger):
         progress_interval: float = 15.0,
         queued_until: float = float("inf"),
         running_until: float = float("inf"),
+        not_before: float = 0.0,
         **_from_another_version: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,6 +67,7 @@ class TrainingJobTrigger(BaseTrigger):
         self.progress_interval = progress_interval
         self.queued_until = queued_until
         self.running_until = running_until
+        self.not_before = not_before
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -78,13 +80,20 @@ class TrainingJobTrigger(BaseTrigger):
                 "progress_interval": self.progress_interval,
                 "queued_until": self.queued_until,
                 "running_until": self.running_until,
+                "not_before": self.not_before,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: ``ended`` with the state seen, or ``deadline`` with the sentence that says which."""
+        """One event: ``ended`` with the state seen, ``deadline`` with the sentence that says which, or ``due``: the
+        pause before another attempt is over.
+        """
         began = time.monotonic()
-        event = await self._wait()
+        if self.not_before > time.time():
+            await asyncio.sleep(self.not_before - time.time())
+            event = {"job_id": self.handle["job_id"], "event": "due"}
+        else:
+            event = await self._wait()
         await asyncio.sleep(max(0.0, EARLIEST_EVENT_SECONDS - (time.monotonic() - began)))
         yield TriggerEvent(event)
 
@@ -92,26 +101,31 @@ class TrainingJobTrigger(BaseTrigger):
         """A person, or the end of the DAG run, ended the task: end the job too."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("the task was ended while it waited; cancelling job %s", handle.job_id)
-        await asyncio.to_thread(self._cancel, handle)
+        await asyncio.to_thread(self._end, handle)
 
     async def _wait(self) -> dict[str, Any]:
         handle = JobHandle.from_json(self.handle)
         storage = connect_storage(self.gcp_conn_id)
         told = await _patiently(read_told, storage, handle)
-        narrator = Narrator(told, progress_interval=self.progress_interval)
+        poller = self._poller(handle)
+        account = Account(storage, handle, told, self.log, pace=poller.pace, progress_interval=self.progress_interval)
         deadlines = Deadlines(self.queued_until, self.running_until)
-        async with aclosing(self._poller(handle).watch(handle, told.logs)) as looks:
-            while True:
-                try:
-                    look = await asyncio.wait_for(anext(looks), deadlines.seconds_left())
-                except TimeoutError:
-                    return {"job_id": handle.job_id, "event": "deadline", "reason": "running_timeout has passed"}
-                await self._tell(storage, handle, narrator, look)
-                if look.status.state.terminal:
-                    if not look.page.more:
-                        return {"job_id": handle.job_id, "event": "ended", "state": look.status.state.value}
-                elif late := deadlines.passed(look.status.state):
-                    return {"job_id": handle.job_id, "event": "deadline", "reason": late}
+        state = JobState.UNKNOWN
+        try:
+            async with poller.watch(handle, told.logs) as watch:
+                while True:
+                    left = None if state.terminal else deadlines.seconds_left(state)
+                    look = await watch.look(_shortest(left, account.seconds_to_progress()))
+                    await account.tell(look)
+                    if look is not None:
+                        state = look.status.state
+                        if state.terminal and not look.page.more:
+                            return {"job_id": handle.job_id, "event": "ended", "state": state.value}
+                    if not state.terminal and (late := deadlines.passed(state)):
+                        return {"job_id": handle.job_id, "event": "deadline", "reason": late}
+        finally:
+            # Also when the triggerer ends in order: the next one goes on at the very line.
+            await asyncio.shield(account.close())
 
     def _poller(self, handle: JobHandle) -> Poller:
         place = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
@@ -121,21 +135,13 @@ class TrainingJobTrigger(BaseTrigger):
 
         return Poller.shared(place, make, self.poll_interval)
 
-    async def _tell(self, storage: Storage, handle: JobHandle, narrator: Narrator, look: Look) -> None:
-        progress = None
-        if narrator.wants_progress or look.status.state.terminal:
-            progress = await asyncio.to_thread(read_progress, storage, JobDir(handle.job_dir))
-        before = narrator.told
-        for line in narrator.tell(look.status, look.page, progress):
-            self.log.info("%s", line)
-        if narrator.told != before:
-            try:
-                await asyncio.to_thread(write_told, storage, handle, narrator.told)
-            except StorageError as error:
-                self.log.warning("how far this log got could not be kept; a restart would repeat lines: %s", error)
+    def _end(self, handle: JobHandle) -> None:
+        backend = connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+        Submitter(connect_storage(self.gcp_conn_id), backend).end(handle, "the task was ended while it waited")
 
-    def _cancel(self, handle: JobHandle) -> None:
-        connect_backend(handle.backend, self.gcp_conn_id, self.backend_options).cancel(handle)
+
+def _shortest(*seconds: float | None) -> float | None:
+    return min((one for one in seconds if one is not None), default=None)
 
 
 async def _patiently(call: Callable[..., T], *args: Any) -> T:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from mlengine.backends import LogLine, LogPage, Submission
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.testing.backend import MemoryBackend
-from mlengine.triggers.poller import Poller
+from mlengine.triggers.poller import Look, Poller
 
 
 class Talking(MemoryBackend):
@@ -34,14 +34,18 @@ def submit(backend: MemoryBackend, count: int) -> list[JobHandle]:
     return [backend.submit(Submission(f"k{n}", f"j{n}", 1, f"gs://bucket/m/j{n}", spec)) for n in range(count)]
 
 
+async def looks_at(poller: Poller, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncIterator[Look]:
+    async with poller.watch(handle, cursor) as watch:
+        while True:
+            look = await watch.look(30.0)
+            assert look is not None
+            yield look
+            if look.status.state.terminal and not look.page.more:
+                return
+
+
 async def states(poller: Poller, handle: JobHandle) -> list[JobState]:
-    seen = []
-    async with aclosing(poller.watch(handle, {})) as looks:
-        async for look in looks:
-            seen.append(look.status.state)
-            if look.status.state.terminal:
-                break
-    return seen
+    return [look.status.state async for look in looks_at(poller, handle, {})]
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -99,11 +103,8 @@ def test_every_log_line_comes_once_and_before_the_end() -> None:
     backend.end(handle.name, JobState.SUCCEEDED)
 
     async def main() -> list[str]:
-        texts: list[str] = []
-        async with aclosing(Poller.shared("place", lambda: backend, 5.0).watch(handle, {"at": 1})) as looks:
-            async for look in looks:
-                texts += [line.text for line in look.page.lines]
-        return texts
+        poller = Poller.shared("place", lambda: backend, 5.0)
+        return [line.text async for look in looks_at(poller, handle, {"at": 1}) for line in look.page.lines]
 
     assert asyncio.run(asyncio.wait_for(main(), 4)) == ["two", "three", "four", "five"]
 
@@ -134,3 +135,35 @@ def test_places_do_not_share_a_poller_and_the_same_place_does() -> None:
         return one is Poller.shared("a", MemoryBackend, 1.0), one is Poller.shared("b", MemoryBackend, 1.0)
 
     assert asyncio.run(main()) == (True, False)
+
+
+def test_a_wait_is_woken_by_news_only() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+
+    async def main() -> tuple[int, int]:
+        woken = 0
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            while await watch.look(0.2) is not None:
+                woken += 1
+        return woken, backend.calls.count("describe")
+
+    woken, asked = asyncio.run(main())
+    assert woken == 1, "it was QUEUED all the time"
+    assert asked > 1
+
+
+def test_a_thousand_waits_leave_each_other_room_at_the_bucket() -> None:
+    backend = MemoryBackend()
+    handles = submit(backend, 1000)
+
+    async def main() -> tuple[float, float]:
+        poller = Poller.shared("place", lambda: backend, 1.0)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(poller.watch(handles[0], {}))
+            alone = poller.pace()
+            for handle in handles[1:]:
+                await stack.enter_async_context(poller.watch(handle, {}))
+            return alone, poller.pace()
+
+    assert asyncio.run(main()) == (0.0, 50.0)
