@@ -28,6 +28,15 @@ from tests.integration import local_cluster as local
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
 FOR_EVER = "say('training'); time.sleep(3600)"
+SAVES = """
+def save(*_):
+    time.sleep(0.7)
+    say('saved')
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+say('training')
+time.sleep(3600)
+"""
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sleep(3600)"
 
 
@@ -47,13 +56,17 @@ def lives(backend: LocalBackend, handle: JobHandle) -> int:
 
 
 def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, actor: str, bucket: str) -> None:
-    spec = local.spec(actor, worker=1, ps=1, args=local.acts(chief=DEAF, worker=FOR_EVER, ps=FOR_EVER))
+    spec = local.spec(actor, worker=1, ps=1, args=local.acts(chief=DEAF, worker=SAVES, ps=FOR_EVER))
     backend = make_backend()
     handle = training(backend, local.submission(bucket, spec), 3)
     started = local.alive(backend, handle)
     assert len(started) == 3
     os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
+    # Who can save has the time for it, and until it has, the job is not lost: no other attempt may begin.
+    ending = local.until(lambda: local.describe(backend, handle).detail.startswith("the launcher died; "), "the end")
+    assert ending
     status = local.until_ended(backend, handle)
+    assert "worker-0: saved" in local.texts(backend, handle)
     assert status.state is JobState.FAILED
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST

@@ -23,7 +23,8 @@ _REPLICA = re.compile(
     re.VERBOSE,
 )
 # uv's settings may hold an index's password: the launcher needs them, the trainer does not.
-_LAUNCHER = re.compile(r"UV_\w+ | XDG_\w+ | NETRC | MLENGINE_LOCAL_(?!JOB$)\w+", re.VERBOSE)
+# Its choice of an interpreter is not uv's to make.
+_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | XDG_\w+ | NETRC | MLENGINE_LOCAL_(?!JOB$)\w+", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 

@@ -27,6 +27,8 @@ from mlengine.core.errors import EnvironmentBuildError
 from mlengine.storage import Storage
 
 _OPTIONS = ("--compile-bytecode",)
+# What of uv's own settings changes which versions are installed.
+_RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
 _WORDS = 6000  # characters of uv's output that an error carries
 
 
@@ -119,6 +121,7 @@ class _Recipe:
     @cached_property
     def digest(self) -> str:
         parts = ["1", os.path.realpath(self.python), _version(self.python), *_OPTIONS]
+        parts += [f"{name}={os.environ[name]}" for name in _RESOLUTION if name in os.environ]
         for path in self.packages:
             with path.open("rb") as file:
                 parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]

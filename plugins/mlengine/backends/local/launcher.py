@@ -187,10 +187,12 @@ class Launcher:
         self.state.write(JobState.CANCELLING, "ending the job's processes")
 
     def _finish(self, outcome: Outcome) -> None:
-        failure = None if outcome.failure is None else outcome.failure.to_json()
+        failure = outcome.failure
         log.info("%s: %s", outcome.state.value, outcome.detail)
-        self.state.write(outcome.state, outcome.detail, failure=failure, ended=time.time())
-        if outcome.state is not JobState.FAILED:
+        told = None if failure is None else failure.to_json()
+        self.state.write(outcome.state, outcome.detail, failure=told, ended=time.time())
+        if failure is None or failure.cause is not FailureCause.TRAINER:
+            # Nobody goes on from it; after the trainer's own error somebody may look at it.
             shutil.rmtree(self.job.root / "work", ignore_errors=True)
         self.queue.leave(self.job.name)
 

@@ -95,6 +95,8 @@ class Queue:
         if job.state() is None and _young(ticket.path):
             return True
         bury(job)
+        if job.submission_file.exists() and not job.terminal():
+            return True  # what its launcher left running has time to save
         ticket.path.unlink(missing_ok=True)
         return False
 

@@ -7,6 +7,7 @@
         state.json         the job's state, replaced atomically by whoever holds the lease
         lease              locked by the launcher for as long as it lives
         cancel             there: somebody wants the job to end
+        orphans            there: its launcher died, and since then its processes are being ended
         launcher.log       the launcher's own words
         logs/<role>-<index>.log
         work/<role>-<index>/   scratch that survives restarts of the replica
@@ -75,6 +76,11 @@ class Job:
     @property
     def cancel_file(self) -> Path:
         return self.root / "cancel"
+
+    @property
+    def orphans_file(self) -> Path:
+        """There since somebody told processes to stop that a dead launcher had left running."""
+        return self.root / "orphans"
 
     @property
     def prepared_file(self) -> Path:
