@@ -107,6 +107,8 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         "core.simple_auth_manager_passwords_file": str(passwords),
         "core.simple_auth_manager_all_admins": "False",
         "core.execution_api_server_url": f"{url}/execution/",
+        # plugins/.airflowignore means the same in both syntaxes; reading the other one warns in every task's log.
+        "core.dag_ignore_file_syntax": "regexp",
         "core.hostname_callable": "socket.gethostname",
         "database.sql_alchemy_conn": f"sqlite:///{config.home / 'airflow.db'}",
         "database.load_default_connections": "False",

@@ -1,0 +1,99 @@
+"""One stack for all end-to-end tests: a Cloud Storage server, a month of real MNIST, and a real Airflow with this
+project's ``dags/`` and ``plugins/``, in a folder of its own. Everything else that runs here is real, too."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+
+MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
+RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
+MARK = "MLENGINE_E2E"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended, and what was seen of it."""
+
+    run: DagRun
+    tasks: dict[str, TaskRun]
+    api: AirflowApi
+
+    def xcoms(self, task_id: str) -> dict[str, Any]:
+        return self.api.xcoms(self.run.dag_id, self.run.run_id, task_id)
+
+    def result(self, task_id: str) -> dict[str, Any]:
+        value = self.xcoms(task_id)["return_value"]
+        assert isinstance(value, dict), value
+        return value
+
+    def log(self, task_id: str) -> str:
+        task = self.tasks[task_id]
+        return "\n".join(self.api.log(self.run.dag_id, self.run.run_id, task_id, task.try_number, task.map_index))
+
+    def states(self) -> dict[str, str | None]:
+        return {name: task.state for name, task in self.tasks.items()}
+
+
+@pytest.fixture(scope="session")
+def mark() -> str:
+    """In the environment of everything that the stack starts, so that what it leaves behind is known."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
+    data = tmp_path_factory.mktemp("stack")
+    before = dict(os.environ)
+    with stacks.running(data, versions=[MONTH], env={MARK: mark}) as started:
+        yield started
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def api(stack: Stack) -> AirflowApi:
+    return stack.airflow.api
+
+
+@pytest.fixture(scope="session")
+def finish(stack: Stack) -> Callable[[DagRun], Ended]:
+    """Waits for a run's end."""
+
+    def wait(run: DagRun) -> Ended:
+        api = stack.airflow.api
+        ended = api.wait(run, RUN_SECONDS, lambda *_: stack.airflow.check())
+        return Ended(ended, {task.task_id: task for task in api.tasks(run.dag_id, run.run_id)}, api)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
+    """The first run of ``mnist_retraining``, triggered as the form in the UI does it."""
+    api.wait_for_dag("mnist_retraining")
+    conf = {"dataset_version": MONTH, "max_steps": 400, "min_accuracy": 0.9}
+    return finish(api.trigger("mnist_retraining", conf))
+
+
+@pytest.fixture(scope="session")
+def trainer_python(stack: Stack, first: Ended) -> Path:
+    """The interpreter of the environment that the trainer trained in."""
+    assert first.run.state == "success"
+    found = [python for python in (stack.data / "local").rglob("bin/python") if _has_tensorflow(python)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def _has_tensorflow(python: Path) -> bool:
+    return any(python.parent.parent.glob("lib/python3*/site-packages/tensorflow"))

@@ -1,0 +1,32 @@
+"""The shortest DAG: a trainer without TensorFlow, with sub-packages and data files, through all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from scripts.stack import Stack
+
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import AirflowApi, DagRun
+from tests.e2e.conftest import Ended
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def test_any_package_trains(api: AirflowApi, finish: Callable[[DagRun], Ended], stack: Stack) -> None:
+    api.wait_for_dag("hello_trainer")
+    ended = finish(api.trigger("hello_trainer"))
+    assert ended.run.state == "success", ended.states()
+    folder = JobDir(ended.result("retrain.prepare")["job_dir"])
+    assert [stat for stat in stack.storage.ls(folder.model) if stat.size], "no model"
+    log = ended.log("retrain.wait")
+    for replica in ("chief-0", "worker-0", "worker-1"):
+        assert f"{replica} |" in log
+
+
+def test_the_plugins_folder_loads_once_and_cleanly(api: AirflowApi) -> None:
+    assert api.call("GET", "plugins/importErrors")["import_errors"] == []
+    plugins = [plugin["name"] for plugin in api.call("GET", "plugins?limit=100")["plugins"]]
+    assert plugins.count("mlengine") == 1
+    assert api.import_errors() == {}
