@@ -106,6 +106,17 @@ class EndsReplicas(Protocol):
         """Tell ``replica`` (``role-index``) to stop, by SIGTERM. ``False`` if it does not run, or not yet."""
 
 
+@runtime_checkable
+class ShowsRequest(Protocol):
+    """A backend that can say what it would send, before it sends anything."""
+
+    def show(self, submission: Submission) -> str:
+        """The request as YAML, with what is not as it was asked for as comments.
+
+        :raises BackendError: :meth:`TrainingBackend.submit` would refuse it.
+        """
+
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
