@@ -12,7 +12,7 @@ from mlengine.core.errors import MlengineError
 
 # Each module has `register(commands)`, which adds parsers whose default `handler` takes the namespace and returns the
 # exit code.
-_NOUNS: tuple[str, ...] = ("datasets", "jobs", "models", "predict")
+_NOUNS: tuple[str, ...] = ("datasets", "jobs", "models", "predict", "serve", "train")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,15 @@ def say(text: str = "") -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0 done, 1 failed with a reason on stderr, 2 wrong usage."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    user_args: list[str] = []
+    # What stands behind -- is the trainer's: argparse would take it for this command's own.
+    if words[:1] == ["train"] and "--" in words:
+        place = words.index("--")
+        words, user_args = words[:place], words[place + 1 :]
+    args = build_parser().parse_args(words)
+    if words[:1] == ["train"]:
+        args.user_args = tuple(user_args)
     try:
         return int(args.handler(args) or 0)
     except MlengineError as error:

@@ -1,4 +1,4 @@
-"""The service as an HTTP server on loopback: in a thread for tests, or as the process of ``mlengine serve``."""
+"""The service as an HTTP server on loopback, from a thread: in a test, or in the process of ``mlengine serve``."""
 
 from __future__ import annotations
 
@@ -62,8 +62,11 @@ class Service:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Serve from a thread; returns when it answers."""
-        self._thread = threading.Thread(target=self.run, name="mlengine-serve", daemon=True)
+        """Serve from a thread; returns when it answers.
+
+        :raises BackendUnavailableError: it does not.
+        """
+        self._thread = threading.Thread(target=self._run, name="mlengine-serve", daemon=True)
         self._thread.start()
         until = time.monotonic() + START_SECONDS
         while self._server is None or not self._server.started:
@@ -71,8 +74,14 @@ class Service:
                 raise BackendUnavailableError(f"the service on {self.url} did not start")
             time.sleep(0.01)
 
-    def run(self) -> None:
-        """Serve until :meth:`stop`, or a signal where this is the main thread."""
+    def stop(self) -> None:
+        """Stop serving; jobs go on."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(START_SECONDS)
+
+    def _run(self) -> None:
         import uvicorn
 
         config = uvicorn.Config(
@@ -86,13 +95,6 @@ class Service:
         finally:
             self.engine.stop()
             self._socket.close()
-
-    def stop(self) -> None:
-        """Stop serving; jobs go on."""
-        if self._server is not None:
-            self._server.should_exit = True
-        if self._thread is not None:
-            self._thread.join(START_SECONDS)
 
     def _reset(self, client: Any) -> None:
         """End a connection with RST, not FIN: the client must see that something broke."""

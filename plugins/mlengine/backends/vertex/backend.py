@@ -82,6 +82,11 @@ class VertexBackend:
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
         return Request(request.body, (*request.notes, str(found)))
 
+    def show(self, submission: Submission) -> str:
+        """See :class:`mlengine.backends.ShowsRequest`. Asks nobody, and needs no credentials."""
+        request = self.prepare(submission)
+        return "".join(f"# {note}\n" for note in request.notes) + request.to_yaml()
+
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
         for note in request.notes:

@@ -6,7 +6,7 @@ Typed fields for what people ask for; :attr:`VertexOptions.raw` for everything e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Self
 
 from mlengine.core.errors import BackendError
@@ -76,11 +76,38 @@ class VertexOptions:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """:raises BackendError: naming a setting that is not one, and those there are."""
+        """From keyword arguments, or text as a command line has it (``spot=true``, ``labels={team: vision}``).
+
+        :raises BackendError: naming a setting that is not one, or a value of the wrong type.
+        """
         unknown = sorted(set(settings) - set(cls.names()))
         if unknown:
             raise BackendError(
                 f"the vertex backend has no setting {unknown[0]!r}",
                 remedy=f"use one of {', '.join(cls.names())}; what the API has beyond these goes into 'raw'",
             )
-        return cls(**settings)
+        return cls(**{item.name: _value(item, settings[item.name]) for item in fields(cls) if item.name in settings})
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "Mapping": (Mapping,),
+}
+
+
+def _value(item: Field[Any], given: Any) -> Any:
+    kind = str(item.type).partition("[")[0].partition(" ")[0]
+    value = given
+    if isinstance(given, str) and kind != "str":
+        import yaml
+
+        value = yaml.safe_load(given)
+    wrong = isinstance(value, bool) and kind in {"int", "float"}
+    if value is not None and (wrong or not isinstance(value, _TYPES[kind])):
+        raise BackendError(
+            f"the vertex setting {item.name} must be {item.type}, not {given!r}", remedy=f"correct {item.name}"
+        )
+    return value

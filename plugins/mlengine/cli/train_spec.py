@@ -1,0 +1,128 @@
+"""From the flags of ``mlengine train`` to a spec: the job file, the flags over it, the packages in it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core import jobfile
+from mlengine.core.errors import JobFileError, PackageError
+from mlengine.core.layout import join
+from mlengine.core.spec import Role, TrainingSpec
+
+if TYPE_CHECKING:
+    from mlengine.storage import Storage
+
+_TYPES = {
+    Role.CHIEF: "master_machine_type",
+    Role.WORKER: "worker_machine_type",
+    Role.PS: "parameter_server_machine_type",
+}
+_COUNTS = {
+    Role.WORKER: "worker_count",
+    Role.PS: "parameter_server_count",
+    Role.EVALUATOR: "evaluator_count",
+}
+_LOCAL_DISTRIBUTED = {Role.WORKER: 2, Role.PS: 2}  # gcloud ml-engine local train --distributed
+
+
+def spec_of(args: argparse.Namespace) -> TrainingSpec:
+    """The job file with the flags over it; a flag replaces its whole field, user args all args, as gcloud's did.
+
+    :raises JobFileError: for what a job file may not say.
+    """
+    _check_job_id(args.job)
+    flags: dict[str, Any] = {
+        "scaleTier": args.scale_tier and args.scale_tier.upper().replace("-", "_"),
+        "pythonModule": args.module_name,
+        "region": args.region,
+        "runtimeVersion": args.runtime_version,
+        "pythonVersion": args.python_version,
+        "args": list(args.user_args) if args.user_args else None,
+    }
+    if args.max_running_time:
+        flags["scheduling"] = {"maxRunningTime": f"{args.max_running_time.rstrip('s')}s"}
+    # What flags say is read by the rules of the job file, with its errors.
+    given = jobfile.load({"trainingInput": {key: value for key, value in flags.items() if value}}, name="the flags")
+    spec = jobfile.load(args.config) if args.config else given
+    if args.config:
+        spec = jobfile.override(
+            spec,
+            args=args.user_args or None,
+            module=args.module_name,
+            region=args.region,
+            scale_tier=flags["scaleTier"],
+        )
+        spec = replace(
+            spec,
+            runtime_version=given.runtime_version or spec.runtime_version,
+            primary_name=given.primary_name if args.runtime_version else spec.primary_name,
+            python_version=given.python_version or spec.python_version,
+            max_running_seconds=given.max_running_seconds or spec.max_running_seconds,
+        )
+    spec = _with_cluster(args, spec)
+    return replace(spec, labels={**spec.labels, **_labels(args.labels)})
+
+
+def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | None, staging: str) -> TrainingSpec:
+    """The spec with its packages in the bucket.
+
+    :param storage: ``None`` uploads nothing, and names where they would be.
+    :raises PackageError: if there is nothing to run, or two sources of it.
+    """
+    sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
+    if args.package_path:
+        sources.insert(0, args.package_path)
+    if not sources:
+        jobfile.check(spec)
+        if not spec.package_uris and not spec.pools[0].image_uri:
+            raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
+        return spec
+    jobfile.check(spec)
+    if storage is None:
+        uris = [str(source) if isinstance(source, str) else _would_be(source, staging) for source in sources]
+        return jobfile.override(spec, package_uris=uris)
+    from mlengine.packaging import package_trainer
+
+    packaged = package_trainer(sources, storage=storage, staging=staging, module=spec.module or None)
+    return jobfile.override(spec, package_uris=packaged.uris)
+
+
+def _check_job_id(job: str) -> None:
+    jobfile.load({"jobId": job, "trainingInput": {}}, name="JOB")
+
+
+def _with_cluster(args: argparse.Namespace, spec: TrainingSpec) -> TrainingSpec:
+    counts = {role: getattr(args, flag) for role, flag in _COUNTS.items() if getattr(args, flag) is not None}
+    if args.distributed:
+        counts = {**_LOCAL_DISTRIBUTED, **counts}
+    if any(count < 0 for count in counts.values()):
+        raise JobFileError("a count is negative", remedy="give 0 or more")
+    if counts:
+        # A cluster by flags is a CUSTOM one; the tier's machines stay.
+        tier = None if args.scale_tier else "CUSTOM"
+        spec = jobfile.override(spec, scale_tier=tier, counts=counts)
+    types = {role: getattr(args, flag) for role, flag in _TYPES.items() if getattr(args, flag)}
+    pools = tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
+    return replace(spec, pools=pools)
+
+
+def _labels(text: str | None) -> Mapping[str, str]:
+    pairs = [item.partition("=") for item in _items(text)]
+    labels = {name: value for name, _, value in pairs}
+    return jobfile.load({"labels": labels, "trainingInput": {}}, name="--labels").labels
+
+
+def _items(text: str | None) -> list[str]:
+    return [item for item in re.split(r",\s*", text) if item] if text else []
+
+
+def _would_be(source: Path, staging: str) -> str:
+    name = (
+        source.name if source.suffix in {".gz", ".tgz", ".whl", ".zip"} else f"{source.resolve().name}-VERSION.tar.gz"
+    )
+    return join(staging, "packages", source.resolve().name.partition("-")[0], "DIGEST", name)

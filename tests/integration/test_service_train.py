@@ -1,0 +1,160 @@
+"""``mlengine train`` and ``mlengine serve``, as typed: on this machine, and through the training service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+import mlengine
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.cli import main
+from mlengine.storage import Storage
+from mlengine.testing.service import TrainingService, running
+
+pytestmark = pytest.mark.integration
+Make = Callable[..., LocalBackend]
+Say = pytest.CaptureFixture[str]
+
+TASK = """
+import argparse, json, os
+parser = argparse.ArgumentParser()
+parser.add_argument("--job-dir")
+parser.add_argument("--max_steps", type=int)
+args = parser.parse_args()
+task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
+print("trained", args.max_steps, "steps into", args.job_dir, "as", task.get("type"), flush=True)
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "trainer"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "task.py").write_text(TASK)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def state(make_backend: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The local backend that a command finds by itself."""
+    folder = make_backend().state_dir
+    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(folder))
+    monkeypatch.delenv("MLENGINE_BACKEND", raising=False)
+    return folder
+
+
+@pytest.fixture
+def service(make_backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingService]:
+    with running(tmp_path / "service", backend=make_backend()) as started:
+        for name, value in started.env.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say) -> None:
+    command = [
+        "train",
+        "mnist_1",
+        "--package-path",
+        "trainer",
+        "--module-name",
+        "trainer.task",
+        "--staging-bucket",
+        bucket,
+    ]
+    cluster = ["--worker-count", "1", "--region", "us-central1", "--runtime-version", "1.0", "--stream-logs"]
+    assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "job mnist_1: fresh_submit" in said
+    assert f"chief-0 | trained 10 steps into {bucket}/jobs/mnist_1 as master" in said
+    assert f"worker-0 | trained 10 steps into {bucket}/jobs/mnist_1 as worker" in said
+    assert storage.exists(f"{bucket}/jobs/mnist_1/job.json")
+    # The same command again is the same job; another training under its id is refused.
+    assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
+    assert "already_succeeded" in capsys.readouterr().out
+    assert main([*command, *cluster, "--", "--max_steps", "11"]) == 1
+    assert "trains something else" in capsys.readouterr().err
+
+
+def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, tmp_path: Path, capsys: Say) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "trainingInput:\n  scaleTier: CUSTOM\n  masterType: complex_model_m\n  pythonModule: trainer.task\n"
+        "  args: [--max_steps, '1']\n  region: us-central1\n"
+    )
+    command = ["train", "mnist_1", "--package-path", "trainer", "--config", "job.yaml", "--backend", "vertex"]
+    places = ["--staging-bucket", bucket, "--job-dir", f"{bucket}/mnist/mnist_1", "--labels", "team=vision"]
+    assert main([*command, *places, "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    request = yaml.safe_load(dry)
+    assert request["labels"]["team"] == "vision"
+    assert request["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"] == f"{bucket}/mnist/mnist_1"
+    assert "# chief: complex_model_m is n1-highcpu-16 on Vertex AI" in dry
+    assert service.calls == []
+    assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "as projects/test-project/locations/us-central1/customJobs/" in said
+    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as None" in said
+    assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
+    assert "the cap is 0.01 USD" in capsys.readouterr().err
+
+
+def test_failures_are_told(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+    command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == 1
+    said = capsys.readouterr().out
+    assert "unrecognized arguments: --no_such_flag" in said
+    assert "FAILED" in said
+    assert main([*command, "--staging-bucket", bucket, "--scale-tier", "BASICC"]) == 1
+    assert "BASICC" in capsys.readouterr().err
+    assert main(["train", "1-bad", *command[2:], "--staging-bucket", bucket]) == 1
+    assert "is not a job id" in capsys.readouterr().err
+    assert main(["train", "j", "--staging-bucket", bucket, "--module-name", "a.b"]) == 1
+    assert "give --package-path" in capsys.readouterr().err
+
+
+def test_serve_as_a_process(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "faults.yaml").write_text(
+        "[{method: projects.jobs.list, action: status}, {method: Never, action: reset}]"
+    )
+    command = [
+        "serve",
+        "--port",
+        "0",
+        "--state-dir",
+        str(tmp_path / "state"),
+        "--faults",
+        str(tmp_path / "faults.yaml"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    script = "import sys; from mlengine.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = re.findall(r"http://[\d.:]+", process.stdout.readline())[0]
+        assert requests.get(f"{url}/healthz", timeout=5).json() == {"status": "ok"}
+        jobs = f"{url}/v1/projects/p/jobs"
+        refused = requests.get(jobs, timeout=5)
+        assert (refused.status_code, refused.json()["error"]["status"]) == (503, "UNAVAILABLE")
+        assert requests.get(jobs, timeout=5).json() == {"jobs": []}
+        assert [fault["method"] for fault in requests.get(f"{url}/faults", timeout=5).json()["unused"]] == ["Never"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err
+    assert "scripted, and never struck: Never reset" in out
+    assert "projects.jobs.list /v1/projects/p/jobs: 200" in err
+    assert json.dumps(bucket) not in err
