@@ -86,6 +86,21 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
     assert "not known what unknown was trained on" in err
 
 
+def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
+    job_dir = lab.job("good", "a")
+    code, out, err = run("models", "validate", "mnist", "a", "--checks", "signature")
+    assert (code, err) == (0, "")
+    assert re.search(r"^signature .* ok$", out, re.M)
+    assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
+    assert lab.storage.exists(job_dir.report)
+    code, out, _ = run("models", "validate", "mnist", job_dir.uri, "--checks", "files", "--threshold", "size_bytes=9")
+    assert code == 1
+    assert "verdict: rejected" in out
+    code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
+    assert code == 1
+    assert "no such threshold: accurcy" in err
+
+
 def test_champions_by_hand(lab: Lab, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
     assert "no champion yet" in run("models", "show", "mnist")[1]

@@ -13,11 +13,12 @@ from mlengine.champions import Champion, Force
 from mlengine.cli import say
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir, bucket_uri
+from mlengine.core.verdict import Thresholds, table
 from mlengine.storage import Storage
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser("models", help="champions: list, show, publish, roll back")
+    parser = commands.add_parser("models", help="champions: list, show, validate, publish, roll back")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     listing = verbs.add_parser("list", help="every model that has a champion")
@@ -30,6 +31,18 @@ def register(commands: Any) -> None:
     show.add_argument("--json", action="store_true", help="the whole history as JSON")
     add_bucket(show)
     show.set_defaults(handler=_show)
+
+    validate = verbs.add_parser("validate", help="run the gate on a job's model; exit code 1 if it is rejected")
+    validate.add_argument("model")
+    validate.add_argument("job", help="the job's id, or its dir as gs://…")
+    validate.add_argument("--checks", default="all", help="all, signature or files (default: all)")
+    validate.add_argument(
+        "--threshold", action="append", default=[], metavar="NAME=VALUE", help="accuracy=0.97, tolerance=0.005, …"
+    )
+    validate.add_argument("--dataset", help="the dataset version's URI (default: what the job recorded)")
+    validate.add_argument("--package", action="append", default=[], help="a package of the model's environment")
+    add_bucket(validate)
+    validate.set_defaults(handler=_validate)
 
     publish = verbs.add_parser("publish", help="make a validated job's model the champion")
     publish.add_argument("model")
@@ -107,6 +120,30 @@ def _show(args: argparse.Namespace) -> int:
         if entry.why:
             say(f"         {entry.why}")
     return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from mlengine.gate.place import local_place
+    from mlengine.gate.subject import find_subject
+    from mlengine.gate.validation import Rules, Scope, validate
+
+    pairs = [text.partition("=") for text in args.threshold]
+    rules = Rules(
+        scope=Scope.parse(args.checks), thresholds=Thresholds.from_json({name: value for name, _, value in pairs})
+    )
+    storage, bucket = Storage(), bucket_of(args)
+    folder = job_dir(bucket, args.model, args.job)
+    subject = find_subject(
+        storage, folder.uri, model=args.model, bucket=bucket, package_uris=args.package, dataset=args.dataset
+    )
+    report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
+    for line in table(report.verdict.checks):
+        say(line)
+    say(f"report: {folder.page}")
+    say(f"verdict: {report.verdict.decision.value}")
+    for reason in report.verdict.reasons:
+        say(f"  {reason}")
+    return 0 if report.verdict.decision.publishable else 1
 
 
 def _publish(args: argparse.Namespace) -> int:
