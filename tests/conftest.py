@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from scripts import mnist
 
 from mlengine.storage import Storage
 from mlengine.testing import gcs
+
+# How long one example takes says more about the machine's other work than about the code.
+settings.register_profile("mlengine", deadline=None)
+settings.load_profile("mlengine")
 
 
 @pytest.fixture(scope="session")
