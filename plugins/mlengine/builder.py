@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mlengine.core.errors import PackageError
@@ -86,29 +88,41 @@ def build_sdist(source: Path, out: Path, origin: Path) -> Path:
     command = [_uv(), "build", "--sdist", "--out-dir", str(out), "--python", sys.executable, "--color", "never"]
     command += ["--no-progress", str(source)]
     try:
-        done = subprocess.run(
-            command,
-            env=_environment(source),
-            cwd=source,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=BUILD_SECONDS,
-            check=False,
-        )
+        code, output = _run(command, source)
     except subprocess.TimeoutExpired as error:
         raise PackageError(
             f"{origin} was not built within {BUILD_SECONDS} s",
             remedy="build it by hand with uv build --sdist, and look",
         ) from error
     sdists = sorted(out.glob("*.tar.gz"))
-    if done.returncode != 0 or not sdists:
-        words = _last_words(done.stdout.decode(errors="replace"), source, origin)
+    if code != 0 or not sdists:
+        words = _last_words(output, source, origin)
         raise PackageError(
-            f"{origin} could not be built (uv build --sdist ended with code {done.returncode}):\n{words}",
+            f"{origin} could not be built (uv build --sdist ended with code {code}):\n{words}",
             remedy=f"correct that; 'uv build --sdist {origin}' does the same by hand",
         )
     return sdists[0]
+
+
+def _run(command: Sequence[str], source: Path) -> tuple[int, str]:
+    """Exit code and output. The builder's own children end with it, also when this task is killed."""
+    process = subprocess.Popen(
+        command,
+        env=_environment(source),
+        cwd=source,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=BUILD_SECONDS)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return process.returncode, output.decode(errors="replace")
 
 
 def add_constraints(source: Path, sdist: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,6 +214,40 @@ def test_a_build_that_fails_speaks_in_its_own_words(
     assert "hunter2" not in str(caught.value)
     assert "FERNET" not in str(caught.value), "the build runs without the worker's secrets"
     assert storage.ls(bucket) == []
+
+
+def test_a_build_that_takes_too_long_is_ended(
+    storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "BUILD_SECONDS", 0.0)
+    with pytest.raises(PackageError, match=r"not built within 0\.0 s"):
+        package_trainer(trainer, storage=storage, staging=bucket)
+
+
+def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    backend = "import os, pathlib, time\n"
+    backend += f"pathlib.Path({str(told)!r} + '.part').write_text(str(os.getpid()))\n"
+    backend += f"os.rename({str(told)!r} + '.part', {str(told)!r})\ntime.sleep(600)\n"
+    pyproject = "[build-system]\nrequires = []\nbuild-backend = 'slow'\nbackend-path = ['.']\n"
+    root = project(tmp_path / "t", **{"pyproject.toml": pyproject, "slow.py": backend})
+
+    def kill_once_it_builds() -> None:
+        deadline = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    killer = threading.Thread(target=kill_once_it_builds)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        package_trainer(root, storage=storage, staging=bucket)
+    killer.join()
+    stat = Path(f"/proc/{told.read_text()}/stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the builder's child lives on"
+        time.sleep(0.02)
 
 
 def test_a_version_made_by_version_control_does_not_need_it(storage: Storage, bucket: str, tmp_path: Path) -> None:

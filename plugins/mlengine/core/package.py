@@ -206,7 +206,13 @@ def _has_build(pyproject: Path) -> bool:
     return "project" in data or "build-system" in data
 
 
-def _walk(root: Path, folder: Path, left: list[LeftOut], *, project: bool) -> Iterator[SourceFile]:
+def _walk(
+    root: Path, folder: Path, left: list[LeftOut], *, project: bool, above: frozenset[Path] = frozenset()
+) -> Iterator[SourceFile]:
+    """:param above: the directories being read, so that links do not lead in circles."""
+    real = folder.resolve()
+    if real in above:
+        raise PackageError(f"{folder} is a link to a directory around it", remedy="remove it")
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root).as_posix()
         reason = _reason(path, at_root=project and folder == root)
@@ -215,7 +221,7 @@ def _walk(root: Path, folder: Path, left: list[LeftOut], *, project: bool) -> It
         if reason is not None:
             left.append(LeftOut(f"{relative}/" if path.is_dir() else relative, reason))
         elif path.is_dir():
-            yield from _walk(root, path, left, project=project)
+            yield from _walk(root, path, left, project=project, above=above | {real})
         elif not path.is_file():
             left.append(LeftOut(relative, "not a regular file"))
         else:
@@ -262,7 +268,7 @@ def _too_large(root: Path, files: Collection[SourceFile]) -> PackageError:
 
 
 def _inside(root: Path, link: Path) -> Path:
-    """What a link points to, if that is in the tree and not above the link itself."""
+    """What a link points to, if that is in the tree."""
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -271,6 +277,4 @@ def _inside(root: Path, link: Path) -> Path:
         raise PackageError(
             f"{link} is a link that leaves the tree, to {target}", remedy="copy the file into the tree instead"
         )
-    if link.parent.resolve().is_relative_to(target):
-        raise PackageError(f"{link} is a link to a directory around it", remedy="remove it")
     return target

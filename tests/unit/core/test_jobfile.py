@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlengine.core import jobfile
@@ -385,7 +386,6 @@ def training_inputs(draw: st.DrawFn) -> dict[str, Any]:
     return fields
 
 
-@settings(deadline=None)
 @given(training_inputs(), st.dictionaries(names, names, max_size=3))
 def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
     """Data, its YAML and its JSON are one spec; the spec goes through JSON and, by its source, a job file unchanged."""
@@ -397,10 +397,18 @@ def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
     assert sum(pool.count for pool in spec.pools) == len(spec.replicas)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 @example("\x1f")
 @example("[" * 900)
 def test_no_text_whatever_gets_past_with_another_error(text: str) -> None:
     with suppress(JobFileError):
         jobfile.load(f"trainingInput:\n  {text}")
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "job-file.md"
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL))
+def test_the_examples_of_the_docs_are_job_files(example: str) -> None:
+    spec = jobfile.load(example)
+    assert (spec.module, spec.count(Role.WORKER)) == ("trainer.task", 2)
