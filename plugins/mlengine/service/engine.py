@@ -163,10 +163,10 @@ class Engine:
         if record.state is JobState.CANCELLING and not state.terminal:
             state = JobState.CANCELLING
         error = None if status.failure is None else words.of_failure(record.face, status.failure)
-        started = status.started
+        started = status.started or record.started
         if started is None and state is JobState.RUNNING:
-            started = record.started or time.time()
-        ended = (status.ended or time.time()) if state.terminal else None
+            started = time.time()
+        ended = (status.ended or record.ended or time.time()) if state.terminal else None
         if (state, error, started, ended) == (record.state, record.error, record.started, record.ended):
             return record
         return self._put(record, state=state, error=error, started=started, ended=ended)

@@ -13,8 +13,8 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.core.errors import ServiceRefusalError
-from mlengine.core.layout import join
+from mlengine.core.errors import ServiceRefusalError, StorageError
+from mlengine.core.layout import join, split_uri
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.service.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage import Storage
@@ -40,6 +40,9 @@ def check(job: Job) -> None:
         raise ServiceRefusalError("custom_job.job_spec.worker_pool_specs[0].replica_count must be 1.")
     for place, pool in enumerate(pools):
         _check_pool(f"custom_job.job_spec.worker_pool_specs[{place}]", pool)
+    output = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix")
+    if output is not None:
+        _check_uri("custom_job.job_spec.base_output_directory", output)
     for name, value in job.get("labels", {}).items():
         if not (_LABEL.fullmatch(name) and _LABEL.fullmatch(value) and name == name.lower() and value == value.lower()):
             raise ServiceRefusalError(f"custom_job.labels: '{name}: {value}' is not a label.")
@@ -78,8 +81,14 @@ def _check_pool(where: str, pool: Job) -> None:
             if not package.get(field):
                 raise ServiceRefusalError(f"{where}.python_package_spec.{field} is required.")
         for uri in package["packageUris"]:
-            if not uri.startswith("gs://"):
-                raise ServiceRefusalError(f"{where}.python_package_spec.package_uris: '{uri}' is not a gs:// URI.")
+            _check_uri(f"{where}.python_package_spec.package_uris", uri)
+
+
+def _check_uri(where: str, uri: str) -> None:
+    try:
+        split_uri(uri)
+    except StorageError as error:
+        raise ServiceRefusalError(f"{where}: {error.message}", remedy=error.remedy) from error
 
 
 def _pools(job: Job) -> list[tuple[Pool, Job]]:
