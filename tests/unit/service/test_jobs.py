@@ -46,19 +46,19 @@ def job(*pools: dict[str, Any], **more: Any) -> dict[str, Any]:
 def test_our_own_request_becomes_the_spec_it_was_made_from() -> None:
     spec = TrainingSpec(
         module="trainer.task",
-        package_uris=("gs://b/packages/t-1.tar.gz", "gs://b/packages/u-1.whl"),
+        package_uris=("gs://bkt/packages/t-1.tar.gz", "gs://bkt/packages/u-1.whl"),
         args=("--batch_size", "100", "--job-dir-like", "x"),
         pools=(Pool(Role.CHIEF, 1, "n1-standard-8"), Pool(Role.PS, 2, "n1-standard-4", "NVIDIA_TESLA_T4", 1)),
         primary_name="master",
         max_running_seconds=60,
         env={"COLOUR": "blue"},
     )
-    request = custom_job(Submission("a" * 40, "mnist_1", 3, "gs://b/m/j", spec), VertexOptions())
+    request = custom_job(Submission("a" * 40, "mnist_1", 3, "gs://bkt/m/j", spec), VertexOptions())
     read = messages.read_custom_job(json.loads(json.dumps(request.body)))
     vertex_jobs.check(read)
     submission, notes = vertex_jobs.submission(read, "123", storage(), None)
     assert submission.spec == spec
-    assert (submission.job_id, submission.attempt, submission.job_dir) == ("123", 3, "gs://b/m/j")
+    assert (submission.job_id, submission.attempt, submission.job_dir) == ("123", 3, "gs://bkt/m/j")
     assert notes == []
 
 
@@ -85,6 +85,9 @@ def test_a_job_without_any_bucket_is_refused_with_a_remedy() -> None:
         vertex_jobs.submission(alone, "7", storage(), None)
     assert caught.value.status == "FAILED_PRECONDITION"
     assert vertex_jobs.submission(alone, "7", storage(), "gs://own")[0].job_dir.startswith("gs://own/")
+
+
+OUTPUT_NOWHERE = {"workerPoolSpecs": [pool()], "baseOutputDirectory": {"outputUriPrefix": "x"}}
 
 
 @pytest.mark.parametrize(
@@ -131,11 +134,11 @@ def old(**more: Any) -> dict[str, Any]:
 
 def test_ml_engine_with_a_job_dir_is_a_plain_training() -> None:
     read, spec = mlengine_jobs.read(
-        old(jobDir="gs://b/out", args=["--a", "1"], scaleTier="STANDARD_1", runtimeVersion="1.0")
+        old(jobDir="gs://bkt/out", args=["--a", "1"], scaleTier="STANDARD_1", runtimeVersion="1.0")
     )
     submission, notes = mlengine_jobs.submission(read, spec, "p", storage(), None)
     assert submission.spec.module == "t.task"
-    assert submission.job_dir == "gs://b/out"
+    assert submission.job_dir == "gs://bkt/out"
     assert submission.spec.primary_name == "master"
     assert submission.spec.count(Role.WORKER) == 4
     assert "runtimeVersion" in notes[0]
