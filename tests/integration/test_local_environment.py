@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local import environment
+from mlengine.backends.local import environment, processes
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.environ import MARK
 from mlengine.backends.local.environment import build_environment, find_environment, lock_path
 from mlengine.backends.local.lease import Lease
 from mlengine.core.errors import EnvironmentBuildError
@@ -92,10 +93,11 @@ def test_a_builder_that_is_killed_leaves_the_lock_to_its_uv(storage: Storage, bu
     code = f"""
 from pathlib import Path
 from mlengine.storage import Storage
+from mlengine.backends.local.environ import MARK
 from mlengine.backends.local.environment import build_environment
 build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
 """
-    env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[3])}
+    env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[3]), MARK: str(tmp_path)}
     builder = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
     local.until(lambda: pid_file.exists() and pid_file.read_text(), "the build")
     digest = next((tmp_path / "envs").iterdir()).name
@@ -104,9 +106,20 @@ build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
     assert Lease.take(lock_path(tmp_path, digest)) is None
     with pytest.raises(EnvironmentBuildError, match="still being built"):
         build_environment([uri], storage, tmp_path, seconds=0.2)
-    os.killpg(builder.pid, signal.SIGKILL)
+    for process in processes.of_job(tmp_path):
+        os.killpg(os.getpgid(process.pid), signal.SIGKILL)
     with Lease.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock is not given back"):
         assert find_environment(tmp_path, digest) is None
+
+
+def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    setup = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
+    uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
+    with pytest.raises(EnvironmentBuildError, match="MLENGINE_LOCAL_BUILD_SECONDS"):
+        build_environment([uri], storage, tmp_path, seconds=3.0)
+    assert list((tmp_path / "envs").iterdir()) == []
+    digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock"))
+    assert Lease.take(tmp_path / "locks" / f"{digest}.lock", wait=10.0) is not None
 
 
 def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_path: Path) -> None:

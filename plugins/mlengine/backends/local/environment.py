@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,9 +153,9 @@ class _Builder:
             self._uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
             pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
             target = f"--python={python}"
-            self.say(self._uv("pip", "install", *_OPTIONS, target, *pins, *map(str, recipe.packages)).rstrip())
+            self._uv("pip", "install", *_OPTIONS, target, *pins, *map(str, recipe.packages))
             # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
-            lock = self._uv("pip", "list", "--quiet", "--format=freeze", target).split()
+            lock = self._uv("pip", "list", "--quiet", "--format=freeze", target, loud=False).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)
@@ -162,39 +164,60 @@ class _Builder:
         self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
         return Environment(python, recipe.digest, lock)
 
-    def _uv(self, *arguments: str) -> str:
-        """Run uv, away from any project whose settings it would take for its own. Returns all it said."""
+    def _uv(self, *arguments: str, loud: bool = True) -> str:
+        """Run uv, away from any project whose settings it would take for its own. Returns all it said.
+
+        :param loud: tell what it says as it says it, but for the list of packages, which is in the lock.
+        """
         from uv import find_uv_bin
 
         env = environ.for_launcher(os.environ) | {"NO_COLOR": "1"}
         if environ.MARK in os.environ:
             env[environ.MARK] = os.environ[environ.MARK]
+        words: list[str] = []
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [find_uv_bin(), "--no-progress", *arguments],
                 cwd="/",
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=self.recipe.seconds,
-                check=False,
                 text=True,
                 errors="replace",
+                start_new_session=True,
                 # Should this process die, nobody may build here while its uv still writes.
                 pass_fds=(self.lock.fileno(),),
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
+            raise EnvironmentBuildError(f"uv cannot be started: {error}", remedy="install uv again") from error
+        # A build backend that hangs says nothing: only a timer ends it, and all that it started.
+        timer = threading.Timer(self.recipe.seconds, _kill_group, (process.pid,))
+        timer.start()
+        try:
+            for line in process.stdout or ():
+                words.append(line)
+                if loud and not line.startswith(" + "):
+                    self.say(line.rstrip())
+            code = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                _kill_group(process.pid)
+                process.wait()
+        if code == -signal.SIGKILL:
+            words.append(f"it was killed, after {self.recipe.seconds:.0f} s at most (MLENGINE_LOCAL_BUILD_SECONDS)")
+        if code:
             raise EnvironmentBuildError(
-                f"uv {arguments[0]} did not end well: {error}",
-                remedy="a slow index needs more than MLENGINE_LOCAL_BUILD_SECONDS",
-            ) from error
-        if done.returncode:
-            raise EnvironmentBuildError(
-                f"uv {' '.join(arguments[:2])} ended with code {done.returncode}:\n{done.stdout[-_WORDS:].strip()}",
+                f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
                 remedy="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
             )
-        return done.stdout
+        return "".join(words)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
