@@ -24,6 +24,7 @@ import psutil
 from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.lease import held
 from mlengine.core.errors import MlengineError, StackError
 from mlengine.core.job import JobHandle
 from mlengine.storage import Storage
@@ -84,9 +85,11 @@ class Stack:
     def _end_runs(self) -> None:
         # The API server may be gone: then the jobs are ended below without it.
         with contextlib.suppress(StackError):
-            for run in self.airflow.api.live_runs():
+            runs = self.airflow.api.live_runs()
+            for run in runs:
                 self.airflow.api.set_run_state(run, "failed")
-            wait_for_jobs(self.backend, _ON_KILL_SECONDS)
+            if runs:
+                wait_for_jobs(self.backend, _ON_KILL_SECONDS)
 
 
 class Lock:
@@ -202,10 +205,14 @@ def living_jobs(backend: LocalBackend) -> list[JobHandle]:
 
 
 def wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
-    """Wait until no job is alive, but no longer than that."""
+    """Wait until no job is alive, nor the launcher that sends its logs to the bucket; but no longer than that."""
     deadline = time.monotonic() + seconds
-    while living_jobs(backend) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and (living_jobs(backend) or _launchers(backend)):
         time.sleep(0.2)
+
+
+def _launchers(backend: LocalBackend) -> list[Path]:
+    return [lease for lease in (backend.state_dir / "jobs").glob("*/lease") if held(lease)]
 
 
 def _load(versions: Sequence[str] | None) -> None:
