@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from mlengine.connect import configured_bucket, connect_storage
 from mlengine.core.layout import dataset_dir
+from mlengine.operators.retry import RetryByCause
 
 
 class ResolveDatasetOperator(BaseOperator):
@@ -42,7 +43,7 @@ class ResolveDatasetOperator(BaseOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.dataset = dataset
         self.version = version
         self.partition_key = partition_key

@@ -16,6 +16,8 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
+from mlengine.core.errors import MlengineError
+
 log = logging.getLogger(__name__)
 
 # After these Airflow does not try the task again, however many tries it has left.
@@ -35,7 +37,8 @@ def job_ends_with_task(context: Any, cancel: Callable[[str], None]) -> Iterator[
         raise
     except BaseException as error:
         ti = context["ti"]
-        if isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
+        own = isinstance(error, MlengineError) and not error.retryable
+        if own or isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
             try:
                 cancel(f"the task ended: {type(error).__name__}")
             except Exception:

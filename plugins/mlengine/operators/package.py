@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from mlengine.connect import configured_bucket, connect_storage
+from mlengine.operators.retry import RetryByCause
 
 if TYPE_CHECKING:
     from mlengine.packaging import PackagedTrainer
@@ -47,7 +48,7 @@ class PackageTrainerOperator(BaseOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.source = source
         self.staging_bucket = staging_bucket
         self.module = module

@@ -12,6 +12,7 @@ from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.jobdir import prepare
 from mlengine.operators.intent import job_key
+from mlengine.operators.retry import RetryByCause
 
 
 class PrepareJobDirOperator(BaseOperator):
@@ -42,7 +43,7 @@ class PrepareJobDirOperator(BaseOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.model = model
         self.hint = hint
         self.bucket = bucket

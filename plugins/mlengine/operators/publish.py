@@ -13,6 +13,7 @@ from mlengine.connect import connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.gate.report import Report, load_report
 from mlengine.gate.subject import job_dir_of
+from mlengine.operators.retry import RetryByCause
 
 ON_REFUSE = ("skip", "fail", "continue")
 
@@ -54,7 +55,7 @@ class PublishModelOperator(BaseOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.job = job
         self.by = by
         self.force_reason = force_reason

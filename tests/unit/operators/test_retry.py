@@ -1,0 +1,48 @@
+"""Errors that do not pass by themselves are not tried again."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk.definitions.retry_policy import RetryAction
+
+from mlengine.core.errors import (
+    BucketMissingError,
+    DatasetError,
+    JobFileError,
+    PackageError,
+    StorageUnavailableError,
+)
+from mlengine.operators.dataset import ResolveDatasetOperator
+from mlengine.operators.package import PackageTrainerOperator
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.publish import PublishModelOperator
+from mlengine.operators.retry import RetryByCause
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.operators.validate import ValidateModelOperator
+from mlengine.sensors.training_job import TrainingJobSensor
+
+
+@pytest.mark.parametrize("error", [BucketMissingError, DatasetError, JobFileError, PackageError])
+def test_what_a_person_must_mend_fails_at_once(error: type[Exception]) -> None:
+    decision = RetryByCause().evaluate(error("job.yaml:3: no such tier"), 1, 3)
+    assert decision.action is RetryAction.FAIL
+    assert decision.reason == "job.yaml:3: no such tier"
+
+
+@pytest.mark.parametrize("error", [StorageUnavailableError("silence"), ConnectionError("reset"), MemoryError()])
+def test_what_may_pass_is_left_to_retries(error: Exception) -> None:
+    assert RetryByCause().evaluate(error, 1, 3).action is RetryAction.DEFAULT
+
+
+def test_every_stage_has_it_and_a_dag_can_replace_it() -> None:
+    stages = [
+        PackageTrainerOperator(task_id="a", source="x"),
+        ResolveDatasetOperator(task_id="b", dataset="d"),
+        PrepareJobDirOperator(task_id="c", model="m"),
+        SubmitTrainingJobOperator(task_id="d", job={}, job_file={}),
+        TrainingJobSensor(task_id="e", job={}),
+        ValidateModelOperator(task_id="f", job={}),
+        PublishModelOperator(task_id="g", job={}),
+    ]
+    assert all(isinstance(stage.retry_policy, RetryByCause) for stage in stages)
+    assert PrepareJobDirOperator(task_id="c", model="m", retry_policy=None).retry_policy is None
