@@ -5,10 +5,11 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from mlengine.links.job import JobLink
+from mlengine.links.report import ReportLink
 
 
 class MlenginePlugin(AirflowPlugin):
     """Registers what operators alone cannot: the links, for runs whose DAG file is gone."""
 
     name = "mlengine"
-    operator_extra_links = [JobLink()]  # noqa: RUF012 Airflow's own contract
+    operator_extra_links = [JobLink(), ReportLink()]  # noqa: RUF012 Airflow's own contract

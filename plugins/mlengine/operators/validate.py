@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -10,14 +11,19 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.connect import connect_storage
 from mlengine.core.errors import MlengineError
+from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
 from mlengine.gate.place import local_place
 from mlengine.gate.report import Report
 from mlengine.gate.runner import Limits
-from mlengine.gate.subject import find_subject
+from mlengine.gate.subject import find_subject, job_dir_of
 from mlengine.gate.validation import Rules, Scope, validate
 from mlengine.gate.wire import Expectation
+from mlengine.links.report import ReportLink, browser_url
+from mlengine.operators.retry import RetryByCause
+from mlengine.reuse import kept_report, remember, rules_digest
+from mlengine.storage import Storage
 
 ON_REJECT = ("skip", "fail", "continue")
 
@@ -44,6 +50,9 @@ class ValidateModelOperator(BaseOperator):
     :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
     :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
 
+    The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
+    accepted is entered among those that may stand in for a training of the same inputs (:mod:`mlengine.reuse`).
+
     Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
     "champion"}``.
 
@@ -62,6 +71,7 @@ class ValidateModelOperator(BaseOperator):
         "bucket",
         "gcp_conn_id",
     )
+    operator_extra_links = (ReportLink(),)
     template_fields_renderers = {"thresholds": "json", "expectation": "json"}  # noqa: RUF012
     ui_color = "#fff4ce"
 
@@ -83,7 +93,7 @@ class ValidateModelOperator(BaseOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.job = job
         self.dataset = dataset
         self.package_uris = package_uris
@@ -97,19 +107,17 @@ class ValidateModelOperator(BaseOperator):
         self.time_limit = time_limit
         self.memory_limit_gb = memory_limit_gb
         self.gcp_conn_id = gcp_conn_id
+        self.report_url: str | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         rules = self._rules()
         storage = connect_storage(self.gcp_conn_id)
-        subject = find_subject(
-            storage,
-            self.job,
-            model=self.model or None,
-            bucket=self.bucket or None,
-            package_uris=self.package_uris or (),
-            dataset=self.dataset or None,
-        )
-        report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
+        asked = rules_digest(_asked(rules, self.dataset))
+        report = self._kept(storage, asked)
+        if report is None:
+            report = self._judge(storage, rules)
+            remember(storage, report, asked)
+        self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._tell(report)
         result = summary(report)
         if report.verdict.decision.publishable or self.on_reject == "continue":
@@ -120,6 +128,26 @@ class ValidateModelOperator(BaseOperator):
         if self.on_reject == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
+
+    def _judge(self, storage: Storage, rules: Rules) -> Report:
+        subject = find_subject(
+            storage,
+            self.job,
+            model=self.model or None,
+            bucket=self.bucket or None,
+            package_uris=self.package_uris or (),
+            dataset=self.dataset or None,
+        )
+        return validate(storage, subject, rules, local_place(storage, subject.package_uris))
+
+    def _kept(self, storage: Storage, asked: str) -> Report | None:
+        """The report of a reused job, which stands as long as the gate asks the same."""
+        if not isinstance(self.job, Mapping) or self.job.get("decision") != Decision.REUSED.value:
+            return None
+        report = kept_report(storage, job_dir_of(self.job), asked)
+        if report is not None:
+            self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
+        return report
 
     def _rules(self) -> Rules:
         """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
@@ -138,10 +166,21 @@ class ValidateModelOperator(BaseOperator):
         """The checks as a table; the verdict and its reasons are the last lines."""
         for line in table(report.verdict.checks):
             self.log.info("%s", line)
-        self.log.info("report: %s", JobDir(report.job_dir).report)
+        self.log.info("report: %s", self.report_url)
         self.log.info("verdict: %s", report.verdict.decision.value)
         for reason in report.verdict.reasons:
             self.log.info("  %s", reason)
+
+
+def _asked(rules: Rules, dataset: Any) -> dict[str, Any]:
+    """All that a verdict depends on, but the model and the champion. Own checks count by their names."""
+    return {
+        "scope": rules.scope.value,
+        "thresholds": rules.thresholds.to_json(),
+        "expectation": asdict(rules.expected),
+        "own": [f"{check.__module__}.{getattr(check, '__qualname__', '')}" for check in rules.own],
+        "dataset": dataset or None,
+    }
 
 
 def summary(report: Report) -> dict[str, Any]:

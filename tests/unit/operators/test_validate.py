@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision
 from mlengine.gate.report import load_report
+from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.storage import Storage
 
@@ -172,6 +174,31 @@ def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, A
 def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
     with pytest.raises(ModelError, match="not a job"):
         run(job)
+
+
+def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: JobDir) -> None:
+    operator = ValidateModelOperator(
+        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], gcp_conn_id=None
+    )
+    link = ReportLink()
+    assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]
+    with pytest.raises(AirflowSkipException):
+        operator.execute({"ti": TaskInstance()})
+    url = link.get_link(operator, ti_key=None)  # type: ignore[arg-type]
+    with urllib.request.urlopen(url) as page:
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert b"Rejected" in page.read()
+
+
+def test_on_google_the_link_is_the_one_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.storage import Client
+
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    google = Storage(lambda: Client(project="p", credentials=credentials))
+    url = browser_url(google, "gs://bucket/mnist/j/report.html")
+    assert url == "https://storage.cloud.google.com/bucket/mnist/j/report.html"
 
 
 def test_every_template_field_is_an_attribute() -> None:
