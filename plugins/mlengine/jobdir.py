@@ -43,3 +43,9 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
     for uri in sorted(wanted - found.keys()):
         storage.write(uri, b"")
     return bool(leftovers or wanted - found.keys())
+
+
+def discard(storage: Storage, job_dir: JobDir) -> None:
+    """Take back what :func:`prepare` made, for a job that is not needed after all. The caller knows of no claim."""
+    for folder in (job_dir.train, job_dir.model):
+        storage.delete(join(folder, _KEEP))

@@ -16,10 +16,11 @@ decide whether a failed one deserves another attempt; its callers ask :meth:`Sub
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mlengine.backends import Submission, TrainingBackend
@@ -103,6 +104,29 @@ class Submitter:
             return self._decided(Submitted(handle, Decision.REATTACHED))
         return self.next_attempt(status, intent.labels)
 
+    def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
+        """Let a validated job of equal inputs stand in for this intent; nothing is claimed and nothing is paid for.
+
+        ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
+        it wants just that trained again. Jobs of the task's older generations are ended, as for a new submission.
+
+        :param owner: whose the validated job is, as its claim says.
+        """
+        if _same_task(owner, intent.key) or self._has_claim(intent):
+            return None
+        for key in intent.earlier:
+            self._supersede(key.digest)
+        return self._decided(Submitted(job, Decision.REUSED))
+
+    def _has_claim(self, intent: Intent) -> bool:
+        for number in range(1, _MAX_GENERATIONS):
+            try:
+                if self._read(_numbered(intent.job_dir, number))[0].key == intent.key.digest:
+                    return True
+            except ObjectMissingError:
+                break
+        return False
+
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
@@ -147,6 +171,24 @@ class Submitter:
         except MlengineError as error:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
+    def note_environment(self, handle: JobHandle) -> None:
+        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend told it.
+
+        Lineage only: that it cannot be noted is logged, and changes nothing.
+        """
+        job_dir = JobDir(handle.job_dir)
+        try:
+            lock = self._storage.read(job_dir.environment)
+            record, generation = self._read(job_dir)
+            noted = {"uri": job_dir.environment, "sha256": hashlib.sha256(lock).hexdigest()}
+            if record.inputs.get("environment") != noted:
+                inputs = {**record.inputs, "environment": noted}
+                self._storage.replace(job_dir.claim, replace(record, inputs=inputs).to_bytes(), generation)
+        except ObjectMissingError:
+            log.info("job %s: nothing tells what was installed where it ran", handle.job_id)
+        except MlengineError as error:
+            log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
+
     def record(self, job_dir: JobDir) -> JobRecord:
         """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
         return self._read(job_dir)[0]
@@ -155,8 +197,7 @@ class Submitter:
         """Step 2: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
         digest = intent.key.digest
         for number in range(1, _MAX_GENERATIONS):
-            suffix = "" if number == 1 else f"_{number}"
-            job_dir = JobDir(intent.job_dir.uri + suffix)
+            job_dir = _numbered(intent.job_dir, number)
             try:
                 record = self._read(job_dir)[0]
             except ObjectMissingError:
@@ -186,8 +227,7 @@ class Submitter:
 
     def _end_older_generation(self, intent: Intent, record: JobRecord) -> None:
         """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
-        same_task = {**record.owner, "generation": 0} == {**asdict(intent.key), "generation": 0}
-        if not same_task or record.backend != self._backend.name:
+        if not _same_task(record.owner, intent.key) or record.backend != self._backend.name:
             return
         self._supersede(record.key)
 
@@ -261,6 +301,16 @@ class Submitter:
             "decision %s: job %s, attempt %d, %s", submitted.decision.value, handle.job_id, handle.attempt, handle.name
         )
         return submitted
+
+
+def _same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
+    """Whether a claim is of this task instance, in whatever generation."""
+    return {**owner, "generation": 0} == {**asdict(key), "generation": 0}
+
+
+def _numbered(job_dir: JobDir, number: int) -> JobDir:
+    """The dir of a task's n-th generation, where the first ones are taken."""
+    return job_dir if number == 1 else JobDir(f"{job_dir.uri}_{number}")
 
 
 def ended_with_task(record: JobRecord) -> bool:

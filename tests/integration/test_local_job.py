@@ -142,7 +142,7 @@ def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, stor
     backend = make_backend(upload_seconds=60)
     spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last word of the chief')"))
     handle, _ = local.run(backend, bucket, spec)
-    local.until(lambda: storage.exists(f"{handle.job_dir}/logs/environment.txt"), "the upload")
+    local.until(lambda: storage.exists(f"{handle.job_dir}/logs/attempt-1/worker-0.log"), "the upload")
     folder = f"{handle.job_dir}/logs/attempt-1"
     assert b"the last word of the chief" in storage.read(f"{folder}/chief-0.log")
     assert b"worker-0 life 0" in storage.read(f"{folder}/worker-0.log")

@@ -19,10 +19,10 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 # From the bottom up. A module may import its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core", "__version__"}),
-    frozenset({"settings", "storage_calls", "storage", "builder"}),
+    frozenset({"settings", "storage_calls", "storage", "builder", "software"}),
     frozenset({"backends", "datasets", "packaging", "jobdir"}),
     frozenset({"connect", "submission", "waiting"}),
-    frozenset({"gate", "champions", "champion_rules"}),
+    frozenset({"gate", "champions", "champion_rules", "reuse"}),
     frozenset({"links", "triggers"}),
     frozenset({"operators", "sensors"}),
     frozenset({"pipeline"}),

@@ -63,6 +63,7 @@ class Decision(StrEnum):
     ALREADY_SUCCEEDED = "already_succeeded"
     RESTARTED_FROM_CHECKPOINT = "restarted_from_checkpoint"
     DUPLICATE_CANCELLED = "duplicate_cancelled"
+    REUSED = "reused"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
         predictions.json                                   what the model said of the held-out rows
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
+    gs://BUCKET/<model>/validated/<digest>.json          the job that was accepted for these inputs
 
 Knows strings only: nothing here reads or writes.
 """
@@ -94,6 +95,11 @@ class JobDir:
         return join(self.uri, "logs/")
 
     @property
+    def environment(self) -> str:
+        """What was installed where it ran: one ``name==version`` a line."""
+        return join(self.uri, "logs", "environment.txt")
+
+    @property
     def cursor(self) -> str:
         """How far the wait has shown logs and progress: a restarted wait goes on from here."""
         return join(self.uri, "logs", "cursor.json")
@@ -148,3 +154,7 @@ def champion(bucket: str, model: str) -> str:
 
 def champion_entry(bucket: str, model: str, serial: int) -> str:
     return join(bucket_uri(bucket), check_model_name(model), "champions", f"{serial:06d}.json")
+
+
+def validated(bucket: str, model: str, digest: str) -> str:
+    return join(bucket_uri(bucket), check_model_name(model), "validated", f"{digest}.json")

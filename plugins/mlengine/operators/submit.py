@@ -13,18 +13,26 @@ from mlengine.backends import CapsCluster, TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
 from mlengine.core import jobfile
 from mlengine.core.errors import JobFailedError, JobFileError
-from mlengine.core.job import JobKey, make_label
+from mlengine.core.inputs import inputs_digest
+from mlengine.core.job import Decision, JobKey, make_label
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.jobdir import discard
 from mlengine.links.job import JobLink
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.intent import earlier_keys, job_key
-from mlengine.submission import Intent, Submitter
+from mlengine.operators.retry import RetryByCause
+from mlengine.software import software
+from mlengine.submission import Intent, Submitted, Submitter
 
 
 class SubmitTrainingJobOperator(BaseOperator):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
+
+    A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid
+    for again: it stands in for a new one, as ``reused``, unless ``train_again``. Clearing a task whose own job that is
+    trains again, too. Jobs whose inputs are not all known (no package digest, or no dataset) are never reused.
 
     Does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed or
     fails for good, the job is cancelled.
@@ -41,9 +49,11 @@ class SubmitTrainingJobOperator(BaseOperator):
     :param backend: where it runs; the setting ``[mlengine] backend`` if empty.
     :param backend_options: the backend's own settings.
     :param max_attempts: how many attempts the job may have in all, when machines fail it.
+    :param train_again: train though the same was trained and accepted before.
     :param labels: for people and bills.
 
     Returns the job's handle and the decision: ``{"backend", "name", "job_id", "attempt", "job_dir", "decision"}``.
+    If it is ``reused``, that of the job that stands in.
 
     :raises JobFileError: names file, line and remedy, before anything is paid for.
     """
@@ -60,6 +70,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         "backend",
         "backend_options",
         "labels",
+        "train_again",
         "gcp_conn_id",
     )
     template_fields_renderers = {"job_file": "yaml", "args": "json", "counts": "json"}  # noqa: RUF012
@@ -80,11 +91,12 @@ class SubmitTrainingJobOperator(BaseOperator):
         backend: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
         max_attempts: int | None = None,
+        train_again: bool | str = "{{ params.get('train_again') or '' }}",
         labels: Mapping[str, str] | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.job = job
         self.job_file = job_file
         self.module = module
@@ -96,6 +108,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.backend = backend
         self.backend_options = backend_options
         self.max_attempts = max_attempts
+        self.train_again = train_again
         self.labels = labels
         self.gcp_conn_id = gcp_conn_id
         self.job_url: str | None = None
@@ -120,7 +133,7 @@ class SubmitTrainingJobOperator(BaseOperator):
             model=self.job["model"],
             job_dir=JobDir(self.job["job_dir"]),
             spec=spec,
-            inputs={"package": dict(self.package or {}), "dataset": dict(self.dataset or {})},
+            inputs=self._inputs(spec),
             labels={
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
@@ -130,7 +143,7 @@ class SubmitTrainingJobOperator(BaseOperator):
             earlier=earlier_keys(context),
         )
         try:
-            submitted = submitter.submit(intent)
+            submitted = self._reused(submitter, intent) or submitter.submit(intent)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from error
         metrics.count(submitted.decision, context, backend.name)
@@ -138,8 +151,33 @@ class SubmitTrainingJobOperator(BaseOperator):
             # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
             self._cancel("the task was killed")
             raise AirflowFailException(f"killed while job {submitted.handle.job_id} was submitted; it is cancelled")
-        self.job_url = backend.console_url(submitted.handle)
+        if submitted.decision is not Decision.REUSED:  # the backend may be another, and may have forgotten
+            self.job_url = backend.console_url(submitted.handle)
         return submitted.to_json()
+
+    def _inputs(self, spec: TrainingSpec) -> dict[str, Any]:
+        """What goes in, to the last version: enough to train the same again, and to know that it was trained."""
+        package, dataset = dict(self.package or {}), dict(self.dataset or {})
+        inputs = {"package": package, "dataset": dataset, "software": software()}
+        digest = inputs_digest(spec, package, dataset)
+        return inputs if digest is None else {**inputs, "digest": digest}
+
+    def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
+        """A validated job of the same inputs, if there is one and it may stand in."""
+        digest = intent.inputs.get("digest")
+        if not digest or str(self.train_again).strip().lower() in {"true", "1", "yes"}:
+            return None
+        from mlengine import reuse
+
+        storage = connect_storage(self.gcp_conn_id)
+        found = reuse.find(storage, intent.job_dir.uri.rsplit("/", 2)[0], intent.model, digest)
+        submitted = submitter.reuse(intent, found.handle, found.owner) if found else None
+        if submitted:
+            job_dir = JobDir(submitted.handle.job_dir)
+            self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
+            self.log.info("its report: %s; `train_again` trains in spite of it", job_dir.page)
+            discard(storage, intent.job_dir)
+        return submitted
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""

@@ -9,19 +9,25 @@ into ``prepared.json``.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlengine.backends.local.environment import build_environment, find_environment
+from mlengine.backends.local.environment import build_environment
 from mlengine.backends.local.record import Job, Stored, write_json
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
 from mlengine.storage import Storage
 
 # Of each replica, the last of its log goes to the bucket; all of it stays on this machine.
 _MOST_BYTES = 4 << 20
+_PASSING = re.compile(
+    r"error sending request|connection (?:refused|reset|closed)|timed out|dns error|temporary failure in name|"
+    r"status (?:server error|code) \(?5\d\d|429 too many|no space left|os error 28",
+    re.IGNORECASE,
+)
 
 
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
@@ -35,6 +41,13 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         keep_environments=stored.settings.keep_environments,
         say=say,
     )
+    # Before the job begins: what it ran with is known however it ends, and by whoever sees its end.
+    text = "".join(f"{line}\n" for line in environment.lock)
+    uri = JobDir(stored.submission.job_dir.rstrip("/")).environment
+    try:
+        storage.write(uri, text.encode(), "text/plain; charset=utf-8")
+    except MlengineError as error:  # a record for later; the job does without
+        say(f"what is installed could not be noted in the bucket: {error.message}")
     return {"digest": environment.digest}
 
 
@@ -44,12 +57,17 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     for path in (job.launcher_log, *sorted(job.logs.glob("*.log"))):
         uri = join(folder, f"attempt-{stored.submission.attempt}", path.name)
         storage.write(uri, _tail(path), "text/plain; charset=utf-8")
-    state = job.state() or {}
-    environment = find_environment(job.state_dir, str(state.get("environment")))
-    if environment is not None:
-        text = "".join(f"{line}\n" for line in environment.lock)
-        storage.write(join(folder, "environment.txt"), text.encode(), "text/plain; charset=utf-8")
     return {}
+
+
+def may_pass(error: MlengineError) -> bool:
+    """Whether the same preparation can succeed later: an index that does not answer, a full disk are not the trainer's.
+
+    uv tells them apart in words only.
+    """
+    if isinstance(error, EnvironmentBuildError):
+        return _PASSING.search(error.message) is not None
+    return error.retryable
 
 
 def say(text: str) -> None:
@@ -81,7 +99,7 @@ def main(argv: list[str]) -> int:
         result = _ERRANDS[verb](job, stored, Storage())
     except MlengineError as error:
         say(str(error))
-        result = {"error": type(error).__name__, "message": str(error), "retryable": error.retryable}
+        result = {"error": type(error).__name__, "message": str(error), "retryable": may_pass(error)}
     if verb == "prepare":
         write_json(job.prepared_file, result)
     return 1 if "error" in result else 0
