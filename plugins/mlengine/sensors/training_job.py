@@ -23,7 +23,7 @@ from mlengine import settings
 from mlengine.backends import TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import JobDeadlineError, JobFailedError
-from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.links.job import JobLink
 from mlengine.operators import metrics
@@ -46,7 +46,7 @@ class TrainingJobSensor(BaseSensorOperator):
     :param running_timeout: seconds it may take after that.
     :param max_attempts: how many attempts the job may have in all.
 
-    Returns the handle of the attempt that succeeded, and its state.
+    Returns the handle of the attempt that succeeded, and its state; at once, for a job that is ``reused``.
 
     If the task is killed, deferred or not, or fails for good, the job is cancelled; so it is when a deadline of ours
     passes. ``timeout`` and ``execution_timeout`` count for a deferral too, each leg by itself; Airflow looks every
@@ -87,6 +87,10 @@ class TrainingJobSensor(BaseSensorOperator):
         self._killed = False
 
     def execute(self, context: Any) -> Any:
+        if self.job.get("decision") == Decision.REUSED:
+            handle = JobHandle.from_json(dict(self.job))
+            self.log.info("nothing to wait for: job %s stands in", handle.job_id)
+            return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
         self._first_look = (
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
         )
@@ -177,6 +181,7 @@ class TrainingJobSensor(BaseSensorOperator):
         handle = status.handle
         if status.state is JobState.SUCCEEDED:
             self.log.info("job %s SUCCEEDED", handle.job_id)
+            self._submitter(handle).note_environment(handle)
             return {**handle.to_json(), "state": status.state.value}
         if self._killed:
             # Airflow calls on_kill from within and lets the task run on.
