@@ -1,0 +1,293 @@
+"""Nothing is paid for twice: what is reused, and above all what is not. A real bucket; jobs end when the test says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+from mlengine import backends, connect, reuse
+from mlengine.champions import current
+from mlengine.core.job import JobRecord, JobState
+from mlengine.core.layout import JobDir, validated
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.publish import PublishModelOperator
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.operators.validate import ValidateModelOperator
+from mlengine.sensors.training_job import TrainingJobSensor
+from mlengine.storage import Storage
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+PACKAGE = {"package_uris": ["gs://bkt/packages/t/p1/t.tar.gz"], "digest": "p1"}
+memory = MemoryBackend()
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return memory
+
+
+@pytest.fixture(autouse=True)
+def backend(storage: Storage) -> Iterator[MemoryBackend]:
+    global memory  # noqa: PLW0603 the registry makes backends by import path
+    memory = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    connect.connect_storage.cache_clear()
+    assert storage
+    yield memory
+    connect.connect_storage.cache_clear()
+
+
+class Run:
+    """One DAG run's tasks after another, as Airflow would call them."""
+
+    def __init__(self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, **submit: Any) -> None:
+        self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
+        uri = f"{bucket}/datasets/digits/{version}"
+        self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
+        self.words = {"args": ["--dataset", uri], **submit}
+        self.pushed: dict[str, Any] = {}
+
+    def context(self, task_id: str) -> dict[str, Any]:
+        ti = SimpleNamespace(
+            dag_id="dag",
+            run_id=self.run_id,
+            task_id=task_id,
+            map_index=-1,
+            try_number=self.max_tries - 1,
+            max_tries=self.max_tries,
+            xcom_push=lambda key, value: self.pushed.update({key: value}),
+        )
+        return {"ti": ti}
+
+    def submit(self) -> dict[str, Any]:
+        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=self.bucket, gcp_conn_id=None)
+        job = prepare.execute({"ti": SimpleNamespace(**{**vars(self.context("prepare")["ti"]), "max_tries": 2})})
+        operator = SubmitTrainingJobOperator(
+            task_id="submit",
+            job=job,
+            job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+            package=PACKAGE,
+            dataset=self.dataset,
+            backend="memory",
+            gcp_conn_id=None,
+            **{"train_again": "", **self.words},
+        )
+        return operator.execute(self.context("submit"))
+
+    def wait(self, job: dict[str, Any]) -> dict[str, Any]:
+        result = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None).execute(self.context("wait"))
+        assert isinstance(result, dict)
+        return result
+
+    def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
+        operator = ValidateModelOperator(task_id="validate", job=job, checks="files", gcp_conn_id=None, **rules)
+        return operator.execute(self.context("validate"))
+
+    def publish(self, job: dict[str, Any]) -> dict[str, Any]:
+        operator = PublishModelOperator(task_id="publish", job=job, by="test", gcp_conn_id=None)
+        return operator.execute({**self.context("publish"), "outlet_events": {}})
+
+
+Trained = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
+    """A run that trained a model, and had it judged and accepted."""
+
+    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> dict[str, Any]:
+        run = Run(bucket, run_id, **words)
+        job = run.submit()
+        storage.write(JobDir(job["job_dir"]).model + "weights.json", run_id.encode())
+        backend.end(job["name"], JobState.SUCCEEDED)
+        if judge:
+            assert run.validate(run.wait(job))["verdict"] in {"first", "accepted"}
+        return job
+
+    return train
+
+
+def test_equal_work_is_reused_from_submit_to_publish(bucket: str, trained: Trained, backend: MemoryBackend) -> None:
+    first = trained()
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert job["decision"] == "reused"
+    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the job that stands in"
+    backend.calls.clear()
+    waited = again.wait(job)
+    judged = again.validate(waited)
+    published = again.publish(judged)
+    assert backend.calls == [], "the backend may have forgotten it"
+    assert len(backend.jobs) == 1
+    assert (waited["state"], judged["verdict"], published["decision"]) == ("SUCCEEDED", "first", "published")
+    assert again.publish(judged)["decision"] == "already_champion"
+
+
+def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: Trained) -> None:
+    first = trained()
+    Run(bucket, "again").submit()
+    dirs = {stat.uri.split("/")[4] for stat in storage.ls(f"{bucket}/m/") if stat.uri.count("/") > 4}
+    assert dirs == {first["job_id"], "validated"}
+
+
+@pytest.mark.parametrize("yes", [True, "True", "true"])
+def test_train_again_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
+    trained()
+    assert Run(bucket, "again", train_again=yes).submit()["decision"] == "fresh_submit"
+    assert len(backend.jobs) == 2
+
+
+def test_the_model_that_was_trained_last_stands_in(bucket: str, trained: Trained) -> None:
+    trained()
+    second = trained("second", train_again=True)
+    assert Run(bucket, "third").submit()["job_id"] == second["job_id"]
+
+
+@pytest.mark.parametrize("other", [{"args": ["--max_steps", "2"]}, {"version": "v2"}, {"scale_tier": "STANDARD_1"}])
+def test_other_work_is_trained(bucket: str, trained: Trained, other: dict[str, Any]) -> None:
+    trained()
+    assert Run(bucket, "again", **other).submit()["decision"] == "fresh_submit"
+
+
+def test_a_job_that_was_not_judged_is_not_reused(bucket: str, trained: Trained) -> None:
+    trained(judge=False)
+    assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
+
+
+def test_a_rejected_job_is_not_reused(bucket: str, trained: Trained) -> None:
+    job = trained(judge=False)
+    run = Run(bucket, "first")
+    with pytest.raises(AirflowSkipException):
+        run.validate(run.wait(job), thresholds={"size_bytes": 1})
+    assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
+
+
+def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, trained: Trained) -> None:
+    """Reused, then judged anew since the rules are others: the verdict is the new one, and the next run trains."""
+    trained()
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert job["decision"] == "reused"
+    with pytest.raises(AirflowSkipException):
+        again.validate(again.wait(job), thresholds={"size_bytes": 1})
+    assert again.pushed["return_value"]["verdict"] == "rejected"
+    assert Run(bucket, "third").submit()["decision"] == "fresh_submit"
+
+
+@pytest.mark.parametrize("harm", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
+def test_a_model_that_is_not_as_it_was_judged_is_not_reused(
+    storage: Storage, bucket: str, trained: Trained, harm: str
+) -> None:
+    job_dir = JobDir(trained()["job_dir"])
+    weights = job_dir.model + "weights.json"
+    match harm:
+        case "changed":
+            storage.write(weights, b"fresh")
+        case "vanished":
+            storage.delete(weights)
+        case "one more":
+            storage.write(job_dir.model + "more.json", b"{}")
+        case "claim gone":
+            storage.delete(job_dir.claim)
+        case "report gone":
+            storage.delete(job_dir.report)
+        case "entry damaged":
+            entry = next(stat.uri for stat in storage.ls(f"{bucket}/m/validated/"))
+            storage.write(entry, b'{"format": 1}')
+    assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
+
+
+def test_an_entry_that_lies_about_its_job_is_not_believed(storage: Storage, bucket: str, trained: Trained) -> None:
+    trained()
+    trained("other", version="v2")
+    entries = [stat.uri for stat in storage.ls(f"{bucket}/m/validated/")]
+    one, other = (json.loads(storage.read(uri)) for uri in entries)
+    storage.write(entries[0], json.dumps({**other, "inputs": one["inputs"]}).encode())
+    storage.write(entries[1], json.dumps({**one, "inputs": other["inputs"]}).encode())
+    assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
+    assert Run(bucket, "again2", version="v2").submit()["decision"] == "fresh_submit"
+
+
+def test_a_retry_keeps_its_own_job_though_another_was_accepted_meanwhile(bucket: str, trained: Trained) -> None:
+    mine = Run(bucket, "mine")
+    before = mine.submit()
+    trained("other", train_again=True)
+    assert (before["decision"], mine.submit()["decision"]) == ("fresh_submit", "reattached")
+
+
+def test_clearing_the_task_that_trained_it_trains_again(bucket: str, trained: Trained, backend: MemoryBackend) -> None:
+    first = trained()
+    cleared = Run(bucket, "first", max_tries=3).submit()
+    assert cleared["decision"] == "fresh_submit"
+    assert cleared["job_dir"] != first["job_dir"]
+    assert len(backend.jobs) == 2
+
+
+def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
+    bucket: str, trained: Trained, backend: MemoryBackend
+) -> None:
+    mine = Run(bucket, "mine").submit()
+    trained("other", train_again=True)
+    assert [job.handle.name for job in backend.live] == [mine["name"]]
+    assert Run(bucket, "mine", max_tries=3).submit()["decision"] == "reused"
+    assert backend.live == []
+
+
+def test_one_read_finds_that_nothing_can_be_reused(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(Storage, "ls", lambda *_: pytest.fail("a listing"))
+    read = Storage.read_with_generation
+
+    def counted(self: Storage, uri: str) -> tuple[bytes, int]:
+        calls.append(uri)
+        return read(self, uri)
+
+    monkeypatch.setattr(Storage, "read_with_generation", counted)
+    assert reuse.find(storage, bucket, "m", "0" * 40) is None
+    assert calls == [validated(bucket, "m", "0" * 40)]
+
+
+def test_an_older_version_that_is_reused_does_not_replace_the_newer_champion(
+    storage: Storage, bucket: str, trained: Trained
+) -> None:
+    for version in ("v1", "v2"):
+        run = Run(bucket, f"first {version}", version=version)
+        run.publish(trained(run.run_id, version=version))
+    again = Run(bucket, "again", version="v1")
+    judged = again.validate(again.wait(again.submit()))
+    with pytest.raises(AirflowSkipException, match="older_dataset"):
+        again.publish(judged)
+    champion = current(storage, bucket, "m")
+    assert champion is not None
+    assert champion.version == "v2"
+
+
+def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Trained) -> None:
+    job_dir = JobDir(trained()["job_dir"])
+    record = JobRecord.from_bytes(storage.read(job_dir.claim))
+    assert record.inputs["package"]["digest"] == "p1"
+    assert record.inputs["dataset"]["digest"] == "content of v1"
+    assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
+    assert record.spec["args"][0] == "--dataset"
+    assert record.backend == "memory"
+    assert "environment" not in record.inputs, "nobody told"
+
+
+def test_the_wait_notes_what_was_installed(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    run = Run(bucket, "r")
+    job = run.submit()
+    job_dir = JobDir(job["job_dir"])
+    storage.write(job_dir.environment, b"tensorflow-cpu==2.21.0\n")
+    backend.end(job["name"], JobState.SUCCEEDED)
+    run.wait(job)
+    noted = JobRecord.from_bytes(storage.read(job_dir.claim)).inputs["environment"]
+    assert noted["uri"] == job_dir.environment
+    assert len(noted["sha256"]) == 64

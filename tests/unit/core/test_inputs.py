@@ -1,0 +1,97 @@
+"""Equal inputs have equal digests, and everything that changes a model changes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlengine.core.inputs import inputs_digest
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+URI = "gs://b/datasets/mnist/2026-11-01"
+PACKAGE = {"digest": "p1", "package_uris": ["gs://b/packages/t/p1/t.tar.gz"]}
+DATASET = {"digest": "d1", "uri": URI, "version": "2026-11-01"}
+SPEC = TrainingSpec(
+    module="trainer.task",
+    package_uris=("gs://b/packages/t/p1/t.tar.gz",),
+    args=("--max_steps", "100", "--dataset", URI),
+    pools=(Pool(Role.CHIEF, 1, "n1-standard-4"), Pool(Role.WORKER, 2, "n1-standard-4")),
+)
+
+
+def digest(spec: TrainingSpec = SPEC, **given: Any) -> str | None:
+    return inputs_digest(spec, {**PACKAGE, **given.get("package", {})}, {**DATASET, **given.get("dataset", {})})
+
+
+def test_the_same_is_the_same() -> None:
+    found = digest()
+    assert found is not None
+    assert len(found) == 40
+    assert found == digest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SPEC, module="trainer.other"),
+        replace(SPEC, args=("--max_steps", "101", "--dataset", URI)),
+        replace(SPEC, args=("--dataset", URI, "--max_steps", "100")),
+        replace(SPEC, pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),)),
+        replace(SPEC, pools=(Pool(Role.CHIEF, 1, "n1-highmem-8"), Pool(Role.WORKER, 2, "n1-standard-4"))),
+        replace(SPEC, env={"TF_DETERMINISTIC_OPS": "1"}),
+        replace(SPEC, python_version="3.11"),
+        replace(SPEC, primary_name="master"),
+    ],
+)
+def test_what_changes_the_model_changes_the_digest(other: TrainingSpec) -> None:
+    assert digest(other) != digest()
+
+
+def test_so_do_package_and_data() -> None:
+    assert len({digest(), digest(package={"digest": "p2"}), digest(dataset={"digest": "d2"})}) == 3
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        replace(SPEC, job_dir="gs://b/elsewhere"),
+        replace(SPEC, region="europe-west4"),
+        replace(SPEC, labels={"team": "x"}),
+        replace(SPEC, max_running_seconds=60),
+        replace(SPEC, source={"scaleTier": "CUSTOM"}),
+    ],
+)
+def test_where_it_runs_and_what_it_is_called_does_not(same: TrainingSpec) -> None:
+    assert digest(same) == digest()
+
+
+@pytest.mark.parametrize("written", [("--dataset", "{}"), ("--dataset={}",), ("--dataset={}/",)])
+def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[str, ...]) -> None:
+    other = "gs://b/datasets/mnist/2026-12-01"
+    here = replace(SPEC, args=tuple(arg.format(URI) for arg in written))
+    there = replace(SPEC, args=tuple(arg.format(other) for arg in written))
+    assert digest(here) == digest(there, dataset={"uri": other, "version": "2026-12-01"})
+    assert digest(here) != digest(there)  # a place that is not the dataset's stays a place
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"package": {"digest": ""}},
+        {"dataset": {"digest": None}},
+        {"dataset": {"uri": ""}},
+        {"package": {"package_uris": ["gs://b/other.tar.gz"]}},
+    ],
+)
+def test_what_is_not_known_equals_nothing(unknown: dict[str, Any]) -> None:
+    assert digest(**unknown) is None
+
+
+@given(st.lists(st.text(max_size=8), max_size=4), st.lists(st.text(max_size=8), max_size=4))
+def test_no_two_argument_lists_share_a_digest(one: list[str], other: list[str]) -> None:
+    found = [digest(replace(SPEC, args=tuple(args))) for args in (one, other)]
+    assert (found[0] == found[1]) == (one == other)
