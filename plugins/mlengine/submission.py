@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mlengine.backends import Submission, TrainingBackend
+from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
 from mlengine.core.errors import (
     JobFailedError,
     JobLostError,
@@ -91,6 +91,8 @@ class Submitter:
         :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
         :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
         """
+        if isinstance(self._backend, LearnsPlaces):
+            self._backend.learn_place(intent.spec)
         job_dir, record = self._claim(intent)
         handle = record.handle(job_dir.uri)
         if handle is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from mlengine.backends import LogLine, Submission
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.place import anonymous_credentials
@@ -29,6 +31,12 @@ LONG = "until('/nowhere')"
 def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
     with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0)) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def no_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No job file of another test has named a region."""
+    monkeypatch.setattr(backend_module, "_REGIONS", set())
 
 
 @pytest.fixture
@@ -105,6 +113,23 @@ def test_the_same_submission_is_one_job(
     assert vertex.find(KEY) == [first, second]
     assert vertex.find("cd" * 20) == []
     assert service.calls.count("CreateCustomJob") == 2
+
+
+def test_a_job_is_found_where_its_job_file_put_it(service: TrainingService, actor: str, bucket: str) -> None:
+    asked = submission(actor, bucket, "--chief", LONG)
+    asked = replace(asked, spec=replace(asked.spec, region="europe-west4"))
+    own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
+    handle = VertexBackend(**own).submit(asked)
+    assert handle.name.startswith("projects/test-project/locations/europe-west4/")
+    # Whoever was told of the job file finds it, and so does every backend of the same process.
+    assert VertexBackend(**own).find(KEY) == [handle]
+    backend_module._REGIONS.clear()
+    fresh = VertexBackend(**service.settings)
+    assert fresh.find(KEY) == []
+    fresh = VertexBackend(project=service.project, endpoint=service.url)
+    fresh.learn_place(asked.spec)
+    assert fresh.find(KEY) == [handle]
+    assert fresh.describe([handle])[0].handle == handle
 
 
 def test_a_lost_answer_makes_no_second_job(

@@ -117,6 +117,14 @@ class ShowsRequest(Protocol):
         """
 
 
+@runtime_checkable
+class LearnsPlaces(Protocol):
+    """A backend whose jobs are where the job file says: it must be told before it is asked to find any."""
+
+    def learn_place(self, spec: TrainingSpec) -> None:
+        """From now on, in this process, :meth:`TrainingBackend.find` looks where jobs of ``spec`` are, too."""
+
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",

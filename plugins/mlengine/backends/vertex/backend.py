@@ -22,14 +22,17 @@ from mlengine.backends.vertex.jobs import Job, Jobs, parse
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
 from mlengine.backends.vertex.states import failure, job_state
-from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.spec import TrainingSpec
 from mlengine.core.times import seconds
 
 log = logging.getLogger(__name__)
 
 GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each look for a job whose create was not answered
 CREATES = 3
+# Regions that job files of this process have named: a task that is killed looks for its job with a new backend.
+_REGIONS: set[str] = set()
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -92,6 +95,7 @@ class VertexBackend:
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         jobs = self._open()
+        self.learn_place(submission.spec)
         parent = jobs.place.parent(submission.spec.region)
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
@@ -112,16 +116,21 @@ class VertexBackend:
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        """As the protocol says, in the region of argument, connection or setting.
+        """As the protocol says, in the region of argument, connection or setting, and in those learnt from job files.
 
-        Where the job file alone names the region this finds nothing, and says so: :meth:`submit` looks there itself.
+        :raises BackendError: there is no region at all to look in.
         """
-        try:
-            parent = self._open().place.parent()
-        except BackendError as error:
-            log.warning("attempts of %s are looked for when the next is submitted: %s", key, error.message)
-            return []
-        return [self._handle(job) for job in self._attempts(parent, key)]
+        place = self._open().place
+        parents = {place.parent(region) for region in _REGIONS} | ({place.parent()} if place.has_region else set())
+        if not parents:
+            place.parent()
+        jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
+        return [self._handle(job) for job in sorted(jobs, key=_age)]
+
+    def learn_place(self, spec: TrainingSpec) -> None:
+        """See :class:`mlengine.backends.LearnsPlaces`."""
+        if spec.region:
+            _REGIONS.add(spec.region)
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}

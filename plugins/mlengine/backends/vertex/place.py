@@ -38,6 +38,11 @@ class Place:
     endpoint: str | None = None
     logging_endpoint: str = "https://logging.googleapis.com"
 
+    @property
+    def has_region(self) -> bool:
+        """Whether there is a region without a job file's."""
+        return bool(self.asked_region or self.region)
+
     def parent(self, job_file_region: str | None = None) -> str:
         """``projects/P/locations/R``.
 
