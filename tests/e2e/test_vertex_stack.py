@@ -1,0 +1,64 @@
+"""The same DAG on Vertex AI's API: a real Airflow of its own, the training service for a cloud, only settings changed.
+
+What this cannot know without the real service is listed in docs/vertex.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_home import free_port
+from mlengine.testing.service import TrainingService, running
+from tests.e2e.conftest import MONTH, RUN_SECONDS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, TrainingService]]:
+    data = tmp_path_factory.mktemp("vertex-stack")
+    before, port = dict(os.environ), free_port()
+    env = {
+        "MLENGINE_BACKEND": "vertex",
+        "MLENGINE_VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
+        "MLENGINE_VERTEX_REGION": "us-central1",
+    }
+    try:
+        with (
+            stacks.running(data, versions=[MONTH], env=env) as stack,
+            # The service's jobs share the gate's environments: the trainer's is built once.
+            running(data, port=port, project="local") as service,
+        ):
+            yield stack, service
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, TrainingService]) -> None:
+    stack, service = cloud
+    api = stack.airflow.api
+    api.wait_for_dag("mnist_retraining")
+    conf = {"dataset_version": MONTH, "max_steps": 300, "min_accuracy": 0.8}
+    run = api.wait(api.trigger("mnist_retraining", conf), RUN_SECONDS, lambda *_: stack.airflow.check())
+    tasks = {task.task_id: task for task in api.tasks(run.dag_id, run.run_id)}
+    assert run.state == "success", {name: task.state for name, task in tasks.items()}
+    submitted = api.xcoms(run.dag_id, run.run_id, "retrain.submit")["return_value"]
+    assert isinstance(submitted, dict)
+    assert submitted["backend"] == "vertex"
+    # The job file's region wins over the setting.
+    assert submitted["name"].startswith("projects/local/locations/europe-west1/customJobs/")
+    assert service.calls.count("CreateCustomJob") == 1
+    wait = tasks["retrain.wait"]
+    log = "\n".join(api.log(run.dag_id, run.run_id, wait.task_id, wait.try_number, wait.map_index))
+    for replica in ("chief-0", "worker-0", "worker-1", "ps-0"):
+        assert f"{replica} |" in log, log[-3000:]
+    folder = JobDir(submitted["job_dir"])
+    assert stack.storage.exists(f"{folder.model}MANIFEST.json")
+    assert stack.storage.exists(folder.report)
