@@ -19,7 +19,7 @@ from tests.cluster import ClusterOfProcesses, environment
 from trainer.checkpoint import Checkpoints
 from trainer.storage import GcsStore, LocalStore, open_store
 
-STEPS = 240
+STEPS = 150
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def bucket(gcs_server: Any, dataset: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def trained(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfProcesses]:
-    """master, two workers, two parameter servers and an evaluator, all on the bucket, to their end."""
+    """master, two workers, a parameter server and an evaluator, all on the bucket, to their end."""
     folder = tmp_path_factory.mktemp("cluster")
-    args = ("--batch_size", "50", "--max_steps", str(STEPS), "--checkpoint", "60", "--learning_rate", "3e-4")
+    args = ("--batch_size", "50", "--max_steps", str(STEPS), "--checkpoint", "40", "--learning_rate", "3e-4")
     with ClusterOfProcesses(
         folder, f"{bucket}/datasets/mnist/small", *args,
-        job=f"{bucket}/mnist/job1", chief_name="master", worker=2, ps=2, evaluator=1,
+        job=f"{bucket}/mnist/job1", chief_name="master", worker=2, ps=1, evaluator=1,
     ) as cluster:  # fmt: skip
         cluster.start()
         codes = cluster.wait()

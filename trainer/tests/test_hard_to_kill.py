@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster import DEADLINE, ClusterOfProcesses
 
-STEPS, EVERY = 500, 50
+STEPS, EVERY = 400, 50
 ARGS = ("--batch_size", "20", "--max_steps", str(STEPS), "--checkpoint", str(EVERY), "--learning_rate", "3e-4")
 TOLERANCE = 0.05  # of accuracy, at this short training
 
@@ -131,15 +131,16 @@ def test_sigterm_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it(
 ) -> None:
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as cluster:
         cluster.start()
-        cluster.chief.wait_log(r"step \d+: held-out")
+        cluster.chief.wait_log(r"held-out(?s:.*)step \d+ of \d+, loss")
         for replica in cluster.replicas.values():  # as a cloud takes back a whole job
             replica.send(signal.SIGTERM)
         codes = cluster.wait()
         assert codes["chief/0"] == 143
         assert set(codes.values()) == {143}
         saved = max(int(name) for name in re.findall(r"saved checkpoint checkpoints/(\d+)", cluster.chief.log))
-        # Not the one of the interval, but one of the very step it stopped at.
-        assert saved > max(int(step) for step in re.findall(r"step (\d+): held-out", cluster.chief.log))
+        # Not only the one of the interval, but one of the very step it stopped at.
+        assert saved >= _steps(cluster.chief.log)[-1]
+        assert "stopped, checkpoint saved" in cluster.chief.log
         first = cluster.metrics()
     with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=1) as again:
         again.start()
@@ -202,7 +203,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(d
         codes = cluster.start().wait()
         assert set(codes.values()) == {1}
         logs = cluster.chief.log + cluster["worker/0"].log
-        assert "loss is not finite after step" in logs
+        assert "not finite" in logs
         assert cluster.listening() == []
     assert sorted(path.name for path in (tmp_path / "job" / "train" / "checkpoints").iterdir()) == kept
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from trainer.reports import Progress, Summaries, append_metrics
 from trainer.storage import open_store
 
 log = logging.getLogger(__name__)
+
+
+class Readable(Protocol):
+    """Where a training's values can be had: the graph in its session, or a synchronous replica."""
+
+    def read(self, session: Any, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]: ...
+
+    def read_counters(self, session: Any) -> tuple[int, list[int]]: ...
 
 
 class Chief:
@@ -52,7 +60,7 @@ class Chief:
             step = int(session.run(graph.step))
             log.info("joined the live parameter servers at step %d; nothing was restored", step)
         else:
-            step, values, origin = self._values()
+            step, values, origin = self.newest()
             graph.set_phase(session, graphs.NEW)  # nobody joins half-written weights
             graph.write(session, values)
             log.info("%s at step %d", origin, step)
@@ -61,7 +69,8 @@ class Chief:
         self._next = (step // self._config.checkpoint + 1) * self._config.checkpoint
         self._mark = (time.monotonic(), step)
 
-    def _values(self) -> tuple[int, Mapping[str, np.ndarray], str]:
+    def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
+        """Step, values and origin of what to begin with: the newest checkpoint, or the first weights."""
         trainers = len(self._cluster.trainers)
         found = self._checkpoints.load_newest()
         if found is not None:
@@ -76,7 +85,7 @@ class Chief:
         values["global_step"], values["shares"] = np.array(0, np.int64), np.zeros(trainers, np.int64)
         return 0, values, "first weights"
 
-    def after_step(self, session: Any, graph: Graph, step: int, loss: float) -> None:
+    def after_step(self, session: Any, graph: Readable, step: int, loss: float) -> None:
         """Progress every few seconds; a checkpoint and an evaluation when due."""
         self._progress.update(step, loss)
         if step >= self._next and step < self._config.max_steps:
@@ -85,7 +94,7 @@ class Chief:
             self.save(session, graph, loss)
             self._mark = (time.monotonic(), step)
 
-    def save(self, session: Any, graph: Graph, loss: float | None, *, evaluate: bool = True) -> int:
+    def save(self, session: Any, graph: Readable, loss: float | None, *, evaluate: bool = True) -> int:
         """Fetch, save, evaluate; returns the step of what was saved."""
         values = graph.read(session)
         step = int(values["global_step"])
@@ -97,13 +106,13 @@ class Chief:
             self._evaluate(step, loss, values)
         return step
 
-    def finish(self, session: Any, graph: Graph, loss: float | None) -> None:
+    def finish(self, session: Any, graph: Readable, loss: float | None) -> None:
         """The last checkpoint and evaluation, the export, each trainer's share; then the parameter servers may end."""
-        self._measure(int(session.run(graph.step)))
+        self._measure(graph.read_counters(session)[0])
         step = self.save(session, graph, loss)
         export(self._loaded(graph.read(session, tuple(mnist.SHAPES))), open_store(self._config.model_dir), step)
         self._progress.update(step, loss if loss is not None else 0.0, now=True)
-        counts = session.run(graph.shares)
+        _, counts = graph.read_counters(session)
         for (job, index), count in zip(self._cluster.trainers, counts, strict=True):
             log.info("share of %s/%d: %d of %d batches (%.1f %%)", job, index, count, step, 100 * count / max(1, step))
 

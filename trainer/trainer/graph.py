@@ -13,6 +13,7 @@ Without parameter servers the devices are all this process, and the same graph i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,11 @@ class Graph:
         fetched = session.run(wanted)
         return {name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for name, parts in fetched.items()}
 
+    def read_counters(self, session: Any) -> tuple[int, list[int]]:
+        """The step, and how many batches each trainer has made."""
+        step, shares = session.run([self.step, self.shares])
+        return int(step), [int(share) for share in shares]
+
     def set_phase(self, session: Any, phase: int) -> None:
         session.run(
             [self._feeds[variable.name][1] for variable in self.phases],
@@ -86,16 +92,19 @@ class Graph:
         session.run(assign, {placeholder: value})
 
 
-def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5) -> Graph:
-    """The graph of this trainer."""
-    places = _Places(cluster)
+def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5, lanes: int = 1) -> Graph:
+    """The graph of this trainer.
+
+    :param lanes: into how many parts that run side by side a step is cut, one a core; see :func:`_features`.
+    """
+    places = _Places(cluster, lanes)
     graph = tf.Graph()
     with graph.as_default(), tf.device(places.worker):
         tf.compat.v1.set_random_seed(seed + cluster.trainer_index)
         variables = _Variables(places, trainers=len(cluster.trainers))
         images = v1.placeholder(tf.uint8, [None, mnist.PIXELS], "images")
         labels = v1.placeholder(tf.uint8, [None], "labels")
-        loss, applied = _train(variables, images, labels, learning_rate, dropout)
+        loss, applied = _train(variables, images, labels, _Settings(learning_rate, dropout, lanes))
         with tf.control_dependencies(applied), tf.device(variables.step.device):
             step = variables.step.assign_add(1, read_value=False)
             share = tf.raw_ops.ResourceScatterAdd(
@@ -134,14 +143,15 @@ def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
 class _Places:
     """Who holds what. Counters and small weights live on the first parameter server, large ones on all."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, lanes: int) -> None:
+        self.lanes = 1 if cluster.distributed else lanes
         self.worker = (
             f"/job:{cluster.job}/task:{cluster.index}/device:CPU:0" if cluster.distributed else "/device:CPU:0"
         )
         self.servers = [f"/job:ps/task:{index}/device:CPU:0" for index in range(cluster.ps_count)] or [self.worker]
 
     def of(self, name: str) -> list[str]:
-        return self.servers if name == mnist.LARGE else self.servers[:1]
+        return self.servers * self.lanes if name == mnist.LARGE else self.servers[:1]
 
 
 class _Variables:
@@ -179,7 +189,14 @@ class _Variables:
         return [*saved, self.trouble, *self.phases]
 
 
-def _train(variables: _Variables, images: Any, labels: Any, rate: float, dropout: float) -> Any:
+@dataclass(frozen=True)
+class _Settings:
+    rate: float
+    dropout: float
+    lanes: int
+
+
+def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings) -> Any:
     """Pull, compute, push: the loss, and the operations that end when every update is applied."""
     step = tf.identity(_on(variables.step, variables.step.read_value))
     # Pulled once a step: every use below is of this replica's copy.
@@ -188,15 +205,15 @@ def _train(variables: _Variables, images: Any, labels: Any, rate: float, dropout
         for name, shards in variables.weights.items()
     }
     small = {name: shards[0] for name, shards in pulled.items() if name != mnist.LARGE}
-    inputs = mnist.features(small, tf.cast(images, tf.float32) / 255.0)
+    inputs = _features(small, images, settings.lanes)
     hidden = mnist.matmul_shards(inputs, pulled[mnist.LARGE])
-    scores = mnist.head(small, hidden, dropout)
+    scores = mnist.head(small, hidden, settings.dropout)
     loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
     # A loss that is not a number fails the step here, before anything is applied.
     loss = tf.debugging.check_numerics(loss, "loss")
     names = list(small)
     *gradients, hidden_gradient = tf.gradients(loss, [*(small[name] for name in names), hidden])
-    adam = _Adam(rate, step)
+    adam = _Adam(settings.rate, step)
     applied = []
     with tf.control_dependencies([loss]):
         for name, gradient in zip(names, gradients, strict=True):
@@ -207,6 +224,21 @@ def _train(variables: _Variables, images: Any, labels: Any, rate: float, dropout
                 outer = tf.matmul(inputs, part, transpose_a=True)
             applied.append(adam.apply(shard, outer))
     return loss, applied
+
+
+def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
+    """The convolutions, by examples: each lane takes its part of the batch, on one core and at its own pace.
+
+    Cutting a step into few long lanes keeps cores busier than cutting every operation into pieces and waiting for the
+    slowest piece each time. The gradients of the lanes are summed, which is the gradient of the whole batch.
+    """
+    size = tf.shape(images)[0]
+    bounds = [size * lane // lanes for lane in range(lanes + 1)]
+    parts = [
+        mnist.features(weights, tf.cast(images[start:end], tf.float32) / 255.0)
+        for start, end in itertools.pairwise(bounds)
+    ]
+    return parts[0] if lanes == 1 else tf.concat(parts, axis=0)
 
 
 class _Adam:

@@ -55,13 +55,25 @@ LOST = (
 POLL = 0.3
 
 
-def session_config(config: Config, cluster: Cluster) -> Any:
-    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers."""
+def lanes(config: Config, cluster: Cluster) -> int:
+    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core."""
     threads = config.threads or cluster.threads()
-    proto = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=max(2, threads))
+    return 1 if threads == 1 else max(1, min(2 * threads, config.batch_size // 20))
+
+
+def session_config(config: Config, cluster: Cluster) -> Any:
+    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers.
+
+    Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
+    """
+    threads = config.threads or cluster.threads()
+    spread = threads if cluster.job == "ps" else max(1, threads // lanes(config, cluster))
+    proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
-        proto.device_filters.extend(["/job:ps", f"/job:{cluster.job}/task:{cluster.index}"])
+        # Without filters, a session waits for every task of the cluster, the dead ones too.
+        servers = [] if cluster.job == "ps" else ["/job:ps"]
+        proto.device_filters.extend([*servers, f"/job:{cluster.job}/task:{cluster.index}"])
     return proto
 
 
@@ -93,7 +105,9 @@ class Trainer:
         log.info("dataset %s, version %s: %d examples", dataset.uri, dataset.version, len(self._data))
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         self._target = start_server(config, cluster).target if cluster.distributed else ""
-        self._graph = graphs.build(cluster, learning_rate=config.learning_rate, seed=config.seed)
+        self._graph = graphs.build(
+            cluster, learning_rate=config.learning_rate, seed=config.seed, lanes=lanes(config, cluster)
+        )
         self._proto = session_config(config, cluster)
         self._alive = time.monotonic()  # when a step was last made
         self._steps = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import threading
 from types import FrameType
@@ -15,6 +16,8 @@ class Stop:
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._handle)
+        if hasattr(signal, "SIGUSR1"):  # "where does it hang?": the stacks of all threads, to stderr
+            faulthandler.register(signal.SIGUSR1)
 
     @property
     def asked(self) -> bool:

@@ -41,7 +41,11 @@ def _run(config: Config, cluster: Cluster) -> None:
     if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
     # Imported here: TensorFlow takes seconds, a wrong argument should not.
-    if cluster.job == "ps":
+    if config.strategy == "sync" and cluster.job != "evaluator":
+        from trainer.sync import train
+
+        train(config, cluster, stop)
+    elif cluster.job == "ps":
         from trainer.ps import serve
 
         serve(config, cluster, stop)

@@ -1,0 +1,47 @@
+"""The synchronous mode: chief and workers in step, and what a lost one costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cluster import ClusterOfProcesses
+
+ARGS = ("--strategy", "sync", "--batch_size", "40", "--checkpoint", "30", "--learning_rate", "3e-4")
+
+
+def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoint(
+    dataset: Path, tmp_path: Path
+) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--max_steps", "4000", worker=1) as cluster:
+        cluster.start()
+        cluster.chief.wait_log("step 30: held-out")
+        cluster["worker/0"].kill()
+        # TensorFlow's coordination service may end the process before it can say so itself.
+        assert cluster.chief.wait() != 0
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, "--max_steps", "120", worker=1) as again:
+        again.start()
+        step = int(again.chief.wait_log(r"restored the checkpoint at step (\d+)")[1])
+        assert step >= 30
+        assert again["worker/0"].wait_log(r"restored the checkpoint at step (\d+)")[1] == str(step)
+        if step < 120:
+            assert set(again.wait().values()) == {0}
+            assert again.listening() == []
+            last = again.metrics()[-1]
+            assert last["step"] == 120
+            assert last["test_accuracy"] >= 0.8
+            assert json.loads((tmp_path / "job" / "model" / "MANIFEST.json").read_text())["step"] == 120
+
+
+def test_parameter_servers_are_refused(dataset: Path, tmp_path: Path) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, ps=1) as cluster:
+        cluster.start("chief/0")
+        assert cluster.chief.wait() == 1
+        assert "no use for parameter servers" in cluster.chief.log
+
+
+def test_workers_without_parameter_servers_need_the_synchronous_mode(dataset: Path, tmp_path: Path) -> None:
+    with ClusterOfProcesses(tmp_path, dataset, worker=1) as cluster:
+        cluster.start("chief/0")
+        assert cluster.chief.wait() == 1
+        assert "needs parameter servers, or --strategy sync" in cluster.chief.log

@@ -1,0 +1,157 @@
+"""``--strategy sync``: chief and workers in step, their gradients averaged by all-reduce; no parameter servers.
+
+Each replica takes its share of the batch from its own part of the data, so a step is the step of one process on the
+whole batch. All hold the same weights: they begin with the same, and apply the same averaged gradient.
+
+One lost replica ends the step for all: every process exits with "try me again" (or is ended by TensorFlow's
+coordination service), and the job goes on from the newest checkpoint. That is the price beside ``async``, where the
+others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import mnist
+from trainer.chief import Chief
+from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.dataset import batches, open_dataset
+from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, UsageError
+from trainer.graph import BETA1, BETA2, EPSILON
+from trainer.signals import Stop
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, cluster: Cluster, stop: Stop) -> None:
+    """Until ``--max_steps``.
+
+    :raises ReplicaLostError: another replica is gone, or never came.
+    :raises LossNotFiniteError: on all replicas at the same step.
+    :raises PreemptedError: SIGTERM here; the chief has saved a checkpoint.
+    """
+    if cluster.ps_count or cluster.job == "ps":
+        raise UsageError("--strategy sync has no use for parameter servers; take them out of the cluster")
+    strategy = _strategy(cluster)
+    dataset = open_dataset(config.dataset)
+    data = dataset.load("train").shard(cluster.trainer_index, len(cluster.trainers))
+    # Everybody reads the checkpoint, nobody but the chief writes one.
+    chief = Chief(config, cluster, dataset)
+    step, values, origin = chief.newest()
+    tf.random.set_seed((config.seed * 1_000_003 + step) * 1_009 + cluster.trainer_index)
+    replicas = _Replica(strategy, config, values, trainers=len(cluster.trainers))
+    log.info("%s at step %d; %d examples here", origin, step, len(data))
+    loss: float | None = None
+    share = max(1, config.batch_size // len(cluster.trainers))
+    try:
+        for images, labels in batches(data, share, config.seed * 1_000_003 + step):
+            if step >= config.max_steps:
+                break
+            if stop.asked:
+                if cluster.is_chief:
+                    chief.save(None, replicas, loss, evaluate=False)
+                raise PreemptedError("SIGTERM: stopped")
+            loss = replicas.train(images, labels)
+            step += 1
+            if cluster.is_chief:
+                chief.after_step(None, replicas, step, loss)
+        log.info("%d steps, %d examples of each %d made here", step, share, share * len(cluster.trainers))
+        if cluster.is_chief:
+            chief.finish(None, replicas, loss)
+        replicas.meet()  # whoever leaves first would break the collective of the others
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.InternalError,
+        tf.errors.DeadlineExceededError,
+    ) as error:
+        raise ReplicaLostError(f"lost another replica at step {step}: {str(error.message)[:200]}") from error
+
+
+class _Replica:
+    """This replica's copy of the weights, and the step that all take together."""
+
+    def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], trainers: int) -> None:
+        self._strategy, self._config, self._trainers = strategy, config, trainers
+        self._variables = {name: tf.Variable(value, name=name) for name, value in values.items() if name != "shares"}
+        self._first = int(values["global_step"])
+
+    def train(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """One step; the mean loss of all replicas."""
+        loss = float(self._step(tf.constant(images), tf.constant(labels)))
+        if not np.isfinite(loss):
+            raise LossNotFiniteError(
+                f"the loss is not finite (learning rate {self._config.learning_rate:g}); "
+                "the newest checkpoint is from before"
+            )
+        return loss
+
+    def meet(self) -> None:
+        """Returns once all replicas are here."""
+        self._meet()
+
+    def read(self, _session: object, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        values = {name: self._variables[name].numpy() for name in (names or tuple(self._variables))}
+        return values if names else {**values, "shares": np.array(self.read_counters(None)[1], np.int64)}
+
+    def read_counters(self, _session: object) -> tuple[int, list[int]]:
+        step = int(self._variables["global_step"].numpy())
+        return step, [step] * self._trainers
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def _step(self, images: Any, labels: Any) -> Any:
+        return self._strategy.run(self._replica_step, (images, labels))
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def _meet(self) -> Any:
+        return self._strategy.run(lambda: _mean([tf.constant(1.0)]))
+
+    def _replica_step(self, images: Any, labels: Any) -> Any:
+        variables = self._variables
+        weights = {name: variables[name] for name in mnist.SHAPES}
+        with tf.GradientTape() as tape:
+            hidden = tf.matmul(mnist.features(weights, tf.cast(images, tf.float32) / 255.0), weights[mnist.LARGE])
+            scores = mnist.head(weights, hidden, dropout=0.5)
+            loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
+        loss, *gradients = _mean([loss, *tape.gradient(loss, list(weights.values()))])
+        loss = tf.identity(loss)
+        moment = tf.cast(variables["global_step"] + 1, tf.float32)
+        finite = tf.math.is_finite(loss)
+        rate = tf.where(finite, self._config.learning_rate, 0.0)  # a loss that is not a number changes nothing
+        for name, gradient in zip(weights, gradients, strict=True):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variables[name].handle,
+                m=variables[name + "/adam_m"].handle,
+                v=variables[name + "/adam_v"].handle,
+                beta1_power=tf.pow(BETA1, moment),
+                beta2_power=tf.pow(BETA2, moment),
+                lr=rate,
+                beta1=BETA1,
+                beta2=BETA2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+        variables["global_step"].assign_add(1)
+        return loss
+
+
+def _mean(values: list[Any]) -> Any:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
+def _strategy(cluster: Cluster) -> Any:
+    if len(cluster.trainers) == 1:
+        return tf.distribute.get_strategy()
+    # TensorFlow's strategies do not know the name "master".
+    nodes = {("chief" if job == cluster.chief_job else job): list(cluster.tasks[job]) for job, _ in cluster.trainers}
+    task = {"type": "chief" if cluster.is_chief else cluster.job, "index": cluster.index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": nodes, "task": task})
+    return tf.distribute.MultiWorkerMirroredStrategy()
