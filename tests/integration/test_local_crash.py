@@ -121,6 +121,31 @@ def test_two_launchers_of_one_job_run_it_once(make_backend: Make, actor: str, bu
     assert lives(backend, handle) == 1
 
 
+def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    """The moments are spread over a job's whole life: its start, the preparation, the training, its end."""
+    backend = make_backend(capacity=8, stop_seconds=1.0)
+    spec = local.spec(actor, worker=1, args=local.acts(chief="time.sleep(0.3)", worker=DEAF))
+    handles = [backend.submit(local.submission(bucket, spec, key=f"{n:x}" * 40)) for n in range(8)]
+    begun = time.monotonic()
+    for number, handle in enumerate(handles):
+        time.sleep(max(0.0, begun + number * 0.5 - time.monotonic()))
+        pid = local.launcher_pid(backend, handle)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+    job_states = []
+    for handle in handles:
+        if job_of(backend, handle).state() is None:
+            backend.find(handle.name.rpartition("-")[0])  # killed before its first word: it is launched again
+        job_states.append(local.until_ended(backend, handle).state)
+        assert not local.alive(backend, handle)
+        replicas = [line.replica for line in local.lines(backend, handle) if " life 0" in line.text]
+        assert len(replicas) == len(set(replicas))
+    assert JobState.FAILED in job_states
+    assert set(job_states) <= {JobState.FAILED, JobState.SUCCEEDED}
+
+
 def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     spec = local.spec(actor, args=local.acts(chief="time.sleep(1)"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,10 +69,40 @@ def test_a_broken_build_fails_the_job_as_the_trainers(
     assert "no package at" in status.detail
 
 
+def test_an_index_that_does_not_answer_is_not_the_trainers_fault(
+    make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{port}/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    uri = local.put(storage, bucket, local.sdist(SAY, dependencies='["iniconfig==1.1.1"]'))
+    _, status = local.run(make_backend(), bucket, local.spec(uri))
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.SERVICE
+    assert str(port) in status.failure.message
+
+
 def test_constraints_of_the_sdist_pin_what_it_needs(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = local.sdist(SAY, dependencies='["iniconfig"]', extra={"constraints.txt": "iniconfig==2.0.0\n"})
     made = build_environment([local.put(storage, bucket, source)], storage, tmp_path)
     assert made.lock == ["iniconfig==2.0.0", "tiny==1.0"]
+
+
+def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    needs = '["iniconfig==2.0.0"]'
+    uris = [
+        local.put(storage, bucket, local.sdist(f"print({n})", dependencies=needs), f"{n}/tiny-1.0.tar.gz")
+        for n in range(2)
+    ]
+    one, two = (build_environment([uri], storage, tmp_path) for uri in uris)
+    compiled = [next(it.root.glob("lib/*/site-packages/iniconfig/__pycache__/__init__.*.pyc")) for it in (one, two)]
+    assert compiled[0].samefile(compiled[1])
+    own = [next(it.root.glob("lib/*/site-packages/tiny/__pycache__/task.*.pyc")) for it in (one, two)]
+    assert own[0].read_bytes() != own[1].read_bytes()
+    for made, said in ((one, "0\n"), (two, "1\n")):
+        done = subprocess.run([made.python, "-m", "tiny.task"], capture_output=True, text=True, check=True)
+        assert done.stdout == said
 
 
 def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_path: Path) -> None:

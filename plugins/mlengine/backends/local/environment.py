@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlengine.backends.local import constraints, environ
+from mlengine.backends.local import bytecode, constraints, environ
 from mlengine.backends.local.lease import Lease
 from mlengine.backends.local.record import read_json, write_json
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.storage import Storage
 
-_OPTIONS = ("--compile-bytecode",)
 # What of uv's own settings changes which versions are installed.
 _RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
 _WORDS = 6000  # characters of uv's output that an error carries
@@ -122,7 +121,7 @@ class _Recipe:
 
     @cached_property
     def digest(self) -> str:
-        parts = ["1", os.path.realpath(self.python), _version(self.python), *_OPTIONS]
+        parts = ["1", os.path.realpath(self.python), _version(self.python)]
         parts += [f"{name}={os.environ[name]}" for name in _RESOLUTION if name in os.environ]
         for path in self.packages:
             with path.open("rb") as file:
@@ -153,7 +152,11 @@ class _Builder:
             self._uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
             pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
             target = f"--python={python}"
-            self._uv("pip", "install", *_OPTIONS, target, *pins, *map(str, recipe.packages))
+            donor = _newest(recipe.state_dir)
+            self._uv("pip", "install", target, *pins, *map(str, recipe.packages))
+            taken = 0 if donor is None else bytecode.seed(root, donor)
+            self.say(f"compiling bytecode; {taken} files are taken from another environment")
+            bytecode.compile_all(root, recipe.seconds)
             # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
             lock = self._uv("pip", "list", "--quiet", "--format=freeze", target, loud=False).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
@@ -237,6 +240,11 @@ def prune(state_dir: Path, keep: int) -> list[str]:
             shutil.rmtree(root, ignore_errors=True)
             gone.append(root.name)
     return gone
+
+
+def _newest(state_dir: Path) -> Path | None:
+    ready = [path for path in (state_dir / "envs").iterdir() if (path / "ready.json").exists()]
+    return max(ready, key=_last_used, default=None)
 
 
 def _last_used(root: Path) -> float:

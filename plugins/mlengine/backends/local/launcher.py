@@ -85,6 +85,13 @@ class Launcher:
 
     def _prepare_and_train(self) -> Outcome:
         self.state.write(JobState.PREPARING, "preparing the environment")
+        spec = self.stored.submission.spec
+        if spec.runtime_version or spec.python_version:
+            log.info(
+                "runtimeVersion %s and pythonVersion %s are the cloud's; here, what the package asks for is installed",
+                spec.runtime_version,
+                spec.python_version,
+            )
         prepared = self._prepare()
         if isinstance(prepared, Outcome):
             return prepared
