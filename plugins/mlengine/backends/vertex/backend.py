@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from mlengine import settings
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.vertex import checks, logs, prices
+from mlengine.backends.vertex import checks, logs, pins, prices
 from mlengine.backends.vertex import place as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, parse
@@ -43,6 +43,7 @@ class VertexBackend:
     :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
     :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
     :param client: replaces the REST client, with its deadlines.
+    :param storage: where a package's requirements are read; by default, with the connection's credentials.
     :param options: fields of :class:`~mlengine.backends.vertex.options.VertexOptions`.
 
     Nothing is read, imported or asked before the first verb.
@@ -59,12 +60,13 @@ class VertexBackend:
         gcp_conn_id: str | None = None,
         impersonation_chain: Any = None,
         client: RestClient | None = None,
+        storage: pins.Reads | None = None,
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
         self._project, self._region, self._endpoint = project, region, endpoint
         self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
-        self._client = client
+        self._client, self._storage = client, storage
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
@@ -90,16 +92,22 @@ class VertexBackend:
         request = self.prepare(submission)
         return "".join(f"# {note}\n" for note in request.notes) + request.to_yaml()
 
+    def usd_per_hour(self, submission: Submission) -> float | None:
+        """See :class:`mlengine.backends.EstimatesCost`: list prices, which nothing updates. Asks nobody."""
+        found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
+        return None if found.unpriced else found.usd_per_hour
+
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
-        for note in request.notes:
-            log.info("job %s: %s", submission.job_id, note)
         jobs = self._open()
         self.learn_place(submission.spec)
         parent = jobs.place.parent(submission.spec.region)
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
+        pins.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        for note in request.notes:
+            log.info("job %s: %s", submission.job_id, note)
         log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
         for _ in range(CREATES):
             made = jobs.create(parent, request.body)
@@ -168,6 +176,11 @@ class VertexBackend:
             if self._jobs is None:
                 self._jobs = self._connect()
             return self._jobs
+
+    def _open_storage(self) -> pins.Reads:
+        from mlengine.storage import Storage
+
+        return self._storage or Storage.from_connection(self._gcp_conn_id, self._impersonation)
 
     def _connect(self) -> Jobs:
         connection = places.Connection({})

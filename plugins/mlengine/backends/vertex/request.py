@@ -102,11 +102,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any]:
     timeout = options.timeout_seconds or submission.spec.max_running_seconds
     wait = options.max_wait_seconds or submission.spec.max_wait_seconds
+    # ML Engine's word for machines that may be taken away.
+    cheap = (submission.spec.source.get("scheduling") or {}).get("strategy") == "LOW_COST"
     asked = {
         "timeout": f"{timeout}s" if timeout else None,
         # ML Engine's maxWaitTime is known to flex-start alone; elsewhere our own deadline for QUEUED holds it.
         "maxWaitDuration": f"{wait}s" if options.max_wait_seconds or (wait and options.flex_start) else None,
-        "strategy": "SPOT" if options.spot else "FLEX_START" if options.flex_start else None,
+        "strategy": "FLEX_START" if options.flex_start else "SPOT" if options.spot or cheap else None,
         "restartJobOnWorkerRestart": options.restart_on_worker_restart or None,
         "disableRetries": options.disable_retries or None,
     }

@@ -184,6 +184,11 @@ def test_flex_start_takes_the_wait_of_the_job_file() -> None:
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
 
 
+def test_low_cost_was_ml_engine_s_word_for_spot() -> None:
+    text = CUSTOM.replace("maxWaitTime: 3600s}", "strategy: LOW_COST}")
+    assert submit(jobfile.load(text))["jobSpec"]["scheduling"] == {"timeout": "7200s", "strategy": "SPOT"}
+
+
 def test_labels_are_legal_and_ours_win() -> None:
     body = submit(jobfile.load(CUSTOM), labels={"mlengine-key": "stolen", "Team": "Größe 1"})
     assert body["labels"] == {
