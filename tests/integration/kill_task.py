@@ -1,0 +1,144 @@
+"""A task's code in a process of its own, which kills itself with SIGKILL just before its n-th side effect.
+
+A side effect is a write to the bucket, or a step of the local backend that others can see. What lies between two of
+them is reading: being killed before one is being killed after the one before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.sdk.exceptions import TaskDeferred
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.sensors.training_job import TrainingJobSensor
+from mlengine.storage import Storage
+from mlengine.triggers import training_job
+from mlengine.triggers.training_job import TrainingJobTrigger
+
+NEVER = 10_000
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a task.
+
+    :param mode: ``submit``: prepare and submit; ``poke`` or ``deferrable``: wait for ``job``.
+    :param kill_before: the number of the side effect, from 1.
+    :param report: where the side effects are noted as they are about to happen, and at last the result.
+    """
+
+    mode: str
+    run_id: str
+    bucket: str
+    options: Mapping[str, Any]
+    job_file: Mapping[str, Any]
+    env: Mapping[str, str]
+    report: Path
+    job: Mapping[str, Any] | None = None
+    kill_before: int = NEVER
+    try_number: int = 1
+
+
+def live(life: Life) -> None:
+    """To be run in a process of its own."""
+    os.environ.update(life.env)
+    _arm(life)
+    training_job.EARLIEST_EVENT_SECONDS = 0.0
+    result = _submit(life) if life.mode == "submit" else _wait(life)
+    _note(life, {"result": result})
+    # At once: no thread of a client delays the end.
+    os._exit(0)
+
+
+def _context(life: Life, task_id: str) -> dict[str, Any]:
+    ti = SimpleNamespace(
+        dag_id="kill", run_id=life.run_id, task_id=task_id, map_index=-1, try_number=life.try_number, max_tries=2
+    )
+    return {"ti": ti}
+
+
+def _submit(life: Life) -> Any:
+    prepare = PrepareJobDirOperator(task_id="prepare", model="kill", hint="x", bucket=life.bucket, gcp_conn_id=None)
+    job = prepare.execute(_context(life, "prepare"))
+    submit = SubmitTrainingJobOperator(
+        task_id="submit",
+        job=job,
+        job_file=dict(life.job_file),
+        backend="local",
+        backend_options=life.options,
+        gcp_conn_id=None,
+    )
+    return submit.execute(_context(life, "submit"))
+
+
+def _wait(life: Life) -> Any:
+    context = _context(life, "wait")
+    wait = TrainingJobSensor(
+        task_id="wait",
+        job=dict(life.job or {}),
+        backend_options=life.options,
+        gcp_conn_id=None,
+        deferrable=life.mode == "deferrable",
+        poll_interval=0.1,
+    )
+    if life.mode == "poke":
+        return wait.execute(context)
+    leg: Callable[[], Any] = lambda: wait.execute(context)  # noqa: E731
+    while True:
+        try:
+            return leg()
+        except TaskDeferred as deferred:
+            _, arguments = deferred.trigger.serialize()
+            event = asyncio.run(_first(TrainingJobTrigger(**arguments)))
+            leg = lambda event=event: wait.execute_complete(context, event)  # type: ignore[misc]  # noqa: E731
+
+
+async def _first(trigger: TrainingJobTrigger) -> dict[str, Any]:
+    async for event in trigger.run():
+        return dict(event.payload)
+    raise AssertionError("a trigger without an event")
+
+
+def _arm(life: Life) -> None:
+    seen: list[str] = []
+    launches: set[str] = set()
+
+    def watch(owner: type, name: str) -> None:
+        really = getattr(owner, name)
+
+        def step(self: Any, *arguments: Any, **more: Any) -> Any:
+            target = arguments[0].rsplit("/", 1)[-1:] if owner is Storage else []
+            what = " ".join([name.strip("_"), *target])
+            # How often a wait keeps its place, and how often a launcher is looked after, is a matter of time.
+            once = f"launch {arguments[0].name}" if name == "_launch" else what
+            past = name == "_launch" and arguments[0].state() is not None
+            if not past and (once not in seen or once not in {"write cursor.json"} | launches):
+                seen.append(once)
+                launches.update({once} if name == "_launch" else ())
+                if len(seen) >= life.kill_before:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                _note(life, {"effect": what})
+            return really(self, *arguments, **more)
+
+        setattr(owner, name, step)
+
+    for name in ("create", "replace", "write", "delete"):
+        watch(Storage, name)
+    for name in ("_store", "_launch", "cancel"):
+        watch(LocalBackend, name)
+
+
+def _note(life: Life, line: Mapping[str, Any]) -> None:
+    with life.report.open("a", encoding="utf-8") as report:
+        report.write(json.dumps(line) + "\n")
