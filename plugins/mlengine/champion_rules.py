@@ -23,12 +23,17 @@ def objection(storage: Storage, bucket: str, report: Report, champion: Champion 
     older = _older(report, champion)
     if older is not None:
         return older
-    if any(was.job_dir == report.job_dir for was in history(storage, bucket, report.model)):
+    if any(_same_model(was, report) for was in history(storage, bucket, report.model)):
         text = f"{report.job_id} was champion before; {champion.job_id} is now. A repeated publication changes nothing."
         return Outcome(Word.SUPERSEDED, text, champion)
     if report.champion.get("serial") == champion.serial or report.checks != "all":
         return None
     return _compared_again(storage, report, champion)
+
+
+def _same_model(was: Champion, report: Report) -> bool:
+    """A job that exported anew into its own dir has another model."""
+    return was.job_dir == report.job_dir and was.fingerprint == report.fingerprint
 
 
 def _older(report: Report, champion: Champion) -> Outcome | None:

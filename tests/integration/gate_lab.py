@@ -121,7 +121,7 @@ def gate_models(tmp_path_factory: pytest.TempPathFactory, gate_state: Path, gcs_
         with local_place(storage, [PACKAGE], gate_state).python() as python:
             script = Path(__file__).with_name("make_models.py")
             done = subprocess.run(
-                [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=300
+                [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=500
             )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

@@ -19,7 +19,7 @@ from mlengine.core.errors import PublishError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
 from mlengine.gate.export import resolve
-from mlengine.gate.report import Predictions, Report, store
+from mlengine.gate.report import Predictions, Report, load_report, store
 from mlengine.storage import Storage
 
 pytestmark = pytest.mark.integration
@@ -194,6 +194,20 @@ def test_files_that_changed_after_the_validation_are_not_published(bench: Bench)
     with pytest.raises(PublishError, match="not whole"):
         bench.publish(report)
     assert not bench.storage.exists(bench.pointer)
+
+
+def test_a_job_that_exported_anew_may_be_published_again(bench: Bench) -> None:
+    bench.publish(bench.job("a"))
+    bench.publish(bench.job("b"))
+    job_dir = JobDir.of(bench.bucket, "mnist", "a")
+    bench.storage.write(job_dir.model + "saved_model.pb", b"another model")
+    export = resolve(bench.storage, job_dir.model)
+    again = replace(load_report(bench.storage, job_dir), fingerprint=export.fingerprint)
+    assert bench.publish(again).published
+    assert bench.serials() == [(1, "a"), (2, "b"), (3, "a")]
+    # The entry whose files were written over is not gone back to.
+    with pytest.raises(PublishError, match="changed after it was validated"):
+        rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=1)
 
 
 def test_rollback_goes_back_once_each_time(bench: Bench) -> None:

@@ -76,6 +76,11 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
     code, _, err = run("predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
+    quick(lab, "good")
+    lab.storage.write(f"{lab.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
+    code, _, err = run("predict", "mnist")
+    assert code == 1
+    assert "the model of mnist_good is not whole" in err
     lab.job("writes", "evil")
     code, _, err = run("predict", "mnist", "--job", "evil", "--dataset", lab.dataset(), "--package", PACKAGE)
     assert code == 1

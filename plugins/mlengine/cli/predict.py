@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlengine.champion_rules import intact
 from mlengine.champions import current
 from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of, job_dir
@@ -59,6 +60,7 @@ def _subject(storage: Storage, args: argparse.Namespace) -> tuple[Subject, str]:
     champion = current(storage, bucket, args.model)
     if champion is None:
         raise ModelError(f"{args.model} has no champion in {bucket}", remedy="publish one, or name a job with --job")
+    intact(storage, champion)
     packages: Sequence[str] = args.package or champion.lineage.get("package_uris", ())
     dataset = args.dataset or champion.dataset
     subject = find_subject(storage, JobDir(champion.job_dir).uri, package_uris=packages, dataset=dataset)

@@ -30,6 +30,11 @@ def local_place(storage: Storage, package_uris: Sequence[str], state_dir: str | 
         from mlengine.backends.local.lease import Lease
         from mlengine.backends.local.settings import Settings
 
+        if not package_uris:
+            raise EnvironmentBuildError(
+                "it is not known which packages the trainer's environment is made of",
+                remedy="pass package_uris=, or validate with checks='signature' or 'files'",
+            )
         settings = Settings.load()
         built = build_environment(
             package_uris, storage, root, python=settings.python, seconds=settings.build_seconds, say=log.info

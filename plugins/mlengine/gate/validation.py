@@ -207,12 +207,16 @@ class _Validation:
         return Heldout(folder / held.images.path, folder / held.labels.path, held.identity)
 
     def champion_files(self) -> Path | None:
-        """The champion's model, if there is one, and it is still there whole."""
+        """The champion's model, if there is one, and it is still there as it was published."""
         if self.champion is None:
             return None
         target = self.scratch / "champion"
         try:
-            download(self.storage, resolve(self.storage, self.champion.model_uri), target)
+            export = resolve(self.storage, self.champion.model_uri)
+            if export.fingerprint != self.champion.fingerprint:
+                log.warning("champion %s cannot be run: its files changed since", self.champion.job_id)
+                return None
+            download(self.storage, export, target)
         except ModelError as error:
             log.warning("champion %s cannot be run: %s", self.champion.job_id, error.message)
             return None
