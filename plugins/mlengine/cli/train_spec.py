@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlengine.cli import say
 from mlengine.core import jobfile
 from mlengine.core.errors import JobFileError, PackageError
 from mlengine.core.layout import join
@@ -89,6 +90,10 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | No
     from mlengine.packaging import package_trainer
 
     packaged = package_trainer(sources, storage=storage, staging=staging, module=spec.module or None)
+    state = "unchanged" if packaged.reused else f"{packaged.files} files"
+    say(f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}")
+    for left in packaged.left_out:
+        say(f"  left out: {left.path} ({left.reason})")
     return jobfile.override(spec, package_uris=packaged.uris)
 
 

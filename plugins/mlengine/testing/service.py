@@ -6,15 +6,17 @@
 
     def test_my_dag(training_service): ...
 
-``training_service`` needs a Cloud Storage server in the environment (``STORAGE_EMULATOR_HOST``; see
-:mod:`mlengine.testing.gcs`). A scripted fault that never struck fails the test.
+While the test runs, this project's operators train on Vertex AI, which is the service; the connection
+``google_cloud_default`` and the bucket are set for it. A scripted fault that never struck fails the test.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.service.faults import Fault
 from mlengine.service.server import Service
 from mlengine.storage import Storage
+from mlengine.testing import gcs
 
 
 class TrainingService:
@@ -115,7 +118,24 @@ def running(
 
 
 @pytest.fixture
-def training_service(tmp_path: Path) -> Iterator[TrainingService]:
-    """A service of the test's own."""
-    with running(tmp_path / "training-service") as service:
+def training_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingService]:
+    """A service, an empty bucket (``MLENGINE_BUCKET``), and an environment in which everything finds them.
+
+    A Cloud Storage server is started too, unless ``STORAGE_EMULATOR_HOST`` names one.
+    """
+    with ExitStack() as stack:
+        if not os.environ.get("STORAGE_EMULATOR_HOST"):
+            for name, value in stack.enter_context(gcs.running()).env.items():
+                monkeypatch.setenv(name, value)
+        bucket = f"training-service-{uuid.uuid4().hex[:12]}"
+        Storage().client.create_bucket(bucket)
+        service = stack.enter_context(running(tmp_path / "training-service", bucket=f"gs://{bucket}"))
+        own = {
+            **service.env,
+            "MLENGINE_BACKEND": "vertex",
+            "MLENGINE_BUCKET": f"gs://{bucket}",
+            "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": service.connection,
+        }
+        for name, value in own.items():
+            monkeypatch.setenv(name, value)
         yield service

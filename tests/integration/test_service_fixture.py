@@ -1,0 +1,44 @@
+"""The fixture for users' tests, as its manual shows it: an operator trains on it, by an Airflow connection."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlengine import connect
+from mlengine.core.job import JobState
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.storage import Storage
+from mlengine.testing.service import TrainingService, training_service
+from tests.integration import local_cluster as local
+from tests.integration.test_vertex_backend import wait
+
+pytestmark = pytest.mark.integration
+__all__ = ["training_service"]
+
+
+def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect.connect_storage.cache_clear()
+    training_service.script("CreateCustomJob", "lose")
+    uri = local.put(Storage(), os.environ["MLENGINE_BUCKET"], local.sdist(local.ACTOR))
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
+    context: dict[str, Any] = {"ti": ti}
+    job = PrepareJobDirOperator(task_id="prepare", model="m", hint="h").execute(context)
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job=job,
+        job_file={"trainingInput": {"pythonModule": "tiny.task", "packageUris": [uri], "region": "europe-west1"}},
+    )
+    submitted = operator.execute(context)
+    assert submitted["backend"] == "vertex"
+    assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
+    assert training_service.calls.count("CreateCustomJob") == 1
+    backend: Any = connect.connect_backend(None, "google_cloud_default")
+    handles = backend.find(training_service.service.engine.store.all()[0].labels["mlengine-key"][1:])
+    assert wait(backend, handles[0]).state is JobState.SUCCEEDED
+    assert backend.console_url(handles[0]) is None
+    connect.connect_storage.cache_clear()
