@@ -7,6 +7,7 @@ import io
 import tarfile
 import textwrap
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,23 @@ def sdist(
             member = tarfile.TarInfo(f"tiny-{version}/{name}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def wheel(source: str) -> bytes:
+    """The same as a wheel, which need not be built."""
+    info = "tiny-1.0.dist-info"
+    files = {
+        "tiny/__init__.py": "",
+        "tiny/task.py": textwrap.dedent(source),
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
     return buffer.getvalue()
 
 

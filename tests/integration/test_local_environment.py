@@ -25,11 +25,12 @@ from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
 SAY = "print('hello')"
+WHEEL = "tiny-1.0-py3-none-any.whl"
 
 
 def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    data = local.sdist(SAY)
-    uris = [local.put(storage, bucket, data), local.put(storage, f"{bucket}/elsewhere", data)]
+    data = local.wheel(SAY)
+    uris = [local.put(storage, place, data, WHEEL) for place in (bucket, f"{bucket}/elsewhere")]
     said: list[str] = []
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda uri: build_environment([uri], storage, tmp_path, say=said.append), [*uris, *uris]))
@@ -40,7 +41,7 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert done.stdout == "hello\n"
     # Compiled when it was installed, not by each of the replicas.
     assert list(made[0].root.glob("lib/python*/site-packages/tiny/__pycache__/task.*.pyc"))
-    changed = local.put(storage, bucket, local.sdist("print('changed')"))
+    changed = local.put(storage, bucket, local.wheel("print('changed')"), WHEEL)
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
@@ -50,7 +51,7 @@ def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket
     with pytest.raises(EnvironmentBuildError, match="setup is broken"):
         build_environment([uri], storage, tmp_path)
     assert list((tmp_path / "envs").iterdir()) == []
-    local.put(storage, bucket, local.sdist(SAY))
+    local.put(storage, bucket, local.sdist(SAY))  # under the same name: what changed is what lies there
     assert build_environment([uri], storage, tmp_path).python.exists()
 
 
@@ -106,7 +107,7 @@ def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, b
 
 
 def test_half_an_environment_is_never_used(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    uri = local.put(storage, bucket, local.sdist(SAY))
+    uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
     # As a power cut leaves it: files, but not the one that is written last.
     (made.root / "ready.json").unlink()
@@ -154,7 +155,7 @@ def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Pa
 
 
 def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    uris = [local.put(storage, bucket, local.sdist(f"print({n})"), f"{n}/tiny-1.0.tar.gz") for n in range(3)]
+    uris = [local.put(storage, bucket, local.wheel(f"print({n})"), f"{n}/{WHEEL}") for n in range(3)]
     first, second = (build_environment([uri], storage, tmp_path) for uri in uris[:2])
     for age, made in ((3, first), (2, second)):
         os.utime(made.root / "ready.json", (age, age))
@@ -166,6 +167,6 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
 
 
 def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    uri = local.put(storage, bucket, local.sdist(SAY))
+    uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     with pytest.raises(EnvironmentBuildError, match=r"/no/python does not run.*\n.*MLENGINE_LOCAL_PYTHON"):
         build_environment([uri], storage, tmp_path, python="/no/python")

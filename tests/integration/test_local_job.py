@@ -175,7 +175,13 @@ def test_what_cannot_run_is_refused_at_once(make_backend: Make, bucket: str, spe
 
 def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     backend = make_backend()
-    status = local.describe(backend, JobHandle("local", "nobody-1", "job", 1, "gs://bbb/m/job"))
+    unknown = JobHandle("local", "nobody-1", "job", 1, "gs://bbb/m/job")
+    assert backend.logs(unknown, {}).lines == ()
+    assert backend.console_url(unknown) is None
+    assert backend.find("nobody") == []
+    status = local.describe(backend, unknown)
+    # To look leaves no trace.
+    assert not (backend.state_dir / "jobs").exists()
     assert status.state is JobState.FAILED
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 _SITE = "lib/python*/site-packages"
+_FEW = 300
 
 
 def seed(root: Path, donor: Path) -> int:
@@ -45,7 +46,9 @@ def compile_all(root: Path, seconds: float) -> None:
     """Compile what has no bytecode yet. A file that does not compile is left to whoever imports it."""
     site = next(root.glob(_SITE), None)
     if site is not None:
-        command = [str(root / "bin" / "python"), "-m", "compileall", "-q", "-q", "-j", "0", str(site)]
+        # A pool of compilers costs more than it saves for a small trainer.
+        jobs = "0" if sum(1 for _ in site.rglob("*.py")) > _FEW else "1"
+        command = [str(root / "bin" / "python"), "-m", "compileall", "-q", "-q", "-j", jobs, str(site)]
         with contextlib.suppress(subprocess.SubprocessError):
             subprocess.run(
                 command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=seconds, check=False

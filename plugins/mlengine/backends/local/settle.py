@@ -26,6 +26,8 @@ def settle(job: Job) -> dict[str, Any] | None:
 
     Does nothing to a job that has ended, that has a living launcher, or whose launcher is on its way.
     """
+    if not job.root.is_dir():
+        return None  # taking the lease of a job nobody knows would make its folder
     lease = Lease.take(job.lease)
     if lease is None:
         return job.state()
