@@ -6,10 +6,12 @@ from airflow.plugins_manager import AirflowPlugin
 
 from mlengine.links.job import JobLink
 from mlengine.links.report import ReportLink
+from mlengine.timetables import DatasetVersionTimetable
 
 
 class MlenginePlugin(AirflowPlugin):
-    """Registers what operators alone cannot: the links, for runs whose DAG file is gone."""
+    """Registers what operators alone cannot: links, and the timetable, which the scheduler reads back."""
 
     name = "mlengine"
     operator_extra_links = [JobLink(), ReportLink()]  # noqa: RUF012 Airflow's own contract
+    timetables = [DatasetVersionTimetable]  # noqa: RUF012

@@ -14,6 +14,7 @@
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
     gs://BUCKET/<model>/validated/<digest>.json          the job that was accepted for these inputs
+    gs://BUCKET/<model>/index/jobs.json                  ended jobs at a glance, for the page; may be deleted
 
 Knows strings only: nothing here reads or writes.
 """
@@ -144,6 +145,11 @@ def datasets_prefix(bucket: str, name: str) -> str:
     return join(bucket_uri(bucket), "datasets", name) + "/"
 
 
+def dataset_asset_name(name: str) -> str:
+    """What the dataset is called among Airflow's assets."""
+    return f"dataset_{name}"
+
+
 def model_prefix(bucket: str, model: str) -> str:
     return join(bucket_uri(bucket), check_model_name(model)) + "/"
 
@@ -158,3 +164,7 @@ def champion_entry(bucket: str, model: str, serial: int) -> str:
 
 def validated(bucket: str, model: str, digest: str) -> str:
     return join(bucket_uri(bucket), check_model_name(model), "validated", f"{digest}.json")
+
+
+def jobs_index(bucket: str, model: str) -> str:
+    return join(bucket_uri(bucket), check_model_name(model), "index", "jobs.json")

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from mlengine.connect import configured_bucket, connect_storage
+from mlengine.core.errors import ObjectMissingError
 from mlengine.core.layout import dataset_dir
+from mlengine.core.versions import version_time
+
+if TYPE_CHECKING:
+    from mlengine.core.dataset import Manifest
+    from mlengine.storage import Storage
 from mlengine.operators.retry import RetryByCause
 
 
 class ResolveDatasetOperator(BaseOperator):
     """Name the one dataset version of this DAG run, and check that it is whole.
 
-    In this order: the version asked for in the trigger form; the run's partition key, if such a version exists; the
-    newest version at the run's date.
+    In this order: the version asked for in the trigger form; the run's partition key, if there is such a version; the
+    newest version at the run's date. A key that is no date names a version, and nothing stands in for it.
 
     :param dataset: the dataset's name below ``datasets/``.
     :param version: from the form; empty for none.
@@ -52,17 +59,24 @@ class ResolveDatasetOperator(BaseOperator):
         self.gcp_conn_id = gcp_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
-        from mlengine.datasets.catalog import list_versions, load_manifest, resolve
-
         storage, bucket = connect_storage(self.gcp_conn_id), configured_bucket(self.bucket)
-        if self.version:
-            version, why = resolve(storage, bucket, self.dataset, version=self.version), "it was asked for"
-        elif self.partition_key and self.partition_key in list_versions(storage, bucket, self.dataset):
-            version, why = self.partition_key, "it is the run's partition key"
-        else:
-            version, why = resolve(storage, bucket, self.dataset, at=self.at or None), f"it is the newest at {self.at}"
-        manifest = load_manifest(storage, bucket, self.dataset, version)
+        manifest, why = self._find(storage, bucket)
+        version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
-        rows = manifest.train.rows
         self.log.info("dataset %s, version %s, because %s: %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
+
+    def _find(self, storage: Storage, bucket: str) -> tuple[Manifest, str]:
+        """The manifest of the version that is meant, and why it is that one."""
+        from mlengine.datasets.catalog import load_manifest, read_manifest, resolve
+
+        if self.version:
+            return load_manifest(storage, bucket, self.dataset, self.version), "it was asked for"
+        if self.partition_key:
+            why = "it is the run's partition key"
+            if version_time(self.partition_key) is None:
+                return load_manifest(storage, bucket, self.dataset, self.partition_key), why
+            with suppress(ObjectMissingError):
+                return read_manifest(storage, dataset_dir(bucket, self.dataset, self.partition_key)), why
+        newest = resolve(storage, bucket, self.dataset, at=self.at or None)
+        return load_manifest(storage, bucket, self.dataset, newest), f"it is the newest at {self.at}"
