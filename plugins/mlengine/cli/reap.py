@@ -1,0 +1,157 @@
+"""``mlengine reap``: jobs that still run though nobody waits for them any more.
+
+What ends a task ends its job, nearly always (``docs/operations.md`` says when not). This finds the rest: it goes
+through the claims in the bucket, asks the backends which of their jobs are alive, and asks Airflow's REST API whether
+the runs and tasks they belong to still are. It only says so; ``--yes`` ends them.
+
+Where Airflow does not answer, nothing is decided. Jobs of ``mlengine train`` belong to a person, and are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mlengine.backends import TrainingBackend, get_backend
+from mlengine.cli import say
+from mlengine.cli.airflow import AirflowClient
+from mlengine.core.errors import MlengineError, ObjectMissingError
+from mlengine.core.job import JobHandle, JobRecord, JobStatus
+from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
+from mlengine.storage import Storage
+from mlengine.submission import Submitter
+
+_WAIT = "TrainingJobSensor"
+_OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+@dataclass(frozen=True)
+class Living:
+    """A job that costs something, and the claim it was made for."""
+
+    status: JobStatus
+    record: JobRecord
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
+    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (MLENGINE_BUCKET)")
+    parser.add_argument("--model", help="of this model only")
+    parser.add_argument("--airflow-url", metavar="URL", help="of Airflow's UI (MLENGINE_AIRFLOW_URL)")
+    parser.add_argument(
+        "--airflow-token", metavar="TOKEN", help="for its API (MLENGINE_AIRFLOW_TOKEN, or _USER, _PASSWORD)"
+    )
+    parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
+    parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
+    parser.add_argument("--yes", action="store_true", help="end them")
+    parser.set_defaults(handler=_reap)
+
+
+def _reap(args: argparse.Namespace) -> int:
+    if not args.bucket:
+        raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
+    airflow = AirflowClient.from_environment(args.airflow_url, args.airflow_token)
+    storage, backends = Storage(), _Backends(args.state_dir)
+    bucket = bucket_uri(args.bucket)
+    orphans = []
+    alive = list(living(backends.get, claims(storage, bucket, args.model)))
+    dags = {str(job.record.owner["dag_id"]) for job in alive}
+    if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
+        raise MlengineError(
+            f"this Airflow knows none of the DAGs whose jobs run: {', '.join(sorted(dags))}",
+            remedy="see that --airflow-url is the right one; if those DAGs were deleted, add --unknown",
+        )
+    for job in alive:
+        why = orphaned(airflow, job.record)
+        if why:
+            orphans.append(job)
+            say(f"{job.status.handle.job_id}  attempt {job.status.handle.attempt}  {job.status.state.value}: {why}")
+    if not orphans:
+        say(f"nothing to end: {len(alive)} of Airflow's jobs run, and all are waited for")
+        return 0
+    if not args.yes:
+        say(f"{len(orphans)} of {len(alive)} running jobs would be ended; --yes ends them")
+        return 0
+    for job in orphans:
+        handle = job.status.handle
+        Submitter(storage, backends.get(handle.backend)).end(handle, "nobody waited for it any more")
+    say(f"{len(orphans)} jobs told to end")
+    return 0
+
+
+def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[tuple[JobDir, JobRecord]]:
+    """Every claim that a task of Airflow's has made, below ``bucket``."""
+    models = [model] if model else [name for name in storage.list_dirs(bucket) if name not in RESERVED_NAMES]
+    dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
+    with ThreadPoolExecutor(8) as pool:
+        for job_dir, record in zip(dirs, pool.map(partial(_record, storage), dirs), strict=True):
+            if record is not None and record.owner.get("dag_id") not in {None, "", "mlengine train"}:
+                yield job_dir, record
+
+
+def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]]) -> Iterator[Living]:
+    """Those of the claimed jobs that are alive; one look a backend at all that were recorded."""
+    asked: defaultdict[str, list[tuple[JobHandle, JobRecord]]] = defaultdict(list)
+    for job_dir, record in found:
+        handle = record.handle(job_dir.uri)
+        # A submission may have been cut off before its name was recorded: then only the backend knows.
+        handles = [handle] if handle else backend(record.backend).find(record.key)
+        asked[record.backend] += [(one, record) for one in handles]
+    for name, pairs in asked.items():
+        for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
+            if not status.state.terminal:
+                yield Living(status, record)
+
+
+def orphaned(airflow: AirflowClient, record: JobRecord) -> str | None:
+    """Why nobody waits for a job any more; ``None`` if somebody may."""
+    dag_id, run_id = str(record.owner["dag_id"]), str(record.owner["run_id"])
+    run = airflow.run(dag_id, run_id)
+    if run is None:
+        return f"its run {run_id} of {dag_id} does not exist any more"
+    if run["state"] in _OVER:
+        return f"its run {run_id} of {dag_id} is over: {run['state']}"
+    return _unwanted(airflow.tasks(dag_id, run_id), record)
+
+
+def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
+    """The same of a run that goes on."""
+    task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
+    mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
+    if not mine:
+        return f"its task {task_id} is not part of its run any more"
+    if mine[0]["max_tries"] != record.owner.get("generation"):
+        return f"its task {task_id} was cleared, and trains again"
+    if mine[0]["state"] in _OVER - {"success"}:
+        return f"its task {task_id} is over: {mine[0]['state']}"
+    waits = [task for task in tasks if task["operator"] == _WAIT]
+    if waits and mine[0]["state"] == "success" and all(task["state"] in _OVER for task in waits):
+        return "nobody waits: " + ", ".join(sorted({f"{task['task_id']} is {task['state']}" for task in waits}))
+    return None
+
+
+class _Backends:
+    """One of each name, made when it is first needed."""
+
+    def __init__(self, state_dir: str | None) -> None:
+        self._state_dir = state_dir
+        self._made: dict[str, TrainingBackend] = {}
+
+    def get(self, name: str) -> TrainingBackend:
+        if name not in self._made:
+            options = {"state_dir": self._state_dir} if name == "local" and self._state_dir else {}
+            self._made[name] = get_backend(name, **options)
+        return self._made[name]
+
+
+def _record(storage: Storage, job_dir: JobDir) -> JobRecord | None:
+    try:
+        return JobRecord.from_bytes(storage.read(job_dir.claim))
+    except ObjectMissingError:
+        return None

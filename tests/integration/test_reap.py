@@ -1,0 +1,183 @@
+"""Reaping: what runs though nobody waits for it, against a real bucket, real jobs' claims, and Airflow's REST words."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mlengine import backends
+from mlengine.cli import main
+from mlengine.core.job import JobKey, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter, ended_with_task
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+current = MemoryBackend()
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return current
+
+
+class AirflowWords(ThreadingHTTPServer):
+    """Answers as Airflow 3.3's API does, for the runs that it was told of; ``tests/e2e`` asks the real one."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.runs: dict[str, str] = {}
+        self.tasks: dict[str, list[dict[str, Any]]] = {}
+        self.silent = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: AirflowWords
+
+    def do_GET(self) -> None:
+        assert self.headers["Authorization"] == "Bearer secret"
+        parts = self.path.partition("?")[0].split("/")[3:]  # dags D dagRuns R taskInstances
+        run = parts[3] if len(parts) > 3 else ""
+        if self.server.silent:
+            self._say(503, {"detail": "come back later"})
+        elif len(parts) == 2:
+            known = parts[1] == "dag" and self.server.runs
+            self._say(200 if known else 404, {"dag_id": parts[1]} if known else {"detail": "no such DAG"})
+        elif run not in self.server.runs:
+            self._say(404, {"detail": "The DagRun was not found"})
+        elif len(parts) == 5:
+            tasks = self.server.tasks[run]
+            self._say(200, {"task_instances": tasks, "total_entries": len(tasks)})
+        else:
+            self._say(200, {"state": self.server.runs[run]})
+
+    def _say(self, status: int, body: dict[str, Any]) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowWords]:
+    server = AirflowWords()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
+    monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
+    global current  # noqa: PLW0603 the registry makes backends by import path
+    current = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    return current
+
+
+def submit(storage: Storage, bucket: str, run_id: str, generation: int = 2, dag_id: str = "dag") -> JobDir:
+    job_dir = JobDir.of(bucket, "m", f"job_{run_id}")
+    intent = Intent(JobKey(dag_id, run_id, "submit", -1, generation), "m", job_dir, TrainingSpec("trainer.task"))
+    Submitter(storage, current).submit(intent)
+    return job_dir
+
+
+def tasks(submitted: str = "success", waits: str | None = "deferred", max_tries: int = 2) -> list[dict[str, Any]]:
+    return [
+        {"task_id": "submit", "map_index": -1, "state": submitted, "max_tries": max_tries, "operator": "Submit"},
+        {"task_id": "wait", "map_index": -1, "state": waits, "max_tries": 2, "operator": "TrainingJobSensor"},
+    ]
+
+
+def reap(bucket: str, *more: str) -> int:
+    return main(["reap", "--bucket", bucket, *more])
+
+
+CASES = {
+    "waited": ("running", tasks(), None),
+    "unborn_wait": ("running", tasks(waits=None), None),
+    "retried": ("running", tasks(submitted="up_for_retry", waits=None), None),
+    "failed_run": ("failed", tasks(), "is over: failed"),
+    "marked_run": ("success", tasks(), "is over: success"),
+    "lost_wait": ("running", tasks(waits="failed"), "wait is failed"),
+    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit is over: failed"),
+    "cleared": ("running", tasks(max_tries=4), "was cleared"),
+}
+
+
+def test_it_says_what_it_would_end_and_ends_it(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dirs = {name: submit(storage, bucket, name) for name in CASES}
+    airflow.runs = {name: state for name, (state, _, _) in CASES.items()}
+    airflow.tasks = {name: found for name, (_, found, _) in CASES.items()}
+    dirs["deleted_run"] = submit(storage, bucket, "deleted_run")
+    submit(storage, bucket, "by_hand", dag_id="mlengine train")
+    wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "does not exist any more"}
+
+    assert reap(bucket) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in said[:-1]} == {f"job_{name}" for name in wrong}
+    for name, why in wrong.items():
+        assert any(f"job_{name} " in line and why in line for line in said), said
+    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} running jobs would be ended; --yes ends them"
+    assert len(backend.live) == len(CASES) + 2, "nothing is ended without --yes"
+
+    assert reap(bucket, "--yes") == 0
+    assert {job.handle.job_id for job in backend.live} == {
+        "job_waited",
+        "job_unborn_wait",
+        "job_retried",
+        "job_by_hand",
+    }
+    assert ended_with_task(Submitter(storage, backend).record(dirs["failed_run"]))
+    capsys.readouterr()
+    assert reap(bucket, "--yes") == 0
+    assert "nothing to end: 3 of" in capsys.readouterr().out
+
+
+def test_a_submission_that_was_never_recorded_is_found(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords
+) -> None:
+    backend.lose_answers = 1
+    with pytest.raises(Exception, match="lost"):
+        submit(storage, bucket, "r")
+    airflow.runs, airflow.tasks = {"r": "failed"}, {"r": []}
+    assert reap(bucket, "--yes") == 0
+    assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
+
+
+def test_an_airflow_that_does_not_answer_decides_nothing(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(storage, bucket, "r")
+    airflow.silent = True
+    assert reap(bucket, "--yes") == 1
+    assert "503" in capsys.readouterr().err
+    assert len(backend.live) == 1
+
+
+def test_the_wrong_airflow_ends_nothing(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(storage, bucket, "r")
+    assert reap(bucket, "--yes") == 1
+    assert "--unknown" in capsys.readouterr().err
+    assert len(backend.live) == 1
+    assert reap(bucket, "--yes", "--unknown") == 0
+    assert backend.live == []
