@@ -20,7 +20,7 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core", "__version__"}),
     frozenset({"settings", "storage_calls", "storage", "builder", "software"}),
-    frozenset({"backends", "datasets", "packaging", "jobdir"}),
+    frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
     frozenset({"gate", "champions", "champion_rules", "reuse"}),
     frozenset({"links", "triggers", "timetables", "assets"}),

@@ -31,6 +31,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
     add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
 
+    _announcing(add.add_argument_group("telling Airflow"))
+    add.add_argument("--announce", action="store_true", help="then start the DAGs that wait for this dataset")
+
+    tell = _verb(
+        verbs, "announce", "start the DAGs that wait for this dataset, about a version that is there", _announce
+    )
+    tell.add_argument("name")
+    tell.add_argument("version")
+    _announcing(tell)
+
     listing = _verb(verbs, "list", "the versions of a dataset, or the datasets", _list)
     listing.add_argument("name", nargs="?")
     listing.add_argument("--json", action="store_true")
@@ -62,6 +72,15 @@ def _verb(
     return parser
 
 
+def _announcing(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--airflow",
+        default="",
+        metavar="URL",
+        help="of its API server (MLENGINE_AIRFLOW_URL); logs in with MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
+    )
+
+
 def _bucket(args: argparse.Namespace) -> str:
     if not args.bucket:
         raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
@@ -85,7 +104,26 @@ def _add(args: argparse.Namespace) -> int:
         discard_partial=args.discard_partial,
     )
     say(_line(manifest))
+    if args.announce:
+        _tell(args, manifest)
     return 0
+
+
+def _announce(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage import Storage
+
+    _tell(args, datasets.load_manifest(Storage(), _bucket(args), args.name, args.version))
+    return 0
+
+
+def _tell(args: argparse.Namespace, manifest: Manifest) -> None:
+    from mlengine.announce import AirflowServer, announce
+
+    server = AirflowServer.from_environment(args.airflow)
+    extra = {"dataset": manifest.name, "version": manifest.version, "digest": manifest.digest}
+    event = announce(server, manifest.name, manifest.version, {**extra, "rows": manifest.train.rows})
+    say(f"announced {manifest.name}/{manifest.version} to {server.url}: asset event {event}")
 
 
 def _list(args: argparse.Namespace) -> int:

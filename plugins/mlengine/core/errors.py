@@ -66,6 +66,10 @@ class DatasetError(MlengineError):
     """A dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
 
 
+class AnnounceError(MlengineError):
+    """Airflow could not be told of a new dataset version. The version is registered all the same."""
+
+
 class EnvironmentBuildError(MlengineError):
     """The trainer's environment could not be built. Carries the installer's own words."""
 

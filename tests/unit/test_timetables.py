@@ -1,0 +1,88 @@
+"""The timetable of versions that are no dates: what Airflow's scheduler, backfills and trigger form ask of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.exceptions import InvalidPartitionKeyError
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import TimeRestriction
+
+from mlengine.core.errors import DatasetError
+from mlengine.plugin import MlenginePlugin
+from mlengine.timetables import DatasetVersionTimetable
+
+VERSIONS = {"v2": "2026-03-02", "v1": "2026-01-15", "v10": "2026-09-01"}
+
+
+def timetable() -> DatasetVersionTimetable:
+    return DatasetVersionTimetable("0 6 * * *", versions=VERSIONS)
+
+
+def day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "versions"),
+    [
+        ("2026-01-01", "2026-12-31", ["v1", "v2", "v10"]),
+        ("2026-01-15", "2026-03-02", ["v1", "v2"]),
+        ("2026-01-16", "2026-03-01", []),
+    ],
+)
+def test_a_backfill_runs_the_versions_between_two_days(first: str, last: str, versions: list[str]) -> None:
+    infos = list(timetable().iter_partition_dagrun_infos(earliest=day(first), latest=day(last)))
+    assert [info.partition_key for info in infos] == versions
+    assert [info.partition_date for info in infos] == [day(VERSIONS[version]) for version in versions]
+    assert all(info.data_interval is None for info in infos)
+
+
+def test_a_key_by_hand_must_be_a_version() -> None:
+    assert timetable().resolve_partition_date("v10") == day("2026-09-01")
+    assert timetable().resolve_partition_date(None) is None
+    with pytest.raises(InvalidPartitionKeyError, match="no dataset version 'v3'; known: v1, v2, v10"):
+        timetable().resolve_partition_date("v3")
+
+
+def _next(now: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: pendulum.instance(day(now)))
+    free = TimeRestriction(earliest=None, latest=None, catchup=False)
+    return timetable().next_dagrun_info_v2(last_dagrun_info=None, restriction=free)
+
+
+@pytest.mark.parametrize(("now", "version"), [("2026-02-01", "v1"), ("2026-05-05", "v2"), ("2027-01-01", "v10")])
+def test_a_scheduled_run_is_about_the_newest_version_then(
+    monkeypatch: pytest.MonkeyPatch, now: str, version: str
+) -> None:
+    info = _next(now, monkeypatch)
+    assert (info.partition_key, info.partition_date) == (version, day(VERSIONS[version]))
+    assert info.run_after >= day(now)
+
+
+def test_nothing_runs_before_the_first_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _next("2026-01-01", monkeypatch) is None
+
+
+def test_airflow_stores_it_and_reads_it_back() -> None:
+    assert DatasetVersionTimetable in MlenginePlugin.timetables
+    with DAG("by_version", schedule=timetable()) as dag:
+        pass
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    assert isinstance(again, DatasetVersionTimetable)
+    assert again.serialize() == timetable().serialize()
+    assert again.partitioned
+    assert again.summary == "0 6 * * *, 3 dataset versions"
+
+
+@pytest.mark.parametrize(
+    ("versions", "word"),
+    [({}, "no versions"), ({"v1": "soon"}, "not a day"), ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day")],
+)
+def test_what_cannot_be_a_schedule_is_refused(versions: dict[str, str], word: str) -> None:
+    with pytest.raises(DatasetError, match=word):
+        DatasetVersionTimetable("0 6 * * *", versions=versions)
