@@ -60,6 +60,7 @@ SETTINGS: dict[str, Setting] = {
             "local_upload_seconds", "60", "float", "Seconds for sending a local job's logs to the bucket; 0: none."
         ),
         Setting("local_keep_environments", "8", "integer", "Unused trainers' environments that are kept."),
+        Setting("tensorboard_url", "", "string", "A TensorBoard that shows the jobs, for links: http://…"),
         Setting("running_timeout", "604800", "float", "Seconds a job may take, once it left QUEUED."),
     )
 }

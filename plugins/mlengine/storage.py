@@ -94,6 +94,18 @@ class Storage:
             # The answer to a download carries the generation of what was sent.
             return data, int(blob.generation)
 
+    def read_range(self, uri: str, begin: int, end: int) -> bytes:
+        """The bytes from ``begin`` up to ``end``, or to the object's end.
+
+        :raises ObjectMissingError: if there is no such object.
+        """
+        with errors(uri):
+            # The object's checksum says nothing about a part of it.
+            data: bytes = self._blob(uri).download_as_bytes(
+                start=begin, end=end - 1, timeout=ATTEMPT, retry=retry(), checksum=None
+            )
+            return data
+
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write whatever was there before. Returns the new generation."""
         return self._upload(uri, data, content_type, None)

@@ -107,6 +107,14 @@ class EndsReplicas(Protocol):
 
 
 @runtime_checkable
+class EstimatesCost(Protocol):
+    """A backend that knows list prices."""
+
+    def usd_per_hour(self, submission: Submission) -> float | None:
+        """What the job's machines cost an hour; ``None`` if one of them has no known price."""
+
+
+@runtime_checkable
 class ShowsRequest(Protocol):
     """A backend that can say what it would send, before it sends anything."""
 
