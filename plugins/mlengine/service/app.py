@@ -70,7 +70,7 @@ class App:
             if fault.action == "delay":
                 await asyncio.sleep(fault.seconds)
             elif fault.action == "reset":
-                self._reset(scope["client"])
+                await self._hang_up(scope)
                 return False
             elif fault.action == "status":
                 code = HTTP_STATUS[fault.status]
@@ -84,14 +84,19 @@ class App:
     ) -> None:
         actions = {fault.action: fault for fault in struck}
         if "lose" in actions:
-            self._reset(scope["client"])
+            await self._hang_up(scope)
         elif "cut" in actions:
             await _send(send, status, answer, only=actions["cut"].bytes)
             # What was sent must leave before the reset takes it back.
             await asyncio.sleep(0.05)
-            self._reset(scope["client"])
+            await self._hang_up(scope)
         else:
             await _send(send, status, answer)
+
+    async def _hang_up(self, scope: Message) -> None:
+        self._reset(scope["client"])
+        # Let the server notice, or it complains about an answer that never came.
+        await asyncio.sleep(0)
 
 
 async def _body(receive: Receive) -> bytes:

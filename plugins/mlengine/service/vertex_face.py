@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -45,7 +45,7 @@ class VertexFace:
         request.only()
         job = messages.read_custom_job(request.json())
         vertex_jobs.check(job)
-        number = str(random.randrange(10**17, 10**19))  # noqa: S311 - a name, not a secret
+        number = str(10**17 + secrets.randbelow(9 * 10**18))
         submission, notes = vertex_jobs.submission(job, number, self._storage, self._bucket)
         now = time.time()
         record = Record(

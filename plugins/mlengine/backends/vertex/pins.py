@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from email.parser import HeaderParser
 from typing import Any, Protocol
 
-from mlengine.core.errors import BackendError, StorageError
+from mlengine.core.errors import BackendError, ObjectMissingError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Reads(Protocol):
 def check(job_id: str, body: Mapping[str, Any], package_uris: tuple[str, ...], storage: Reads) -> None:
     """:raises BackendError: naming image, package and what would do.
 
-    A package that cannot be read is left to the container, which says why in its log.
+    A package that is not there is refused; one that cannot be read is left to the container, which says why in its log.
     """
     version = _image_python(body)
     if version is None:
@@ -41,6 +41,10 @@ def check(job_id: str, body: Mapping[str, Any], package_uris: tuple[str, ...], s
     for uri in package_uris:
         try:
             wanted = requires_python(storage.read(uri), uri)
+        except ObjectMissingError as error:
+            raise BackendError(
+                f"job {job_id}: there is no package {uri}", remedy="package the trainer again, or correct packageUris"
+            ) from error
         except (StorageError, tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
             log.warning("job %s: what %s requires is not known: %s", job_id, uri, error)
             continue

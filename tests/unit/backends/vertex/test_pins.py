@@ -66,5 +66,10 @@ def test_an_image_nobody_knows_is_left_to_its_owner() -> None:
 
 
 def test_a_package_that_cannot_be_read_is_left_to_the_container(caplog: pytest.LogCaptureFixture) -> None:
-    pins.check("j", body("python:3.11"), (SDIST, WHEEL), Objects({SDIST: b"no archive"}))
+    pins.check("j", body("python:3.11"), (SDIST, WHEEL), Objects({SDIST: b"no archive", WHEEL: b""}))
     assert caplog.text.count("is not known") == 2
+
+
+def test_a_package_that_is_not_there_is_refused() -> None:
+    with pytest.raises(BackendError, match="there is no package gs://bkt/t-1"):
+        pins.check("j", body("python:3.11"), (SDIST,), Objects())
