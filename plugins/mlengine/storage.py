@@ -55,9 +55,9 @@ class Storage:
             return cls()
 
         def make_client() -> storage.Client:
-            from airflow.providers.google.cloud.hooks.gcs import GCSHook
+            from mlengine.storage_client import client_of_connection
 
-            return GCSHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain).get_conn()
+            return client_of_connection(gcp_conn_id, impersonation_chain)
 
         return cls(make_client)
 

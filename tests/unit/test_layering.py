@@ -19,7 +19,7 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 # From the bottom up. A module may import its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core", "__version__"}),
-    frozenset({"settings", "storage_calls", "storage", "builder", "software"}),
+    frozenset({"settings", "storage_calls", "storage", "storage_client", "builder", "software"}),
     frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
     frozenset({"gate", "champions", "champion_rules", "reuse"}),
@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 AIRFLOW_AT_HOME = frozenset(
     {"links", "triggers", "timetables", "assets", "operators", "sensors", "pipeline", "plugin", "testing", "web"}
 )
-AIRFLOW_AS_GUEST = frozenset({"storage", "settings", "connect", "backends"})
+AIRFLOW_AS_GUEST = frozenset({"storage_client", "settings", "connect", "backends"})
 # Beside DAGs, only Airflow's own side may be built on operators.
 NOT_BELOW = {"service": {"links", "triggers", "operators", "sensors", "pipeline", "connect"}, "cli": {"operators"}}
 

@@ -1,0 +1,123 @@
+"""The storage client of an Airflow connection: what is read here, and what is left to Google's provider."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.storage import Storage
+from mlengine.storage_client import plain_extras
+from mlengine.testing.gcs import GcsServer
+
+pytestmark = pytest.mark.integration
+
+_TRY = """
+import sys
+from mlengine.storage import Storage
+storage = Storage.from_connection("a_connection")
+storage.write(sys.argv[1] + "/a", b"1")
+print(storage.client.project, "base_google" in " ".join(sys.modules), type(storage.client._credentials).__name__)
+"""
+
+
+def tried(bucket: str, server: GcsServer, extra: dict[str, Any], **env: str) -> list[str]:
+    """In a process of its own, since modules that were imported stay."""
+    connection = json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
+    done = subprocess.run(
+        [sys.executable, "-c", _TRY, bucket],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
+            "AIRFLOW_CONN_A_CONNECTION": connection,
+            **server.env,
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split("\n")[-2].split()
+
+
+def test_a_server_that_asks_for_no_credentials(
+    gcs_server: GcsServer, storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    extra = {"is_anonymous": True, "project": "local"}
+    assert tried(bucket, gcs_server, extra, AIRFLOW_HOME=str(tmp_path)) == ["local", "False", "AnonymousCredentials"]
+    assert storage.read(f"{bucket}/a") == b"1"
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Credentials of a person, as ``gcloud auth application-default login`` leaves them; they open nothing."""
+    content = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_an_empty_connection_is_the_application_default(
+    gcs_server: GcsServer, bucket: str, key_file: Path, tmp_path: Path
+) -> None:
+    found = _made(gcs_server, {"extra__google_cloud_platform__project": "p"}, key_file, tmp_path)
+    assert found == ["p", "False", "Credentials"]
+    assert bucket
+
+
+def test_a_key_in_the_connection_is_the_providers_to_read(
+    gcs_server: GcsServer, bucket: str, key_file: Path, tmp_path: Path
+) -> None:
+    found = _made(gcs_server, {"project": "p", "key_path": str(tmp_path / "none.json")}, key_file, tmp_path)
+    assert found == ["the", "provider", "refused"]
+    assert bucket
+
+
+_MAKE = """
+import sys
+from mlengine.storage_client import client_of_connection
+try:
+    client = client_of_connection("a_connection")
+    print(client.project, "base_google" in " ".join(sys.modules), type(client._credentials).__name__)
+except Exception as error:
+    print("the provider refused" if "base_google" in " ".join(sys.modules) else repr(error))
+"""
+
+
+def _made(server: GcsServer, extra: dict[str, Any], key_file: Path, home: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _MAKE],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
+            "AIRFLOW_CONN_A_CONNECTION": json.dumps({"conn_type": "google_cloud_platform", "extra": extra}),
+            "GOOGLE_APPLICATION_CREDENTIALS": str(key_file),
+            "AIRFLOW_HOME": str(home),
+            **server.env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split("\n")[-2].split()
+
+
+@pytest.mark.parametrize(
+    ("extras", "plain"),
+    [
+        ({}, {}),
+        ({"keyfile_dict": "", "num_retries": 5}, {"num_retries": 5}),
+        ({"extra__google_cloud_platform__key_path": "/k"}, {"key_path": "/k"}),
+        ({"is_anonymous": False}, {}),
+    ],
+)
+def test_empty_extras_say_nothing(extras: dict[str, Any], plain: dict[str, Any]) -> None:
+    assert plain_extras(extras) == plain
