@@ -1,0 +1,107 @@
+"""The stack's folder: one stack at a time, ports that are kept or moved, and what a killed stack left running."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from scripts import stack as stacks
+
+from mlengine.core.errors import StackError
+from mlengine.testing.airflow_home import free_port
+
+pytestmark = pytest.mark.integration
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from scripts.stack import Lock
+with Lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_stack_is_told_where_the_first_is(tmp_path: Path) -> None:
+    with stacks.Lock(tmp_path):
+        (tmp_path / "running.json").write_text(json.dumps({"pid": 4711, "ui": "http://127.0.0.1:8080"}))
+        with pytest.raises(StackError, match=r"running already: process 4711, its UI at http://127\.0\.0\.1:8080"):
+            stacks.Lock(tmp_path)
+    with stacks.Lock(tmp_path):
+        pass
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        cwd=stacks.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StackError, match=f"process {holder.pid}, and is starting"):
+            stacks.Lock(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with stacks.Lock(tmp_path):
+        pass
+
+
+def test_what_a_killed_stack_left_is_ended(tmp_path: Path) -> None:
+    left = subprocess.Popen(["sleep", "600"])
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        # The second has the pid of a process of the killed stack's by chance: it was born at another time.
+        born = {str(left.pid): psutil.Process(left.pid).create_time(), str(stranger.pid): 1.0}
+        (tmp_path / "running.json").write_text(json.dumps({"pid": 1, "processes": born}))
+        with stacks.Lock(tmp_path):
+            assert not psutil.pid_exists(left.pid)
+            assert stranger.poll() is None
+    finally:
+        for process in (left, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_ports_are_kept_and_a_taken_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "PORTS", {"gcs": free_port(), "ui": free_port()})
+    first, moved = stacks._ports(tmp_path)
+    assert (first, moved) == (stacks.PORTS, [])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first["ui"]))
+        taken.listen()
+        second, moved = stacks._ports(tmp_path)
+    assert second["gcs"] == first["gcs"]
+    assert second["ui"] != first["ui"]
+    assert moved == [f"port {first['ui']} is taken; the UI is at {second['ui']}"]
+    assert stacks._ports(tmp_path) == (second, [])
+
+
+def test_a_running_stack_is_not_cleaned_away(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    (clone / "scripts").mkdir(parents=True)
+    (clone / "scripts" / "clean.py").write_bytes((stacks.ROOT / "scripts" / "clean.py").read_bytes())
+    command = [sys.executable, str(clone / "scripts" / "clean.py")]
+    with stacks.Lock(clone / ".mlengine" / "data"):
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "make run is up" in refused.stderr
+    assert (clone / ".mlengine" / "data").is_dir()
+    job = subprocess.Popen(["sleep", "600"], cwd=clone / ".mlengine" / "data")
+    try:
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert str(job.pid) in refused.stderr or not Path("/proc").is_dir()
+    finally:
+        job.kill()
+        job.wait()
+    assert subprocess.run(command, check=False).returncode == 0
+    assert not (clone / ".mlengine").exists()

@@ -1,0 +1,128 @@
+"""The set-up: which uv it installs, which Python it takes, and when it does nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import bootstrap
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_uv_is_the_one_of_the_lock_with_its_hashes() -> None:
+    version, requirement = bootstrap.uv_requirement(bootstrap.LOCKS["run"].read_text(encoding="utf-8"))
+    first, *hashes = requirement.splitlines()
+    assert first == f"uv=={version} \\"
+    assert len(hashes) > 5
+    assert all(line.strip().startswith("--hash=sha256:") for line in hashes)
+    assert not requirement.endswith("\\")
+
+
+def test_a_lock_without_uv_is_refused() -> None:
+    with pytest.raises(bootstrap.SetupError, match="names no uv"):
+        bootstrap.uv_requirement("uvicorn==1.0 \\\n    --hash=sha256:00\n")
+
+
+def test_the_second_call_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _an_environment(tmp_path, monkeypatch, "dev")
+    monkeypatch.setattr(bootstrap, "_run", _fails)
+    bootstrap.ensure("dev")
+    bootstrap.ensure("run")  # the environment for development is good for running
+
+
+def test_a_changed_lock_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _an_environment(tmp_path, monkeypatch, "run")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(bootstrap, "_run", ran.append)
+    monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
+    bootstrap.ensure("dev")  # the environment for running is not good for development
+    assert [command[1:3] for command in ran] == [["pip", "sync"], ["pip", "install"]]
+    assert str(bootstrap.LOCKS["dev"]) in ran[0]
+    assert "--require-hashes" in ran[0]
+    assert "--offline" in ran[1]
+    ran.clear()
+    bootstrap.ensure("run")
+    assert ran == []
+
+
+def test_an_interrupted_setup_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _an_environment(tmp_path, monkeypatch, "run")
+    monkeypatch.setattr(bootstrap, "_run", _fails)
+    monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
+    with pytest.raises(AssertionError):
+        bootstrap.ensure("dev")
+    assert not bootstrap.STAMP.exists()
+
+
+def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "pyproject.toml"
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    project.write_text('[project]\nname = "a"\n[tool.ruff]\nline-length = 100\n')
+    before = bootstrap.made_of("run")
+    project.write_text('[project]\nname = "a"\n[tool.ruff]\nline-length = 120\n')
+    assert bootstrap.made_of("run") == before
+    project.write_text('[project]\nname = "b"\n')
+    assert bootstrap.made_of("run") != before
+
+
+def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(bootstrap.SetupError, match=r"3\.11 to 3\.13 is needed(.|\n)*What to do"):
+        bootstrap.find_python()
+
+
+def test_a_python_without_ensurepip_and_pip_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "TOOLS", tmp_path / ".mlengine" / "tools")
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(bootstrap, "_has", lambda *_: False)
+    with pytest.raises(bootstrap.SetupError, match="python3-venv"):
+        bootstrap.ensure_uv(sys.executable)
+    assert list((tmp_path / ".mlengine" / "tools").iterdir()) == []
+
+
+def test_the_locks_name_no_registry() -> None:
+    for lock in bootstrap.LOCKS.values():
+        text = lock.read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--index-url" not in text
+        assert "--find-links" not in text
+
+
+def test_what_runs_is_what_is_tested() -> None:
+    """The lock for development has every version of the lock for running."""
+    run, dev = (_versions(lock) for lock in bootstrap.LOCKS.values())
+    assert run.items() <= dev.items()
+
+
+def test_it_runs_without_a_home() -> None:
+    """And in a fraction of a second where there is nothing to do."""
+    env = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-I", str(ROOT / "scripts" / "bootstrap.py"), "nonsense"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "run|dev" in done.stderr
+
+
+def _an_environment(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    venv = root / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(bootstrap, "VENV", venv)
+    monkeypatch.setattr(bootstrap, "STAMP", venv / "stamp")
+    bootstrap.STAMP.write_text(json.dumps({"kind": kind, "made_of": bootstrap.made_of(kind)}))
+
+
+def _fails(command: list[str]) -> None:
+    raise AssertionError(command)
+
+
+def _versions(lock: Path) -> dict[str, str]:
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith(" ")]
+    return {" ".join(pair[:1]): pair[1] for pair in pairs if len(pair) == 2}
