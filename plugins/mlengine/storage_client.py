@@ -32,7 +32,8 @@ def client_of_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> s
     from google.cloud import storage
 
     if extras.get("is_anonymous"):
-        return storage.Client(credentials=AnonymousCredentials(), project=extras.get("project") or "anonymous")
+        nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return storage.Client(credentials=nobody, project=extras.get("project") or "anonymous")
     scopes = [scope.strip() for scope in str(extras.get("scope") or "").split(",") if scope.strip()] or _SCOPES
     credentials, project = google.auth.default(scopes=scopes)
     return storage.Client(credentials=credentials, project=extras.get("project") or project)
