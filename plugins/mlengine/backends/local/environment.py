@@ -12,17 +12,15 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from mlengine.backends.local import bytecode, constraints, environ
+from mlengine.backends.local import bytecode, constraints, installer
 from mlengine.backends.local.lease import Lease
 from mlengine.backends.local.record import read_json, write_json
 from mlengine.core.errors import EnvironmentBuildError
@@ -30,7 +28,6 @@ from mlengine.storage import Storage
 
 # What of uv's own settings changes which versions are installed.
 _RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
-_WORDS = 6000  # characters of uv's output that an error carries
 
 
 @dataclass(frozen=True)
@@ -148,17 +145,18 @@ class _Builder:
         root.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"building environment {recipe.digest[:12]} for {', '.join(path.name for path in recipe.packages)}")
         begun = time.monotonic()
+        uv = partial(installer.run, lock=self.lock, seconds=recipe.seconds, say=self.say)
         try:
-            self._uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
+            uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
             pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
             target = f"--python={python}"
             donor = _newest(recipe.state_dir)
-            self._uv("pip", "install", target, *pins, *map(str, recipe.packages))
+            uv("pip", "install", target, *pins, *map(str, recipe.packages))
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files are taken from another environment")
             bytecode.compile_all(root, recipe.seconds)
             # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
-            lock = self._uv("pip", "list", "--quiet", "--format=freeze", target, loud=False).split()
+            lock = uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)
@@ -166,61 +164,6 @@ class _Builder:
         seconds = time.monotonic() - begun
         self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
         return Environment(python, recipe.digest, lock)
-
-    def _uv(self, *arguments: str, loud: bool = True) -> str:
-        """Run uv, away from any project whose settings it would take for its own. Returns all it said.
-
-        :param loud: tell what it says as it says it, but for the list of packages, which is in the lock.
-        """
-        from uv import find_uv_bin
-
-        env = environ.for_launcher(os.environ) | {"NO_COLOR": "1"}
-        if environ.MARK in os.environ:
-            env[environ.MARK] = os.environ[environ.MARK]
-        words: list[str] = []
-        try:
-            process = subprocess.Popen(
-                [find_uv_bin(), "--no-progress", *arguments],
-                cwd="/",
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                # Should this process die, nobody may build here while its uv still writes.
-                pass_fds=(self.lock.fileno(),),
-            )
-        except OSError as error:
-            raise EnvironmentBuildError(f"uv cannot be started: {error}", remedy="install uv again") from error
-        # A build backend that hangs says nothing: only a timer ends it, and all that it started.
-        timer = threading.Timer(self.recipe.seconds, _kill_group, (process.pid,))
-        timer.start()
-        try:
-            for line in process.stdout or ():
-                words.append(line)
-                if loud and not line.startswith(" + "):
-                    self.say(line.rstrip())
-            code = process.wait()
-        finally:
-            timer.cancel()
-            if process.poll() is None:
-                _kill_group(process.pid)
-                process.wait()
-        if code == -signal.SIGKILL:
-            words.append(f"it was killed, after {self.recipe.seconds:.0f} s at most (MLENGINE_LOCAL_BUILD_SECONDS)")
-        if code:
-            raise EnvironmentBuildError(
-                f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
-                remedy="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
-            )
-        return "".join(words)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
