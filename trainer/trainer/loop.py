@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def session_config(config: Config, cluster: Cluster) -> Any:
     Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
     """
     threads = config.threads or cluster.threads()
-    spread = threads if cluster.job == "ps" else max(1, threads // lanes(config, cluster))
+    spread = max(1, threads // lanes(config, cluster))
+    if cluster.job == "ps":  # works for all trainers at once
+        threads = spread = config.threads or os.cpu_count() or 1
     proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)

@@ -10,7 +10,7 @@ the evaluation and the exported model. Nothing here knows where a weight lives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -74,12 +74,6 @@ def logits(weights: Weights, images: tf.Tensor) -> tf.Tensor:
 def losses(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Cross entropy of each example, from logits: safe for scores of any size, unlike ``log(softmax)``."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=scores)
-
-
-def matmul_shards(left: tf.Tensor, shards: Sequence[tf.Tensor]) -> tf.Tensor:
-    """``left @ concat(shards, axis=1)``, without putting the shards together."""
-    parts = [tf.matmul(left, shard) for shard in shards]
-    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
 def _convolution(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

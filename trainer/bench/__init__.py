@@ -1,0 +1,1 @@
+"""What ``benchmarks/training.py`` runs in the trainer's environment."""
