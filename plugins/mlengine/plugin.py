@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlengine.links.job import JobLink
+from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
 from mlengine.timetables import DatasetVersionTimetable
+from mlengine.web import PREFIX
+from mlengine.web import app as page
 
 
 class MlenginePlugin(AirflowPlugin):
     """Registers what operators alone cannot: links, and the timetable, which the scheduler reads back."""
 
     name = "mlengine"
-    operator_extra_links = [JobLink(), ReportLink()]  # noqa: RUF012 Airflow's own contract
+    operator_extra_links = [*JOB_LINKS, ReportLink()]  # noqa: RUF012 Airflow's own contract
+    fastapi_apps = [{"app": page, "url_prefix": PREFIX, "name": "mlengine"}]  # noqa: RUF012
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Models & jobs",
+            "href": f"{PREFIX}/page",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "mlengine",
+        },
+        {
+            "name": "Training job",
+            "href": PREFIX + "/page?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "mlengine-run",
+        },
+    ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012

@@ -31,7 +31,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.sensors.training_job"]}],
         "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.triggers.training_job"]}],
-        "extra-links": ["mlengine.links.job.JobLink", "mlengine.links.report.ReportLink"],
+        "extra-links": [
+            *(f"mlengine.links.job.{name}" for name in ("JobLink", "ConsoleLink", "TensorBoardLink", "ModelDirLink")),
+            "mlengine.links.report.ReportLink",
+        ],
         "config": {
             "mlengine": {
                 "description": "Training jobs.",

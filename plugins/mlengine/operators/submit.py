@@ -18,7 +18,7 @@ from mlengine.core.job import Decision, JobKey, make_label
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobdir import discard
-from mlengine.links.job import JobLink
+from mlengine.links.job import JOB_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.intent import earlier_keys, job_key
@@ -74,7 +74,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         "gcp_conn_id",
     )
     template_fields_renderers = {"job_file": "yaml", "args": "json", "counts": "json"}  # noqa: RUF012
-    operator_extra_links = (JobLink(),)
+    operator_extra_links = JOB_LINKS
     ui_color = "#fce8b2"
 
     def __init__(
@@ -112,6 +112,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.labels = labels
         self.gcp_conn_id = gcp_conn_id
         self.job_url: str | None = None
+        self.job_dir: str | None = None
         self._key: JobKey | None = None
         self._killed = False
 
@@ -151,6 +152,7 @@ class SubmitTrainingJobOperator(BaseOperator):
             # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
             self._cancel("the task was killed")
             raise AirflowFailException(f"killed while job {submitted.handle.job_id} was submitted; it is cancelled")
+        self.job_dir = submitted.handle.job_dir
         if submitted.decision is not Decision.REUSED:  # the backend may be another, and may have forgotten
             self.job_url = backend.console_url(submitted.handle)
         return submitted.to_json()

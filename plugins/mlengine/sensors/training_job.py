@@ -25,7 +25,7 @@ from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import JobDeadlineError, JobFailedError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.links.job import JobLink
+from mlengine.links.job import JOB_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.submission import Submitter, ended_with_task, failed, submitted_at
@@ -54,7 +54,7 @@ class TrainingJobSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
-    operator_extra_links = (JobLink(),)
+    operator_extra_links = JOB_LINKS
     ui_color = "#e6f4ea"
 
     def __init__(

@@ -1,0 +1,151 @@
+"""One job, opened: what its dir says, read now. And its logs, page by page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mlengine.backends import LogPage, TrainingBackend
+from mlengine.core.errors import BackendError, MlengineError
+from mlengine.core.job import JobState
+from mlengine.core.layout import JobDir
+from mlengine.gate.curves import read_curves
+from mlengine.gate.report import load_report
+from mlengine.storage import Storage
+from mlengine.web.rows import Claimed, Row
+
+LOG_LINES = 500
+_LOG_CHUNK = 256 << 10
+# What a terminal or a bidirectional text engine would obey; the page shows text, whatever is in it.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4})?)\.log")
+
+
+def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
+    """All that the job's page shows, but its logs."""
+    record, job_dir = claim.record, claim.job_dir
+    state = JobState(row.state)
+    return {
+        "row": row.to_json(),
+        "job_dir": job_dir.uri,
+        "owner": dict(record.owner),
+        "inputs": dict(record.inputs),
+        "spec": _spec(record.spec),
+        "history": [dict(event) for event in record.history],
+        "curves": {name: list(points) for name, points in read_curves(storage, job_dir).series.items()},
+        "report": _report(storage, job_dir),
+        "cancellable": claim.handle is not None and not state.terminal and state is not JobState.CANCELLING,
+        "stored_logs": sorted({attempt for attempt, _, _, _ in _stored(storage, job_dir)}),
+    }
+
+
+def log_page(
+    storage: Storage, backend: TrainingBackend | None, claim: Claimed, cursor: str, attempt: int | None
+) -> dict[str, Any]:
+    """The next lines of all replicas, with a cursor for those after them.
+
+    From the backend while it has them; what was sent to the bucket at the job's end is read where the backend has
+    nothing, and for earlier attempts.
+    """
+    at = _decoded(cursor)
+    handle = claim.handle
+    if handle is not None and backend is not None and "stored" not in at and attempt in {None, handle.attempt}:
+        try:
+            page = backend.logs(handle, at.get("backend", {}), LOG_LINES)
+        except BackendError:
+            page = LogPage((), {})
+        if page.lines or page.cursor:
+            lines = [{"replica": line.replica, "text": _plain(line.text), "time": line.time} for line in page.lines]
+            return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": page.more}
+    return _stored_page(storage, claim, at.get("stored", {}), attempt)
+
+
+def _stored_page(storage: Storage, claim: Claimed, at: Mapping[str, Any], attempt: int | None) -> dict[str, Any]:
+    logs = _stored(storage, claim.job_dir)
+    wanted = attempt if attempt is not None else max((number for number, *_ in logs), default=0)
+    lines: list[dict[str, Any]] = []
+    places = {}
+    for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
+        begin = int(at.get(replica, 0))
+        texts, places[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
+        lines += [{"replica": replica, "text": text, "time": None} for text in texts]
+    more = any(places[replica] < size for number, replica, _, size in logs if number == wanted)
+    return {"lines": lines, "cursor": _encoded({"stored": places}) if places else "", "more": more}
+
+
+def _lines(storage: Storage, uri: str, begin: int, size: int) -> tuple[list[str], int]:
+    data = storage.read_range(uri, begin, min(size, begin + _LOG_CHUNK))
+    whole = data if begin + len(data) >= size else data[: data.rfind(b"\n") + 1] or data
+    return [_plain(line.decode("utf-8", "replace")) for line in whole.splitlines()], begin + len(whole)
+
+
+def _stored(storage: Storage, job_dir: JobDir) -> list[tuple[int, str, str, int]]:
+    """The logs in the bucket: attempt, replica, URI, size."""
+    found = []
+    for stat in storage.ls(job_dir.logs):
+        match = _REPLICA_LOG.fullmatch(stat.uri[len(job_dir.logs) :])
+        if match:
+            found.append((int(match["attempt"]), match["replica"], stat.uri, stat.size))
+    return found
+
+
+def _plain(text: str) -> str:
+    return _CONTROL.sub("", text)[:4000]
+
+
+def _encoded(cursor: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode()
+
+
+def _decoded(cursor: str) -> dict[str, Any]:
+    """:raises MlengineError: it is none of ours."""
+    if not cursor:
+        return {}
+    try:
+        found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return {name: dict(found[name]) for name in ("backend", "stored") if name in found}
+    except (ValueError, TypeError, binascii.Error, UnicodeError, RecursionError) as error:
+        raise MlengineError("not a cursor of this log", remedy="begin anew without one") from error
+
+
+def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What people ask for. Not ``env``: that is where people put what nobody else should read."""
+    wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
+    return {name: spec[name] for name in wanted if spec.get(name)} | {"env": sorted(spec.get("env") or ())}
+
+
+def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
+    try:
+        report = load_report(storage, job_dir)
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        return None
+    return {
+        "verdict": report.verdict.decision.value,
+        "reasons": list(report.verdict.reasons),
+        "checks": [asdict(check) for check in report.verdict.checks],
+        "created": report.created,
+        "accuracy": report.accuracy,
+        "champion": dict(report.champion),
+        "dataset": {name: report.dataset.get(name) for name in ("uri", "name", "version", "rows")},
+        "environment": dict(report.environment),
+        "digest": report.digest,
+        "size": report.size,
+        "step": report.step,
+    }
+
+
+def report_page(storage: Storage, job_dir: JobDir, theme: str) -> bytes:
+    """``report.html`` as the gate wrote it, in the host's colours instead of the system's.
+
+    :raises ObjectMissingError: the job was not judged.
+    """
+    page = storage.read(job_dir.page)
+    media = {"dark": b"@media all", "light": b"@media not all"}.get(theme)
+    return page.replace(b"@media(prefers-color-scheme:dark)", media) if media else page

@@ -1,0 +1,97 @@
+"""Models: champion, history, and accuracy over dataset versions, with the challengers that were turned away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from mlengine import champions
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.versions import version_key
+from mlengine.gate.report import Report, load_report
+from mlengine.storage import Storage
+from mlengine.web.rows import Row
+
+HISTORY = 100
+POINTS = 500
+
+
+def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Every model that has jobs or a champion."""
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row)
+    return [
+        {
+            "model": model,
+            "jobs": len(found),
+            "live": sum(not JobState(row.state).terminal for row in found),
+            "judged": sum(bool(row.verdict) for row in found),
+            "champion": _champion(storage, bucket, model),
+        }
+        for model, found in sorted(by_model.items())
+    ]
+
+
+def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
+    """A model, opened. ``points`` are the plot's; ``duel`` is the last challenger beside the champion."""
+    history = champions.history(storage, bucket, model, limit=HISTORY)
+    judged = [row for row in rows if row.model == model and row.verdict and row.accuracy is not None]
+    judged.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
+    held = {entry.job_id for entry in history}
+    points = [
+        {
+            "job_id": row.job_id,
+            "dataset": row.dataset,
+            "accuracy": row.accuracy,
+            "verdict": row.verdict,
+            "champion": row.job_id in held,
+        }
+        for row in judged[-POINTS:]
+    ]
+    newest = max(judged, key=lambda row: row.claimed or 0.0, default=None)
+    return {
+        "model": model,
+        "champion": json.loads(history[0].to_bytes()) if history else None,
+        "history": [json.loads(entry.to_bytes()) for entry in history],
+        "points": points,
+        "duel": _duel(storage, bucket, newest) if newest else None,
+    }
+
+
+def _champion(storage: Storage, bucket: str, model: str) -> dict[str, Any] | None:
+    try:
+        found = champions.current(storage, bucket, model)
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        return {"error": error.message}
+    return None if found is None else {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
+
+
+def _duel(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
+    """The newest judged job, and whom it was compared with then."""
+    try:
+        report = load_report(storage, JobDir.of(bucket, newest.model, newest.job_id))
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        return None
+    return {
+        "job_id": report.job_id,
+        "verdict": report.verdict.decision.value,
+        "reasons": list(report.verdict.reasons),
+        "rival": dict(report.champion),
+        "comparison": dict(report.comparison),
+        "challenger": _figures(report, report.figures),
+        "champion": _figures(report, report.baseline),
+    }
+
+
+def _figures(report: Report, figures: Any) -> dict[str, Any]:
+    wanted = ("accuracy", "latency_ms", "per_class")
+    found = {name: figures[name] for name in wanted if figures.get(name) is not None}
+    return {**found, "size": report.size} if figures is report.figures else found
