@@ -136,7 +136,7 @@ def _run(
     url = backend.console_url(submitted.handle)
     if url:
         say(f"to look at: {url}")
-    return _follow(backend, storage, submitter, submitted) if args.stream_logs else 0
+    return follow(backend, storage, submitter, submitted) if args.stream_logs else 0
 
 
 def _key(job: str, job_dir: JobDir) -> JobKey:
@@ -156,7 +156,7 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
         )
 
 
-def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
+def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
     """Print what the replicas write until the job has ended; attempt after attempt where its machines failed it."""
     from mlengine.waiting import Narrator, Told, read_progress
 

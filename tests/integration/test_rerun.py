@@ -1,0 +1,122 @@
+"""``mlengine rerun``: the same training from a job's record alone, and its refusals, before anything is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import mnist
+
+from mlengine import backends
+from mlengine.cli import main
+from mlengine.core.inputs import inputs_digest
+from mlengine.core.job import JobKey, JobRecord, JobState
+from mlengine.core.layout import JobDir, dataset_dir, join
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+memory = MemoryBackend()
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return memory
+
+
+@pytest.fixture(autouse=True)
+def backend() -> MemoryBackend:
+    global memory  # noqa: PLW0603 the registry makes backends by import path
+    memory = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    return memory
+
+
+@pytest.fixture
+def job(storage: Storage, bucket: str, digits: Path, backend: MemoryBackend) -> JobDir:
+    """A job that trained on a version of a dataset."""
+    manifest = mnist.register(storage, bucket, digits, "v1", train=300, heldout=1000, name="digits")
+    package = f"{bucket}/packages/t/d/t.tar.gz"
+    storage.write(package, b"sdist")
+    uri = dataset_dir(bucket, "digits", "v1")
+    spec = TrainingSpec(
+        module="trainer.task",
+        package_uris=(package,),
+        args=("--dataset", uri, "--max_steps", "5"),
+        pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)),
+        env={"A": "b"},
+    )
+    inputs: dict[str, Any] = {
+        "package": {"digest": "d", "package_uris": [package]},
+        "dataset": {"uri": uri, "digest": manifest.digest, "version": "v1"},
+        "software": {"mlengine": "0.0.1"},
+    }
+    inputs["digest"] = inputs_digest(spec, inputs["package"], inputs["dataset"])
+    intent = Intent(JobKey("dag", "run", "submit"), "m", JobDir.of(bucket, "m", "old"), spec, inputs)
+    submitted = Submitter(storage, backend).submit(intent)
+    backend.end(submitted.handle.name, JobState.SUCCEEDED)
+    return JobDir(submitted.handle.job_dir)
+
+
+def again(job: JobDir, *words: str) -> int:
+    return main(["rerun", job.uri, "--as", "new", *words])
+
+
+def test_the_same_is_trained_in_a_dir_of_its_own(storage: Storage, job: JobDir, backend: MemoryBackend) -> None:
+    before = storage.read(job.claim)
+    assert again(job) == 0
+    old, new = (
+        JobRecord.from_bytes(storage.read(join(job.uri.rsplit("/", 1)[0], n, "job.json"))) for n in ("old", "new")
+    )
+    assert [one.submission.job_id for one in backend.jobs] == ["old", "new"]
+    assert backend.jobs[1].submission.spec == backend.jobs[0].submission.spec
+    assert new.inputs["digest"] == old.inputs["digest"]
+    assert new.inputs["rerun_of"] == job.uri
+    assert new.inputs["software"] != old.inputs["software"]
+    assert storage.read(job.claim) == before
+
+
+def test_the_same_command_again_pays_once(job: JobDir, backend: MemoryBackend) -> None:
+    assert again(job) == again(job) == 0
+    assert len(backend.jobs) == 2
+
+
+def test_by_model_and_id(job: JobDir, bucket: str, backend: MemoryBackend) -> None:
+    assert main(["rerun", "m/old", "--bucket", bucket]) == 0
+    assert backend.jobs[1].submission.job_id.startswith("old_again_")
+
+
+def _changed_data(storage: Storage, job: JobDir) -> None:
+    uri = join(dataset_dir(job.uri.rsplit("/", 2)[0], "digits", "v1"), "manifest.json")
+    storage.write(uri, storage.read(uri).replace(b'"rows": 300', b'"rows": 299').replace(b'"label_counts"', b'"x"'))
+
+
+HARMS: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
+    "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
+    "the package is gone": (
+        lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/packages"),
+        "is gone",
+    ),
+    "the data are gone": (lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/datasets"), "is gone"),
+    "the data are others": (_changed_data, "a version never changes"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_cannot_be_the_same_is_refused(
+    storage: Storage, job: JobDir, backend: MemoryBackend, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    do, words = HARMS[harm]
+    do(storage, job)
+    assert again(job) == 1
+    assert words in capsys.readouterr().err
+    assert len(backend.jobs) == 1
+
+
+def test_the_dir_of_another_job_is_not_taken(job: JobDir, backend: MemoryBackend) -> None:
+    assert main(["rerun", job.uri, "--as", "old"]) == 1
+    assert len(backend.jobs) == 1
