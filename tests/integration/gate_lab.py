@@ -6,6 +6,7 @@ The models are made once a session, in one TensorFlow process; the environment i
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -120,9 +121,10 @@ def gate_models(tmp_path_factory: pytest.TempPathFactory, gate_state: Path, gcs_
             mnist.register(storage, SHARED, digits, version, train=1000)
         with local_place(storage, [PACKAGE], gate_state).python() as python:
             script = Path(__file__).with_name("make_models.py")
-            done = subprocess.run(
-                [python, script, digits, folder], check=False, capture_output=True, text=True, timeout=500
-            )
+            command = [python, script, digits, folder]
+            # On a busy machine the threads of numpy's BLAS wait for each other, loudly: three times the CPU.
+            env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
