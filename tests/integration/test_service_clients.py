@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 @pytest.fixture
 def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0)) as started:
+    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0), grpc_port=0) as started:
         yield started
 
 
@@ -183,6 +184,55 @@ def test_the_google_provider_s_operator_and_hook(
     assert job["name"].endswith(pushed["custom_job_id"])
     lines = [entry["jsonPayload"]["message"] for entry in entries(service, job["name"])]
     assert "by the provider" in lines
+
+
+def test_the_google_provider_s_trigger_over_grpc(
+    service: TrainingService, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a deferred ``CreateCustomJobOperator`` waits with; it speaks gRPC alone."""
+    import grpc  # type: ignore[import-untyped,unused-ignore]
+    from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
+    from airflow.providers.google.cloud.triggers.vertex_ai import CustomJobTrigger
+    from google.api_core import exceptions
+    from google.cloud import aiplatform_v1  # noqa: TID251 - the foreign clients
+    from google.cloud.aiplatform_v1.services import job_service  # noqa: TID251
+
+    sync, asynchronous = job_service.JobServiceClient, aiplatform_v1.JobServiceAsyncClient
+
+    assert service.service.grpc is not None
+    target = service.service.grpc.target
+
+    async def client_of(*_: Any, **__: Any) -> Any:
+        transport = asynchronous.get_transport_class("grpc_asyncio")
+        return asynchronous(transport=transport(channel=grpc.aio.insecure_channel(target)))
+
+    monkeypatch.setattr(hooks.CustomJobAsyncHook, "get_job_service_client", client_of)
+    client: Any = sync(transport=sync.get_transport_class("grpc")(channel=grpc.insecure_channel(target)))
+    made = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, "say('deferred')"))
+    trigger = CustomJobTrigger(
+        gcp_conn_id="google_cloud_default",
+        project_id="test-project",
+        location="us-central1",
+        custom_job_id=made.name.split("/")[-1],
+        poll_interval=1,
+    )
+
+    async def first_event() -> Any:
+        return await anext(trigger.run())
+
+    event = asyncio.run(first_event())
+    assert event.payload["status"] == "success", event.payload
+    service.script("GetCustomJob", "status", status="UNAVAILABLE")
+    with pytest.raises(exceptions.ServiceUnavailable):
+        client.get_custom_job(name=made.name)
+    assert client.get_custom_job(name=made.name).state.name == "JOB_STATE_SUCCEEDED"
+    listed = client.list_custom_jobs(request={"parent": PARENT, "filter": "labels.team=vision", "page_size": 1})
+    assert [job.name for job in listed] == [made.name]
+    with pytest.raises(exceptions.FailedPrecondition):
+        client.cancel_custom_job(name=made.name)
+    client.delete_custom_job(name=made.name).result(timeout=10)
+    with pytest.raises(exceptions.NotFound):
+        client.get_custom_job(name=made.name)
 
 
 def test_a_client_built_from_discovery(service: TrainingService, actor: str, bucket: str) -> None:

@@ -58,6 +58,7 @@ def _serve(args: argparse.Namespace) -> int:
         bucket=args.bucket,
         host=args.host,
         port=args.port,
+        grpc_port=args.grpc_port,
         faults=_faults(args.faults),
     )
     ended = threading.Event()

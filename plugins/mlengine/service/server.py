@@ -18,6 +18,7 @@ from mlengine.service.app import App
 from mlengine.service.effects import Effects
 from mlengine.service.engine import Engine
 from mlengine.service.faults import Fault, Script
+from mlengine.service.grpc_server import GrpcServer
 from mlengine.service.routes import Routes
 from mlengine.storage import Storage
 
@@ -34,6 +35,7 @@ class Service:
     :param storage: where it puts the one package of its own.
     :param bucket: where jobs that name no bucket leave their logs.
     :param port: on ``host``; 0 takes a free one.
+    :param grpc_port: likewise, for Vertex AI's methods over gRPC; ``None`` serves none.
     """
 
     def __init__(
@@ -45,13 +47,18 @@ class Service:
         bucket: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        grpc_port: int | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
         self.engine = Engine(backend, folder)
         self.script = Script(faults)
         self._transports: dict[Any, Any] = {}
         routes = Routes(self.engine, storage, bucket, self.script)
-        self._app = App(routes, self.script, Effects(self.engine), self._reset)
+        effects = Effects(self.engine)
+        self._app = App(routes, self.script, effects, self._reset)
+        self.grpc: GrpcServer | None = None
+        if grpc_port is not None:
+            self.grpc = GrpcServer(routes, self.script, effects, host=host, port=grpc_port)
         self._socket = _listen(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self._server: Any = None
@@ -90,9 +97,13 @@ class Service:
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self.engine.start()
+        if self.grpc is not None:
+            self.grpc.start()
         try:
             self._server.run(sockets=[self._socket])
         finally:
+            if self.grpc is not None:
+                self.grpc.stop()
             self.engine.stop()
             self._socket.close()
 

@@ -88,6 +88,7 @@ def running(
     project: str = "test-project",
     region: str = "us-central1",
     port: int = 0,
+    grpc_port: int | None = None,
     faults: Sequence[Fault] = (),
     keep_jobs: bool = False,
 ) -> Iterator[TrainingService]:
@@ -95,13 +96,20 @@ def running(
 
     :param folder: what the service and its jobs keep; the same folder again has the same jobs.
     :param backend: in place of the local one. :param local: settings of the local one.
+    :param grpc_port: serve Vertex AI's methods over gRPC too; 0 takes a free port (``service.grpc.target``).
     :param keep_jobs: let jobs go on without the service.
     :raises MlengineError: at the end, if a scripted fault never struck.
     """
     runs = backend or get_backend("local", state_dir=folder / "local", **(local or {}))
     service = Service(
-        runs, folder / "service", storage=storage or Storage(), bucket=bucket, port=port, faults=faults
-    )  # fmt: skip
+        runs,
+        folder / "service",
+        storage=storage or Storage(),
+        bucket=bucket,
+        port=port,
+        grpc_port=grpc_port,
+        faults=faults,
+    )
     service.start()
     try:
         yield TrainingService(service, project, region)

@@ -228,7 +228,7 @@ class VertexBackend:
             if not unknown:
                 query += f' AND create_time>="{min(self._created[name] for name in names)}"'
             wanted = set(names)
-            for listed in jobs.list(parent, query, lambda: wanted <= found.keys()):
+            for listed in jobs.list(parent, query, lambda: wanted <= found.keys(), brief=True):
                 if listed["name"] in wanted:
                     found[listed["name"]] = listed
         missing = [name for name in names if name not in found]
