@@ -79,7 +79,7 @@ class _ItTrainsError(Exception):
 
 def _until_it_trains(_: DagRun, tasks: list[TaskRun]) -> None:
     if any(task.task_id.endswith("wait") and task.state == "deferred" for task in tasks):
-        raise _ItTrainsError
+        raise _ItTrainsError  # its log fills while the browser starts
 
 
 def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> int:
