@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from mlengine import listener
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
 from mlengine.timetables import DatasetVersionTimetable
@@ -12,7 +13,9 @@ from mlengine.web import app as page
 
 
 class MlenginePlugin(AirflowPlugin):
-    """Registers what operators alone cannot: links, and the timetable, which the scheduler reads back."""
+    """Registers what operators alone cannot: links, the timetable that the scheduler reads back, and who hears of a
+    run's end.
+    """
 
     name = "mlengine"
     operator_extra_links = [*JOB_LINKS, ReportLink()]  # noqa: RUF012 Airflow's own contract
@@ -33,3 +36,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
+    listeners = [listener]  # noqa: RUF012

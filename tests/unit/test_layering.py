@@ -22,8 +22,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "storage_calls", "storage", "storage_client", "builder", "software"}),
     frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
-    frozenset({"gate", "champions", "champion_rules", "reuse"}),
-    frozenset({"links", "triggers", "timetables", "assets"}),
+    frozenset({"gate", "tensorboard", "champions", "champion_rules", "reuse", "orphans"}),
+    frozenset({"links", "triggers", "timetables", "assets", "listener"}),
     frozenset({"operators", "sensors"}),
     frozenset({"pipeline"}),
     frozenset({"service"}),
@@ -34,9 +34,21 @@ LAYERS: tuple[frozenset[str], ...] = (
 # These are Airflow's side of the house. The others that are named know Airflow in one function of theirs: where a
 # connection or a setting is looked up, in a process that is Airflow's already.
 AIRFLOW_AT_HOME = frozenset(
-    {"links", "triggers", "timetables", "assets", "operators", "sensors", "pipeline", "plugin", "testing", "web"}
+    {
+        "links",
+        "listener",
+        "triggers",
+        "timetables",
+        "assets",
+        "operators",
+        "sensors",
+        "pipeline",
+        "plugin",
+        "testing",
+        "web",
+    }
 )
-AIRFLOW_AS_GUEST = frozenset({"storage_client", "settings", "connect", "backends"})
+AIRFLOW_AS_GUEST = frozenset({"storage_client", "settings", "connect", "backends", "orphans"})
 # Beside DAGs, only Airflow's own side may be built on operators.
 NOT_BELOW = {"service": {"links", "triggers", "operators", "sensors", "pipeline", "connect"}, "cli": {"operators"}}
 

@@ -28,6 +28,7 @@ from mlengine.core.layout import JobDir
 from mlengine.links.job import JOB_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators.retry import RetryByCause
 from mlengine.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.triggers.training_job import TrainingJobTrigger
 from mlengine.waiting import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
@@ -70,7 +71,7 @@ class TrainingJobSensor(BaseSensorOperator):
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.job = job
         self.deferrable = deferrable
         self.backend_options = backend_options
@@ -129,6 +130,9 @@ class TrainingJobSensor(BaseSensorOperator):
         if next_method == "__fail__":
             self.log.warning("the deferral failed: %s", (next_kwargs or {}).get("error"))
             with job_ends_with_task(context, self._cancel):
+                status = self._look(self._current())
+                if status.state is JobState.SUCCEEDED:
+                    return self._conclude(status, context)
                 return super().resume_execution(next_method, next_kwargs, context)
         return super().resume_execution(next_method, next_kwargs, context)
 

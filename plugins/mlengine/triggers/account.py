@@ -1,11 +1,13 @@
 """What a deferred wait tells of its job in the task's log, and keeps of how far it told it.
 
-New lines and state changes are told as they are seen. Two things cost calls to the bucket for each job, and are paced
-so that a thousand waits in one triggerer make about twenty of them a second: reading ``progress.json``, and keeping
-``logs/cursor.json``. With few waits, progress is read as often as is readable, and the cursor is kept at once.
+New lines and state changes are told as they are seen. Two things cost calls to the bucket for each job, and are spread
+and paced so that a thousand waits in one triggerer make about twenty of them a second: reading ``progress.json``, and
+keeping ``logs/cursor.json``.
 
-A triggerer that ends in order keeps the cursor first: not a line is lost or told twice. One that is killed has told at
-most the lines since the cursor was last kept; the next tells those again, after a line that says so.
+A triggerer that ends in order keeps the cursor first: not a line is lost or told twice. One that is killed takes with
+it what its log writer had not written yet, which was seconds on a busy machine. So while the wait goes on, the cursor
+is only moved over lines that were told a while ago: none is lost, and the last ones come twice, after a line that says
+so.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from mlengine.storage import Storage
 from mlengine.triggers.poller import Look
 from mlengine.waiting import Narrator, Told, read_progress, write_told
 
-# A few threads for all waits of a triggerer: what they wait for is the bucket.
-_THREADS = ThreadPoolExecutor(8, thread_name_prefix="mlengine-account")
+# How long Airflow may take to write a line that was logged.
+SETTLE_SECONDS = 15.0
+# A few threads for all waits of a triggerer: they wait for the bucket, and share the interpreter with the loop.
+THREADS = ThreadPoolExecutor(4, thread_name_prefix="mlengine-account")
 
 
 class Account:
@@ -52,47 +56,60 @@ class Account:
         self._log = log
         self._pace = pace
         self._progress_interval = progress_interval
-        self._narrator = Narrator(replace(told, open=False), progress_interval=0.0)
+        self._narrator = Narrator(replace(told, open=False))
         self._kept = told
-        self._kept_at = float("-inf")
+        # What will be kept once it has settled, and since when that is waited for.
+        self._settling: Told | None = None
+        self._settling_since = 0.0
         # Not all at once after a restart.
-        self._progress_at = time.monotonic() - random.uniform(0.0, progress_interval)  # noqa: S311
+        self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         if told.open:
             log.info("%11s | %s", "wait", "the wait was cut off here; its last lines may follow once more")
 
-    def seconds_to_progress(self) -> float:
+    def seconds_to_next(self) -> float:
         """How long until there is something to do though nothing is new."""
-        interval = max(self._progress_interval, self._pace())
-        return max(0.0, self._progress_at + interval - time.monotonic())
+        due = self._progress_due()
+        if self._settling is not None:
+            due = min(due, self._settled_at())
+        return max(0.0, due - time.monotonic())
 
     async def tell(self, look: Look | None) -> None:
         """Tell what is new; ``None`` if only the progress may be."""
         ended = look is not None and look.status.state.terminal
         progress = None
-        if ended or self.seconds_to_progress() <= 0.0:
-            self._progress_at = time.monotonic()
-            progress = await self._in_thread(read_progress, self._storage, JobDir(self._handle.job_dir))
-        lines = (
-            self._narrator.tell(look.status, look.page, progress) if look else self._narrator.tell_progress(progress)
-        )
-        for line in lines:
+        if ended or time.monotonic() >= self._progress_due():
+            self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
+            progress = await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir))
+        narrator = self._narrator
+        for line in narrator.tell(look.status, look.page, progress) if look else narrator.tell_progress(progress):
             self._log.info("%s", line)
-        if time.monotonic() - self._kept_at >= self._pace():
-            await self._keep(replace(self._narrator.told, open=not ended))
+        if self._settling is not None and time.monotonic() >= self._settled_at():
+            await self._keep(self._settling)
+            self._settling = None
+        now = replace(narrator.told, open=True)
+        if self._settling is None and now != self._kept:
+            self._settling, self._settling_since = now, time.monotonic()
 
     async def close(self) -> None:
-        """Keep where it stands."""
+        """Keep where it stands: this wait tells nothing more."""
         await self._keep(self._narrator.told)
+
+    def _progress_due(self) -> float:
+        return self._progress_since + self._share * max(self._progress_interval, self._pace())
+
+    def _settled_at(self) -> float:
+        return self._settling_since + max(SETTLE_SECONDS, self._share * self._pace())
 
     async def _keep(self, told: Told) -> None:
         if told == self._kept:
             return
-        self._kept_at = time.monotonic()
         try:
-            await self._in_thread(write_told, self._storage, self._handle, told)
+            await in_thread(write_told, self._storage, self._handle, told)
             self._kept = told
         except MlengineError as error:
             self._log.warning("how far this log got could not be kept; a restart would repeat lines: %s", error)
 
-    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(_THREADS, call, *arguments)
+
+async def in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    """A call to the bucket, off the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(THREADS, call, *arguments)

@@ -13,7 +13,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -22,7 +22,7 @@ from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import StorageError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.submission import Submitter
-from mlengine.triggers.account import Account
+from mlengine.triggers.account import Account, in_thread
 from mlengine.triggers.poller import Poller
 from mlengine.waiting import Deadlines, read_told
 
@@ -115,7 +115,7 @@ class TrainingJobTrigger(BaseTrigger):
             async with poller.watch(handle, told.logs) as watch:
                 while True:
                     left = None if state.terminal else deadlines.seconds_left(state)
-                    look = await watch.look(_shortest(left, account.seconds_to_progress()))
+                    look = await watch.look(_shortest(left, account.seconds_to_next()))
                     await account.tell(look)
                     if look is not None:
                         state = look.status.state
@@ -149,7 +149,7 @@ async def _patiently(call: Callable[..., T], *args: Any) -> T:
     pause = 1.0
     while True:
         try:
-            return await asyncio.to_thread(call, *args)
+            return cast(T, await in_thread(call, *args))
         except StorageError as error:
             if not error.retryable:
                 raise

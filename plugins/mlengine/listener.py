@@ -1,0 +1,98 @@
+"""No job outlives its DAG run: what Airflow tells a plugin when a run is over.
+
+A task that holds a job ends it on every way out that runs any code of ours. Some run none: the run is marked while the
+job is submitted and not yet waited for; a wait in ``reschedule`` mode is marked between two looks; a worker is killed
+outright on the task's last try. All of these end in a run that is over, and that is told to plugins: in the scheduler,
+or in the API server if a person did it. What may still run is then ended by a process of its own
+(:mod:`mlengine.orphans`).
+
+Costs a DAG without our operators one query a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from mlengine.core.job import JobKey
+from mlengine.orphans import Order, start
+
+log = logging.getLogger(__name__)
+
+_SUBMIT, _WAIT = "SubmitTrainingJobOperator", "TrainingJobSensor"
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001 Airflow's signature
+    """It failed by itself, timed out, or was marked."""
+    _over(dag_run)
+
+
+@hookimpl
+def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
+    """Likewise: it may have been marked."""
+    _over(dag_run)
+
+
+def _over(dag_run: Any) -> None:
+    try:
+        orders = _orders(dag_run.dag_id, dag_run.run_id)
+        if orders:
+            log.info("run %s of %s is over: ending what it may have left running", dag_run.run_id, dag_run.dag_id)
+            start(orders)
+    except Exception:
+        # A listener that raises must not keep Airflow from ending the run.
+        log.exception("what run %s left running could not be ended; `mlengine reap` finds it", dag_run.run_id)
+
+
+def _orders(dag_id: str, run_id: str) -> list[Order]:
+    """One for each submission of the run, unless all of its waits came to their own ends."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    with create_session() as session:
+        ours = (
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.operator.in_([_SUBMIT, _WAIT]),
+        )
+        columns = (
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.max_tries,
+            TaskInstance.operator,
+            TaskInstance.state,
+            TaskInstance.start_date,
+        )
+        tasks = session.execute(select(*columns).where(*ours)).all()
+        submits = [task for task in tasks if task.operator == _SUBMIT and task.start_date is not None]
+        waits = [task for task in tasks if task.operator == _WAIT]
+        if not submits:
+            return []
+        if waits and all(task.state == "success" for task in waits):
+            # A task that is marked has no result.
+            results = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "return_value")
+            those = XComModel.task_id.in_([task.task_id for task in waits])
+            if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
+                return []
+        fields = (Rendered.task_id, Rendered.map_index, Rendered.rendered_fields)
+        found = session.execute(select(*fields).where(Rendered.dag_id == dag_id, Rendered.run_id == run_id)).all()
+    rendered = {(row.task_id, row.map_index): row.rendered_fields for row in found}
+    return [_order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits]
+
+
+def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order:
+    """Where the task submitted to is among its rendered fields."""
+    key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
+    options = fields.get("backend_options")
+    return Order(
+        key.digest,
+        fields.get("backend") or None,
+        fields.get("gcp_conn_id") or None,
+        options if isinstance(options, dict) else None,
+    )

@@ -1,0 +1,98 @@
+"""Ending what a DAG run left running, in a process of its own: ``python -m mlengine.orphans``.
+
+Whoever notices that a run is over is Airflow's scheduler or API server, which must neither wait for a cloud nor load
+its libraries. They start this, and forget it. What to end is in the environment: keys, and where to ask for them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlengine
+from mlengine.connect import connect_backend, connect_storage
+from mlengine.submission import Submitter
+
+log = logging.getLogger("mlengine.orphans")
+
+_VARIABLE = "MLENGINE_ORPHANS"
+# A submission that was on its way when the run ended shows by then.
+_LATE_SECONDS = 10.0
+_START_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything of ``key`` shall end.
+
+    :param backend: its name, or ``None`` for the configured one.
+    """
+
+    key: str
+    backend: str | None = None
+    gcp_conn_id: str | None = None
+    backend_options: Mapping[str, Any] | None = None
+
+
+def start(orders: Sequence[Order]) -> None:
+    """Have the orders carried out; returns at once.
+
+    :raises OSError: no process can be started.
+    """
+    env = {
+        **os.environ,
+        _VARIABLE: json.dumps([asdict(order) for order in orders]),
+        "PYTHONPATH": str(Path(mlengine.__file__).parent.parent),
+        # By this word Airflow lets a process look up its connections where the scheduler does.
+        "_AIRFLOW_PROCESS_CONTEXT": "server",
+    }
+    # The shell ends at once, and nobody has to reap its child.
+    command = ["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-P", "-m", "mlengine.orphans"]
+    subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, timeout=_START_SECONDS, check=True
+    )
+
+
+def end(order: Order) -> bool:
+    """Carry out one order. Returns whether anything was ever submitted for its key."""
+    if not order.backend:
+        import airflow  # noqa: F401 its configuration has a say in which it is, once it is there
+    backend = connect_backend(order.backend, order.gcp_conn_id, order.backend_options)
+    handles = backend.find(order.key)
+    for status in backend.describe(handles) if handles else ():
+        if not status.state.terminal:
+            log.warning("job %s: its DAG run is over; cancelling it", status.handle.job_id)
+            Submitter(connect_storage(order.gcp_conn_id), backend).end(status.handle, "its DAG run is over")
+    return bool(handles)
+
+
+def main() -> int:
+    """All orders; those that find nothing, once more a little later."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s mlengine: %(message)s")
+    orders = [Order(**order) for order in json.loads(os.environ[_VARIABLE])]
+    missing = [order for order in orders if not _tried(order)]
+    if missing:
+        time.sleep(_LATE_SECONDS)
+        for order in missing:
+            _tried(order)
+    return 0
+
+
+def _tried(order: Order) -> bool:
+    try:
+        return end(order)
+    except Exception:
+        log.exception("jobs of key %s could not be ended; `mlengine reap` will find them", order.key)
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Waits of every kind, for jobs that a test has submitted: which, and where, is in the run's configuration.
+
+A ``late`` wait looks at its job once, and then not for ten minutes: what happens meanwhile it does not know.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from mlengine.operators.intent import job_key
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.sensors.training_job import TrainingJobSensor
+
+
+def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int = 1, **options: Any) -> DAG:
+    with DAG(dag_id, schedule=None, render_template_as_native_obj=True, dagrun_timeout=dagrun_timeout) as dag:
+        TrainingJobSensor(
+            task_id="wait",
+            job="{{ dag_run.conf['job'] }}",
+            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            gcp_conn_id="life",
+            retries=retries,
+            retry_delay=timedelta(seconds=1),
+            **options,
+        )
+    return dag
+
+
+for suffix, seconds in (("", 1.0), ("_late", 600.0)):
+    wait(f"life_plain{suffix}", poll_interval=seconds)
+    wait(f"life_deadline{suffix}", poll_interval=seconds, queued_timeout=30.0, running_timeout=60.0 if suffix else 10.0)
+    wait(f"life_limit{suffix}", poll_interval=seconds, execution_timeout=timedelta(seconds=90 if suffix else 30))
+    wait(f"life_dagtimeout{suffix}", poll_interval=seconds, dagrun_timeout=timedelta(seconds=90 if suffix else 60))
+with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
+    submit = SubmitTrainingJobOperator(
+        task_id="submit",
+        job="{{ dag_run.conf['dir'] }}",
+        job_file="{{ dag_run.conf['job_file'] }}",
+        backend="local",
+        backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+        gcp_conn_id="life",
+    )
+
+    @task
+    def hold() -> None:
+        """Something stands between submission and wait."""
+        time.sleep(600)
+
+    wait_later = TrainingJobSensor(task_id="wait", job=submit.output, gcp_conn_id="life")
+    submit >> hold() >> wait_later
+
+with DAG("life_keys", schedule=None):
+
+    @task(retries=2, retry_delay=timedelta(minutes=30))
+    def keys(**context: Any) -> None:
+        """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
+        conf = context["dag_run"].conf
+        with Path(conf["file"]).open("a") as notes:
+            notes.write(f"{job_key(context).generation}\n")
+        then = conf["then"] if context["ti"].try_number == 1 else "success"
+        if then == "running":
+            time.sleep(600)
+        if then == "up_for_retry":
+            raise RuntimeError("try again")
+        if then == "failed":
+            raise AirflowFailException("not again")
+
+    keys()
+
+with DAG("life_retry", schedule=None):
+
+    @task(retries=2, retry_delay=timedelta(seconds=1))
+    def again(**context: Any) -> None:
+        """Notes the key of each try, and succeeds with the third."""
+        with Path(context["dag_run"].conf["file"]).open("a") as notes:
+            notes.write(f"{job_key(context).generation}\n")
+        if context["ti"].try_number < 3:
+            raise RuntimeError("try again")
+
+    again()
+
+for mode in ("poke", "reschedule"):
+    wait(f"life_{mode}", poll_interval=1.0, deferrable=False, mode=mode)
+    wait(f"life_{mode}_deadline", poll_interval=1.0, deferrable=False, mode=mode, queued_timeout=5.0, running_timeout=5)
+wait("life_poke_limit", poll_interval=1.0, deferrable=False, mode="poke", execution_timeout=timedelta(seconds=8))

@@ -1,0 +1,237 @@
+"""An Airflow whose scheduler and triggerer are real, and jobs of the local backend that do what a test says.
+
+The jobs are submitted by the test, so that each is in its state before a task waits for it; the waits are real tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts.bootstrap import ROOT
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.errors import StackError
+from mlengine.core.job import JobHandle, JobKey, JobState, JobStatus
+from mlengine.core.layout import JobDir, package_uri
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing import airflow, gcs
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
+from tests.sleeper import sleeper
+
+PATIENCE = 240.0  # seconds; for a busy machine
+QUICK = {"stop_seconds": 1.0, "linger_seconds": 1.0, "backoff": 0.1, "upload_seconds": 0}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.2)
+    return value
+
+
+def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Again while Airflow's database (SQLite) is locked: many write here at once."""
+    for _ in range(10):
+        try:
+            return call(*arguments, **more)
+        except StackError as error:
+            if error.status != 500:
+                raise
+            time.sleep(1.0)
+    return call(*arguments, **more)
+
+
+@dataclass
+class Job:
+    """A submitted job and, once a run waits for it, that run."""
+
+    lab: Lab
+    name: str
+    key: JobKey
+    handle: JobHandle
+    options: Mapping[str, Any]
+    end_file: Path
+    run: DagRun | None = None
+
+    @cached_property
+    def backend(self) -> LocalBackend:
+        return LocalBackend(**self.options)
+
+    @property
+    def attempts(self) -> list[JobStatus]:
+        return self.backend.describe(self.backend.find(self.key.digest))
+
+    @property
+    def state(self) -> JobState:
+        return self.backend.describe([self.handle])[0].state
+
+    @property
+    def live(self) -> int:
+        return sum(not status.state.terminal for status in self.attempts)
+
+    @property
+    def task(self) -> TaskRun:
+        assert self.run is not None
+        return next(task for task in self.lab.api.tasks(self.run.dag_id, self.run.run_id) if task.task_id == "wait")
+
+    def end(self, code: int = 0) -> None:
+        partial = self.end_file.with_suffix(".part")
+        partial.write_text(str(code))
+        partial.rename(self.end_file)
+
+    def wait_in(self, dag_id: str) -> None:
+        run_id = f"{self.name}-{uuid.uuid4().hex[:6]}"
+        self.run = persist(
+            self.lab.api.trigger,
+            dag_id,
+            run_id=run_id,
+            conf={"job": self.handle.to_json(), "options": dict(self.options)},
+        )
+
+    def watched(self) -> bool:
+        """Whether a deferred wait has looked at it."""
+        return self.lab.storage.exists(JobDir(self.handle.job_dir).cursor)
+
+    def mark(self, state: str) -> None:
+        assert self.run is not None
+        path = f"dags/{self.run.dag_id}/dagRuns/{self.run.run_id}/taskInstances/wait"
+        persist(self.lab.api.call, "PATCH", path, {"new_state": state})
+
+    def log(self, try_number: int = 1) -> list[str]:
+        assert self.run is not None
+        return self.lab.api.log(self.run.dag_id, self.run.run_id, "wait", try_number)
+
+
+@dataclass
+class Lab:
+    """The shared Airflow, the bucket, and the folders of jobs."""
+
+    root: Path
+    airflow: airflow.Airflow
+    storage: Storage
+    bucket: str
+    jobs: list[Job] = field(default_factory=list)
+    _waits: dict[str, TaskRun] = field(default_factory=dict)
+    _looked_at: float = float("-inf")
+
+    @property
+    def api(self) -> AirflowApi:
+        return self.airflow.api
+
+    @cached_property
+    def quick_package(self) -> str:
+        return self.put(sleeper())
+
+    @cached_property
+    def slow_package(self) -> str:
+        """Never built: a job with it stays PREPARING."""
+        return self.put(sleeper(str(self.root / "never"), "2.0"))
+
+    def waits(self) -> dict[str, TaskRun]:
+        """The wait of every run, by the run's id; in one call, and at most once a second."""
+        if time.monotonic() - self._looked_at > 1.0:
+            found = persist(self.api.call, "GET", "dags/~/dagRuns/~/taskInstances?limit=500")["task_instances"]
+            names = ("task_id", "state", "try_number", "duration", "map_index")
+            self._waits = {item["dag_run_id"]: TaskRun(**{name: item[name] for name in names}) for item in found}
+            self._looked_at = time.monotonic()
+        return self._waits
+
+    def submit(self, name: str, *, place: str = "roomy", package: str | None = None, workers: int = 0) -> Job:
+        """A job in ``place``: a folder with its own queue; in those called full one runs, the others are queued."""
+        options: dict[str, Any] = {
+            "state_dir": str(self.root / place),
+            "capacity": 1 if place.startswith("full") else 200,
+            **QUICK,
+        }
+        key = JobKey("life", f"{name}-{uuid.uuid4().hex[:6]}", "submit")
+        end_file = self.root / f"end-{key.run_id}"
+        pools = (Pool(Role.CHIEF, 1), *([Pool(Role.WORKER, workers)] if workers else []))
+        spec = TrainingSpec(
+            module="sleeper",
+            args=("--until", str(end_file)),
+            package_uris=(package or self.quick_package,),
+            pools=pools,
+        )
+        job_dir = JobDir.of(self.bucket, "life", key.run_id.replace("-", "_"))
+        backend = LocalBackend(**options)
+        submitted = Submitter(self.storage, backend).submit(Intent(key, "life", job_dir, spec))
+        self.jobs.append(Job(self, name, key, submitted.handle, options, end_file))
+        return self.jobs[-1]
+
+    def end_everything(self) -> None:
+        for job in self.jobs:
+            for status in job.attempts:
+                if not status.state.terminal:
+                    job.backend.cancel(status.handle)
+        for job in self.jobs:
+            until(lambda job=job: job.live == 0, f"{job.name} ends")  # type: ignore[misc]
+
+    def put(self, data: bytes) -> str:
+        """The URI of a package."""
+        uri = package_uri(self.bucket, "sleeper", uuid.uuid4().hex, "sleeper.tar.gz")
+        self.storage.write(uri, data)
+        return uri
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> Iterator[Lab]:
+    """One Airflow for all tests of a job's life."""
+    root = tmp_path_factory.mktemp("life")
+    before = dict(os.environ)
+    os.environ.update(gcs_server.env)
+    storage = Storage()
+    bucket = f"life-{uuid.uuid4().hex[:8]}"
+    storage.client.create_bucket(bucket)
+    config = AirflowConfig(
+        home=root / "airflow",
+        dags=Path(__file__).parent / "life_dags",
+        plugins=ROOT / "plugins",
+        parallelism=6,
+        env={
+            **gcs_server.env,
+            "MLENGINE_BUCKET": f"gs://{bucket}",
+            "MLENGINE_PROGRESS_INTERVAL": "3",
+            "MLENGINE_RETRY_BACKOFF": "1",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
+        },
+        settings={
+            "api.maximum_page_limit": "1000",
+            "scheduler.trigger_timeout_check_interval": "3",
+            "scheduler.orphaned_tasks_check_interval": "10",
+            "triggerer.job_heartbeat_sec": "1",
+            "triggerer.triggerer_health_check_threshold": "6",
+        },
+    )
+    try:
+        with airflow.running(config) as started:
+            made = Lab(root, started, storage, f"gs://{bucket}")
+            # Kept by Airflow, as people's are: looking it up from the triggerer must not block or fail.
+            extra = emulator_connection()["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"]
+            made.api.call("POST", "connections", {"connection_id": "life", **_connection(extra)})
+            try:
+                yield made
+            finally:
+                made.end_everything()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _connection(text: str) -> dict[str, str]:
+    import json
+
+    found = json.loads(text)
+    return {"conn_type": found["conn_type"], "extra": json.dumps(found["extra"])}

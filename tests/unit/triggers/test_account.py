@@ -1,0 +1,98 @@
+"""What a deferred wait keeps of how far it told: never more than is safely in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, LogPage
+from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.triggers import account
+from mlengine.triggers.account import Account
+from mlengine.triggers.poller import Look
+from mlengine.waiting import Progress, Told
+
+HANDLE = JobHandle("memory", "job-1", "j", 1, "gs://bucket/m/j")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("mlengine.triggers.account.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+    written: list[Told] = []
+    monkeypatch.setattr(account, "write_told", lambda storage, handle, told: written.append(told))
+    monkeypatch.setattr(account, "read_progress", lambda storage, job_dir: Progress(7, 10))
+    return written
+
+
+def look(at: int, state: JobState = JobState.RUNNING) -> Look:
+    return Look(JobStatus(HANDLE, state), LogPage((LogLine("chief-0", f"line {at}"),), {"at": at}))
+
+
+def make(told: Told, pace: float = 0.0) -> Account:
+    no_storage: Any = None
+    log = logging.getLogger("test")
+    return Account(no_storage, HANDLE, told, log, pace=lambda: pace, progress_interval=15.0)
+
+
+def test_lines_are_kept_as_told_once_they_have_settled(clock: Clock, kept: list[Told]) -> None:
+    async def main() -> None:
+        telling = make(Told(1))
+        for at in range(1, 41):  # a line a second
+            await telling.tell(look(at))
+            clock.now += 1.0
+
+    asyncio.run(main())
+    ats = [told.logs["at"] for told in kept]
+    assert ats == [1, 16], "each at least 15 s after it was told"
+    assert all(told.open for told in kept)
+
+
+def test_the_end_is_kept_at_once(clock: Clock, kept: list[Told]) -> None:
+    async def main() -> None:
+        telling = make(Told(1))
+        await telling.tell(look(1))
+        await telling.close()
+
+    asyncio.run(main())
+    assert [(told.logs["at"], told.open) for told in kept] == [(1, False)]
+
+
+def test_a_wait_that_was_cut_off_is_gone_on_with_in_words(
+    clock: Clock, kept: list[Told], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    make(Told(1, open=False))
+    assert caplog.messages == []
+    make(Told(1, open=True))
+    assert "cut off" in caplog.messages[0]
+
+
+def test_progress_is_read_at_its_pace(clock: Clock, kept: list[Told], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main(pace: float) -> float:
+        telling = make(Told(1), pace)
+        clock.now += max(pace, 15.0)
+        await telling.tell(None)
+        return telling.seconds_to_next()
+
+    assert 12.0 <= asyncio.run(main(0.0)) <= 18.0
+    assert "step 7 of 10" in caplog.messages[0]
+    assert asyncio.run(main(50.0)) <= 60.0
