@@ -1,0 +1,282 @@
+"""How fast the example trainer is: beside the seed's loop and Keras, and as a cluster beside one process.
+
+``python -m benchmarks training [--rounds N]``. Every figure is a ratio to a baseline in the same run. Loops of one
+process are started together and take turns of some steps; a cluster and the one process take turns as a whole. CPU
+milliseconds a step are printed beside the wall clock's: on a machine with other work they are the figure to trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from scripts.trainer_env import trainer_python
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOPS = {
+    "seed": "the seed's feed_dict loop",
+    "fit": "keras fit, arrays",
+    "fit10": "keras fit, 10 steps an execution",
+    "fitdata": "keras fit, tf.data",
+    "whole": "the trainer without lanes",
+    "ours": "the trainer",
+}
+# variant of bench.replica, workers, parameter servers
+CLUSTERS = {
+    "1 chief + 2 workers + 1 ps, plain": ("plain", 2, 1),
+    "… with threads limited": ("pull-and-push-whole", 2, 1),
+    "… and factors pushed": ("pull-whole", 2, 1),
+    "… and the dense layer on the ps (the trainer)": ("ours", 2, 1),
+    "the trainer, 2 ps": ("ours", 2, 2),
+    "the trainer, 1 worker, 1 ps": ("ours", 1, 1),
+    "the trainer, 4 workers, 1 ps": ("ours", 4, 1),
+}
+LOOP_BUDGET = 1.0  # the trainer over the best of the seed's loop and keras fit
+CLUSTER_BUDGET = 0.85  # the cluster over one process, by CPU
+START_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """:param wall: steps a second. :param cpu: milliseconds of all processes a step."""
+
+    wall: float
+    cpu: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 if a ratio is below its budget."""
+    parser = argparse.ArgumentParser("training", description="speed of the example trainer")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30, help="steps a turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", choices=["loops", "clusters", "start"])
+    parser.add_argument("--dataset", type=Path, help="a dataset version; default: made of MNIST for this run")
+    args = parser.parse_args(argv)
+    python = str(trainer_python())
+    _print_machine(python)
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="bench-training-") as scratch:
+        data = str(args.dataset or _dataset(python, Path(scratch)))
+        if args.only in (None, "loops"):
+            failed |= _loops(python, data, args.threads, args.rounds, args.steps)
+        if args.only in (None, "clusters"):
+            failed |= _clusters(python, data, max(1, args.rounds // 2), 2 * args.steps)
+        if args.only in (None, "start"):
+            _start(python, data)
+    return int(failed)
+
+
+def _print_machine(python: str) -> None:
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    script = "import tensorflow, keras, numpy; print(tensorflow.__version__, keras.__version__, numpy.__version__)"
+    versions = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    print(f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, ", end="")
+    print("TensorFlow {}, Keras {}, NumPy {}".format(*versions))
+
+
+def _loops(python: str, data: str, threads: int, rounds: int, steps: int) -> bool:
+    print(f"\none process, {threads} threads, batch 100; turns of {steps} steps, {rounds} rounds, medians")
+    processes = {
+        name: subprocess.Popen(
+            [python, "-m", "bench.loops", name, str(threads), data],
+            env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for name in LOOPS
+    }  # fmt: skip
+    try:
+        for process in processes.values():
+            _answer(process)
+        rates: dict[str, list[Rate]] = defaultdict(list)
+        for _ in range(rounds):
+            for name, process in processes.items():
+                wall, cpu = (float(value) for value in _ask(process, steps).split())
+                rates[name].append(Rate(steps / wall, 1000 * cpu / steps))
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    for name, words in LOOPS.items():
+        one = rates[name]
+        print(
+            f"  {words:34} {_wall(one):5.1f} steps/s {_wall(one) * 100:6.0f} examples/s {_cpu(one):6.1f} CPU-ms/step"
+            f"   the seed's x {_against(one, rates['seed']):.2f} by the clock, "
+            f"x {_cpu(rates['seed']) / _cpu(one):.2f} by CPU"
+        )
+    best = min(_against(rates["ours"], rates[name]) for name in ("seed", "fit", "fit10", "fitdata"))
+    print(f"  the trainer against the best of the others: x {best:.2f} (wanted: {LOOP_BUDGET})")
+    return best < LOOP_BUDGET
+
+
+def _clusters(python: str, data: str, rounds: int, steps: int) -> bool:
+    print(f"\nclusters on the same cores; {rounds} rounds in turns with one process, medians")
+    single: list[Rate] = []
+    rates: dict[str, list[Rate]] = defaultdict(list)
+    for _ in range(rounds):
+        for words, shape in CLUSTERS.items():
+            single.append(_cluster(python, data, ("ours", 0, 0), steps))
+            rates[words].append(_cluster(python, data, shape, steps))
+    print(f"  {'one process':46} {_wall(single):5.1f} steps/s {_cpu(single):6.1f} CPU-ms/step")
+    for words, found in rates.items():
+        print(
+            f"  {words:46} {_wall(found):5.1f} steps/s {_cpu(found):6.1f} CPU-ms/step"
+            f"   x {_wall(found) / _wall(single):.2f} by the clock, x {_cpu(single) / _cpu(found):.2f} by CPU"
+        )
+    ours = _cpu(single) / _cpu(rates["… and the dense layer on the ps (the trainer)"])
+    print(f"  the cluster against one process, by CPU: x {ours:.2f} (wanted: {CLUSTER_BUDGET})")
+    return ours < CLUSTER_BUDGET
+
+
+def _start(python: str, data: str) -> None:
+    print("\nfrom the start of the process, seconds; memory")
+    with _Replicas(python, data, "ours", 2, 1) as cluster:
+        cluster.until(r"step (\d+) of \d+, loss", 1)
+        first = time.monotonic() - cluster.began
+        cluster.until(r"step (\d+) of \d+, loss", 30)
+        for name, process in cluster.processes.items():
+            memory = _status(process.pid, "VmHWM") / 1024
+            print(
+                f"  {name:10} peak memory {memory:5.0f} MiB, proportional {_proportional(process.pid) / 1024:5.0f} MiB"
+            )
+        print(f"  first step of the cluster {first:.1f} s after its start")
+    script = "import time; t = time.monotonic(); import tensorflow; print(time.monotonic() - t)"
+    took = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True, env=_environment()).stdout
+    print(f"  of which importing TensorFlow, alone on the machine: {float(took):.1f} s")
+
+
+def _cluster(python: str, data: str, shape: tuple[str, int, int], steps: int) -> Rate:
+    """The rate of a whole job between two of its progress lines, start and end left out."""
+    with _Replicas(python, data, *shape) as cluster:
+        first = cluster.until(r"step (\d+) of \d+, loss", 12)
+        began, cpu = time.monotonic(), cluster.cpu()
+        last = cluster.until(r"step (\d+) of \d+, loss", first + steps)
+        count = last - first
+        return Rate(count / (time.monotonic() - began), 1000 * (cluster.cpu() - cpu) / count)
+
+
+class _Replicas:
+    """The processes of one job, killed at the end."""
+
+    def __init__(self, python: str, data: str, variant: str, workers: int, servers: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-cluster-"))
+        counts = {"chief": 1, "worker": workers, "ps": servers}
+        nodes = {role: [f"127.0.0.1:{_free_port()}" for _ in range(count)] for role, count in counts.items() if count}
+        command = [python, "-m", "bench.replica", variant, "--dataset", data, "--job-dir", str(self._folder / "job")]
+        command += ["--max_steps", "1000000", "--checkpoint", "1000000"]
+        self.began = time.monotonic()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for role, addresses in nodes.items():
+            for index in range(len(addresses)):
+                config = {"cluster": nodes, "task": {"type": role, "index": index}}
+                extra = {"TF_CONFIG": json.dumps(config)} if servers else {}
+                with (self._folder / f"{role}{index}.log").open("wb") as sink:
+                    self.processes[f"{role}/{index}"] = subprocess.Popen(
+                        command, env=_environment() | extra, stdout=sink, stderr=sink
+                    )
+
+    def until(self, pattern: str, least: int) -> int:
+        """Wait for the chief to log a number of at least ``least``; returns it."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            log = (self._folder / "chief0.log").read_text(errors="replace")
+            if (found := re.findall(pattern, log)) and int(found[-1]) >= least:
+                return int(found[-1])
+            time.sleep(0.02)
+        raise TimeoutError(f"the chief did not reach step {least}:\n{log[-2000:]}")
+
+    def cpu(self) -> float:
+        ticks = 0
+        for process in self.processes.values():
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def __enter__(self) -> _Replicas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+        shutil.rmtree(self._folder)
+
+
+def _dataset(python: str, scratch: Path) -> Path:
+    from scripts import mnist
+
+    target = scratch / "mnist"
+    script = "import sys, pathlib; from tests import datasets; datasets.make(*map(pathlib.Path, sys.argv[1:3]))"
+    subprocess.run([python, "-c", script, str(target), str(mnist.files())], env=_environment(), check=True)
+    return target
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "PYTHONDONTWRITEBYTECODE")}
+    return {**kept, "PYTHONPATH": str(ROOT / "trainer"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def _ask(process: subprocess.Popen[str], steps: int) -> str:
+    if process.stdin is None:
+        raise ValueError("the loop was started without a pipe")
+    process.stdin.write(f"{steps}\n")
+    process.stdin.flush()
+    return _answer(process)
+
+
+def _answer(process: subprocess.Popen[str]) -> str:
+    """The next line that is an answer; Keras prints lines of its own."""
+    while process.stdout is not None and (line := process.stdout.readline()):
+        if re.match(r"ready|[\d.]+ [\d.]+$", line):
+            return line
+    raise RuntimeError(f"a loop ended with code {process.wait()}")
+
+
+def _wall(rates: Sequence[Rate]) -> float:
+    return median(rate.wall for rate in rates)
+
+
+def _cpu(rates: Sequence[Rate]) -> float:
+    return median(rate.cpu for rate in rates)
+
+
+def _against(mine: Sequence[Rate], others: Sequence[Rate]) -> float:
+    """The median of the ratios round by round: what slows a round down slows both."""
+    return median(one.wall / other.wall for one, other in zip(mine, others, strict=True))
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _status(pid: int, field: str) -> int:
+    return next((int(line.split()[1]) for line in _lines(f"/proc/{pid}/status") if line.startswith(field)), 0)
+
+
+def _proportional(pid: int) -> int:
+    """Shared pages counted in part: what the replicas of one machine take together."""
+    return next((int(line.split()[1]) for line in _lines(f"/proc/{pid}/smaps_rollup") if line.startswith("Pss:")), 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
