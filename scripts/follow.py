@@ -44,11 +44,17 @@ class Follower:
             key, now = (task.task_id, task.map_index), (task.state, task.try_number)
             if self._told.get(key) != now and task.state not in _QUIET:
                 self.console.say(_task_line(task))
+                self._take_in(result(self.stack, run, task))
             self._told[key] = now
-        if self.job_dir is None:
-            self.job_dir = find_job_dir(self.stack, run, tasks)
         busy = [task.task_id for task in tasks if task.state in {"running", "deferred"}]
         self.console.note(f"    … {', '.join(busy) or run.state}{self._training()}")
+
+    def _take_in(self, value: Mapping[str, Any]) -> None:
+        """Which job the run is about: the last word counts, as a job that was reused lies in another run's dir."""
+        if "job_dir" in value:
+            self.job_dir = JobDir(str(value["job_dir"]))
+        if "decision" in value:
+            self.console.say(f"      {value['decision']}: job {value.get('job_id')}")
 
     def _training(self) -> str:
         """How far the job is, as its launcher and its trainer say."""
@@ -67,13 +73,20 @@ class Follower:
         return f": {status.detail or status.state.value}"
 
 
+def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
+    """What a task that succeeded has returned, if that is a mapping; else an empty one."""
+    if task.state != "success":
+        return {}
+    value = stack.airflow.api.xcoms(run.dag_id, run.run_id, task.task_id, task.map_index).get("return_value")
+    return value if isinstance(value, Mapping) else {}
+
+
 def find_job_dir(stack: Stack, run: DagRun, tasks: list[TaskRun]) -> JobDir | None:
-    """The job dir that a task of the run has named in its result."""
-    for task in tasks:
-        if task.state == "success":
-            value = stack.airflow.api.xcoms(run.dag_id, run.run_id, task.task_id, task.map_index).get("return_value")
-            if isinstance(value, Mapping) and "job_dir" in value:
-                return JobDir(str(value["job_dir"]))
+    """The job dir that the run is about, as far as its tasks have said it."""
+    for task in reversed(tasks):
+        value = result(stack, run, task)
+        if "job_dir" in value:
+            return JobDir(str(value["job_dir"]))
     return None
 
 

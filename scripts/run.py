@@ -91,24 +91,24 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
         for line in failures(stack, run):
             console.say(f"  {line}")
     report = None if follower.job_dir is None else _read(stack, follower.job_dir.report)
-    if follower.job_dir is not None and report is not None:
-        _tell(stack, console, report)
+    if report is not None:
+        console.say(f"\nVerdict: {_decision(report)}")
+        for check in report.get("verdict", {}).get("checks", ()):
+            mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
+            console.say(f"  {mark} {check.get('sentence')}")
+    _tell_champion(stack, console)
     _where(stack, console, follower.job_dir, run)
     return 0 if run.state == "success" else 1
 
 
-def _tell(stack: Stack, console: Console, report: Mapping[str, Any]) -> None:
-    """The verdict with its reasons, the champion, ten predictions."""
-    console.say(f"\nVerdict: {_decision(report)}")
-    for check in report.get("verdict", {}).get("checks", ()):
-        mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
-        console.say(f"  {mark} {check.get('sentence')}")
+def _tell_champion(stack: Stack, console: Console) -> None:
+    """The champion, and ten predictions of its."""
     champion = _read(stack, layout.champion(stack.bucket, MODEL))
     if champion is None:
-        console.say("Champion: none yet")
+        console.say("\nChampion: none yet")
         return
     console.say(
-        f"Champion: no. {champion['serial']}, job {champion['job_id']}, accuracy {champion['accuracy']:.4f}, "
+        f"\nChampion: no. {champion['serial']}, job {champion['job_id']}, accuracy {champion['accuracy']:.4f}, "
         f"trained on {champion['dataset'].get('version', 'an unnamed version')}"
     )
     console.say("\nTen digits of the held-out set, by the champion:")
