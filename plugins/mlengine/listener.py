@@ -55,7 +55,9 @@ def _orders(dag_id: str, run_id: str) -> list[Order]:
     from airflow.utils.session import create_session
     from sqlalchemy import func, select
 
-    with create_session() as session:
+    # A session of its own: the thread's is the scheduler's, in the middle of a transaction that only it may commit. To
+    # commit that one, as the usual session does at its end, is refused, and ends the scheduler.
+    with create_session(scoped=False) as session:
         ours = (
             TaskInstance.dag_id == dag_id,
             TaskInstance.run_id == run_id,
