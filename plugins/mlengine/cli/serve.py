@@ -26,6 +26,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=9000, help="0 takes a free one (9000)")
+    parser.add_argument("--grpc-port", type=int, metavar="PORT", help="serve Vertex AI's methods over gRPC there, too")
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="what it remembers (the local state dir's service/)"
     )

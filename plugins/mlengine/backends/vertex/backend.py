@@ -199,7 +199,7 @@ class VertexBackend:
             connection=connection,
             credentials_project=project,
         )
-        return Jobs(self._client or RestClient(credentials), place)
+        return Jobs(self._client or RestClient(credentials, direct=places.is_local(endpoint)), place)
 
     def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
         """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""

@@ -31,6 +31,7 @@ class RestClient:
     """Calls with JSON in and out. Threads may share one.
 
     :param credentials: of google-auth; refreshed by the session when they expire.
+    :param direct: past the environment's proxies, which do not lead to this machine's loopback.
     :param sleep: how to pause between retries.
     """
 
@@ -38,12 +39,13 @@ class RestClient:
         self,
         credentials: Any,
         *,
+        direct: bool = False,
         deadline: float = DEADLINE,
         quota_patience: float = QUOTA_PATIENCE,
         timeout: tuple[float, float] = CALL_TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._credentials = credentials
+        self._credentials, self._direct = credentials, direct
         self._deadline = deadline
         self._patience = quota_patience
         self._timeout = timeout
@@ -152,6 +154,7 @@ class RestClient:
 
                 # google-auth's own retries are off, so that this file's deadline is the only one.
                 session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
+                session.trust_env = not self._direct
                 session.mount("http://", HTTPAdapter(pool_maxsize=16))
                 session.mount("https://", HTTPAdapter(pool_maxsize=16))
                 self._session = session

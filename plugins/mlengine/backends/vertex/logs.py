@@ -14,7 +14,7 @@ from typing import Any
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.states import replica_name
-from mlengine.core.times import seconds
+from mlengine.core.times import rfc3339, seconds
 
 OVERLAP_SECONDS = 10.0
 MAX_SEEN = 2000  # ids in a cursor; a faster log narrows the span instead
@@ -80,8 +80,7 @@ def _read(client: RestClient, endpoint: str, project: str, jobs: Wanted, limit: 
 def _filter(jobs: Wanted) -> str:
     parts = []
     for name, cursor in jobs:
-        window = cursor.get("window", ())
-        since = f' AND timestamp>="{window[0][0]}"' if window else ""
+        since = f' AND timestamp>="{cursor["since"]}"' if "since" in cursor else ""
         parts.append(f'(resource.labels.job_id="{_number(name)}"{since})')
     return f'resource.type="ml_job" AND ({" OR ".join(parts)})'
 
@@ -91,7 +90,7 @@ def _number(name: str) -> str:
 
 
 def _advance(cursor: Mapping[str, Any], page: list[_Entry]) -> dict[str, Any]:
-    """The cursor after ``page``: time and digest of each entry in the span that the next read goes back over."""
+    """The cursor after ``page``: where the next read begins, and time and digest of each entry known from there on."""
     if not page:
         return dict(cursor)
     known = [(stamp, digest) for stamp, digest in cursor.get("window", ())]
@@ -99,11 +98,13 @@ def _advance(cursor: Mapping[str, Any], page: list[_Entry]) -> dict[str, Any]:
     known.sort(key=lambda pair: seconds(pair[0]))
     floor = seconds(known[-1][0]) - OVERLAP_SECONDS
     kept = [pair for pair in known if seconds(pair[0]) >= floor]
+    since = rfc3339(floor)
     if len(kept) > MAX_SEEN:
-        # The next read starts at the first time kept, so of one moment either all entries are kept or none.
+        # Nothing older than what is kept may be read again; of one moment either all entries are kept or none.
         cut = kept[-MAX_SEEN - 1][0]
         kept = [pair for pair in kept[-MAX_SEEN:] if pair[0] != cut] or kept[-MAX_SEEN:]
-    return {"window": [list(pair) for pair in kept]}
+        since = kept[0][0]
+    return {"since": since, "window": [list(pair) for pair in kept]}
 
 
 def _entry(raw: Mapping[str, Any]) -> _Entry:
