@@ -336,7 +336,8 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
     if why_final:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError
-    return kind("\n".join(lines), remedy=f"see the logs in {JobDir(handle.job_dir).logs}")
+    advice = f"{failure.cause.advice}; " if failure else ""
+    return kind("\n".join(lines), remedy=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
 
 
 def _retryable(failure: Failure | None) -> bool:

@@ -54,6 +54,22 @@ class FailureCause(StrEnum):
     def retryable(self) -> bool:
         return self in {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
 
+    @property
+    def advice(self) -> str:
+        """What the reader of the failure does next; the table in ``docs/operations.md`` is this one."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then clear `submit`",
+    FailureCause.PREEMPTED: "nothing, until `max_attempts` is used up; then clear `submit`, or use machines that stay",
+    FailureCause.LOST: "see that the machine is up and has room; then clear `submit`",
+    FailureCause.QUOTA: "ask for fewer or other machines, or for more quota; then clear `submit`",
+    FailureCause.SERVICE: "try again later: clear `submit`; the launcher's log says what the service ran into",
+    FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then clear `submit`",
+    FailureCause.CANCELLED: "clear `submit` to train again",
+}
+
 
 class Decision(StrEnum):
     """What a submission came to; the same word in log, XCom, metric, docs and UI."""

@@ -1,0 +1,45 @@
+"""The tables that people read say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local.policy import meaning
+from mlengine.backends.vertex.states import STATES
+from mlengine.core.job import Decision, FailureCause, JobState
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "operations.md").read_text()
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize("cause", FailureCause)
+def test_every_cause_its_retry_and_its_advice(cause: FailureCause) -> None:
+    (row,) = [row for row in ROWS if row[0] == f"`{cause.value}`"]
+    assert row[2].startswith("yes") == cause.retryable
+    assert row[3] == cause.advice
+
+
+def test_exit_codes_mean_what_the_page_says() -> None:
+    codes = {int(code): row[2] for row in ROWS if len(row) == 3 for code in re.findall(r"`(-?\d+)`", row[0])}
+    assert len(codes) >= 10
+    for code, cause in codes.items():
+        if code:
+            assert cause.startswith(f"`{meaning(code).cause.value}`"), code
+
+
+def test_every_state_is_there() -> None:
+    first = " ".join(row[0] for row in ROWS if len(row) == 3)
+    for state in JobState:
+        assert f"`{state.value}`" in first
+    for name in STATES:
+        assert name == "JOB_STATE_UNSPECIFIED" or f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("decision", Decision)
+def test_every_decision_has_its_word(decision: Decision) -> None:
+    assert f"`mlengine.{decision.value}`" in PAGE
+    assert f"| `{decision.value}` |" in (DOCS / "architecture.md").read_text()
