@@ -37,14 +37,15 @@ def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
 
 
 def _over(dag_run: Any) -> None:
+    dag_id, run_id = dag_run.dag_id, dag_run.run_id
     try:
-        orders = _orders(dag_run.dag_id, dag_run.run_id)
+        orders = _orders(dag_id, run_id)
         if orders:
-            log.info("run %s of %s is over: ending what it may have left running", dag_run.run_id, dag_run.dag_id)
+            log.info("run %s of %s is over: ending what it may have left running", run_id, dag_id)
             start(orders)
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
-        log.exception("what run %s left running could not be ended; `mlengine reap` finds it", dag_run.run_id)
+        log.exception("what run %s left running could not be ended; `mlengine reap` finds it", run_id)
 
 
 def _orders(dag_id: str, run_id: str) -> list[Order]:
