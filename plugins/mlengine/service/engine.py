@@ -104,8 +104,9 @@ class Engine:
                 error = {"code": 1, "message": "CANCELED"}
                 self._put(record, state=JobState.CANCELLED, ended=now, error=error)
                 return
+            # First the backend, so that a service that dies in between has promised nothing.
+            self.backend.cancel(record.handle)
             self._put(record, state=JobState.CANCELLING)
-        self.backend.cancel(record.handle)
 
     def cancel_all(self) -> None:
         """Cancel every job that has not ended."""
@@ -173,7 +174,8 @@ class Engine:
 
     def _put(self, record: Record, **changes: Any) -> Record:
         with self._lock:
-            changed = replace(record, updated=time.time(), **changes)
+            # What another thread changed meanwhile stays.
+            changed = replace(self.store.get(record.key) or record, updated=time.time(), **changes)
             self.store.put(changed)
             return changed
 
@@ -191,3 +193,6 @@ class Engine:
                         lines.add(record.key)
             except MlengineError as error:
                 log.warning("looking at the jobs failed, and is tried again: %s", error)
+            except Exception:
+                # A full disk, say: whoever watches must not end for it.
+                log.exception("looking at the jobs failed, and is tried again")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends import Submission
-from mlengine.core.errors import ServiceRefusalError
-from mlengine.core.job import FailureCause, JobState
+from mlengine.core.errors import BackendUnavailableError, ServiceRefusalError
+from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.service.engine import Engine
 from mlengine.service.records import MLENGINE, VERTEX, Record, pack, unpack
@@ -125,3 +125,32 @@ def test_lists_are_of_one_parent_the_newest_first(engine: Engine) -> None:
     engine.create(record("5", MLENGINE))
     assert [found.id for found in engine.jobs_of(VERTEX, "p", "r")] == ["3", "2", "1"]
     assert [found.id for found in engine.jobs_of(MLENGINE, "p", "")] == ["5"]
+
+
+def test_a_cancel_that_the_backend_did_not_hear_promises_nothing(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.jobs[0].state = JobState.RUNNING
+    engine.refresh([made])
+    heard = backend.cancel
+
+    def deaf(handle: JobHandle) -> None:
+        raise BackendUnavailableError("not now")
+
+    backend.cancel = deaf  # type: ignore[method-assign]
+    with pytest.raises(BackendUnavailableError):
+        engine.cancel(made)
+    assert engine.get(made.key, "job").state is JobState.RUNNING
+    backend.cancel = heard  # type: ignore[method-assign]
+    engine.cancel(made)
+    assert engine.get(made.key, "job").state is JobState.CANCELLED
+
+
+def test_labels_are_changed_and_nothing_else(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    engine.refresh([made])
+    relabelled = engine.relabel(made, {"team": "vision"})
+    assert relabelled.state is JobState.SUCCEEDED
+    assert engine.get(made.key, "job").labels == {"team": "vision"}
