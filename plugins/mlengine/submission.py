@@ -332,7 +332,7 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
     lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
     if failure:
         lines[0] += f": {failure.message}"
-        lines += [f"    {failure.replica or 'job'}| {line}" for line in failure.log_tail]
+        lines += [f"    {failure.replica or 'job'} | {line}" for line in failure.log_tail]
     if why_final:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError

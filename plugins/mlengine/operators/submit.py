@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -12,7 +13,7 @@ from mlengine import settings
 from mlengine.backends import CapsCluster, TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
 from mlengine.core import jobfile
-from mlengine.core.errors import JobFailedError, JobFileError
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import Decision, JobKey, make_label
 from mlengine.core.layout import JobDir
@@ -146,7 +147,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         try:
             submitted = self._reused(submitter, intent) or submitter.submit(intent)
         except JobFailedError as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         metrics.count(submitted.decision, context, backend.name)
         if self._killed:
             # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
@@ -192,6 +193,9 @@ class SubmitTrainingJobOperator(BaseOperator):
         backend = self._backend()
         submitter = Submitter(connect_storage(self.gcp_conn_id), backend)
         for handle in backend.find(self._key.digest):
+            with suppress(BackendUnavailableError):
+                if backend.describe([handle])[0].state.terminal:
+                    continue
             self.log.warning("%s; cancelling job %s", why, handle.job_id)
             submitter.end(handle, why)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from mlengine import settings
 from mlengine.backends import TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
-from mlengine.core.errors import JobDeadlineError, JobFailedError
+from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.links.job import JOB_LINKS
@@ -115,6 +116,9 @@ class TrainingJobSensor(BaseSensorOperator):
             # A job that ended while its deadline passed has ended.
             if too_late:
                 raise _too_late(handle, too_late)
+            self.log.info(
+                "job %s, attempt %d, is %s: waiting for it", handle.job_id, handle.attempt, status.state.value
+            )
             self._defer(handle)
         elif (due := self._not_before(status)) > time.time():
             self._defer(handle, due)
@@ -156,6 +160,9 @@ class TrainingJobSensor(BaseSensorOperator):
 
     def _cancel(self, why: str) -> None:
         handle = self._handle or self._current()
+        with suppress(BackendUnavailableError):
+            if self._backend(handle).describe([handle])[0].state.terminal:
+                return
         self.log.warning("%s; cancelling job %s", why, handle.job_id)
         self._submitter(handle).end(handle, why)
 
@@ -201,7 +208,8 @@ class TrainingJobSensor(BaseSensorOperator):
         try:
             submitted = submitter.next_attempt(status)
         except JobFailedError as error:
-            raise AirflowFailException(str(error)) from error
+            # The message says it all; with its cause it would be shown twice.
+            raise AirflowFailException(str(error)) from None
         metrics.count(submitted.decision, context, handle.backend)
         self.log.warning(
             "%s: attempt %d goes on from the last checkpoint", submitted.decision.value, submitted.handle.attempt
