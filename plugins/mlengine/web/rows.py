@@ -77,7 +77,9 @@ class Row:
         known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         for name, value in known.items():
             number = not isinstance(value, bool) and isinstance(value, int | float)
-            if not (isinstance(value, str) if name in _TEXT else value is None or number or name == "settled"):
+            if name == "settled":
+                number = isinstance(value, bool)
+            if not (isinstance(value, str) if name in _TEXT else value is None or number):
                 raise ValueError(f"{name} is {value!r}")
         return cls(**{**known, "state": JobState(data["state"]).value})
 

@@ -1,0 +1,138 @@
+"""Event files of jobs in a real bucket, copied so that TensorBoard reads what is added; and TensorBoard itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.layout import JobDir
+from mlengine.storage import Storage
+from mlengine.tensorboard import Mirror, find_job, newest_jobs
+
+pytestmark = pytest.mark.integration
+
+
+def put(storage: Storage, bucket: str, job_id: str, model: str = "mnist") -> JobDir:
+    job_dir = JobDir.of(bucket, model, job_id)
+    storage.write(job_dir.claim, b"{}")
+    storage.write(job_dir.train + "events.out.tfevents.1.host.1.0.v2", b"one")
+    storage.write(job_dir.train + "eval/events.out.tfevents.2", b"two")
+    storage.write(job_dir.train + "checkpoints/1/ckpt.data", b"not this")
+    return job_dir
+
+
+def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    job_dir = put(storage, bucket, "mnist_1")
+    mirror = Mirror(storage, tmp_path)
+    assert mirror.sync([job_dir]) == 2
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "mnist_1/eval/events.out.tfevents.2",
+        "mnist_1/events.out.tfevents.1.host.1.0.v2",
+    ]
+    assert mirror.sync([job_dir]) == 0
+    copy = tmp_path / "mnist_1/events.out.tfevents.1.host.1.0.v2"
+    inode = copy.stat().st_ino
+    storage.write(job_dir.train + copy.name, b"one and more")
+    assert mirror.sync([job_dir]) == 1
+    assert (copy.read_bytes(), copy.stat().st_ino) == (b"one and more", inode)
+    storage.write(job_dir.train + copy.name, b"new")
+    assert mirror.sync([job_dir]) == 1
+    assert copy.read_bytes() == b"new"
+
+
+def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    job_dir = JobDir.of(bucket, "mnist", "mnist_1")
+    storage.write(f"{job_dir.train}../../../../outside.tfevents", b"x")
+    inside = tmp_path / "deep" / "inside"
+    with pytest.raises(StorageError, match="leaves its folder"):
+        Mirror(storage, inside).sync([job_dir])
+    assert list(tmp_path.rglob("outside*")) == []
+
+
+def test_jobs_are_found_by_what_people_call_them(storage: Storage, bucket: str) -> None:
+    one, two = put(storage, bucket, "mnist_1"), put(storage, bucket, "other_2", model="other")
+    assert find_job(storage, bucket, "mnist_1") == one
+    assert find_job(storage, bucket, "other_2") == two
+    assert find_job(storage, bucket, "other/other_2") == two
+    assert find_job(storage, bucket, one.uri + "/") == one
+    for word in ("mnist_9", "other/mnist_1", f"{bucket}/mnist/none"):
+        with pytest.raises(MlengineError, match="no job"):
+            find_job(storage, bucket, word)
+    put(storage, bucket, "mnist_3")
+    storage.write(one.claim, b'{"again": 1}')
+    assert [job_dir.job_id for job_dir in newest_jobs(storage, bucket, "mnist", 5)] == ["mnist_1", "mnist_3"]
+    assert len(newest_jobs(storage, bucket, "mnist", 1)) == 1
+
+
+def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The command, from the bucket to TensorBoard's own answers; it ends what it started."""
+    for job_id in ("mnist_1", "mnist_2"):
+        job_dir = put(storage, bucket, job_id)
+        storage.write(job_dir.train + "events.out.tfevents.1.host.1.0.v2", event_file())
+        storage.delete(job_dir.train + "eval/events.out.tfevents.2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "plugins")}
+    words = ["tensorboard", "mnist_1", "mnist_2", "--bucket", bucket, "--port", str(port), "--every", "1"]
+    program = "import sys; from mlengine.cli import main; sys.exit(main(sys.argv[1:]))"
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen([sys.executable, "-c", program, *words], env=env, stdout=sink, stderr=sink)
+    try:
+        runs = wait_for_runs(port, process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+    assert runs == ["mnist_1", "mnist_2"]
+    assert code == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("mlengine-tensorboard-*")) == []
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+def wait_for_runs(port: int, process: subprocess.Popen[bytes], log: Path) -> list[str]:
+    deadline, found = time.monotonic() + 240, []
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5) as answer:
+                found = json.load(answer)
+        except (OSError, ValueError):
+            pass
+        if len(found) == 2:
+            return sorted(found)
+        time.sleep(0.5)
+    pytest.fail(f"{found}\n{log.read_text()}")
+
+
+def event_file() -> bytes:
+    """One record of TensorBoard's format: the version that every event file begins with, and one scalar."""
+    version = b"\x09" + struct.pack("<d", 1.0) + b"\x1a\x0dbrain.Event:2"
+    value = b"\x0a\x04loss\x15" + struct.pack("<f", 0.5)
+    summary = b"\x0a" + bytes([len(value)]) + value
+    scalar = b"\x09" + struct.pack("<d", 2.0) + b"\x10\x05\x2a" + bytes([len(summary)]) + summary
+    return b"".join(record(data) for data in (version, scalar))
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
+def masked(data: bytes) -> bytes:
+    import google_crc32c
+
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

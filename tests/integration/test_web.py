@@ -1,0 +1,433 @@
+"""The page's server on a real bucket: who gets in, what is shown, what the two buttons do, and what hostile names and
+logs become."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.models.revoked_token import RevokedToken
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from mlengine import champions
+from mlengine.connect import connect_storage
+from mlengine.core.job import JobRecord, JobState
+from mlengine.core.layout import JobDir, jobs_index
+from mlengine.core.verdict import Decision
+from mlengine.gate.export import resolve
+from mlengine.gate.report import load_report, store
+from mlengine.storage import Storage
+from mlengine.web import guard, routes
+from mlengine.web.app import make_app
+from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
+
+pytestmark = pytest.mark.integration
+BUTTON = {"x-requested-by": "mlengine", "sec-fetch-site": "same-origin"}
+
+
+@pytest.fixture
+def lab(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("MLENGINE_BUCKET", bucket)
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-of-this-test-" * 4)
+    # The list of revoked tokens is Airflow's database, which only the end-to-end tests have.
+    monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)
+    # Credentials of the environment, which the server of these tests does not ask for.
+    connect_storage.cache_clear()
+    monkeypatch.setattr(routes, "_storage", lambda: storage)
+    monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
+    routes.forget()
+    BACKEND.jobs.clear()
+    BACKEND.calls.clear()
+    yield Lab(storage, bucket)
+    routes.forget()
+
+
+@pytest.fixture
+def visit(lab: Lab) -> Callable[..., TestClient]:
+    """A browser, logged in as somebody of a role; not logged in without one."""
+    manager = create_auth_manager()
+    main = FastAPI()
+    main.mount("/mlengine", make_app())
+
+    def make(role: str | None = "USER", name: str = "ann") -> TestClient:
+        client = TestClient(main, base_url="http://airflow.test/mlengine/", raise_server_exceptions=False)
+        if role:
+            client.cookies.set("_token", manager.generate_jwt(SimpleAuthManagerUser(username=name, role=role)))
+        return client
+
+    return make
+
+
+# --- who gets in --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_served_to_who_is_not_logged_in(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    """Every route there is: Airflow asks nobody for anything before it passes a request on."""
+    lab.job("mnist_1")
+    stranger, forger = visit(None), visit(None)
+    forger.cookies.set("_token", "no.token.ofours")
+    paths = [
+        (method, route.path.format(model="mnist", job_id="mnist_1"))
+        for route in make_app().routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    ]
+    assert len(paths) > 10
+    for method, path in paths:
+        for client in (stranger, forger):
+            answer = client.request(method, path.lstrip("/"), headers=BUTTON, json={"reason": "because"})
+            assert answer.status_code in {401, 403}, (method, path)
+            assert "mnist" not in answer.text, (method, path)
+    for path in ("docs", "redoc", "openapi.json", "api", "static/page.html"):
+        assert stranger.get(path).status_code == 404
+
+
+def test_a_person_who_is_not_logged_in_is_led_to_the_login(visit: Callable[..., TestClient]) -> None:
+    answer = visit(None).get("page?job=mnist/mnist_1", headers={"accept": "text/html"}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/auth/login?next=")
+    assert answer.text == ""
+
+
+def test_every_answer_has_its_headers(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    for client, path in ((visit(), "page"), (visit(), "api/jobs"), (visit(None), "api/jobs"), (visit(), "nowhere")):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert "frame-ancestors 'self'" in headers["content-security-policy"], path
+        assert "unsafe" not in headers["content-security-policy"], path
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+class PerDag(SimpleAuthManager):
+    """Ann may do all with her own DAG, and nothing with others."""
+
+    def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
+        return details is None or details.id in {None, "mine"}
+
+
+def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
+    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.job("mnist_mine", dag_id="mine")
+    lab.job("mnist_theirs", dag_id="theirs")
+    lab.job("other_theirs", dag_id="theirs", model="secret")
+    client = visit()
+    monkeypatch.setattr(guard, "get_auth_manager", PerDag)
+    found = client.get("api/jobs").json()
+    assert [job["job_id"] for job in found["jobs"]] == ["mnist_mine"]
+    assert (found["total"], found["models"]) == (1, ["mnist"])
+    assert client.get("api/jobs/mnist/mnist_mine").status_code == 200
+    for path in ("", "/logs", "/report"):
+        assert client.get(f"api/jobs/mnist/mnist_theirs{path}").status_code == 404
+    assert client.post("api/jobs/mnist/mnist_theirs/cancel", headers=BUTTON, json={"reason": "x"}).status_code == 404
+    assert client.get("api/models/secret").status_code == 404
+    assert [model["model"] for model in client.get("api/models").json()["models"]] == ["mnist"]
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def test_jobs_live_and_past(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    lab.job("mnist_old", began=NOW - 40 * DAY, accuracy=0.97)
+    lab.job("mnist_bad", began=NOW - 30 * DAY, state=JobState.FAILED)
+    lab.job("mnist_now", began=NOW, state=JobState.RUNNING, run_id="manual")
+    lab.storage.write(JobDir.of(lab.bucket, "mnist", "mnist_prepared").train + ".keep", b"")
+    client = visit()
+    found = client.get("api/jobs").json()
+    assert [(job["job_id"], job["state"]) for job in found["jobs"]] == [
+        ("mnist_now", "RUNNING"),
+        ("mnist_bad", "FAILED"),
+        ("mnist_old", "SUCCEEDED"),
+    ]
+    running, _, old = found["jobs"]
+    assert (running["step"], running["of"], running["eta"], running["by"]) == (412, 1000, 66.0, "ann")
+    assert (old["verdict"], old["accuracy"], old["settled"]) == ("accepted", 0.97, True)
+    assert (found["live"], found["total"]) == (1, 3)
+    for query, names in {
+        "state=live": ["mnist_now"],
+        "state=past": ["mnist_bad", "mnist_old"],
+        "state=FAILED": ["mnist_bad"],
+        "text=ANN": ["mnist_now"],
+        "dag_id=mnist_retraining&run_id=manual": ["mnist_now"],
+        "model=other": [],
+        "limit=1&offset=1": ["mnist_bad"],
+    }.items():
+        assert [job["job_id"] for job in client.get(f"api/jobs?{query}").json()["jobs"]] == names, query
+
+
+def test_a_job_opened_is_the_truth_of_now(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    lab.job("mnist_1", state=JobState.RUNNING)
+    client = visit()
+    assert client.get("api/jobs/mnist/mnist_1").json()["row"]["state"] == "RUNNING"
+    BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
+    found = client.get("api/jobs/mnist/mnist_1").json()
+    assert (found["row"]["state"], found["cancellable"]) == ("SUCCEEDED", False)
+    assert [event["event"] for event in found["history"]] == ["claimed", "fresh_submit"]
+    assert found["curves"]["test_accuracy"][0][0] == 100
+    assert found["inputs"]["dataset"]["version"] == "2026-10-01"
+    assert client.get("api/jobs/mnist/nobody").status_code == 404
+    assert client.get("api/jobs/champions/..%2f..").status_code == 404
+
+
+def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    """Where the API server is another machine than the one that trains, its local backend knows no job."""
+    job_dir = lab.job("mnist_1", state=JobState.RUNNING)
+    BACKEND.jobs.clear()
+    told = {"attempt": 1, "logs": {}, "state": "RUNNING", "detail": "", "step": 3}
+    lab.storage.write(job_dir.cursor, json.dumps(told).encode())
+    row = visit().get("api/jobs").json()["jobs"][0]
+    assert row["state"] == "UNKNOWN"
+    assert "RUNNING" in row["detail"]
+    lab.storage.write(job_dir.cursor, json.dumps({**told, "state": "FAILED", "detail": "chief: exit 3"}).encode())
+    row = visit().get("api/jobs/mnist/mnist_1").json()["row"]
+    assert (row["state"], row["detail"]) == ("FAILED", "chief: exit 3")
+
+
+def test_environment_variables_of_a_job_are_named_and_not_shown(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    job_dir = lab.job("mnist_1")
+    raw = json.loads(lab.storage.read(job_dir.claim))
+    raw["spec"]["env"] = {"API_TOKEN": "hunter2"}
+    lab.storage.write(job_dir.claim, json.dumps(raw).encode())
+    text = visit().get("api/jobs/mnist/mnist_1").text
+    assert "API_TOKEN" in text
+    assert "hunter2" not in text
+
+
+def test_logs_page_by_page_to_the_last_line(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    job_dir = lab.job("mnist_1")
+    chief = [f"line {at} of the chief" for at in range(30_000)]
+    lab.logs(job_dir, "chief-0", "\n".join(chief).encode() + b"\n")
+    lab.logs(job_dir, "worker-0", b"only one")
+    lab.logs(job_dir, "chief-0", b"the first attempt", attempt=0)
+    client, cursor, seen = visit(), "", []
+    for _ in range(20):
+        page = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+        seen += [(line["replica"], line["text"]) for line in page["lines"]]
+        cursor = page["cursor"]
+        if not page["more"]:
+            break
+    assert [text for replica, text in seen if replica == "chief-0"] == chief
+    assert [text for replica, text in seen if replica == "worker-0"] == ["only one"]
+    again = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+    assert (again["lines"], again["more"]) == ([], False)
+    for wrong in ("%%%", "bm8=", "e30", "W10="):
+        assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code in {200, 400}
+
+
+def test_hostile_logs_and_names_are_text(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    """The page makes text of strings; here it is seen that they come as JSON that no browser takes for a page."""
+    evil = "<script>alert(1)</script>"
+    job_dir = lab.job("mnist_1", dag_id=evil, run_id=evil, version=evil, args=(evil,))
+    lab.logs(job_dir, "chief-0", f"{evil}\x1b[2J\x1b[31m\u202egnp.exe\x07\n".encode())
+    client = visit()
+    for path in ("api/jobs", "api/jobs/mnist/mnist_1", "api/jobs/mnist/mnist_1/logs"):
+        answer = client.get(path)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    line = client.get("api/jobs/mnist/mnist_1/logs").json()["lines"][0]["text"]
+    assert line == f"{evil}gnp.exe"
+
+
+def test_a_report_may_draw_and_do_nothing_else(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    lab.job("mnist_1")
+    client = visit()
+    answer = client.get("api/jobs/mnist/mnist_1/report?theme=dark")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox;")
+    assert "script" not in policy
+    assert "default-src 'none'" in policy
+    assert "@media all" in answer.text
+    assert "@media(prefers" in client.get("api/jobs/mnist/mnist_1/report").text
+
+
+def test_the_page_uses_nothing_from_elsewhere_and_no_inline_code(visit: Callable[..., TestClient]) -> None:
+    client = visit()
+    page = client.get("page").text
+    scripts = {name: client.get(name).text for name in ("page.js", "draw.js", "page.css")}
+    assert "<script>" not in page
+    assert " on" not in page.split("<body>")[1].split("JavaScript")[0].replace(" only", "")
+    for name, text in {"page": page, **scripts}.items():
+        assert set(re.findall(r"https?://[^\s\"'`]+", text)) <= {"http://www.w3.org/2000/svg"}, name
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "srcdoc", "style="):
+            assert word not in text, (name, word)
+    assert client.get("page.js").headers["content-type"].startswith("text/javascript")
+
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+def champion(lab: Lab, job_id: str, accuracy: float, version: str, began: float) -> JobDir:
+    job_dir = lab.job(job_id, accuracy=accuracy, version=version, began=began)
+    lab.storage.write(job_dir.model + "saved_model.pb", job_id.encode())
+    report = load_report(lab.storage, job_dir)
+    raw = {**report.to_json(), "fingerprint": resolve(lab.storage, job_dir.model).fingerprint}
+    report = type(report).from_json(raw)
+    store(lab.storage, report, None, None)
+    lab.publish(job_dir, report)
+    return job_dir
+
+
+def test_a_model_with_its_history_and_its_challengers(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    champion(lab, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
+    lab.job("mnist_c", accuracy=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
+    client = visit()
+    overview = client.get("api/models").json()["models"]
+    assert [(model["model"], model["jobs"], model["champion"]["job_id"]) for model in overview] == [
+        ("mnist", 3, "mnist_b")
+    ]
+    model = client.get("api/models/mnist").json()
+    assert [entry["job_id"] for entry in model["history"]] == ["mnist_b", "mnist_a"]
+    assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
+    assert (model["duel"]["job_id"], model["duel"]["verdict"]) == ("mnist_c", "rejected")
+
+
+# --- the buttons --------------------------------------------------------------------------------------------------
+
+
+def test_a_cancellation_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    job_dir = lab.job("mnist_1", state=JobState.RUNNING)
+    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": " wrong data "})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["row"]["state"] == "CANCELLED"
+    noted = JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history[-1]
+    assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "ann", "wrong data")
+    again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
+    assert again.status_code == 409
+    assert len(JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history) == 3
+
+
+def test_a_rollback_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    champion(lab, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
+    answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "b is slow", "to": 1})
+    assert answer.status_code == 200, answer.text
+    now = champions.current(lab.storage, lab.bucket, "mnist")
+    assert now is not None
+    assert (now.job_id, now.by, now.why, now.serial) == ("mnist_a", "ann", "b is slow", 3)
+    again = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})
+    assert again.status_code == 409
+
+
+@pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"sec-fetch-site": "same-origin"}, 403),
+        ({"x-requested-by": "mlengine", "sec-fetch-site": "cross-site"}, 403),
+        ({"x-requested-by": "mlengine", "sec-fetch-site": "same-site"}, 403),
+        ({"x-requested-by": "mlengine", "origin": "http://evil.test"}, 403),
+        ({"x-requested-by": "mlengine", "origin": "null"}, 403),
+        ({**BUTTON, "content-type": "text/plain"}, 415),
+    ],
+)
+def test_another_site_cannot_press_the_buttons(
+    lab: Lab, visit: Callable[..., TestClient], path: str, headers: dict[str, str], status: int
+) -> None:
+    lab.job("mnist_1", state=JobState.RUNNING)
+    answer = visit().post(path, headers={"content-type": "application/json", **headers}, content='{"reason": "evil"}')
+    assert answer.status_code == status
+    assert BACKEND.live
+    assert "cancel" not in BACKEND.calls
+
+
+@pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
+def test_who_may_only_read_cannot_press_the_buttons(lab: Lab, visit: Callable[..., TestClient], path: str) -> None:
+    lab.job("mnist_1", state=JobState.RUNNING)
+    client = visit("VIEWER", "vic")
+    found = client.get("api/jobs/mnist/mnist_1").json()
+    assert (found["cancellable"], found["may_change"]) == (True, False)
+    assert client.post(path, headers=BUTTON, json={"reason": "I want to"}).status_code == 403
+    assert BACKEND.live
+    assert client.get("api/models/mnist").json()["may_change"] is False
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 501}, {"reason": 5}, []])
+def test_a_change_needs_a_reason(lab: Lab, visit: Callable[..., TestClient], body: Any) -> None:
+    lab.job("mnist_1", state=JobState.RUNNING)
+    assert visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json=body).status_code == 422
+    assert BACKEND.live
+
+
+# --- the index ----------------------------------------------------------------------------------------------------
+
+
+def test_a_restarted_server_reads_the_index_and_not_the_jobs(
+    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.many(30)
+    client = visit()
+    first = client.get("api/jobs?limit=200").json()
+    assert first["total"] == 30
+    assert lab.storage.exists(jobs_index(lab.bucket, "mnist"))
+    routes.forget()
+    reads: list[str] = []
+    real = Storage.read
+
+    def counted(self: Storage, uri: str) -> bytes:
+        reads.append(uri)
+        return real(self, uri)
+
+    monkeypatch.setattr(Storage, "read", counted)
+    second = client.get("api/jobs?limit=200").json()
+    keep = ("job_id", "state", "verdict", "accuracy", "settled")
+    assert [[job[name] for name in keep] for job in second["jobs"]] == [
+        [job[name] for name in keep] for job in first["jobs"]
+    ]
+    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5
+    reads.clear()
+    for _ in range(5):
+        client.get("api/jobs")
+    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5, "views read the bucket"
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"format": 1, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
+)
+def test_a_damaged_index_is_made_anew(lab: Lab, visit: Callable[..., TestClient], content: bytes) -> None:
+    lab.job("mnist_1")
+    lab.storage.write(jobs_index(lab.bucket, "mnist"), content)
+    assert [job["job_id"] for job in visit().get("api/jobs").json()["jobs"]] == ["mnist_1"]
+    assert json.loads(lab.storage.read(jobs_index(lab.bucket, "mnist")))["rows"][0]["job_id"] == "mnist_1"
+
+
+def test_one_damaged_job_does_not_hide_the_others(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    lab.job("mnist_1")
+    broken = lab.job("mnist_2")
+    raw = json.loads(lab.storage.read(broken.claim))
+    lab.storage.write(broken.claim, json.dumps({**raw, "history": [{"time": "now"}], "attempt": "many"}).encode())
+    lab.storage.write(JobDir.of(lab.bucket, "mnist", "mnist_3").claim, b"\xff{")
+    found = {job["job_id"]: job["state"] for job in visit().get("api/jobs").json()["jobs"]}
+    assert found == {"mnist_1": "SUCCEEDED", "mnist_2": "UNKNOWN"}
+
+
+def test_a_removed_job_goes_from_the_list(lab: Lab, visit: Callable[..., TestClient]) -> None:
+    lab.job("mnist_1")
+    gone = lab.job("mnist_2")
+    client = visit()
+    assert client.get("api/jobs").json()["total"] == 2
+    lab.storage.delete_tree(gone.uri)
+    routes._index().refresh()
+    assert client.get("api/jobs").json()["total"] == 1
+
+
+def test_a_bucket_that_does_not_answer_is_said(
+    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLENGINE_BUCKET", "gs://there-is-no-such-bucket")
+    found = visit().get("api/jobs").json()
+    assert "no bucket" in found["error"]
+    monkeypatch.setenv("MLENGINE_BUCKET", "")
+    routes.forget()
+    answer = visit().get("api/jobs")
+    assert answer.status_code == 400
+    assert "AIRFLOW__MLENGINE__BUCKET" in answer.json()["remedy"]
