@@ -195,13 +195,13 @@ def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
 
 
 def table(checks: Sequence[Check]) -> list[str]:
-    """The checks as aligned lines of text, for a log or a terminal."""
-    rows = [("check", "value", "bound", "")] + [
-        (check.name, _show(check.value), check.bound or "-", check.mark) for check in checks
+    """The checks as aligned lines of text, for a log or a terminal; the outcome first, where no window cuts it off."""
+    rows = [("", "check", "value", "bound")] + [
+        (check.mark, check.name, _show(check.value), check.bound or "-") for check in checks
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(len(line) for line in lines))
+    lines.insert(1, "-" * min(max(len(line) for line in lines), 100))
     return lines
 
 
