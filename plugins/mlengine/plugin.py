@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlengine import listener
+from mlengine import listener, warm
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
 from mlengine.timetables import DatasetVersionTimetable
@@ -13,8 +13,8 @@ from mlengine.web import app as page
 
 
 class MlenginePlugin(AirflowPlugin):
-    """Registers what operators alone cannot: links, the timetable that the scheduler reads back, and who hears of a
-    run's end.
+    """Registers what operators alone cannot: links, the timetable that the scheduler reads back, who hears of a run's
+    end, and what the scheduler imports ahead of its tasks.
     """
 
     name = "mlengine"
@@ -36,4 +36,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
-    listeners = [listener]  # noqa: RUF012
+    listeners = [listener, warm]  # noqa: RUF012

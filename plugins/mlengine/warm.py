@@ -1,0 +1,30 @@
+"""What every stage needs is imported once, in the scheduler, and not in every task.
+
+``LocalExecutor`` forks its tasks from the scheduler: they begin with what it has imported. Other executors start their
+tasks elsewhere, where this has no effect. Imports only: no client is made, no connection opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+log = logging.getLogger(__name__)
+
+_NEEDED = ("google.cloud.storage", "google.auth", "mlengine.pipeline")
+
+
+@hookimpl
+def on_starting(component: Any) -> None:  # noqa: ARG001 Airflow's signature
+    """Airflow's long-lived components call it when they start, and so does each task."""
+    if "scheduler" not in sys.argv:
+        return
+    for name in _NEEDED:
+        try:
+            import_module(name)
+        except ImportError as error:
+            log.warning("%s cannot be imported ahead of tasks: %s", name, error)

@@ -1,0 +1,35 @@
+"""What a scheduler imports ahead of its tasks, and that nobody else does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_START = """
+import sys
+sys.argv = ["airflow", sys.argv[1]]
+from mlengine import warm
+from mlengine.plugin import MlenginePlugin
+assert warm in MlenginePlugin.listeners
+before = "google.cloud.storage" in sys.modules
+warm.on_starting(component=None)
+print(before, "google.cloud.storage" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("component", "after"), [("scheduler", "True"), ("triggerer", "False")])
+def test_only_the_scheduler_imports_ahead(component: str, after: str, tmp_path: Path) -> None:
+    plugins = Path(__file__).parents[2] / "plugins"
+    done = subprocess.run(
+        [sys.executable, "-c", _START, component],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(plugins), "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-2:] == ["False", after]
