@@ -129,7 +129,7 @@ class VertexBackend:
         :raises BackendError: there is no region at all to look in.
         """
         place = self._open().place
-        parents = {place.parent(region) for region in _REGIONS} | ({place.parent()} if place.has_region else set())
+        parents = {place.parent(region) for region in tuple(_REGIONS)} | ({place.parent()} if place.has_region else set())
         if not parents:
             place.parent()
         jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
