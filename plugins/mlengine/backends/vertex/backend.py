@@ -129,9 +129,9 @@ class VertexBackend:
         :raises BackendError: there is no region at all to look in.
         """
         place = self._open().place
-        parents = {place.parent(region) for region in tuple(_REGIONS)} | ({place.parent()} if place.has_region else set())
-        if not parents:
-            place.parent()
+        parents = {place.parent(region) for region in tuple(_REGIONS)}
+        if place.has_region or not parents:
+            parents.add(place.parent())
         jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
         return [self._handle(job) for job in sorted(jobs, key=_age)]
 
