@@ -15,16 +15,17 @@ from scripts.stack import Stack
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_home import free_port
 from mlengine.testing.service import TrainingService, running
-from tests.e2e.conftest import MONTH, RUN_SECONDS
+from tests.e2e.conftest import MARK, MONTH, RUN_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, TrainingService]]:
+def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple[Stack, TrainingService]]:
     data = tmp_path_factory.mktemp("vertex-stack")
     before, port = dict(os.environ), free_port()
     env = {
+        MARK: mark,
         "MLENGINE_BACKEND": "vertex",
         "MLENGINE_VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
         "MLENGINE_VERTEX_REGION": "us-central1",
