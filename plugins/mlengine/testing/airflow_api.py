@@ -17,6 +17,7 @@ from typing import Any
 from mlengine.core.errors import StackError
 
 CALL_SECONDS = 30.0
+_LOOKS = 4
 _FINAL = frozenset({"success", "failed"})
 
 
@@ -209,15 +210,20 @@ def _request(method: str, url: str, body: Mapping[str, Any] | None, token: str) 
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310 - an address of ours
-    try:
-        # Straight to the server: a proxy in the environment is for the world outside.
-        with _DIRECT.open(request, timeout=CALL_SECONDS) as response:
-            return json.loads(response.read() or b"null")
-    except urllib.error.HTTPError as error:
-        reason = error.read().decode(errors="replace")
-        raise StackError(f"Airflow refused {method} {url} ({error.code}): {reason}", status=error.code) from error
-    except (OSError, ValueError) as error:
-        raise StackError(f"Airflow does not answer {method} {url}: {error}") from error
+    # Looking again is safe; and on a machine that trains at full load, an answer may take its time.
+    for patience in reversed(range(_LOOKS if method == "GET" else 1)):
+        try:
+            # Straight to the server: a proxy in the environment is for the world outside.
+            with _DIRECT.open(request, timeout=CALL_SECONDS) as response:
+                return json.loads(response.read() or b"null")
+        except urllib.error.HTTPError as error:
+            reason = error.read().decode(errors="replace")
+            raise StackError(f"Airflow refused {method} {url} ({error.code}): {reason}", status=error.code) from error
+        except (OSError, ValueError) as error:
+            late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
+            if not (late and patience):
+                raise StackError(f"Airflow does not answer {method} {url}: {error}") from error
+    return None
 
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

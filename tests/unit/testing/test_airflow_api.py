@@ -1,0 +1,110 @@
+"""The REST client of tests and demos: what it repeats, what it asks anew, and what it says when it is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from mlengine.core.errors import StackError
+from mlengine.testing import airflow_api
+from mlengine.testing.airflow_api import AirflowApi
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as it is told, in order, and keeps what it was asked."""
+
+    daemon_threads = True
+    answers: list[tuple[int, Any]]
+    asked: list[str]
+    over: threading.Event
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append(f"{self.command} {self.path}")
+        status, body = (200, {"access_token": "t"}) if self.path == "/auth/token" else self.server.answers.pop(0)
+        if status == 0:
+            self.server.over.wait(30)  # longer than the client waits
+            return
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PATCH = _answer  # noqa: N815 the base class's names
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(airflow_api, "CALL_SECONDS", 1.0)
+    started = Server(("127.0.0.1", 0), Handler)
+    started.answers, started.asked, started.over = [], [], threading.Event()
+    thread = threading.Thread(target=started.serve_forever, daemon=True)
+    thread.start()
+    yield started
+    started.over.set()
+    started.shutdown()
+    started.server_close()
+
+
+@pytest.fixture
+def api(server: Server) -> AirflowApi:
+    return AirflowApi(f"http://127.0.0.1:{server.server_port}", "admin", "secret")
+
+
+def test_one_login_serves_many_calls(server: Server, api: AirflowApi) -> None:
+    server.answers = [(200, {"import_errors": []}), (200, {"import_errors": []})]
+    api.import_errors()
+    api.import_errors()
+    assert server.asked.count("POST /auth/token") == 1
+
+
+def test_an_expired_login_is_made_anew(server: Server, api: AirflowApi) -> None:
+    server.answers = [(401, {}), (200, {"import_errors": []})]
+    assert api.import_errors() == {}
+    assert server.asked.count("POST /auth/token") == 2
+
+
+def test_a_look_that_takes_too_long_is_repeated(server: Server, api: AirflowApi) -> None:
+    server.answers = [(0, None), (0, None), (200, {"import_errors": []})]
+    assert api.import_errors() == {}
+
+
+def test_an_order_is_never_repeated(server: Server, api: AirflowApi) -> None:
+    server.answers = [(0, None), (200, {})]
+    with pytest.raises(StackError, match="does not answer POST"):
+        api.trigger("a_dag")
+    assert server.asked.count("POST /api/v2/dags/a_dag/dagRuns") == 1
+
+
+def test_a_refusal_carries_the_reason(server: Server, api: AirflowApi) -> None:
+    server.answers = [(400, {"detail": "max_steps: 0 is less than the minimum of 1"})]
+    with pytest.raises(StackError, match="less than the minimum") as caught:
+        api.trigger("a_dag", {"max_steps": 0})
+    assert caught.value.status == 400
+
+
+def test_a_dag_that_never_comes_is_reported_with_the_import_errors(server: Server, api: AirflowApi) -> None:
+    error = {"filename": "dags/a.py", "stack_trace": "ImportError: no such module"}
+    server.answers = [(404, {}), (200, {"import_errors": [error]})]
+    with pytest.raises(StackError, match="no such module"):
+        api.wait_for_dag("a_dag", seconds=-1)
+
+
+def test_names_cannot_leave_their_place(server: Server, api: AirflowApi) -> None:
+    server.answers = [(404, {})]
+    with pytest.raises(StackError):
+        api.run("a/../b", "r?x")
+    assert server.asked[-1] == "GET /api/v2/dags/a%2F..%2Fb/dagRuns/r%3Fx"
