@@ -46,7 +46,7 @@ CLUSTERS = {
     "the trainer, 4 workers, 1 ps": ("ours", 4, 1),
 }
 LOOP_BUDGET = 1.0  # the trainer over the best of the seed's loop and keras fit
-CLUSTER_BUDGET = 0.85  # the cluster over one process, by CPU
+CLUSTER_BUDGET = 0.85  # the cluster over one process, steps a second
 START_SECONDS = 300.0
 
 
@@ -136,8 +136,8 @@ def _clusters(python: str, data: str, rounds: int, steps: int) -> bool:
             f"  {words:46} {_wall(found):5.1f} steps/s {_cpu(found):6.1f} CPU-ms/step"
             f"   x {_wall(found) / _wall(single):.2f} by the clock, x {_cpu(single) / _cpu(found):.2f} by CPU"
         )
-    ours = _cpu(single) / _cpu(rates["… and the dense layer on the ps (the trainer)"])
-    print(f"  the cluster against one process, by CPU: x {ours:.2f} (wanted: {CLUSTER_BUDGET})")
+    ours = _wall(rates["… and the dense layer on the ps (the trainer)"]) / _wall(single)
+    print(f"  the cluster against one process, by the clock: x {ours:.2f} (wanted: {CLUSTER_BUDGET})")
     return ours < CLUSTER_BUDGET
 
 
