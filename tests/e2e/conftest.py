@@ -15,6 +15,9 @@ from scripts import stack as stacks
 from scripts.stack import Stack
 
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+from tests.e2e.life_lab import lab
+
+__all__ = ["lab"]  # one for all modules: imported by each, it would be one for each
 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
 RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time

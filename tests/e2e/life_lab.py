@@ -43,12 +43,12 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 
 
 def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Again while Airflow's database (SQLite) is locked: many write here at once."""
+    """Again while Airflow's database (SQLite) is locked, or its server too busy: many write here at once."""
     for _ in range(10):
         try:
             return call(*arguments, **more)
         except StackError as error:
-            if error.status != 500:
+            if error.status not in {None, 500}:
                 raise
             time.sleep(1.0)
     return call(*arguments, **more)
@@ -85,7 +85,8 @@ class Job:
     @property
     def task(self) -> TaskRun:
         assert self.run is not None
-        return next(task for task in self.lab.api.tasks(self.run.dag_id, self.run.run_id) if task.task_id == "wait")
+        tasks = persist(self.lab.api.tasks, self.run.dag_id, self.run.run_id)
+        return next(task for task in tasks if task.task_id == "wait")  # type: ignore[no-any-return]
 
     def end(self, code: int = 0) -> None:
         partial = self.end_file.with_suffix(".part")
@@ -94,12 +95,8 @@ class Job:
 
     def wait_in(self, dag_id: str) -> None:
         run_id = f"{self.name}-{uuid.uuid4().hex[:6]}"
-        self.run = persist(
-            self.lab.api.trigger,
-            dag_id,
-            run_id=run_id,
-            conf={"job": self.handle.to_json(), "options": dict(self.options)},
-        )
+        conf = {"job": self.handle.to_json(), "options": dict(self.options)}
+        self.run = self.lab.trigger(dag_id, conf, run_id)
 
     def watched(self) -> bool:
         """Whether a deferred wait has looked at it."""
@@ -112,7 +109,8 @@ class Job:
 
     def log(self, try_number: int = 1) -> list[str]:
         assert self.run is not None
-        return self.lab.api.log(self.run.dag_id, self.run.run_id, "wait", try_number)
+        lines: list[str] = persist(self.lab.api.log, self.run.dag_id, self.run.run_id, "wait", try_number)
+        return lines
 
 
 @dataclass
@@ -139,6 +137,16 @@ class Lab:
     def slow_package(self) -> str:
         """Never built: a job with it stays PREPARING."""
         return self.put(sleeper(str(self.root / "never"), "2.0"))
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any], run_id: str) -> DagRun:
+        """A run. Asked again after a silence, Airflow says 409 if it had heard: then the run is there."""
+        try:
+            made: DagRun = persist(self.api.trigger, dag_id, conf, run_id=run_id)
+        except StackError as error:
+            if error.status != 409:
+                raise
+            made = persist(self.api.run, dag_id, run_id)
+        return made
 
     def waits(self) -> dict[str, TaskRun]:
         """The wait of every run, by the run's id; in one call, and at most once a second."""

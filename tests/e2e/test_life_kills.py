@@ -17,9 +17,7 @@ import pytest
 
 from mlengine.core.job import JobState
 from mlengine.testing.airflow_api import AirflowApi, TaskRun
-from tests.e2e.life_lab import Job, Lab, lab, persist, until
-
-__all__ = ["lab"]
+from tests.e2e.life_lab import Job, Lab, persist, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -57,7 +57,7 @@ with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
 
 with DAG("life_keys", schedule=None):
 
-    @task(retries=2, retry_delay=timedelta(minutes=30))
+    @task(retries=2, retry_delay=timedelta(seconds=60))
     def keys(**context: Any) -> None:
         """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
         conf = context["dag_run"].conf

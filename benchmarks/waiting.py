@@ -1,0 +1,234 @@
+"""1, 100 and 1,000 waits in one triggerer's loop: calls, loop lag, CPU and memory, beside the provider's own trigger.
+
+Each figure is of a fresh process that runs Airflow's own ``TriggerRunner.run_trigger`` for every wait. On both sides
+the service is a stub in the process that answers after 50 ms: what is measured is the waiting, not a network. On ours
+the answers are JSON as Vertex AI sends it, page by page, and every line of the log page and every progress line is
+read from a real Cloud Storage server; on the provider's the answers are ready-made messages, which flatters it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+COUNTS = (1, 100, 1000)
+INTERVAL = 5.0
+SECONDS = 25.0
+LATENCY = 0.05
+LAG_BUDGET = 0.2
+CREATED = "2026-11-23T12:00:00Z"
+PARENT = "projects/bench/locations/europe-west1"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: requests to the service a tick, lag of the loop in seconds, CPU a minute, memory in MiB."""
+
+    calls: float
+    lag_99: float
+    lag_worst: float
+    cpu: float
+    memory: float
+
+
+class StubClient:
+    """Answers as Vertex AI and Cloud Logging do, for ``count`` running jobs without new lines."""
+
+    def __init__(self, count: int) -> None:
+        self.jobs = [
+            {"name": f"{PARENT}/customJobs/{n}", "state": "JOB_STATE_RUNNING", "createTime": CREATED}
+            for n in range(count)
+        ]
+        self.calls = 0
+        self.sleep = time.sleep
+        self._lock = threading.Lock()
+
+    def call(self, method: str, url: str, **more: Any) -> dict[str, Any]:
+        with self._lock:
+            self.calls += 1
+        time.sleep(LATENCY)
+        if url.endswith("entries:list"):
+            return {}
+        if method == "GET" and not url.endswith("/customJobs"):
+            return dict(self.jobs[int(url.rsplit("/", 1)[1])])
+        params: Mapping[str, Any] = more.get("params") or {}
+        size, start = int(params.get("pageSize", 100)), int(params.get("pageToken") or 0)
+        text = json.dumps({"customJobs": self.jobs[start : start + size]})
+        page: dict[str, Any] = json.loads(text)
+        return page | ({"nextPageToken": str(start + size)} if start + size < len(self.jobs) else {})
+
+
+_stub: StubClient
+
+
+def bench_backend(**_: Any) -> Any:
+    """What the registry makes for the backend ``bench``."""
+    from mlengine.backends.vertex.backend import VertexBackend
+
+    return VertexBackend(project="bench", region="europe-west1", endpoint="http://127.0.0.1:1", client=_stub)  # type: ignore[arg-type]
+
+
+def ours(count: int) -> list[Any]:
+    global _stub  # noqa: PLW0603 the registry makes backends by import path
+    from mlengine import backends
+    from mlengine.core.job import JobHandle
+    from mlengine.storage import Storage
+    from mlengine.triggers.training_job import TrainingJobTrigger
+
+    _stub = StubClient(count)
+    backends.register("bench", f"{__name__}:bench_backend")
+    storage = Storage()
+    storage.client.create_bucket(f"bench-{os.getpid()}")
+    found = []
+    for number in range(count):
+        job_dir = f"gs://bench-{os.getpid()}/m/j{number}"
+        handle = JobHandle("bench", f"{PARENT}/customJobs/{number}", f"j{number}", 1, job_dir)
+        found.append(TrainingJobTrigger(handle=handle.to_json(), gcp_conn_id=None, poll_interval=INTERVAL))
+    return found
+
+
+def providers(count: int) -> list[Any]:
+    from airflow.providers.google.cloud.hooks.vertex_ai.custom_job import CustomJobAsyncHook
+    from airflow.providers.google.cloud.triggers.vertex_ai import CustomJobTrigger
+    from google.cloud.aiplatform_v1 import types
+
+    class Client:
+        async def get_custom_job(self, **_: Any) -> types.CustomJob:
+            _provider_calls[0] += 1
+            await asyncio.sleep(LATENCY)
+            return types.CustomJob(name="n", state=types.JobState.JOB_STATE_RUNNING)
+
+        @staticmethod
+        def custom_job_path(*parts: str) -> str:
+            return "/".join(parts)
+
+    async def get_client(*_: Any, **__: Any) -> Client:
+        return Client()
+
+    setattr(CustomJobAsyncHook, "get_job_service_client", get_client)  # noqa: B010 mypy knows the hook
+    return [
+        CustomJobTrigger(project_id="p", location="l", custom_job_id=str(n), poll_interval=int(INTERVAL))
+        for n in range(count)
+    ]
+
+
+_provider_calls = [0]
+
+
+async def measure(triggers: list[Any], seconds: float) -> Cost:
+    """All at once, as a triggerer that was just started; the first seconds are left out."""
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+    runner = TriggerRunner()
+    tasks = []
+    for number, trigger in enumerate(triggers):
+        runner.triggers[number] = {"name": f"t{number}", "events": 0, "is_watcher": False}  # type: ignore[typeddict-item]
+        tasks.append(asyncio.create_task(runner.run_trigger(number, trigger)))
+    await asyncio.sleep(2 * INTERVAL)
+    calls, cpu, began = _calls(), time.process_time(), time.monotonic()
+    lags = []
+    while time.monotonic() - began < seconds:
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        lags.append(time.monotonic() - before - 0.01)
+    took = time.monotonic() - began
+    broken = [task for task in tasks if task.done()]
+    if broken:
+        raise RuntimeError(f"{len(broken)} waits ended: {broken[0]}")
+    lags.sort()
+    cost = Cost(
+        calls=(_calls() - calls) / (took / INTERVAL),
+        lag_99=lags[int(len(lags) * 0.99)],
+        lag_worst=lags[-1],
+        cpu=(time.process_time() - cpu) / took * 60,
+        memory=_memory(),
+    )
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return cost
+
+
+def _calls() -> int:
+    return _provider_calls[0] + (_stub.calls if "_stub" in globals() else 0)
+
+
+def _memory() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _child(side: str, count: int, seconds: float) -> int:
+    logging.disable(logging.INFO)
+    triggers = ours(count) if side == "ours" else providers(count)
+    cost = asyncio.run(measure(triggers, seconds))
+    print("MEASURED " + json.dumps(cost.__dict__))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def run(side: str, count: int, seconds: float, env: Mapping[str, str]) -> Cost:
+    """One fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.waiting", "--child", side, str(count), "--seconds", str(seconds)],
+        cwd=ROOT,
+        env={**os.environ, **env, "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("MEASURED ")]
+    if not lines:
+        raise RuntimeError(f"{side} {count}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+    return Cost(**json.loads(lines[-1].removeprefix("MEASURED ")))
+
+
+def main(argv: list[str]) -> int:
+    """1 if a thousand of our waits lag the loop beyond the budget, or cost more memory each than the provider's."""
+    parser = argparse.ArgumentParser(prog="benchmarks waiting", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="measured in each process")
+    parser.add_argument("--child", nargs=2, metavar=("SIDE", "COUNT"), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child:
+        return _child(args.child[0], int(args.child[1]), args.seconds)
+    from mlengine.testing import gcs
+
+    costs: dict[tuple[str, int], Cost] = {}
+    with gcs.running() as server:
+        for count in COUNTS:
+            for side in ("ours", "provider"):
+                costs[side, count] = run(side, count, args.seconds, server.env)
+    print(f"{'waits':>6} {'':<9} {'requests a tick':>16} {'lag p99':>9} {'worst':>9} {'CPU s/min':>10} {'MiB':>8}")
+    for (side, count), cost in sorted(costs.items(), key=lambda pair: (pair[0][1], pair[0][0])):
+        print(
+            f"{count:>6} {side:<9} {cost.calls:>16.1f} {cost.lag_99 * 1000:>6.1f} ms {cost.lag_worst * 1000:>6.0f} ms "
+            f"{cost.cpu:>10.1f} {cost.memory:>8.1f}"
+        )
+    each = {side: _each(costs, side) for side in ("ours", "provider")}
+    most, ours_most = costs["provider", COUNTS[-1]], costs["ours", COUNTS[-1]]
+    print(f"memory a wait: ours {each['ours']:.0f} KiB, the provider's {each['provider']:.0f} KiB")
+    print(
+        f"of {COUNTS[-1]} waits, the provider's take {most.calls / ours_most.calls:.0f} times the requests and "
+        f"{most.cpu / ours_most.cpu:.1f} times the CPU"
+    )
+    return int(ours_most.lag_99 > LAG_BUDGET or each["ours"] > each["provider"])
+
+
+def _each(costs: Mapping[tuple[str, int], Cost], side: str) -> float:
+    return (costs[side, COUNTS[-1]].memory - costs[side, COUNTS[0]].memory) / (COUNTS[-1] - COUNTS[0]) * 1024
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
