@@ -16,6 +16,7 @@ from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.dataset import open_dataset
 from trainer.errors import PreemptedError, ReplicaLostError, StorageError
+from trainer.loop import limit_threads
 from trainer.model import LocalModel
 from trainer.reports import Summaries, append_metrics
 from trainer.signals import Stop
@@ -31,6 +32,7 @@ def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
     :raises ReplicaLostError: no new checkpoint for longer than the patience (counted from the last one).
     :raises PreemptedError: SIGTERM.
     """
+    limit_threads(config, cluster)
     heldout = open_dataset(config.dataset).load("heldout")
     checkpoints = Checkpoints(open_store(config.log_dir))
     output = open_store(config.log_dir if cluster.has_evaluator else f"{config.log_dir}/eval")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from trainer.cluster import Cluster
 from trainer.config import Config, parse
-from trainer.errors import EXIT_OK, TrainerError, UsageError
+from trainer.errors import EXIT_ERROR, EXIT_OK, TrainerError, UsageError
 from trainer.signals import Stop
 
 log = logging.getLogger("trainer.task")
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         log.error("%s (exit code %d)", error, error.exit_code)  # noqa: TRY400  the message is for the user
         return error.exit_code
+    except Exception:  # the edge of the process: an ordinary end would hang or crash among server threads
+        log.exception("an error that nobody expected (exit code %d)", EXIT_ERROR)
+        return EXIT_ERROR
     return EXIT_OK
 
 
