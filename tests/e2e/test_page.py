@@ -1,0 +1,178 @@
+"""The page in a real Airflow, looked at and used in a real browser: what a person sees, and what the buttons do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from scripts.screenshots import DRIVER, find_browser
+from scripts.stack import ROOT, Stack
+
+from mlengine.core.errors import StackError
+from mlengine.core.job import JobKey, JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.packaging import package_trainer
+from mlengine.submission import Intent, Submitter
+from mlengine.testing.airflow_api import AirflowApi, DagRun
+from tests.e2e.conftest import Ended
+from tests.integration.page_lab import Lab
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>"
+
+
+@pytest.fixture(scope="module")
+def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
+    """A run of the smallest trainer: trained by three processes, and published."""
+    api.wait_for_dag("hello_trainer")
+    return finish(api.trigger("hello_trainer"))
+
+
+@pytest.fixture(scope="module")
+def running(stack: Stack) -> Iterator[JobDir]:
+    """A job that runs until somebody ends it."""
+    storage = stack.storage
+    package = package_trainer(ROOT / "examples" / "hello", storage=storage, staging=stack.bucket, module="hello.task")
+    spec = TrainingSpec(
+        "hello.task", tuple(package.uris), ("--max_steps", "100000"), (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))
+    )
+    key = JobKey("hello_trainer", "by_hand", "submit")
+    intent = Intent(key, "hello", JobDir.of(stack.bucket, "hello", "hello_runs_on"), spec)
+    submitted = Submitter(storage, stack.backend).submit(intent)
+    deadline = time.monotonic() + 240
+    while stack.backend.describe([submitted.handle])[0].state is not JobState.RUNNING:
+        assert time.monotonic() < deadline, stack.backend.describe([submitted.handle])
+        time.sleep(0.5)
+    yield JobDir(submitted.handle.job_dir)
+    stack.backend.cancel(submitted.handle)
+
+
+@pytest.fixture(scope="module")
+def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the browser saw on its whole visit."""
+    try:
+        browser = find_browser()
+    except StackError as error:
+        pytest.skip(str(error))
+    lab = Lab(stack.storage, stack.bucket)
+    hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), accuracy=0.97)
+    lab.logs(hostile, "chief-0", f"{EVIL}\n".encode())
+    out = tmp_path_factory.mktemp("page")
+    out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or out)
+    order = {
+        "browser": browser,
+        "url": stack.airflow.url,
+        "user": stack.airflow.user,
+        "password": stack.airflow.password,
+        "dag": hello.run.dag_id,
+        "run": hello.run.run_id,
+        "job": hello.result("retrain.prepare")["job_id"],
+        "model": "hello",
+        "hostile": "mnist/hostile_1",
+        "running": running.job_id,
+        "out": str(out),
+    }
+    path = out / "order.json"
+    path.write_text(json.dumps(order), encoding="utf-8")
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "run", "--quiet", "--no-project", "--with", DRIVER, "python"]
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {"HOME": str(out)}
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("page_browser.py")), str(path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_who_is_not_logged_in_is_led_to_the_login(seen: dict[str, Any], stack: Stack) -> None:
+    assert "/auth/login" in seen["before_login"]
+    for path in ("page", "page.js", "api/jobs", "api/models", "api/jobs/hello/x/logs"):
+        answer = requests.get(f"{stack.airflow.url}/mlengine/{path}", timeout=30)
+        assert answer.status_code == 401, path
+
+
+def test_jobs_are_found_through_airflows_navigation(seen: dict[str, Any], hello: Ended) -> None:
+    assert hello.result("retrain.prepare")["job_id"] in seen["navigation"]
+    assert "SUCCEEDED" in seen["navigation"]
+    assert "RUNNING" in seen["navigation"]
+    assert "admin" in seen["navigation"], "who triggered it"
+
+
+def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, Any]) -> None:
+    for words in ("chief-0", "worker-0", "worker-1", "step 5"):
+        assert words in seen["job"]["log"], words
+    for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine tensorboard hello/"):
+        assert words in seen["job"]["head"], words
+    assert "Accepted as the first" in seen["job"]["report"]
+
+
+def test_the_page_wears_airflows_theme(seen: dict[str, Any]) -> None:
+    assert "dark" in seen["dark"]["host"]
+    assert seen["dark"]["page"] == "dark"
+
+
+def test_a_run_has_a_tab_with_its_job(seen: dict[str, Any], hello: Ended) -> None:
+    assert hello.result("retrain.prepare")["job_id"] in seen["run_tab"]
+    assert "hello_runs_on" not in seen["run_tab"]
+
+
+def test_hostile_names_and_logs_stay_text(seen: dict[str, Any]) -> None:
+    assert seen["hostile"]["text"].count(EVIL) >= 3
+    assert (seen["hostile"]["ran"], seen["hostile"]["made"]) == ("nothing", 0)
+
+
+def test_it_fits_a_narrow_window_and_a_keyboard(seen: dict[str, Any], hello: Ended) -> None:
+    assert seen["narrow"]["too_wide"] <= 0
+    assert hello.result("retrain.prepare")["job_id"] in seen["narrow"]["address"]
+
+
+def test_a_model_shows_its_champion_and_history(seen: dict[str, Any], hello: Ended) -> None:
+    assert hello.result("retrain.prepare")["job_id"] in seen["model"]["text"]
+    assert "published" in seen["model"]["text"]
+
+
+def test_a_job_is_cancelled_by_the_button_and_it_is_kept_who_and_why(
+    seen: dict[str, Any], stack: Stack, running: JobDir
+) -> None:
+    assert seen["cancelled"]["asked"] == 1
+    record = JobRecord.from_bytes(stack.storage.read(running.claim))
+    noted = record.history[-1]
+    assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "admin", "the data are wrong")
+    handle = record.handle(running.uri)
+    assert handle is not None
+    assert stack.backend.describe([handle])[0].state is JobState.CANCELLED
+
+
+def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(seen: dict[str, Any]) -> None:
+    assert seen["elsewhere"] == []
+    assert seen["errors"] == []
+
+
+def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
+    """The links that the worker has stored, as Airflow's API gives them."""
+    job_id = hello.result("retrain.prepare")["job_id"]
+    for task in ("submit", "wait", "validate"):
+        links = stack.airflow.api.links(hello.run.dag_id, hello.run.run_id, f"retrain.{task}")
+        assert links["Job"] == f"/mlengine/page?job=hello/{job_id}", links
+        for name in ("TensorBoard", "Model dir"):
+            assert job_id in (links[name] or ""), links
+
+
+def test_the_plugin_is_loaded_without_complaint(api: AirflowApi) -> None:
+    assert api.call("GET", "plugins/importErrors")["total_entries"] == 0
