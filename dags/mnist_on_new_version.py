@@ -2,8 +2,8 @@
 
 The stages are those of ``mnist_retraining``; only the start differs. An asset event with a partition key starts a run,
 and the key is the version, whatever it is called: ``2026-11-01``, ``v12``. What sends the event is whoever registers
-the version: ``mlengine datasets add mnist v12 DIRECTORY --announce``, or a task of another DAG with this asset among
-its outlets (docs/retraining.md).
+the version: ``mlengine datasets add … --announce``, or a task of another DAG with this asset among its outlets
+(docs/retraining.md).
 """
 
 from __future__ import annotations

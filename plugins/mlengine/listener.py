@@ -32,14 +32,14 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001 Airflow's
 
 @hookimpl
 def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
-    """Likewise: it may have been marked."""
-    _over(dag_run)
+    """Likewise: it may have been marked. But a run that succeeds without a wait of its own has left its job to run."""
+    _over(dag_run, needs_wait=True)
 
 
-def _over(dag_run: Any) -> None:
+def _over(dag_run: Any, *, needs_wait: bool = False) -> None:
     dag_id, run_id = dag_run.dag_id, dag_run.run_id
     try:
-        orders = _orders(dag_id, run_id)
+        orders = _orders(dag_id, run_id, needs_wait)
         if orders:
             log.info("run %s of %s is over: ending what it may have left running", run_id, dag_id)
             start(orders)
@@ -48,7 +48,7 @@ def _over(dag_run: Any) -> None:
         log.exception("what run %s left running could not be ended; `mlengine reap` finds it", run_id)
 
 
-def _orders(dag_id: str, run_id: str) -> list[Order]:
+def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
     """One for each submission of the run, unless all of its waits came to their own ends."""
     from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
     from airflow.models.taskinstance import TaskInstance
@@ -75,7 +75,7 @@ def _orders(dag_id: str, run_id: str) -> list[Order]:
         tasks = session.execute(select(*columns).where(*ours)).all()
         submits = [task for task in tasks if task.operator == _SUBMIT and task.start_date is not None]
         waits = [task for task in tasks if task.operator == _WAIT]
-        if not submits:
+        if not submits or (needs_wait and not waits):
             return []
         if waits and all(task.state == "success" for task in waits):
             # A task that is marked has no result.

@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
+from mlengine.core.errors import JobFileError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -62,8 +63,11 @@ def training_pipeline(
     :param deferrable: wait in the triggerer; ``False`` waits in a worker, rescheduled between two looks.
     :param publish: make an accepted model the champion.
 
+    :raises JobFileError: ``args`` is a text, not a list of words.
     :raises AirflowException: outside a ``with DAG(...)`` block.
     """
+    if isinstance(args, str):
+        raise JobFileError(f"args is one text: {args!r}", remedy="give a list of words: ['--epochs', '5']")
     common: dict[str, Any] = {"gcp_conn_id": gcp_conn_id}
     with TaskGroup(group_id, tooltip=f"retrain {model}") as group:
         package = PackageTrainerOperator(
@@ -113,4 +117,4 @@ def _paths(trainer: str | Path | Sequence[str | Path]) -> str | list[str]:
 
 def _said(task: Any, key: str) -> str:
     """The template for one value of what ``task`` returned; empty without a task."""
-    return f"{{{{ ti.xcom_pull(task_ids='{task.task_id}')['{key}'] }}}}" if task else ""
+    return f"{{{{ ti.xcom_pull(task_ids='{task.task_id}', map_indexes=ti.map_index)['{key}'] }}}}" if task else ""

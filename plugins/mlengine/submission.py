@@ -102,7 +102,8 @@ class Submitter:
         status = self._backend.describe([handle])[0]
         if status.state is JobState.SUCCEEDED:
             return self._decided(Submitted(handle, Decision.ALREADY_SUCCEEDED))
-        if not (status.state.terminal or status.state is JobState.CANCELLING):
+        if not status.state.terminal:
+            # CANCELLING too: it may still run for minutes, and whoever waits for its end makes the next attempt then.
             return self._decided(Submitted(handle, Decision.REATTACHED))
         return self.next_attempt(status, intent.labels)
 
@@ -345,7 +346,7 @@ def _retryable(failure: Failure | None) -> bool:
 
 
 def _worth_another(status: JobStatus) -> bool:
-    return status.state in {JobState.CANCELLED, JobState.CANCELLING} or _retryable(status.failure)
+    return status.state is JobState.CANCELLED or _retryable(status.failure)
 
 
 def _event(what: str, **details: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Knows no Airflow: the trigger, the sensor and the command line use it alike. Dec
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -71,7 +72,7 @@ def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
             loss=_number(raw.get("loss")),
             eta_seconds=_number(raw.get("eta_seconds")),
         )
-    except (StorageError, ValueError, TypeError, KeyError):
+    except (StorageError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
@@ -175,4 +176,6 @@ def _duration(seconds: float) -> str:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    """``None`` for what is no finite number: a rate before the first step, a loss that has burst."""
+    number = None if value is None else float(value)
+    return number if number is None or math.isfinite(number) else None

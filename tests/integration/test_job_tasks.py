@@ -15,7 +15,7 @@ from airflow.sdk.observability import stats
 
 from mlengine import backends, connect
 from mlengine.backends import LogLine, LogPage
-from mlengine.core.errors import BackendUnavailableError, JobFileError
+from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.operators.intent import job_key
@@ -26,6 +26,7 @@ from mlengine.storage import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
+from mlengine.waiting import read_progress
 
 pytestmark = pytest.mark.integration
 
@@ -409,3 +410,64 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert prepared(2) != prepared(3)
     key = job_key(context("prepare", max_tries=2))
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
+
+
+def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.jobs[0].state = JobState.CANCELLING
+    assert submit(bucket, try_number=2)["decision"] == "reattached"
+    assert len(backend.jobs) == 1
+    backend.end(job["name"], JobState.CANCELLED)
+    assert submit(bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
+
+
+def test_a_look_that_fails_ends_no_job(bucket: str, backend: MemoryBackend) -> None:
+    job = submit(bucket)
+    backend.refuse = 1
+    done = sensor(job, deferrable=False).poke(context("wait", try_number=3))
+    assert not done
+    backend.refuse = 1
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute(context("wait", try_number=3))
+    assert len(backend.live) == 1
+
+
+def test_a_job_whose_record_is_gone_is_ended_with_its_task(
+    bucket: str, backend: MemoryBackend, storage: Storage
+) -> None:
+    job = submit(bucket)
+    storage.delete(JobDir(job["job_dir"]).claim)
+    with pytest.raises(ObjectMissingError):
+        sensor(job).execute_complete(context("wait", try_number=3), {"event": "ended"})
+    assert backend.live == []
+
+
+def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: MemoryBackend) -> None:
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": "trainer.task"}},
+        args="--epochs 5",
+        backend="memory",
+        gcp_conn_id=None,
+    )
+    with pytest.raises(JobFileError, match="one text"):
+        operator.execute(context("submit"))
+    assert backend.jobs == []
+
+
+def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str) -> None:
+    days = 24 * 3600.0
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(submit(bucket), running_timeout=20 * days).execute(context("wait"))
+    assert caught.value.timeout is not None
+    assert caught.value.timeout.total_seconds() > 20 * days
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+def test_progress_that_is_no_number_hurts_nobody(bucket: str, storage: Storage, number: str) -> None:
+    job_dir = JobDir(f"{bucket}/m/j")
+    storage.write(job_dir.progress, f'{{"step": 1, "of": 9, "loss": {number}, "eta_seconds": {number}}}'.encode())
+    assert str(read_progress(storage, job_dir)) == "step 1 of 9 (11 %)"
+    storage.write(job_dir.progress, f'{{"step": {number}, "of": 9}}'.encode())
+    assert read_progress(storage, job_dir) is None

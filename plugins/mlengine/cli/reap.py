@@ -4,7 +4,8 @@ What ends a task ends its job, nearly always (``docs/operations.md`` says when n
 through the claims in the bucket, asks the backends which of their jobs are alive, and asks Airflow's REST API whether
 the runs and tasks they belong to still are. It only says so; ``--yes`` ends them.
 
-Where Airflow does not answer, nothing is decided. Jobs of ``mlengine train`` belong to a person, and are left alone.
+Where Airflow does not answer, nothing is decided. Jobs of ``mlengine train`` and ``mlengine rerun``
+belong to a person, and are left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mlengine.backends import TrainingBackend, get_backend
 from mlengine.cli import say
 from mlengine.cli.airflow import AirflowClient
 from mlengine.core.errors import MlengineError, ObjectMissingError
-from mlengine.core.job import JobHandle, JobRecord, JobStatus
+from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
 from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
 from mlengine.storage import Storage
 from mlengine.submission import Submitter
@@ -91,7 +92,7 @@ def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[
     dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
     with ThreadPoolExecutor(8) as pool:
         for job_dir, record in zip(dirs, pool.map(partial(_record, storage), dirs), strict=True):
-            if record is not None and record.owner.get("dag_id") not in {None, "", "mlengine train"}:
+            if record is not None and record.owner.get("dag_id") not in {None, "", *BY_HAND}:
                 yield job_dir, record
 
 
@@ -154,4 +155,9 @@ def _record(storage: Storage, job_dir: JobDir) -> JobRecord | None:
     try:
         return JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError:
+        return None
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        say(f"{job_dir.claim} is passed over: {error.message}")
         return None

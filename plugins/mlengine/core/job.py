@@ -82,6 +82,10 @@ class Decision(StrEnum):
     REUSED = "reused"
 
 
+# What stands in a key's `dag_id` for jobs that a person submitted at a terminal: no DAG run waits for them.
+BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
+
+
 @dataclass(frozen=True)
 class JobKey:
     """The identity of one intent to train: a retry of the same task has the same key, a cleared task another.

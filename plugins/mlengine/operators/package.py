@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from mlengine.connect import configured_bucket, connect_storage
+from mlengine.operators.beside import beside_dag
 from mlengine.operators.retry import RetryByCause
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class PackageTrainerOperator(BaseOperator):
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
         packaged = package_trainer(
-            [self._resolved(source) for source in sources],
+            [beside_dag(self, source) for source in sources],
             storage=connect_storage(self.gcp_conn_id),
             staging=configured_bucket(self.staging_bucket),
             module=self.module or None,
@@ -68,13 +69,6 @@ class PackageTrainerOperator(BaseOperator):
         )
         self._tell(packaged)
         return packaged.to_json()
-
-    def _resolved(self, source: str | Path) -> str | Path:
-        """Workers have no useful working directory; the DAG's own folder is what its author sees."""
-        if isinstance(source, str) and source.startswith("gs://"):
-            return source
-        fileloc = getattr(self.dag, "fileloc", None) if self.has_dag() else None  # type: ignore[no-untyped-call]
-        return Path(fileloc).parent / source if fileloc else Path(source)
 
     def _tell(self, packaged: PackagedTrainer) -> None:
         verb = "unchanged, and in the bucket already" if packaged.reused else "packaged"

@@ -38,7 +38,7 @@ class PrepareJobDirOperator(BaseOperator):
         self,
         *,
         model: str,
-        hint: str = "{{ dag_run.partition_key or ts_nodash or dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}",
+        hint: str = "{{ dag_run.partition_key or dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}",
         bucket: str | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -21,6 +23,7 @@ from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobdir import discard
 from mlengine.links.job import JOB_LINKS
 from mlengine.operators import metrics
+from mlengine.operators.beside import beside_dag
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.intent import earlier_keys, job_key
 from mlengine.operators.retry import RetryByCause
@@ -39,7 +42,7 @@ class SubmitTrainingJobOperator(BaseOperator):
     fails for good, the job is cancelled.
 
     :param job: what :class:`~mlengine.operators.prepare.PrepareJobDirOperator` returned.
-    :param job_file: path of a YAML job file, or its content as a mapping.
+    :param job_file: path of a YAML job file (a relative one from the DAG's file), or its content as a mapping.
     :param package: what :class:`~mlengine.operators.package.PackageTrainerOperator` returned; without it the job
         file's ``packageUris`` count.
     :param module: replaces the job file's ``pythonModule``.
@@ -202,9 +205,17 @@ class SubmitTrainingJobOperator(BaseOperator):
     def _backend(self) -> TrainingBackend:
         return connect_backend(self.backend, self.gcp_conn_id, self.backend_options)
 
+    def _job_file(self) -> str | Path | Mapping[str, Any]:
+        """A path is meant from the DAG's file; the text of a job file, and plain data, stay as they are."""
+        if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
+            return beside_dag(self, self.job_file)
+        return self.job_file
+
     def _spec(self, backend: TrainingBackend) -> TrainingSpec:
         """The job file with this task's words over it, as it will run on this backend."""
-        spec = jobfile.load(self.job_file)
+        if isinstance(self.args, str):
+            raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
+        spec = jobfile.load(self._job_file())
         spec = jobfile.override(
             spec,
             args=[str(arg) for arg in self.args] if self.args is not None else None,

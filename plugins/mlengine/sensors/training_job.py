@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from mlengine import settings
 from mlengine.backends import TrainingBackend
 from mlengine.connect import connect_backend, connect_storage
-from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError
+from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.links.job import JOB_LINKS
@@ -87,6 +87,8 @@ class TrainingJobSensor(BaseSensorOperator):
         # The first look of a try: who clears a task whose job was cancelled wants it to run again.
         self._first_look = False
         self._killed = False
+        # Airflow's default of a week must not cut off what running_timeout allows.
+        self._own_timeout = "timeout" in kwargs
 
     def execute(self, context: Any) -> Any:
         if self.job.get("decision") == Decision.REUSED:
@@ -101,6 +103,8 @@ class TrainingJobSensor(BaseSensorOperator):
                 return self._wait_on(context)
             if self.poll_interval_seconds is not None:
                 self.poke_interval = self.poll_interval_seconds
+            if not self._own_timeout:
+                self.timeout = self._longest() + _GRACE
             return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -110,8 +114,17 @@ class TrainingJobSensor(BaseSensorOperator):
 
     def _wait_on(self, context: Any, too_late: str | None = None) -> dict[str, Any] | None:
         """Decide, if the job has ended; defer, if it has not."""
-        handle = self._current()
-        status = self._look(handle)
+        try:
+            handle = self._current()
+            status = self._look(handle)
+        except MlengineError as error:
+            if not error.retryable or self._handle is None:
+                raise
+            if too_late:
+                raise _too_late(self._handle, too_late) from error
+            self.log.warning("the job could not be looked at, waiting on: %s", error)
+            self._defer(self._handle)
+            return None
         if not status.state.terminal:
             # A job that ended while its deadline passed has ended.
             if too_late:
@@ -142,9 +155,17 @@ class TrainingJobSensor(BaseSensorOperator):
 
     def poke(self, context: Any) -> PokeReturnValue:
         """One look without a triggerer: tells what is new, and decides if the job has ended."""
-        handle = self._current()
-        status = self._look(handle)
-        self._tell(status)
+        try:
+            handle = self._current()
+            status = self._look(handle)
+            self._tell(status)
+        except MlengineError as error:
+            if not error.retryable or self._handle is None:
+                raise
+            if late := self._deadlines().passed(JobState.UNKNOWN):
+                raise _too_late(self._handle, late) from error
+            self.log.warning("the job could not be looked at, asking again: %s", error)
+            return PokeReturnValue(False)
         if not status.state.terminal and (late := self._deadlines().passed(status.state)):
             raise _too_late(handle, late)
         result = None
@@ -169,6 +190,7 @@ class TrainingJobSensor(BaseSensorOperator):
     def _current(self) -> JobHandle:
         """The live attempt: the submission's, or a later one that this wait has made."""
         handle = JobHandle.from_json(dict(self.job))
+        self._handle = handle  # what is ended if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
         self._handle = record.handle(handle.job_dir) or handle
         self._since = submitted_at(record) or self._since
@@ -219,7 +241,9 @@ class TrainingJobSensor(BaseSensorOperator):
     def _defer(self, handle: JobHandle, not_before: float = 0.0) -> None:
         deadlines = self._deadlines()
         left = deadlines.seconds_left()
-        limits = [self.timeout] if left is None else [self.timeout, left + _GRACE]
+        limits = [] if left is None else [left + _GRACE]
+        if self._own_timeout or not limits:
+            limits.append(self.timeout)
         if self.execution_timeout is not None:
             limits.append(self.execution_timeout.total_seconds())
         self.defer(
@@ -258,6 +282,10 @@ class TrainingJobSensor(BaseSensorOperator):
             settings.get_float("queued_timeout", self.queued_timeout),
             settings.get_float("running_timeout", self.running_timeout),
         )
+
+    def _longest(self) -> float:
+        queued = settings.get_float("queued_timeout", self.queued_timeout)
+        return queued + settings.get_float("running_timeout", self.running_timeout)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(

@@ -11,6 +11,7 @@ are spread by a random tenth so that several triggerers do not ask in step.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 import weakref
@@ -93,7 +94,9 @@ class Poller:
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
         if place not in pollers:
             pollers[place] = cls(make_backend, interval)
-        return pollers[place]
+        poller = pollers[place]
+        poller._interval = min(poller._interval, interval)
+        return poller
 
     def pace(self) -> float:
         """Seconds that one wait leaves between two calls of its own, so that all together make few."""
@@ -107,7 +110,12 @@ class Poller:
         self._watches[id(watch)] = watch
         self._wake.set()
         if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._run(), name="mlengine-poller")
+            self._loop_task = asyncio.create_task(
+                # Not in the first trigger's context, whose task's log would get what is said of all.
+                self._run(),
+                name="mlengine-poller",
+                context=contextvars.Context(),
+            )
         try:
             yield watch
         finally:
@@ -135,6 +143,8 @@ class Poller:
             self._failures = min(self._failures + 1, 6)
             kind = "" if isinstance(error, MlengineError) else f"{type(error).__name__}: "
             log.warning("poll of %d jobs failed, asking again: %s%s", len(watches), kind, error)
+            if not getattr(error, "retryable", False):
+                self._backend = None  # a key may have been rotated: connect anew
             return False
         self._failures = 0
         for watch, look in zip(watches, looks, strict=True):
@@ -149,5 +159,14 @@ class Poller:
         if isinstance(self._backend, BatchesLogs):
             pages = self._backend.logs_many([(watch.handle, watch.cursor) for watch in watches])
         else:
-            pages = [self._backend.logs(watch.handle, watch.cursor) for watch in watches]
+            pages = [_page(self._backend, watch) for watch in watches]
         return [Look(status, page) for status, page in zip(statuses, pages, strict=True)]
+
+
+def _page(backend: TrainingBackend, watch: Watch) -> LogPage:
+    """New lines of one job. What keeps them from being read keeps nobody from hearing of the state."""
+    try:
+        return backend.logs(watch.handle, watch.cursor)
+    except Exception as error:  # noqa: BLE001 one job's logs must not blind the others' wait
+        log.warning("the logs of job %s cannot be read: %s", watch.handle.job_id, error)
+        return LogPage((), watch.cursor)

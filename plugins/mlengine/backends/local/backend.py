@@ -159,6 +159,9 @@ class LocalBackend:
                 return JobStatus(handle, JobState.UNKNOWN, error.message)
             failure = Failure(FailureCause.LOST, error.message)
             return JobStatus(handle, JobState.FAILED, failure.message, failure)
+        except (OSError, ValueError, KeyError) as error:
+            # Not ours to read, or from another version: that decides nothing.
+            return JobStatus(handle, JobState.UNKNOWN, f"its state cannot be read: {error}")
 
     def _describe(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle.name)
