@@ -141,7 +141,7 @@ def _where(stack: Stack, console: Console, job_dir: layout.JobDir | None, run: D
     )
     console.say(f"  the run        {stack.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}")
     console.say(f"  log in with    user {stack.airflow.user}, password {stack.airflow.password}")
-    console.say(f"  in a terminal  STORAGE_EMULATOR_HOST={stack.server.url} .venv/bin/mlengine --help")
+    console.say(f"  in a terminal  . {_short(stack.data / 'env.sh')}   then mlengine and airflow speak to all this")
 
 
 def _stay(stack: Stack) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,6 +167,7 @@ def start(
             started = airflow.start(config, wait=False)
             stack = Stack(data, server, started, environment, moved)
             remember(stack)
+            write_shell(stack)
             loading.result()
         airflow.wait_until_well(started, since=began)
     except BaseException:
@@ -186,6 +188,28 @@ def remember(stack: Stack) -> None:
         stack.data / "running.json",
         {"pid": os.getpid(), "ui": stack.airflow.url, "gcs": stack.server.url, "processes": born},
     )
+
+
+def write_shell(stack: Stack) -> Path:
+    """A file to source: what a terminal needs so that ``mlengine`` and ``airflow`` speak to this stack.
+
+    It holds the stack's secrets, as Airflow's own home does: readable by its owner only.
+    """
+    air = stack.airflow
+    ours = ("AIRFLOW", "MLENGINE_", "STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "UV_")
+    words = {name: value for name, value in air.env.items() if name.startswith(ours)}
+    words |= {
+        "AIRFLOW_HOME": str(air.config.home),
+        "MLENGINE_AIRFLOW_URL": air.url,
+        "MLENGINE_AIRFLOW_USER": air.user,
+        "MLENGINE_AIRFLOW_PASSWORD": air.password,
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(words.items())]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    file = stack.data / "env.sh"
+    file.touch(mode=0o600)
+    file.write_text("\n".join(["# Made by make run; source it: . .mlengine/data/env.sh", *lines, ""]))
+    return file
 
 
 def forget(data: Path) -> None:
