@@ -83,6 +83,8 @@ def _environment() -> dict[str, str]:
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     # Airflow makes a home where it is imported; not in the one of whoever runs the tests.
     env["AIRFLOW_HOME"] = str(ROOT / ".mlengine" / "test" / "airflow")
+    # Keras writes its settings into the home where it is imported.
+    env["KERAS_HOME"] = str(ROOT / ".mlengine" / "test" / "keras")
     return env
 
 
