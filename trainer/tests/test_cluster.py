@@ -165,7 +165,7 @@ def test_a_write_that_the_bucket_goes_on_refusing_is_said(
         with pytest.raises(StorageForbiddenError, match=r"not allowed to write gs://trainer/forbidden/a"):
             store.write("a", b"2")
         assert len(proxy.seen("POST", r"/upload/")) >= 2
-    assert store.ls() == []
+        assert store.ls() == []
 
 
 @pytest.mark.parametrize("kind", ["local", "gs"])
