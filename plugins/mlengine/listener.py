@@ -75,7 +75,7 @@ def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
         tasks = session.execute(select(*columns).where(*ours)).all()
         submits = [task for task in tasks if task.operator == _SUBMIT and task.start_date is not None]
         waits = [task for task in tasks if task.operator == _WAIT]
-        if not submits or (needs_wait and not waits):
+        if not (submits or any(task.start_date for task in waits)) or (needs_wait and not waits):
             return []
         if waits and all(task.state == "success" for task in waits):
             # A task that is marked has no result.
@@ -86,16 +86,24 @@ def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
         fields = (Rendered.task_id, Rendered.map_index, Rendered.rendered_fields)
         found = session.execute(select(*fields).where(Rendered.dag_id == dag_id, Rendered.run_id == run_id)).all()
     rendered = {(row.task_id, row.map_index): row.rendered_fields for row in found}
-    return [_order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits]
-
-
-def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order:
-    """Where the task submitted to is among its rendered fields."""
-    key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
-    options = fields.get("backend_options")
-    return Order(
-        key.digest,
-        fields.get("backend") or None,
-        fields.get("gcp_conn_id") or None,
-        options if isinstance(options, dict) else None,
+    # A run that only waits was given its job by somebody else, and ends it all the same, as its wait would.
+    orders = (
+        _order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
     )
+    return [order for order in orders if order is not None]
+
+
+def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order | None:
+    """Where the task submitted to, or what it waits for, is among its rendered fields."""
+    options = fields.get("backend_options")
+    where: dict[str, Any] = {
+        "gcp_conn_id": fields.get("gcp_conn_id") or None,
+        "backend_options": options if isinstance(options, dict) else None,
+    }
+    if task.operator == _SUBMIT:
+        key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
+        return Order(key=key.digest, backend=fields.get("backend") or None, **where)
+    job = fields.get("job")
+    if not isinstance(job, dict) or "job_dir" not in job:
+        return None
+    return Order(job_dir=job["job_dir"], backend=job.get("backend"), **where)

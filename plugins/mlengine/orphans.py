@@ -19,6 +19,7 @@ from typing import Any
 
 import mlengine
 from mlengine.connect import connect_backend, connect_storage
+from mlengine.core.layout import JobDir
 from mlengine.submission import Submitter
 
 log = logging.getLogger("mlengine.orphans")
@@ -31,12 +32,13 @@ _START_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Order:
-    """Everything of ``key`` shall end.
+    """Everything of ``key`` shall end, or of the key that has claimed ``job_dir``.
 
     :param backend: its name, or ``None`` for the configured one.
     """
 
-    key: str
+    key: str = ""
+    job_dir: str = ""
     backend: str | None = None
     gcp_conn_id: str | None = None
     backend_options: Mapping[str, Any] | None = None
@@ -66,11 +68,13 @@ def end(order: Order) -> bool:
     if not order.backend:
         import airflow  # noqa: F401 its configuration has a say in which it is, once it is there
     backend = connect_backend(order.backend, order.gcp_conn_id, order.backend_options)
-    handles = backend.find(order.key)
+    submitter = Submitter(connect_storage(order.gcp_conn_id), backend)
+    key = order.key or submitter.record(JobDir(order.job_dir)).key
+    handles = backend.find(key)
     for status in backend.describe(handles) if handles else ():
         if not status.state.terminal:
             log.warning("job %s: its DAG run is over; cancelling it", status.handle.job_id)
-            Submitter(connect_storage(order.gcp_conn_id), backend).end(status.handle, "its DAG run is over")
+            submitter.end(status.handle, "its DAG run is over")
     return bool(handles)
 
 
@@ -90,7 +94,7 @@ def _tried(order: Order) -> bool:
     try:
         return end(order)
     except Exception:
-        log.exception("jobs of key %s could not be ended; `mlengine reap` will find them", order.key)
+        log.exception("jobs of %s could not be ended; `mlengine reap` will find them", order.key or order.job_dir)
         return True
 
 

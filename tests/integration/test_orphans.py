@@ -37,7 +37,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> MemoryBackend:
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     connect.connect_storage.cache_clear()
-    monkeypatch.setenv("MLENGINE_ORPHANS", json.dumps([asdict(Order(KEY.digest, "memory"))]))
+    monkeypatch.setenv("MLENGINE_ORPHANS", json.dumps([asdict(Order(KEY.digest, backend="memory"))]))
     return current
 
 
@@ -52,6 +52,15 @@ def test_what_lives_is_ended_and_noted(storage: Storage, bucket: str, backend: M
     assert orphans.main() == 0
     assert backend.live == []
     assert ended_with_task(Submitter(storage, backend).record(job_dir))
+
+
+def test_a_run_that_only_waits_names_the_job_dir(
+    storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = submit(storage, bucket)
+    monkeypatch.setenv("MLENGINE_ORPHANS", json.dumps([asdict(Order(job_dir=job_dir.uri, backend="memory"))]))
+    assert orphans.main() == 0
+    assert backend.live == []
 
 
 def test_what_has_ended_is_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
@@ -84,7 +93,7 @@ def test_whoever_starts_it_does_not_wait_for_it(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "jobs").mkdir()
     children = set(_children())
     begun = time.monotonic()
-    orphans.start([Order("k" * 40, "local", None, {"state_dir": str(tmp_path)})])
+    orphans.start([Order("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
     assert time.monotonic() - begun < 9.0
     assert set(_children()) == children, "nobody has to reap it"
 
