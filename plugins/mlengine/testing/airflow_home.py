@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 USER = "admin"
+# Before a locked database or a slow API server fails a task, or ends the scheduler. Airflow's own 5 s are nothing on a
+# machine that has other work.
+_PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         # plugins/.airflowignore means the same in both syntaxes; reading the other one warns in every task's log.
         "core.dag_ignore_file_syntax": "regexp",
         "core.hostname_callable": "socket.gethostname",
-        "database.sql_alchemy_conn": f"sqlite:///{config.home / 'airflow.db'}",
+        "database.sql_alchemy_conn": f"sqlite:///{config.home / 'airflow.db'}?timeout={_PATIENCE_SECONDS}",
         "database.load_default_connections": "False",
         "api.host": "127.0.0.1",
         "api.port": str(port),
@@ -123,6 +126,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         # A finished task's slot is held for up to this long (5 s by default), and a task that resumes within that
         # time can be taken for failed: facts of Airflow 3.3's supervisor and scheduler.
         "workers.min_heartbeat_interval": "1",
+        "workers.execution_api_timeout": str(_PATIENCE_SECONDS),
         "scheduler.scheduler_idle_sleep_time": "0.1",
         "dag_processor.refresh_interval": "10",
         "dag_processor.min_file_process_interval": "10",
