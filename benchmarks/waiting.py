@@ -219,8 +219,9 @@ def main(argv: list[str]) -> int:
     each = {side: _each(costs, side) for side in ("ours", "provider")}
     most, ours_most = costs["provider", COUNTS[-1]], costs["ours", COUNTS[-1]]
     print(
-        f"memory of {COUNTS[-1]} waits: ours {ours_most.memory:.0f} MiB, the provider's {most.memory:.0f} MiB; of one more: "
-        f"ours {each['ours']:.0f} KiB, the provider's {each['provider']:.0f} KiB without the channel that each opens"
+        f"memory of {COUNTS[-1]} waits: ours {ours_most.memory:.0f} MiB, the provider's {most.memory:.0f} MiB; "
+        f"of one more: ours {each['ours']:.0f} KiB, "
+        f"the provider's {each['provider']:.0f} KiB without the channel that each opens"
     )
     print(
         f"of {COUNTS[-1]} waits, the provider's take {most.calls / ours_most.calls:.0f} times the requests and "
