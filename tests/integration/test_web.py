@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -25,8 +26,9 @@ from mlengine.core.verdict import Decision
 from mlengine.gate.export import resolve
 from mlengine.gate.report import load_report, store
 from mlengine.storage import Storage
-from mlengine.web import guard, routes
+from mlengine.web import guard, index, routes
 from mlengine.web.app import make_app
+from mlengine.web.index import Index
 from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
 
 pytestmark = pytest.mark.integration
@@ -398,6 +400,30 @@ def test_a_damaged_index_is_made_anew(lab: Lab, visit: Callable[..., TestClient]
     lab.storage.write(jobs_index(lab.bucket, "mnist"), content)
     assert [job["job_id"] for job in visit().get("api/jobs").json()["jobs"]] == ["mnist_1"]
     assert json.loads(lab.storage.read(jobs_index(lab.bucket, "mnist")))["rows"][0]["job_id"] == "mnist_1"
+
+
+def test_a_server_that_knows_nothing_yet_shows_what_it_has(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without kept rows, a first look at a thousand jobs takes longer than a person waits."""
+    for at in range(12):
+        lab.job(f"mnist_{at:02}")
+    go_on = threading.Event()
+    parts: list[int] = []
+    real = Index._read_part
+
+    def slow(self: Index, uris: Sequence[str], pool: Any) -> None:
+        if parts:
+            assert go_on.wait(30)
+        parts.append(len(uris))
+        real(self, uris, pool)
+
+    monkeypatch.setattr(index, "PART", 5)
+    monkeypatch.setattr(Index, "_read_part", slow)
+    asked = Index(lab.storage, lab.bucket, lambda _: BACKEND)
+    view = asked.view()
+    assert (len(view.rows), view.at) == (5, None)
+    go_on.set()
+    with asked._looking:
+        assert (len(asked._view.rows), parts) == (12, [5, 5, 2])
 
 
 def test_one_damaged_job_does_not_hide_the_others(lab: Lab, visit: Callable[..., TestClient]) -> None:

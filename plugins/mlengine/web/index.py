@@ -34,6 +34,7 @@ PAUSE = 4.0  # seconds between two looks
 KEEP_PAUSE = 60.0  # seconds between two writings of a model's kept rows
 AGAIN = 5  # settled rows that each look reads anew
 THREADS = 8
+PART = 100  # jobs that are read before a first view may be shown
 _FIRST_LOOK = 20.0  # seconds that a first view waits for the first look
 # Folders of a model that are no job dirs.
 _OTHERS = frozenset({"champions", "validated", "index"})
@@ -46,7 +47,8 @@ People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
 class View:
     """What is known: the newest job first.
 
-    :param at: when that was so, in seconds since the epoch; ``None`` before the first look has ended.
+    :param at: when that was so, in seconds since the epoch; ``None`` before the first look has ended: then there may
+        be more.
     :param error: why the last look failed, if it did.
     """
 
@@ -140,18 +142,27 @@ class Index:
             }
             for gone in self._rows.keys() - dirs:
                 self._rows.pop(gone, None)
-            claims = pool.map(lambda uri: read_claim(self._storage, JobDir(uri)), self._due(dirs))
-            found = [claim for claim in claims if claim is not None]
-            for claim, row in zip(found, self._fill_in(found, pool), strict=True):
-                self._rows[claim.job_dir.uri] = row
+            due = self._due(dirs)
+            for begin in range(0, len(due), PART):
+                self._read_part(due[begin : begin + PART], pool)
+                if self._view.at is None and begin + PART < len(due):
+                    # A server that knows nothing yet shows what it has, instead of nothing.
+                    self._view = replace(self._view, rows=_ordered(self._rows.values()))
+                    self._first.set()
         for model in models:
             self._keep(model)
+
+    def _read_part(self, uris: Sequence[str], pool: ThreadPoolExecutor) -> None:
+        claims = pool.map(lambda uri: read_claim(self._storage, JobDir(uri)), uris)
+        found = [claim for claim in claims if claim is not None]
+        for claim, row in zip(found, self._fill_in(found, pool), strict=True):
+            self._rows[claim.job_dir.uri] = row
 
     def _due(self, dirs: set[str]) -> list[str]:
         """New dirs, jobs that are not settled, and a few that are, in turns."""
         settled = [uri for uri in dirs if uri in self._rows and self._rows[uri].settled]
         again = sorted(settled, key=lambda uri: self._rows[uri].seen)[:AGAIN]
-        return sorted(dirs - set(settled)) + again
+        return sorted(dirs - set(settled), reverse=True) + again  # names have dates: the newest first, more or less
 
     def _fill_in(self, claims: Sequence[Claimed], pool: ThreadPoolExecutor | None = None) -> list[Row]:
         backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}

@@ -26,7 +26,10 @@ function theme() {
 }
 
 function dress() {
-  document.documentElement.dataset.theme = theme();
+  const page = document.documentElement, outer = host()?.document.body;
+  page.dataset.theme = theme();
+  const ground = outer ? getComputedStyle(outer).backgroundColor : "";
+  if (/^rgb\(|^color\(|^oklch\(/.test(ground)) page.style.setProperty("--page", ground);
 }
 
 dress();
@@ -168,7 +171,7 @@ async function showJobs(mine) {
     const first = found.total ? filters.offset + 1 : 0;
     return [
       table(head, rows, filters.run_id ? "This run has no job of its own: it is not submitted yet, or a job of equal inputs stood in." : `No jobs here. They appear when a DAG submits one to ${found.bucket}.`),
-      el("p", { class: "bar" }, el("span", { class: "soft" }, `${first}–${filters.offset + found.jobs.length} of ${found.total}; ${found.live} live`),
+      el("p", { class: "bar" }, el("span", { class: "soft" }, `${first}–${filters.offset + found.jobs.length} of ${found.total}; ${found.live} live in all`),
         el("button", { type: "button", disabled: !filters.offset, onclick: turn(-PAGE) }, "newer"), el("button", { type: "button", disabled: !more, onclick: turn(PAGE) }, "older")),
     ];
   }
