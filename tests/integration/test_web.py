@@ -5,67 +5,24 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.api_fastapi.app import create_auth_manager
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
-from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.models.revoked_token import RevokedToken
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from mlengine import champions
-from mlengine.connect import connect_storage
-from mlengine.core.job import JobRecord, JobState
-from mlengine.core.layout import JobDir, jobs_index
+from mlengine.core.job import JobState
+from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
-from mlengine.gate.export import resolve
-from mlengine.gate.report import load_report, store
-from mlengine.storage import Storage
-from mlengine.web import guard, index, routes
+from mlengine.web import guard
 from mlengine.web.app import make_app
-from mlengine.web.index import Index
 from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
+from tests.integration.page_server import BUTTON, champion, lab, visit
 
 pytestmark = pytest.mark.integration
-BUTTON = {"x-requested-by": "mlengine", "sec-fetch-site": "same-origin"}
-
-
-@pytest.fixture
-def lab(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setenv("MLENGINE_BUCKET", bucket)
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-of-this-test-" * 4)
-    # The list of revoked tokens is Airflow's database, which only the end-to-end tests have.
-    monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)
-    # Credentials of the environment, which the server of these tests does not ask for.
-    connect_storage.cache_clear()
-    monkeypatch.setattr(routes, "_storage", lambda: storage)
-    monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
-    routes.forget()
-    BACKEND.jobs.clear()
-    BACKEND.calls.clear()
-    yield Lab(storage, bucket)
-    routes.forget()
-
-
-@pytest.fixture
-def visit(lab: Lab) -> Callable[..., TestClient]:
-    """A browser, logged in as somebody of a role; not logged in without one."""
-    manager = create_auth_manager()
-    main = FastAPI()
-    main.mount("/mlengine", make_app())
-
-    def make(role: str | None = "USER", name: str = "ann") -> TestClient:
-        client = TestClient(main, base_url="http://airflow.test/mlengine/", raise_server_exceptions=False)
-        if role:
-            client.cookies.set("_token", manager.generate_jwt(SimpleAuthManagerUser(username=name, role=role)))
-        return client
-
-    return make
+__all__ = ["lab", "visit"]
 
 
 # --- who gets in --------------------------------------------------------------------------------------------------
@@ -263,18 +220,7 @@ def test_the_page_uses_nothing_from_elsewhere_and_no_inline_code(visit: Callable
     assert client.get("page.js").headers["content-type"].startswith("text/javascript")
 
 
-# --- models -------------------------------------------------------------------------------------------------------
-
-
-def champion(lab: Lab, job_id: str, accuracy: float, version: str, began: float) -> JobDir:
-    job_dir = lab.job(job_id, accuracy=accuracy, version=version, began=began)
-    lab.storage.write(job_dir.model + "saved_model.pb", job_id.encode())
-    report = load_report(lab.storage, job_dir)
-    raw = {**report.to_json(), "fingerprint": resolve(lab.storage, job_dir.model).fingerprint}
-    report = type(report).from_json(raw)
-    store(lab.storage, report, None, None)
-    lab.publish(job_dir, report)
-    return job_dir
+# --- models ---------------------------------------------------------------------------------------------------
 
 
 def test_a_model_with_its_history_and_its_challengers(lab: Lab, visit: Callable[..., TestClient]) -> None:
@@ -290,170 +236,3 @@ def test_a_model_with_its_history_and_its_challengers(lab: Lab, visit: Callable[
     assert [entry["job_id"] for entry in model["history"]] == ["mnist_b", "mnist_a"]
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
     assert (model["duel"]["job_id"], model["duel"]["verdict"]) == ("mnist_c", "rejected")
-
-
-# --- the buttons --------------------------------------------------------------------------------------------------
-
-
-def test_a_cancellation_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    job_dir = lab.job("mnist_1", state=JobState.RUNNING)
-    answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": " wrong data "})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["row"]["state"] == "CANCELLED"
-    noted = JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history[-1]
-    assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "ann", "wrong data")
-    again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
-    assert again.status_code == 409
-    assert len(JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history) == 3
-
-
-def test_a_rollback_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    champion(lab, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
-    champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
-    answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "b is slow", "to": 1})
-    assert answer.status_code == 200, answer.text
-    now = champions.current(lab.storage, lab.bucket, "mnist")
-    assert now is not None
-    assert (now.job_id, now.by, now.why, now.serial) == ("mnist_a", "ann", "b is slow", 3)
-    again = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})
-    assert again.status_code == 409
-
-
-@pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 403),
-        ({"sec-fetch-site": "same-origin"}, 403),
-        ({"x-requested-by": "mlengine", "sec-fetch-site": "cross-site"}, 403),
-        ({"x-requested-by": "mlengine", "sec-fetch-site": "same-site"}, 403),
-        ({"x-requested-by": "mlengine", "origin": "http://evil.test"}, 403),
-        ({"x-requested-by": "mlengine", "origin": "null"}, 403),
-        ({**BUTTON, "content-type": "text/plain"}, 415),
-    ],
-)
-def test_another_site_cannot_press_the_buttons(
-    lab: Lab, visit: Callable[..., TestClient], path: str, headers: dict[str, str], status: int
-) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
-    answer = visit().post(path, headers={"content-type": "application/json", **headers}, content='{"reason": "evil"}')
-    assert answer.status_code == status
-    assert BACKEND.live
-    assert "cancel" not in BACKEND.calls
-
-
-@pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
-def test_who_may_only_read_cannot_press_the_buttons(lab: Lab, visit: Callable[..., TestClient], path: str) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
-    client = visit("VIEWER", "vic")
-    found = client.get("api/jobs/mnist/mnist_1").json()
-    assert (found["cancellable"], found["may_change"]) == (True, False)
-    assert client.post(path, headers=BUTTON, json={"reason": "I want to"}).status_code == 403
-    assert BACKEND.live
-    assert client.get("api/models/mnist").json()["may_change"] is False
-
-
-@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 501}, {"reason": 5}, []])
-def test_a_change_needs_a_reason(lab: Lab, visit: Callable[..., TestClient], body: Any) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
-    assert visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json=body).status_code == 422
-    assert BACKEND.live
-
-
-# --- the index ----------------------------------------------------------------------------------------------------
-
-
-def test_a_restarted_server_reads_the_index_and_not_the_jobs(
-    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab.many(30)
-    client = visit()
-    first = client.get("api/jobs?limit=200").json()
-    assert first["total"] == 30
-    assert lab.storage.exists(jobs_index(lab.bucket, "mnist"))
-    routes.forget()
-    reads: list[str] = []
-    real = Storage.read
-
-    def counted(self: Storage, uri: str) -> bytes:
-        reads.append(uri)
-        return real(self, uri)
-
-    monkeypatch.setattr(Storage, "read", counted)
-    second = client.get("api/jobs?limit=200").json()
-    keep = ("job_id", "state", "verdict", "accuracy", "settled")
-    assert [[job[name] for name in keep] for job in second["jobs"]] == [
-        [job[name] for name in keep] for job in first["jobs"]
-    ]
-    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5
-    reads.clear()
-    for _ in range(5):
-        client.get("api/jobs")
-    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5, "views read the bucket"
-
-
-@pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"format": 1, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
-)
-def test_a_damaged_index_is_made_anew(lab: Lab, visit: Callable[..., TestClient], content: bytes) -> None:
-    lab.job("mnist_1")
-    lab.storage.write(jobs_index(lab.bucket, "mnist"), content)
-    assert [job["job_id"] for job in visit().get("api/jobs").json()["jobs"]] == ["mnist_1"]
-    assert json.loads(lab.storage.read(jobs_index(lab.bucket, "mnist")))["rows"][0]["job_id"] == "mnist_1"
-
-
-def test_a_server_that_knows_nothing_yet_shows_what_it_has(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without kept rows, a first look at a thousand jobs takes longer than a person waits."""
-    for at in range(12):
-        lab.job(f"mnist_{at:02}")
-    go_on = threading.Event()
-    parts: list[int] = []
-    real = Index._read_part
-
-    def slow(self: Index, uris: Sequence[str], pool: Any) -> None:
-        if parts:
-            assert go_on.wait(30)
-        parts.append(len(uris))
-        real(self, uris, pool)
-
-    monkeypatch.setattr(index, "PART", 5)
-    monkeypatch.setattr(Index, "_read_part", slow)
-    asked = Index(lab.storage, lab.bucket, lambda _: BACKEND)
-    view = asked.view()
-    assert (len(view.rows), view.at) == (5, None)
-    go_on.set()
-    with asked._looking:
-        assert (len(asked._view.rows), parts) == (12, [5, 5, 2])
-
-
-def test_one_damaged_job_does_not_hide_the_others(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    lab.job("mnist_1")
-    broken = lab.job("mnist_2")
-    raw = json.loads(lab.storage.read(broken.claim))
-    lab.storage.write(broken.claim, json.dumps({**raw, "history": [{"time": "now"}], "attempt": "many"}).encode())
-    lab.storage.write(JobDir.of(lab.bucket, "mnist", "mnist_3").claim, b"\xff{")
-    found = {job["job_id"]: job["state"] for job in visit().get("api/jobs").json()["jobs"]}
-    assert found == {"mnist_1": "SUCCEEDED", "mnist_2": "UNKNOWN"}
-
-
-def test_a_removed_job_goes_from_the_list(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    lab.job("mnist_1")
-    gone = lab.job("mnist_2")
-    client = visit()
-    assert client.get("api/jobs").json()["total"] == 2
-    lab.storage.delete_tree(gone.uri)
-    routes._index().refresh()
-    assert client.get("api/jobs").json()["total"] == 1
-
-
-def test_a_bucket_that_does_not_answer_is_said(
-    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLENGINE_BUCKET", "gs://there-is-no-such-bucket")
-    found = visit().get("api/jobs").json()
-    assert "no bucket" in found["error"]
-    monkeypatch.setenv("MLENGINE_BUCKET", "")
-    routes.forget()
-    answer = visit().get("api/jobs")
-    assert answer.status_code == 400
-    assert "AIRFLOW__MLENGINE__BUCKET" in answer.json()["remedy"]
