@@ -16,14 +16,12 @@ PARAMS = {
         type=["null", "string"],
         title="Dataset version",
         description="Train on this version, e.g. 2026-11-01. Empty: the run's partition key, or else the newest.",
-        section="What to train",
     ),
     "train_again": Param(
         False,
         type="boolean",
         title="Train again",
         description="Though a model of the same package, data, arguments and cluster was accepted before.",
-        section="What to train",
     ),
     "max_steps": Param(
         1000,
@@ -32,7 +30,6 @@ PARAMS = {
         maximum=100_000,
         title="Steps",
         description="Batches in all, shared by the chief and the workers. 1000 reach about 98 %.",
-        section="What to train",
     ),
     "batch_size": Param(
         100,
@@ -41,7 +38,6 @@ PARAMS = {
         maximum=10_000,
         title="Batch size",
         description="Digits a step.",
-        section="What to train",
     ),
     "workers": Param(
         2,

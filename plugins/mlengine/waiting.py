@@ -50,8 +50,10 @@ class Progress:
     eta_seconds: float | None = None
 
     def __str__(self) -> str:
-        share = f" ({100 * self.step / self.of:.0f} %)" if self.of else ""
-        parts = [f"step {self.step:,} of {self.of:,}{share}"]
+        # Workers that end together overshoot by a step or two.
+        step = min(self.step, self.of) if self.of else self.step
+        share = f" ({100 * step / self.of:.0f} %)" if self.of else ""
+        parts = [f"step {step:,} of {self.of:,}{share}"]
         if self.examples_per_second is not None:
             parts.append(f"{self.examples_per_second:,.0f} examples/s")
         if self.loss is not None:

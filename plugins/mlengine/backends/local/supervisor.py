@@ -128,6 +128,8 @@ class Supervisor:
         env = {
             **self.base_env,
             "MLENGINE_SCRATCH": str(self.job.scratch(f"{role.value}-{index}")),
+            # Importing Keras writes a file into its home: not into that of whoever runs this.
+            "KERAS_HOME": str(self.job.scratch(f"{role.value}-{index}") / ".keras"),
         }
         config = tf_config(submission.spec, addresses, role, index)
         if config:
