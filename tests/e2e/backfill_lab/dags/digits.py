@@ -1,0 +1,72 @@
+"""The DAGs of the backfill's tests: one pipeline, started in each way there is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import (
+    DAG,
+    CronPartitionTimetable,
+    Param,
+    PartitionedAssetTimetable,
+    PartitionedAtRuntime,
+    get_current_context,
+    task,
+)
+
+from mlengine.assets import dataset_asset
+from mlengine.pipeline import training_pipeline
+from mlengine.timetables import DatasetVersionTimetable
+
+TRAINER = Path(__file__).parents[1] / "trainer"
+COMMON: dict[str, Any] = {
+    "catchup": False,
+    "max_active_runs": 3,
+    "params": {
+        "train_again": Param(False, type="boolean"),
+        "dataset_version": Param(None, type=["null", "string"]),
+    },
+}
+
+
+def pipeline(dataset: str) -> None:
+    training_pipeline(
+        model=dataset,
+        trainer=TRAINER,
+        job_file={"trainingInput": {"pythonModule": "centroids.task"}},
+        dataset=dataset,
+        checks="files",
+    )
+
+
+# It ends where its versions do: after a backfill, Airflow 3.3 counts on from the last run it made, and the tick of the
+# current month, if there was no run for it yet, starts at once.
+with DAG(
+    "monthly",
+    schedule=CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d"),
+    end_date=datetime(2024, 12, 31, tzinfo=UTC),
+    **COMMON,
+):
+    pipeline("digits")
+
+with DAG("each_minute", schedule=CronPartitionTimetable("* * * * *", timezone="UTC", key_format="%Y-%m-%d"), **COMMON):
+    pipeline("digits")
+
+with DAG("on_new_version", schedule=PartitionedAssetTimetable(assets=dataset_asset("named")), **COMMON):
+    pipeline("named")
+
+VERSIONS = {"v9": "2024-01-10", "v10": "2024-02-10", "v11": "2024-03-10"}
+with DAG("by_name", schedule=DatasetVersionTimetable("0 6 * * *", versions=VERSIONS), **COMMON):
+    pipeline("named")
+
+with DAG("register", schedule=PartitionedAtRuntime(), catchup=False, params={"version": Param("v9", type="string")}):
+
+    @task(outlets=[dataset_asset("named")])
+    def registered() -> None:
+        """What a DAG that makes a dataset does at its end."""
+        context = get_current_context()
+        context["outlet_events"][dataset_asset("named")].add_partitions([context["params"]["version"]])
+
+    registered()

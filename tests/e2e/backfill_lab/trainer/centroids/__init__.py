@@ -1,0 +1,1 @@
+"""A trainer without dependencies: the mean image of each digit."""

@@ -1,0 +1,319 @@
+"""A backfill over twelve dataset versions, and the other ways in: a real Airflow, real jobs, real digits.
+
+The trainer learns in a second with Python alone, so that what is tested is the way there, twelve times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import mnist
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine import champions, cli
+from mlengine.core.errors import StackError
+from mlengine.core.job import JobRecord
+from mlengine.core.layout import JobDir, dataset_dir, join
+from mlengine.storage import Storage
+from mlengine.testing.airflow_api import AirflowApi, DagRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+LAB = Path(__file__).with_name("backfill_lab")
+MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
+FILE_LOST, MANIFEST_BROKEN = MONTHS[3], MONTHS[8]
+FAILING = {FILE_LOST, MANIFEST_BROKEN}
+AT_ONCE = 3
+SECONDS = 1500.0  # a tenth of that on two idle cores; others may be at work here
+
+
+@dataclass
+class Lab:
+    """The stack, and what a test asks of it."""
+
+    stack: Stack
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def api(self) -> AirflowApi:
+        return self.stack.airflow.api
+
+    @property
+    def storage(self) -> Storage:
+        return self.stack.storage
+
+    def jobs(self) -> set[str]:
+        """Every job that was ever submitted."""
+        return {handle.name for handle in self.stack.backend.jobs()}
+
+    def finish(self, *runs: DagRun) -> list[DagRun]:
+        return [self.api.wait(run, SECONDS, lambda *_: self.stack.airflow.check()) for run in runs]
+
+    def new_runs(self, dag_id: str, before: list[DagRun], count: int) -> list[DagRun]:
+        """Wait until there are that many more runs than ``before``."""
+        known = {run.run_id for run in before}
+        deadline = time.monotonic() + SECONDS
+        while True:
+            found = [run for run in self.api.runs(dag_id) if run.run_id not in known]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, f"{len(found)} of {count} runs of {dag_id}"
+            self.stack.airflow.check()
+            time.sleep(0.5)
+
+    def backfill(self, dag_id: str, first: str, last: str, **more: Any) -> None:
+        """Airflow looks every 30 s whether a backfill is over, and allows one a DAG."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.api.backfill(dag_id, first, last, **more)
+            except StackError as error:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+            else:
+                return
+
+    def result(self, run: DagRun, task: str) -> dict[str, Any]:
+        value = self.api.xcoms(run.dag_id, run.run_id, f"retrain.{task}")["return_value"]
+        assert isinstance(value, dict)
+        return value
+
+    def states(self, run: DagRun) -> dict[str, str | None]:
+        tasks = self.api.tasks(run.dag_id, run.run_id)
+        return {task.task_id.removeprefix("retrain."): task.state for task in tasks}
+
+    def log(self, run: DagRun, task: str) -> str:
+        return "\n".join(self.api.log(run.dag_id, run.run_id, f"retrain.{task}"))
+
+    def uri(self, version: str, name: str) -> str:
+        return join(dataset_dir(self.stack.bucket, "digits", version), name)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]:
+    before = dict(os.environ)
+    settings = {"MLENGINE_POLL_INTERVAL": "1", "MLENGINE_LOCAL_CAPACITY": "2"}
+    data = tmp_path_factory.mktemp("backfill")
+    paused = {"core.dags_are_paused_at_creation": "True"}  # none shall start before Airflow is up
+    with stacks.running(data, versions=[], dags=LAB / "dags", env=settings, settings=paused) as stack:
+        lab = Lab(stack)
+        for number, month in enumerate(MONTHS):
+            mnist.register(
+                lab.storage, stack.bucket, digits, month, train=400 + 40 * number, heldout=1000, name="digits"
+            )
+        for number, version in enumerate(["v9", "v10", "v11"]):
+            mnist.register(
+                lab.storage, stack.bucket, digits, version, train=300 + 40 * number, heldout=1000, name="named"
+            )
+        for uri in (lab.uri(FILE_LOST, "train-labels-idx1-ubyte.gz"), lab.uri(MANIFEST_BROKEN, "manifest.json")):
+            lab.kept[uri] = lab.storage.read(uri)
+        lab.storage.delete(lab.uri(FILE_LOST, "train-labels-idx1-ubyte.gz"))
+        lab.storage.write(lab.uri(MANIFEST_BROKEN, "manifest.json"), b'{"format": 1, "name": "digits"')
+        for dag_id in ("monthly", "on_new_version", "by_name", "register"):
+            lab.api.wait_for_dag(dag_id)
+            lab.api.set_paused(dag_id, False)
+        yield lab
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """What was seen of a backfill."""
+
+    runs: dict[str, DagRun]
+    most_at_once: int
+    seconds: float
+
+
+def watch(lab: Lab, count: int, before: list[DagRun]) -> Backfilled:
+    known = {run.run_id for run in before}
+    began, most = time.monotonic(), 0
+    while True:
+        runs = [run for run in lab.api.runs("monthly") if run.run_id not in known]
+        most = max(most, sum(run.state == "running" for run in runs))
+        if len(runs) == count and all(run.done for run in runs):
+            return Backfilled({str(run.partition_key): run for run in runs}, most, time.monotonic() - began)
+        assert time.monotonic() - began < SECONDS, {run.partition_key: run.state for run in runs}
+        lab.stack.airflow.check()
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def first(lab: Lab) -> Backfilled:
+    """As a person does it in a terminal."""
+    command = ["backfill", "create", "--dag-id", "monthly", "--from-date", MONTHS[0], "--to-date", MONTHS[-1]]
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", *command, "--max-active-runs", str(AT_ONCE)],
+        env=lab.stack.airflow.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = watch(lab, len(MONTHS), [])
+    sys.stdout.write(f"12 versions in {found.seconds:.0f} s, {found.most_at_once} at once\n")
+    return found
+
+
+def test_the_others_finish(lab: Lab, first: Backfilled) -> None:
+    assert set(first.runs) == set(MONTHS)
+    assert {month for month, run in first.runs.items() if run.state == "failed"} == FAILING
+    for month in set(MONTHS) - FAILING:
+        states = lab.states(first.runs[month])
+        assert states.pop("publish") in {"success", "skipped"}  # an older one that comes late is not published
+        assert set(states.values()) == {"success"}, (month, states)
+        assert lab.result(first.runs[month], "dataset")["version"] == month
+
+
+def test_no_more_than_allowed_ran_at_once(first: Backfilled) -> None:
+    assert 2 <= first.most_at_once <= AT_ONCE
+
+
+def test_the_failed_ones_say_why(lab: Lab, first: Backfilled) -> None:
+    trained, resolved = first.runs[FILE_LOST], first.runs[MANIFEST_BROKEN]
+    assert lab.states(trained)["wait"] == "failed"
+    log = lab.log(trained, "wait")
+    assert "train-labels-idx1-ubyte.gz cannot be read: HTTP Error 404" in log, log[-2000:]
+    assert "logs/" in log
+    assert lab.states(resolved)["dataset"] == "failed"
+    log = lab.log(resolved, "dataset")
+    assert f"digits/{MANIFEST_BROKEN}/manifest.json" in log, log[-2000:]
+    assert "What to do" in log
+
+
+def test_the_newest_version_is_champion_whatever_came_last(lab: Lab, first: Backfilled) -> None:
+    assert first.runs
+    champion = champions.current(lab.storage, lab.stack.bucket, "digits")
+    assert champion is not None
+    assert champion.version == MONTHS[-1]
+    versions = [entry.version for entry in champions.history(lab.storage, lab.stack.bucket, "digits")]
+    assert versions == sorted(versions, reverse=True), "no older one ever replaced a newer"
+
+
+def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
+    run = first.runs[MONTHS[0]]
+    job_dir = JobDir(lab.result(run, "submit")["job_dir"])
+    record = JobRecord.from_bytes(lab.storage.read(job_dir.claim))
+    assert record.owner["run_id"] == run.run_id
+    assert record.inputs["dataset"]["digest"] == lab.result(run, "dataset")["digest"]
+    assert record.inputs["package"]["digest"] == lab.result(run, "package")["digest"]
+    assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
+    assert lab.storage.read(record.inputs["environment"]["uri"]) == b"centroids==1.0.0\n"
+
+
+@pytest.fixture(scope="module")
+def second(lab: Lab, first: Backfilled) -> Backfilled:
+    """The data are mended, and the backfill is run again over the whole range, by REST."""
+    for uri, data in lab.kept.items():
+        lab.storage.write(uri, data)
+    before = lab.api.runs("monthly")
+    lab.backfill("monthly", MONTHS[0], MONTHS[-1], at_once=AT_ONCE, again="failed")
+    assert first.runs
+    return watch(lab, len(FAILING), before)
+
+
+def test_running_it_again_does_only_what_is_missing(lab: Lab, first: Backfilled, second: Backfilled) -> None:
+    assert set(second.runs) == FAILING
+    assert {run.state for run in second.runs.values()} == {"success"}
+    assert {lab.result(run, "submit")["decision"] for run in second.runs.values()} == {"fresh_submit"}
+    # Eleven of the first time (one did not get that far), and these two.
+    assert len(lab.jobs()) == len(first.runs) - 1 + len(FAILING)
+    for run in second.runs.values():
+        assert lab.states(run)["publish"] == "skipped"
+        assert "older_dataset" in lab.log(run, "publish")
+
+
+def test_what_was_done_is_reused(lab: Lab, second: Backfilled) -> None:
+    """Over versions that are done, even where the user has all of it made again."""
+    before, jobs = lab.api.runs("monthly"), lab.jobs()
+    lab.backfill("monthly", MONTHS[9], MONTHS[11], at_once=AT_ONCE, again="completed")
+    third = watch(lab, 3, before)
+    assert {run.state for run in third.runs.values()} == {"success"}
+    assert {lab.result(run, "submit")["decision"] for run in third.runs.values()} == {"reused"}
+    assert lab.jobs() == jobs
+    assert second.runs
+    link = lab.result(third.runs[MONTHS[-1]], "submit")["job_dir"]
+    assert link in lab.log(third.runs[MONTHS[-1]], "submit")
+    champion = champions.current(lab.storage, lab.stack.bucket, "digits")
+    assert champion is not None
+    assert champion.job_dir == link
+
+
+def test_by_hand(lab: Lab, second: Backfilled) -> None:
+    """With a key, with a version in the form, with neither; and trained again, because somebody says so."""
+    assert second.runs
+    runs = lab.finish(
+        lab.api.trigger("monthly", partition_key=MONTHS[2]),
+        lab.api.trigger("monthly", {"dataset_version": MONTHS[4]}),
+        lab.api.trigger("monthly"),
+        lab.api.trigger("monthly", {"train_again": True}, partition_key=MONTHS[1]),
+    )
+    assert [run.state for run in runs] == ["success"] * 4
+    versions = [lab.result(run, "dataset")["version"] for run in runs]
+    assert versions == [MONTHS[2], MONTHS[4], MONTHS[-1], MONTHS[1]]
+    decisions = [lab.result(run, "submit")["decision"] for run in runs]
+    assert decisions == ["reused", "reused", "reused", "fresh_submit"]
+
+
+def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
+    """Today is no version: the newest at that date is meant."""
+    assert second.runs
+    lab.api.set_paused("each_minute", False)
+    run = lab.new_runs("each_minute", [], 1)[-1]
+    lab.finish(run)  # a paused DAG's runs stand still
+    lab.api.set_paused("each_minute", True)
+    assert run.partition_key == time.strftime("%Y-%m-%d", time.gmtime())
+    assert lab.result(run, "dataset")["version"] == MONTHS[-1]
+    assert lab.result(run, "submit")["decision"] == "reused"
+
+
+def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announced from a terminal, and by a task of another DAG."""
+    airflow = lab.stack.airflow
+    for name, value in {
+        "URL": airflow.url,
+        "USER": airflow.user,
+        "PASSWORD": airflow.password,
+    }.items():
+        monkeypatch.setenv(f"MLENGINE_AIRFLOW_{name}", value)
+    assert cli.main(["datasets", "announce", "named", "v10", "--bucket", lab.stack.bucket]) == 0
+    (one,) = lab.new_runs("on_new_version", [], 1)
+    assert cli.main(["datasets", "announce", "named", "v12", "--bucket", lab.stack.bucket]) == 1, "there is no v12"
+    lab.api.trigger("register", {"version": "v9"})
+    (other,) = lab.new_runs("on_new_version", [one], 1)
+    for run, version in zip(lab.finish(one, other), ("v10", "v9"), strict=True):
+        assert (run.state, run.partition_key) == ("success", version)
+        assert lab.result(run, "dataset")["version"] == version
+
+
+def test_a_backfill_over_versions_that_are_no_dates(lab: Lab) -> None:
+    lab.backfill("by_name", "2024-02-01", "2024-12-31", at_once=2)
+    runs = lab.finish(*lab.new_runs("by_name", [], 2))
+    assert {run.partition_key: run.state for run in runs} == {"v10": "success", "v11": "success"}
+    assert {lab.result(run, "dataset")["version"] for run in runs} == {"v10", "v11"}
+
+
+def test_a_job_is_run_again_from_its_record(
+    lab: Lab, first: Backfilled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(lab.stack.data / "local"))
+    old = JobDir(lab.result(first.runs[MONTHS[0]], "submit")["job_dir"])
+    assert cli.main(["rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
+    new = JobDir(join(old.uri.rsplit("/", 1)[0], "once_more"))
+    assert lab.storage.read(new.model + "centroids.json") == lab.storage.read(old.model + "centroids.json")
+    record = JobRecord.from_bytes(lab.storage.read(new.claim))
+    assert record.inputs["rerun_of"] == old.uri
+    assert json.loads(lab.storage.read(old.claim))["inputs"]["digest"] == record.inputs["digest"]
