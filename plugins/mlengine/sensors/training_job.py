@@ -177,7 +177,9 @@ class TrainingJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Killed in the worker: cancel the job."""
         self._killed = True
-        self._cancel("the task was killed")
+        # Before its fields are rendered, a task knows no job; the end of its run ends that one.
+        if self._handle is not None or isinstance(self.job, Mapping):
+            self._cancel("the task was killed")
 
     def _cancel(self, why: str) -> None:
         handle = self._handle or self._current()
