@@ -1,0 +1,154 @@
+"""What a backfill costs: our own part of a run beside a chain of tasks that do nothing, and N versions by capacity.
+
+One real Airflow on this machine. The runs of the chain and ours alternate, so that a busy machine is equally unkind to
+both; the ratio is what counts, the seconds are this machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from scripts import mnist
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine.core.errors import StackError
+from mlengine.testing.airflow_api import AirflowApi, DagRun
+
+BUDGET = 1.2
+MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
+DAGS = Path(__file__).with_name("backfill_dags")
+SECONDS = 900.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 within the budget, 1 beyond it."""
+    parser = argparse.ArgumentParser(prog="benchmarks backfill", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8, help="runs of each kind (8)")
+    parser.add_argument("--versions", type=int, nargs="*", default=[3, 6, 12], help="lengths of backfills (3 6 12)")
+    parser.add_argument("--capacity", type=int, nargs="*", default=[1, 2], help="jobs at once on this machine (1 2)")
+    args = parser.parse_args(argv)
+    with started(1) as stack:
+        ratio = overhead(stack, args.rounds)
+    for number, capacity in enumerate(args.capacity):
+        with started(capacity) as stack:
+            backfills(stack, capacity, args.versions, heading=not number)
+    print(f"budget: at most {BUDGET} x a chain of as many tasks: {'within' if ratio <= BUDGET else 'BEYOND'}")
+    return 0 if ratio <= BUDGET else 1
+
+
+def overhead(stack: Stack, rounds: int) -> float:
+    """The ratio of our run, with the training left out, to the chain."""
+    api = stack.airflow.api
+    kinds: dict[str, Callable[[], DagRun]] = {
+        "seven tasks that do nothing": lambda: api.trigger("nothing"),
+        "our seven, training left out": lambda: api.trigger("instant", {"train_again": True}),
+        "our seven, reused": lambda: api.trigger("instant"),
+    }
+    took: dict[str, list[float]] = {name: [] for name in kinds}
+    tasks: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        for name, start in kinds.items():
+            run = api.wait(start(), SECONDS, every=0.3)
+            if run.state != "success":
+                raise SystemExit(f"{name}: {run.run_id} is {run.state}; see {stack.data}")
+            if number:  # the first of each kind warms Airflow up
+                took[name].append(seconds(api, run))
+                for task in api.tasks(run.dag_id, run.run_id):
+                    stage = task.task_id.removeprefix("retrain.") if run.dag_id == "instant" else "a task of the chain"
+                    tasks.setdefault(stage, []).append(task.duration or 0.0)
+    base = took["seven tasks that do nothing"]
+    print(f"A run, {rounds} of each kind in turns: median, least and most, in seconds from its start to its end")
+    for name, found in took.items():
+        print(
+            f"{name:32}{median(found):7.2f}{min(found):7.2f}{max(found):7.2f}   {median(found) / median(base):5.2f} x of medians"
+            f"{min(found) / min(base):6.2f} x of the least"
+        )
+    print("A task, median seconds: " + ", ".join(f"{name} {median(found):.2f}" for name, found in tasks.items()))
+    # Other work on the machine can only add to a run: the least of each is the fairer pair.
+    return min(took["our seven, training left out"]) / min(base)
+
+
+def backfills(stack: Stack, capacity: int, lengths: Sequence[int], *, heading: bool) -> None:
+    """Total time against the number of versions, with real jobs of about two seconds of CPU each."""
+    if heading:
+        print(
+            "A backfill with real jobs: jobs at once, versions, seconds in all, seconds a version, most memory in MiB"
+        )
+    api = stack.airflow.api
+    for length in lengths:
+        before = {run.run_id for run in api.runs("jobs")}
+        create(api, length, 2 * capacity)
+        began, most = time.monotonic(), 0.0
+        while True:
+            runs = [run for run in api.runs("jobs") if run.run_id not in before]
+            most = max(most, memory(stack))
+            if len(runs) >= length and all(run.done for run in runs):
+                break
+            if time.monotonic() - began > SECONDS:
+                raise SystemExit(f"a backfill of {length} does not end")
+            time.sleep(1.0)
+        took = time.monotonic() - began
+        print(f"{capacity:5}{length:7}{took:10.1f}{took / length:10.1f}{most:10.0f}")
+        # The same again would be reused: other models, as if nothing had been trained.
+        stack.storage.delete_tree(f"{stack.bucket}/jobs/validated")
+
+
+def create(api: AirflowApi, length: int, at_once: int) -> None:
+    """Airflow looks every 30 s whether the backfill before is over, and allows one a DAG."""
+    while True:
+        try:
+            api.backfill("jobs", MONTHS[0], MONTHS[length - 1], at_once=at_once, again="completed")
+        except StackError as error:
+            if error.status != 409:
+                raise
+            time.sleep(1.0)
+        else:
+            return
+
+
+@contextmanager
+def started(capacity: int) -> Iterator[Stack]:
+    before = dict(os.environ)
+    env = {"MLENGINE_POLL_INTERVAL": "1", "MLENGINE_LOCAL_CAPACITY": str(capacity)}
+    with (
+        tempfile.TemporaryDirectory(prefix="mlengine-backfill-") as data,
+        stacks.running(Path(data), versions=[], dags=DAGS, env=env) as stack,
+    ):
+        digits = mnist.files()
+        for number, month in enumerate(MONTHS):
+            rows = 400 + 40 * number
+            mnist.register(stack.storage, stack.bucket, digits, month, train=rows, heldout=1000, name="digits")
+        for dag_id in ("nothing", "instant", "jobs"):
+            stack.airflow.api.wait_for_dag(dag_id)
+        yield stack
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def seconds(api: AirflowApi, run: DagRun) -> float:
+    found: dict[str, Any] = api.call("GET", f"dags/{run.dag_id}/dagRuns/{run.run_id.replace('+', '%2B')}")
+    begin, end = (datetime.fromisoformat(found[name]) for name in ("start_date", "end_date"))
+    return (end - begin).total_seconds()
+
+
+def memory(stack: Stack) -> float:
+    """Of Airflow, its tasks and the jobs, in MiB; what processes share is counted once each by its share."""
+    total = 0
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MLENGINE_LOCAL_STATE") == str(stack.data / "local"):
+                total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total / 2**20
