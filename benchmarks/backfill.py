@@ -70,10 +70,8 @@ def overhead(stack: Stack, rounds: int) -> float:
     base = took["seven tasks that do nothing"]
     print(f"A run, {rounds} of each kind in turns: median, least and most, in seconds from its start to its end")
     for name, found in took.items():
-        print(
-            f"{name:32}{median(found):7.2f}{min(found):7.2f}{max(found):7.2f}   {median(found) / median(base):5.2f} x of medians"
-            f"{min(found) / min(base):6.2f} x of the least"
-        )
+        ratios = f"{median(found) / median(base):5.2f} x of medians, {min(found) / min(base):.2f} x of the least"
+        print(f"{name:32}{median(found):7.2f}{min(found):7.2f}{max(found):7.2f}   {ratios}")
     print("A task, median seconds: " + ", ".join(f"{name} {median(found):.2f}" for name, found in tasks.items()))
     # Other work on the machine can only add to a run: the least of each is the fairer pair.
     return min(took["our seven, training left out"]) / min(base)
