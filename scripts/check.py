@@ -7,6 +7,7 @@ that pytest's closing lines stand just above the summary. ARGS go to pytest.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ class Check:
 
 
 def main(argv: Sequence[str]) -> int:
+    # Started in the background, a shell has this ignored, and children would inherit that: tests that interrupt
+    # themselves would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     names, arguments = _split(argv)
     known = ("lint", "types", "trainer-test", *_SUITES)
     unknown = [name for name in names if name not in known]

@@ -239,10 +239,15 @@ def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket
         os.kill(os.getpid(), signal.SIGINT)
 
     killer = threading.Thread(target=kill_once_it_builds)
+    # Ignored where the tests were started in the background of a shell.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        package_trainer(root, storage=storage, staging=bucket)
-    killer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            package_trainer(root, storage=storage, staging=bucket)
+    finally:
+        killer.join()
+        signal.signal(signal.SIGINT, before)
     stat = Path(f"/proc/{told.read_text()}/stat")
     deadline = time.monotonic() + 20
     while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
