@@ -120,8 +120,8 @@ def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, 
     for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine tensorboard hello/"):
         assert words in seen["job"]["head"], words
     # Another test may have published a model of the same name before.
-    words = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
-    assert words[hello.result("retrain.validate")["verdict"]] in seen["job"]["report"]
+    said = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
+    assert said[hello.result("retrain.validate")["verdict"]] in seen["job"]["report"]
 
 
 def test_the_page_wears_airflows_theme(seen: dict[str, Any]) -> None:
