@@ -11,12 +11,19 @@ import pytest
 from hypothesis import settings
 from scripts import mnist
 
+from mlengine import backends
 from mlengine.storage import Storage
 from mlengine.testing import gcs
 
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("mlengine", deadline=None)
 settings.load_profile("mlengine")
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that a test registers is gone after it."""
+    monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
 
 
 @pytest.fixture(scope="session")
