@@ -167,6 +167,7 @@ def start(
             started = airflow.start(config, wait=False)
             stack = Stack(data, server, started, environment, moved)
             remember(stack)
+            started.on_restart = lambda: remember(stack)
             write_shell(stack)
             loading.result()
         airflow.wait_until_well(started, since=began)

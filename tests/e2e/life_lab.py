@@ -217,9 +217,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> 
         },
         settings={
             "api.maximum_page_limit": "1000",
-            # Many write here at once, and a request that waits for the lock keeps the API server's loop from the one
-            # that holds it: a short wait and another try is better than a long one.
-            "database.sql_alchemy_conn": f"sqlite:///{root / 'airflow' / 'airflow.db'}?timeout=4",
             "scheduler.trigger_timeout_check_interval": "3",
             "scheduler.orphaned_tasks_check_interval": "10",
             "triggerer.job_heartbeat_sec": "1",

@@ -7,18 +7,21 @@ For ``make run`` and for tests that want the real thing::
         assert stack.api.wait(run, 120).state == "success"
 
 One embedded database (SQLite), LocalExecutor, one user with a password of its own. It is for one machine and for
-people who trust each other there, and no set-up for production.
+people who trust each other there, and no set-up for production. A component that ends by itself is started again, as
+an init system would: a scheduler ends when its database is locked for too long.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,9 +34,13 @@ from mlengine.core.errors import StackError
 from mlengine.testing.airflow_api import AirflowApi
 from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
 
+_log = logging.getLogger(__name__)
+
 START_SECONDS = 180.0  # 20 s on two idle cores; a loaded machine needs patience
 STOP_SECONDS = 10.0
 _PATIENCE_SECONDS = 4.0  # for tasks that are just ending
+_LOOK_SECONDS = 1.0
+MOST_RESTARTS = 5  # of one component; then it is no accident
 # The log servers listen on every interface; nobody needs them where all components share a disk.
 COMPONENTS = {
     "api-server": ("api-server",),
@@ -50,13 +57,21 @@ _HEARTBEATS = {
 
 @dataclass
 class Airflow:
-    """A started Airflow."""
+    """A started Airflow.
+
+    :param restarts: how often each component has been started again after it had ended by itself.
+    :param on_restart: called after each of these.
+    """
 
     config: AirflowConfig
     port: int
     password: str
     user: str = USER
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    on_restart: Callable[[], None] = field(default=lambda: None, repr=False)
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _over: threading.Event | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
@@ -76,28 +91,57 @@ class Airflow:
 
     def start_component(self, name: str) -> None:
         """Start one of :data:`COMPONENTS`; also after :meth:`stop_component`, as a restart."""
-        self.processes[name] = _spawn(["-m", "airflow", *COMPONENTS[name]], self.env, self.log_file(name))
+        env = environment(self.config, api_server=name == "api-server")
+        with self._turn:
+            self.processes[name] = _spawn(["-m", "airflow", *COMPONENTS[name]], env, self.log_file(name))
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
         """End one component and wait for it; ``kill`` gives it no time to tidy up, as a crash does not."""
-        process = self.processes.pop(name)
+        with self._turn:
+            process = self.processes.pop(name)
         if kill:
             _signal_group(process, signal.SIGKILL)
         _end([process])
 
     def check(self) -> None:
-        """:raises StackError: if a component has ended by itself, with the last lines of its log."""
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                raise StackError(
-                    f"Airflow's {name} ended with code {process.returncode}:\n{_tail(self.log_file(name))}",
-                    remedy=f"see {self.log_file(name)}",
-                )
+        """:raises StackError: if a component has ended by itself, and is not started again any more, with the last
+        lines of its log.
+        """
+        for name, process in self.processes.copy().items():
+            code = process.poll()
+            if code is None or (self._over is not None and self.restarts.get(name, 0) < MOST_RESTARTS):
+                continue
+            raise StackError(
+                f"Airflow's {name} ended with code {code}:\n{_tail(self.log_file(name))}",
+                remedy=f"see {self.log_file(name)}",
+            )
+
+    def supervise(self) -> None:
+        """From now on, start again what ends by itself, up to :data:`MOST_RESTARTS` times each. Safe to repeat."""
+        if self._over is None:
+            self._over = threading.Event()
+            threading.Thread(target=self._keep_up, args=(self._over,), name="airflow", daemon=True).start()
+
+    def _keep_up(self, over: threading.Event) -> None:
+        while not over.wait(_LOOK_SECONDS):
+            with self._turn:
+                ended = [name for name, process in self.processes.items() if process.poll() is not None]
+                for name in ended if not over.is_set() else ():
+                    if self.restarts.get(name, 0) < MOST_RESTARTS:
+                        code = self.processes[name].returncode
+                        _log.warning("Airflow's %s ended with code %s; it is started again", name, code)
+                        self.restarts[name] = self.restarts.get(name, 0) + 1
+                        _end([self.processes[name]])  # the tasks it leaves behind: nobody hears them any more
+                        self.start_component(name)
+                        self.on_restart()
 
     def stop(self) -> None:
         """End what :func:`start` started, and the tasks that it runs. Safe to repeat."""
-        _end(list(self.processes.values()))
-        self.processes.clear()
+        with self._turn:
+            if self._over is not None:
+                self._over.set()
+            _end(list(self.processes.values()))
+            self.processes.clear()
 
 
 def start(config: AirflowConfig, *, wait: bool = True) -> Airflow:
@@ -132,13 +176,14 @@ def running(config: AirflowConfig) -> Iterator[Airflow]:
 
 
 def wait_until_well(stack: Airflow, *, since: datetime, seconds: float = START_SECONDS) -> None:
-    """Wait until all components have said, after ``since``, that they are well."""
+    """Wait until all components have said, after ``since``, that they are well; they are supervised then."""
     deadline = time.monotonic() + seconds
     missing: list[str] = []
     while time.monotonic() < deadline:
         stack.check()
         missing = _unwell(stack.api, since)
         if not missing:
+            stack.supervise()
             return
         time.sleep(0.2)
     raise StackError(

@@ -18,9 +18,10 @@ from pathlib import Path
 USER = "admin"
 # Before a slow API server fails a task. Airflow's own 5 s are nothing on a machine that has other work.
 _PATIENCE_SECONDS = 60
-# Before a locked database does. Longer is worse: the API server waits for the lock on its event loop, where the lock's
-# holder may have to finish.
-_LOCK_SECONDS = 10
+# Before a locked database (SQLite has one writer) ends a scheduler: it and the others wait their turn.
+_LOCK_SECONDS = 60
+# The API server's wait keeps its event loop from whoever holds the lock there: one of the two has to give in.
+_API_LOCK_SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def prepare(config: AirflowConfig, port: int) -> str:
     return kept["password"]
 
 
-def environment(config: AirflowConfig) -> dict[str, str]:
+def environment(config: AirflowConfig, *, api_server: bool = False) -> dict[str, str]:
     """The environment of the components: the caller's, without the settings of another Airflow."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     # Without it every process compiles what it imports anew: seconds at each start.
@@ -67,7 +68,13 @@ def environment(config: AirflowConfig) -> dict[str, str]:
         env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1,localhost"]))
     env |= config.env
     env |= {"AIRFLOW_HOME": str(config.home), "AIRFLOW_CONFIG": str(config.home / "airflow.cfg")}
+    if api_server:
+        env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = _database(config, _API_LOCK_SECONDS)
     return env
+
+
+def _database(config: AirflowConfig, lock_seconds: int) -> str:
+    return f"sqlite:///{config.home / 'airflow.db'}?timeout={lock_seconds}"
 
 
 def emulator_connection(project: str = "local") -> dict[str, str]:
@@ -115,7 +122,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         # plugins/.airflowignore means the same in both syntaxes; reading the other one warns in every task's log.
         "core.dag_ignore_file_syntax": "regexp",
         "core.hostname_callable": "socket.gethostname",
-        "database.sql_alchemy_conn": f"sqlite:///{config.home / 'airflow.db'}?timeout={_LOCK_SECONDS}",
+        "database.sql_alchemy_conn": _database(config, _LOCK_SECONDS),
         "database.load_default_connections": "False",
         "api.host": "127.0.0.1",
         "api.port": str(port),
