@@ -66,6 +66,15 @@ PARAMS = {
         description="On the held-out digits, which no version trains on.",
         section="Gate",
     ),
+    "min_class_accuracy": Param(
+        0.9,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Least accuracy of each digit",
+        description="On the held-out pictures of that digit alone.",
+        section="Gate",
+    ),
     "tolerance": Param(
         0.005,
         type="number",
@@ -87,5 +96,9 @@ def retrain_mnist() -> TaskGroup:
         dataset="mnist",
         args=["--max_steps", "{{ params.max_steps }}", "--batch_size", "{{ params.batch_size }}"],
         counts={"worker": "{{ params.workers }}", "ps": "{{ params.parameter_servers }}"},
-        thresholds={"accuracy": "{{ params.min_accuracy }}", "tolerance": "{{ params.tolerance }}"},
+        thresholds={
+            "accuracy": "{{ params.min_accuracy }}",
+            "per_class": "{{ params.min_class_accuracy }}",
+            "tolerance": "{{ params.tolerance }}",
+        },
     )

@@ -61,7 +61,7 @@ def find_browser() -> str:
 def _look(stack: Stack, browser: str, out: Path, console: Console, *, steps: int) -> int:
     api = stack.airflow.api
     api.wait_for_dag(DAG)
-    run = api.trigger(DAG, {"max_steps": steps, "min_accuracy": 0.9})
+    run = api.trigger(DAG, {"max_steps": steps, "min_accuracy": 0.9, "min_class_accuracy": 0.7})
     console.say(f"run {run.run_id}: waiting for its training, and then for its end")
     try:
         api.wait(run, _LOOK_SECONDS, _until_it_trains)

@@ -85,7 +85,8 @@ def finish(stack: Stack) -> Callable[[DagRun], Ended]:
 def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     """The first run of ``mnist_retraining``, triggered as the form in the UI does it."""
     api.wait_for_dag("mnist_retraining")
-    conf = {"dataset_version": MONTH, "max_steps": 400, "min_accuracy": 0.9}
+    # So few steps leave a digit or two under the floors that the form offers, in some runs.
+    conf = {"dataset_version": MONTH, "max_steps": 400, "min_accuracy": 0.9, "min_class_accuracy": 0.7}
     return finish(api.trigger("mnist_retraining", conf))
 
 
