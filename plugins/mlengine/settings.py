@@ -33,6 +33,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("vertex_project", "", "string", "The Google Cloud project of jobs on Vertex AI."),
         Setting("vertex_region", "", "string", "The region of jobs on Vertex AI, where the job file names none."),
         Setting("vertex_endpoint", "", "string", "A server that stands in for Vertex AI's, such as mlengine serve."),
+        Setting(
+            "vertex_plain_hosts",
+            "",
+            "string",
+            "Hosts of a private network, by commas, whose vertex_endpoint may be plain http, as loopback's may.",
+        ),
         Setting("poll_interval", "5", "float", "Seconds between two looks at the jobs that are waited for."),
         Setting("progress_interval", "15", "float", "Seconds between two progress lines of a job in the task's log."),
         Setting("max_attempts", "3", "integer", "How many attempts one job may have when its machines fail it."),
@@ -61,6 +67,9 @@ SETTINGS: dict[str, Setting] = {
         ),
         Setting("local_keep_environments", "8", "integer", "Unused trainers' environments that are kept."),
         Setting("tensorboard_url", "", "string", "A TensorBoard that shows the jobs, for links: http://…"),
+        Setting(
+            "forms_dir", "", "string", "Folder of what trigger forms propose (default: mlengine/ in AIRFLOW_HOME)."
+        ),
         Setting("running_timeout", "604800", "float", "Seconds a job may take, once it left QUEUED."),
     )
 }

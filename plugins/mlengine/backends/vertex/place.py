@@ -97,13 +97,16 @@ def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connec
 def is_local(endpoint: str | None) -> bool:
     """Whether the endpoint is plain http: it never sees a credential.
 
-    :raises BackendError: if it is plain http beyond loopback, where anybody on the way could read and change it.
+    :raises BackendError: if it is plain http beyond loopback and the hosts that the setting ``vertex_plain_hosts``
+        names: anybody on the way could read and change it.
     """
     if endpoint is None or not endpoint.startswith("http://"):
         return False
-    if urlsplit(endpoint).hostname not in _LOOPBACK:
+    named = {host.strip() for host in settings.get("vertex_plain_hosts").split(",")}
+    if urlsplit(endpoint).hostname not in _LOOPBACK | named:
         raise BackendError(
-            f"plain http is for loopback only, not for {endpoint}", remedy="use https://, or a server on 127.0.0.1"
+            f"plain http is for loopback only, not for {endpoint}",
+            remedy="use https://, or a server on 127.0.0.1; on a private network, name the host in vertex_plain_hosts",
         )
     return True
 

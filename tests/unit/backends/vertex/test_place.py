@@ -44,6 +44,15 @@ def test_a_token_never_travels_in_plain_text() -> None:
         is_local("http://elsewhere.example")
 
 
+def test_a_host_of_a_private_network_is_named_to_be_called_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLENGINE_VERTEX_PLAIN_HOSTS", "trainer, trainer-2")
+    assert is_local("http://trainer:9000")
+    assert is_local("http://trainer-2:9000")
+    for other in ("http://elsewhere.example", "http://trainer.elsewhere.example", "http://"):
+        with pytest.raises(BackendError, match="vertex_plain_hosts"):
+            is_local(other)
+
+
 def test_one_endpoint_serves_every_region_and_the_logs() -> None:
     place = find_place(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
     assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
