@@ -1,7 +1,8 @@
-"""``make test``: every check, one after the other, and one summary. ``python -m scripts.check [NAME …] [-- ARGS]``.
+"""``make test``: every check, and one summary. ``python -m scripts.check [NAME …] [-- ARGS]``.
 
-A check that fails does not keep the others from running; the exit code says whether all passed. The tests come last, so
-that pytest's closing lines stand just above the summary. ARGS go to pytest.
+The suites under tests/ are seen live; they wait for processes much of their time, and so the other checks run beside
+them, one after the other, and are heard at the end: in full where they failed. A check that fails does not keep the
+others from running; the exit code says whether all passed. ARGS go to pytest.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from scripts.bootstrap import ROOT
 from scripts.console import Stopwatch
@@ -25,10 +29,19 @@ _SUITES = ("unit", "integration", "e2e")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the summary; ``run`` says whether it passed."""
+    """One line of the summary; ``run``, given where to write, says whether it passed."""
 
     name: str
-    run: Callable[[], bool]
+    run: Callable[[IO[bytes] | None], bool]
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    name: str
+    passed: bool
+    took: str
+    output: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,18 +55,44 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"check: no such check: {', '.join(unknown)}; there are {', '.join(known)}\n")
         return 2
     whole = Stopwatch()
-    results = []
-    for check in _checks(names or known, arguments):
-        _say(f"\n── {check.name} " + "─" * max(3, 90 - len(check.name)))
-        clock = Stopwatch()
-        passed = check.run()
-        results.append((check.name, passed, str(clock)))
-    _say("\n── summary " + "─" * 83)
-    for name, passed, took in results:
-        _say(f"  {'ok    ' if passed else 'FAILED'}  {name:<28} {took:>14}")
-    passed = all(passed for _, passed, _ in results)
+    checks = _checks(names or known, arguments)
+    alone = len({check.live for check in checks}) == 1
+    with ThreadPoolExecutor(1) as pool:
+        beside = [pool.submit(_heard_later, check) for check in checks if not check.live and not alone]
+        try:
+            results = [_seen(check) for check in checks if check.live or alone]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        results = [*(future.result() for future in beside), *results]
+    for result in results:
+        if result.output and not result.passed:
+            _say(f"\n{_rule(result.name)}\n{result.output}")
+    _say(f"\n{_rule('summary')}")
+    for result in results:
+        last = result.output.rstrip().rpartition("\n")[2].strip("= ") if result.passed else ""
+        _say(f"  {'ok    ' if result.passed else 'FAILED'}  {result.name:<28} {result.took:>14}  {last}".rstrip())
+    passed = all(result.passed for result in results)
     _say(f"  {'ALL PASSED' if passed else 'NOT ALL PASSED'} in {whole}")
     return 0 if passed else 1
+
+
+def _seen(check: Check) -> Result:
+    _say(f"\n{_rule(check.name)}")
+    clock = Stopwatch()
+    return Result(check.name, check.run(None), str(clock))
+
+
+def _heard_later(check: Check) -> Result:
+    clock = Stopwatch()
+    with tempfile.TemporaryFile() as sink:
+        passed = check.run(sink)
+        sink.seek(0)
+        return Result(check.name, passed, str(clock), sink.read().decode(errors="replace"))
+
+
+def _rule(name: str) -> str:
+    return f"── {name} " + "─" * max(3, 90 - len(name))
 
 
 def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
@@ -68,17 +107,25 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
     suites = [name for name in _SUITES if name in names]
     if suites:
         command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in suites), *arguments]
-        checks.append(Check(f"{', '.join(suites)} tests", partial(_run, command)))
+        checks.append(Check(f"{', '.join(suites)} tests", partial(_run, command), live=True))
     return checks
 
 
-def _trainer(arguments: Sequence[str]) -> bool:
+def _trainer(arguments: Sequence[str], sink: IO[bytes] | None) -> bool:
     """In an environment as the trainer gets it when it trains, and pytest."""
-    return _run([str(trainer_python()), "-m", "pytest", *arguments], ROOT / "trainer")
+    return _run([str(trainer_python()), "-m", "pytest", *arguments], sink, ROOT / "trainer")
 
 
-def _run(command: Sequence[str], folder: Path = ROOT) -> bool:
-    return subprocess.run(command, cwd=folder, env=_environment(), check=False).returncode == 0
+def _run(command: Sequence[str], sink: IO[bytes] | None, folder: Path = ROOT) -> bool:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=_environment(),
+        stdout=sink,
+        stderr=subprocess.STDOUT if sink else None,
+        check=False,
+    )
+    return done.returncode == 0
 
 
 def _environment() -> dict[str, str]:
