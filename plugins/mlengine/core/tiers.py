@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from mlengine.core import tpus
 from mlengine.core.spec import Pool, Role
 
 CUSTOM = "CUSTOM"
@@ -109,10 +110,13 @@ def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
         machine_type = machine.vertex_type
         if accelerator is None:
             accelerator, count = machine.accelerator_type, machine.accelerator_count
-    elif (accelerator or "").startswith("TPU_V2"):
-        machine_type = "cloud-tpu"
     elif machine_type in _NOT_ON_VERTEX:
         machine_type = _NOT_ON_VERTEX[machine_type]
+    with_tpu = tpus.machine_for(accelerator or "", count)
+    if with_tpu is not None and not tpus.is_tpu(machine_type or ""):
+        machine_type = with_tpu
+    if machine_type in tpus.TOPOLOGIES and (accelerator or "").startswith("TPU_"):
+        accelerator, count = None, 0  # the machine type says it all
     if machine_type != pool.machine_type:
         notes.append(f"{pool.role.value}: {pool.machine_type} is {machine_type} on Vertex AI")
     if accelerator in _GONE:

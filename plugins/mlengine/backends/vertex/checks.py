@@ -10,21 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mlengine.backends.vertex import accelerators
+from mlengine.backends.vertex.accelerators import Problems
 from mlengine.backends.vertex.prices import DEFAULT_TIMEOUT_SECONDS
 from mlengine.core.errors import BackendError
 
-# Machines that come with accelerators of their own kind; N1 takes what is attached to it; the rest takes none.
-_BUILT_IN: tuple[tuple[str, frozenset[str]], ...] = (
-    ("g2-", frozenset({"NVIDIA_L4"})),
-    ("a2-ultragpu-", frozenset({"NVIDIA_A100_80GB"})),
-    ("a2-", frozenset({"NVIDIA_TESLA_A100"})),
-    ("a3-highgpu-", frozenset({"NVIDIA_H100_80GB"})),
-    ("a3-megagpu-", frozenset({"NVIDIA_H100_MEGA_80GB"})),
-    ("a3-ultragpu-", frozenset({"NVIDIA_H200_141GB"})),
-    ("a4-", frozenset({"NVIDIA_B200"})),
-)
-_ATTACHABLE = frozenset(f"NVIDIA_TESLA_{name}" for name in ("T4", "P4", "P100", "V100"))
-_NO_ACCELERATOR = ("e2-", "n2-", "n2d-", "c2-", "c2d-", "c3-", "c3d-", "c4-", "m1-", "n4-", "t2d-")
 _FLEX_START = frozenset({"NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB"}) | frozenset(
     {"NVIDIA_H100_MEGA_80GB", "NVIDIA_H200_141GB", "NVIDIA_B200"}
 )
@@ -39,14 +29,12 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
     for problem, remedy in (
         *_labels(body),
         *_chief(spec),
-        *[found for pool in pools for found in _machine(pool)],
+        *[found for pool in pools for found in accelerators.of_pool(pool)],
+        *accelerators.tpu(pools),
         *_scheduling(spec, pools),
         *_identity(spec),
     ):
         raise BackendError(f"job {job_id}: {problem}", remedy=remedy)
-
-
-Problems = list[tuple[str, str]]
 
 
 def _labels(body: Mapping[str, Any]) -> Problems:
@@ -70,21 +58,6 @@ def _chief(spec: Mapping[str, Any]) -> Problems:
     if len(uris) > _MAX_PACKAGES:
         found.append((f"{len(uris)} packages", f"the service takes {_MAX_PACKAGES}; merge some into one sdist"))
     return found
-
-
-def _machine(pool: Mapping[str, Any]) -> Problems:
-    machine = pool["machineSpec"]
-    name, accelerator = machine["machineType"], machine.get("acceleratorType")
-    if accelerator is None:
-        return []
-    kinds = next((kinds for prefix, kinds in _BUILT_IN if name.startswith(prefix)), None)
-    if kinds is not None and accelerator not in kinds:
-        return [(f"{name} comes with {', '.join(sorted(kinds))}, not with {accelerator}", f"name {min(kinds)}")]
-    if name.startswith(_NO_ACCELERATOR):
-        return [(f"{name} cannot have an accelerator ({accelerator})", "take an n1, g2, a2 or a3 machine type")]
-    if name.startswith("n1-") and accelerator.startswith("NVIDIA") and accelerator not in _ATTACHABLE:
-        return [(f"{accelerator} cannot be attached to {name}", "take the g2, a2 or a3 machine that comes with it")]
-    return []
 
 
 def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Problems:

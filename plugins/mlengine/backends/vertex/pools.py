@@ -18,7 +18,7 @@ from typing import Any
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.core import tiers, workerpools
+from mlengine.core import tiers, tpus, workerpools
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 DEFAULT_PYTHON = "3.11"
@@ -81,6 +81,9 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
     if machine.accelerator_type:
         machine_spec["acceleratorType"] = machine.accelerator_type
         machine_spec["acceleratorCount"] = max(1, machine.accelerator_count)
+    topology = tpus.topology(machine_spec["machineType"], pool.accelerator_count)
+    if topology:
+        machine_spec.setdefault("tpuTopology", topology)
     if options.reservation:
         machine_spec["reservationAffinity"] = {
             "reservationAffinityType": "SPECIFIC_RESERVATION",

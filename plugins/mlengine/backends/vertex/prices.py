@@ -1,8 +1,10 @@
 """What a job may cost at most, before it is paid for.
 
 List prices of Vertex AI's training in us-central1, in USD an hour, as this project's authors knew them at
-:data:`AS_OF`. Nothing updates them and other regions cost more: they are for a cap and an order of magnitude, not for a
-bill. A user's own figures go over them, by machine type or accelerator.
+:data:`AS_OF`. Those of :data:`CHECKED` were compared with Google's price page as it was read at :data:`CHECKED_ON`: the
+catalogue of api-evangelist has them with that date (``plans/google-vertex-ai-plans-pricing.yml``). The rest were not.
+Nothing updates them and other regions cost more: they are for a cap and an order of magnitude, not for a bill. A user's
+own figures go over them, by machine type or accelerator.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlengine.core import tpus
 from mlengine.core.errors import BackendError
 
 AS_OF = "2025-06"
+CHECKED_ON = "2026-10-07"
+CHECKED: Mapping[str, float] = {"n1-standard-4": 0.21849885, "NVIDIA_H100_80GB": 9.79655057}
 DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600  # the service's own
 
 # By family: a vCPU and a GiB of memory; training costs Compute Engine's price and 15 %.
@@ -56,7 +61,12 @@ _ACCELERATORS: Mapping[str, float] = {
     "NVIDIA_TESLA_P100": 1.6790,
     "NVIDIA_TESLA_V100": 2.8520,
     "NVIDIA_L4": 0.6449,
+    "NVIDIA_H100_80GB": 9.79655057,
+    "TPU_V2": 0.646875,  # a core; a single TPU has eight
+    "TPU_V3": 1.15,
 }
+# A chip of the TPUs that are machine types of their own.
+_CHIPS: Mapping[str, float] = {"ct5lp-hightpu": 1.38, "ct6e-standard": 3.105}
 _TYPE = re.compile(r"(?P<family>[a-z0-9]+)-(?P<shape>standard|highmem|highcpu)-(?P<vcpus>\d+)")
 
 
@@ -86,6 +96,8 @@ def machine_price(machine_type: str, prices: Mapping[str, float]) -> float | Non
         return prices[machine_type]
     if machine_type in _WHOLE:
         return _WHOLE[machine_type]
+    if machine_type == tpus.CLOUD_TPU:
+        return 0.0  # its cores are what costs
     match = _TYPE.fullmatch(machine_type)
     if match is None or match["family"] not in _FAMILIES:
         return None
@@ -103,7 +115,7 @@ def estimate(body: Mapping[str, Any], prices: Mapping[str, float]) -> Estimate:
             continue
         count = int(pool.get("replicaCount", 1))
         name = machine["machineType"]
-        price = machine_price(name, prices)
+        price = _tpu_price(name, machine, prices) if name in tpus.TOPOLOGIES else machine_price(name, prices)
         if price is None:
             unpriced.append(name)
         accelerator = machine.get("acceleratorType")
@@ -116,6 +128,15 @@ def estimate(body: Mapping[str, Any], prices: Mapping[str, float]) -> Estimate:
         hourly += count * ((price or 0.0) + extra)
     timeout = body["jobSpec"].get("scheduling", {}).get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")
     return Estimate(hourly, float(str(timeout).rstrip("s")) / 3600, tuple(dict.fromkeys(unpriced)))
+
+
+def _tpu_price(name: str, machine: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
+    """All machines of a topology; a user's own price is that of one machine."""
+    wanted = tpus.chips(machine.get("tpuTopology") or tpus.TOPOLOGIES[name][0])
+    family, _, own = name.rpartition("-")
+    if name in prices:
+        return prices[name] * wanted / int(own.rstrip("t"))
+    return _CHIPS[family] * wanted if family in _CHIPS else None
 
 
 def check_cap(job_id: str, found: Estimate, cap_usd: float | None) -> None:

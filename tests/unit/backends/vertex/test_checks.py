@@ -12,6 +12,7 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.request import Request
 from mlengine.core.errors import BackendError
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.service import messages
 
 
 def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options: Any) -> Request:
@@ -19,8 +20,13 @@ def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), *
     return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://b/m/j1", spec))
 
 
-def gpu(machine: str, accelerator: str) -> tuple[Pool, ...]:
-    return (Pool(Role.CHIEF, 1, machine, accelerator, 1),)
+def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ...]:
+    return (Pool(Role.CHIEF, 1, machine, accelerator, count),)
+
+
+def tpu(topology: str) -> dict[str, Any]:
+    """What the job file cannot say, through the raw pass-through."""
+    return {"raw": {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"tpuTopology": topology}}]}}}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,21 @@ def gpu(machine: str, accelerator: str) -> tuple[Pool, ...]:
         (gpu("e2-standard-4", "NVIDIA_TESLA_T4"), {}, "cannot have an accelerator"),
         (gpu("n1-standard-4", "NVIDIA_L4"), {}, "cannot be attached"),
         (gpu("a2-highgpu-1g", "NVIDIA_TESLA_T4"), {}, "comes with NVIDIA_TESLA_A100"),
+        (gpu("a2-highgpu-4g", "NVIDIA_TESLA_A100", 2), {}, "cannot have 2 of NVIDIA_TESLA_A100"),
+        (gpu("n1-standard-4", "NVIDIA_TESLA_T4", 3), {}, "cannot have 3 of NVIDIA_TESLA_T4"),
         (gpu("n1-standard-4", "NVIDIA_TESLA_T4"), {"flex_start": True}, "L4, A100"),
+        (gpu("n1-standard-4", "TPU_V4_POD", 8), {}, "cannot have a TPU"),
+        (gpu("cloud-tpu", "NVIDIA_TESLA_T4"), {}, "TPU_V2 or TPU_V3, not NVIDIA_TESLA_T4"),
+        (gpu("cloud-tpu", "TPU_V3", 12), {}, "12 cores of TPU_V3"),
+        (gpu("ct5lp-hightpu-4t", "NVIDIA_L4"), {}, "takes no accelerator"),
+        (gpu("ct5lp-hightpu-8t", None, 0), tpu("4x4"), "has no topology 4x4"),
+        (gpu("n1-standard-4", None, 0), tpu("2x2"), "has no tpuTopology"),
+        (
+            (Pool(Role.CHIEF, 1, "n1-standard-4"), Pool(Role.WORKER, 1, "cloud_tpu")),
+            {},
+            "one pool of one replica",
+        ),
+        (gpu("ct5lp-hightpu-4t", None, 0), {"flex_start": True}, "flex-start is for"),
         (gpu("g2-standard-4", "NVIDIA_L4"), {"flex_start": True, "timeout_seconds": 700_000}, "at most 7 days"),
         (
             (*gpu("g2-standard-4", "NVIDIA_L4"), Pool(Role.WORKER, 1, "g2-standard-8", "NVIDIA_L4", 1)),
@@ -58,6 +78,31 @@ def test_what_works_goes_through() -> None:
     prepare(gpu("n1-standard-8", "NVIDIA_TESLA_T4"), spot=True)
     prepare(gpu("g2-standard-4", "NVIDIA_L4"), flex_start=True, max_wait_seconds=3600)
     prepare(gpu("n1-standard-8", "NVIDIA_TESLA_K80"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "options", "machine", "usd"),
+    [
+        (gpu("cloud_tpu", None, 0), {}, {"machineType": "cloud-tpu", "acceleratorType": "TPU_V2"}, 8 * 0.646875),
+        (gpu("standard", "TPU_V5_LITEPOD", 4), {}, {"machineType": "ct5lp-hightpu-4t", "tpuTopology": "2x2"}, 5.52),
+        (gpu("standard", "TPU_V5_LITEPOD", 16), {}, {"machineType": "ct5lp-hightpu-4t", "tpuTopology": "4x4"}, 22.08),
+        (gpu("ct6e-standard-4t", None, 0), tpu("2x4"), {"tpuTopology": "2x4"}, 8 * 3.105),
+    ],
+)
+def test_a_tpu_is_the_whole_job(
+    pools: tuple[Pool, ...], options: dict[str, Any], machine: dict[str, str], usd: float
+) -> None:
+    request = prepare(pools, **options)
+    (pool,) = request.body["jobSpec"]["workerPoolSpecs"]
+    assert machine.items() <= pool["machineSpec"].items()
+    messages.read_custom_job(request.body)
+    assert prices.estimate(request.body, {}).usd == pytest.approx(usd)
+
+
+def test_the_prices_that_were_checked_are_those_in_use() -> None:
+    for name, usd in prices.CHECKED.items():
+        found = prices.machine_price(name, {}) or prices._ACCELERATORS.get(name)
+        assert found == pytest.approx(usd, rel=1e-5), name
 
 
 def test_the_estimate_is_machines_times_the_time_limit() -> None:
