@@ -59,7 +59,7 @@ class Progress:
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         if self.eta_seconds is not None:
-            parts.append(f"{_duration(self.eta_seconds)} to go")
+            parts.append(f"{duration(self.eta_seconds)} to go")
         return ", ".join(parts)
 
 
@@ -169,7 +169,8 @@ def _state_line(status: JobStatus, before: str) -> str:
     return f"{arrow}: {status.detail}" if status.detail else arrow
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For a person: ``2 h 05 min``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -92,7 +92,12 @@ class CapsCluster(Protocol):
 
 @runtime_checkable
 class BatchesLogs(Protocol):
-    """A backend that reads the logs of many jobs in one call."""
+    """A backend that reads the logs of many jobs in one call.
+
+    :param logs_at_once: how many jobs one call takes; for more, callers take turns.
+    """
+
+    logs_at_once: int
 
     def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
         """One page for each ``(handle, cursor)``, in the order asked; ``limit`` lines a job."""

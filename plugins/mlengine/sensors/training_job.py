@@ -31,6 +31,7 @@ from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.retry import RetryByCause
 from mlengine.submission import Submitter, ended_with_task, failed, submitted_at
+from mlengine.triggers.complaint import Complaint
 from mlengine.triggers.training_job import TrainingJobTrigger
 from mlengine.waiting import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
 
@@ -87,6 +88,7 @@ class TrainingJobSensor(BaseSensorOperator):
         # The first look of a try: who clears a task whose job was cancelled wants it to run again.
         self._first_look = False
         self._killed = False
+        self._looks = Complaint("the look at the job")
         # Airflow's default of a week must not cut off what running_timeout allows.
         self._own_timeout = "timeout" in kwargs
 
@@ -164,8 +166,9 @@ class TrainingJobSensor(BaseSensorOperator):
                 raise
             if late := self._deadlines().passed(JobState.UNKNOWN):
                 raise _too_late(self._handle, late) from error
-            self.log.warning("the job could not be looked at, asking again: %s", error)
+            self._remark(self._looks.failed(error))
             return PokeReturnValue(False)
+        self._remark(self._looks.well())
         if not status.state.terminal and (late := self._deadlines().passed(status.state)):
             raise _too_late(handle, late)
         result = None
@@ -173,6 +176,10 @@ class TrainingJobSensor(BaseSensorOperator):
             result = self._conclude(status, context)
         self._first_look = False
         return PokeReturnValue(result is not None, result)
+
+    def _remark(self, text: str | None) -> None:
+        if text is not None:
+            self.log.warning("%11s | %s", "wait", text)
 
     def on_kill(self) -> None:
         """Killed in the worker: cancel the job."""

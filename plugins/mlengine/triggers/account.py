@@ -24,7 +24,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobHandle
 from mlengine.core.layout import JobDir
 from mlengine.storage import Storage
-from mlengine.triggers.poller import Look
+from mlengine.triggers.watch import Look
 from mlengine.waiting import Narrator, Told, read_progress, write_told
 
 # How long Airflow may take to write a line that was logged.
@@ -89,6 +89,10 @@ class Account:
         now = replace(narrator.told, open=True)
         if self._settling is None and now != self._kept:
             self._settling, self._settling_since = now, time.monotonic()
+
+    def remark(self, text: str) -> None:
+        """Say something of the wait itself; nothing is kept of it."""
+        self._log.warning("%11s | %s", "wait", text)
 
     async def close(self) -> None:
         """Keep where it stands: this wait tells nothing more."""

@@ -23,7 +23,9 @@ from mlengine.core.errors import StorageError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.submission import Submitter
 from mlengine.triggers.account import Account, in_thread
+from mlengine.triggers.complaint import Complaint
 from mlengine.triggers.poller import Poller
+from mlengine.triggers.watch import Look, Remark
 from mlengine.waiting import Deadlines, read_told
 
 # Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
@@ -106,7 +108,7 @@ class TrainingJobTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         handle = JobHandle.from_json(self.handle)
         storage = connect_storage(self.gcp_conn_id)
-        told = await _patiently(read_told, storage, handle)
+        told = await self._patiently(read_told, storage, handle)
         poller = self._poller(handle)
         account = Account(storage, handle, told, self.log, pace=poller.pace, progress_interval=self.progress_interval)
         deadlines = Deadlines(self.queued_until, self.running_until)
@@ -116,8 +118,11 @@ class TrainingJobTrigger(BaseTrigger):
                 while True:
                     left = None if state.terminal else deadlines.seconds_left(state)
                     look = await watch.look(_shortest(left, account.seconds_to_next()))
-                    await account.tell(look)
-                    if look is not None:
+                    if isinstance(look, Remark):
+                        account.remark(look.text)
+                    else:
+                        await account.tell(look)
+                    if isinstance(look, Look):
                         state = look.status.state
                         if state.terminal and not look.page.more:
                             return {"job_id": handle.job_id, "event": "ended", "state": state.value}
@@ -126,6 +131,26 @@ class TrainingJobTrigger(BaseTrigger):
         finally:
             # Also when the triggerer ends in order: the next one goes on at the very line.
             await asyncio.shield(account.close())
+
+    async def _patiently(self, call: Callable[..., T], *args: Any) -> T:
+        """In a thread, again and again while the bucket does not answer: a wait does not fail by that."""
+        pause, bucket = 1.0, Complaint("the look into the bucket")
+        while True:
+            try:
+                found = cast(T, await in_thread(call, *args))
+            except StorageError as error:
+                if not error.retryable:
+                    raise
+                self._say(bucket.failed(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 60.0)
+            else:
+                self._say(bucket.well())
+                return found
+
+    def _say(self, text: str | None) -> None:
+        if text is not None:
+            self.log.warning("%11s | %s", "wait", text)
 
     def _poller(self, handle: JobHandle) -> Poller:
         place = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
@@ -142,16 +167,3 @@ class TrainingJobTrigger(BaseTrigger):
 
 def _shortest(*seconds: float | None) -> float | None:
     return min((one for one in seconds if one is not None), default=None)
-
-
-async def _patiently(call: Callable[..., T], *args: Any) -> T:
-    """In a thread, again and again while the bucket does not answer: a wait does not fail by that."""
-    pause = 1.0
-    while True:
-        try:
-            return cast(T, await in_thread(call, *args))
-        except StorageError as error:
-            if not error.retryable:
-                raise
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 60.0)

@@ -13,7 +13,7 @@ from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.triggers import account
 from mlengine.triggers.account import Account
-from mlengine.triggers.poller import Look
+from mlengine.triggers.watch import Look
 from mlengine.waiting import Progress, Told
 
 HANDLE = JobHandle("memory", "job-1", "j", 1, "gs://bucket/m/j")

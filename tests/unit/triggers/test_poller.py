@@ -13,7 +13,8 @@ from mlengine.backends import LogLine, LogPage, Submission
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.testing.backend import MemoryBackend
-from mlengine.triggers.poller import Look, Poller
+from mlengine.triggers.poller import Poller
+from mlengine.triggers.watch import Look, Remark
 
 
 class Talking(MemoryBackend):
@@ -39,6 +40,8 @@ async def looks_at(poller: Poller, handle: JobHandle, cursor: Mapping[str, Any])
         while True:
             look = await watch.look(30.0)
             assert look is not None
+            if isinstance(look, Remark):
+                continue
             yield look
             if look.status.state.terminal and not look.page.more:
                 return
@@ -95,6 +98,53 @@ def test_unexpected_exceptions_decide_nothing_either() -> None:
 
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
     assert len(attempts) == 3
+
+
+def test_the_wait_hears_that_polls_fail_and_that_they_are_well_again() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.refuse = 4
+
+    async def main() -> list[str]:
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            said = []
+            while not isinstance(news := await watch.look(30.0), Look):
+                assert news is not None
+                said.append(news.text)
+            return said
+
+    first, last = asyncio.run(main())
+    assert "failed, and is tried again: describe: come back later" in first
+    assert "succeeds again; it had failed 4 times" in last
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_logs_that_cannot_be_read_hide_no_state(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    class Mute(MemoryBackend):
+        logs_at_once = 10
+
+        def logs_many(self, wanted: Any, limit: int = 1000) -> list[LogPage]:
+            raise PermissionError("logging.logEntries.list")
+
+    monkeypatch.setattr("mlengine.triggers.watch.LAST_LINES_SECONDS", 0.3)
+    backend = Mute()
+    (handle,) = submit(backend, 1)
+    if ended:
+        backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> tuple[list[str], Look]:
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            said = []
+            while not isinstance(news := await watch.look(30.0), Look):
+                assert news is not None
+                said.append(news.text)
+            return said, news
+
+    said, look = asyncio.run(main())
+    assert "logEntries" in said[0]
+    assert look.status.state is (JobState.SUCCEEDED if ended else JobState.QUEUED)
+    assert ["could not be read" in line.text for line in look.page.lines] == [True] * ended, "it is said"
+    assert len(backend.calls) < 100, "with pauses"
 
 
 def test_every_log_line_comes_once_and_before_the_end() -> None:

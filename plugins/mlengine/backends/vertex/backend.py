@@ -50,6 +50,7 @@ class VertexBackend:
     """
 
     name = "vertex"
+    logs_at_once = logs.JOBS_A_CALL
 
     def __init__(
         self,
