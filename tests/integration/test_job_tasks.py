@@ -27,21 +27,24 @@ from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
 from mlengine.waiting import read_progress
+from tests.integration.paid import Paid, paid
 
 pytestmark = pytest.mark.integration
 
-current = MemoryBackend()
+__all__ = ["paid"]
+current: Paid = MemoryBackend()
 
 
-def the_backend(**_: Any) -> MemoryBackend:
+def the_backend(**_: Any) -> Paid:
     return current
 
 
 @pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> Iterator[MemoryBackend]:
+def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> Iterator[Paid]:
+    """The backend of that name, whatever its name is: everything here holds for each."""
     global current  # noqa: PLW0603 the registry makes backends by import path
-    current = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    current = paid
+    backends.register(paid.name, f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
     connect.connect_storage.cache_clear()
     assert storage
@@ -63,7 +66,7 @@ def submit(bucket: str, **ti: Any) -> dict[str, Any]:
         task_id="submit",
         job=job,
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend="memory",
+        backend=current.name,
         gcp_conn_id=None,
     )
     return operator.execute(context("submit", **ti))
@@ -89,7 +92,7 @@ async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
     raise AssertionError("a trigger without an event")
 
 
-def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: MemoryBackend) -> None:
+def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: Paid) -> None:
     first = submit(bucket)
     again = submit(bucket, try_number=2)
     assert (first["decision"], again["decision"]) == ("fresh_submit", "reattached")
@@ -106,12 +109,12 @@ def test_what_travels_by_xcom_is_small_and_plain(bucket: str) -> None:
     assert all(isinstance(value, str | int) for value in job.values())
 
 
-def test_a_bad_job_file_costs_nothing(bucket: str, backend: MemoryBackend) -> None:
+def test_a_bad_job_file_costs_nothing(bucket: str, backend: Paid) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task", "scaleTier": "STANDART_1"}},
-        backend="memory",
+        backend=current.name,
         gcp_conn_id=None,
     )
     with pytest.raises(JobFileError, match="STANDARD_1"):
@@ -119,7 +122,7 @@ def test_a_bad_job_file_costs_nothing(bucket: str, backend: MemoryBackend) -> No
     assert backend.jobs == []
 
 
-def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: MemoryBackend) -> None:
+def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     trigger = deferred(job)
     backend.end(job["name"], JobState.SUCCEEDED)
@@ -129,13 +132,13 @@ def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: MemoryBackend) 
     assert (result["state"], result["job_dir"]) == ("SUCCEEDED", job["job_dir"])
 
 
-def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: MemoryBackend) -> None:
+def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job).execute(context("wait"))["state"] == "SUCCEEDED"
 
 
-def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: MemoryBackend) -> None:
+def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.PREEMPTED)
     with pytest.raises(TaskDeferred) as caught:
@@ -148,7 +151,7 @@ def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: MemoryBack
     assert result["attempt"] == 2, "the submission's XCom names attempt 1; the truth is read again"
 
 
-def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: MemoryBackend) -> None:
+def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.TRAINER)
     with pytest.raises(AirflowFailException, match="ended by trainer"):
@@ -157,7 +160,7 @@ def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: 
 
 
 @pytest.mark.parametrize("queued", [True, False])
-def test_our_deadline_ends_job_and_task(bucket: str, backend: MemoryBackend, queued: bool) -> None:
+def test_our_deadline_ends_job_and_task(bucket: str, backend: Paid, queued: bool) -> None:
     job = submit(bucket)
     if not queued:
         backend.jobs[0].state = JobState.RUNNING
@@ -169,19 +172,19 @@ def test_our_deadline_ends_job_and_task(bucket: str, backend: MemoryBackend, que
     assert backend.live == []
 
 
-def test_a_deadline_passes_even_if_nobody_answers(bucket: str, backend: MemoryBackend) -> None:
+def test_a_deadline_passes_even_if_nobody_answers(bucket: str, backend: Paid) -> None:
     trigger = deferred(submit(bucket), queued_timeout=0.0, running_timeout=0.5)
     backend.refuse = 10_000
     assert asyncio.run(first_event(trigger))["event"] == "deadline"
 
 
-def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: MemoryBackend) -> None:
+def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: Paid) -> None:
     trigger = deferred(submit(bucket))
     asyncio.run(trigger.on_kill())
     assert backend.live == []
 
 
-def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: MemoryBackend) -> None:
+def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: Paid) -> None:
     trigger = deferred(submit(bucket))
 
     async def restart() -> None:
@@ -206,7 +209,7 @@ def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: MemoryB
     ],
 )
 def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
-    bucket: str, backend: MemoryBackend, error: str, try_number: int, live: int
+    bucket: str, backend: Paid, error: str, try_number: int, live: int
 ) -> None:
     job = submit(bucket)
     with pytest.raises(AirflowException, match=error):
@@ -214,7 +217,7 @@ def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
     assert len(backend.live) == live
 
 
-def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: MemoryBackend) -> None:
+def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     with pytest.raises(AirflowSkipException):
         sensor(job, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context("wait"))
@@ -228,14 +231,14 @@ def test_airflows_limits_count_for_a_deferral(bucket: str) -> None:
         assert caught.value.timeout == timedelta(seconds=7)
 
 
-def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: MemoryBackend) -> None:
+def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     late = {"event": "deadline", "reason": "running_timeout has passed"}
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
-def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, backend: MemoryBackend) -> None:
+def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.cancel(JobHandle.from_json(job))
     with pytest.raises(AirflowFailException, match="by somebody else"):
@@ -246,7 +249,7 @@ def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, 
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: str, backend: MemoryBackend) -> None:
+def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     asyncio.run(deferred(job).on_kill())
     # The new try's first look came before the cancellation; its second does not take it for somebody else's.
@@ -255,7 +258,7 @@ def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: st
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend: MemoryBackend) -> None:
+def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     wait = sensor(job, deferrable=False)
     wait.on_kill()
@@ -265,13 +268,13 @@ def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend:
 
 
 def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
-    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend="memory",
+        backend=current.name,
         gcp_conn_id=None,
     )
     really = backend.submit
@@ -287,7 +290,7 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     assert backend.live == []
 
 
-def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, backend: MemoryBackend) -> None:
+def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, backend: Paid) -> None:
     """The cleared run's job dir has another name; the former life's job is found by its key all the same."""
     first = submit(bucket)
 
@@ -298,7 +301,7 @@ def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, ba
             task_id="submit",
             job=job,
             job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-            backend="memory",
+            backend=current.name,
             gcp_conn_id=None,
         )
         return operator.execute(context("submit", try_number=2, max_tries=max_tries))
@@ -309,7 +312,7 @@ def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, ba
 
 
 def test_a_failure_of_the_machines_waits_before_the_next_attempt(
-    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.QUOTA)
@@ -331,7 +334,7 @@ def test_a_failure_of_the_machines_waits_before_the_next_attempt(
 
 
 def test_each_decision_is_a_metric_of_the_same_word(
-    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
     monkeypatch.setattr(stats, "incr", lambda name, tags: counted.append(f"{name} {tags['task_id']}"))
@@ -347,19 +350,19 @@ def test_each_decision_is_a_metric_of_the_same_word(
     ]
 
 
-def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: MemoryBackend) -> None:
+def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     sensor(job).on_kill()
     assert backend.live == []
 
 
-def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: MemoryBackend) -> None:
+def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: Paid) -> None:
     backend.lose_answers = 1
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend="memory",
+        backend=current.name,
         gcp_conn_id=None,
     )
     with pytest.raises(BackendUnavailableError):
@@ -370,7 +373,7 @@ def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: s
 
 
 def test_a_wait_without_a_triggerer_tells_each_line_once(
-    bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(bucket)
     texts = ["one", "two", "three"]
@@ -393,7 +396,7 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
     assert (done.xcom_value or {})["state"] == "SUCCEEDED"
 
 
-def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: MemoryBackend) -> None:
+def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     wait = sensor(job, deferrable=False, queued_timeout=0.0)
     with pytest.raises(AirflowFailException):
@@ -412,7 +415,7 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
 
 
-def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, backend: MemoryBackend) -> None:
+def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.jobs[0].state = JobState.CANCELLING
     assert submit(bucket, try_number=2)["decision"] == "reattached"
@@ -421,7 +424,7 @@ def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, ba
     assert submit(bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
 
 
-def test_a_look_that_fails_ends_no_job(bucket: str, backend: MemoryBackend) -> None:
+def test_a_look_that_fails_ends_no_job(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.refuse = 1
     done = sensor(job, deferrable=False).poke(context("wait", try_number=3))
@@ -432,9 +435,7 @@ def test_a_look_that_fails_ends_no_job(bucket: str, backend: MemoryBackend) -> N
     assert len(backend.live) == 1
 
 
-def test_a_job_whose_record_is_gone_is_ended_with_its_task(
-    bucket: str, backend: MemoryBackend, storage: Storage
-) -> None:
+def test_a_job_whose_record_is_gone_is_ended_with_its_task(bucket: str, backend: Paid, storage: Storage) -> None:
     job = submit(bucket)
     storage.delete(JobDir(job["job_dir"]).claim)
     with pytest.raises(ObjectMissingError):
@@ -442,13 +443,13 @@ def test_a_job_whose_record_is_gone_is_ended_with_its_task(
     assert backend.live == []
 
 
-def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: MemoryBackend) -> None:
+def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: Paid) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
         args="--epochs 5",
-        backend="memory",
+        backend=current.name,
         gcp_conn_id=None,
     )
     with pytest.raises(JobFileError, match="one text"):

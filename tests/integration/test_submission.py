@@ -23,8 +23,10 @@ from mlengine.jobdir import prepare
 from mlengine.storage import Storage
 from mlengine.submission import Intent, Submitter
 from mlengine.testing.backend import MemoryBackend
+from tests.integration.paid import Paid, fresh, paid
 
 pytestmark = pytest.mark.integration
+__all__ = ["paid"]
 
 
 class Crashed(BaseException):
@@ -63,46 +65,43 @@ def intent_for(bucket: str, generation: int = 0, run_id: str = "r1") -> Intent:
     return Intent(key, "mnist", job_dir, TrainingSpec(module="trainer.task"))
 
 
-def test_a_retry_reattaches_and_a_finished_job_is_taken_over(storage: Storage, bucket: str) -> None:
-    backend = MemoryBackend()
-    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+def test_a_retry_reattaches_and_a_finished_job_is_taken_over(storage: Storage, bucket: str, paid: Paid) -> None:
+    submitter, intent = Submitter(storage, paid), intent_for(bucket)
     first = submitter.submit(intent)
     assert first.decision is Decision.FRESH_SUBMIT
     assert submitter.submit(intent) == replace(first, decision=Decision.REATTACHED)
-    backend.end(first.handle.name, JobState.SUCCEEDED)
+    paid.end(first.handle.name, JobState.SUCCEEDED)
     assert submitter.submit(intent) == replace(first, decision=Decision.ALREADY_SUCCEEDED)
-    assert len(backend.jobs) == 1
+    assert len(paid.jobs) == 1
 
 
-def test_a_cleared_task_trains_again_and_its_old_job_ends(storage: Storage, bucket: str) -> None:
-    backend = MemoryBackend()
-    submitter = Submitter(storage, backend)
+def test_a_cleared_task_trains_again_and_its_old_job_ends(storage: Storage, bucket: str, paid: Paid) -> None:
+    submitter = Submitter(storage, paid)
     old = submitter.submit(intent_for(bucket))
     new = submitter.submit(intent_for(bucket, generation=2))
     assert new.decision is Decision.FRESH_SUBMIT
     assert new.handle.job_dir != old.handle.job_dir
-    assert [job.handle for job in backend.live] == [new.handle]
+    assert [job.handle for job in paid.live] == [new.handle]
     again = submitter.submit(intent_for(bucket, generation=2))
     assert again.decision is Decision.REATTACHED
     assert again.handle == new.handle
 
 
-def test_another_runs_job_in_the_same_dir_is_left_alone(storage: Storage, bucket: str) -> None:
-    backend = MemoryBackend()
-    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+def test_another_runs_job_in_the_same_dir_is_left_alone(storage: Storage, bucket: str, paid: Paid) -> None:
+    submitter, intent = Submitter(storage, paid), intent_for(bucket)
     theirs = submitter.submit(replace(intent, key=replace(intent.key, dag_id="somebody_elses")))
     ours = submitter.submit(intent)
     assert ours.handle.job_dir != theirs.handle.job_dir
-    assert len(backend.live) == 2
+    assert len(paid.live) == 2
 
 
-def test_a_lost_answer_is_found_again(storage: Storage, bucket: str) -> None:
-    backend = MemoryBackend(lose_answers=1)
-    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+def test_a_lost_answer_is_found_again(storage: Storage, bucket: str, paid: Paid) -> None:
+    paid.lose_answers = 1
+    submitter, intent = Submitter(storage, paid), intent_for(bucket)
     with pytest.raises(BackendUnavailableError):
         submitter.submit(intent)
     assert submitter.submit(intent).decision is Decision.REATTACHED
-    assert len(backend.jobs) == 1
+    assert len(paid.jobs) == 1
 
 
 def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, bucket: str) -> None:
@@ -126,41 +125,39 @@ def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, buc
 
 @pytest.mark.parametrize("cause", [cause for cause in FailureCause if cause.retryable])
 def test_machines_failures_are_tried_again_within_max_attempts(
-    storage: Storage, bucket: str, cause: FailureCause
+    storage: Storage, bucket: str, paid: Paid, cause: FailureCause
 ) -> None:
-    backend = MemoryBackend()
-    submitter, intent = Submitter(storage, backend, max_attempts=2), intent_for(bucket)
+    submitter, intent = Submitter(storage, paid, max_attempts=2), intent_for(bucket)
     first = submitter.submit(intent)
-    backend.end(first.handle.name, JobState.FAILED, cause)
+    paid.end(first.handle.name, JobState.FAILED, cause)
     second = submitter.submit(intent)
     assert second.decision is Decision.RESTARTED_FROM_CHECKPOINT
     assert (second.handle.attempt, second.handle.job_dir) == (2, first.handle.job_dir)
-    backend.end(second.handle.name, JobState.FAILED, cause)
+    paid.end(second.handle.name, JobState.FAILED, cause)
     with pytest.raises(JobLostError, match="attempt 2 of 2"):
         submitter.submit(intent)
 
 
-def test_the_trainers_own_failure_is_not_paid_for_twice(storage: Storage, bucket: str) -> None:
-    backend = MemoryBackend()
-    submitter, intent = Submitter(storage, backend), intent_for(bucket)
+def test_the_trainers_own_failure_is_not_paid_for_twice(storage: Storage, bucket: str, paid: Paid) -> None:
+    submitter, intent = Submitter(storage, paid), intent_for(bucket)
     first = submitter.submit(intent)
-    backend.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
+    paid.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
     with pytest.raises(JobFailedError, match="ended by trainer"):
         submitter.submit(intent)
-    assert len(backend.jobs) == 1
+    assert len(paid.jobs) == 1
 
 
-def test_racing_submitters_pay_once(storage: Storage, bucket: str) -> None:
-    backend, intent = MemoryBackend(), intent_for(bucket)
+def test_racing_submitters_pay_once(storage: Storage, bucket: str, paid: Paid) -> None:
+    intent = intent_for(bucket)
 
     def submit(_: int) -> str:
-        return Submitter(storage, backend).submit(intent).handle.name
+        return Submitter(storage, paid).submit(intent).handle.name
 
     with ThreadPoolExecutor(6) as pool:
         names = list(pool.map(submit, range(6)))
-    assert len(backend.live) == 1
-    assert backend.live[0].handle.name == Submitter(storage, backend).submit(intent).handle.name
-    assert names.count(backend.live[0].handle.name) >= 1
+    assert len(paid.live) == 1
+    assert paid.live[0].handle.name == Submitter(storage, paid).submit(intent).handle.name
+    assert names.count(paid.live[0].handle.name) >= 1
 
 
 def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket: str) -> None:
@@ -207,10 +204,11 @@ class Life(RuleBasedStateMachine):
 
     storage: ClassVar[Storage]
     bucket: ClassVar[str]
+    paid: ClassVar[Paid]
 
     def __init__(self) -> None:
         super().__init__()
-        self.backend = MemoryBackend()
+        self.backend = fresh(self.paid)
         self.run = uuid.uuid4().hex
         self.generation = 0
 
@@ -263,10 +261,13 @@ class Life(RuleBasedStateMachine):
         assert all(job.submission.key == current for job in self.backend.live), "older generations are ended"
 
 
-def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str) -> None:
-    Life.storage, Life.bucket = storage, bucket
+def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid: Paid) -> None:
+    Life.storage, Life.bucket, Life.paid = storage, bucket, paid
     case: Callable[..., Any] = Life.TestCase
     case.settings = settings(  # type: ignore[attr-defined]
-        max_examples=60, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=60 if paid.name == "memory" else 15,
+        stateful_step_count=12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     case("runTest").runTest()
