@@ -1,14 +1,13 @@
 """At most one paid job: intent, claim, submit, record. Every step may be entered twice.
 
-The numbered steps are those of ``docs/architecture.md``; a crash before or after any of them leaves a state from which
-the next call goes on:
+The numbers are those of ``docs/architecture.md``; a crash before or after any of these steps leaves a state from which
+the next call goes on. The caller brings its intent: a :class:`~mlengine.core.job.JobKey` and a job dir.
 
-1. intent: the caller's :class:`~mlengine.core.job.JobKey` and a job dir.
-2. claim: ``job.json`` is created only if it does not exist. Who loses reads it, and goes on from there.
-3. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
-4. submit, labelled with key and attempt.
-5. record: the job's name goes into ``job.json`` with a generation match.
+3. claim: ``job.json`` is created only if it does not exist. Who loses reads it, and goes on from there.
+4. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
+5. submit, labelled with key and attempt.
 6. duplicates: if the backend now knows two jobs of this key and attempt, the elder lives and the younger is cancelled.
+7. record: the job's name goes into ``job.json`` with a generation match.
 
 Knows no Airflow: the operators, the sensor and the command line call it alike. Does not wait for jobs, and does not
 decide whether a failed one deserves another attempt; its callers ask :meth:`Submitter.next_attempt` for that.
@@ -197,7 +196,7 @@ class Submitter:
         return self._read(job_dir)[0]
 
     def _claim(self, intent: Intent) -> tuple[JobDir, JobRecord]:
-        """Step 2: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
+        """Step 3: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
         digest = intent.key.digest
         for number in range(1, _MAX_GENERATIONS):
             job_dir = _numbered(intent.job_dir, number)
@@ -243,7 +242,7 @@ class Submitter:
                 self._backend.cancel(status.handle)
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
-        """Steps 3 to 6 for the attempt that ``job.json`` names."""
+        """Steps 4 to 7 for the attempt that ``job.json`` names."""
         record = self._read(job_dir)[0]
         known = record.handle(job_dir.uri)
         if known is not None:  # recorded between two reads, by another process
@@ -274,7 +273,7 @@ class Submitter:
         return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
-        """Step 5. If another process recorded a name first, that one counts and a different job of ours is ended."""
+        """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
         record, generation = self._read(job_dir)
         if record.name is None:
             event = _event(decision.value, attempt=handle.attempt, name=handle.name)

@@ -19,8 +19,11 @@ from typing import Any
 from airflow.sdk.exceptions import TaskDeferred
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage import Storage
 from mlengine.triggers import training_job
@@ -33,7 +36,8 @@ NEVER = 10_000
 class Life:
     """One life of a task.
 
-    :param mode: ``submit``: prepare and submit; ``poke`` or ``deferrable``: wait for ``job``.
+    :param mode: ``package``: of ``source``; ``submit``: prepare and submit; ``poke`` or ``deferrable``: wait for
+        ``job``; ``validate`` and ``publish``: its model.
     :param kill_before: the number of the side effect, from 1.
     :param report: where the side effects are noted as they are about to happen, and at last the result.
     """
@@ -45,6 +49,7 @@ class Life:
     job_file: Mapping[str, Any]
     env: Mapping[str, str]
     report: Path
+    source: str = ""
     job: Mapping[str, Any] | None = None
     kill_before: int = NEVER
     try_number: int = 1
@@ -55,7 +60,8 @@ def live(life: Life) -> None:
     os.environ.update(life.env)
     _arm(life)
     training_job.EARLIEST_EVENT_SECONDS = 0.0
-    result = _submit(life) if life.mode == "submit" else _wait(life)
+    stages = {"package": _package, "submit": _submit, "validate": _validate, "publish": _publish}
+    result = stages.get(life.mode, _wait)(life)
     _note(life, {"result": result})
     # At once: no thread of a client delays the end.
     os._exit(0)
@@ -66,6 +72,13 @@ def _context(life: Life, task_id: str) -> dict[str, Any]:
         dag_id="kill", run_id=life.run_id, task_id=task_id, map_index=-1, try_number=life.try_number, max_tries=2
     )
     return {"ti": ti}
+
+
+def _package(life: Life) -> Any:
+    package = PackageTrainerOperator(
+        task_id="package", source=life.source, staging_bucket=life.bucket, module="trainer.task", gcp_conn_id=None
+    )
+    return package.execute(_context(life, "package"))
 
 
 def _submit(life: Life) -> Any:
@@ -102,6 +115,18 @@ def _wait(life: Life) -> Any:
             _, arguments = deferred.trigger.serialize()
             event = asyncio.run(_first(TrainingJobTrigger(**arguments)))
             leg = lambda event=event: wait.execute_complete(context, event)  # type: ignore[misc]  # noqa: E731
+
+
+def _validate(life: Life) -> Any:
+    validate = ValidateModelOperator(task_id="validate", job=dict(life.job or {}), checks="files", gcp_conn_id=None)
+    return validate.execute(_context(life, "validate"))
+
+
+def _publish(life: Life) -> Any:
+    publish = PublishModelOperator(
+        task_id="publish", job=dict(life.job or {}), by="kill", force_by="", gcp_conn_id=None
+    )
+    return publish.execute(_context(life, "publish"))
 
 
 async def _first(trigger: TrainingJobTrigger) -> dict[str, Any]:

@@ -157,11 +157,11 @@ def _kill_and_repeat(ground: Ground, mode: str, number: int) -> Seen:
         handle = ground.cut_off(life)
         life = replace(life, job=handle.to_json())
         key = JobKey("kill", life.run_id, "submit", -1, 2).digest
-    exit_code = _process(life)
-    effects, _ = _report(life)
+    exit_code = process(life)
+    effects, _ = report_of(life)
     again = replace(life, kill_before=NEVER, try_number=2, report=life.report.with_suffix(".again"))
-    assert _process(again) == 0
-    _, result = _report(again)
+    assert process(again) == 0
+    _, result = report_of(again)
     deadline = time.monotonic() + 120
     attempts = backend.describe(backend.find(key))
     while any(not one.state.terminal for one in attempts) and time.monotonic() < deadline:
@@ -171,7 +171,7 @@ def _kill_and_repeat(ground: Ground, mode: str, number: int) -> Seen:
     return Seen(exit_code, effects, result, tuple(attempts), starts)
 
 
-def _process(life: Life) -> int | None:
+def process(life: Life) -> int | None:
     context = multiprocessing.get_context("forkserver")
     # Airflow's SDK and the clients are imported once; each life is a process of its own.
     context.set_forkserver_preload(["tests.integration.kill_task", "google.cloud.storage"])
@@ -181,7 +181,7 @@ def _process(life: Life) -> int | None:
     return process.exitcode
 
 
-def _report(life: Life) -> tuple[tuple[str, ...], dict[str, Any]]:
+def report_of(life: Life) -> tuple[tuple[str, ...], dict[str, Any]]:
     lines = [json.loads(line) for line in life.report.read_text().splitlines()] if life.report.exists() else []
     effects = tuple(line["effect"] for line in lines if "effect" in line)
     return effects, next((line["result"] for line in lines if "result" in line), {})

@@ -1,0 +1,145 @@
+"""Real processes, really killed, before a job and after it: packaging, the gate, the publication.
+
+As ``test_kill_steps.py`` does it for the job itself: a task's process is ended by SIGKILL just before its n-th side
+effect, and the task runs again. Whatever n was, what it leaves is what an undisturbed life leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine import champions
+from mlengine.core.job import JobRecord
+from mlengine.core.layout import JobDir
+from mlengine.gate.place import local_place
+from mlengine.gate.report import load_report
+from mlengine.gate.subject import find_subject
+from mlengine.gate.validation import Rules, Scope, validate
+from mlengine.storage import Storage
+from mlengine.testing import gcs
+from tests.integration.kill_task import NEVER, Life
+from tests.integration.test_kill_steps import process, report_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+DIGEST = "d" * 40
+# The side effects of one undisturbed life, in order. Numbers as in docs/architecture.md.
+EFFECTS: Mapping[str, tuple[str, ...]] = {
+    "package": ("create trainer-0.0.0.tar.gz",),  # 1
+    "validate": ("write report.html", "write report.json", f"create {DIGEST}.json"),  # 10, 10, 11
+    "publish": ("create 000001.json", "create champion.json"),  # 12, 13
+}
+CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range(1, len(effects) + 2)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a killed and repeated task left behind.
+
+    :param left: the objects in the bucket, without what differs from life to life.
+    """
+
+    exit_code: int | None
+    effects: tuple[str, ...]
+    result: Mapping[str, Any]
+    left: tuple[str, ...]
+    bucket: str
+
+
+@pytest.fixture(scope="module")
+def storage(gcs_server: gcs.GcsServer) -> Storage:
+    before = dict(os.environ)
+    os.environ.update(gcs_server.env)
+    try:
+        storage = Storage()
+        storage.client  # noqa: B018 made while the environment names the server
+        return storage
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def seen(
+    storage: Storage, gcs_server: gcs.GcsServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], Seen]:
+    """All cases, a few at a time, each in a bucket of its own."""
+    root = tmp_path_factory.mktemp("ends")
+    (root / "trainer").mkdir()
+    (root / "trainer" / "__init__.py").touch()
+    (root / "trainer" / "task.py").write_text("print('hello')\n")
+    with ThreadPoolExecutor(3) as pool:
+        found = pool.map(lambda case: _kill_and_repeat(storage, gcs_server.env, root, *case), CASES)
+        return dict(zip(CASES, found, strict=True))
+
+
+def _kill_and_repeat(storage: Storage, env: Mapping[str, str], root: Path, mode: str, number: int) -> Seen:
+    bucket = f"ends-{uuid.uuid4().hex[:12]}"
+    storage.client.create_bucket(bucket)
+    job = None if mode == "package" else _finished(storage, f"gs://{bucket}")
+    if mode == "publish":
+        validate(storage, find_subject(storage, job), Rules(Scope.FILES), local_place(storage, ()))
+    life = Life(
+        mode,
+        bucket,
+        f"gs://{bucket}",
+        {},
+        {},
+        env,
+        root / f"{bucket}.report",
+        source=str(root / "trainer"),
+        job=job,
+        kill_before=NEVER if number > len(EFFECTS[mode]) else number,
+    )
+    exit_code = process(life)
+    effects, _ = report_of(life)
+    again = replace(life, kill_before=NEVER, try_number=2, report=life.report.with_suffix(".again"))
+    assert process(again) == 0
+    _, result = report_of(again)
+    left = tuple(sorted(stat.uri.removeprefix(f"gs://{bucket}/") for stat in storage.ls(f"gs://{bucket}/")))
+    return Seen(exit_code, effects, result, left, f"gs://{bucket}")
+
+
+def _finished(storage: Storage, bucket: str) -> dict[str, Any]:
+    """A job that has ended well, without the cost of one."""
+    job_dir = JobDir.of(bucket, "m", "j")
+    record = JobRecord(
+        key="k", job_id="j", model="m", backend="local", spec={"module": "m.task"}, inputs={"digest": DIGEST}
+    )
+    storage.write(job_dir.claim, record.to_bytes())
+    storage.write(job_dir.model + "weights.json", b"{}")
+    return {"backend": "local", "name": "k-1", "job_id": "j", "attempt": 1, "job_dir": job_dir.uri}
+
+
+@pytest.mark.parametrize(("mode", "number"), CASES)
+def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], Seen], mode: str, number: int) -> None:
+    case, undisturbed = seen[mode, number], seen[mode, len(EFFECTS[mode]) + 1]
+    assert undisturbed.exit_code == 0
+    assert undisturbed.effects == EFFECTS[mode], "docs/architecture.md and this test number the side effects"
+    if case is not undisturbed:
+        assert case.exit_code == -signal.SIGKILL
+        assert case.effects == EFFECTS[mode][: number - 1]
+    assert case.left == undisturbed.left
+
+
+@pytest.mark.parametrize("number", [number for mode, number in CASES if mode == "validate"])
+def test_the_verdict_is_given(seen: dict[tuple[str, int], Seen], storage: Storage, number: int) -> None:
+    case = seen["validate", number]
+    assert case.result["verdict"] == "first"
+    assert load_report(storage, JobDir.of(case.bucket, "m", "j")).verdict.decision.publishable
+
+
+@pytest.mark.parametrize("number", [number for mode, number in CASES if mode == "publish"])
+def test_one_publication_takes_effect(seen: dict[tuple[str, int], Seen], storage: Storage, number: int) -> None:
+    case = seen["publish", number]
+    assert case.result["published"]
+    assert [(entry.serial, entry.job_id) for entry in champions.history(storage, case.bucket, "m")] == [(1, "j")]
