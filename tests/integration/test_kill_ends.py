@@ -35,8 +35,8 @@ DIGEST = "d" * 40
 # The side effects of one undisturbed life, in order. Numbers as in docs/architecture.md.
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "package": ("create trainer-0.0.0.tar.gz",),  # 1
-    "validate": ("write report.html", "write report.json", f"create {DIGEST}.json"),  # 10, 10, 11
-    "publish": ("create 000001.json", "create champion.json"),  # 12, 13
+    "validate": ("write report.html", "write report.json", f"create {DIGEST}.json"),  # 11, 11, 12
+    "publish": ("create 000001.json", "create champion.json"),  # 13, 14
 }
 CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range(1, len(effects) + 2)]
 
