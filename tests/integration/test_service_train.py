@@ -110,6 +110,39 @@ def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, t
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 
 
+def test_another_python_is_used_where_it_is_there(
+    trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    where = ["--staging-bucket", bucket, "--stream-logs"]
+    assert main([*command, *where, "--python-version", "2.7"]) == 1
+    refused = capsys.readouterr().err
+    assert "there is no Python 2.7 on this machine" in refused
+    assert "--backend vertex" in refused
+    assert list((state / "jobs").glob("*")) == [], "nothing was submitted"
+    other = another_python()
+    if other is None:
+        pytest.skip("this machine has no other Python that could be asked for")
+    version, folder = other
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    (trainer / "task.py").write_text("import sys; print('this is', *sys.version_info[:2])")
+    assert main([*command, *where, "--python-version", version]) == 0
+    assert f"chief-0 | this is {version.replace('.', ' ')}" in capsys.readouterr().out
+
+
+def another_python() -> tuple[str, Path] | None:
+    """A Python of another version than this, newer than 3.9, and its folder: of the path, or of pyenv."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
+    folders += sorted(Path.home().glob(".pyenv/versions/*/bin"))
+    for version in ("3.13", "3.12", "3.10"):
+        for folder in folders:
+            python = folder / f"python{version}"
+            if version != own and python.exists() and "shims" not in str(python):
+                return version, folder
+    return None
+
+
 def test_failures_are_told(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
     command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == 1

@@ -138,6 +138,25 @@ class LearnsPlaces(Protocol):
         """From now on, in this process, :meth:`TrainingBackend.find` looks where jobs of ``spec`` are, too."""
 
 
+@runtime_checkable
+class ListsJobs(Protocol):
+    """A backend that can say which jobs it knows: for people at a terminal."""
+
+    def jobs(self, named: str | None = None) -> list[JobHandle]:
+        """This project's jobs, in order of submission; all, or those whose job id or name is ``named``."""
+
+
+@runtime_checkable
+class ChoosesPython(Protocol):
+    """A backend on whose machine several Pythons may be."""
+
+    def use_python(self, version: str) -> None:
+        """Make trainers' environments with ``version`` (``3.12``) from now on.
+
+        :raises BackendError: it is not there.
+        """
+
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
 _BACKENDS: dict[str, str] = {
     "local": "mlengine.backends.local.backend:LocalBackend",

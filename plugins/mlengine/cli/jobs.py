@@ -1,4 +1,4 @@
-"""``mlengine status``, ``mlengine logs``, ``mlengine cancel``: the jobs of this machine, for a person at a terminal."""
+"""``mlengine status``, ``mlengine logs``, ``mlengine cancel``: a backend's jobs, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
-from mlengine.backends.local.backend import LocalBackend
+from mlengine import settings
+from mlengine.backends import ListsJobs, TrainingBackend, get_backend
 from mlengine.cli import say
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState, JobStatus
@@ -19,8 +20,8 @@ _PAGE = 500
 
 
 def register(commands: Any) -> None:
-    status = commands.add_parser("status", help="this machine's jobs, or one of them")
-    status.add_argument("job", nargs="?", metavar="JOB", help="a job id, or its name on this machine")
+    status = commands.add_parser("status", help="a backend's jobs, or one of them")
+    status.add_argument("job", nargs="?", metavar="JOB", help="a job id, or its name there")
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(handler=_status)
     logs = commands.add_parser("logs", help="what a job's replicas wrote")
@@ -34,21 +35,44 @@ def register(commands: Any) -> None:
     cancel.set_defaults(handler=_cancel)
     for parser in (status, logs, cancel):
         parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
+        parser.add_argument("--backend", help="local or vertex (MLENGINE_BACKEND, else local)")
+        parser.add_argument("--project", help="of Vertex AI (MLENGINE_VERTEX_PROJECT)")
+        parser.add_argument("--region", help="of Vertex AI (MLENGINE_VERTEX_REGION)")
         parser.add_argument("--attempt", type=int, help="default: the last")
 
 
+class _Place(ListsJobs, TrainingBackend, Protocol):
+    """What the commands need of a backend."""
+
+
+def _backend(args: argparse.Namespace) -> _Place:
+    """:raises BackendError: it cannot list its jobs."""
+    given = {"state_dir": args.state_dir, "project": args.project, "region": args.region}
+    name = "local" if args.state_dir else settings.get("backend", args.backend)
+    backend: Any = get_backend(name, **{option: value for option, value in given.items() if value})
+    if not isinstance(backend, ListsJobs):
+        raise BackendError(f"the backend {name} cannot list its jobs", remedy="look at them where they run")
+    return backend  # type: ignore[return-value]
+
+
+def _where(args: argparse.Namespace, backend: _Place) -> str:
+    """For sentences: which place was looked at."""
+    region = f", {args.region}" if args.region else ""
+    return str(getattr(backend, "state_dir", "")) or f"the {backend.name} backend{region}"
+
+
 def _status(args: argparse.Namespace) -> int:
-    backend = LocalBackend(args.state_dir)
+    backend = _backend(args)
     if args.job is None:
         statuses = backend.describe(backend.jobs())
         if args.json:
             say(json.dumps([_to_json(status) for status in statuses], indent=1))
         elif not statuses:
-            say(f"no jobs in {backend.state_dir}")
+            say(f"no jobs in {_where(args, backend)}")
         else:
             _table(statuses)
         return 0
-    status = backend.describe([_find(backend, args.job, args.attempt)])[0]
+    status = backend.describe([_find(backend, args)])[0]
     if args.json:
         say(json.dumps(_to_json(status), indent=1))
     else:
@@ -57,8 +81,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    backend = LocalBackend(args.state_dir)
-    handle = _find(backend, args.job, args.attempt)
+    backend = _backend(args)
+    handle = _find(backend, args)
     cursor: Mapping[str, Any] = {}
     while True:
         # The state first: what was written before the end is then not missed at the end.
@@ -75,8 +99,8 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
-    backend = LocalBackend(args.state_dir)
-    handle = _find(backend, args.job, args.attempt)
+    backend = _backend(args)
+    handle = _find(backend, args)
     before = backend.describe([handle])[0]
     if before.state.terminal:
         say(f"{handle.job_id} has ended already: {before.state}")
@@ -90,17 +114,19 @@ def _cancel(args: argparse.Namespace) -> int:
     return 0 if args.no_wait or status.state is JobState.CANCELLED else 1
 
 
-def _find(backend: LocalBackend, word: str, attempt: int | None) -> JobHandle:
-    """:raises BackendError: if no job of this machine is called that, or two are."""
-    found = [handle for handle in backend.jobs() if word in {handle.job_id, handle.name}]
+def _find(backend: _Place, args: argparse.Namespace) -> JobHandle:
+    """:raises BackendError: if no job there is called that, or two are."""
+    word, attempt = args.job, args.attempt
+    found = backend.jobs(word)
     if attempt is not None:
         found = [handle for handle in found if handle.attempt == attempt]
     if not found:
         raise BackendError(
-            f"no job {word!r}{f', attempt {attempt}' if attempt else ''} in {backend.state_dir}",
-            remedy="`mlengine status` lists the jobs of this machine; --state-dir names another place",
+            f"no job {word!r}{f', attempt {attempt}' if attempt else ''} in {_where(args, backend)}",
+            remedy="`mlengine status` lists the jobs there; --backend, --region or --state-dir name another place",
         )
-    keys = {handle.name.rpartition("-")[0] for handle in found}
+    # Attempts of one job share its dir; on this machine their names begin alike, too.
+    keys = {(handle.job_dir, handle.name.rpartition("-")[0]) for handle in found}
     if len(keys) > 1:
         names = ", ".join(handle.name for handle in found)
         raise BackendError(f"{len(keys)} jobs are called {word!r}", remedy=f"name one of {names}")
@@ -118,7 +144,7 @@ def _table(statuses: Sequence[JobStatus]) -> None:
         )
 
 
-def _one(backend: LocalBackend, status: JobStatus) -> None:
+def _one(backend: _Place, status: JobStatus) -> None:
     handle = status.handle
     rows = {
         "job": handle.job_id,
@@ -131,7 +157,7 @@ def _one(backend: LocalBackend, status: JobStatus) -> None:
         "ended": _moment(status.ended),
         "took": _took(status),
         "job dir": handle.job_dir,
-        "on disk": backend.console_url(handle) or "",
+        "look at": backend.console_url(handle) or "",
     }
     for name, value in rows.items():
         if value:

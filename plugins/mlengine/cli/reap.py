@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.backends import TrainingBackend, get_backend
+from mlengine.backends import LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
 from mlengine.cli.airflow import AirflowClient
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
 from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
+from mlengine.core.spec import TrainingSpec
 from mlengine.storage import Storage
 from mlengine.submission import Submitter
 
@@ -49,6 +50,8 @@ def register(commands: Any) -> None:
         "--airflow-token", metavar="TOKEN", help="for its API (MLENGINE_AIRFLOW_TOKEN, or _USER, _PASSWORD)"
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
+    parser.add_argument("--project", help="of jobs on Vertex AI (MLENGINE_VERTEX_PROJECT)")
+    parser.add_argument("--region", help="of those whose claim and job file name none (MLENGINE_VERTEX_REGION)")
     parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
     parser.add_argument("--yes", action="store_true", help="end them")
     parser.set_defaults(handler=_reap)
@@ -58,7 +61,7 @@ def _reap(args: argparse.Namespace) -> int:
     if not args.bucket:
         raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
     airflow = AirflowClient.from_environment(args.airflow_url, args.airflow_token)
-    storage, backends = Storage(), _Backends(args.state_dir)
+    storage, backends = Storage(), _Backends(args)
     bucket = bucket_uri(args.bucket)
     orphans = []
     alive = list(living(backends.get, claims(storage, bucket, args.model)))
@@ -102,12 +105,18 @@ def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobD
     for job_dir, record in found:
         handle = record.handle(job_dir.uri)
         # A submission may have been cut off before its name was recorded: then only the backend knows.
-        handles = [handle] if handle else backend(record.backend).find(record.key)
+        handles = [handle] if handle else _find(backend(record.backend), record)
         asked[record.backend] += [(one, record) for one in handles]
     for name, pairs in asked.items():
         for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
             if not status.state.terminal:
                 yield Living(status, record)
+
+
+def _find(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
+    if isinstance(backend, LearnsPlaces):
+        backend.learn_place(TrainingSpec.from_json(record.spec))
+    return backend.find(record.key)
 
 
 def orphaned(airflow: AirflowClient, record: JobRecord) -> str | None:
@@ -140,14 +149,15 @@ def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | No
 class _Backends:
     """One of each name, made when it is first needed."""
 
-    def __init__(self, state_dir: str | None) -> None:
-        self._state_dir = state_dir
+    def __init__(self, args: argparse.Namespace) -> None:
+        vertex = {"project": args.project, "region": args.region}
+        self._options: dict[str, dict[str, Any]] = {"local": {"state_dir": args.state_dir}, "vertex": vertex}
         self._made: dict[str, TrainingBackend] = {}
 
     def get(self, name: str) -> TrainingBackend:
         if name not in self._made:
-            options = {"state_dir": self._state_dir} if name == "local" and self._state_dir else {}
-            self._made[name] = get_backend(name, **options)
+            options = self._options.get(name, {})
+            self._made[name] = get_backend(name, **{option: value for option, value in options.items() if value})
         return self._made[name]
 
 

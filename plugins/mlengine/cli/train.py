@@ -67,18 +67,20 @@ def _cluster(group: Any) -> None:
     group.add_argument("--parameter-server-count", type=int, metavar="N")
     group.add_argument("--evaluator-count", type=int, metavar="N")
     group.add_argument("--runtime-version", metavar="V", help="whether TF_CONFIG says chief or master; no more")
-    group.add_argument("--python-version", metavar="V", help="of the plain image on Vertex AI")
+    group.add_argument("--python-version", metavar="V", help="of the image on Vertex AI; here, one that uv finds")
     group.add_argument("--max-running-time", metavar="SECONDS", help="7200 or 7200s")
 
 
 def _train(args: argparse.Namespace) -> int:
-    from mlengine.backends import CapsCluster, get_backend
+    from mlengine.backends import CapsCluster, ChoosesPython, get_backend
     from mlengine.storage import Storage
 
     spec = spec_of(args)
     job_dir, staging = _places(args, spec)
     options = {"project": args.project} if args.project else {}
     backend = get_backend(settings.get("backend", args.backend), **options, **settings_of(args.set))
+    if args.python_version and isinstance(backend, ChoosesPython):
+        backend.use_python(args.python_version)
     storage = Storage()
     spec = packages(args, spec, None if args.dry_run else storage, staging)
     if isinstance(backend, CapsCluster):

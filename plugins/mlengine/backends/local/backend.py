@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.local import environ, logs, record, settings
+from mlengine.backends.local import environ, logs, pythons, record, settings
 from mlengine.backends.local.lease import held
 from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
@@ -135,13 +136,17 @@ class LocalBackend:
                     return True
         return False
 
-    def jobs(self) -> list[JobHandle]:
-        """Every job this state dir knows, in order of submission."""
+    def use_python(self, version: str) -> None:
+        """See :class:`mlengine.backends.ChoosesPython`: one that uv finds here."""
+        self.settings = replace(self.settings, python=pythons.find(version))
+
+    def jobs(self, named: str | None = None) -> list[JobHandle]:
+        """Every job this state dir knows, or those called ``named``, in order of submission."""
         found = []
         for root in (self.state_dir / "jobs").glob("*-*"):
             with contextlib.suppress(BackendError):
                 stored = Job(root).submission()
-                if stored is not None:
+                if stored is not None and named in {None, stored.handle.job_id, stored.handle.name}:
                     found.append((stored.created, stored.handle))
         return [handle for _, handle in sorted(found, key=lambda pair: pair[0])]
 

@@ -8,6 +8,7 @@ create, where the elder of two lives.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from mlengine.backends import LogPage, Submission
 from mlengine.backends.vertex import checks, logs, pins, prices
 from mlengine.backends.vertex import place as places
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.jobs import Job, Jobs, parse
+from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
 from mlengine.backends.vertex.states import failure, job_state
@@ -33,6 +34,7 @@ GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each look for a job whose creat
 CREATES = 3
 # Regions that job files of this process have named: a task that is killed looks for its job with a new backend.
 _REGIONS: set[str] = set()
+_JOB_ID = re.compile(r"[\w-]+")
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -170,6 +172,17 @@ class VertexBackend:
             f"https://console.cloud.google.com/vertex-ai/locations/{name['region']}/training/{name['number']}"
             f"?project={name['project']}"
         )
+
+    def jobs(self, named: str | None = None) -> list[JobHandle]:
+        """See :class:`mlengine.backends.ListsJobs`: in the region of argument, connection or setting."""
+        opened = self._open()
+        if named is not None and is_name(named):
+            found = [opened.get(named)]
+            return [self._handle(job) for job in found if job is not None and KEY_LABEL in job.get("labels", {})]
+        if named is not None and not _JOB_ID.fullmatch(named):
+            return []
+        query = f"labels.{KEY_LABEL}:*" + (f' AND display_name="{named}"' if named else "")
+        return [self._handle(job) for job in sorted(opened.list(opened.place.parent(), query), key=_age)]
 
     def _open(self) -> Jobs:
         """Client and place, made once."""

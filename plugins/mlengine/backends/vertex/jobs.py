@@ -19,6 +19,11 @@ _NAME = re.compile(r"(?P<parent>projects/(?P<project>[^/]+)/locations/(?P<region
 Job = Mapping[str, Any]
 
 
+def is_name(text: str) -> bool:
+    """Whether ``text`` is a job's resource name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def parse(name: str) -> dict[str, str]:
     """``parent``, ``project``, ``region`` and ``number`` of a job's resource name.
 

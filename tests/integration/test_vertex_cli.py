@@ -1,0 +1,100 @@
+"""The commands for jobs on Vertex AI, as a person types them: ``status``, ``logs``, ``cancel``, ``reap``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex import backend as backend_module
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.cli import main
+from mlengine.core.job import JobKey, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing.service import TrainingService, running
+from tests.integration.test_reap import AirflowWords, airflow
+from tests.integration.test_vertex_backend import LONG, submission, wait
+
+pytestmark = pytest.mark.integration
+__all__ = ["airflow"]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def service(
+    make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TrainingService]:
+    monkeypatch.setattr(backend_module, "_REGIONS", set())
+    with running(tmp_path / "service", backend=make_backend()) as started:
+        for name, value in started.env.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+@pytest.fixture
+def mlengine(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main([*words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_jobs_are_shown_followed_and_cancelled(
+    mlengine: Command, service: TrainingService, actor: str, bucket: str
+) -> None:
+    vertex = ("--backend", "vertex")
+    assert mlengine("status", *vertex)[1] == "no jobs in the vertex backend\n"
+    backend = VertexBackend(**service.settings)
+    first = backend.submit(submission(actor, bucket, "--chief", "say('one')"))
+    second = backend.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
+    assert wait(backend, first).state is JobState.SUCCEEDED
+    wait(backend, second, JobState.RUNNING)
+    lines = mlengine("status", *vertex)[1].splitlines()
+    assert [line.split()[1:3] for line in lines[1:]] == [["1", "SUCCEEDED"], ["2", "RUNNING"]]
+    shown = json.loads(mlengine("status", "mnist_1", "--json", *vertex)[1])
+    assert (shown["name"], shown["attempt"]) == (second.name, 2)
+    assert f"name:      {first.name}" in mlengine("status", first.name, *vertex)[1]
+    assert "chief-0     | one" in mlengine("logs", "mnist_1", "--attempt", "1", "--follow", *vertex)[1]
+    assert mlengine("cancel", second.name, *vertex)[1] == "mnist_1: CANCELLED\n"
+    assert mlengine("cancel", "mnist_1", *vertex)[1] == "mnist_1 has ended already: CANCELLED\n"
+    code, _, err = mlengine("status", "mnist_1", "--region", "europe-west4", *vertex)
+    assert code == 1
+    assert "no job 'mnist_1' in the vertex backend, europe-west4" in err
+
+
+def test_reap_looks_where_the_claims_say(
+    mlengine: Command,
+    service: TrainingService,
+    airflow: AirflowWords,
+    actor: str,
+    bucket: str,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job in its job file's region whose name was never recorded, and one where nobody says which region."""
+    monkeypatch.delenv("MLENGINE_VERTEX_REGION")
+    monkeypatch.setenv("MLENGINE_BACKEND", "vertex")
+    spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
+    regions = {"named": "europe-west4", "set": None}
+    backend = VertexBackend(**service.settings)
+    for run_id, region in regions.items():
+        key = JobKey("dag", run_id, "submit", -1, 2)
+        intent = Intent(key, "m", JobDir.of(bucket, "m", f"job_{run_id}"), replace(spec, region=region))
+        Submitter(storage, backend).submit(intent)
+        claim = json.loads(storage.read(intent.job_dir.claim))
+        storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
+    backend_module._REGIONS.clear()
+    airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
+    code, out, err = mlengine("reap", "--bucket", bucket, "--region", "us-central1", "--yes")
+    assert code == 0, err
+    assert "2 jobs told to end" in out
+    assert service.calls.count("CancelCustomJob") == 2
