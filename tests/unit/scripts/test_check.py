@@ -1,0 +1,64 @@
+"""``make test``: what runs beside the suites is heard in full where it failed, in a line where it passed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from scripts import check
+from scripts.check import Check
+
+SAYS = "import sys; print('one'); print('== 3 passed in 1 s =='); sys.exit({})"
+
+
+def checks(*codes: int, live: int | None = None) -> Callable[..., list[Check]]:
+    def run(code: int) -> Callable[..., bool]:
+        return partial(check._run, [sys.executable, "-c", SAYS.format(code)], folder=Path.cwd())
+
+    made = [Check(f"check {number}", run(code)) for number, code in enumerate(codes)]
+    made += [] if live is None else [Check("suite", run(live), live=True)]
+    return lambda *_: made
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def run(made: Callable[..., list[Check]]) -> tuple[int, str]:
+        monkeypatch.setattr(check, "_checks", made)
+        return check.main([]), capfd.readouterr().out
+
+    return run
+
+
+def test_all_pass(says: Callable[..., tuple[int, str]]) -> None:
+    code, said = says(checks(0, live=0))
+    assert code == 0
+    assert said.count("one\n") == 1, "the suite's alone"
+    assert "ok      check 0" in said
+    assert "3 passed in 1 s\n" in said
+    assert "ALL PASSED" in said
+
+
+def test_what_fails_beside_the_suite_is_heard_in_full(says: Callable[..., tuple[int, str]]) -> None:
+    code, said = says(checks(0, 4, live=0))
+    assert code == 1
+    assert said.count("one\n") == 2
+    assert "FAILED  check 1" in said
+    assert "NOT ALL PASSED" in said
+
+
+def test_a_failed_suite_fails_it_all(says: Callable[..., tuple[int, str]]) -> None:
+    assert says(checks(0, live=5))[0] == 1
+
+
+def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str]]) -> None:
+    code, said = says(checks(0, 0))
+    assert code == 0
+    assert said.count("one\n") == 2
+
+
+def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["lint", "typos"]) == 2
+    assert "no such check: typos" in capsys.readouterr().err
