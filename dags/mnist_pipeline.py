@@ -6,23 +6,15 @@ from pathlib import Path
 
 from airflow.sdk import Param, TaskGroup
 
+from mlengine import forms
 from mlengine.pipeline import training_pipeline
 
 HERE = Path(__file__).parent
+_WHERE, _GATE, _MORE = "Where, and how big", "The gate", "Fine tuning"
 
+# What has no section is open; the sections are folded.
 PARAMS = {
-    "dataset_version": Param(
-        None,
-        type=["null", "string"],
-        title="Dataset version",
-        description="Train on this version, e.g. 2026-11-01. Empty: the run's partition key, or else the newest.",
-    ),
-    "train_again": Param(
-        False,
-        type="boolean",
-        title="Train again",
-        description="Though a model of the same package, data, arguments and cluster was accepted before.",
-    ),
+    "dataset_version": forms.dataset_version("mnist"),
     "max_steps": Param(
         1000,
         type="integer",
@@ -31,22 +23,17 @@ PARAMS = {
         title="Steps",
         description="Batches in all, shared by the chief and the workers. 1000 reach about 98 %.",
     ),
-    "batch_size": Param(
-        100,
-        type="integer",
-        minimum=1,
-        maximum=10_000,
-        title="Batch size",
-        description="Digits a step.",
-    ),
+    "train_again": forms.train_again(),
+    "backend": forms.backend(section=_WHERE),
+    "scale_tier": forms.scale_tier(section=_WHERE),
     "workers": Param(
         2,
         type="integer",
         minimum=0,
         maximum=64,
         title="Workers",
-        description="Beside the chief. This machine may cap them; the log of `submit` says so.",
-        section="Cluster",
+        description="Beside the chief, if no scale tier is chosen.",
+        section=_WHERE,
     ),
     "parameter_servers": Param(
         1,
@@ -54,8 +41,8 @@ PARAMS = {
         minimum=0,
         maximum=16,
         title="Parameter servers",
-        description="They hold the weights.",
-        section="Cluster",
+        description="They hold the weights; if no scale tier is chosen.",
+        section=_WHERE,
     ),
     "min_accuracy": Param(
         0.97,
@@ -64,7 +51,7 @@ PARAMS = {
         maximum=1,
         title="Least accuracy",
         description="On the held-out digits, which no version trains on.",
-        section="Gate",
+        section=_GATE,
     ),
     "min_class_accuracy": Param(
         0.9,
@@ -73,7 +60,7 @@ PARAMS = {
         maximum=1,
         title="Least accuracy of each digit",
         description="On the held-out pictures of that digit alone.",
-        section="Gate",
+        section=_GATE,
     ),
     "tolerance": Param(
         0.005,
@@ -82,20 +69,47 @@ PARAMS = {
         maximum=1,
         title="Tolerance beside the champion",
         description="How much worse than the champion, on the same digits, a model may be.",
-        section="Gate",
+        section=_GATE,
+    ),
+    "batch_size": Param(
+        100, type="integer", minimum=1, maximum=10_000, title="Batch size", description="Digits a step.", section=_MORE
+    ),
+    "learning_rate": Param(
+        0.0001,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1,
+        title="Learning rate",
+        description="Adam's.",
+        section=_MORE,
+    ),
+    "seed": Param(
+        0,
+        type="integer",
+        minimum=0,
+        maximum=2**31 - 1,
+        title="Seed",
+        description="Of the first weights and of the shuffles.",
+        section=_MORE,
     ),
 }
 
 
 def retrain_mnist() -> TaskGroup:
     """Package, train, validate and publish: ``trainer/`` on a version of the dataset ``mnist``, as the form says."""
+    arguments = ("max_steps", "batch_size", "learning_rate", "seed")
     return training_pipeline(
         model="mnist",
         trainer=HERE.parent / "trainer",
         job_file=HERE / "jobs" / "mnist.yaml",
         dataset="mnist",
-        args=["--max_steps", "{{ params.max_steps }}", "--batch_size", "{{ params.batch_size }}"],
-        counts={"worker": "{{ params.workers }}", "ps": "{{ params.parameter_servers }}"},
+        args=[word for name in arguments for word in (f"--{name}", f"{{{{ params.{name} }}}}")],
+        backend="{{ params.backend or '' }}",
+        scale_tier="{{ params.scale_tier or '' }}",
+        counts={
+            "worker": "{{ '' if params.scale_tier else params.workers }}",
+            "ps": "{{ '' if params.scale_tier else params.parameter_servers }}",
+        },
         thresholds={
             "accuracy": "{{ params.min_accuracy }}",
             "per_class": "{{ params.min_class_accuracy }}",

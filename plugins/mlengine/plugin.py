@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlengine import listener, warm
+from mlengine import listener, notes, warm
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
 from mlengine.timetables import DatasetVersionTimetable
@@ -36,4 +36,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
-    listeners = [listener, warm]  # noqa: RUF012
+    listeners = [listener, notes, warm]  # noqa: RUF012

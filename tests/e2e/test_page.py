@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -174,6 +175,12 @@ def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
         assert links["Job"] == f"/mlengine/page?job=hello/{job_id}", links
         for name in ("TensorBoard", "Model dir"):
             assert job_id in (links[name] or ""), links
+
+
+def test_a_run_carries_a_note_of_what_came_of_it(hello: Ended, api: AirflowApi) -> None:
+    run = api.call("GET", f"dags/{hello.run.dag_id}/dagRuns/{quote(hello.run.run_id, safe='')}")
+    verdict, serial = hello.result("retrain.validate")["verdict"], hello.result("retrain.publish")["serial"]
+    assert run["note"] == f"{verdict} · champion no. {serial}"
 
 
 def test_the_plugin_is_loaded_without_complaint(api: AirflowApi) -> None:

@@ -16,6 +16,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
+# What no run of the MNIST DAGs may start with.
+WRONG = {
+    "dataset_version": "../x",
+    "max_steps": "many",
+    "train_again": "perhaps",
+    "backend": "moon",
+    "scale_tier": "HUGE",
+    "workers": -1,
+    "parameter_servers": 1.5,
+    "min_accuracy": 98,
+    "min_class_accuracy": None,
+    "tolerance": -0.1,
+    "batch_size": 0,
+    "learning_rate": 0,
+    "seed": "a",
+}
 # Of CPU a file, beyond Airflow itself, which the DAG processor imports once. Google's Vertex operators alone cost 10 s.
 PARSE_SECONDS = 1.5
 
@@ -23,8 +39,17 @@ _READ = """
 import json, sys, time
 import airflow.sdk
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.param import process_params
+from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 began = time.process_time()
+wrong = json.loads(sys.argv[2])
+def refusal(dag, conf):
+    # What a task of the run says: it looks at the values again before it does anything.
+    try:
+        process_params(dag, dag.tasks[0], conf, suppress_exception=False)
+    except ParamValidationError as error:
+        return str(error)
 bag = DagBag(dag_folder=sys.argv[1])
 seconds = time.process_time() - began
 dags = {}
@@ -38,6 +63,13 @@ for dag_id, dag in bag.dags.items():
         "tasks_again": sorted(again.task_dict),
         "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
         "params": {name: dag.params.get_param(name).dump() for name in dag.params},
+        "submit": {
+            name: getattr(task, name)
+            for task in dag.tasks
+            if task.task_id == "retrain.submit"
+            for name in ("args", "backend", "scale_tier", "counts")
+        },
+        "refused": {name: refusal(dag, {name: value}) for name, value in wrong.items()} if len(dag.params) > 5 else {},
         "doc": dag.doc_md,
         "catchup": dag.catchup,
     }
@@ -60,9 +92,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": f"{ROOT / 'plugins'}:{DAGS}",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", _READ, str(DAGS)], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-c", _READ, str(DAGS), json.dumps(WRONG)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -97,6 +128,46 @@ def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
         assert Draft202012Validator(param["schema"]).is_valid(param["value"]), name
         assert param["schema"].get("title"), name
         assert param["description"], name
+
+
+def test_what_is_seldom_changed_is_folded(read: dict[str, Any]) -> None:
+    params = read["dags"]["mnist_retraining"]["params"]
+    open_fields = [name for name, param in params.items() if "section" not in param["schema"]]
+    assert open_fields == ["dataset_version", "max_steps", "train_again"]
+
+
+@pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])
+def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], dag_id: str) -> None:
+    """The form and Airflow's API ask the same schema; a run that came in some other way asks it too."""
+    assert set(WRONG) == set(read["dags"][dag_id]["params"])
+    for name, refusal in read["dags"][dag_id]["refused"].items():
+        assert f"param {name}" in (refusal or ""), name
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, {"backend": "", "scale_tier": "", "counts": {"worker": "2", "ps": "1"}}),
+        (
+            {"scale_tier": "STANDARD_1", "backend": "vertex"},
+            {"backend": "vertex", "scale_tier": "STANDARD_1", "counts": {"worker": "", "ps": ""}},
+        ),
+        ({"workers": 0, "parameter_servers": 0}, {"counts": {"worker": "0", "ps": "0"}}),
+    ],
+)
+def test_what_the_form_says_is_what_is_submitted(
+    read: dict[str, Any], chosen: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A scale tier replaces the numbers beside it: together they would be neither."""
+    from jinja2 import Template
+
+    dag = read["dags"]["mnist_retraining"]
+    params = {name: param["value"] for name, param in dag["params"].items()} | chosen
+    written = {**dag["submit"], "args": dag["submit"]["args"][:-2]}  # without --dataset, which the run resolves
+    submit = json.loads(Template(json.dumps(written)).render(params=params))
+    assert {name: submit[name] for name in expected} == expected
+    given = dict(zip(submit["args"][::2], submit["args"][1::2], strict=True))
+    assert (given["--max_steps"], given["--learning_rate"]) == ("1000", "0.0001")
 
 
 @pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
     frozenset({"gate", "tensorboard", "champions", "champion_rules", "reuse", "orphans"}),
-    frozenset({"links", "triggers", "timetables", "assets", "listener", "warm"}),
+    frozenset({"hooks", "links", "triggers", "timetables", "assets", "listener", "warm", "forms", "notes"}),
     frozenset({"operators", "sensors"}),
     frozenset({"pipeline"}),
     frozenset({"service"}),
@@ -35,12 +35,15 @@ LAYERS: tuple[frozenset[str], ...] = (
 # connection or a setting is looked up, in a process that is Airflow's already.
 AIRFLOW_AT_HOME = frozenset(
     {
+        "hooks",
         "links",
         "listener",
         "triggers",
         "timetables",
         "assets",
         "warm",
+        "forms",
+        "notes",
         "operators",
         "sensors",
         "pipeline",

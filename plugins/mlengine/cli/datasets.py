@@ -89,11 +89,13 @@ def _bucket(args: argparse.Namespace) -> str:
 
 def _add(args: argparse.Namespace) -> int:
     from mlengine import datasets
+    from mlengine.datasets.known import note_versions
     from mlengine.storage import Storage
 
+    storage, bucket = Storage(), _bucket(args)
     manifest = datasets.add(
-        Storage(),
-        _bucket(args),
+        storage,
+        bucket,
         args.name,
         args.version,
         args.directory,
@@ -104,6 +106,8 @@ def _add(args: argparse.Namespace) -> int:
         discard_partial=args.discard_partial,
     )
     say(_line(manifest))
+    if "AIRFLOW_HOME" in os.environ:  # the trigger forms of that Airflow propose it from now on
+        note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:
         _tell(args, manifest)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from mlengine.connect import configured_bucket, connect_storage
-from mlengine.core.errors import ObjectMissingError
+from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
 from mlengine.core.versions import version_time
 
@@ -63,6 +63,7 @@ class ResolveDatasetOperator(BaseOperator):
         manifest, why = self._find(storage, bucket)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
+        self._note(storage, bucket)
         self.log.info("dataset %s, version %s, because %s: %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
@@ -80,3 +81,11 @@ class ResolveDatasetOperator(BaseOperator):
                 return read_manifest(storage, dataset_dir(bucket, self.dataset, self.partition_key)), why
         newest = resolve(storage, bucket, self.dataset, at=self.at or None)
         return load_manifest(storage, bucket, self.dataset, newest), f"it is the newest at {self.at}"
+
+    def _note(self, storage: Storage, bucket: str) -> None:
+        """What trigger forms on this machine will propose; a convenience, for which no run fails."""
+        from mlengine.datasets.catalog import list_versions
+        from mlengine.datasets.known import note_versions
+
+        with suppress(MlengineError):
+            note_versions(self.dataset, list_versions(storage, bucket, self.dataset))
