@@ -21,7 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from trainer import graph as graphs
-from trainer import loop, mnist
+from trainer import mnist
+from trainer import session as sessions
 from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.dataset import Split, batches, open_dataset
@@ -34,9 +35,9 @@ Run = Callable[[int], None]
 def ours(split: Split, threads: int, *, whole: bool = False) -> Run:
     """The trainer's own graph and session settings."""
     config, cluster = Config("", "", "", threads=threads, batch_size=BATCH), Cluster()
-    lanes = 1 if whole else loop.lanes(config, cluster)
+    lanes = 1 if whole else sessions.lanes(config, cluster)
     graph = graphs.build(cluster, learning_rate=1e-4, seed=0, lanes=lanes)
-    proto = _threads(threads) if whole else loop.session_config(config, cluster)
+    proto = _threads(threads) if whole else sessions.session_config(config, cluster)
     session = v1.Session(graph=graph.graph, config=proto)
     weights = mnist.initial_weights(0)
     values = dict(weights)

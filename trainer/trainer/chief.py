@@ -33,6 +33,8 @@ class Readable(Protocol):
 
     def read_counters(self, session: Any) -> tuple[int, list[int]]: ...
 
+    def set_saved(self, session: Any, step: int) -> None: ...
+
 
 class Chief:
     """The chief's part of a training, around any session of the training graph."""
@@ -46,7 +48,8 @@ class Chief:
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
         self._saved_step = -1
-        self._next = config.checkpoint
+        self._newest = 0  # the step that a lost parameter server would set the training back to
+        self._lead = len(cluster.trainers) if cluster.distributed else 0
         self._rate: float | None = None
         self._mark = (time.monotonic(), 0)
 
@@ -57,16 +60,17 @@ class Chief:
         while the chief was away. If any of them is new, all go back to the newest checkpoint, or to the first weights.
         """
         if graph.read_phase(session) == graphs.READY:
-            step = int(session.run(graph.step))
+            step, _, self._newest = map(int, session.run(graph.state))
             log.info("joined the live parameter servers at step %d; nothing was restored", step)
         else:
             step, values, origin = self.newest()
+            self._newest = step
             graph.set_phase(session, graphs.NEW)  # nobody joins half-written weights
             graph.write(session, values)
+            graph.set_saved(session, step)
             log.info("%s at step %d", origin, step)
         graph.set_trouble(session, 0)
         graph.set_phase(session, graphs.READY)
-        self._next = (step // self._config.checkpoint + 1) * self._config.checkpoint
         self._mark = (time.monotonic(), step)
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
@@ -88,8 +92,7 @@ class Chief:
     def after_step(self, session: Any, graph: Readable, step: int, loss: float) -> None:
         """Progress every few seconds; a checkpoint and an evaluation when due."""
         self._progress.update(step, loss)
-        if step >= self._next and step < self._config.max_steps:
-            self._next = (step // self._config.checkpoint + 1) * self._config.checkpoint
+        if self._is_due(step) and step < self._config.max_steps:
             self._measure(step)
             self.save(session, graph, loss)
             self._mark = (time.monotonic(), step)
@@ -100,8 +103,10 @@ class Chief:
         step = int(values["global_step"])
         if step != self._saved_step:
             checkpoint = self._checkpoints.save(step, values)
-            self._saved_step = step
+            self._saved_step = self._newest = step
+            graph.set_saved(session, step)
             log.info("saved checkpoint %s", checkpoint.name)
+            self._lead = self._meanwhile(session, graph, step)
         if evaluate and not (self._cluster.has_evaluator and step < self._config.max_steps):
             self._evaluate(step, loss, values)
         return step
@@ -120,6 +125,17 @@ class Chief:
         """The training has failed for good: tell the others, so that nobody waits for this chief."""
         graph.set_trouble(session, graphs.CHIEF_FAILED)
         graph.set_phase(session, graphs.FAILED)
+
+    def _is_due(self, step: int) -> bool:
+        """So early that it is written by the time the others come to the end of the interval; see ``loop``."""
+        return step >= self._newest + max(1, self._config.checkpoint - self._lead)
+
+    def _meanwhile(self, session: Any, graph: Readable, step: int) -> int:
+        """How many steps the others make while a checkpoint is written; half an interval at most, one each at least."""
+        if not self._cluster.distributed:
+            return 0
+        made = graph.read_counters(session)[0] - step
+        return max(len(self._cluster.trainers), min(made, self._config.checkpoint // 2))
 
     def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
         began = time.monotonic()

@@ -16,9 +16,9 @@ from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.dataset import open_dataset
 from trainer.errors import PreemptedError, ReplicaLostError, StorageError
-from trainer.loop import limit_threads
 from trainer.model import LocalModel
 from trainer.reports import Summaries, append_metrics
+from trainer.session import limit_threads
 from trainer.signals import Stop
 from trainer.storage import Store, open_store
 

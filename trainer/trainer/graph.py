@@ -39,15 +39,18 @@ class Graph:
     """What a session runs.
 
     :param variables: every saved value by its name in a checkpoint; a value in several shards is split by columns.
+    :param saved: the step of the newest complete checkpoint; kept on the parameter servers for all to see.
     :param phases: one a parameter server, see :data:`READY`.
     """
 
     graph: Any
     images: Any
     labels: Any
-    train: Any  # -> {"loss": float, "state": [step, trouble]}
+    train: Any  # -> {"loss": float, "state": [step, trouble, saved]}
+    state: Any  # the same three, now
     step: Any
     trouble: Any
+    saved: Any
     shares: Any
     variables: Mapping[str, tuple[Any, ...]]
     phases: tuple[Any, ...]
@@ -89,7 +92,13 @@ class Graph:
         return int(min(session.run(list(self.phases))))
 
     def set_trouble(self, session: Any, value: int) -> None:
-        placeholder, assign = self._feeds[self.trouble.name]
+        self._set(session, self.trouble, value)
+
+    def set_saved(self, session: Any, step: int) -> None:
+        self._set(session, self.saved, step)
+
+    def _set(self, session: Any, variable: Any, value: int) -> None:
+        placeholder, assign = self._feeds[variable.name]
         session.run(assign, {placeholder: value})
 
 
@@ -112,7 +121,8 @@ def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float =
                 resource=variables.shares.handle, indices=[cluster.trainer_index], updates=np.array([1], np.int64)
             )
         with tf.control_dependencies([step, share]), tf.device(variables.step.device):
-            state = tf.stack([variables.step.read_value(), variables.trouble.read_value()])
+            after = variables.read_state()
+        state = variables.read_state()
         feeds = {variable.name: _assign(variable) for variable in variables.everything}
         known = tuple(_on(variable, variable.is_initialized) for variable in variables.phases)
     graph.finalize()
@@ -120,9 +130,11 @@ def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float =
         graph,
         images,
         labels,
-        {"loss": loss, "state": state},
+        {"loss": loss, "state": after},
+        state,
         variables.step,
         variables.trouble,
+        variables.newest,
         variables.shares,
         variables.saved,
         variables.phases,
@@ -176,6 +188,7 @@ class _Variables:
             self.step = _variable("global_step", [], tf.int64)
             self.shares = _variable("shares", [trainers], tf.int64)
             self.trouble = _variable("trouble", [], tf.int64)
+            self.newest = _variable("saved", [], tf.int64)
         self.saved["global_step"] = (self.step,)
         self.saved["shares"] = (self.shares,)
         phases = []
@@ -187,7 +200,11 @@ class _Variables:
     @property
     def everything(self) -> list[Any]:
         saved = [shard for shards in self.saved.values() for shard in shards]
-        return [*saved, self.trouble, *self.phases]
+        return [*saved, self.trouble, self.newest, *self.phases]
+
+    def read_state(self) -> Any:
+        with tf.device(self.step.device):
+            return tf.stack([counter.read_value() for counter in (self.step, self.trouble, self.newest)])
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,65 +34,21 @@ from trainer.errors import (
     StorageError,
     TrainerError,
 )
+from trainer.session import (
+    LOST,
+    POLL,
+    close_session,
+    lanes,
+    limit_threads,
+    open_session,
+    session_config,
+    start_server,
+)
 from trainer.signals import Stop
 from trainer.storage import open_store
 
 log = logging.getLogger(__name__)
-v1 = tf.compat.v1
 errors = tf.errors
-# What a session says when the other side is gone, new, or hung.
-LOST = (
-    errors.UnavailableError,
-    errors.AbortedError,
-    errors.FailedPreconditionError,
-    errors.CancelledError,
-    errors.DeadlineExceededError,
-    errors.NotFoundError,
-    errors.UnknownError,
-    errors.InternalError,
-)
-POLL = 0.3
-
-
-def lanes(config: Config, cluster: Cluster) -> int:
-    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core."""
-    threads = config.threads or cluster.threads()
-    return 1 if threads == 1 else max(1, min(2 * threads, config.batch_size // 20))
-
-
-def session_config(config: Config, cluster: Cluster) -> Any:
-    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers.
-
-    Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
-    """
-    threads = config.threads or cluster.threads()
-    spread = max(1, threads // lanes(config, cluster))
-    if cluster.job == "ps":  # works for all trainers at once
-        threads = spread = config.threads or os.cpu_count() or 1
-    proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
-    if cluster.distributed:
-        proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
-        # Without filters, a session waits for every task of the cluster, the dead ones too.
-        servers = [] if cluster.job == "ps" else ["/job:ps"]
-        proto.device_filters.extend([*servers, f"/job:{cluster.job}/task:{cluster.index}"])
-    return proto
-
-
-def limit_threads(config: Config, cluster: Cluster) -> None:
-    """The same limits for what runs outside of sessions: evaluation and export."""
-    threads = config.threads or cluster.threads()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
-
-
-def start_server(config: Config, cluster: Cluster) -> Any:
-    """This replica's TensorFlow server; listens on the port that ``TF_CONFIG`` gives it."""
-    return v1.train.Server(
-        v1.train.ClusterSpec(cluster.servers),
-        job_name=cluster.job,
-        task_index=cluster.index,
-        config=session_config(config, cluster),
-    )
 
 
 class Trainer:
@@ -113,7 +67,9 @@ class Trainer:
         )
         self._proto = session_config(config, cluster)
         self._alive = time.monotonic()  # when a step was last made
-        self._steps = 0
+        self._steps = 0  # made here
+        self._step = 0  # the job's, as last seen
+        self._released = -1  # the checkpoint whose successor is not waited for
         self._loss: float | None = None
 
     def run(self) -> None:
@@ -128,7 +84,7 @@ class Trainer:
             try:
                 if not self._wait_for_servers():
                     return
-                session = v1.Session(self._target, graph=self._graph.graph, config=self._proto)
+                session = self._open()
                 self._join(session)
                 self._train(session)
                 self._finish(session)
@@ -137,7 +93,12 @@ class Trainer:
                     raise  # nobody to lose
                 if isinstance(error, errors.DeadlineExceededError):
                     log.warning("no answer within %.0f s from %s", self._config.step_timeout, self._silent(session))
-                log.warning("lost the parameter servers (%s): %s", type(error).__name__, str(error.message)[:200])
+                log.warning(
+                    "lost the parameter servers after step %d (%s): %s",
+                    self._step,
+                    type(error).__name__,
+                    str(error.message)[:200],
+                )
                 self._check_patience("parameter servers that answer")
             except TrainerError as error:
                 self._tell(session, error)
@@ -145,15 +106,15 @@ class Trainer:
             else:
                 return
             finally:
-                _close(session)
+                close_session(session)
             self._stop.sleep(1.0)
 
     def _wait_for_servers(self) -> bool:
         """Until every parameter server listens. ``False``: the job is done, nobody will come any more."""
         said = 0.0
-        while missing := [index for index in range(self._cluster.ps_count) if not self._is_up("ps", index)]:
+        while missing := [index for index in self._servers if not self._is_up("ps", index)]:
             self._check_stop(None)
-            names = ", ".join(f"ps/{index} at {self._cluster.address('ps', index)}" for index in missing)
+            names = self._names(missing)
             if time.monotonic() - said > 5:
                 said = time.monotonic()
                 log.info("waiting for %s (%.0f of %.0f s)", names, said - self._alive, self._config.patience)
@@ -162,6 +123,25 @@ class Trainer:
             self._check_patience(names)
             self._stop.sleep(POLL)
         return True
+
+    def _open(self) -> Any:
+        began = time.monotonic()
+        return open_session(self._target, self._graph, self._proto, lambda: self._check_opening(began))
+
+    def _check_opening(self, began: float) -> None:
+        """A session is being opened: it must not wait for a server that has gone, or hangs, longer than a step may."""
+        self._check_stop(None)
+        if missing := [index for index in self._servers if not self._is_up("ps", index)]:
+            raise errors.UnavailableError(None, None, f"{self._names(missing)} went away")
+        if time.monotonic() - began > self._config.step_timeout:
+            raise errors.DeadlineExceededError(None, None, "no session could be opened")
+
+    @property
+    def _servers(self) -> range:
+        return range(self._cluster.ps_count)
+
+    def _names(self, servers: Iterable[int]) -> str:
+        return ", ".join(f"ps/{index} at {self._cluster.address('ps', index)}" for index in servers)
 
     def _is_up(self, job: str, index: int) -> bool:
         return is_listening(self._cluster.address(job, index))
@@ -200,29 +180,62 @@ class Trainer:
 
     def _train(self, session: Any) -> None:
         graph, config = self._graph, self._config
-        step = int(session.run(graph.step))
-        log.info("training from step %d, %d here so far", step, self._steps)
+        self._step, _, saved = map(int, session.run(graph.state))
+        log.info("training from step %d, %d here so far", self._step, self._steps)
         said = time.monotonic()
-        for images, labels in self._batches(step):
-            if step >= config.max_steps:
+        for images, labels in self._batches(self._step):
+            if self._chief is None:
+                self._wait_for_checkpoint(session, saved)
+            if self._step >= config.max_steps:
                 break
             self._check_stop(session)
             try:
                 result = session.run(graph.train, {graph.images: images, graph.labels: labels})
             except errors.InvalidArgumentError as error:
-                self._not_finite(session, step, error)
-            step, trouble = map(int, result["state"])
+                self._not_finite(session, error)
+            saved = self._see(result["state"])
             self._loss = float(result["loss"])
             self._steps += 1
-            self._alive = time.monotonic()
-            if trouble:
-                self._in_trouble(step, trouble)
             if self._chief is not None:
-                self._chief.after_step(session, graph, step, self._loss)
+                self._chief.after_step(session, graph, self._step, self._loss)
             elif self._alive - said > 5:
                 said = self._alive
-                log.info("step %d of %d, loss %.4f, %d batches here", step, config.max_steps, self._loss, self._steps)
-        log.info("%d of %d batches were made here", self._steps, step)
+                log.info(
+                    "step %d of %d, loss %.4f, %d batches here", self._step, config.max_steps, self._loss, self._steps
+                )
+        log.info("%d of %d batches were made here", self._steps, self._step)
+
+    def _see(self, state: np.ndarray) -> int:
+        """What the parameter servers say after a step; the newest checkpoint's step."""
+        self._step, trouble, saved = map(int, state)
+        self._alive = time.monotonic()
+        if trouble:
+            self._in_trouble(trouble)
+        return saved
+
+    def _wait_for_checkpoint(self, session: Any, saved: int) -> None:
+        """A parameter server that is lost takes with it what is not in a checkpoint: no more than one interval.
+
+        So a worker goes no further than that, counted with the steps that the others may be about to make, while the
+        chief writes. A chief that is gone, or has hung for the time of a step, is not waited for.
+        """
+        began, said = time.monotonic(), False
+        while saved != self._released and self._is_ahead_of(saved):
+            waited = time.monotonic() - began
+            if waited > self._config.step_timeout or not self._is_up(self._cluster.chief_job, 0):
+                log.warning("step %d: not waiting for the chief, whose newest checkpoint is of %d", self._step, saved)
+                self._released = saved
+            elif waited > 1 and not said:
+                said = True
+                log.info("step %d: waiting for the chief's checkpoint; the newest is of %d", self._step, saved)
+            self._check_stop(session)
+            self._stop.sleep(0.05)
+            saved = self._see(session.run(self._graph.state))
+
+    def _is_ahead_of(self, saved: int) -> bool:
+        """Whether one more step here, and one by each of the others, may make more than an interval."""
+        one_each = min(len(self._cluster.trainers), self._config.checkpoint // 2)
+        return self._step < self._config.max_steps and self._step + one_each > saved + self._config.checkpoint
 
     def _finish(self, session: Any) -> None:
         if self._chief is None:
@@ -235,21 +248,21 @@ class Trainer:
         seed = (self._config.seed * 1_000_003 + step) * 1_009 + self._cluster.trainer_index
         return batches(self._data, self._config.batch_size, seed)
 
-    def _not_finite(self, session: Any, step: int, error: Exception) -> None:
+    def _not_finite(self, session: Any, error: Exception) -> None:
         """Say it to all through the first parameter server; nothing of this step was applied."""
         if "inf" not in str(error).lower() and "nan" not in str(error).lower():
             raise error
         self._graph.set_trouble(session, self._cluster.trainer_index + 1)
         raise LossNotFiniteError(
-            f"the loss is not finite after step {step} (learning rate {self._config.learning_rate:g}); "
+            f"the loss is not finite after step {self._step} (learning rate {self._config.learning_rate:g}); "
             "the newest checkpoint is from before"
         ) from error
 
-    def _in_trouble(self, step: int, trouble: int) -> None:
+    def _in_trouble(self, trouble: int) -> None:
         if trouble == graphs.CHIEF_FAILED:
-            raise TrainerError(f"the chief has failed near step {step}; see its log")
+            raise TrainerError(f"the chief has failed near step {self._step}; see its log")
         job, index = self._cluster.trainers[trouble - 1]
-        raise LossNotFiniteError(f"{job}/{index} met a loss that is not finite near step {step}; see its log")
+        raise LossNotFiniteError(f"{job}/{index} met a loss that is not finite near step {self._step}; see its log")
 
     def _tell(self, session: Any, error: TrainerError) -> None:
         """If the chief fails and will not be tried again, the others must not wait for it."""
@@ -259,14 +272,16 @@ class Trainer:
             self._chief.fail(session, self._graph)
 
     def _silent(self, session: Any) -> str:
-        """Which parameter servers do not answer now."""
+        """Which parameter servers do not answer now. Without a session there is no telling: all of them."""
+        if session is None:
+            return " or ".join(map(self._names, ([index] for index in self._servers)))
         silent = []
         for index, known in enumerate(self._graph.phases_known):
             try:
-                session.run(known, options=v1.RunOptions(timeout_in_ms=2000))
+                session.run(known, options=tf.compat.v1.RunOptions(timeout_in_ms=2000))
             except errors.OpError:
-                silent.append(f"ps/{index} at {self._cluster.address('ps', index)}")
-        return ", ".join(silent) or "a parameter server that answers again"
+                silent.append(index)
+        return self._names(silent) or "a parameter server that answers again"
 
     def _check_stop(self, session: Any) -> None:
         if not self._stop.asked:
@@ -279,16 +294,3 @@ class Trainer:
         waited = time.monotonic() - self._alive
         if waited > self._config.patience:
             raise ReplicaLostError(f"gave up after {waited:.0f} s of waiting for {what}")
-
-
-def _close(session: Any) -> None:
-    """Closing talks to the servers, and may hang with them: not on this thread."""
-    if session is not None:
-        threading.Thread(target=_close_quietly, args=(session,), daemon=True).start()
-
-
-def _close_quietly(session: Any) -> None:
-    try:
-        session.close()
-    except errors.OpError as error:
-        log.debug("closing a session: %s", error)

@@ -18,7 +18,7 @@ from trainer import graph as graphs
 from trainer.cluster import Cluster, is_listening
 from trainer.config import Config
 from trainer.errors import PreemptedError, ReplicaLostError, TrainerError
-from trainer.loop import session_config, start_server
+from trainer.session import session_config, start_server
 from trainer.signals import Stop
 
 log = logging.getLogger(__name__)

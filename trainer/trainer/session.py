@@ -1,0 +1,117 @@
+"""A trainer's TensorFlow session: its threads and time-outs, how it is opened, and how it is thrown away.
+
+``operation_timeout_in_ms`` bounds every run of an open session. It does not bound the opening: TensorFlow asks each
+parameter server who it is, and waits for the answer without end, also of one that has gone since, or that hangs. So a
+session is opened on a thread of its own, and the thread is left behind when somebody does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.cluster import Cluster
+from trainer.config import Config
+from trainer.graph import Graph
+
+log = logging.getLogger(__name__)
+v1 = tf.compat.v1
+errors = tf.errors
+# What a session says when the other side is gone, new, or hung.
+LOST = (
+    errors.UnavailableError,
+    errors.AbortedError,
+    errors.FailedPreconditionError,
+    errors.CancelledError,
+    errors.DeadlineExceededError,
+    errors.NotFoundError,
+    errors.UnknownError,
+    errors.InternalError,
+)
+POLL = 0.3
+
+
+def lanes(config: Config, cluster: Cluster) -> int:
+    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core."""
+    threads = config.threads or cluster.threads()
+    return 1 if threads == 1 else max(1, min(2 * threads, config.batch_size // 20))
+
+
+def session_config(config: Config, cluster: Cluster) -> Any:
+    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers.
+
+    Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
+    """
+    threads = config.threads or cluster.threads()
+    spread = max(1, threads // lanes(config, cluster))
+    if cluster.job == "ps":  # works for all trainers at once
+        threads = spread = config.threads or os.cpu_count() or 1
+    proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
+    if cluster.distributed:
+        proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
+        # Without filters, a session waits for every task of the cluster, the dead ones too.
+        servers = [] if cluster.job == "ps" else ["/job:ps"]
+        proto.device_filters.extend([*servers, f"/job:{cluster.job}/task:{cluster.index}"])
+    return proto
+
+
+def limit_threads(config: Config, cluster: Cluster) -> None:
+    """The same limits for what runs outside of sessions: evaluation and export."""
+    threads = config.threads or cluster.threads()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+
+
+def start_server(config: Config, cluster: Cluster) -> Any:
+    """This replica's TensorFlow server; listens on the port that ``TF_CONFIG`` gives it."""
+    return v1.train.Server(
+        v1.train.ClusterSpec(cluster.servers),
+        job_name=cluster.job,
+        task_index=cluster.index,
+        config=session_config(config, cluster),
+    )
+
+
+def open_session(target: str, graph: Graph, config: Any, check: Callable[[], None]) -> Any:
+    """A session that every parameter server has answered.
+
+    :param check: called several times a second until then; raises to give up.
+    """
+    session = v1.Session(target, graph=graph.graph, config=config)
+    met: Future[None] = Future()
+    threading.Thread(target=_meet, args=(session, graph, met), daemon=True).start()
+    while True:
+        try:
+            met.result(POLL)
+        except TimeoutError:
+            check()
+        else:
+            return session
+
+
+def close_session(session: Any) -> None:
+    """Closing talks to the servers, and may hang with them: not on this thread."""
+    if session is not None:
+        threading.Thread(target=_close, args=(session,), daemon=True).start()
+
+
+def _meet(session: Any, graph: Graph, met: Future[None]) -> None:
+    try:
+        session.run(list(graph.phases_known))
+    except Exception as error:  # noqa: BLE001  whoever waits for the result gets it
+        met.set_exception(error)
+    else:
+        met.set_result(None)
+
+
+def _close(session: Any) -> None:
+    try:
+        session.close()
+    except errors.OpError as error:
+        log.debug("closing a session: %s", error)
