@@ -104,6 +104,20 @@ class BatchesLogs(Protocol):
 
 
 @runtime_checkable
+class BoundToHost(Protocol):
+    """A backend whose jobs run on one host, and can be seen there only.
+
+    Of a job of another host it says UNKNOWN, which decides nothing, and it refuses to cancel it.
+    """
+
+    def host(self) -> str:
+        """This host, by the name that its jobs carry."""
+
+    def elsewhere(self, handle: JobHandle) -> str | None:
+        """The host to ask about the job, if it is another."""
+
+
+@runtime_checkable
 class EndsReplicas(Protocol):
     """A backend that can take a single replica away, as a preempted host does: for tests of what happens then."""
 

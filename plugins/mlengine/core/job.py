@@ -201,6 +201,7 @@ class JobRecord:
     :param owner: the fields of the :class:`JobKey`, for people and for finding the job's older generations.
     :param inputs: lineage: digests of package and dataset, and what else the caller knows.
     :param name: the backend's name of the live attempt; ``None`` between claim and submit.
+    :param host: the one host that can see its jobs, if the backend is such a one.
     :param history: what was decided when, oldest first.
     """
 
@@ -213,6 +214,7 @@ class JobRecord:
     inputs: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
     name: str | None = None
+    host: str = ""
     history: tuple[dict[str, Any], ...] = ()
 
     def with_attempt(self, attempt: int, name: str | None, event: dict[str, Any]) -> JobRecord:
