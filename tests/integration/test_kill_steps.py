@@ -206,10 +206,10 @@ def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], S
         assert case.effects == wanted[: number - 1]
     attempts = [(one.handle.attempt, one.state) for one in case.attempts]
     if mode == "submit":
-        assert attempts == [(1, JobState.SUCCEEDED)]
+        assert attempts == [(1, JobState.SUCCEEDED)], case.attempts
         assert case.starts == (1,)
         assert case.result["attempt"] == 1
     else:
-        assert attempts == [(1, JobState.FAILED), (2, JobState.SUCCEEDED)]
+        assert attempts == [(1, JobState.FAILED), (2, JobState.SUCCEEDED)], case.attempts
         assert case.starts == (0, 1), "attempt 1 is of the past"
         assert (case.result["attempt"], case.result["state"]) == (2, "SUCCEEDED")
