@@ -221,7 +221,8 @@ def _dataset(python: str, scratch: Path) -> Path:
 
     target = scratch / "mnist"
     script = "import sys, pathlib; from tests import datasets; datasets.make(*map(pathlib.Path, sys.argv[1:3]))"
-    subprocess.run([python, "-c", script, str(target), str(mnist.files())], env=_environment(), check=True)
+    command = [python, "-c", script, str(target), str(mnist.files())]
+    subprocess.run(command, env=_environment(), cwd=ROOT / "trainer", check=True)  # whose ``tests`` is meant
     return target
 
 

@@ -44,7 +44,6 @@ def ours(split: Split, threads: int, *, whole: bool = False) -> Run:
     for name, value in weights.items():
         values[name + "/adam_m"], values[name + "/adam_v"] = np.zeros_like(value), np.zeros_like(value)
     graph.write(session, {**values, "global_step": np.array(0, np.int64), "shares": np.zeros(1, np.int64)})
-    graph.set_trouble(session, 0)
     source = batches(split, BATCH, 0)
 
     def run(steps: int) -> None:

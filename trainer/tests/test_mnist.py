@@ -55,7 +55,6 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int) -> None:
     images, labels = _batch(16)
     with _session(graph) as session:
         graph.write(session, _start(weights))
-        graph.set_trouble(session, 0)
         result = session.run(graph.train, {graph.images: images, graph.labels: labels})
         after = graph.read(session)
     variables = {name: tf.Variable(value) for name, value in weights.items()}
@@ -84,7 +83,6 @@ def test_a_loss_that_is_not_finite_applies_nothing() -> None:
     images, labels = _batch(8)
     with _session(graph) as session:
         graph.write(session, _start(weights))
-        graph.set_trouble(session, 0)
         with pytest.raises(tf.errors.InvalidArgumentError, match="NaN"):
             session.run(graph.train, {graph.images: images, graph.labels: labels})
         after = graph.read(session)

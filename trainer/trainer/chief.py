@@ -67,7 +67,6 @@ class Chief:
             self._newest = step
             graph.set_phase(session, graphs.NEW)  # nobody joins half-written weights
             graph.write(session, values)
-            graph.set_saved(session, step)
             log.info("%s at step %d", origin, step)
         graph.set_trouble(session, 0)
         graph.set_phase(session, graphs.READY)

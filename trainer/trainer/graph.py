@@ -58,8 +58,12 @@ class Graph:
     _feeds: dict[Any, Any] = field(default_factory=dict)
 
     def write(self, session: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Give the variables these values."""
+        """Give the variables these values, those of a checkpoint or the first; there is no trouble then."""
         feeds, assigns = {}, []
+        for counter, value in ((self.trouble, 0), (self.saved, values["global_step"])):
+            placeholder, assign = self._feeds[counter.name]
+            feeds[placeholder] = value
+            assigns.append(assign)
         for name, shards in self.variables.items():
             parts = np.split(values[name], len(shards), axis=1) if len(shards) > 1 else [values[name]]
             for shard, part in zip(shards, parts, strict=True):
