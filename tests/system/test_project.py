@@ -1,0 +1,34 @@
+"""Three small jobs on a real project: ``make system PROJECT=… REGION=… BUCKET=gs://…``; skipped without one.
+
+Uses the application default credentials, or those that ``MLENGINE_SYSTEM_CONNECTION`` names in Airflow.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import yaml
+
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.storage import Storage
+from tests.system.walk import Walk
+
+PROJECT, REGION, BUCKET = (os.environ.get(f"MLENGINE_SYSTEM_{name}") for name in ("PROJECT", "REGION", "BUCKET"))
+CAP_USD = 0.5  # for each of the three jobs
+
+
+@pytest.mark.timeout(5400)
+@pytest.mark.skipif(not (PROJECT and BUCKET), reason="no project: make system PROJECT=… BUCKET=gs://…")
+def test_a_real_project(capsys: pytest.CaptureFixture[str]) -> None:
+    connection = os.environ.get("MLENGINE_SYSTEM_CONNECTION")
+    backend = VertexBackend(
+        project=PROJECT, region=REGION or "us-central1", gcp_conn_id=connection, cost_cap_usd=CAP_USD
+    )
+    findings: dict[str, Any] = {}
+    try:
+        Walk(backend, Storage.from_connection(connection), str(BUCKET).rstrip("/"), 1800.0, findings).go()
+    finally:
+        with capsys.disabled():
+            print(f"\nseen of the service:\n{yaml.safe_dump(findings, sort_keys=False)}")
