@@ -31,6 +31,11 @@ format: setup-dev  ## put the code into its shape
 unit integration e2e trainer-test: setup-dev  ## one part of the tests; ARGS go to pytest
 	@$(BIN)/python -m scripts.check $@ -- $(ARGS)
 
+.PHONY: system
+system: setup-dev  ## three small jobs on a real project of Vertex AI: PROJECT=… BUCKET=gs://… REGION=…
+	@MLENGINE_SYSTEM_PROJECT="$(PROJECT)" MLENGINE_SYSTEM_BUCKET="$(BUCKET)" MLENGINE_SYSTEM_REGION="$(REGION)" \
+		$(BIN)/python -m pytest tests/system $(ARGS)
+
 bench: setup-dev  ## benchmarks, as ratios to a baseline of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
