@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mlengine.backends import LogPage
+from mlengine.core import plaintext
 from mlengine.core.errors import ObjectMissingError, StorageError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
@@ -113,7 +114,8 @@ class Narrator:
         """The lines that are new, oldest first: replicas' lines, then progress, then a change of state."""
         lines: list[str] = []
         if page is not None:
-            lines += [f"{line.replica:>11} | {line.text}" for line in page.lines]
+            # A backend may hand on what a trainer wrote as it came: here is where it enters the task's log.
+            lines += [f"{line.replica:>11} | {text}" for line in page.lines for text in plaintext.lines(line.text)]
             self.told = replace(self.told, logs=page.cursor)
         lines += self.tell_progress(progress)
         state = status.state.value
@@ -166,7 +168,7 @@ def backoff(attempt: int, first: float) -> float:
 
 def _state_line(status: JobStatus, before: str) -> str:
     arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
-    return f"{arrow}: {status.detail}" if status.detail else arrow
+    return f"{arrow}: {plaintext.line(status.detail)}" if status.detail else arrow
 
 
 def duration(seconds: float) -> str:

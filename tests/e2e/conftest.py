@@ -22,6 +22,8 @@ __all__ = ["lab"]  # one for all modules: imported by each, it would be one for 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
 RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
 MARK = "MLENGINE_E2E"
+# Lies in the environment of every process of Airflow's, under a name that such things have; see test_security.py.
+SECRET = "canary-" + uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ def mark() -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
     before = dict(os.environ)
-    with stacks.running(data, versions=[MONTH], env={MARK: mark}) as started:
+    with stacks.running(
+        data,
+        versions=[MONTH],
+        env={MARK: mark, "AIRFLOW_CONN_ELSEWHERE": f"https://me:{SECRET}@there.invalid", "MY_TOKEN": SECRET},
+    ) as started:
         yield started
     os.environ.clear()
     os.environ.update(before)
@@ -88,6 +94,13 @@ def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     # So few steps leave a digit or two under the floors that the form offers, in some runs.
     conf = {"dataset_version": MONTH, "max_steps": 400, "min_accuracy": 0.9, "min_class_accuracy": 0.7}
     return finish(api.trigger("mnist_retraining", conf))
+
+
+@pytest.fixture(scope="session")
+def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
+    """A run of the smallest trainer: trained by three processes, and published."""
+    api.wait_for_dag("hello_trainer")
+    return finish(api.trigger("hello_trainer"))
 
 
 @pytest.fixture(scope="session")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from scripts.stack import Stack
 
 from mlengine.core.layout import JobDir
-from mlengine.testing.airflow_api import AirflowApi, DagRun
+from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.conftest import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_any_package_trains(api: AirflowApi, finish: Callable[[DagRun], Ended], stack: Stack) -> None:
-    api.wait_for_dag("hello_trainer")
-    ended = finish(api.trigger("hello_trainer"))
-    assert ended.run.state == "success", ended.states()
-    folder = JobDir(ended.result("retrain.prepare")["job_dir"])
+def test_any_package_trains(hello: Ended, stack: Stack) -> None:
+    assert hello.run.state == "success", hello.states()
+    folder = JobDir(hello.result("retrain.prepare")["job_dir"])
     assert [stat for stat in stack.storage.ls(folder.model) if stat.size], "no model"
-    log = ended.log("retrain.wait")
+    log = hello.log("retrain.wait")
     for replica in ("chief-0", "worker-0", "worker-1"):
         assert f"{replica} |" in log
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,20 +23,13 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.packaging import package_trainer
 from mlengine.submission import Intent, Submitter
-from mlengine.testing.airflow_api import AirflowApi, DagRun
+from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.conftest import Ended
 from tests.integration.page_lab import Lab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>"
-
-
-@pytest.fixture(scope="module")
-def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
-    """A run of the smallest trainer: trained by three processes, and published."""
-    api.wait_for_dag("hello_trainer")
-    return finish(api.trigger("hello_trainer"))
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,7 @@ def test_hostile_logs_and_names_are_text(lab: Lab, visit: Callable[..., TestClie
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
     line = client.get("api/jobs/mnist/mnist_1/logs").json()["lines"][0]["text"]
-    assert line == f"{evil}gnp.exe"
+    assert line == f"{evil}\\x202egnp.exe\\x07"
 
 
 def test_a_report_may_draw_and_do_nothing_else(lab: Lab, visit: Callable[..., TestClient]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mlengine import __version__
+from mlengine.core import plaintext
 from mlengine.core.errors import MlengineError
 
 # Each module has `register(commands)`, which adds parsers whose default `handler` takes the namespace and returns the
@@ -25,8 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def say(text: str = "") -> None:
-    """One line for the person at the terminal."""
-    sys.stdout.write(f"{text}\n")
+    """A line, or some, for the person at the terminal; what came from elsewhere cannot speak to the terminal itself."""
+    sys.stdout.write(f"{plaintext.visible(text)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.handler(args) or 0)
     except MlengineError as error:
-        sys.stderr.write(f"mlengine: {error}\n")
+        sys.stderr.write(f"mlengine: {plaintext.visible(str(error))}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlengine.backends import LogPage, TrainingBackend
+from mlengine.core import plaintext
 from mlengine.core.errors import BackendError, MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
@@ -21,8 +22,6 @@ from mlengine.web.rows import Claimed, Row
 
 LOG_LINES = 500
 _LOG_CHUNK = 256 << 10
-# What a terminal or a bidirectional text engine would obey; the page shows text, whatever is in it.
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4})?)\.log")
 
 
@@ -60,7 +59,11 @@ def log_page(
         except BackendError:
             page = LogPage((), {})
         if page.lines or page.cursor:
-            lines = [{"replica": line.replica, "text": _plain(line.text), "time": line.time} for line in page.lines]
+            lines = [
+                {"replica": line.replica, "text": text, "time": line.time}
+                for line in page.lines
+                for text in plaintext.lines(line.text)
+            ]
             return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": page.more}
     return _stored_page(storage, claim, at.get("stored", {}), attempt)
 
@@ -81,7 +84,7 @@ def _stored_page(storage: Storage, claim: Claimed, at: Mapping[str, Any], attemp
 def _lines(storage: Storage, uri: str, begin: int, size: int) -> tuple[list[str], int]:
     data = storage.read_range(uri, begin, min(size, begin + _LOG_CHUNK))
     whole = data if begin + len(data) >= size else data[: data.rfind(b"\n") + 1] or data
-    return [_plain(line.decode("utf-8", "replace")) for line in whole.splitlines()], begin + len(whole)
+    return [plaintext.line(line.decode("utf-8", "replace")) for line in whole.splitlines()], begin + len(whole)
 
 
 def _stored(storage: Storage, job_dir: JobDir) -> list[tuple[int, str, str, int]]:
@@ -92,10 +95,6 @@ def _stored(storage: Storage, job_dir: JobDir) -> list[tuple[int, str, str, int]
         if match:
             found.append((int(match["attempt"]), match["replica"], stat.uri, stat.size))
     return found
-
-
-def _plain(text: str) -> str:
-    return _CONTROL.sub("", text)[:4000]
 
 
 def _encoded(cursor: Mapping[str, Any]) -> str:

@@ -124,3 +124,23 @@ def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
         archive.fileobj.write(info.tobuf())
     with pytest.raises(PackageError, match=r"GiB|cannot be read"):
         read_archive(buffer.getvalue(), "t-1.0.tar.gz", "x")
+
+
+def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of itself is enough: nothing is unpacked to find out."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(1 << 20))
+        archive.writestr("t-1.0.dist-info/METADATA", "")
+    assert len(buffer.getvalue()) < 1 << 12
+    monkeypatch.setattr("mlengine.core.archive.MAX_UNPACKED", 1 << 19)
+    with pytest.raises(PackageError, match="GiB"):
+        read_archive(buffer.getvalue(), "t-1.0-py3-none-any.whl", "x")
+
+
+def test_an_archive_of_endless_names_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlengine.core.archive.MAX_MEMBERS", 100)
+    many = {f"t-1.0/f{number}": "" for number in range(101)}
+    for data, name in ((tar({**SDIST, **many}), "t-1.0.tar.gz"), (zipped({**SDIST, **many}), "t-1.0.zip")):
+        with pytest.raises(PackageError, match="100 files"):
+            read_archive(data, name, "x")

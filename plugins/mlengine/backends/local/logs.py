@@ -15,16 +15,12 @@ from typing import Any
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.local.record import Job
+from mlengine.core import plaintext
 
-MOST_CHARACTERS = 4000
 TAIL_LINES = 20
 _CHUNK = 256 << 10  # bytes of one replica's log read for one page
 _PARTIAL = 64 << 10  # a line longer than this is given out before its end
 
-_ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 
 
@@ -75,14 +71,7 @@ def last_lines(path: Path, count: int = TAIL_LINES) -> tuple[str, ...]:
 
 def clean(raw: bytes) -> str:
     """One line as it may be shown anywhere: no escapes, no control characters, no endless length."""
-    text = raw.decode("utf-8", "replace")
-    text = _ESCAPE.sub("", text).rstrip("\r")
-    # A progress bar writes over itself: what is left standing is what it last wrote.
-    text = text.rsplit("\r", 1)[-1]
-    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    if len(text) > MOST_CHARACTERS:
-        text = f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
-    return text
+    return plaintext.line(raw.decode("utf-8", "replace"))
 
 
 def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], int]:

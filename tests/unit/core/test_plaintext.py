@@ -1,0 +1,31 @@
+"""Text of unknown origin neither speaks to a terminal nor looks like another line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlengine.core import plaintext
+
+HOSTILE = "ok\x1b[2J\x1b]0;title\x07\nchief-0 | forged\r\n\u202eevil\x9b31m"
+
+
+def test_lines_are_told_apart_and_shown() -> None:
+    assert plaintext.lines(HOSTILE) == ["ok", "chief-0 | forged", "\\x202eevil\\x9b31m"]
+    assert plaintext.lines("") == [""]
+    assert plaintext.line(HOSTILE).count("\n") == 0
+
+
+def test_long_texts_are_cut_and_listings_are_not() -> None:
+    assert plaintext.line("x" * 5000).endswith("[1000 characters cut]")
+    assert plaintext.visible("x" * 5000) == "x" * 5000
+    assert plaintext.visible("a\tb\nc") == "a\tb\nc"
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+    for shown in (plaintext.visible(text), plaintext.line(text), *plaintext.lines(text)):
+        assert not {character for character in shown if unicodedata.category(character) == "Cc"} - {"\t", "\n"}
+        assert unicodedata.bidirectional("\u202e") not in {unicodedata.bidirectional(character) for character in shown}
