@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mlengine.champions import Champion, Outcome, Word, history
+from datetime import datetime
+from itertools import takewhile
+
+from mlengine.champions import Champion, Outcome, Word, chain
 from mlengine.core.errors import ModelError, PublishError
 from mlengine.core.layout import JobDir
 from mlengine.core.paired import Paired
@@ -11,6 +14,8 @@ from mlengine.gate.export import resolve
 from mlengine.gate.quality import compare
 from mlengine.gate.report import Report, load_predictions
 from mlengine.storage import Storage
+
+_SKEW_SECONDS = 3600.0  # by which the clocks of the machines that claim and that publish may differ
 
 
 def objection(storage: Storage, bucket: str, report: Report, champion: Champion | None) -> Outcome | None:
@@ -23,12 +28,34 @@ def objection(storage: Storage, bucket: str, report: Report, champion: Champion 
     older = _older(report, champion)
     if older is not None:
         return older
-    if any(_same_model(was, report) for was in history(storage, bucket, report.model)):
+    if _was_champion(storage, bucket, report, champion):
         text = f"{report.job_id} was champion before; {champion.job_id} is now. A repeated publication changes nothing."
         return Outcome(Word.SUPERSEDED, text, champion)
     if report.champion.get("serial") == champion.serial or report.checks != "all":
         return None
     return _compared_again(storage, report, champion)
+
+
+def _was_champion(storage: Storage, bucket: str, report: Report, champion: Champion) -> bool:
+    """Entries from before the job was claimed are not its own: a long history costs a new job no reads."""
+    claimed = _claimed(report)
+    entries = chain(storage, bucket, champion)
+    return any(_same_model(was, report) for was in takewhile(lambda was: _seconds(was.at) >= claimed, entries))
+
+
+def _claimed(report: Report) -> float:
+    """When the job was claimed, at the earliest; 0 for a job that was not submitted by us."""
+    times = [event.get("time") for event in report.lineage.get("events") or () if isinstance(event, dict)]
+    known = [float(time) for time in times if isinstance(time, (int, float))]
+    return min(known) - _SKEW_SECONDS if known else 0.0
+
+
+def _seconds(at: str) -> float:
+    """A time that cannot be read may be any: it is taken for now."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        return float("inf")
 
 
 def _same_model(was: Champion, report: Report) -> bool:

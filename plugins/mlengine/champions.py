@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from mlengine.core import layout
@@ -170,14 +171,19 @@ def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
 
 def history(storage: Storage, bucket: str, model: str, limit: int = 1000) -> list[Champion]:
     """Who was champion, the newest first: the chain from the pointer, not every entry there is."""
-    found: list[Champion] = []
-    at = current(storage, bucket, model)
-    while at is not None and len(found) < limit:
-        found.append(at)
+    return list(islice(chain(storage, bucket, current(storage, bucket, model)), limit))
+
+
+def chain(storage: Storage, bucket: str, at: Champion | None) -> Iterator[Champion]:
+    """An entry and those before it; each is read when it is asked for.
+
+    :raises PublishError: an entry names a later one, or one that is not there, as the one before it.
+    """
+    while at is not None:
+        yield at
         if at.previous is not None and at.previous >= at.serial:
-            raise PublishError(f"entry {at.serial} of {model} names {at.previous} as the one before it")
-        at = None if at.previous is None else entry(storage, bucket, model, at.previous)
-    return found
+            raise PublishError(f"entry {at.serial} of {at.model} names {at.previous} as the one before it")
+        at = None if at.previous is None else entry(storage, bucket, at.model, at.previous)
 
 
 def models(storage: Storage, bucket: str) -> list[str]:

@@ -25,7 +25,6 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
 
     :raises BucketMissingError: at once, with the bucket's name; :raises StorageForbiddenError: likewise.
     """
-    storage.check_bucket(job_dir.uri)
     found = {stat.uri: stat.generation for stat in storage.ls(job_dir.uri + "/")}
     if job_dir.claim in found:
         log.info("%s belongs to a job already; left as it is", job_dir.uri)

@@ -15,7 +15,19 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
-_NEEDED = ("google.cloud.storage", "google.auth", "mlengine.pipeline")
+_NEEDED = (
+    "google.cloud.storage",
+    "google.auth",
+    "google_crc32c",
+    "jinja2.ext",
+    "airflow.sdk.bases.hook",
+    "airflow.sdk.execution_time.cache",
+    "mlengine.pipeline",
+    "mlengine.storage_client",
+    "mlengine.packaging",
+    "mlengine.datasets.catalog",
+    "mlengine.champion_rules",
+)
 
 
 @hookimpl

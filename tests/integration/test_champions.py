@@ -6,6 +6,7 @@ No TensorFlow here: models are a file, reports and predictions are written by ha
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -115,6 +116,26 @@ def test_publishing_again_changes_nothing(bench: Bench) -> None:
     assert late.word is Word.SUPERSEDED
     assert not late.published
     assert bench.serials() == [(1, "a"), (2, "b")]
+
+
+def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        bench.publish(bench.job(name))
+    read: list[str] = []
+    whole = bench.storage.read
+
+    def count(uri: str) -> bytes:
+        read.append(uri)
+        return whole(uri)
+
+    monkeypatch.setattr(bench.storage, "read", count)
+    claimed = {"time": time.time() + 7200, "event": "claimed"}  # its clock is ahead by more than is allowed for
+    assert bench.publish(bench.job("new", lineage={"events": [claimed]})).word is Word.PUBLISHED
+    assert [uri for uri in read if "/champions/" in uri] == []
+    # One that was claimed before the last two were published looks at these.
+    old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
+    assert bench.publish(old).word is Word.SUPERSEDED
+    assert len([uri for uri in read if "/champions/" in uri]) == 3
 
 
 def test_a_repeated_task_does_not_undo_a_rollback(bench: Bench) -> None:

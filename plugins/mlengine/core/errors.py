@@ -121,6 +121,16 @@ class PublishError(MlengineError):
     """The champion cannot be changed as asked."""
 
 
+class RegistryError(MlengineError):
+    """A model registry elsewhere refused a champion for good. The champion here is not touched by that."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """A model registry does not answer, or asks to come back later."""
+
+    retryable = True
+
+
 class StackError(MlengineError):
     """A server that ``make run`` or a test started did not come up, or refused a call.
 
