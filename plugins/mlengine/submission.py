@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
+from mlengine.backends import BoundToHost, LearnsPlaces, Submission, TrainingBackend
 from mlengine.core.errors import (
+    BackendUnavailableError,
     JobFailedError,
     JobLostError,
     MlengineError,
@@ -212,6 +213,7 @@ class Submitter:
                     spec=intent.spec.to_json(),
                     owner=asdict(intent.key),
                     inputs=dict(intent.inputs),
+                    host=self._host(),
                     history=(_event("claimed"),),
                 )
                 try:
@@ -231,6 +233,8 @@ class Submitter:
         """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
         if not _same_task(record.owner, intent.key) or record.backend != self._backend.name:
             return
+        if record.host and record.host != self._host():
+            log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
         self._supersede(record.key)
 
     def _supersede(self, digest: str) -> None:
@@ -247,6 +251,7 @@ class Submitter:
         known = record.handle(job_dir.uri)
         if known is not None:  # recorded between two reads, by another process
             return self._decided(Submitted(known, Decision.REATTACHED))
+        self._check_host(record)
         left_behind = self._of_attempt(record)
         if left_behind:
             return self._record(job_dir, left_behind[0], Decision.REATTACHED)
@@ -268,6 +273,20 @@ class Submitter:
             log.warning("job %s: duplicate %s is cancelled, %s lives", record.job_id, younger.name, handles[0].name)
             self._backend.cancel(younger)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
+
+    def _host(self) -> str:
+        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
+
+    def _check_host(self, record: JobRecord) -> None:
+        """A claim without a job name may hide a job that only the claiming host can see.
+
+        :raises BackendUnavailableError: this is another host.
+        """
+        if record.host and record.host != self._host():
+            raise BackendUnavailableError(
+                f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {self._host()}",
+                remedy="run the task on that host again; if it is gone for good, clear the task to train anew",
+            )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
         return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]

@@ -16,7 +16,6 @@ from typing import Any
 from mlengine.backends import LogLine, Submission
 from mlengine.backends.local import processes
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.local.record import Job
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.storage import Storage
@@ -182,12 +181,12 @@ def texts(backend: LocalBackend, handle: JobHandle) -> list[str]:
 
 
 def alive(backend: LocalBackend, handle: JobHandle) -> list[processes.Process]:
-    return processes.of_job(Job(backend.state_dir / "jobs" / handle.name).root)
+    return processes.of_job(backend._job(handle.name).root)
 
 
 def launcher_pid(backend: LocalBackend, handle: JobHandle) -> int:
     """The process that has the job's launcher as its command."""
-    root = str(backend.state_dir / "jobs" / handle.name)
+    root = str(backend._job(handle.name).root)
     for process in Path("/proc").glob("[1-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode().split("\0")

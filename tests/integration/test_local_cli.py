@@ -39,7 +39,7 @@ def test_a_job_is_followed_shown_and_cancelled(mlengine: Command, make_backend: 
     chief = "say('one'); until(scratch.parent.parent / 'go'); say('two')"
     spec = local.spec(actor, worker=1, args=local.acts(chief=chief, worker="time.sleep(3600)"))
     handle = backend.submit(local.submission(bucket, spec))
-    root = backend.state_dir / "jobs" / handle.name
+    root = backend._job(handle.name).root
     local.until(lambda: "chief-0: one" in local.texts(backend, handle), "the chief is at work")
     code, out, _ = mlengine("status")
     assert code == 0

@@ -48,7 +48,7 @@ def training(backend: LocalBackend, submission: Submission, replicas: int) -> Jo
 
 
 def job_of(backend: LocalBackend, handle: JobHandle) -> Job:
-    return Job(backend.state_dir / "jobs" / handle.name)
+    return backend._job(handle.name)
 
 
 def lives(backend: LocalBackend, handle: JobHandle) -> int:
@@ -137,7 +137,9 @@ def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
     job_states = []
     for handle in handles:
         if job_of(backend, handle).state() is None:
-            backend.find(handle.name.rpartition("-")[0])  # killed before its first word: it is launched again
+            backend.find(
+                handle.name.partition(":")[2].rpartition("-")[0]
+            )  # killed before its first word: it is launched again
         job_states.append(local.until_ended(backend, handle).state)
         assert not local.alive(backend, handle)
         replicas = [line.replica for line in local.lines(backend, handle) if " life 0" in line.text]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mlengine.backends import TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLostError, MlengineError
-from mlengine.core.job import Decision, FailureCause, JobKey, JobState, make_job_id
+from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobdir import prepare
@@ -271,3 +271,39 @@ def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid
         suppress_health_check=list(HealthCheck),
     )
     case("runTest").runTest()
+
+
+class OnHost(MemoryBackend):
+    """Sees only the jobs of its own host, as the local backend does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.place = name
+
+    def host(self) -> str:
+        return self.place
+
+    def elsewhere(self, handle: JobHandle) -> str | None:
+        return None if any(job.handle == handle for job in self.jobs) else "another"
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        here = {
+            status.handle: status for status in super().describe([one for one in handles if not self.elsewhere(one)])
+        }
+        return [here.get(handle, JobStatus(handle, JobState.UNKNOWN, "it runs on host a")) for handle in handles]
+
+
+def test_a_second_host_starts_nothing_that_may_run_on_the_first(storage: Storage, bucket: str) -> None:
+    first, second = OnHost("a"), OnHost("b")
+    intent = intent_for(bucket)
+    first.lose_answers = 1
+    with pytest.raises(BackendUnavailableError):
+        Submitter(storage, first).submit(intent)
+    assert len(first.live) == 1
+    with pytest.raises(BackendUnavailableError, match="claimed on host a, and may run there; this is b"):
+        Submitter(storage, second).submit(intent)
+    recorded = Submitter(storage, first).submit(intent)
+    assert recorded.decision is Decision.REATTACHED
+    # Recorded, it is waited for from anywhere; nobody but its host decides anything by it.
+    assert Submitter(storage, second).submit(intent).decision is Decision.REATTACHED
+    assert (len(first.jobs), len(second.jobs)) == (1, 0)

@@ -5,7 +5,7 @@ through the claims in the bucket, asks the backends which of their jobs are aliv
 the runs and tasks they belong to still are. It only says so; ``--yes`` ends them.
 
 Where Airflow does not answer, nothing is decided. Jobs of ``mlengine train`` and ``mlengine rerun``
-belong to a person, and are left alone.
+belong to a person, and are left alone; jobs of another machine are passed over: reap there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.backends import LearnsPlaces, TrainingBackend, get_backend
+from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
 from mlengine.cli.airflow import AirflowClient
 from mlengine.core.errors import MlengineError, ObjectMissingError
@@ -106,11 +106,16 @@ def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobD
         handle = record.handle(job_dir.uri)
         # A submission may have been cut off before its name was recorded: then only the backend knows.
         handles = [handle] if handle else _find(backend(record.backend), record)
-        asked[record.backend] += [(one, record) for one in handles]
+        asked[record.backend] += [(one, record) for one in handles if not _elsewhere(backend(record.backend), one)]
     for name, pairs in asked.items():
         for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
             if not status.state.terminal:
                 yield Living(status, record)
+
+
+def _elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
+    """A job of another host is that host's to look after."""
+    return isinstance(backend, BoundToHost) and backend.elsewhere(handle) is not None
 
 
 def _find(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:

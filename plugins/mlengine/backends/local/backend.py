@@ -15,7 +15,7 @@ from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.local import environ, logs, pythons, record, settings
+from mlengine.backends.local import environ, host, logs, pythons, record, settings
 from mlengine.backends.local.lease import held
 from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
@@ -88,18 +88,39 @@ class LocalBackend:
         return [self._describe_safely(handle) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        if self.elsewhere(handle):
+            return LogPage((), cursor)
         job = self._job(handle.name)
         ended = self._describe_safely(handle).state.terminal
         return logs.page(job, cursor, limit, ended=ended)
 
     def cancel(self, handle: JobHandle) -> None:
-        """Leave word for the launcher; where there is none alive, end what it left running."""
+        """Leave word for the launcher; where there is none alive, end what it left running.
+
+        :raises BackendUnavailableError: it is another host's job.
+        """
+        if other := self.elsewhere(handle):
+            raise BackendUnavailableError(
+                f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
+                remedy=f"there: mlengine cancel {handle.job_id}",
+            )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():
             return
         job.cancel_file.touch()
         if not held(job.lease):
             settle(job)
+
+    def host(self) -> str:
+        """See :class:`mlengine.backends.BoundToHost`."""
+        return host.here(self.state_dir)
+
+    def elsewhere(self, handle: JobHandle) -> str | None:
+        """See :class:`mlengine.backends.BoundToHost`."""
+        where, _ = host.split(handle.name)
+        if not where or self._job(handle.name).root.is_dir() or where == self.host():
+            return None
+        return where
 
     def console_url(self, handle: JobHandle) -> str | None:
         """The job's folder."""
@@ -146,11 +167,12 @@ class LocalBackend:
         for root in (self.state_dir / "jobs").glob("*-*"):
             with contextlib.suppress(BackendError):
                 stored = Job(root).submission()
-                if stored is not None and named in {None, stored.handle.job_id, stored.handle.name}:
+                if stored is not None and named in {None, stored.handle.job_id, stored.handle.name, stored.name}:
                     found.append((stored.created, stored.handle))
         return [handle for _, handle in sorted(found, key=lambda pair: pair[0])]
 
     def _job(self, name: str) -> Job:
+        _, name = host.split(name)
         if "/" in name or name.startswith("."):
             raise BackendError(f"not a job of the local backend: {name!r}")
         return Job(self.state_dir / "jobs" / name)
@@ -169,6 +191,8 @@ class LocalBackend:
             return JobStatus(handle, JobState.UNKNOWN, f"its state cannot be read: {error}")
 
     def _describe(self, handle: JobHandle) -> JobStatus:
+        if other := self.elsewhere(handle):
+            return JobStatus(handle, JobState.UNKNOWN, f"it runs on host {other}; ask there, this is {self.host()}")
         job = self._job(handle.name)
         state = job.state()
         if (state is None or not JobState(state["state"]).terminal) and not held(job.lease):
@@ -200,7 +224,7 @@ class LocalBackend:
         """A ticket, then the commit point. Of two who race, one's submission stays, and both return it."""
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
-        stored = Stored(submission, self.settings, time.time())
+        stored = Stored(submission, self.settings, time.time(), self.host())
         if not record.create_json(job.submission_file, stored.to_json()):
             return job.submission() or stored
         return stored

@@ -124,11 +124,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """A submission as it lies on disk, with the settings it was made under."""
+    """A submission as it lies on disk, with the settings it was made under.
+
+    :param host: where it was submitted (:mod:`mlengine.backends.local.host`).
+    """
 
     submission: Submission
     settings: Settings
     created: float
+    host: str = ""
 
     @property
     def name(self) -> str:
@@ -137,7 +141,9 @@ class Stored:
     @property
     def handle(self) -> JobHandle:
         it = self.submission
-        return JobHandle("local", self.name, it.job_id, it.attempt, it.job_dir)
+        return JobHandle(
+            "local", f"{self.host}:{self.name}" if self.host else self.name, it.job_id, it.attempt, it.job_dir
+        )
 
     def to_json(self) -> dict[str, Any]:
         it = self.submission
@@ -151,6 +157,7 @@ class Stored:
             "spec": it.spec.to_json(),
             "settings": self.settings.to_json(),
             "created": self.created,
+            "host": self.host,
         }
 
     @classmethod
@@ -165,7 +172,7 @@ class Stored:
                 spec=TrainingSpec.from_json(data["spec"]),
                 labels=data["labels"],
             )
-            return cls(submission, Settings.from_json(data["settings"]), data["created"])
+            return cls(submission, Settings.from_json(data["settings"]), data["created"], data.get("host", ""))
         except (KeyError, TypeError) as error:
             raise BackendError(
                 f"submission.json is not readable: {error}", remedy="remove that job's folder"

@@ -1,0 +1,49 @@
+"""Which host a job runs on: its name is part of the job's name, for no other host can see how it is.
+
+The name is kept in the state dir, so that containers which share that dir are one host, whatever they are called. It is
+made of the machine's name and identity, and of the dir's path: a state dir that was emptied gets the same name again,
+and its jobs are known to be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import socket
+from pathlib import Path
+
+from mlengine.backends.local import record
+
+_FILE = "host.json"
+_MACHINE = Path("/etc/machine-id")
+
+
+def here(state_dir: Path) -> str:
+    """The name of the host that this state dir belongs to; it is written down if it was not."""
+    path = state_dir / _FILE
+    known = record.read_json(path)
+    if known is None:
+        name = _name(state_dir)
+        # Where nothing can be written, nothing is submitted either.
+        with contextlib.suppress(OSError):
+            state_dir.mkdir(parents=True, exist_ok=True)
+            record.create_json(path, {"host": name})
+        known = record.read_json(path) or {"host": name}
+    return str(known.get("host", ""))
+
+
+def split(name: str) -> tuple[str, str]:
+    """Host and folder of a job; no host for one that was submitted before there were any."""
+    host, _, folder = name.rpartition(":")
+    return host, folder
+
+
+def _name(state_dir: Path) -> str:
+    hostname = re.sub(r"[^0-9A-Za-z.-]+", "-", socket.gethostname()) or "host"
+    try:
+        machine = _MACHINE.read_text().strip()
+    except OSError:
+        machine = ""
+    identity = hashlib.sha256(f"{machine or hostname}|{state_dir.resolve()}".encode()).hexdigest()
+    return f"{hostname}-{identity[:8]}"

@@ -1,0 +1,50 @@
+"""Two hosts that share a bucket: what one says of the other's jobs, and what it does not do to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends import BoundToHost
+from mlengine.backends.local import host
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.job import FailureCause, JobHandle, JobState
+
+
+def test_a_host_keeps_its_name_and_two_state_dirs_are_two_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = host.here(tmp_path / "a")
+    assert name != host.here(tmp_path / "b")
+    (tmp_path / "a" / "host.json").unlink()
+    assert host.here(tmp_path / "a") == name, "its jobs are lost then, and known to be"
+    # Containers that share a state dir are one host, whatever they are called.
+    monkeypatch.setattr("socket.gethostname", lambda: "another container")
+    assert host.here(tmp_path / "a") == name
+
+
+def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
+    assert host.split("vm-3-1a2b3c4d:abc-2") == ("vm-3-1a2b3c4d", "abc-2")
+    backend = LocalBackend(tmp_path)
+    assert isinstance(backend, BoundToHost)
+    old = JobHandle("local", "abc-2", "j", 2, "gs://b/m/j")
+    assert backend.elsewhere(old) is None
+    failure = backend.describe([old])[0].failure
+    assert failure is not None
+    assert failure.cause is FailureCause.LOST
+
+
+def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path)
+    handle = JobHandle("local", "vm-3-1a2b3c4d:abc-1", "mnist_1", 1, "gs://b/m/mnist_1")
+    (status,) = backend.describe([handle])
+    assert (status.state, status.failure) == (JobState.UNKNOWN, None)
+    assert "runs on host vm-3-1a2b3c4d; ask there" in status.detail
+    assert backend.elsewhere(handle) == "vm-3-1a2b3c4d"
+    page = backend.logs(handle, {"chief-0": 7})
+    assert (page.lines, page.cursor, page.more) == ((), {"chief-0": 7}, False)
+    with pytest.raises(BackendUnavailableError, match="vm-3-1a2b3c4d") as caught:
+        backend.cancel(handle)
+    assert "mlengine cancel mnist_1" in str(caught.value)
