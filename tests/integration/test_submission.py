@@ -273,6 +273,17 @@ def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid
     case("runTest").runTest()
 
 
+def test_mapped_tasks_have_jobs_of_their_own(storage: Storage, bucket: str, paid: Paid) -> None:
+    """Though they were prepared as one: each finds its own dir, and none ends the others' jobs."""
+    one = intent_for(bucket)
+    intents = [replace(one, key=replace(one.key, map_index=index)) for index in range(3)]
+    first = [Submitter(storage, paid).submit(intent) for intent in intents]
+    again = [Submitter(storage, paid).submit(intent) for intent in intents]
+    assert len({submitted.handle.job_dir for submitted in first}) == 3
+    assert [submitted.handle for submitted in again] == [submitted.handle for submitted in first]
+    assert len(paid.live) == 3
+
+
 class OnHost(MemoryBackend):
     """Sees only the jobs of its own host, as the local backend does."""
 

@@ -1,0 +1,139 @@
+"""Every way to end a wait, deferred and not, in every state of its job: in memory, with Airflow's calls made by hand.
+
+What Airflow really calls, and when, is asked of the real one in ``tests/e2e/test_life_kills.py`` and
+``test_life_workers.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout, TaskDeferred
+
+from mlengine import backends, connect
+from mlengine.core.job import JobKey, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.sensors.training_job import TrainingJobSensor
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing.backend import MemoryBackend
+from mlengine.triggers import training_job
+from mlengine.triggers.training_job import TrainingJobTrigger
+
+pytestmark = pytest.mark.integration
+
+STATES = (JobState.QUEUED, JobState.PREPARING, JobState.RUNNING, JobState.SUCCEEDED)
+LAST_TRY: Any = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="wait", map_index=-1, try_number=3, max_tries=2)}
+NOW = {"queued_timeout": 0.0, "running_timeout": 0.0}
+
+current = MemoryBackend()
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return current
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Iterator[dict[str, Any]]:
+    """One that was submitted, and is QUEUED."""
+    global current  # noqa: PLW0603 the registry makes backends by import path
+    current = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
+    connect.connect_storage.cache_clear()
+    intent = Intent(JobKey("d", "r", "submit"), "m", JobDir.of(bucket, "m", "j"), TrainingSpec("trainer.task"))
+    yield Submitter(storage, current).submit(intent).to_json()
+    connect.connect_storage.cache_clear()
+
+
+class Wait:
+    """A wait that has begun; then its job came into ``state``, unseen."""
+
+    def __init__(self, job: dict[str, Any], state: JobState, *, deferrable: bool, **limits: float) -> None:
+        self.sensor = TrainingJobSensor(
+            task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, deferrable=deferrable, **limits
+        )
+        self.trigger: TrainingJobTrigger | None = None
+        if deferrable:
+            with pytest.raises(TaskDeferred) as caught:
+                self.sensor.execute(LAST_TRY)
+            _, arguments = caught.value.trigger.serialize()
+            self.trigger = TrainingJobTrigger(**arguments)
+        elif not limits:
+            assert not self.sensor.poke(LAST_TRY).is_done
+        if state.terminal:
+            current.end(job["name"], state)
+        else:
+            current.jobs[0].state = state
+
+    def killed(self) -> None:
+        """Marked, cleared, or its DAG run ended: by its worker, or by the triggerer."""
+        if self.trigger is None:
+            self.sensor.on_kill()
+        else:
+            asyncio.run(self.trigger.on_kill())
+
+    def timed_out(self) -> None:
+        """By ``execution_timeout``."""
+        if self.trigger is None:
+            # Airflow raises it in the middle of whatever the task does.
+            def too_late(_: object) -> None:
+                raise AirflowTaskTimeout
+
+            self.sensor.poke = too_late  # type: ignore[method-assign,assignment]
+            with pytest.raises(AirflowTaskTimeout):
+                self.sensor.execute(LAST_TRY)
+            return
+        with suppress(AirflowException):
+            self.sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, LAST_TRY)
+
+    def too_late(self) -> None:
+        """By a deadline of ours."""
+        with suppress(AirflowFailException):
+            if self.trigger is None:
+                self.sensor.execute(LAST_TRY)
+            else:
+                late = {"event": "deadline", "reason": "it took longer than running_timeout allows"}
+                self.sensor.execute_complete(LAST_TRY, late)
+
+
+EVENTS: dict[str, tuple[Callable[[Wait], None], dict[str, float]]] = {
+    "killed": (Wait.killed, {}),
+    "task timeout": (Wait.timed_out, {}),
+    "our deadline": (Wait.too_late, NOW),
+}
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("event", EVENTS)
+def test_the_job_ends_with_its_task(job: dict[str, Any], event: str, state: JobState, deferrable: bool) -> None:
+    happens, limits = EVENTS[event]
+    happens(Wait(job, state, deferrable=deferrable, **limits))
+    assert [one.state for one in current.jobs] == [state if state.terminal else JobState.CANCELLED]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
+@pytest.mark.parametrize("state", STATES)
+def test_a_cleared_wait_goes_on_from_the_checkpoint(job: dict[str, Any], state: JobState, deferrable: bool) -> None:
+    Wait(job, state, deferrable=deferrable).killed()
+    again = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, deferrable=deferrable)
+    if state.terminal:
+        result = again.execute(LAST_TRY) if deferrable else again.poke(LAST_TRY).xcom_value
+        assert result is not None
+        assert (result["state"], len(current.jobs)) == ("SUCCEEDED", 1)
+        return
+    if deferrable:
+        with pytest.raises(TaskDeferred):
+            again.execute(LAST_TRY)
+    else:
+        again.poke_interval, again._first_look = 0.0, True
+        assert not again.poke(LAST_TRY).is_done
+    assert [one.state for one in current.jobs] == [JobState.CANCELLED, JobState.QUEUED]
+    assert current.live[0].handle.attempt == 2
