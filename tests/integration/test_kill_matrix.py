@@ -55,7 +55,7 @@ def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Itera
 class Wait:
     """A wait that has begun; then its job came into ``state``, unseen."""
 
-    def __init__(self, job: dict[str, Any], state: JobState, *, deferrable: bool, **limits: float) -> None:
+    def __init__(self, job: dict[str, Any], state: JobState, *, deferrable: bool, **limits: Any) -> None:
         self.sensor = TrainingJobSensor(
             task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, deferrable=deferrable, **limits
         )
