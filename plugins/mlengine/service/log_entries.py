@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends import LogLine, TrainingBackend
+from mlengine.backends.vertex.states import POOL_NAMES
 from mlengine.core.errors import ServiceRefusalError
 from mlengine.core.spec import Role
 from mlengine.core.times import rfc3339
@@ -22,7 +23,6 @@ from mlengine.service.filters import parse
 from mlengine.service.records import VERTEX, Record
 
 _PAGE = 1000
-_TASKS = {Role.CHIEF: "workerpool0", Role.WORKER: "workerpool1", Role.PS: "workerpool2", Role.EVALUATOR: "workerpool3"}
 _ML_TASKS = {Role.CHIEF: "master-replica", Role.WORKER: "worker-replica", Role.PS: "ps-replica"}
 
 
@@ -114,7 +114,7 @@ def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str,
 
 def _entry(record: Record, line: LogLine, moment: float, place: int) -> dict[str, Any]:
     role, _, index = line.replica.rpartition("-")
-    tasks = _TASKS if record.face == VERTEX else _ML_TASKS
+    tasks = POOL_NAMES if record.face == VERTEX else _ML_TASKS
     task = f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else "service"
     return {
         "logName": f"projects/{record.project}/logs/{task}",

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from mlengine.core import jobfile
 from mlengine.core.errors import JobFileError, ServiceRefusalError
 from mlengine.core.job import JobState
-from mlengine.core.times import rfc3339
 from mlengine.service import mlengine_jobs
-from mlengine.service.engine import Engine
-from mlengine.service.filters import parse
-from mlengine.service.records import MLENGINE, Record, pack
-from mlengine.service.wire import Request, page
-from mlengine.storage import Storage
+from mlengine.service.faces import Face, times
+from mlengine.service.records import MLENGINE, Record
+from mlengine.service.wire import Request
 
 MOST = 100
 # ML Engine had seven states.
@@ -37,31 +31,16 @@ _FILTERS = {
 }
 
 
-class MlengineFace:
-    """The methods; each takes a :class:`~mlengine.service.wire.Request` and returns JSON."""
+class MlengineFace(Face):
+    """The methods."""
 
-    def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
-        self._engine, self._storage, self._bucket = engine, storage, bucket
+    name, filters, most = MLENGINE, _FILTERS, MOST
 
     def create(self, request: Request) -> dict[str, Any]:
         request.only()
         job, spec = mlengine_jobs.read(request.json())
-        project = request.path["project"]
-        submission, notes = mlengine_jobs.submission(job, spec, project, self._storage, self._bucket)
-        now = time.time()
-        record = Record(
-            face=MLENGINE,
-            project=project,
-            region="",
-            id=job["jobId"],
-            body=job,
-            submission=pack(submission),
-            created=now,
-            updated=now,
-            notes=tuple(notes),
-            stuck=request.stuck,
-        )
-        return render(self._engine.create(record))
+        what = mlengine_jobs.submission(job, spec, request.path["project"], self._storage, self._bucket)
+        return render(self._take(request, job["jobId"], job, what))
 
     def get(self, request: Request) -> dict[str, Any]:
         request.only()
@@ -69,10 +48,8 @@ class MlengineFace:
 
     def list(self, request: Request) -> dict[str, Any]:
         request.only("filter", "pageSize", "pageToken")
-        condition = parse(request.query.get("filter", ""), frozenset(_FILTERS))
         jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, request.path["project"], "")]
-        found = [job for job in jobs if condition.matches(partial(_field, job))]
-        some, token = page(found, request.query, MOST)
+        some, token = self._page(request, jobs)
         return {"jobs": list(some), **({"nextPageToken": token} if token else {})}
 
     def cancel(self, request: Request) -> dict[str, Any]:
@@ -116,15 +93,11 @@ def render(record: Record) -> dict[str, Any]:
     state = JobState.PREPARING if record.stuck and not record.state.terminal else record.state
     job = {
         **record.body,
-        "createTime": rfc3339(record.created),
+        **times(record),
         "state": _STATES.get(state, state).value,
         "etag": _etag(record),
         "trainingOutput": {},
     }
-    if record.started is not None:
-        job["startTime"] = rfc3339(record.started)
-    if record.ended is not None:
-        job["endTime"] = rfc3339(record.ended)
     if record.error is not None:
         job["errorMessage"] = record.error["message"]
     return job
@@ -133,10 +106,3 @@ def render(record: Record) -> dict[str, Any]:
 def _etag(record: Record) -> str:
     text = json.dumps([record.id, dict(record.labels), record.state.value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _field(job: Mapping[str, Any], name: str) -> str | None:
-    if name.startswith("labels."):
-        label: str | None = job.get("labels", {}).get(name.removeprefix("labels."))
-        return label
-    return job.get(_FILTERS[name])

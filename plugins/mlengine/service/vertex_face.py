@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from mlengine.backends.vertex.states import STATES
@@ -13,11 +10,9 @@ from mlengine.core.errors import ServiceRefusalError
 from mlengine.core.job import JobState
 from mlengine.core.times import rfc3339
 from mlengine.service import messages, vertex_jobs
-from mlengine.service.engine import Engine
-from mlengine.service.filters import parse
-from mlengine.service.records import VERTEX, Record, pack
-from mlengine.service.wire import Request, mask, page
-from mlengine.storage import Storage
+from mlengine.service.faces import Face, times
+from mlengine.service.records import VERTEX, Record
+from mlengine.service.wire import Request, mask
 
 MOST = 1000  # jobs on a page
 _WORDS = {state: word for word, state in reversed(list(STATES.items()))}
@@ -35,32 +30,18 @@ _FILTERS = {
 }
 
 
-class VertexFace:
-    """The methods; each takes a :class:`~mlengine.service.wire.Request` and returns JSON."""
+class VertexFace(Face):
+    """The methods."""
 
-    def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
-        self._engine, self._storage, self._bucket = engine, storage, bucket
+    name, filters, most = VERTEX, _FILTERS, MOST
 
     def create(self, request: Request) -> dict[str, Any]:
         request.only()
         job = messages.read_custom_job(request.json())
         vertex_jobs.check(job)
         number = str(10**17 + secrets.randbelow(9 * 10**18))
-        submission, notes = vertex_jobs.submission(job, number, self._storage, self._bucket)
-        now = time.time()
-        record = Record(
-            face=VERTEX,
-            project=request.path["project"],
-            region=request.path["location"],
-            id=number,
-            body=job,
-            submission=pack(submission),
-            created=now,
-            updated=now,
-            notes=tuple(notes),
-            stuck=request.stuck,
-        )
-        return self._answer(self._engine.create(record), request)
+        what = vertex_jobs.submission(job, number, self._storage, self._bucket)
+        return self._answer(self._take(request, number, job, what), request)
 
     def get(self, request: Request) -> dict[str, Any]:
         request.only()
@@ -68,11 +49,9 @@ class VertexFace:
 
     def list(self, request: Request) -> dict[str, Any]:
         request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
-        condition = parse(request.query.get("filter", ""), frozenset(_FILTERS))
         records = self._engine.jobs_of(VERTEX, request.path["project"], request.path["location"])
         jobs = [render(record) for record in _ordered(records, request.query.get("orderBy", ""))]
-        found = [job for job in jobs if condition.matches(partial(_field, job))]
-        some, token = page(found, request.query, MOST)
+        some, token = self._page(request, jobs)
         if request.enums_as_numbers:
             some = [messages.with_numbers(job) for job in some]
         answer: dict[str, Any] = {"customJobs": [mask(job, request.query.get("readMask", "")) for job in some]}
@@ -117,13 +96,9 @@ def render(record: Record) -> dict[str, Any]:
         "name": f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}",
         **record.body,
         "state": _WORDS[state],
-        "createTime": rfc3339(record.created),
         "updateTime": rfc3339(record.updated),
+        **times(record),
     }
-    if record.started is not None:
-        job["startTime"] = rfc3339(record.started)
-    if record.ended is not None:
-        job["endTime"] = rfc3339(record.ended)
     if record.error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
         job["error"] = dict(record.error)
     return job
@@ -136,13 +111,6 @@ def _ordered(records: list[Record], order: str) -> list[Record]:
     if order.replace("createTime", "create_time") in {"create_time", "create_time asc"}:
         return records[::-1]
     raise ServiceRefusalError(f"Invalid orderBy: {order}")
-
-
-def _field(job: Mapping[str, Any], name: str) -> str | None:
-    if name.startswith("labels."):
-        label: str | None = job.get("labels", {}).get(name.removeprefix("labels."))
-        return label
-    return job.get(_FILTERS[name])
 
 
 def _operation(record: Record) -> dict[str, Any]:

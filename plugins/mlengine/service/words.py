@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlengine.backends.vertex.states import POOL_NAMES
 from mlengine.core.job import Failure, FailureCause
 from mlengine.core.spec import Role
 from mlengine.service.records import VERTEX
@@ -22,7 +23,6 @@ CODES: Mapping[FailureCause, int] = {
     FailureCause.DEADLINE: 4,
     FailureCause.CANCELLED: 1,
 }
-_POOLS = {Role.CHIEF: "workerpool0", Role.WORKER: "workerpool1", Role.PS: "workerpool2", Role.EVALUATOR: "workerpool3"}
 _ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
 _BEGINNINGS = {
     FailureCause.LOST: "Internal error occurred for the current attempt: ",
@@ -50,4 +50,4 @@ def _name(face: str, replica: str) -> str:
     role, _, index = replica.rpartition("-")
     if role not in set(Role):
         return replica
-    return f"{_POOLS[Role(role)]}-{index}" if face == VERTEX else f"{_ML_ROLES[Role(role)]} {index}"
+    return f"{POOL_NAMES[Role(role)]}-{index}" if face == VERTEX else f"{_ML_ROLES[Role(role)]} {index}"

@@ -34,6 +34,7 @@ STATES: Mapping[str, JobState] = {
 
 # The order of the worker pools is their role.
 POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
+POOL_NAMES: Mapping[Role, str] = {role: f"workerpool{place}" for place, role in enumerate(POOL_ROLES)}
 
 # google.rpc.Code
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 10, 13, 14
