@@ -31,13 +31,24 @@ def the_backend(**_: Any) -> MemoryBackend:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage) -> MemoryBackend:
+def orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that they are left in."""
+    monkeypatch.setenv("MLENGINE_ORPHANS", str(tmp_path))
+    return tmp_path
+
+
+def leave(orders: Path, order: Order, name: str = "1.json") -> None:
+    (orders / name).write_text(json.dumps([asdict(order)]))
+
+
+@pytest.fixture
+def backend(orders: Path, storage: Storage) -> MemoryBackend:
     global current  # noqa: PLW0603 the registry makes backends by import path
     assert storage
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     connect.connect_storage.cache_clear()
-    monkeypatch.setenv("MLENGINE_ORPHANS", json.dumps([asdict(Order(KEY.digest, backend="memory"))]))
+    leave(orders, Order(KEY.digest, backend="memory"))
     return current
 
 
@@ -55,10 +66,10 @@ def test_what_lives_is_ended_and_noted(storage: Storage, bucket: str, backend: M
 
 
 def test_a_run_that_only_waits_names_the_job_dir(
-    storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
 ) -> None:
     job_dir = submit(storage, bucket)
-    monkeypatch.setenv("MLENGINE_ORPHANS", json.dumps([asdict(Order(job_dir=job_dir.uri, backend="memory"))]))
+    leave(orders, Order(job_dir=job_dir.uri, backend="memory"))
     assert orphans.main() == 0
     assert backend.live == []
 
@@ -88,14 +99,54 @@ def test_a_job_that_was_found_is_not_looked_at_again(
     assert orphans.main() == 0
 
 
+def test_what_was_carried_out_is_gone_and_what_cannot_be_read_keeps_nobody(
+    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
+) -> None:
+    submit(storage, bucket)
+    (orders / "0.json").write_text("[{")
+    assert orphans.main() == 0
+    assert backend.live == []
+    assert list(orders.glob("*.json")) == []
+
+
+def test_one_carries_out_all_orders_and_the_others_leave_theirs(
+    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(storage, bucket)
+    really = orphans.end
+    came: list[Order] = []
+
+    def end(order: Order) -> bool:
+        if not came:
+            came.append(order)
+            leave(orders, Order("k" * 40, backend="memory"), "2.json")
+            assert orphans.main() == 0, "another one: it finds the lock taken"
+            assert (orders / "2.json").exists()
+        else:
+            came.append(order)
+        return bool(really(order)) or True
+
+    monkeypatch.setattr(orphans, "end", end)
+    assert orphans.main() == 0
+    assert [order.key for order in came] == [KEY.digest, "k" * 40]
+    assert list(orders.glob("*.json")) == []
+
+
 def test_whoever_starts_it_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real process, for a local backend's folder without jobs: it goes on while its starter has long returned."""
+    """Real processes, for a local backend's folder without jobs: they go on while their starter has long returned."""
     (tmp_path / "jobs").mkdir()
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
     children = set(_children())
     begun = time.monotonic()
-    orphans.start([Order("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
+    for _ in range(5):
+        orphans.start([Order("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
     assert time.monotonic() - begun < 9.0
-    assert set(_children()) == children, "nobody has to reap it"
+    assert set(_children()) == children, "nobody has to reap them"
+    (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    while list(folder.glob("*.json")):
+        assert time.monotonic() - begun < 60.0, "nobody carries them out"
+        time.sleep(0.1)
 
 
 def _children() -> list[str]:
