@@ -1,12 +1,13 @@
-"""What Airflow's provider manager reads of an installed package: settings with descriptions, operators, links."""
+"""What Airflow's provider manager reads of an installed package: settings, operators, links, the connection type."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mlengine.hooks import form
 from mlengine.settings import SETTINGS
 
-_OPERATORS = ("package", "dataset", "prepare", "submit", "validate", "publish")
+_OPERATORS = ("package", "dataset", "prepare", "submit", "validate", "publish", "register")
 _INTEGRATION = "mlengine"
 
 
@@ -31,6 +32,16 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.sensors.training_job"]}],
         "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.triggers.training_job"]}],
+        "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["mlengine.hooks.training"]}],
+        "connection-types": [
+            {
+                "connection-type": form.CONNECTION_TYPE,
+                "hook-class-name": form.HOOK,
+                "hook-name": "mlengine (training jobs)",
+                "ui-field-behaviour": form.BEHAVIOUR,
+                "conn-fields": form.FIELDS,
+            }
+        ],
         "extra-links": [
             *(f"mlengine.links.job.{name}" for name in ("JobLink", "ConsoleLink", "TensorBoardLink", "ModelDirLink")),
             "mlengine.links.report.ReportLink",

@@ -1,0 +1,1 @@
+"""The connection that says where jobs run, and as whom."""

@@ -1,0 +1,37 @@
+"""The form of the connection type ``mlengine``, as provider metadata has it: data that every process of Airflow reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_TYPE = "mlengine"
+HOOK = "mlengine.hooks.training.TrainingHook"
+
+
+def _text(label: str, description: str = "", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
+
+
+# As provider metadata has them: what the form shows, by the name in the connection's extra.
+FIELDS: dict[str, dict[str, Any]] = {
+    "project": _text("Project", "The Google Cloud project of the jobs."),
+    "region": _text("Region", "Of jobs whose job file names none, e.g. europe-west1."),
+    "vertex_endpoint": _text("Endpoint", "A server that stands in for Vertex AI's, such as mlengine serve."),
+    "key_path": _text("Key file", "Its path where Airflow runs. Without any key: application default credentials."),
+    "keyfile_dict": _text("Key as JSON", format="password"),
+    "key_secret_name": _text("Key's name in Secret Manager"),
+    "key_secret_project_id": _text("Project of that secret"),
+    "impersonation_chain": _text("Impersonated service account", "Or a chain of them, separated by commas."),
+    "quota_project_id": _text("Project of the quota"),
+    "is_anonymous": {
+        "label": "Anonymous",
+        "description": "Without credentials, for servers that ask for none; all other credentials are ignored.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+}
+# Airflow's own fields mean nothing here.
+BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
+    "relabeling": {},
+    "placeholders": {},
+}

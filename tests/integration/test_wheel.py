@@ -1,0 +1,203 @@
+"""The built wheel in another Airflow: what that Airflow then says of it; the plugins folder alone; and both at once.
+
+The other Airflow is an environment of its own whose packages are those of this one, but for this project's: links
+take milliseconds where an installation takes a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uv import find_uv_bin
+
+from mlengine.hooks.form import FIELDS
+from mlengine.settings import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+PROBE = Path(__file__).with_name("wheel_probe.py")
+OPERATORS = [
+    "PackageTrainerOperator",
+    "PrepareJobDirOperator",
+    "PublishModelOperator",
+    "ResolveDatasetOperator",
+    "SubmitTrainingJobOperator",
+    "ValidateModelOperator",
+]
+LOADED = {
+    "names": ["mlengine"],
+    "errors": {},
+    "apps": ["/mlengine"],
+    "timetables": ["mlengine.timetables.DatasetVersionTimetable"],
+}
+
+pytestmark = pytest.mark.integration
+
+
+def uv(*words: str) -> None:
+    subprocess.run([find_uv_bin(), *words, "--quiet", "--offline"], check=True, cwd=ROOT, timeout=120)
+
+
+class OtherAirflow:
+    """An environment with Airflow and without mlengine, until it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        uv("venv", str(folder / "venv"), "--python", sys.executable)
+        self.python = folder / "venv" / "bin" / "python"
+        self.site = next((folder / "venv" / "lib").glob("python3*")) / "site-packages"
+        shared = folder / "shared"
+        shared.mkdir()
+        for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+            if "mlengine" not in path.name and path.suffix != ".pth":
+                (shared / path.name).symlink_to(path)
+        (self.site / "shared.pth").write_text(f"{shared}\n")
+
+    def install(self, wheel: Path) -> None:
+        uv("pip", "install", "--no-deps", "--python", str(self.python), str(wheel))
+
+    def say(self, *asked: str, plugins: Path | None = None) -> dict[str, Any]:
+        home = self.folder / "home"
+        done = subprocess.run(
+            [str(self.python), "-I", str(PROBE), *asked],
+            env={
+                "PATH": os.defpath,
+                "HOME": str(self.folder),
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins or home / "plugins"),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return said
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(folder))
+    return next(folder.glob("mlengine-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> OtherAirflow:
+    return OtherAirflow(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> OtherAirflow:
+    airflow = OtherAirflow(tmp_path_factory.mktemp("other"))
+    airflow.install(wheel)
+    return airflow
+
+
+@pytest.fixture(scope="module")
+def said(other: OtherAirflow) -> dict[str, Any]:
+    return other.say("providers", "plugins", "links", "config", "form", "operators", "assets", "loaded")
+
+
+def test_the_package_is_a_provider(said: dict[str, Any]) -> None:
+    listed = {entry["package_name"]: entry for entry in json.loads(said["providers"])}
+    assert listed["mlengine"]["version"] == "0.1.0"
+    assert listed["mlengine"]["description"].startswith("Retrain models on a schedule")
+    links = {next(iter(entry.values())) for entry in json.loads(said["links"])}
+    assert {
+        f"mlengine.links.job.{name}" for name in ("JobLink", "ConsoleLink", "TensorBoardLink", "ModelDirLink")
+    } < links
+    assert "mlengine.links.report.ReportLink" in links
+
+
+def test_the_package_brings_the_plugin(said: dict[str, Any]) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(said["plugins"])}
+    assert "mlengine==0.1.0" in listed["mlengine"]["source"]
+    assert said["loaded"] == LOADED
+
+
+def test_the_connection_type_has_a_form(said: dict[str, Any]) -> None:
+    assert said["form"]["name"] == "mlengine (training jobs)"
+    assert said["form"]["class"] == "mlengine.hooks.training.TrainingHook"
+    assert said["form"]["fields"] == {name: field["label"] for name, field in FIELDS.items()}
+    assert "extra" in said["form"]["hidden"]
+
+
+def test_every_setting_is_in_the_configuration_with_its_description(said: dict[str, Any]) -> None:
+    text = said["config"]
+    assert "[mlengine]" in text
+    for setting in SETTINGS.values():
+        assert f"{setting.name} =" in text, setting.name
+        assert setting.description.split()[0] in text
+
+
+def test_operators_are_imported_from_the_package(said: dict[str, Any], other: OtherAirflow) -> None:
+    assert Path(said["file"]).is_relative_to(other.site)
+    assert set(OPERATORS) <= set(said["operators"])
+
+
+def test_the_page_is_in_the_wheel(said: dict[str, Any]) -> None:
+    folder = ROOT / "plugins" / "mlengine" / "web" / "static"
+    assert said["assets"] == sorted(path.name for path in folder.iterdir())
+
+
+def test_the_plugins_folder_alone_is_enough_for_dags(bare: OtherAirflow) -> None:
+    said = bare.say("loaded", "operators", plugins=ROOT / "plugins")
+    assert said["loaded"] == LOADED
+    assert set(OPERATORS) <= set(said["operators"])
+    assert Path(said["file"]).is_relative_to(ROOT / "plugins")
+
+
+def test_both_at_once_are_one_plugin_and_the_package_wins(other: OtherAirflow) -> None:
+    said = other.say("loaded", plugins=ROOT / "plugins")
+    assert said["loaded"] == LOADED
+    assert Path(said["file"]).is_relative_to(other.site)
+
+
+@contextmanager
+def service(status: int) -> Iterator[str]:
+    """Answers every question with ``status`` and an empty object."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("status", "well", "said"), [(200, True, "answers"), (403, False, "403")])
+def test_the_connection_is_tested_by_asking_the_service(
+    monkeypatch: pytest.MonkeyPatch, status: int, well: bool, said: str
+) -> None:
+    from mlengine.hooks.training import TrainingHook
+
+    with service(status) as url:
+        extra = {"project": "p", "region": "europe-west1", "vertex_endpoint": url, "is_anonymous": True}
+        monkeypatch.setenv("AIRFLOW_CONN_TRAINING", json.dumps({"conn_type": "mlengine", "extra": extra}))
+        found, why = TrainingHook("training").test_connection()
+    assert found is well
+    assert said in why
