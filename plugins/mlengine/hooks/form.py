@@ -1,4 +1,4 @@
-"""The form of the connection type ``mlengine``, as provider metadata has it: data that every process of Airflow reads."""
+"""The form of the connection type ``mlengine``, in the words of provider metadata: data that every process reads."""
 
 from __future__ import annotations
 
