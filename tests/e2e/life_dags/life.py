@@ -5,6 +5,7 @@ A ``late`` wait looks at its job once, and then not for ten minutes: what happen
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -32,11 +33,13 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
+# Late ones count until their job has finished unseen; the others may as well end soon.
 for suffix, seconds in (("", 1.0), ("_late", 600.0)):
+    late = bool(suffix)
     wait(f"life_plain{suffix}", poll_interval=seconds)
-    wait(f"life_deadline{suffix}", poll_interval=seconds, queued_timeout=30.0, running_timeout=60.0 if suffix else 10.0)
-    wait(f"life_limit{suffix}", poll_interval=seconds, execution_timeout=timedelta(seconds=90 if suffix else 30))
-    wait(f"life_dagtimeout{suffix}", poll_interval=seconds, dagrun_timeout=timedelta(seconds=90 if suffix else 60))
+    wait(f"life_deadline{suffix}", poll_interval=seconds, queued_timeout=5.0, running_timeout=65.0 if late else 10.0)
+    wait(f"life_limit{suffix}", poll_interval=seconds, execution_timeout=timedelta(seconds=60 if late else 15))
+    wait(f"life_dagtimeout{suffix}", poll_interval=seconds, dagrun_timeout=timedelta(seconds=70 if late else 40))
 with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
     submit = SubmitTrainingJobOperator(
         task_id="submit",
@@ -55,23 +58,24 @@ with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
     wait_later = TrainingJobSensor(task_id="wait", job=submit.output, gcp_conn_id="life")
     submit >> hold() >> wait_later
 
-with DAG("life_keys", schedule=None):
+for name, pause in (("life_keys", 60), ("life_keys_soon", 5)):
+    with DAG(name, schedule=None):
 
-    @task(retries=2, retry_delay=timedelta(seconds=60))
-    def keys(**context: Any) -> None:
-        """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
-        conf = context["dag_run"].conf
-        with Path(conf["file"]).open("a") as notes:
-            notes.write(f"{job_key(context).generation}\n")
-        then = conf["then"] if context["ti"].try_number == 1 else "success"
-        if then == "running":
-            time.sleep(600)
-        if then == "up_for_retry":
-            raise RuntimeError("try again")
-        if then == "failed":
-            raise AirflowFailException("not again")
+        @task(retries=2, retry_delay=timedelta(seconds=pause))
+        def keys(**context: Any) -> None:
+            """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
+            conf = context["dag_run"].conf
+            with Path(conf["file"]).open("a") as notes:
+                notes.write(f"{job_key(context).generation}\n")
+            then = conf["then"] if context["ti"].try_number == 1 else "success"
+            if then == "running":
+                time.sleep(600)
+            if then == "up_for_retry":
+                raise RuntimeError("try again")
+            if then == "failed":
+                raise AirflowFailException("not again")
 
-    keys()
+        keys()
 
 with DAG("life_retry", schedule=None):
 
@@ -86,6 +90,46 @@ with DAG("life_retry", schedule=None):
     again()
 
 for mode in ("poke", "reschedule"):
-    wait(f"life_{mode}", poll_interval=1.0, deferrable=False, mode=mode)
-    wait(f"life_{mode}_deadline", poll_interval=1.0, deferrable=False, mode=mode, queued_timeout=5.0, running_timeout=5)
+    seconds = 1.0 if mode == "poke" else 3.0
+    wait(f"life_{mode}", poll_interval=seconds, deferrable=False, mode=mode)
+    wait(
+        f"life_{mode}_deadline",
+        poll_interval=seconds,
+        deferrable=False,
+        mode=mode,
+        queued_timeout=5.0,
+        running_timeout=5.0,
+    )
 wait("life_poke_limit", poll_interval=1.0, deferrable=False, mode="poke", execution_timeout=timedelta(seconds=8))
+
+
+def note_processes(context: Any) -> None:
+    """The task's process, and the worker's."""
+    notes = Path(context["dag_run"].conf["pids"])
+    partial = notes.with_suffix(".part")
+    partial.write_text(f"{os.getpid()} {os.getppid()}")
+    partial.rename(notes)
+
+
+wait("life_last_try", retries=0, poll_interval=1.0, deferrable=False, mode="poke", on_execute_callback=note_processes)
+
+# Between two looks nothing of Airflow's holds the run: its DAG can be deleted.
+for name in ("life_gone", "life_stays"):
+    with DAG(name, schedule=None, render_template_as_native_obj=True):
+        trained = SubmitTrainingJobOperator(
+            task_id="submit",
+            job="{{ dag_run.conf['dir'] }}",
+            job_file="{{ dag_run.conf['job_file'] }}",
+            backend="local",
+            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            gcp_conn_id="life",
+        )
+        TrainingJobSensor(
+            task_id="wait",
+            job=trained.output,
+            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            gcp_conn_id="life",
+            deferrable=False,
+            mode="reschedule",
+            poll_interval=600.0,
+        )

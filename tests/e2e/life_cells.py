@@ -1,0 +1,106 @@
+"""Cells of a kill matrix: a wait, what happens to it, and what is to come of it; many at once, each at its own pace.
+
+What happens in a cell is a script: a generator that yields while it waits. One loop carries all of them on, so that
+the whole takes as long as its slowest cell; runs are triggered one by one (:meth:`Lab.trigger` keeps a distance).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlengine.core.job import JobState
+from mlengine.testing.airflow_api import TaskRun
+from tests.e2e.life_lab import Job, Lab, check
+
+log = logging.getLogger(__name__)
+
+Script = Callable[[Lab, Job], Iterator[Any]]
+
+
+@dataclass
+class Cell:
+    """One case, and what was last seen of it.
+
+    :param expected: the wait's state, and those of the job's attempts.
+    """
+
+    job: Job
+    expected: tuple[str, tuple[str, ...]]
+    steps: Iterator[Any]
+    acted: bool = False
+    seen: tuple[str | None, tuple[str, ...]] = (None, ())
+
+    def go_on(self, tasks: Mapping[str, TaskRun]) -> bool:
+        """One step. Whether everything has happened, and is as expected."""
+        if not self.acted:
+            self.acted = next(self.steps, self) is self
+            return False
+        states = (status.state for status in self.job.attempts)
+        attempts = tuple("live" if not state.terminal else state.value for state in states)
+        task = tasks.get(self.job.run.run_id) if self.job.run else None
+        self.seen = (task.state if task else None, attempts)
+        return self.seen == self.expected
+
+
+def play(lab: Lab, cells: Iterable[Cell], seconds: float) -> None:
+    """Until all are as expected, or the time is over: then ``seen`` says how they are."""
+    waiting = list(cells)
+    deadline = time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
+        check()
+        for cell in list(waiting):
+            if cell.go_on(lab.waits()):
+                log.info("%s is as expected", cell.job.name)
+                waiting.remove(cell)
+        time.sleep(0.2)
+
+
+def waits_in(dag: str, state: JobState, **conf: str) -> Script:
+    """A wait begins once the job is in ``state``; ``conf`` goes into its run's configuration."""
+
+    def script(_: Lab, job: Job) -> Iterator[Any]:
+        while job.state is not state:
+            yield
+        job.wait_in(dag, **conf)
+
+    return script
+
+
+def deferred(lab: Lab, job: Job) -> Iterator[Any]:
+    """Until the triggerer has the wait."""
+    assert job.run is not None
+    while (task := lab.waits().get(job.run.run_id)) is None or task.state != "deferred":
+        yield
+
+
+def watched(_: Lab, job: Job) -> Iterator[Any]:
+    """Until the wait has looked at the job."""
+    while not job.watched():
+        yield
+
+
+def ends(_: Lab, job: Job) -> Iterator[Any]:
+    """The job ends well."""
+    job.end()
+    while not job.state.terminal:
+        yield
+
+
+def act(what: Callable[[Lab, Job], Any]) -> Script:
+    """Something that somebody does."""
+
+    def script(lab: Lab, job: Job) -> Iterator[Any]:
+        what(lab, job)
+        yield
+
+    return script
+
+
+def scene(lab: Lab, job: Job, *scripts: Script) -> Iterator[Any]:
+    """One after the other."""
+    for script in scripts:
+        yield from script(lab, job)
