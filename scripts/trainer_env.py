@@ -23,7 +23,7 @@ def trainer_python() -> Path:
     trainer = ROOT / "trainer"
     constraints = trainer / "constraints.txt"
     tools = _pinned(LOCKS["dev"].read_text(encoding="utf-8"))
-    made_of = hashlib.sha256(f"1 {sys.version} {ROOT} {tools}".encode())
+    made_of = hashlib.sha256(f"2 {sys.version} {ROOT} {tools}".encode())
     for path in (trainer / "pyproject.toml", constraints):
         made_of.update(path.read_bytes() if path.exists() else b"")
     stamp, python = FOLDER / "stamp", FOLDER / "bin" / "python"
@@ -34,7 +34,7 @@ def trainer_python() -> Path:
     install = [uv, "pip", "install", "--python", str(python), "--compile-bytecode"]
     if constraints.exists():
         install += ["--constraint", str(constraints)]
-    _run([*install, "-r", str(trainer / "pyproject.toml"), *tools])
+    _run([*install, "-r", str(trainer / "pyproject.toml"), "--extra", "draw", *tools])
     stamp.write_text(made_of.hexdigest(), encoding="utf-8")
     return python
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer import manifest
 from trainer.dataset import Split, open_dataset
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, UsageError
 from trainer.storage import open_store
 
 
@@ -54,9 +54,14 @@ def predict(model_uri: str, split: Split, keys: Sequence[int]) -> list[Predictio
 
 
 def draw(predictions: Sequence[Prediction], split: Split, target: Path) -> None:
-    """A picture of the digits, each over a bar chart of its scores."""
-    import matplotlib as mpl
+    """A picture of the digits, each over a bar chart of its scores.
 
+    :raises UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise UsageError("--draw needs matplotlib: pip install 'trainer[draw]'") from error
     mpl.use("Agg")
     from matplotlib import pyplot
 
@@ -93,17 +98,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = min(arguments.count, len(split))
         keys = np.random.default_rng(arguments.seed).choice(len(split), count, replace=False)
         predictions = predict(arguments.model, split, sorted(int(key) for key in keys))
+        _write(predictions)
+        if arguments.draw:
+            draw(predictions, split, arguments.draw)
+            sys.stdout.write(f"drawn: {arguments.draw}\n")
     except TrainerError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    return 0
+
+
+def _write(predictions: Sequence[Prediction]) -> None:
     sys.stdout.write("  key  prediction  label  score\n")
     for one in predictions:
         mark = "" if one.prediction == one.label else "  wrong"
         sys.stdout.write(f"{one.key:5d}  {one.prediction:10d}  {one.label:5d}  {max(one.scores):.3f}{mark}\n")
-    if arguments.draw:
-        draw(predictions, split, arguments.draw)
-        sys.stdout.write(f"drawn: {arguments.draw}\n")
-    return 0
 
 
 if __name__ == "__main__":

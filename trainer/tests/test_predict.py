@@ -1,0 +1,61 @@
+"""``trainer.predict``: what it prints, what it draws, and what it says when there is nothing to load."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer import mnist, predict
+from trainer.model import LocalModel, export
+from trainer.storage import LocalStore
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of the first weights: it knows nothing yet, which is enough to be asked and drawn."""
+    folder = tmp_path_factory.mktemp("model")
+    local = LocalModel()
+    local.load(mnist.initial_weights(0))
+    export(local, LocalStore(str(folder)), 0)
+    return folder
+
+
+def test_ten_digits_are_printed_and_drawn_with_their_scores(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs trainer[draw]")
+    picture = tmp_path / "digits.png"
+    assert predict.main(["--model", str(model), "--dataset", str(dataset), "--draw", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["key", "prediction", "label", "score"]
+    assert len(lines) == 12
+    assert lines[-1] == f"drawn: {picture}"
+    pixels = pyplot.imread(picture)[:, :, :3]
+    height, width = pixels.shape[:2]
+    assert height >= 400
+    # Five columns of two rows, each with ink of its own: none of the digits was left out.
+    for row in range(2):
+        for column in range(5):
+            part = pixels[row * height // 2 : (row + 1) * height // 2, column * width // 5 : (column + 1) * width // 5]
+            assert np.mean(part.min(axis=2) < 0.5) > 0.01
+
+
+def test_without_matplotlib_the_digits_are_printed_and_the_remedy_said(
+    model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = ["--model", str(model), "--dataset", str(dataset), "--draw", str(tmp_path / "digits.png")]
+    assert predict.main(arguments) == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 11
+    assert "pip install 'trainer[draw]'" in said.err
+
+
+def test_a_model_that_is_not_published_is_refused(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict.main(["--model", str(tmp_path), "--dataset", str(dataset)]) == 1
+    assert "nothing is published here" in capsys.readouterr().err
