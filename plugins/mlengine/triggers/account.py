@@ -58,9 +58,10 @@ class Account:
         self._progress_interval = progress_interval
         self._narrator = Narrator(replace(told, open=False))
         self._kept = told
-        # What will be kept once it has settled, and since when that is waited for.
-        self._settling: Told | None = None
-        self._settling_since = 0.0
+        # What will be kept once it has settled, and since when that is waited for. First of all, that somebody tells:
+        # that moves nothing, and need not settle.
+        self._settling: Told | None = replace(told, open=True)
+        self._settling_since, self._settle_seconds = time.monotonic(), 0.0
         # Not all at once after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         if told.open:
@@ -88,7 +89,7 @@ class Account:
             self._settling = None
         now = replace(narrator.told, open=True)
         if self._settling is None and now != self._kept:
-            self._settling, self._settling_since = now, time.monotonic()
+            self._settling, self._settling_since, self._settle_seconds = now, time.monotonic(), SETTLE_SECONDS
 
     def remark(self, text: str) -> None:
         """Say something of the wait itself; nothing is kept of it."""
@@ -102,7 +103,7 @@ class Account:
         return self._progress_since + self._share * max(self._progress_interval, self._pace())
 
     def _settled_at(self) -> float:
-        return self._settling_since + max(SETTLE_SECONDS, self._share * self._pace())
+        return self._settling_since + max(self._settle_seconds, self._share * self._pace())
 
     async def _keep(self, told: Told) -> None:
         if told == self._kept:

@@ -59,8 +59,8 @@ def test_lines_are_kept_as_told_once_they_have_settled(clock: Clock, kept: list[
             clock.now += 1.0
 
     asyncio.run(main())
-    ats = [told.logs["at"] for told in kept]
-    assert ats == [1, 16], "each at least 15 s after it was told"
+    ats = [told.logs.get("at") for told in kept]
+    assert ats == [None, 1, 16], "that somebody tells, at once; lines at least 15 s after they were told"
     assert all(told.open for told in kept)
 
 
@@ -71,7 +71,30 @@ def test_the_end_is_kept_at_once(clock: Clock, kept: list[Told]) -> None:
         await telling.close()
 
     asyncio.run(main())
-    assert [(told.logs["at"], told.open) for told in kept] == [(1, False)]
+    assert [(told.logs.get("at"), told.open) for told in kept] == [(None, True), (1, False)]
+
+
+def test_who_takes_over_from_one_that_ended_in_order_says_so_before_it_tells(clock: Clock, kept: list[Told]) -> None:
+    """Killed soon after, it will have told lines that no note knows of."""
+
+    async def main() -> None:
+        telling = make(Told(1, {"at": 7}, open=False))
+        assert telling.seconds_to_next() == 0.0
+        await telling.tell(None)
+
+    asyncio.run(main())
+    assert kept == [Told(1, {"at": 7}, open=True)]
+
+
+def test_a_thousand_take_their_turns_with_that(clock: Clock, kept: list[Told]) -> None:
+    async def main() -> float:
+        telling = make(Told(1), pace=50.0)
+        telling._share = 0.5
+        await telling.tell(look(1))
+        return telling.seconds_to_next()
+
+    assert asyncio.run(main()) == 25.0
+    assert kept == []
 
 
 def test_a_wait_that_was_cut_off_is_gone_on_with_in_words(
