@@ -17,6 +17,7 @@ from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
+from mlengine.operators.register import RegisterModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
@@ -43,6 +44,7 @@ def training_pipeline(
     gcp_conn_id: str | None = "google_cloud_default",
     deferrable: bool = True,
     publish: bool = True,
+    registries: Sequence[str | Mapping[str, Any]] = (),
     group_id: str = "retrain",
 ) -> TaskGroup:
     """Package, prepare, submit, wait, validate, publish; strings are templates, rendered when each task runs.
@@ -62,6 +64,8 @@ def training_pipeline(
     :param backend: where it trains; the setting ``[mlengine] backend`` if empty.
     :param deferrable: wait in the triggerer; ``False`` waits in a worker, rescheduled between two looks.
     :param publish: make an accepted model the champion.
+    :param registries: model registries elsewhere that follow the champion, told by a task of its own after that
+        (:class:`~mlengine.operators.register.RegisterModelOperator`).
 
     :raises JobFileError: ``args`` is a text, not a list of words.
     :raises AirflowException: outside a ``with DAG(...)`` block.
@@ -106,7 +110,10 @@ def training_pipeline(
             resolved >> prepare
         submit >> wait >> validate
         if publish:
-            validate >> PublishModelOperator(task_id="publish", job=validate.output, **common)
+            published = PublishModelOperator(task_id="publish", job=validate.output, **common)
+            validate >> published
+            if registries:
+                RegisterModelOperator(task_id="register", job=published.output, registries=[*registries], **common)
     return group
 
 

@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
     frozenset({"gate", "tensorboard", "champions", "champion_rules", "reuse", "orphans"}),
+    frozenset({"registries"}),
     frozenset({"hooks", "links", "triggers", "timetables", "assets", "listener", "warm", "forms", "notes"}),
     frozenset({"operators", "sensors"}),
     frozenset({"pipeline"}),

@@ -18,7 +18,7 @@ from mlengine.storage import Storage
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser("models", help="champions: list, show, validate, publish, roll back")
+    parser = commands.add_parser("models", help="champions: list, show, validate, publish, register, roll back")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     listing = verbs.add_parser("list", help="every model that has a champion")
@@ -52,6 +52,20 @@ def register(commands: Any) -> None:
     add_who(publish)
     add_bucket(publish)
     publish.set_defaults(handler=_publish)
+
+    registries = verbs.add_parser("register", help="tell a registry elsewhere who is champion; safe to repeat")
+    registries.add_argument("model")
+    registries.add_argument("--registry", required=True, help="vertex or mlflow")
+    registries.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the registry: region=…, image_uri=…",
+    )
+    add_bucket(registries)
+    registries.set_defaults(handler=_register)
 
     rollback = verbs.add_parser("rollback", help="make the champion before this one the champion again")
     rollback.add_argument("model")
@@ -158,6 +172,19 @@ def _publish(args: argparse.Namespace) -> int:
     outcome = champions.publish(storage, bucket, report, by=who, why=args.reason, force=force)
     say(f"{outcome.word.value}: {outcome.sentence}")
     return 0 if outcome.published else 1
+
+
+def _register(args: argparse.Namespace) -> int:
+    from mlengine.registries import connect
+    from mlengine.registries.follow import follow
+
+    options = dict(text.partition("=")[::2] for text in args.option)
+    registry = connect({"kind": args.registry, **options})
+    followed = follow(Storage(), bucket_of(args), args.model, [registry])
+    for one in followed.registered:
+        how = "is new there" if one.made else "was there already"
+        say(f"{followed.champion.job_id} is version {one.version} of {one.name} in {one.registry}; it {how}")
+    return 0
 
 
 def _rollback(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from mlengine.service.engine import Engine
 from mlengine.service.faults import Fault, Script
 from mlengine.service.log_entries import list_entries
 from mlengine.service.mlengine_face import MlengineFace
+from mlengine.service.models_face import ModelsFace
 from mlengine.service.vertex_face import VertexFace
 from mlengine.service.wire import Request
 from mlengine.storage import Storage
@@ -47,6 +48,7 @@ class Routes:
             _route("DELETE", f"{_VERTEX}/customJobs/{{job}}", "DeleteCustomJob", vertex.delete),
             _route("POST", f"{_VERTEX}/customJobs/{{job}}:cancel", "CancelCustomJob", vertex.cancel),
             _route("GET", f"{_VERTEX}/operations/{{operation}}", "GetOperation", vertex.operation),
+            *(_route(verb, _VERTEX + path, name, done) for verb, path, name, done in ModelsFace().methods()),
             _route("POST", "/v2/entries:list", "ListLogEntries", entries),
             _route("POST", "/v1/projects/{project}/jobs", "projects.jobs.create", mlengine.create),
             _route("GET", "/v1/projects/{project}/jobs", "projects.jobs.list", mlengine.list),

@@ -1,0 +1,62 @@
+"""Stage: model registries elsewhere, which follow the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from mlengine.connect import connect_storage
+from mlengine.gate.subject import job_dir_of
+from mlengine.operators.retry import RetryByCause
+from mlengine.registries import connect_all
+from mlengine.registries.follow import follow
+
+
+class RegisterModelOperator(BaseOperator):
+    """Tell registries elsewhere who is champion: a version of the model, with the alias ``champion`` on it.
+
+    After the publication, and never part of it: the pointer in the bucket is the truth, and nothing here changes it. A
+    registry that refuses or does not answer fails this task alone, once all others were told; a retry or a clear finds
+    what is there already. It is whoever is champion *now* that is registered (:mod:`mlengine.registries.follow`).
+
+    :param job: what the publication returned, or a job dir's URI: it says which model.
+    :param registries: names, or mappings with ``kind`` and the registry's settings: ``["mlflow"]``,
+        ``[{"kind": "vertex", "region": "europe-west4", "image_uri": …}]``.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+
+    Returns ``{"model", "serial", "job_id", "registries": [{"registry", "name", "version", "made"}]}``.
+
+    :raises RegistryError: those that refused, with their own words; :raises PublishError: nobody is champion.
+    """
+
+    template_fields: Sequence[str] = ("job", "registries", "bucket", "gcp_conn_id")
+    template_fields_renderers = {"registries": "json"}  # noqa: RUF012
+    ui_color = "#d9ead3"
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        registries: Sequence[str | Mapping[str, Any]],
+        bucket: str | None = None,
+        gcp_conn_id: str | None = "google_cloud_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        self.job = job
+        self.registries = registries
+        self.bucket = bucket
+        self.gcp_conn_id = gcp_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
+        registries = connect_all(self.registries, self.gcp_conn_id)
+        job_dir = job_dir_of(self.job)
+        parent, model, _ = job_dir.uri.rsplit("/", 2)
+        if isinstance(self.job, Mapping):
+            model = str(self.job.get("model") or model)
+        followed = follow(connect_storage(self.gcp_conn_id), self.bucket or parent, model, registries)
+        if followed.champion.job_dir != job_dir.uri:
+            self.log.info("%s is champion by now, in place of %s", followed.champion.job_id, job_dir.job_id)
+        return followed.to_json()

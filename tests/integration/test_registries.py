@@ -1,0 +1,185 @@
+"""Registries elsewhere follow the champion: Vertex AI's, over HTTP, with lost answers, refusals and changes of mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.auth.credentials import AnonymousCredentials
+
+from mlengine import cli, registries
+from mlengine.champions import Champion, current, rollback
+from mlengine.connect import connect_storage
+from mlengine.core.errors import PublishError, RegistryError
+from mlengine.operators.register import RegisterModelOperator
+from mlengine.registries import Registered
+from mlengine.registries.follow import Followed, follow
+from mlengine.registries.vertex import VertexRegistry
+from mlengine.storage import Storage
+from mlengine.testing.service import TrainingService, running
+from tests.integration.test_champions import Bench
+
+pytestmark = pytest.mark.integration
+PARENT = "projects/test-project/locations/us-central1"
+NAME = f"{PARENT}/models/mnist"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterator[TrainingService]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs_server.env.items():
+            patch.setenv(name, value)
+        with running(tmp_path_factory.mktemp("service")) as started:
+            yield started
+
+
+def _googles_client(service: TrainingService) -> Any:
+    from google.cloud.aiplatform_v1.services import model_service  # noqa: TID251 - the foreign client
+    from google.cloud.aiplatform_v1.services.model_service.transports import rest  # noqa: TID251
+
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    host = service.url.removeprefix("http://")
+    transport = rest.ModelServiceRestTransport(host=host, url_scheme="http", credentials=nobody)
+    return model_service.ModelServiceClient(transport=transport)
+
+
+class Elsewhere:
+    """A registry with nothing in it, and champions to tell it of."""
+
+    def __init__(self, service: TrainingService, bench: Bench, region: str) -> None:
+        self.service, self.bench = service, bench
+        self.settings = {**service.settings, "region": region}
+        self.name = NAME.replace("us-central1", region)
+
+    def publish(self, job_id: str) -> None:
+        assert self.bench.publish(self.bench.job(job_id)).published
+
+    def follow(self) -> Followed:
+        return follow(self.bench.storage, self.bench.bucket, "mnist", [VertexRegistry(**self.settings)])
+
+    def versions(self) -> dict[str, list[str]]:
+        """By number: their aliases, as a client of Google's own reads them."""
+        found = _googles_client(self.service).list_model_versions(name=self.name)
+        return {model.version_id: list(model.version_aliases) for model in found}
+
+
+@pytest.fixture
+def elsewhere(service: TrainingService, storage: Storage, bucket: str) -> Elsewhere:
+    region = f"r{bucket.rsplit('-', 1)[1]}"  # a region of one's own: the service is shared
+    return Elsewhere(service, Bench(storage, bucket), region)
+
+
+def test_the_alias_is_on_whoever_is_champion(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    first = elsewhere.follow()
+    assert first.registered == (Registered("vertex", elsewhere.name, "1", True),)
+    assert elsewhere.follow().registered[0].made is False
+    elsewhere.publish("b")
+    assert elsewhere.follow().registered[0].version == "2"
+    assert elsewhere.versions() == {"1": [], "2": ["champion", "default"]}
+    rollback(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", by="anna", why="wrong on sevens")
+    assert elsewhere.follow().registered == (Registered("vertex", elsewhere.name, "1", False),)
+    assert elsewhere.versions() == {"1": ["champion", "default"], "2": []}
+
+
+def test_a_lost_answer_makes_no_second_version(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    elsewhere.service.script("UploadModel", "lose")
+    assert elsewhere.follow().registered[0].version == "1"
+    assert list(elsewhere.versions()) == ["1"]
+
+
+def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    elsewhere.service.script("UploadModel", "status", status="PERMISSION_DENIED", message="aiplatform.models.upload")
+    with pytest.raises(RegistryError, match=r"refused a: .*aiplatform\.models\.upload") as caught:
+        elsewhere.follow()
+    assert "roles/aiplatform.user" in caught.value.remedy
+    assert not caught.value.retryable
+    champion = current(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist")
+    assert champion is not None
+    assert champion.job_id == "a"
+    assert elsewhere.follow().registered[0].made
+
+
+def test_every_registry_is_told_whatever_one_says(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    gone = VertexRegistry(**{**elsewhere.settings, "endpoint": "http://127.0.0.1:1"}, client=_impatient())
+    good = VertexRegistry(**elsewhere.settings)
+    with pytest.raises(RegistryError) as caught:
+        follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [gone, good])
+    assert caught.value.retryable, "Airflow tries the task again"
+    assert elsewhere.versions() == {"1": ["champion", "default"]}
+
+
+def _impatient() -> Any:
+    from mlengine.backends.vertex.client import RestClient
+
+    return RestClient(AnonymousCredentials(), direct=True, deadline=0.5)  # type: ignore[no-untyped-call]
+
+
+class ChangesItsMind:
+    """While it is told of one champion, another is published."""
+
+    name = "changes"
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.told = bench, list[str]()
+
+    def register(self, champion: Champion) -> Registered:
+        if not self.told:
+            assert self.bench.publish(self.bench.job("b")).published
+        self.told.append(champion.job_id)
+        return Registered(self.name, champion.model, champion.job_id, True)
+
+
+def test_a_champion_that_changes_meanwhile_is_told_too(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    registry = ChangesItsMind(elsewhere.bench)
+    followed = follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
+    assert (registry.told, followed.champion.job_id) == (["a", "b"], "b")
+
+
+def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
+    connect_storage.cache_clear()
+    elsewhere.publish("a")
+    elsewhere.publish("b")
+    wanted = [{"kind": "vertex", **elsewhere.settings}]
+    job = {"model": "mnist", "job_dir": f"{elsewhere.bench.bucket}/mnist/a"}
+    operator = RegisterModelOperator(task_id="register", job=job, registries=wanted, gcp_conn_id=None)
+    assert operator.execute({}) == {
+        "model": "mnist",
+        "serial": 2,
+        "job_id": "b",
+        "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "made": True}],
+    }
+    nobody = RegisterModelOperator(
+        task_id="register", job=f"{elsewhere.bench.bucket}/other/j", registries=wanted, gcp_conn_id=None
+    )
+    with pytest.raises(PublishError, match="other has no champion"):
+        nobody.execute({})
+    connect_storage.cache_clear()
+
+
+def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere.publish("a")
+    options = [word for name, value in elsewhere.settings.items() for word in ("-o", f"{name}={value}")]
+    command = ["models", "register", "mnist", "--registry", "vertex", *options, "--bucket", elsewhere.bench.bucket]
+    assert cli.main(command) == 0
+    assert f"a is version 1 of {elsewhere.name} in vertex; it is new there" in capsys.readouterr().out
+    assert cli.main([*command[:4], "sagemaker", *command[5:]]) == 1
+    assert "use one of: mlflow, vertex" in capsys.readouterr().err
+
+
+def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
+    """What the service says of a request is what the client that nobody here wrote expects."""
+    from google.cloud.aiplatform_v1.types import Model  # noqa: TID251 - the foreign client
+
+    client = _googles_client(elsewhere.service)
+    parent = elsewhere.name.rsplit("/", 2)[0]
+    model = Model(display_name="mnist", artifact_uri="gs://b/m", version_aliases=["champion"])
+    operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
+    assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
+    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://b/m"
+    assert registries.names() == ["mlflow", "vertex"]

@@ -1,0 +1,115 @@
+"""MLflow's registry follows the champion: a real MLflow server on loopback, and its own client.
+
+Runs where ``mlflow`` is installed; it is in no lock file of this project:
+``uv run --with mlflow pytest tests/integration/test_registry_mlflow.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mlengine.champions import current, rollback
+from mlengine.core.errors import RegistryError
+from mlengine.registries import Registered
+from mlengine.registries.follow import follow
+from mlengine.registries.mlflow import MlflowRegistry
+from mlengine.storage import Storage
+from mlengine.testing.airflow_home import free_port
+from tests.integration.test_champions import Bench
+
+mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, url = tmp_path_factory.mktemp("mlflow"), f"http://127.0.0.1:{free_port()}"
+    command = ["server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--host", "127.0.0.1"]
+    command += ["--port", url.rsplit(":", 1)[1], "--workers", "1", "--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command], cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait(url, process)
+            yield url
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait(30)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, "mlflow's server ended"
+        assert time.monotonic() < deadline, "mlflow's server does not answer"
+        try:
+            opener.open(f"{url}/health", timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def bench(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    return Bench(storage, bucket)
+
+
+def registry(url: str, bench: Bench) -> MlflowRegistry:
+    return MlflowRegistry(tracking_uri=url, model_name=bench.bucket.removeprefix("gs://"))  # a name of one's own
+
+
+def aliased(url: str, bench: Bench) -> Any:
+    client = mlflow.MlflowClient(tracking_uri=url, registry_uri=url)
+    return client.get_model_version_by_alias(bench.bucket.removeprefix("gs://"), "champion")
+
+
+def test_the_alias_is_on_whoever_is_champion(server: str, bench: Bench) -> None:
+    def tell() -> tuple[Registered, ...]:
+        return follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)]).registered
+
+    bench.publish(bench.job("a"))
+    name = bench.bucket.removeprefix("gs://")
+    assert tell() == (Registered("mlflow", name, "1", True),)
+    assert tell() == (Registered("mlflow", name, "1", False),)
+    bench.publish(bench.job("b", accuracy=0.985))
+    assert tell() == (Registered("mlflow", name, "2", True),)
+    version = aliased(server, bench)
+    assert (int(version.version), version.source) == (2, f"{bench.bucket}/mnist/b/model")
+    assert {name: version.tags[name] for name in ("mlengine.job", "mlengine.accuracy", "mlengine.dataset")} == {
+        "mlengine.job": "b",
+        "mlengine.accuracy": "0.985",
+        "mlengine.dataset": "mnist 2026-11-01",
+    }
+    rollback(bench.storage, bench.bucket, "mnist", by="anna", why="wrong on sevens")
+    assert tell() == (Registered("mlflow", name, "1", False),)
+    assert int(aliased(server, bench).version) == 1
+
+
+def test_a_refusal_is_told_in_its_own_words(server: str, bench: Bench) -> None:
+    bench.publish(bench.job("a"))
+    wrong = MlflowRegistry(tracking_uri=server, model_name="a/b:c")
+    with pytest.raises(RegistryError, match="MLflow refused a: INVALID_PARAMETER_VALUE") as caught:
+        follow(bench.storage, bench.bucket, "mnist", [wrong])
+    assert not caught.value.retryable
+    assert current(bench.storage, bench.bucket, "mnist") is not None
+
+
+def test_a_server_that_is_not_there_is_tried_again_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bench.publish(bench.job("a"))
+    with pytest.raises(RegistryError, match="MLflow") as caught:
+        follow(bench.storage, bench.bucket, "mnist", [registry(f"http://127.0.0.1:{free_port()}", bench)])
+    assert caught.value.retryable
