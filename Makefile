@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format unit integration trainer-test e2e bench screenshots lock clean setup
+.PHONY: test-compose compose-env wheel
 
 help:  ## this list
 	@sed -n 's|^\([a-z -]*\):.*  ## \(.*\)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 44
@@ -39,8 +40,25 @@ system: setup-dev  ## three small jobs on a real project of Vertex AI: PROJECT=â
 bench: setup-dev  ## benchmarks, as ratios to a baseline of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+docs: setup-dev  ## the manual, into .mlengine/site; a warning is an error; ARGS=serve shows it
+	@$(BIN)/python -m scripts.docs $(ARGS)
+
+reference: setup-dev  ## write docs/reference.md and docs/errors.md from the code
+	@AIRFLOW_HOME=$(CURDIR)/.mlengine/test/airflow $(BIN)/python -m scripts.reference
+
+.PHONY: docs reference
+
 screenshots: setup-dev  ## pictures of the running UI into docs/img (needs Chromium)
 	@$(BIN)/python -m scripts.screenshots $(ARGS)
+
+test-compose: setup-dev  ## docker-compose.yaml for real (needs Docker; a quarter of an hour)
+	@AIRFLOW_HOME=$(CURDIR)/.mlengine/test/airflow $(BIN)/python -m pytest tests/compose $(ARGS)
+
+wheel: setup-dev  ## the package, for another Airflow: dist/mlengine-*.whl
+	@$(BIN)/uv build --wheel --offline --no-build-isolation --quiet --python $(BIN)/python && ls dist/*.whl
+
+compose-env:  ## .env and mlengine.env for docker compose: passwords and settings, made once
+	@$(PYTHON) scripts/compose_env.py
 
 lock: setup-dev  ## compile the lock files anew
 	@$(BIN)/python -m scripts.lock $(ARGS)

@@ -1,0 +1,114 @@
+"""docker-compose.yaml and its env files, as text: what must hold of each service. ``make test-compose`` runs them."""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from scripts import compose_env, lock
+
+from mlengine.settings import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+FILE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+ONCE = {"init", "datasets"}  # they end
+EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
+_VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?")
+
+
+@EVERY
+def test_a_service_has_limits_and_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+    assert "privileged" not in service
+    # Only the database starts as root, to own its volume.
+    assert ("cap_add" in service) == (name == "postgres")
+
+
+@EVERY
+def test_a_service_is_looked_after(name: str) -> None:
+    service = SERVICES[name]
+    assert ("healthcheck" in service) == (name not in ONCE)
+    assert service["restart"] == {"init": "no", "datasets": "on-failure"}.get(name, "unless-stopped")
+
+
+@EVERY
+def test_ports_are_on_loopback_unless_told_otherwise(name: str) -> None:
+    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in SERVICES[name].get("ports", ()))
+
+
+def test_the_databases_and_whoever_runs_programs_are_published_nowhere() -> None:
+    assert not [name for name in ("postgres", "redis", "trainer", "worker", "scheduler") if "ports" in SERVICES[name]]
+    assert FILE["networks"]["database"] == {"internal": True}
+
+
+def test_jobs_know_no_secret_and_reach_no_database() -> None:
+    for name in ("trainer", "gcs", "datasets", "tensorboard"):
+        assert SERVICES[name]["networks"] == ["training"]
+        assert not [value for value in SERVICES[name].get("environment", {}).values() if ":?" in str(value)]
+
+
+def test_celery_workers_know_neither_the_database_nor_the_keys() -> None:
+    names = set(SERVICES["worker"]["environment"])
+    assert not {name for name in names if re.search("SQL_ALCHEMY|FERNET|SECRET|JWT|PASSWORD", name)}
+    assert "AIRFLOW__CELERY__BROKER_URL" in names
+
+
+def test_every_image_has_a_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for service in SERVICES.values():
+        tag = service["image"].rstrip("}").rpartition(":")[2]
+        assert tag[0].isdigit(), service["image"]
+        assert not service["image"].startswith("${MLENGINE_IMAGE") or tag == version
+
+
+def test_the_older_compose_reads_it_too() -> None:
+    """1.29 refuses what came later: a version is not needed, a project name at the top not known."""
+    assert not {"version", "name", "include", "secrets", "configs"} & set(FILE)
+
+
+def test_env_files_are_made_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
+    made = compose_env.write(tmp_path)
+    assert [path.name for path in made] == [".env", "mlengine.env"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+    before = [path.read_bytes() for path in made]
+    assert compose_env.write(tmp_path) == []
+    assert [path.read_bytes() for path in made] == before
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/.env", "/mlengine.env"} <= set(ignored)
+
+
+def test_what_the_file_asks_for_is_made(tmp_path: Path) -> None:
+    compose_env.write(tmp_path)
+    made = {line.partition("=")[0] for line in (tmp_path / ".env").read_text().splitlines()}
+    asked = _VARIABLE.findall((ROOT / "docker-compose.yaml").read_text())
+    assert {name for name, default in asked if default != ":-"} <= made
+
+
+def test_the_settings_are_real_ones(tmp_path: Path) -> None:
+    compose_env.write(tmp_path)
+    names = re.findall(r"^#?MLENGINE_(\w+)=", (tmp_path / "mlengine.env").read_text(), re.MULTILINE)
+    assert names
+    assert {name.lower() for name in names} <= set(SETTINGS)
+
+
+def test_the_image_lock_holds_only_what_the_other_has_not() -> None:
+    run, image = ((ROOT / name).read_text() for name in ("requirements.lock", "requirements-image.lock"))
+    assert lock.beyond(image, run) == image
+    assert lock.beyond(run, run) == ""
+    assert {"apache-airflow-providers-postgres", "apache-airflow-providers-celery"} <= set(
+        re.findall(r"^([\w.-]+)==", image, re.MULTILINE)
+    )
+    assert len(re.findall(r"^\S+==", image, re.MULTILINE)) <= image.count("--hash=sha256:")
