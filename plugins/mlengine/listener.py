@@ -1,9 +1,10 @@
-"""No job outlives its DAG run: what Airflow tells a plugin when a run is over.
+"""No job outlives its DAG run: what Airflow tells a plugin when a run, or a wait, is over.
 
 A task that holds a job ends it on every way out that runs any code of ours. Some run none: the run is marked while the
 job is submitted and not yet waited for; a wait in ``reschedule`` mode is marked between two looks; a worker is killed
 outright on the task's last try. All of these end in a run that is over, and that is told to plugins: in the scheduler,
-or in the API server if a person did it. What may still run is then ended by a process of its own
+or in the API server if a person did it. Where the run goes on, they are told of the wait itself, if somebody marked it
+or its worker was missed; not if its process alone was killed. What may still run is then ended by a process of its own
 (:mod:`mlengine.orphans`).
 
 Costs a DAG without our operators one query a run.
@@ -12,6 +13,8 @@ Costs a DAG without our operators one query a run.
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -36,6 +39,42 @@ def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
     _over(dag_run, needs_wait=True)
 
 
+@hookimpl
+def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:  # noqa: ARG001
+    """It was marked, or its worker was missed."""
+    _wait_over(task_instance)
+
+
+@hookimpl
+def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
+    """It was marked."""
+    _wait_over(task_instance)
+
+
+@hookimpl
+def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
+    """Likewise."""
+    _wait_over(task_instance)
+
+
+def _wait_over(task: Any) -> None:
+    """End the job of a wait that nobody else ends: not in a worker, where the task does, nor if the triggerer will."""
+    if type(task).__module__ != "airflow.models.taskinstance" or task.operator != _WAIT:
+        return
+    if task.state == "up_for_retry" or task.trigger_id is not None:
+        return
+    try:
+        with _session() as session:
+            fields = _rendered(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
+        order = _order(task.dag_id, task.run_id, task, fields)
+        if order is not None:
+            log.info("%s of run %s is over: ending its job, if it runs", task.task_id, task.run_id)
+            # What begins later was not meant: somebody may clear the task at once.
+            start([replace(order, begun_before=time.time(), why="its wait was ended")])
+    except Exception:
+        log.exception("the job of %s of run %s could not be ended; it ends with its run", task.task_id, task.run_id)
+
+
 def _over(dag_run: Any, *, needs_wait: bool = False) -> None:
     dag_id, run_id = dag_run.dag_id, dag_run.run_id
     try:
@@ -50,15 +89,11 @@ def _over(dag_run: Any, *, needs_wait: bool = False) -> None:
 
 def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
     """One for each submission of the run, unless all of its waits came to their own ends."""
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
-    from airflow.utils.session import create_session
     from sqlalchemy import func, select
 
-    # A session of its own: the thread's is the scheduler's, in the middle of a transaction that only it may commit. To
-    # commit that one, as the usual session does at its end, is refused, and ends the scheduler.
-    with create_session(scoped=False) as session:
+    with _session() as session:
         ours = (
             TaskInstance.dag_id == dag_id,
             TaskInstance.run_id == run_id,
@@ -83,14 +118,31 @@ def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
             those = XComModel.task_id.in_([task.task_id for task in waits])
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
-        fields = (Rendered.task_id, Rendered.map_index, Rendered.rendered_fields)
-        found = session.execute(select(*fields).where(Rendered.dag_id == dag_id, Rendered.run_id == run_id)).all()
-    rendered = {(row.task_id, row.map_index): row.rendered_fields for row in found}
+        rendered = _rendered(session, dag_id, run_id)
     # A run that only waits was given its job by somebody else, and ends it all the same, as its wait would.
     orders = (
         _order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
     )
     return [order for order in orders if order is not None]
+
+
+def _session() -> Any:
+    """A session of its own: the thread's is the scheduler's, in the middle of a transaction that only it may commit. To
+    commit that one, as the usual session does at its end, is refused, and ends the scheduler.
+    """
+    from airflow.utils.session import create_session
+
+    return create_session(scoped=False)
+
+
+def _rendered(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """The rendered fields of a run's tasks, by task id and map index."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
+    from sqlalchemy import select
+
+    fields = (Rendered.task_id, Rendered.map_index, Rendered.rendered_fields)
+    found = session.execute(select(*fields).where(Rendered.dag_id == dag_id, Rendered.run_id == run_id)).all()
+    return {(row.task_id, row.map_index): row.rendered_fields for row in found}
 
 
 def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order | None:

@@ -45,6 +45,7 @@ class Order:
     """Everything of ``key`` shall end, or of the key that has claimed ``job_dir``.
 
     :param backend: its name, or ``None`` for the configured one.
+    :param begun_before: attempts that were made later are not meant; in seconds since the epoch.
     """
 
     key: str = ""
@@ -52,6 +53,8 @@ class Order:
     backend: str | None = None
     gcp_conn_id: str | None = None
     backend_options: Mapping[str, Any] | None = None
+    begun_before: float | None = None
+    why: str = "its DAG run is over"
 
 
 def start(orders: Sequence[Order]) -> None:
@@ -100,9 +103,10 @@ def end(order: Order) -> bool:
     key = order.key or submitter.record(JobDir(order.job_dir)).key
     handles = backend.find(key)
     for status in backend.describe(handles) if handles else ():
-        if not status.state.terminal:
-            log.warning("job %s: its DAG run is over; cancelling it", status.handle.job_id)
-            submitter.end(status.handle, "its DAG run is over")
+        late = order.begun_before is not None and (status.created or 0.0) > order.begun_before
+        if not status.state.terminal and not late:
+            log.warning("job %s: %s; cancelling it", status.handle.job_id, order.why)
+            submitter.end(status.handle, order.why)
     return bool(handles)
 
 

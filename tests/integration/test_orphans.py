@@ -99,6 +99,19 @@ def test_a_job_that_was_found_is_not_looked_at_again(
     assert orphans.main() == 0
 
 
+def test_what_began_after_the_wait_was_ended_is_left_alone(
+    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
+) -> None:
+    submit(storage, bucket)
+    backend.jobs[0].created = 2000.0
+    leave(orders, Order(KEY.digest, backend="memory", begun_before=1000.0))
+    assert orphans.main() == 0
+    assert len(backend.live) == 1
+    leave(orders, Order(KEY.digest, backend="memory", begun_before=3000.0))
+    assert orphans.main() == 0
+    assert backend.live == []
+
+
 def test_what_was_carried_out_is_gone_and_what_cannot_be_read_keeps_nobody(
     storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
 ) -> None:

@@ -25,6 +25,7 @@ class MemoryJob:
     state: JobState = JobState.QUEUED
     failure: Failure | None = None
     listed: bool = True
+    created: float | None = None
     ended: float | None = None
 
 
@@ -104,5 +105,5 @@ class MemoryBackend:
     def _status(self, handle: JobHandle) -> JobStatus:
         for job in self.jobs:
             if job.handle.name == handle.name:
-                return JobStatus(replace(job.handle), job.state, failure=job.failure, ended=job.ended)
+                return JobStatus(replace(job.handle), job.state, failure=job.failure, created=job.created, ended=job.ended)
         return JobStatus(handle, JobState.FAILED, failure=Failure(FailureCause.LOST, "the backend knows no such job"))
