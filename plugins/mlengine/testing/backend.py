@@ -105,5 +105,7 @@ class MemoryBackend:
     def _status(self, handle: JobHandle) -> JobStatus:
         for job in self.jobs:
             if job.handle.name == handle.name:
-                return JobStatus(replace(job.handle), job.state, failure=job.failure, created=job.created, ended=job.ended)
+                return JobStatus(
+                    replace(job.handle), job.state, failure=job.failure, created=job.created, ended=job.ended
+                )
         return JobStatus(handle, JobState.FAILED, failure=Failure(FailureCause.LOST, "the backend knows no such job"))
