@@ -56,6 +56,9 @@ def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, TrainingService]) -> 
     # The job file's region wins over the setting.
     assert submitted["name"].startswith("projects/local/locations/europe-west1/customJobs/")
     assert service.calls.count("CreateCustomJob") == 1
+    asked = "\n".join(api.log(run.dag_id, run.run_id, "retrain.submit", tasks["retrain.submit"].try_number))
+    for words in ("workerPoolSpecs:", "machineType:", "imageUri: python:", "at most", "USD"):
+        assert words in asked, "the request as YAML, and what it may cost, are in the task's log"
     wait = tasks["retrain.wait"]
     log = "\n".join(api.log(run.dag_id, run.run_id, wait.task_id, wait.try_number, wait.map_index))
     for replica in ("chief-0", "worker-0", "worker-1", "ps-0"):

@@ -20,6 +20,7 @@ from mlengine.backends.vertex.place import anonymous_credentials
 from mlengine.core.times import seconds
 from mlengine.testing.gcs import GcsServer
 from mlengine.testing.service import TrainingService, running
+from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -354,6 +355,31 @@ def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket
     described = json.loads(gcloud("ml-engine", "jobs", "describe", "mnist_1", "--format", "json", data=True))
     assert described["state"] == "SUCCEEDED"
     assert described["trainingInput"]["workerCount"] == "2"
+
+
+@needs_gcloud
+def test_ready_made_packages_and_the_other_commands(
+    gcloud: Callable[..., str], service: TrainingService, bucket: str, tmp_path: Path
+) -> None:
+    """``--packages``, and what else there was to do with a job: list, update, cancel."""
+    (tmp_path / "tiny-1.0.tar.gz").write_bytes(local_cluster.sdist(local_cluster.ACTOR))
+    jobs = ("ml-engine", "jobs")
+    submit = [
+        *(*jobs, "submit", "training", "census_1", "--packages", "tiny-1.0.tar.gz", "--module-name", "tiny.task"),
+        *("--staging-bucket", bucket, "--region", "us-central1", "--labels", "team=old"),
+        *("--", "--chief", "until('/nowhere')"),
+    ]
+    gcloud(*submit)
+    assert gcloud(*jobs, "list", "--filter", "jobId:census", "--format", "value(jobId)", data=True) == "census_1\n"
+    gcloud(*jobs, "update", "census_1", "--update-labels", "team=new")
+    gcloud(*jobs, "cancel", "census_1")
+    limit = time.monotonic() + 60
+    while service.service.engine.store.all()[0].state.value != "CANCELLED":
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    described = json.loads(gcloud(*jobs, "describe", "census_1", "--format", "json", data=True))
+    assert (described["state"], described["labels"]) == ("CANCELLED", {"team": "new"})
+    assert described["trainingInput"]["packageUris"][0].endswith("/tiny-1.0.tar.gz")
 
 
 @needs_gcloud

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from mlengine import connect
+from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage import Storage
-from mlengine.testing.service import TrainingService, training_service
+from mlengine.testing.backend import MemoryBackend
+from mlengine.testing.service import TrainingService, running, training_service
 from tests.integration import local_cluster as local
 from tests.integration.test_vertex_backend import wait
 
 pytestmark = pytest.mark.integration
 __all__ = ["training_service"]
+
+
+def test_a_fault_that_never_struck_is_reported(storage: Storage, tmp_path: Path) -> None:
+    """What was scripted and not met was not tested."""
+    stack = ExitStack()
+    service = stack.enter_context(running(tmp_path / "service", backend=MemoryBackend(), storage=storage))
+    service.script("DeleteCustomJob", "reset")
+    service.script("projects.jobs.list", "status")
+    assert requests.get(f"{service.url}/v1/projects/p/jobs", timeout=10).status_code == 503
+    with pytest.raises(MlengineError, match=r"never struck: DeleteCustomJob reset\n"):
+        stack.close()
 
 
 def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
