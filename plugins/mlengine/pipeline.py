@@ -104,7 +104,13 @@ def training_pipeline(
             **common,
         )
         validate = ValidateModelOperator(
-            task_id="validate", job=wait.output, thresholds=thresholds, checks=checks, on_reject=on_reject, **common
+            task_id="validate",
+            job=wait.output,
+            thresholds=thresholds,
+            checks=checks,
+            on_reject=on_reject,
+            backend_options=backend_options,
+            **common,
         )
         if resolved:
             resolved >> prepare

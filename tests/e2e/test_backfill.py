@@ -212,6 +212,10 @@ def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
     assert record.inputs["package"]["digest"] == lab.result(run, "package")["digest"]
     assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
     assert lab.storage.read(record.inputs["environment"]["uri"]) == b"centroids==1.0.0\n"
+    took = json.loads(lab.storage.read(job_dir.report))["took"]
+    assert took["attempts"] == 1
+    assert took["core_seconds"] == pytest.approx(took["seconds"] * took["cores"], abs=0.5)
+    assert took["seconds"] > 0
 
 
 @pytest.fixture(scope="module")

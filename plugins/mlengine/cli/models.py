@@ -6,6 +6,8 @@ import argparse
 import getpass
 import json
 import os
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from mlengine import champions
@@ -137,8 +139,10 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
+    from mlengine.backends import get_backend
     from mlengine.gate.place import local_place
     from mlengine.gate.subject import find_subject
+    from mlengine.gate.took import took
     from mlengine.gate.validation import Rules, Scope, validate
 
     pairs = [text.partition("=") for text in args.threshold]
@@ -150,6 +154,10 @@ def _validate(args: argparse.Namespace) -> int:
     subject = find_subject(
         storage, folder.uri, model=args.model, bucket=bucket, package_uris=args.package, dataset=args.dataset
     )
+    if subject.record is not None:
+        with suppress(MlengineError):  # what the job took is for the report alone
+            found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
+            subject = replace(subject, took=found)
     report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
     for line in table(report.verdict.checks):
         say(line)

@@ -119,7 +119,7 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
 def environment_changes(storage: Storage, old: JobDir, new: JobDir) -> list[str]:
     """What was installed otherwise the second time, a line each; nothing where it is not known of both."""
     try:
-        before, after = (set(storage.read(one.environment).decode().split()) for one in (old, new))
+        before, after = (set(storage.read(one.environment).decode().splitlines()) for one in (old, new))
     except ObjectMissingError:
         return []
     if before == after:

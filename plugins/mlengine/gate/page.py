@@ -54,7 +54,7 @@ def render(report: Report, curves: Curves) -> bytes:
         _section("Per class", _classes(report)),
         _section("Confusion matrix", _confusion(report.figures.get("confusion"))),
         _section("Worst mistakes", _mistakes(report)),
-        _section("Times", _times(report)),
+        _section("Times and cost", _times(report)),
         _section("Where it comes from", _lineage(report)),
     ]
     title = escape(f"{report.job_id}: {report.verdict.decision.value}")
@@ -193,8 +193,10 @@ def _digit(mistake: Mapping[str, Any], shape: Iterable[int]) -> str:
 
 
 def _times(report: Report) -> str:
-    """What was decided about the job when, and what the gate took."""
-    rows = []
+    """What was decided about the job when, what it took and cost, and what the gate took."""
+    rows = [
+        f"<tr><td>{escape(value)}</td><td>job</td><td>{escape(what)}</td></tr>" for what, value in _took(report.took)
+    ]
     for event in report.lineage.get("events") or []:
         details = {name: value for name, value in event.items() if name not in {"time", "event"}}
         cells = (_clock(event.get("time")), str(event.get("event")), _text(details))
@@ -202,6 +204,26 @@ def _times(report: Report) -> str:
     for name, value in report.seconds.items():
         rows.append(f"<tr><td>{float(value):.1f} s</td><td>gate</td><td>{escape(name)}</td></tr>")
     return _table(("when, or how long", "what", ""), rows) if rows else ""
+
+
+def _took(took: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """In words, what of it is known."""
+    found = []
+    attempts = f", {took['attempts']} attempts together" if _number(took.get("attempts")) not in {None, 1.0} else ""
+    for name, words in (("queued_seconds", "waited for machines"), ("seconds", f"ran{attempts}")):
+        if (value := _number(took.get(name))) is not None:
+            found.append((words, f"{value:,.1f} s"))
+    usd, rate = _number(took.get("usd")), _number(took.get("usd_per_hour"))
+    if usd is not None and rate is not None:
+        found.append((f"cost of that time, by list prices of {rate:,.2f} USD an hour", f"{usd:,.2f} USD"))
+    seconds, cores = _number(took.get("core_seconds")), _number(took.get("cores"))
+    if seconds is not None and cores is not None:
+        found.append((f"of this machine's {cores:.0f} cores, at most", f"{seconds:,.1f} core seconds"))
+    return found
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _clock(seconds: object) -> str:

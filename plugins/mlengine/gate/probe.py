@@ -33,6 +33,7 @@ EDGE_KEYS = [0, 1, -1, -5, 7, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
 ALONE = 8  # rows that are also scored one at a time
 WARM, CALLS = 5, 40  # calls for the latency
 MISTAKES = 24
+FILE_BYTES = 256 * 1024 * 1024  # that any file it writes may have
 
 
 def main(config: dict[str, Any]) -> int:
@@ -297,6 +298,7 @@ def restrain(config: dict[str, Any]) -> None:
             # Counts private writable memory only. RLIMIT_AS would also count the mapped library.
             resource.setrlimit(resource.RLIMIT_DATA, (config["memory_bytes"],) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES,) * 2)  # its log, too
     except (ImportError, ValueError, OSError) as error:
         sys.stderr.write(f"probe: no memory limit on this system: {error}\n")
     with contextlib.suppress(OSError):

@@ -33,6 +33,7 @@ class Report:
     :param figures: what the probe measured; ``baseline`` the same of the champion.
     :param comparison: the paired counts, with difference, interval and p-value.
     :param lineage: what went into the job: packages, args, cluster, inputs, environment.
+    :param took: what the job took: times, and cost as far as it is known (:mod:`mlengine.gate.took`).
     :param created: ISO 8601, UTC.
     """
 
@@ -54,6 +55,7 @@ class Report:
     baseline: Mapping[str, Any] = field(default_factory=dict)
     comparison: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    took: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     mistakes: tuple[Mapping[str, Any], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

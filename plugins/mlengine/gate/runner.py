@@ -1,8 +1,9 @@
 """The probe in a process of its own, with limits of time and memory, and nothing of the worker's environment.
 
 What ends it: its own end; ``seconds``, counted from the moment it comes to the model; more resident memory than
-``memory_bytes`` (the kernel refuses allocations beyond that, and this side looks besides); or the end of this process
-(the probe's stdin is a pipe from here). It runs in a session of its own, and the whole group is ended.
+``memory_bytes`` (the kernel refuses one process allocations beyond that; this side counts all that it started); more
+than ``processes`` of these; or the end of this process (the probe's stdin is a pipe from here). It runs in a session of
+its own. The whole group is ended, and whatever has left the group: all carry its mark in their environment.
 
 It gets no credentials, no ``TF_CONFIG``, no proxy, no accelerator: a model has nothing to talk to.
 Does not judge; tells a model that failed from an environment that cannot measure one.
@@ -22,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlengine.backends.local import processes
+from mlengine.backends.local.environ import MARK
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.gate.wire import Expectation
 
 PROBE = Path(__file__).with_name("probe.py")
 POLL = 0.05
+_FAMILY_SECONDS = 0.5  # between two looks for all that it has started
 # Before these stages are over nothing of the model was touched: what fails there is not its fault.
 _BEFORE_MODEL = frozenset({"", "import", "held-out data"})
 _START_SECONDS = 600.0  # for those stages
@@ -40,11 +44,13 @@ class Limits:
 
     :param seconds: for the model: from its loading to the end. Importing TensorFlow on a busy machine is not its fault.
     :param memory_bytes: private memory; ``None`` sets no limit. TensorFlow alone takes about 0.6 GB.
+    :param processes: that it may have at a time, with all that they start.
     :param batch: how many held-out rows are scored in one call.
     """
 
     seconds: float = 600.0
     memory_bytes: int | None = 4 * 1024**3
+    processes: int = 64
     batch: int = 500
 
 
@@ -135,6 +141,7 @@ def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
             start_new_session=True,
         )
     ended, deadline, at_model = "", time.monotonic() + _START_SECONDS, False
+    family = 0.0
     try:
         while not ended:
             try:
@@ -144,8 +151,10 @@ def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
                 if not at_model and _text(work / "out" / "stage") not in _BEFORE_MODEL:
                     deadline, at_model = time.monotonic() + limits.seconds, True
                 ended = _excess(process.pid, deadline, limits, at_model=at_model)
+                if not ended and time.monotonic() > family:
+                    ended, family = _excess_of_all(work, limits), time.monotonic() + _FAMILY_SECONDS
     finally:
-        _end(process)
+        _end(process, work)
     return process.returncode, ended
 
 
@@ -158,10 +167,21 @@ def _excess(pid: int, deadline: float, limits: Limits, *, at_model: bool) -> str
     return ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole group: also what the probe may have started."""
+def _excess_of_all(work: Path, limits: Limits) -> str:
+    """The same of all that it has started, wherever that went."""
+    family = processes.of_job(work)
+    if len(family) > limits.processes:
+        return f"was ended for starting more than {limits.processes} processes"
+    if limits.memory_bytes and sum(_resident(process.pid) for process in family) > limits.memory_bytes:
+        return f"was ended for using more than {_gib(limits.memory_bytes)} of memory in {len(family)} processes"
+    return ""
+
+
+def _end(process: subprocess.Popen[bytes], work: Path) -> None:
+    """The whole group, and what has left it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    processes.end_all(lambda: processes.of_job(work), 0.0)
     process.wait()
     if process.stdin:
         process.stdin.close()
@@ -171,7 +191,7 @@ def _environment(work: Path) -> dict[str, str]:
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "1"}
-    return {**env, **quiet, "HOME": str(work), "TMPDIR": str(work)}
+    return {**env, **quiet, "HOME": str(work), "TMPDIR": str(work), MARK: str(work)}
 
 
 def _resident(pid: int) -> int:

@@ -21,6 +21,8 @@ class Subject:
     :param package_uris: what its environment is made of.
     :param dataset: what the caller knows of the dataset version: ``uri``, ``name``, ``version``.
     :param lineage: what went into the job.
+    :param record: its claim, if it was submitted by us.
+    :param took: what it took, if somebody has asked.
     """
 
     job_dir: JobDir
@@ -29,6 +31,8 @@ class Subject:
     package_uris: tuple[str, ...] = ()
     dataset: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    record: JobRecord | None = None
+    took: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dataset_uri(self) -> str:
@@ -85,6 +89,7 @@ def find_subject(
         package_uris=packages,
         dataset=_dataset(dataset or inputs.get("dataset") or inputs.get("dataset_uri") or _argument(spec)),
         lineage=lineage,
+        record=record,
     )
 
 

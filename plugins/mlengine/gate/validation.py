@@ -261,6 +261,7 @@ class _Validation:
             baseline=self.measured.baseline,
             comparison=comparison,
             lineage=self.subject.lineage,
+            took=self.subject.took,
             environment=self.measured.environment,
             mistakes=self.measured.mistakes,
             seconds={name: round(value, 3) for name, value in self.seconds.items()},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connect import connect_storage
+from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
@@ -17,7 +17,8 @@ from mlengine.core.verdict import Thresholds, table
 from mlengine.gate.place import local_place
 from mlengine.gate.report import Report
 from mlengine.gate.runner import Limits
-from mlengine.gate.subject import find_subject, job_dir_of
+from mlengine.gate.subject import Subject, find_subject, job_dir_of
+from mlengine.gate.took import took
 from mlengine.gate.validation import Rules, Scope, validate
 from mlengine.gate.wire import Expectation
 from mlengine.links.job import JOB_LINKS
@@ -49,6 +50,7 @@ class ValidateModelOperator(BaseOperator):
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
     :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
+    :param backend_options: of the backend that trained it, which is asked what the job took.
     :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
@@ -70,6 +72,7 @@ class ValidateModelOperator(BaseOperator):
         "on_reject",
         "model",
         "bucket",
+        "backend_options",
         "gcp_conn_id",
     )
     operator_extra_links = (*JOB_LINKS, ReportLink())
@@ -89,6 +92,7 @@ class ValidateModelOperator(BaseOperator):
         on_reject: str = "skip",
         model: str | None = None,
         bucket: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
         time_limit: float = 600.0,
         memory_limit_gb: float | None = 4.0,
         gcp_conn_id: str | None = "google_cloud_default",
@@ -105,6 +109,7 @@ class ValidateModelOperator(BaseOperator):
         self.on_reject = on_reject
         self.model = model
         self.bucket = bucket
+        self.backend_options = backend_options
         self.time_limit = time_limit
         self.memory_limit_gb = memory_limit_gb
         self.gcp_conn_id = gcp_conn_id
@@ -139,7 +144,18 @@ class ValidateModelOperator(BaseOperator):
             package_uris=self.package_uris or (),
             dataset=self.dataset or None,
         )
-        return validate(storage, subject, rules, local_place(storage, subject.package_uris))
+        return validate(storage, self._asked_what_it_took(subject), rules, local_place(storage, subject.package_uris))
+
+    def _asked_what_it_took(self, subject: Subject) -> Subject:
+        """For the report alone: whatever goes wrong there is logged, and judges nobody."""
+        if subject.record is None:
+            return subject
+        try:
+            backend = connect_backend(subject.record.backend, self.gcp_conn_id, self.backend_options)
+        except MlengineError as error:
+            self.log.warning("what the job took is not known: %s", error.message)
+            return subject
+        return replace(subject, took=took(backend, subject.record, subject.job_dir))
 
     def _kept(self, storage: Storage, asked: str) -> Report | None:
         """The report of a reused job, which stands as long as the gate asks the same."""

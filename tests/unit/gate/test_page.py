@@ -78,6 +78,19 @@ def test_the_page_shows_what_the_report_says() -> None:
     assert "script" not in page.tags
 
 
+def test_what_the_job_took_and_cost() -> None:
+    cloud = {"attempts": 2, "queued_seconds": 61.0, "seconds": 3723.4, "usd_per_hour": 1.5, "usd": 1.5514}
+    text = " ".join(Reader(render(replace(REPORT, took=cloud), Curves({}))).words)
+    assert "61.0 s job waited for machines" in text
+    assert "3,723.4 s job ran, 2 attempts together" in text
+    assert "1.55 USD job cost of that time, by list prices of 1.50 USD an hour" in text
+    here = {"attempts": 1, "queued_seconds": 0.5, "seconds": 10.0, "cores": 2, "core_seconds": 20.0}
+    text = " ".join(Reader(render(replace(REPORT, took=here), Curves({}))).words)
+    assert "20.0 core seconds job of this machine's 2 cores, at most" in text
+    assert "USD" not in text
+    Reader(render(replace(REPORT, took={"seconds": EVIL, "usd": EVIL, "attempts": [EVIL]}), Curves({})))
+
+
 def test_everything_from_elsewhere_is_escaped() -> None:
     evil = replace(
         REPORT,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mlengine.backends.local import processes
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.gate import runner
 from mlengine.gate.runner import Heldout, Limits, Measured, run_probe
@@ -85,6 +86,73 @@ def test_a_model_that_hangs_is_ended_with_all_it_started(probe: Probe, tmp_path:
     )
     assert measured.error == "The model was ended after 0 s at load."
     assert gone(int((tmp_path / "work" / "out" / "child").read_text()))
+
+
+def test_what_leaves_its_group_is_ended_too(probe: Probe, tmp_path: Path) -> None:
+    """A daemon in a session of its own, whose parents have ended."""
+    measured = probe(
+        """
+        stage("load")
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                (out / "daemon").write_text(str(os.getpid()))
+                time.sleep(600)
+            os._exit(0)
+        while not (out / "daemon").exists() or not (out / "daemon").read_text():
+            time.sleep(0.01)
+        write("model.json", {"accuracy": 1.0})
+        """
+    )
+    assert measured.figures == {"accuracy": 1.0}
+    assert gone(int((tmp_path / "work" / "out" / "daemon").read_text()))
+
+
+def test_children_count_as_its_memory(probe: Probe) -> None:
+    measured = probe(
+        """
+        stage("load")
+        for _ in range(3):
+            if os.fork() == 0:
+                eaten = bytearray(100_000_000)
+                time.sleep(600)
+        time.sleep(600)
+        """,
+        Limits(memory_bytes=200_000_000),
+    )
+    assert measured.error == "The model was ended for using more than 0.2 GiB of memory in 4 processes at load."
+
+
+def test_a_model_that_forks_without_end_is_ended(probe: Probe, tmp_path: Path) -> None:
+    measured = probe(
+        """
+        stage("load")
+        for _ in range(40):
+            if os.fork() == 0:
+                time.sleep(600)
+        time.sleep(600)
+        """,
+        Limits(processes=20),
+    )
+    assert measured.error == "The model was ended for starting more than 20 processes at load."
+    deadline = time.monotonic() + 10
+    while processes.of_job(tmp_path / "work"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_it_cannot_fill_the_disk_with_one_file(probe: Probe) -> None:
+    measured = probe(
+        f"""
+        import runpy
+        runpy.run_path({str(runner.PROBE)!r}, run_name="probe")["restrain"]({{}})
+        try:
+            os.truncate(os.open(out / "large", os.O_CREAT | os.O_WRONLY), 1 << 30)
+        except OSError as error:
+            write("model.json", {{"error_of_the_write": error.strerror}})
+        """
+    )
+    assert measured.figures == {"error_of_the_write": "File too large"}
 
 
 def test_time_before_the_model_is_not_the_models(probe: Probe) -> None:
