@@ -17,15 +17,45 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
+    from mlengine.core.layout import JobDir
 
-class JobLink(BaseOperatorLink):
+
+class _ToJob(BaseOperatorLink):
+    """A link that follows from the job dir alone; empty before there is one."""
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        job_dir = page.job_dir_of(operator)
+        return self.lead(job_dir) if job_dir else ""
+
+    def lead(self, job_dir: JobDir) -> str:
+        raise NotImplementedError
+
+
+class JobLink(_ToJob):
     """The job's page in this Airflow: state, logs of all replicas, curves, report, lineage."""
 
     name = "Job"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        job_dir = page.job_dir_of(operator)
-        return page.job_page(job_dir) if job_dir else ""
+    def lead(self, job_dir: JobDir) -> str:
+        return page.job_page(job_dir)
+
+
+class TensorBoardLink(_ToJob):
+    """The job's curves in TensorBoard."""
+
+    name = "TensorBoard"
+
+    def lead(self, job_dir: JobDir) -> str:
+        return page.tensorboard(job_dir)
+
+
+class ModelDirLink(_ToJob):
+    """The folder with the exported model."""
+
+    name = "Model dir"
+
+    def lead(self, job_dir: JobDir) -> str:
+        return page.folder(job_dir.model)
 
 
 class ConsoleLink(BaseOperatorLink):
@@ -37,26 +67,6 @@ class ConsoleLink(BaseOperatorLink):
         """The operator's own ``job_url``, which its ``execute`` has set."""
         url = getattr(operator, "job_url", None) or ""
         return url if url.startswith(("https://", "http://")) else ""
-
-
-class TensorBoardLink(BaseOperatorLink):
-    """The job's curves in TensorBoard."""
-
-    name = "TensorBoard"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        job_dir = page.job_dir_of(operator)
-        return page.tensorboard(job_dir) if job_dir else ""
-
-
-class ModelDirLink(BaseOperatorLink):
-    """The folder with the exported model."""
-
-    name = "Model dir"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        job_dir = page.job_dir_of(operator)
-        return page.folder(job_dir.model) if job_dir else ""
 
 
 # What every task about a job has.
