@@ -43,9 +43,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(image: Path, spec: TrainingSpec, env: dict[str, str], **options: Any) -> subprocess.CompletedProcess[str]:
+def start(
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run the container of the chief: its command, its args, its environment, and no other."""
-    request = custom_job(Submission("a" * 40, "j", 3, "gs://b/m/j", spec), VertexOptions.of(options))
+    request = custom_job(Submission("a" * 40, "j", 3, job_dir, spec), VertexOptions.of(options))
     container = request.body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
     own = {
         name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_", "TMPDIR"))
@@ -72,16 +74,21 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     spec = TrainingSpec("tiny.task", (uri,), ("5", "--name", "Anna & Bob"), primary_name="master")
     config = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "chief", "index": 0}}
     env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"], "TF_CONFIG": json.dumps(config)}
-    done = start(image, spec, env)
+    job_dir = f"{bucket}/m/j"
+    done = start(image, spec, env, job_dir=job_dir)
     assert done.returncode == 5, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["args"] == ["5", "--name", "Anna & Bob", "--job-dir", "gs://b/m/j"]
-    assert told["env"]["AIP_MODEL_DIR"] == "gs://b/m/j/model/"
-    assert told["env"]["AIP_CHECKPOINT_DIR"] == "gs://b/m/j/train/"
+    assert told["args"] == ["5", "--name", "Anna & Bob", "--job-dir", job_dir]
+    assert told["env"]["AIP_MODEL_DIR"] == f"{job_dir}/model/"
+    assert told["env"]["AIP_CHECKPOINT_DIR"] == f"{job_dir}/train/"
     assert told["env"]["MLENGINE_ATTEMPT"] == "3"
     assert json.loads(told["env"]["TF_CONFIG"])["task"]["type"] == "master"
     assert told["scratch"]
     assert told["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
+    # What was installed is noted where the local backend notes it, with the image it was installed in.
+    noted = storage.read(f"{job_dir}/logs/environment.txt").decode().splitlines()
+    assert noted[0] == "# image python:3.11-slim"
+    assert "iniconfig==2.0.0" in noted
     # An older trainer in the image is replaced, whatever its version.
     again = local.sdist("import sys; print('another one'); sys.exit(0)")
     local.put(storage, bucket, again, "a folder/tiny-1.0.tar.gz")

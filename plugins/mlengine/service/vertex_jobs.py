@@ -20,7 +20,7 @@ from mlengine.service.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage import Storage
 
 _LABEL = re.compile(r"[\w-]{0,63}")
-_PLAN = frozenset({"module", "packages", "job_dir", "primary"})
+_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 

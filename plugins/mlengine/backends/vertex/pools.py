@@ -133,13 +133,16 @@ def _task(
     if executor:
         package = {"executorImageUri": executor, "packageUris": list(spec.package_uris), "pythonModule": spec.module}
         return {"pythonPackageSpec": {**package, "args": [*spec.args, *job_dir], "env": variables}}, []
+    image, notes = _image(pool, spec, options)
+    # The same plan for every pool; the chief's image, as the chief says what was installed.
+    chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
         "module": spec.module,
         "packages": list(spec.package_uris),
         "job_dir": submission.job_dir.rstrip("/"),
         "primary": spec.primary_name,
+        "image": _image(chief, spec, options)[0],
     }
-    image, notes = _image(pool, spec, options)
     container = {
         "imageUri": image,
         "command": ["python3", "-c", start_command()],

@@ -19,7 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, List  # noqa: UP035 - the image's Python may be an old one
+from typing import Any, Dict, List, Tuple  # noqa: UP035 - the image's Python may be an old one
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
@@ -49,20 +49,23 @@ def get(url: str, headers: Dict[str, str]) -> bytes:  # noqa: UP006
     sys.exit(AGAIN)
 
 
-def fetch(uri: str, folder: Path) -> Path:
-    """Download one ``gs://`` object; whoever runs a server of their own says where by STORAGE_EMULATOR_HOST."""
-    bucket, _, path = uri[len("gs://") :].partition("/")
+def place() -> Tuple[str, Dict[str, str]]:  # noqa: UP006
+    """Where Cloud Storage is, and as whom; whoever runs a server of their own says where by STORAGE_EMULATOR_HOST."""
     server = os.environ.get("STORAGE_EMULATOR_HOST", "")
-    headers = {}
-    if not server:
-        token = json.loads(get(TOKEN, {"Metadata-Flavor": "Google"}))["access_token"]
-        server, headers = "https://storage.googleapis.com", {"Authorization": "Bearer " + token}
-    if "://" not in server:
-        server = "http://" + server
+    if server:
+        return (server if "://" in server else "http://" + server).rstrip("/"), {}
+    token = json.loads(get(TOKEN, {"Metadata-Flavor": "Google"}))["access_token"]
+    return "https://storage.googleapis.com", {"Authorization": "Bearer " + token}
+
+
+def fetch(uri: str, folder: Path) -> Path:
+    """Download one ``gs://`` object."""
+    bucket, _, path = uri[len("gs://") :].partition("/")
+    server, headers = place()
     say(f"fetching {uri}")
     target = folder / path.rsplit("/", 1)[-1]
     quoted = urllib.parse.quote(path, safe="")
-    target.write_bytes(get(f"{server.rstrip('/')}/storage/v1/b/{bucket}/o/{quoted}?alt=media", headers))
+    target.write_bytes(get(f"{server}/storage/v1/b/{bucket}/o/{quoted}?alt=media", headers))
     return target
 
 
@@ -102,6 +105,32 @@ def install(uris: List[str]) -> None:  # noqa: UP006
         pip("install", *constraints(archives, folder), *built)
 
 
+def first_of_all() -> bool:
+    """Whether this is the chief: the one replica that speaks for the job."""
+    try:
+        task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task") or {}
+    except ValueError:
+        return False
+    return task.get("type", "chief") in ("chief", "master") and int(task.get("index", 0)) == 0
+
+
+def note(plan: Dict[str, Any]) -> None:  # noqa: UP006
+    """What is installed, into the job's logs: a line each, after one for the image. For people, and for a second run of
+    the same: that it cannot be written stops nothing.
+    """
+    try:
+        frozen = subprocess.check_output([sys.executable, "-m", "pip", "freeze"], timeout=120)
+        bucket, _, path = (plan["job_dir"] + "/logs/environment.txt")[len("gs://") :].partition("/")
+        server, headers = place()
+        url = f"{server}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(path, safe='')}"
+        data = f"# image {plan['image']}\n".encode() + frozen
+        headers["Content-Type"] = "text/plain"
+        request = urllib.request.Request(url, data, headers)  # noqa: S310 - only our own http(s) URLs
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
+    except (OSError, subprocess.SubprocessError, KeyError, SystemExit) as error:
+        say(f"what is installed could not be noted: {error}")
+
+
 def environment(plan: Dict[str, Any]) -> None:  # noqa: UP006
     """What the trainer finds in its environment besides what the service puts there."""
     for variable, name in (("MLENGINE_SCRATCH", "scratch"), ("MLENGINE_DATA_CACHE", "data")):
@@ -128,6 +157,8 @@ def main() -> None:
     os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     if plan["packages"]:
         install(plan["packages"])
+        if first_of_all():
+            note(plan)
     environment(plan)
     say(f"running python -m {plan['module']}")
     os.execv(sys.executable, [sys.executable, "-m", plan["module"], *sys.argv[2:]])  # noqa: S606
