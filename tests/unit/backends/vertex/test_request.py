@@ -99,7 +99,7 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
 def test_the_start_command_is_whole_and_small() -> None:
     source = start_command()
     assert '"""' not in source
-    assert len(source) < 5000
+    assert len(source) < 6000
     assert _functions(source) == _functions(Path(start.__file__).read_text())
     # The service expands $(NAME) in commands and args.
     assert "$(" not in source
