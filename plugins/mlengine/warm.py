@@ -26,6 +26,8 @@ _NEEDED = (
     "mlengine.storage_client",
     "mlengine.packaging",
     "mlengine.datasets.catalog",
+    "mlengine.datasets.known",
+    "mlengine.backends.local.backend",
     "mlengine.champion_rules",
 )
 

@@ -69,5 +69,6 @@ class ConsoleLink(BaseOperatorLink):
         return url if url.startswith(("https://", "http://")) else ""
 
 
-# What every task about a job has.
 JOB_LINKS = (JobLink(), ConsoleLink(), TensorBoardLink(), ModelDirLink())
+# Each link is an XCom that the task writes at its end, so each has those alone that lead somewhere by then.
+SUBMIT_LINKS, WAIT_LINKS, VALIDATE_LINKS = JOB_LINKS[:2], JOB_LINKS[:3], (JOB_LINKS[0], JOB_LINKS[3])

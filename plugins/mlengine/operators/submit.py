@@ -21,7 +21,7 @@ from mlengine.core.job import Decision, JobKey, make_label
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobdir import discard
-from mlengine.links.job import JOB_LINKS
+from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.beside import beside_dag
 from mlengine.operators.ending import job_ends_with_task
@@ -47,6 +47,8 @@ class SubmitTrainingJobOperator(BaseOperator):
         file's ``packageUris`` count.
     :param module: replaces the job file's ``pythonModule``.
     :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned; kept as lineage.
+    :param dataset_flag: the trainer's argument that takes its URI, ``--dataset``; put behind ``args``. Without one, the
+        trainer is not told.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: replaces the job file's, and with it its machine types and counts.
     :param counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job file's.
@@ -78,7 +80,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         "gcp_conn_id",
     )
     template_fields_renderers = {"job_file": "yaml", "args": "json", "counts": "json"}  # noqa: RUF012
-    operator_extra_links = JOB_LINKS
+    operator_extra_links = SUBMIT_LINKS
     ui_color = "#fce8b2"
 
     def __init__(
@@ -89,6 +91,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         module: str | None = None,
         package: Any = None,
         dataset: Any = None,
+        dataset_flag: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
         counts: Mapping[str, Any] | None = None,
@@ -106,6 +109,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.module = module
         self.package = package
         self.dataset = dataset
+        self.dataset_flag = dataset_flag
         self.args = args
         self.scale_tier = scale_tier
         self.counts = counts
@@ -211,6 +215,12 @@ class SubmitTrainingJobOperator(BaseOperator):
             return beside_dag(self, self.job_file)
         return self.job_file
 
+    def _args(self) -> list[str] | None:
+        """The user's, and where the data are; ``None`` keeps the job file's."""
+        if not (self.dataset_flag and self.dataset):
+            return None if self.args is None else [str(arg) for arg in self.args]
+        return [*(str(arg) for arg in self.args or ()), self.dataset_flag, str(self.dataset["uri"])]
+
     def _spec(self, backend: TrainingBackend) -> TrainingSpec:
         """The job file with this task's words over it, as it will run on this backend."""
         if isinstance(self.args, str):
@@ -218,7 +228,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         spec = jobfile.load(self._job_file())
         spec = jobfile.override(
             spec,
-            args=[str(arg) for arg in self.args] if self.args is not None else None,
+            args=self._args(),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
             counts=_counts(self.counts),

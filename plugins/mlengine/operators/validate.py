@@ -21,7 +21,7 @@ from mlengine.gate.subject import Subject, find_subject, job_dir_of
 from mlengine.gate.took import took
 from mlengine.gate.validation import Rules, Scope, validate
 from mlengine.gate.wire import Expectation
-from mlengine.links.job import JOB_LINKS
+from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.retry import RetryByCause
 from mlengine.reuse import kept_report, remember, rules_digest
@@ -75,7 +75,7 @@ class ValidateModelOperator(BaseOperator):
         "backend_options",
         "gcp_conn_id",
     )
-    operator_extra_links = (*JOB_LINKS, ReportLink())
+    operator_extra_links = (*VALIDATE_LINKS, ReportLink())
     template_fields_renderers = {"thresholds": "json", "expectation": "json"}  # noqa: RUF012
     ui_color = "#fff4ce"
 

@@ -26,7 +26,7 @@ from mlengine.connect import connect_backend, connect_storage
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.links.job import JOB_LINKS
+from mlengine.links.job import WAIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.retry import RetryByCause
@@ -57,7 +57,7 @@ class TrainingJobSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
-    operator_extra_links = JOB_LINKS
+    operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
     def __init__(
