@@ -1,0 +1,33 @@
+"""Our seven tasks, with the training left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, CronPartitionTimetable, Param
+
+from mlengine import backends
+from mlengine.pipeline import training_pipeline
+
+ROOT = Path(__file__).parents[2]
+COMMON: dict[str, Any] = {"catchup": False, "max_active_runs": 8, "default_args": {"retries": 0}}
+MONTHLY: dict[str, Any] = {"timezone": "UTC", "key_format": "%Y-%m-%d"}
+
+backends.register("instant", "instant:InstantBackend")
+
+
+with DAG(
+    "instant",
+    schedule=CronPartitionTimetable("0 0 1 * *", **MONTHLY),
+    params={"train_again": Param(False, type="boolean"), "dataset_version": Param(None, type=["null", "string"])},
+    **COMMON,
+):
+    training_pipeline(
+        model="instant",
+        trainer=ROOT / "examples" / "hello",
+        job_file={"trainingInput": {"pythonModule": "hello.task"}},
+        dataset="digits",
+        checks="files",
+        backend="instant",
+    )
