@@ -12,6 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 SIZE = {"width": 1440, "height": 900}
+_HIDE = """clone => {
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) walk.currentNode.data = walk.currentNode.data.replaceAll(clone, "mlengine");
+}"""
 
 
 def main(path: str) -> int:
@@ -31,8 +35,6 @@ def main(path: str) -> int:
 def _login(page: Any, order: dict[str, str]) -> None:
     page.goto(f"{order['url']}/")
     page.wait_for_selector("input[name=username]")
-    if order["when"] == "while":
-        _save(page, order, "login")
     page.fill("input[name=username]", order["user"])
     page.fill("input[name=password]", order["password"])
     page.click("button[type=submit]")
@@ -40,33 +42,71 @@ def _login(page: Any, order: dict[str, str]) -> None:
 
 
 def _pages(order: dict[str, str]) -> dict[str, str]:
+    """Name of the picture → where it is taken; ``while`` the job trains, and ``after``."""
     dag, run = order["dag"], quote(order["run"], safe="")
     task = f"dags/{dag}/runs/{run}/tasks"
     if order["when"] == "while":
-        return {"training": f"{task}/retrain.wait", "trigger": f"dags/{dag}"}
+        return {"page-job": "plugin/mlengine"}
     return {
-        "dags": "dags",
         "grid": f"dags/{dag}/runs/{run}",
         "graph": f"dags/{dag}/runs/{run}",
         "log": f"{task}/retrain.wait",
         "verdict": f"{task}/retrain.validate",
+        "trigger": f"dags/{dag}",
+        "trigger-cluster": f"dags/{dag}",
+        "page-jobs": "plugin/mlengine",
+        "page-model": "plugin/mlengine",
+        "page-dark": "plugin/mlengine",
     }
 
 
 def _shoot(page: Any, order: dict[str, str], name: str, where: str) -> None:
+    if name == "page-dark":
+        page.evaluate("localStorage.setItem('theme', 'dark')")
     page.goto(f"{order['url']}/{where}")
-    if name != "dags":
+    if where.startswith("dags/"):
         _expand(page)
-    if name == "trigger":
-        page.get_by_role("button", name="Trigger").first.click()
-        page.get_by_role("button", name="What to train").click()  # one section is open at a time
-    if name == "graph":
-        page.get_by_role("button", name="Show Graph").click()
-        _expand(page)
+    _PREPARE.get(name, lambda _: None)(page)
     page.wait_for_timeout(4000)  # a picture is no test: the UI draws some things after all requests are answered
     _save(page, order, name)
     if name == "graph":
         page.get_by_role("button", name="Show Grid").click()  # it is remembered
+
+
+def _graph(page: Any) -> None:
+    page.get_by_role("button", name="Show Graph").click()
+    _expand(page)
+
+
+def _trigger(page: Any) -> None:
+    page.get_by_role("button", name="Trigger").first.click()
+    page.get_by_text("Dataset version").wait_for()
+
+
+def _cluster(page: Any) -> None:
+    _trigger(page)
+    page.get_by_role("button", name="Where, and how big").click()  # one section is open at a time
+
+
+def _job(page: Any) -> None:
+    page.frame_locator("iframe").locator("td.job a").first.click()
+
+
+def _model(page: Any) -> None:
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Models").click()
+    frame.locator("td.job a").first.click()
+
+
+# What to press before a picture is taken.
+_PREPARE = {
+    "graph": _graph,
+    "trigger": _trigger,
+    "trigger-cluster": _cluster,
+    "page-job": _job,
+    "page-dark": _job,
+    "page-model": _model,
+}
 
 
 def _expand(page: Any) -> None:
@@ -78,6 +118,8 @@ def _expand(page: Any) -> None:
 
 
 def _save(page: Any, order: dict[str, str], name: str) -> None:
+    """Where this clone lies is nobody's business: its path is a word in the pictures."""
+    page.evaluate(_HIDE, order["clone"])
     page.screenshot(path=str(Path(order["out"]) / f"{name}.png"))
 
 

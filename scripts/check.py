@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     # themselves would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     names, arguments = _split(argv)
-    known = ("lint", "types", "trainer-test", *_SUITES)
+    known = ("lint", "types", "docs", "trainer-test", *_SUITES)
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.stderr.write(f"check: no such check: {', '.join(unknown)}; there are {', '.join(known)}\n")
@@ -102,6 +102,8 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
         checks.append(Check("ruff format", partial(_run, [str(BIN / "ruff"), "format", "--check", "."])))
     if "types" in names:
         checks.append(Check("mypy", partial(_run, [str(BIN / "mypy")])))
+    if "docs" in names:
+        checks.append(Check("manual", partial(_run, [sys.executable, "-m", "scripts.docs"])))
     if "trainer-test" in names and (ROOT / "trainer" / "tests").is_dir():
         checks.append(Check("trainer tests", partial(_trainer, arguments)))
     suites = [name for name in _SUITES if name in names]

@@ -2,6 +2,7 @@
 
 The lock for development holds the one for running, version by version. The image's holds only what the one for
 running has not, as both are installed there. None names a registry, so they are good with whichever one a machine uses.
+The manual's is apart: nothing of it is in the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scripts.bootstrap import LOCKS, ROOT
 
 _COMPILE = ("pip", "compile", "pyproject.toml", "--extra", "testing", "--universal", "--python-version", "3.11")
 IMAGE = ROOT / "requirements-image.lock"
+_DOCS = ("pip", "compile", "--group", "docs", "--universal", "--python-version", "3.11")
 _SHAPE = ("--generate-hashes", "--no-header", "--no-annotate", "--quiet")
 
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
         for command in (
             [uv, *_COMPILE, *_SHAPE, "--group", "build", *argv, "-o", run],
             [uv, *_COMPILE, *_SHAPE, "--group", "dev", *argv, "-c", run, "-o", dev],
+            [uv, *_DOCS, *_SHAPE, *argv, "-o", "requirements-docs.lock"],
             [uv, *_COMPILE, *_SHAPE, "--group", "build", "--group", "image", *argv, "-c", run, "-o", str(image)],
         ):
             code = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode

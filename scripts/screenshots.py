@@ -92,6 +92,7 @@ def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> int
         "dag": run.dag_id,
         "run": run.run_id,
         "when": when,
+        "clone": str(stacks.ROOT),
         "out": str(out),
     }
     uv = str(Path(sys.executable).with_name("uv"))

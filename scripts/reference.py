@@ -1,0 +1,213 @@
+"""``make reference``: write ``docs/reference.md`` and ``docs/errors.md`` from the code. A test compares them.
+
+Operators and functions come from their docstrings and signatures, settings from their table, commands from the
+parsers, errors and their remedies from the places where they are raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "plugins" / "mlengine"
+REFERENCE, ERRORS = ROOT / "docs" / "reference.md", ROOT / "docs" / "errors.md"
+
+# What a DAG file names, beside the operators, which are found.
+_FIRST = (("mlengine.pipeline", "training_pipeline"),)
+_LAST = (
+    ("mlengine.timetables", "DatasetVersionTimetable"),
+    ("mlengine.forms", "dataset_version"),
+    ("mlengine.forms", "scale_tier"),
+    ("mlengine.forms", "backend"),
+    ("mlengine.forms", "train_again"),
+)
+_REFERENCE_HEAD = """# Reference
+
+Written by `make reference` from the code. [Errors, and what to do](errors.md) have a page of their own.
+
+## Settings
+
+An argument wins over the environment (`MLENGINE_<NAME>`), that over Airflow's configuration (`[mlengine] <name>`,
+`AIRFLOW__MLENGINE__<NAME>`), and that over the default.
+"""
+_ERRORS_HEAD = """# Errors, and what to do
+
+Written by `make reference` from the code: each kind of error, and each message with its remedy. `{…}` stands for what
+the message names. What ends a *job* is in [operations](operations.md).
+"""
+_ROLE = re.compile(r":(?:class|func|meth|mod|data):`~?\.?(?:[\w.]+\.)?([\w]+)`")
+
+
+def main() -> int:
+    REFERENCE.write_text(reference(), encoding="utf-8")
+    ERRORS.write_text(errors(), encoding="utf-8")
+    return 0
+
+
+def reference() -> str:
+    """The page of what a DAG, a configuration and a terminal can say."""
+    parts = [
+        _REFERENCE_HEAD,
+        _settings(),
+        "## In a DAG\n",
+        *(_public(module, name) for module, name in (*_FIRST, *_operators(), *_LAST)),
+        "## Commands\n",
+        *_commands(),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def errors() -> str:
+    """The page of errors: what each kind means, and each message with its remedy, as the code has them."""
+    raised = sorted(set(_raised()))
+    parts = [_ERRORS_HEAD]
+    from mlengine.core import errors as tree
+
+    kinds = [kind for kind in vars(tree).values() if inspect.isclass(kind) and issubclass(kind, tree.MlengineError)]
+    for kind in sorted(kinds, key=lambda kind: kind.__name__):
+        again = "; the same call may succeed later" if kind.retryable else ""
+        parts.append(f"## {kind.__name__}\n\n{_prose(_parts(kind)[0])}{again and f' Retryable{again}.'}\n")
+        rows = [(message, remedy) for name, message, remedy in raised if name == kind.__name__]
+        if rows:
+            parts.append(_table(("message", "what to do"), rows))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _settings() -> str:
+    from mlengine.settings import SETTINGS
+
+    rows = [(f"`{one.name}`", f"`{one.default}`" if one.default else "", one.description) for one in SETTINGS.values()]
+    return _table(("name", "default", "what it is"), rows)
+
+
+def _operators() -> Iterator[tuple[str, str]]:
+    """Every operator and sensor of the package."""
+    for file in sorted([*PACKAGE.glob("operators/*.py"), *PACKAGE.glob("sensors/*.py")]):
+        module = f"mlengine.{file.parent.name}.{file.stem}"
+        for name, thing in vars(import_module(module)).items():
+            if inspect.isclass(thing) and thing.__module__ == module and hasattr(thing, "template_fields"):
+                yield module, name
+
+
+def _public(module: str, name: str) -> str:
+    thing = getattr(import_module(module), name)
+    prose, params = _parts(thing)
+    signature = inspect.signature(thing.__init__ if inspect.isclass(thing) else thing)
+    rows = []
+    for parameter in signature.parameters.values():
+        if parameter.name in {"self", "kwargs"} or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        needed = parameter.default is inspect.Parameter.empty
+        default = "" if needed else f"`{parameter.default!r}`"
+        rows.append((f"`{parameter.name}`", default, params.get(parameter.name, "")))
+    title = f"### {name}\n\n`from {module} import {name}`\n\n{_prose(prose)}\n"
+    return f"{title}\n{_table(('parameter', 'default', 'what it is'), rows)}" if rows else title
+
+
+def _parts(thing: Any) -> tuple[str, dict[str, str]]:
+    """A docstring's prose, and its ``:param:`` lines."""
+    text = inspect.getdoc(thing) or ""
+    fields: dict[str, str] = {}
+    prose: list[str] = []
+    field = None
+    for line in text.splitlines():
+        match = re.match(r":(param \w+|raises [\w, ]+):\s*(.*)", line)
+        if match:
+            word, _, name = match[1].partition(" ")
+            field = name if word == "param" else None
+            if field:
+                fields[field] = match[2]
+            else:
+                prose += ["", f"Raises {name}: {match[2]}"]
+        elif field and line.startswith(" "):
+            fields[field] += f" {line.strip()}"
+        else:
+            field = None
+            prose.append(line)
+    return "\n".join(prose).strip(), {name: _inline(value) for name, value in fields.items()}
+
+
+def _prose(text: str) -> str:
+    return "\n\n".join(textwrap.fill(_inline(part), 116) for part in re.split(r"\n\s*\n", text))
+
+
+def _inline(text: str) -> str:
+    """The marks of reStructuredText to those of Markdown."""
+    text = re.sub(r"; :raises", "; raises", re.sub(r"\s+", " ", text))
+    return _ROLE.sub(r"`\1`", text).replace("``", "`").strip()
+
+
+def _commands() -> Iterator[str]:
+    from mlengine.cli import build_parser
+
+    for name, parser in _leaves(build_parser()):
+        rows = []
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            words = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            value = "" if not action.option_strings or action.nargs == 0 else f" {_value(action)}"
+            rows.append((f"`{words}{value}`", (action.help or "").replace("%(default)s", str(action.default))))
+        about = f"{_inline(parser.description)}\n\n" if parser.description else ""
+        yield f"### mlengine {name}\n\n{about}{_table(('argument', ''), rows) if rows else ''}"
+
+
+def _leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not nested:
+        yield name, parser
+    for action in nested:
+        for word, below in action.choices.items():
+            yield from _leaves(below, f"{name} {word}".strip())
+
+
+def _value(action: argparse.Action) -> str:
+    if action.choices:
+        return "{" + ",".join(str(one) for one in action.choices) + "}"
+    return str(action.metavar or action.dest.upper())
+
+
+def _raised() -> Iterator[tuple[str, str, str]]:
+    """Kind, message and remedy of each error that is raised with both written out."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")):
+                continue
+            remedies = [keyword.value for keyword in node.keywords if keyword.arg == "remedy"]
+            if node.args and remedies:
+                message, remedy = _said(node.args[0]), _said(remedies[0])
+                if message.strip("{…} :") and remedy.strip("{…} :"):
+                    yield node.func.id, message, remedy
+
+
+def _said(node: ast.expr) -> str:
+    """A text as it is written, with ``{…}`` for what is put in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_said(part) if isinstance(part, ast.Constant) else "{…}" for part in node.values)
+    return "{…}"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [" | ".join(names), "|".join(["---"] * len(names))]
+    lines += [" | ".join(_cell(cell) for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" if "---" not in line[:4] else f"|{line}|" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Nothing that a command starts is open to the network unless a person says so."""
+
+from __future__ import annotations
+
+from scripts.reference import _leaves
+
+from mlengine.cli import build_parser
+
+
+def test_whatever_listens_listens_on_loopback_by_default() -> None:
+    found = {}
+    for name, parser in _leaves(build_parser()):
+        for action in parser._actions:
+            if "--host" in action.option_strings:
+                found[name] = action.default
+    assert set(found) == {"serve", "tensorboard"}
+    assert set(found.values()) == {"127.0.0.1"}

@@ -1,0 +1,112 @@
+"""What the manual shows, the code takes: commands, job files, settings, Python."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlengine.cli import build_parser
+from mlengine.core import jobfile
+from mlengine.settings import SETTINGS
+from tests.unit.docs.manual import BLOCKS, COMMANDS, PAGES, ROOT, Block, words
+
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+RUN = [block for block in PYTHON if block.run]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(PAGES) > 15
+    assert len(COMMANDS) > 25
+    assert len(RUN) > 3
+
+
+@pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{b.place} {c[:40]}" for b, c in COMMANDS])
+def test_a_command_is_one(block: Block, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given, elided = words(command)
+    given = given[: given.index("--")] if "--" in given else given
+    parser = build_parser()
+    try:
+        parser.parse_args(given)
+    except SystemExit as end:
+        said = capsys.readouterr().err
+        if end.code and not (elided and "required" in said):
+            pytest.fail(f"{block.place}: {said}")
+    assert flags(parser, given) >= {word.partition("=")[0] for word in given if word.startswith("--")}, block.place
+
+
+def flags(parser: argparse.ArgumentParser, given: list[str]) -> set[str]:
+    """All that the command takes, whether or not it was reached when the parser gave up."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            name = next((word for word in given if word in action.choices), None)
+            if name is not None:
+                found |= flags(action.choices[name], given[given.index(name) + 1 :])
+    return found
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in {"yaml", "json"}], ids=lambda block: block.place)
+def test_a_job_file_is_one(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.text)
+    elif re.search(r"^(trainingInput|workerPoolSpecs|jobSpec):", block.text, re.MULTILINE):
+        assert jobfile.load(block.text).pools
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "ini"], ids=lambda block: block.place)
+def test_settings_are_ours(block: Block) -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read_string(block.text)
+    assert set(config["mlengine"]) <= set(SETTINGS), block.place
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
+def test_python_is_python(block: Block) -> None:
+    text = re.sub(r",?\s*…", "", block.text)  # what the manual leaves out
+    compile(text + "    pass\n" * text.rstrip().endswith(":"), block.place, "exec")
+
+
+def test_python_that_is_whole_runs(tmp_path: Path) -> None:
+    """All in one interpreter, each with names of its own: a DAG is made, an operator is given what it takes."""
+    program = (
+        "import json, sys, types\n"
+        "for place, text in json.load(sys.stdin):\n"
+        "    sys.modules['sample'] = module = types.ModuleType('sample')\n"  # dataclasses look their module up
+        "    module.__file__ = sys.argv[1] + '/sample.py'\n"
+        "    try:\n"
+        "        exec(compile(text, place, 'exec'), module.__dict__)\n"
+        "        for name, thing in list(vars(module).items()):\n"
+        "            if name.startswith('test_') and not thing.__code__.co_argcount:\n"
+        "                thing()\n"
+        "    except BaseException as error:\n"
+        "        raise SystemExit(f'{place}: {error!r}')\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLENGINE"))}
+    env |= {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}", "MLENGINE_BUCKET": "gs://b"}
+    samples = json.dumps([(block.place, block.text) for block in RUN])
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        input=samples,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_knows_what_the_manual_asks_of_it(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+(?: [a-z0-9-]+)*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    known = {name for target in targets for name in target.split()}
+    asked = set(re.findall(r"`make ([a-z-]+)|^\$? ?make ([a-z-]+)", page.read_text(), re.MULTILINE))
+    assert {one or other for one, other in asked} <= known
