@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from mlengine.core.plaintext import visible
+
 
 class MlengineError(Exception):
     """Root of all errors of this project.
@@ -20,9 +22,11 @@ class MlengineError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
+        # It may quote a builder, a trainer or a service: shown in logs and terminals, and obeyed by neither.
+        message = visible(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = visible(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}\n  What to do: {self.remedy}" if self.remedy else self.message

@@ -30,3 +30,9 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
     }
     for error in (errors.JobFileError, errors.PackageError, errors.StorageForbiddenError, errors.ModelRejectedError):
         assert not error.retryable
+
+
+def test_what_an_error_quotes_cannot_speak_to_a_terminal() -> None:
+    error = MlengineError("the build said:\n\x1b[2J\x1b]0;title\x07done\r\n", remedy="see \u202eabove")
+    assert str(error) == "the build said:\ndone\n\n  What to do: see \\x202eabove"
+    assert error.args == (error.message,)
