@@ -57,7 +57,7 @@ class AirflowClient:
         """All its task instances."""
         found: list[dict[str, Any]] = []
         while True:
-            page = self._get(f"{_path(dag_id, run_id)}/taskInstances?limit=100&offset={len(found)}&order_by=task_id")
+            page = self._get(f"{_path(dag_id, run_id)}/taskInstances?limit=100&offset={len(found)}&order_by=id")
             items = (page or {}).get("task_instances", [])
             found += items
             if not items or len(found) >= (page or {})["total_entries"]:
