@@ -27,6 +27,7 @@ from mlengine.submission import Intent, Submitter
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
+from mlengine.waiting import read_told
 from tests.sleeper import sleeper
 
 PATIENCE = 240.0  # seconds; for a busy machine
@@ -114,13 +115,13 @@ class Job:
 
     def watched(self) -> bool:
         """Whether a wait has looked at it: it says so in its log at once, and in the bucket a little later."""
-        return self.told() > 0 or self.lab.storage.exists(JobDir(self.handle.job_dir).cursor)
+        return self.told() > 0 or read_told(self.lab.storage, self.handle).state != ""
 
-    def told(self) -> int:
-        """How many lines deferred waits have told, in whatever triggerer: read from the disk, for they are many."""
+    def told(self, word: str = " | ") -> int:
+        """How many such lines deferred waits have told, in whatever triggerer: read from the disk, for they are many."""
         assert self.run is not None
         logs = (self.lab.airflow.config.home / "logs").glob(f"*/run_id={self.run.run_id}/*/*.trigger.*")
-        return sum(log.read_text(encoding="utf-8", errors="replace").count(" | ") for log in logs)
+        return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
 
     def mark(self, state: str) -> None:
         assert self.run is not None
@@ -180,7 +181,11 @@ class Lab:
         if time.monotonic() - self._looked_at > 1.0:
             found = persist(self.api.call, "GET", "dags/~/dagRuns/~/taskInstances?limit=500")["task_instances"]
             names = ("task_id", "state", "try_number", "duration", "map_index")
-            self._waits = {item["dag_run_id"]: TaskRun(**{name: item[name] for name in names}) for item in found}
+            self._waits = {
+                item["dag_run_id"]: TaskRun(**{name: item[name] for name in names})
+                for item in found
+                if item["task_id"] == "wait"
+            }
             self._looked_at = time.monotonic()
         return self._waits
 
@@ -256,6 +261,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> 
             # For a DAG file that imports the Google provider's operators, on a busy machine.
             "core.dagbag_import_timeout": "150",
             "dag_processor.dag_file_processor_timeout": "180",
+            # The files do not change; one that is touched is read at once.
+            "dag_processor.min_file_process_interval": "60",
             "api.maximum_page_limit": "1000",
             "scheduler.trigger_timeout_check_interval": "3",
             "scheduler.orphaned_tasks_check_interval": "10",

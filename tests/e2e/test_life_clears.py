@@ -6,47 +6,83 @@ A retry keeps the job's key and a clear changes it. Deferred tasks are cleared i
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import pytest
 
+from mlengine.testing.airflow_api import DagRun
 from tests.e2e.life_lab import Lab, persist, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STATES = ("success", "failed", "up_for_retry", "running")
 
 
+@dataclass(frozen=True)
+class Noted:
+    """A run whose task notes the key of each of its tries."""
+
+    lab: Lab
+    run: DagRun
+    file: Path
+
+    @property
+    def keys(self) -> list[str]:
+        return self.file.read_text().split() if self.file.exists() else []
+
+    def is_in(self, *states: str) -> bool:
+        return persist(self.lab.api.tasks, self.run.dag_id, self.run.run_id)[0].state in states
+
+    def clear(self) -> None:
+        persist(self.lab.api.clear, self.run, "keys")
+
+
+def begin(lab: Lab, dag_id: str, name: str, **conf: str) -> Noted:
+    lab.api.wait_for_dag(dag_id)
+    file = lab.root / f"keys-{name}-{uuid.uuid4().hex[:6]}"
+    return Noted(lab, lab.trigger(dag_id, {"file": str(file), **conf}, file.name), file)
+
+
+@pytest.fixture(scope="module")
+def retried(lab: Lab) -> Noted:
+    """Begun before the others, and looked at after them."""
+    return begin(lab, "life_retry", "retry")
+
+
+@pytest.mark.usefixtures("retried")
 def test_a_clear_changes_the_key_in_every_state(lab: Lab) -> None:
-    lab.api.wait_for_dag("life_keys")
-    files = {state: lab.root / f"keys-{state}" for state in STATES}
-    runs = {}
-    for state, file in files.items():
-        conf = {"file": str(file), "then": state}
-        runs[state] = lab.trigger("life_keys", conf, f"{state}-{uuid.uuid4().hex[:6]}")
-
-    def state_of(state: str) -> str | None:
-        found: str | None = persist(lab.api.tasks, "life_keys", runs[state].run_id)[0].state
-        return found
-
-    def keys(state: str) -> set[str]:
-        return set(files[state].read_text().split()) if files[state].exists() else set()
-
-    for state in STATES:
-        until(lambda state=state: state_of(state) == state and keys(state), f"it is {state}")  # type: ignore[misc]
-        persist(lab.api.clear, runs[state], "keys")
-    # A try that the machine itself cut short is a retry, and notes the same key again.
-    for count in (2, 3):
-        for state in STATES:
-            until(lambda state=state: len(keys(state)) == count, f"cleared while {state}, it has another key")  # type: ignore[misc]  # noqa: B023
-            until(lambda state=state: state_of(state) == "success", "it ends")  # type: ignore[misc]
-            assert len(keys(state)) == count
-            persist(lab.api.clear, runs[state], "keys")
+    runs = {state: begin(lab, "life_keys", state, then=state) for state in STATES}
+    for state, noted in runs.items():
+        until(lambda noted=noted, state=state: noted.is_in(state) and noted.keys, f"it is {state}")  # type: ignore[misc]
+        noted.clear()
+    for state, noted in runs.items():
+        # A try that the machine itself cut short is a retry, and notes the same key again.
+        until(lambda noted=noted: len(set(noted.keys)) == 2, f"cleared while {state}, it has another key")  # type: ignore[misc]
+        until(lambda noted=noted: noted.is_in("success"), "it ends")  # type: ignore[misc]
+        assert len(set(noted.keys)) == 2
 
 
-def test_a_retry_keeps_the_key(lab: Lab) -> None:
-    lab.api.wait_for_dag("life_retry")
-    file = lab.root / f"retry-{uuid.uuid4().hex[:6]}"
-    run = lab.trigger("life_retry", {"file": str(file)}, file.name)
-    until(lambda: persist(lab.api.run, run.dag_id, run.run_id).state == "success", "it succeeds with its third try")
-    assert len(set(file.read_text().split())) == 1
-    assert len(file.read_text().split()) == 3
+def test_a_retry_keeps_the_key(retried: Noted) -> None:
+    until(lambda: retried.is_in("success"), "it succeeds with its third try")
+    assert len(set(retried.keys)) == 1
+    assert len(retried.keys) == 3
+
+
+def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(lab: Lab) -> None:
+    """Its former try may have submitted: the workers are held up, so that the next one stays in the queue."""
+    noted = begin(lab, "life_keys_soon", "queued", then="up_for_retry")
+    until(lambda: noted.keys and noted.is_in("up_for_retry"), "its first try fails")
+    workers = psutil.Process(lab.airflow.processes["scheduler"].pid).children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        until(lambda: noted.is_in("queued"), "its second try is queued")
+        noted.clear()
+    finally:
+        for worker in workers:
+            worker.resume()
+    until(lambda: len(noted.keys) > 1 and noted.is_in("success"), "it runs again")
+    first, *others = noted.keys
+    assert first not in others

@@ -7,7 +7,6 @@ where a killed triggerer had told more than it could note.
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +15,10 @@ import pytest
 
 from mlengine.core.job import JobState
 from mlengine.testing import airflow
-from mlengine.waiting import read_told
-from tests.e2e.life_lab import Job, Lab, until
+from tests.e2e.life_lab import Lab, until
 from tests.sleeper import sleeper
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 CUT = "the wait was cut off here"
 
@@ -38,7 +36,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(lab: Lab) -> Outcome:
-    """Four jobs, four restarts, one after the other, and then the end of the jobs."""
+    """Four jobs, three restarts, one after the other, and then the end of the jobs."""
     gate = lab.root / "built"
     blocker = lab.submit("blocker", place="full-again")
     until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
@@ -55,15 +53,16 @@ def outcome(lab: Lab) -> Outcome:
     for name, job in jobs.items():
         until(job.watched, f"{name} is waited for: {job.task}")
     touched: list[str] = []
-    for restart in (_triggerer_in_order, _triggerer_killed, _scheduler_killed, _everything_killed):
+    for restart in (_triggerer_in_order_and_scheduler_killed, _triggerer_killed, _everything_killed):
         restart(lab)
-        before = _told(lab, jobs["running"])
-        until(lambda before=before: _told(lab, jobs["running"]) != before, f"no wait after {restart.__name__}")  # type: ignore[misc]
+        before = jobs["running"].told()
+        until(lambda before=before: jobs["running"].told() > before, f"no wait after {restart.__name__}")  # type: ignore[misc]
         wrong = {name: job.state for name, job in jobs.items() if job.state is not states.get(name, JobState.RUNNING)}
         touched += [f"{restart.__name__}: {wrong}"] if wrong else []
     gate.touch()
     until(lambda: jobs["preparing"].state is JobState.RUNNING, "the environment is built")
     blocker.end()
+    until(lambda: jobs["running"].told("progress | ") >= 2, "progress is told")
     until(lambda: jobs["queued"].state is JobState.RUNNING, "its turn comes")
     for name, job in jobs.items():
         job.end(3 if name == "failing" else 0)
@@ -78,21 +77,15 @@ def outcome(lab: Lab) -> Outcome:
     )
 
 
-def _triggerer_in_order(lab: Lab) -> None:
-    process = lab.airflow.processes.pop("triggerer")
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    _start(lab, "triggerer")
+def _triggerer_in_order_and_scheduler_killed(lab: Lab) -> None:
+    lab.airflow.stop_component("triggerer")
+    lab.airflow.stop_component("scheduler", kill=True)
+    _start(lab, "triggerer", "scheduler")
 
 
 def _triggerer_killed(lab: Lab) -> None:
     lab.airflow.stop_component("triggerer", kill=True)
     _start(lab, "triggerer")
-
-
-def _scheduler_killed(lab: Lab) -> None:
-    lab.airflow.stop_component("scheduler", kill=True)
-    _start(lab, "scheduler")
 
 
 def _everything_killed(lab: Lab) -> None:
@@ -106,10 +99,6 @@ def _start(lab: Lab, *names: str) -> None:
     for name in names:
         lab.airflow.start_component(name)
     airflow.wait_until_well(lab.airflow, since=began)
-
-
-def _told(lab: Lab, job: Job) -> Mapping[str, object]:
-    return read_told(lab.storage, job.handle).logs
 
 
 def test_no_restart_touches_a_job(outcome: Outcome) -> None:

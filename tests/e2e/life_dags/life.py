@@ -103,6 +103,16 @@ for mode in ("poke", "reschedule"):
 wait("life_poke_limit", poll_interval=1.0, deferrable=False, mode="poke", execution_timeout=timedelta(seconds=8))
 
 
+with wait("life_beside", poll_interval=3.0, deferrable=False, mode="reschedule"):
+
+    @task.sensor(task_id="beside", mode="reschedule", poke_interval=600.0)
+    def beside() -> bool:
+        """The run goes on, whatever becomes of the wait."""
+        return False
+
+    beside()
+
+
 def note_processes(context: Any) -> None:
     """The task's process, and the worker's."""
     notes = Path(context["dag_run"].conf["pids"])
