@@ -13,12 +13,15 @@ ROOT = Path(__file__).parents[2]
 END = datetime(2024, 12, 31, tzinfo=UTC)
 MONTHLY = CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d")
 
-# After a backfill, Airflow counts on from its last run: without an end, the month that has begun would start, too.
-with DAG("jobs", schedule=MONTHLY, end_date=END, catchup=False, max_active_runs=8, default_args={"retries": 0}):
-    training_pipeline(
-        model="jobs",
-        trainer=ROOT / "tests" / "e2e" / "backfill_lab" / "trainer",
-        job_file={"trainingInput": {"pythonModule": "centroids.task"}},
-        dataset="digits",
-        checks="files",
-    )
+# One for each length, as a DAG has one backfill at a time, and Airflow looks every 30 s whether it is over. Each
+# ends with its versions: after a backfill, Airflow counts on from its last run, and the current month would start, too.
+for number in range(4):
+    name = f"jobs_{number}"
+    with DAG(name, schedule=MONTHLY, end_date=END, catchup=False, max_active_runs=8, default_args={"retries": 0}):
+        training_pipeline(
+            model=name,
+            trainer=ROOT / "tests" / "e2e" / "backfill_lab" / "trainer",
+            job_file={"trainingInput": {"pythonModule": "centroids.task"}},
+            dataset="digits",
+            checks="files",
+        )
