@@ -118,7 +118,7 @@ class Job:
         return self.told() > 0 or read_told(self.lab.storage, self.handle).state != ""
 
     def told(self, word: str = " | ") -> int:
-        """How many such lines deferred waits have told, in whatever triggerer: read from the disk, for they are many."""
+        """How many such lines deferred waits have told, in all triggerers: from the disk, for it is asked often."""
         assert self.run is not None
         logs = (self.lab.airflow.config.home / "logs").glob(f"*/run_id={self.run.run_id}/*/*.trigger.*")
         return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)

@@ -56,6 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200 if known else 404, {"dag_id": parts[1]} if known else {"detail": "no such DAG"})
         elif run not in self.server.runs:
             self._say(404, {"detail": "The DagRun was not found"})
+        elif len(parts) == 5 and "order_by=id" not in self.path:
+            self._say(400, {"detail": "Ordering by task_id is disallowed"})  # as the real one says
         elif len(parts) == 5:
             tasks = self.server.tasks[run]
             self._say(200, {"task_instances": tasks, "total_entries": len(tasks)})
