@@ -88,7 +88,8 @@ export function versions(points, link) {
   });
   const held = points.filter((point) => point.champion);
   body.push(svg("polyline", { class: "champions", points: held.map((point) => `${x(point)},${y(point)}`).join(" ") }));
-  for (const point of points) {
+  // Champions last: they lie above what was judged alike.
+  for (const point of [...points].sort((a, b) => Boolean(a.champion) - Boolean(b.champion))) {
     const said = `${point.job_id}: ${point.accuracy.toFixed(4)}, ${point.champion ? "was champion" : point.verdict}`;
     const dot = svg("circle", { class: `dot ${point.champion ? "champion" : point.verdict}`, cx: x(point), cy: y(point), r: 5 }, svg("title", {}, said));
     body.push(svg("a", { href: link(point.job_id), "aria-label": said }, dot));

@@ -287,7 +287,7 @@ function logView(path, mine) {
         next.hidden = !page.more;
         if (!page.more) break;
       }
-      count.textContent = text.children.length ? `${text.children.length} lines` : "no lines yet";
+      count.textContent = text.children.length ? `${text.children.length} lines` : "no lines";
     } catch (error) { count.textContent = error.message; } finally { busy = false; }
   }
   function offer(stored, last) {
