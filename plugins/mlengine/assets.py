@@ -1,10 +1,10 @@
-"""What a dataset is called as an asset of Airflow's, so that those who announce a version and those who wait agree."""
+"""What datasets and champions are called as assets of Airflow's, so that who announces and who waits agree."""
 
 from __future__ import annotations
 
 from airflow.sdk import Asset
 
-from mlengine.core.layout import dataset_asset_name
+from mlengine.core.layout import champion_asset_name, dataset_asset_name
 
 
 def dataset_asset(name: str) -> Asset:
@@ -15,3 +15,12 @@ def dataset_asset(name: str) -> Asset:
     the DAG file is parsed.
     """
     return Asset(name=dataset_asset_name(name))
+
+
+def champion_asset(model: str) -> Asset:
+    """The asset of a model's champion: an event for each publication, with the model's URI and figures in ``extra``.
+
+    It has the partition key of the run that published, if that has one: Airflow 3.3 starts those DAGs alone on it that
+    wait with a ``PartitionedAssetTimetable``, and on an event without a key the others.
+    """
+    return Asset(name=champion_asset_name(model))

@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
+from mlengine.assets import champion_asset
 from mlengine.core.errors import JobFileError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
@@ -63,7 +64,8 @@ def training_pipeline(
     :param on_reject: ``skip`` or ``fail`` what comes after a rejected model.
     :param backend: where it trains; the setting ``[mlengine] backend`` if empty.
     :param deferrable: wait in the triggerer; ``False`` waits in a worker, rescheduled between two looks.
-    :param publish: make an accepted model the champion.
+    :param publish: make an accepted model the champion; an event of
+        :func:`~mlengine.assets.champion_asset` tells of it.
     :param registries: model registries elsewhere that follow the champion, told by a task of its own after that
         (:class:`~mlengine.operators.register.RegisterModelOperator`).
 
@@ -117,7 +119,9 @@ def training_pipeline(
             resolved >> prepare
         submit >> wait >> validate
         if publish:
-            published = PublishModelOperator(task_id="publish", job=validate.output, **common)
+            published = PublishModelOperator(
+                task_id="publish", job=validate.output, outlets=[champion_asset(model)], **common
+            )
             validate >> published
             if registries:
                 RegisterModelOperator(task_id="register", job=published.output, registries=[*registries], **common)

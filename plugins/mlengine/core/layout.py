@@ -150,6 +150,11 @@ def dataset_asset_name(name: str) -> str:
     return f"dataset_{name}"
 
 
+def champion_asset_name(model: str) -> str:
+    """What a model's champion is called among Airflow's assets."""
+    return f"champion_{model}"
+
+
 def model_prefix(bucket: str, model: str) -> str:
     return join(bucket_uri(bucket), check_model_name(model)) + "/"
 

@@ -203,7 +203,7 @@ def _times(report: Report) -> str:
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     for name, value in report.seconds.items():
         rows.append(f"<tr><td>{float(value):.1f} s</td><td>gate</td><td>{escape(name)}</td></tr>")
-    return _table(("when, or how long", "what", ""), rows) if rows else ""
+    return _table(("when, how long, how much", "what", ""), rows) if rows else ""
 
 
 def _took(took: Mapping[str, Any]) -> list[tuple[str, str]]:
