@@ -56,6 +56,7 @@ def _pages(order: dict[str, str]) -> dict[str, str]:
         "trigger-cluster": f"dags/{dag}",
         "page-jobs": "plugin/mlengine",
         "page-model": "plugin/mlengine",
+        "report": "plugin/mlengine",
         "page-dark": "plugin/mlengine",
     }
 
@@ -98,6 +99,13 @@ def _model(page: Any) -> None:
     frame.locator("td.job a").first.click()
 
 
+def _report(page: Any) -> None:
+    _model(page)
+    frame = page.frame_locator("iframe").first
+    frame.locator(".cards a").first.click()
+    frame.locator("#report").scroll_into_view_if_needed()
+
+
 # What to press before a picture is taken.
 _PREPARE = {
     "graph": _graph,
@@ -106,6 +114,7 @@ _PREPARE = {
     "page-job": _job,
     "page-dark": _job,
     "page-model": _model,
+    "report": _report,
 }
 
 
