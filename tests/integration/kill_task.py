@@ -19,6 +19,7 @@ from typing import Any
 from airflow.sdk.exceptions import TaskDeferred
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex.client import RestClient
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
@@ -53,6 +54,7 @@ class Life:
     job: Mapping[str, Any] | None = None
     kill_before: int = NEVER
     try_number: int = 1
+    backend: str = "local"
 
 
 def live(life: Life) -> None:
@@ -88,7 +90,7 @@ def _submit(life: Life) -> Any:
         task_id="submit",
         job=job,
         job_file=dict(life.job_file),
-        backend="local",
+        backend=life.backend,
         backend_options=life.options,
         gcp_conn_id=None,
     )
@@ -162,6 +164,8 @@ def _arm(life: Life) -> None:
         watch(Storage, name)
     for name in ("_store", "_launch", "cancel"):
         watch(LocalBackend, name)
+    # What makes a job in the cloud.
+    watch(RestClient, "create")
 
 
 def _note(life: Life, line: Mapping[str, Any]) -> None:
