@@ -136,6 +136,8 @@ def outcome(lab: Lab, cloud: TrainingService, provider: str) -> Outcome:
         act = CASES[name].act
         until(lambda job=job: job.task.state in {"deferred", "failed"}, f"{name} is waited for: {job.task}")  # type: ignore[misc]
         if act is not None:
+            # Cleared before any triggerer has taken it up, a wait finds its job again, and nothing ends it.
+            until(job.watched, f"a triggerer waits for {name}")
             act(lab.api, job)
     persist(lab.api.wait_for_dag, provider, 180.0)
     run = lab.trigger(provider, {}, f"provider-{uuid.uuid4().hex[:6]}")
