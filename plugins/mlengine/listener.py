@@ -58,10 +58,13 @@ def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:  
 
 
 def _wait_over(task: Any) -> None:
-    """End the job of a wait that nobody else ends: not in a worker, where the task does, nor if the triggerer will."""
+    """End the job of a wait, unless this is a worker, where the task does it.
+
+    Of a deferred one the triggerer ends it too, if it had taken it up already; twice does no harm.
+    """
     if type(task).__module__ != "airflow.models.taskinstance" or task.operator != _WAIT:
         return
-    if task.state == "up_for_retry" or task.trigger_id is not None:
+    if task.state == "up_for_retry":
         return
     try:
         with _session() as session:

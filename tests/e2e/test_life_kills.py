@@ -89,7 +89,7 @@ def _cell(lab: Lab, name: str, state: str) -> Cell:
     begin = waits_in(
         event.dag + ("_late" if finished else ""), JobState.RUNNING if finished else JobState(state.upper())
     )
-    reach = (watched, ends) if finished else (deferred,) if event.act else ()
+    reach = (watched, ends) if finished else (deferred, watched) if event.act else ()
     somebody = event.act
     acts = (act(lambda lab, job: somebody(lab.api, job)),) if somebody else ()
     expected = (event.task_if_finished, ("SUCCEEDED",)) if finished else (event.task, event.attempts)
