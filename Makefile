@@ -51,7 +51,7 @@ reference: setup-dev  ## write docs/reference.md and docs/errors.md from the cod
 screenshots: setup-dev  ## pictures of the running UI into docs/img (needs Chromium)
 	@$(BIN)/python -m scripts.screenshots $(ARGS)
 
-test-compose: setup-dev  ## docker-compose.yaml for real (needs Docker; a quarter of an hour)
+test-compose: setup-dev  ## docker-compose.yaml for real (needs Docker; a quarter to half an hour)
 	@AIRFLOW_HOME=$(CURDIR)/.mlengine/test/airflow $(BIN)/python -m pytest tests/compose $(ARGS)
 
 wheel: setup-dev  ## the package, for another Airflow: dist/mlengine-*.whl

@@ -140,6 +140,10 @@ class ComposeStack:
     def up(self) -> None:
         self.compose("up", "-d", "--remove-orphans")
 
+    def bring_up(self) -> None:
+        self.up()
+        self.wait_until_well()
+
     def down(self) -> None:
         self.compose("down", "-v", "--remove-orphans", "-t", "20")
 
