@@ -8,6 +8,7 @@ milliseconds a step are printed beside the wall clock's: on a machine with other
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -35,27 +36,39 @@ LOOPS = {
     "whole": "the trainer without lanes",
     "ours": "the trainer",
 }
+THE_CLUSTER = "… and two steps under way each (the trainer)"
 # variant of bench.replica, workers, parameter servers
 CLUSTERS = {
     "1 chief + 2 workers + 1 ps, plain": ("plain", 2, 1),
     "… with threads limited": ("pull-and-push-whole", 2, 1),
     "… and factors pushed": ("pull-whole", 2, 1),
-    "… and the dense layer on the ps (the trainer)": ("ours", 2, 1),
+    "… and the dense layer on the ps": ("one-step", 2, 1),
+    THE_CLUSTER: ("ours", 2, 1),
     "the trainer, 2 ps": ("ours", 2, 2),
+    "one step each, the convolutions' next weights pulled meanwhile": ("prefetch", 2, 1),
+    "the trainer, threads that do not spin": ("no-spinning", 2, 1),
     "the trainer, 1 worker, 1 ps": ("ours", 1, 1),
     "the trainer, 4 workers, 1 ps": ("ours", 4, 1),
+}
+# What a replica's log says on its way to the first step.
+MILESTONES = {
+    "chief": {"dataset read": r" dataset ", "weights given": "first weights", "first step": r"step \d+ of \d+, loss"},
+    "worker": {"dataset read": r" dataset ", "joined": "training from step", "first step": r"step \d+ of \d+, loss"},
+    "ps": {"listens": "parameter server at"},
 }
 LOOP_BUDGET = 1.0  # the trainer over the best of the seed's loop and keras fit
 CLUSTER_BUDGET = 0.85  # the cluster over one process, steps a second
 START_SECONDS = 300.0
+ENDLESS = ("--max_steps", "1000000", "--checkpoint", "1000000")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """:param wall: steps a second. :param cpu: milliseconds of all processes a step."""
+    """:param wall: steps a second. :param cpu: milliseconds of all processes a step. :param ps: the servers' part."""
 
     wall: float
     cpu: float
+    ps: float = 0.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,23 +78,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=30, help="steps a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=["loops", "clusters", "start"])
+    parser.add_argument("--clusters", default="", help="only clusters whose description has this in it")
     parser.add_argument("--dataset", type=Path, help="a dataset version; default: made of MNIST for this run")
     args = parser.parse_args(argv)
     python = str(trainer_python())
-    _print_machine(python)
+    print_machine(python)
     failed = False
     with tempfile.TemporaryDirectory(prefix="bench-training-") as scratch:
-        data = str(args.dataset or _dataset(python, Path(scratch)))
+        data = str(args.dataset or make_dataset(python, Path(scratch)))
         if args.only in (None, "loops"):
             failed |= _loops(python, data, args.threads, args.rounds, args.steps)
         if args.only in (None, "clusters"):
-            failed |= _clusters(python, data, max(1, args.rounds // 2), 2 * args.steps)
+            chosen = {words: shape for words, shape in CLUSTERS.items() if args.clusters in words}
+            failed |= _clusters(python, data, max(1, args.rounds // 2), 2 * args.steps, chosen)
         if args.only in (None, "start"):
             _start(python, data)
     return int(failed)
 
 
-def _print_machine(python: str) -> None:
+def print_machine(python: str) -> None:
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
     script = "import tensorflow, keras, numpy; print(tensorflow.__version__, keras.__version__, numpy.__version__)"
     versions = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True).stdout.split()
@@ -122,37 +137,39 @@ def _loops(python: str, data: str, threads: int, rounds: int, steps: int) -> boo
     return best < LOOP_BUDGET
 
 
-def _clusters(python: str, data: str, rounds: int, steps: int) -> bool:
-    print(f"\nclusters on the same cores; {rounds} rounds in turns with one process, medians")
-    single: list[Rate] = []
-    rates: dict[str, list[Rate]] = defaultdict(list)
+def _clusters(python: str, data: str, rounds: int, steps: int, chosen: dict[str, tuple[str, int, int]]) -> bool:
+    print(f"\nclusters on the same cores; {rounds} rounds, each run beside one of one process; medians of the ratios")
+    pairs: dict[str, list[tuple[Rate, Rate]]] = defaultdict(list)
     for _ in range(rounds):
-        for words, shape in CLUSTERS.items():
-            single.append(_cluster(python, data, ("ours", 0, 0), steps))
-            rates[words].append(_cluster(python, data, shape, steps))
-    print(f"  {'one process':46} {_wall(single):5.1f} steps/s {_cpu(single):6.1f} CPU-ms/step")
-    for words, found in rates.items():
+        for words, shape in chosen.items():
+            pair = _cluster(python, data, ("ours", 0, 0), steps), _cluster(python, data, shape, steps)
+            pairs[words].append(pair)
+            print(f"    {words}: {pair[1].wall:.1f} beside {pair[0].wall:.1f} steps/s", file=sys.stderr, flush=True)
+    single = [one for found in pairs.values() for one, _ in found]
+    print(f"  {'one process':64} {_wall(single):5.1f} steps/s {_cpu(single):6.1f} CPU-ms/step")
+    ratios = {}
+    for words, found in pairs.items():
+        ones, several = [one for one, _ in found], [cluster for _, cluster in found]
+        ratios[words] = _against(several, ones)
         print(
-            f"  {words:46} {_wall(found):5.1f} steps/s {_cpu(found):6.1f} CPU-ms/step"
-            f"   x {_wall(found) / _wall(single):.2f} by the clock, x {_cpu(single) / _cpu(found):.2f} by CPU"
+            f"  {words:64} {_wall(several):5.1f} steps/s {_cpu(several):6.1f} CPU-ms/step"
+            f"   x {ratios[words]:.2f} by the clock, x {_cpu(ones) / _cpu(several):.2f} by CPU;"
+            f" {median(rate.ps for rate in several):.1f} of the CPU-ms on parameter servers"
         )
-    ours = _wall(rates["… and the dense layer on the ps (the trainer)"]) / _wall(single)
+    ours = ratios.get(THE_CLUSTER, CLUSTER_BUDGET)
     print(f"  the cluster against one process, by the clock: x {ours:.2f} (wanted: {CLUSTER_BUDGET})")
     return ours < CLUSTER_BUDGET
 
 
 def _start(python: str, data: str) -> None:
-    print("\nfrom the start of the process, seconds; memory")
-    with _Replicas(python, data, "ours", 2, 1) as cluster:
-        cluster.until(r"step (\d+) of \d+, loss", 1)
-        first = time.monotonic() - cluster.began
-        cluster.until(r"step (\d+) of \d+, loss", 30)
+    print("\nfrom the start of four processes at once, seconds; memory")
+    with Replicas(python, data, ("ours", 2, 1)) as cluster:
+        cluster.until(r"step (\d+) of \d+, loss", 60)
         for name, process in cluster.processes.items():
-            memory = _status(process.pid, "VmHWM") / 1024
-            print(
-                f"  {name:10} peak memory {memory:5.0f} MiB, proportional {_proportional(process.pid) / 1024:5.0f} MiB"
-            )
-        print(f"  first step of the cluster {first:.1f} s after its start")
+            reached = cluster.milestones(name, MILESTONES[name.partition("/")[0]])
+            memory = _status(process.pid, "VmHWM") / 1024, _proportional(process.pid) / 1024
+            print(f"  {name:10} " + ", ".join(f"{what} {when:.1f} s" for what, when in reached.items()))
+            print("             peak memory {:.0f} MiB, proportional {:.0f} MiB".format(*memory))
     script = "import time; t = time.monotonic(); import tensorflow; print(time.monotonic() - t)"
     took = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True, env=_environment()).stdout
     print(f"  of which importing TensorFlow, alone on the machine: {float(took):.1f} s")
@@ -160,24 +177,29 @@ def _start(python: str, data: str) -> None:
 
 def _cluster(python: str, data: str, shape: tuple[str, int, int], steps: int) -> Rate:
     """The rate of a whole job between two of its progress lines, start and end left out."""
-    with _Replicas(python, data, *shape) as cluster:
+    with Replicas(python, data, shape) as cluster:
         first = cluster.until(r"step (\d+) of \d+, loss", 12)
-        began, cpu = time.monotonic(), cluster.cpu()
+        began, cpu, ps = time.monotonic(), cluster.cpu(), cluster.cpu("ps")
         last = cluster.until(r"step (\d+) of \d+, loss", first + steps)
-        count = last - first
-        return Rate(count / (time.monotonic() - began), 1000 * (cluster.cpu() - cpu) / count)
+        wall, count = time.monotonic() - began, last - first
+        return Rate(count / wall, 1000 * (cluster.cpu() - cpu) / count, 1000 * (cluster.cpu("ps") - ps) / count)
 
 
-class _Replicas:
-    """The processes of one job, killed at the end."""
+class Replicas:
+    """The processes of one job, killed at the end.
 
-    def __init__(self, python: str, data: str, variant: str, workers: int, servers: int) -> None:
+    :ivar job: its directory, gone afterwards.
+    """
+
+    def __init__(self, python: str, data: str, shape: tuple[str, int, int], arguments: Sequence[str] = ENDLESS) -> None:
+        variant, workers, servers = shape
         self._folder = Path(tempfile.mkdtemp(prefix="bench-cluster-"))
+        self.job = self._folder / "job"
         counts = {"chief": 1, "worker": workers, "ps": servers}
         nodes = {role: [f"127.0.0.1:{_free_port()}" for _ in range(count)] for role, count in counts.items() if count}
-        command = [python, "-m", "bench.replica", variant, "--dataset", data, "--job-dir", str(self._folder / "job")]
-        command += ["--max_steps", "1000000", "--checkpoint", "1000000"]
-        self.began = time.monotonic()
+        command = [python, "-m", "bench.replica", variant, "--dataset", data, "--job-dir", str(self.job)]
+        command += arguments
+        self._began_at = time.time()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for role, addresses in nodes.items():
             for index in range(len(addresses)):
@@ -198,14 +220,32 @@ class _Replicas:
             time.sleep(0.02)
         raise TimeoutError(f"the chief did not reach step {least}:\n{log[-2000:]}")
 
-    def cpu(self) -> float:
+    def wait(self, seconds: float) -> None:
+        """:raises RuntimeError: a replica ended with another code than 0."""
+        for name, process in self.processes.items():
+            if code := process.wait(seconds):
+                raise RuntimeError(f"{name} ended with code {code}")
+
+    def milestones(self, name: str, patterns: dict[str, str]) -> dict[str, float]:
+        """Seconds from the start of the processes until the log of one said each of these, if it did."""
+        reached = {}
+        for what, pattern in patterns.items():
+            for line in (self._folder / f"{name.replace('/', '')}.log").read_text(errors="replace").splitlines():
+                if re.search(pattern, line) and (stamp := re.match(r"[\d-]+ [\d:]+,\d+", line)):
+                    said = datetime.datetime.strptime(stamp[0], "%Y-%m-%d %H:%M:%S,%f").astimezone()
+                    reached[what] = said.timestamp() - self._began_at
+                    break
+        return reached
+
+    def cpu(self, role: str = "") -> float:
+        """Seconds so far, of all processes of a role."""
         ticks = 0
-        for process in self.processes.values():
+        for process in [process for name, process in self.processes.items() if name.startswith(role)]:
             fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
-    def __enter__(self) -> _Replicas:
+    def __enter__(self) -> Replicas:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -216,12 +256,15 @@ class _Replicas:
         shutil.rmtree(self._folder)
 
 
-def _dataset(python: str, scratch: Path) -> Path:
+def make_dataset(python: str, scratch: Path, digits: int = 60_000) -> Path:
+    """A dataset version of this many training digits and all 10,000 held-out ones."""
     from scripts import mnist
 
     target = scratch / "mnist"
-    script = "import sys, pathlib; from tests import datasets; datasets.make(*map(pathlib.Path, sys.argv[1:3]))"
-    command = [python, "-c", script, str(target), str(mnist.files())]
+    script = (
+        "import sys, pathlib as p; from tests import datasets; datasets.make(*map(p.Path, sys.argv[1:3]), train={})"
+    )
+    command = [python, "-c", script.format(digits), str(target), str(mnist.files())]
     subprocess.run(command, env=_environment(), cwd=ROOT / "trainer", check=True)  # whose ``tests`` is meant
     return target
 

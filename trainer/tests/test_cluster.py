@@ -57,8 +57,8 @@ def test_the_batches_are_shared_by_all_trainers(trained: ClusterOfProcesses) -> 
     shares = [int(count) for count in re.findall(r"share of \S+: (\d+) of", trained.chief.log)]
     assert len(shares) == 3
     assert min(shares) >= STEPS // 20
-    # A trainer that is in the middle of a step when the last is made finishes it.
-    assert STEPS <= sum(shares) <= STEPS + 2
+    # Each trainer finishes what it has under way when the last step is made.
+    assert STEPS <= sum(shares) <= STEPS + 5
     for name, count in zip(("worker/0", "worker/1"), shares[1:], strict=True):
         assert f"{count} of " in trained[name].log
 
@@ -71,7 +71,7 @@ def test_the_train_dir_tells_the_story(trained: ClusterOfProcesses) -> None:
     store = open_store(f"{trained.job_dir}/train")
     progress = json.loads(store.read("progress.json"))
     assert progress["of"] == STEPS
-    assert STEPS <= progress["step"] <= STEPS + 2
+    assert STEPS <= progress["step"] <= STEPS + 5
     assert progress["role"] == "chief"
     assert abs(progress["updated"] - time.time()) < 600
     assert set(progress) == {"step", "of", "examples_per_second", "loss", "eta_seconds", "updated", "role"}

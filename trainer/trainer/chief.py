@@ -49,7 +49,7 @@ class Chief:
         self._summaries: Summaries | None = None
         self._saved_step = -1
         self._newest = 0  # the step that a lost parameter server would set the training back to
-        self._lead = len(cluster.trainers) if cluster.distributed else 0
+        self._lead = cluster.steps_under_way if cluster.distributed else 0
         self._rate: float | None = None
         self._mark = (time.monotonic(), 0)
 
@@ -130,11 +130,11 @@ class Chief:
         return step >= self._newest + max(1, self._config.checkpoint - self._lead)
 
     def _meanwhile(self, session: Any, graph: Readable, step: int) -> int:
-        """How many steps the others make while a checkpoint is written; half an interval at most, one each at least."""
+        """How many steps the others make while a checkpoint is written; half an interval at most."""
         if not self._cluster.distributed:
             return 0
         made = graph.read_counters(session)[0] - step
-        return max(len(self._cluster.trainers), min(made, self._config.checkpoint // 2))
+        return min(max(self._cluster.steps_under_way, made), self._config.checkpoint // 2)
 
     def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
         began = time.monotonic()

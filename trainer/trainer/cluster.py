@@ -63,6 +63,16 @@ class Cluster:
         return self.ps_count > 0
 
     @property
+    def steps_each(self) -> int:
+        """How many steps a trainer has under way: while one waits for the parameter servers, another computes."""
+        return 2 if self.distributed else 1
+
+    @property
+    def steps_under_way(self) -> int:
+        """Those of all trainers together: how many may still be applied after one is."""
+        return self.steps_each * len(self.trainers)
+
+    @property
     def servers(self) -> dict[str, list[str]]:
         """What TensorFlow's ``ClusterSpec`` gets: everyone but the evaluator, who only reads checkpoints."""
         return {job: list(addresses) for job, addresses in self.tasks.items() if job != "evaluator"}
@@ -110,10 +120,11 @@ def is_listening(address: str, timeout: float = 1.0) -> bool:
     """Whether something accepts connections at ``host:port``. A process that is stopped still does."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout) as probe:
+            # Where nobody listens, the system may give the probe that very port, and it meets itself.
+            return bool(probe.getsockname() != probe.getpeername())
     except OSError:
         return False
-    return True
 
 
 def _host(address: str) -> str:

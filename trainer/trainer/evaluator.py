@@ -17,7 +17,7 @@ from trainer.config import Config
 from trainer.dataset import open_dataset
 from trainer.errors import PreemptedError, ReplicaLostError, StorageError
 from trainer.model import LocalModel
-from trainer.reports import Summaries, append_metrics
+from trainer.reports import Summaries, append_metrics, read_progress
 from trainer.session import limit_threads
 from trainer.signals import Stop
 from trainer.storage import Store, open_store
@@ -29,15 +29,17 @@ POLL = 1.0
 def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
     """Until the checkpoint of ``--max_steps``, or the export, is there.
 
-    :raises ReplicaLostError: no new checkpoint for longer than the patience (counted from the last one).
+    :raises ReplicaLostError: neither a new checkpoint nor progress for longer than the patience.
     :raises PreemptedError: SIGTERM.
     """
     limit_threads(config, cluster)
     heldout = open_dataset(config.dataset).load("heldout")
-    checkpoints = Checkpoints(open_store(config.log_dir))
+    train = open_store(config.log_dir)
+    checkpoints = Checkpoints(train)
     output = open_store(config.log_dir if cluster.has_evaluator else f"{config.log_dir}/eval")
     models = open_store(config.model_dir)
     summaries, model, done, alive = Summaries(output), LocalModel(), -1, time.monotonic()
+    progress = None
     while not stop.asked:
         newest = next(reversed(checkpoints.list()), None)
         if newest is not None and newest.step >= config.max_steps:
@@ -59,7 +61,11 @@ def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
         elif _exported(models, config):
             return
         if time.monotonic() - alive > config.patience:
-            raise ReplicaLostError(f"gave up after {config.patience:.0f} s without a new checkpoint from the chief")
+            before, progress = progress, read_progress(train)
+            if progress is None or progress == before:
+                raise ReplicaLostError(f"gave up after {config.patience:.0f} s without a new checkpoint from the chief")
+            log.info("no new checkpoint for %.0f s, but the chief is at step %s", config.patience, progress.get("step"))
+            alive = time.monotonic()
         stop.sleep(POLL)
     raise PreemptedError("SIGTERM: stopped")
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -183,37 +185,52 @@ class Trainer:
         self._step, _, saved = map(int, session.run(graph.state))
         log.info("training from step %d, %d here so far", self._step, self._steps)
         said = time.monotonic()
-        for images, labels in self._batches(self._step):
-            if self._chief is None:
-                self._wait_for_checkpoint(session, saved)
-            if self._step >= config.max_steps:
-                break
-            self._check_stop(session)
-            try:
-                result = session.run(graph.train, {graph.images: images, graph.labels: labels})
-            except errors.InvalidArgumentError as error:
-                self._not_finite(session, error)
-            saved = self._see(result["state"])
-            self._loss = float(result["loss"])
-            self._steps += 1
-            if self._chief is not None:
-                self._chief.after_step(session, graph, self._step, self._loss)
-            elif self._alive - said > 5:
-                said = self._alive
-                log.info(
-                    "step %d of %d, loss %.4f, %d batches here", self._step, config.max_steps, self._loss, self._steps
-                )
+        source = self._batches(self._step)
+        with _UnderWay(session, graph, self._cluster.steps_each) as under_way:
+            while self._step < config.max_steps or under_way:
+                if self._chief is None:
+                    saved = self._wait_for_checkpoint(session, saved)
+                self._check_stop(session)
+                while len(under_way) < self._room():
+                    under_way.begin(*next(source))
+                if not under_way:
+                    break  # the others have made the last steps while this one waited
+                try:
+                    result = under_way.finish()
+                except errors.InvalidArgumentError as error:
+                    self._not_finite(session, error)
+                saved = self._see(result["state"])
+                self._loss = float(result["loss"])
+                self._steps += 1
+                if self._chief is not None:
+                    self._chief.after_step(session, graph, self._step, self._loss)
+                elif self._alive - said > 5:
+                    said = self._alive
+                    self._say()
         log.info("%d of %d batches were made here", self._steps, self._step)
 
+    def _room(self) -> int:
+        """How many steps to have under way: one where those of all would come to an end or go over it."""
+        left = self._config.max_steps - self._step
+        if left > self._cluster.steps_under_way:
+            return self._cluster.steps_each
+        return int(left > 0)
+
+    def _say(self) -> None:
+        log.info(
+            "step %d of %d, loss %.4f, %d batches here", self._step, self._config.max_steps, self._loss, self._steps
+        )
+
     def _see(self, state: np.ndarray) -> int:
-        """What the parameter servers say after a step; the newest checkpoint's step."""
-        self._step, trouble, saved = map(int, state)
+        """What the parameter servers say after a step; the newest checkpoint's step. Two steps may end in disorder."""
+        step, trouble, saved = map(int, state)
+        self._step = max(self._step, step)
         self._alive = time.monotonic()
         if trouble:
             self._in_trouble(trouble)
         return saved
 
-    def _wait_for_checkpoint(self, session: Any, saved: int) -> None:
+    def _wait_for_checkpoint(self, session: Any, saved: int) -> int:
         """A parameter server that is lost takes with it what is not in a checkpoint: no more than one interval.
 
         So a worker goes no further than that, counted with the steps that the others may be about to make, while the
@@ -231,11 +248,12 @@ class Trainer:
             self._check_stop(session)
             self._stop.sleep(0.05)
             saved = self._see(session.run(self._graph.state))
+        return saved
 
     def _is_ahead_of(self, saved: int) -> bool:
-        """Whether one more step here, and one by each of the others, may make more than an interval."""
-        one_each = min(len(self._cluster.trainers), self._config.checkpoint // 2)
-        return self._step < self._config.max_steps and self._step + one_each > saved + self._config.checkpoint
+        """Whether what is under way may come to more than an interval."""
+        more = min(self._cluster.steps_under_way, self._config.checkpoint // 2)
+        return self._step < self._config.max_steps and self._step + more > saved + self._config.checkpoint
 
     def _finish(self, session: Any) -> None:
         if self._chief is None:
@@ -294,3 +312,31 @@ class Trainer:
         waited = time.monotonic() - self._alive
         if waited > self._config.patience:
             raise ReplicaLostError(f"gave up after {waited:.0f} s of waiting for {what}")
+
+
+class _UnderWay:
+    """The steps of one trainer that have begun and not ended, in the order of their beginning."""
+
+    def __init__(self, session: Any, graph: graphs.Graph, most: int) -> None:
+        self._session, self._graph = session, graph
+        self._threads = ThreadPoolExecutor(most)
+        self._steps: deque[Future[Any]] = deque()
+
+    def begin(self, images: np.ndarray, labels: np.ndarray) -> None:
+        graph = self._graph
+        feeds = {graph.images: images, graph.labels: labels}
+        self._steps.append(self._threads.submit(self._session.run, graph.train, feeds))
+
+    def finish(self) -> Any:
+        """What the oldest has come to; raises what it raised."""
+        return self._steps.popleft().result()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Steps that nobody waits for any more come to nothing, or fail, on their own."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -78,6 +78,14 @@ class Progress:
             log.warning("progress not written: %s", error)
 
 
+def read_progress(store: Store) -> dict[str, Any] | None:
+    """What was last written; ``None`` if nothing was, or it cannot be read."""
+    try:
+        return dict(json.loads(store.read(PROGRESS)))
+    except (StorageError, ValueError, TypeError):
+        return None
+
+
 def append_metrics(store: Store, step: int, train_loss: float | None, evaluation: Evaluation) -> None:
     """One line more. Lines of steps that are done again after a restart are replaced, so that steps only grow."""
     try:
