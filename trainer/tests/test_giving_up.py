@@ -1,0 +1,113 @@
+"""What ends a replica before its time: others that never come, never answer or are gone; data that is no good.
+
+All of them wait more than they work, so they run side by side, and each test looks at its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import ClusterOfProcesses
+
+PATIENCE = ("--patience", "8", "--step_timeout", "2")
+# What is wrong with a dataset version, and what must be said of it.
+BAD = {"missing": "not there", "corrupt": "SHA-256", "shape": r"\[28, 29\]"}
+
+
+@pytest.fixture(scope="module")
+def clusters(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, ClusterOfProcesses]]:
+    """All have ended."""
+    with contextlib.ExitStack() as stack:
+
+        def cluster(name: str, data: Path = dataset, **roles: int) -> ClusterOfProcesses:
+            return stack.enter_context(ClusterOfProcesses(tmp_path_factory.mktemp(name), data, *PATIENCE, **roles))
+
+        found = {"gone": cluster("gone", ps=1).start()}
+        found["gone"].chief.wait_log("training from step")
+        found["gone"].chief.kill()
+        found["never"] = cluster("never", worker=1, ps=2).start("chief/0", "worker/0", "ps/0")  # ps/1 does not
+        found["silent"] = cluster("silent", ps=1)
+        host, _, port = found["silent"].addresses["ps"][0].partition(":")
+        silent = stack.enter_context(socket.socket())
+        silent.bind((host, int(port)))
+        silent.listen()
+        found["silent"].start("chief/0")
+        found["alone"] = cluster("alone", evaluator=1)
+        train = Path(found["alone"].job_dir) / "train"
+        train.mkdir(parents=True)
+        (train / "progress.json").write_text('{"step": 7}')
+        found["alone"].start("evaluator/0")
+        for kind in BAD:
+            found[kind] = cluster(kind, _spoilt(dataset, tmp_path_factory.mktemp("data") / kind, kind)).start()
+        for one in found.values():
+            for replica in one.replicas.values():
+                if replica.lives:
+                    replica.wait()
+        yield found
+
+
+def _spoilt(dataset: Path, target: Path, kind: str) -> Path:
+    target.mkdir()
+    for path in dataset.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    images = target / "train-images-idx3-ubyte.gz"
+    if kind == "missing":
+        images.unlink()
+    elif kind == "corrupt":
+        data = bytearray(images.read_bytes())
+        data[len(data) // 2] ^= 1
+        images.write_bytes(bytes(data))
+    else:
+        manifest = json.loads((target / "manifest.json").read_text())
+        (target / "manifest.json").write_text(json.dumps({**manifest, "shape": [28, 29]}))
+    return target
+
+
+def test_a_replica_that_never_comes_up_is_named_and_given_up(clusters: Mapping[str, ClusterOfProcesses]) -> None:
+    cluster = clusters["never"]
+    assert [cluster[name].wait() for name in ("chief/0", "worker/0", "ps/0")] == [75, 75, 75]
+    missing = f"ps/1 at {cluster.addresses['ps'][1]}"
+    assert f"waiting for {missing}" in cluster.chief.log
+    assert re.search(rf"gave up after \d+ s of waiting for {missing}", cluster.chief.log)
+    assert f"without the chief at {cluster.addresses['chief'][0]}" in cluster["ps/0"].log
+
+
+def test_a_parameter_server_that_listens_and_never_answers_is_given_up(
+    clusters: Mapping[str, ClusterOfProcesses],
+) -> None:
+    """TensorFlow alone would wait for it without end, whatever time-out it is given."""
+    cluster = clusters["silent"]
+    assert cluster.chief.wait() == 75
+    assert f"no answer within 2 s from ps/0 at {cluster.addresses['ps'][0]}" in cluster.chief.log
+    assert re.search(r"gave up after \d+ s of waiting for parameter servers that answer", cluster.chief.log)
+
+
+def test_parameter_servers_do_not_outlive_a_chief_that_is_gone_for_good(
+    clusters: Mapping[str, ClusterOfProcesses],
+) -> None:
+    cluster = clusters["gone"]
+    assert cluster["ps/0"].wait() == 75
+    assert re.search(r"gave up after \d+ s without the chief", cluster["ps/0"].log)
+    assert cluster.listening() == []
+
+
+def test_an_evaluator_waits_for_checkpoints_while_there_is_progress(clusters: Mapping[str, ClusterOfProcesses]) -> None:
+    evaluator = clusters["alone"]["evaluator/0"]
+    assert evaluator.wait() == 75
+    assert len(re.findall("no new checkpoint for 8 s, but the chief is at step 7", evaluator.log)) == 1
+    assert "gave up after 8 s without a new checkpoint from the chief" in evaluator.log
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_dataset_is_refused_before_the_first_step(clusters: Mapping[str, ClusterOfProcesses], kind: str) -> None:
+    chief = clusters[kind].chief
+    assert chief.wait() == 1
+    assert re.search(rf"data\d+/{kind}/(train-images-idx3-ubyte.gz|manifest.json): .*{BAD[kind]}", chief.log)
+    assert "step 1 of" not in chief.log
