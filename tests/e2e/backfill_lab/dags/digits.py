@@ -16,7 +16,7 @@ from airflow.sdk import (
     task,
 )
 
-from mlengine.assets import dataset_asset
+from mlengine.assets import champion_asset, dataset_asset
 from mlengine.pipeline import training_pipeline
 from mlengine.timetables import DatasetVersionTimetable
 
@@ -70,3 +70,14 @@ with DAG("register", schedule=PartitionedAtRuntime(), catchup=False, params={"ve
         context["outlet_events"][dataset_asset("named")].add_partitions([context["params"]["version"]])
 
     registered()
+
+
+# What serves a model follows its champion.
+with DAG("serve", schedule=PartitionedAssetTimetable(assets=champion_asset("named")), catchup=False):
+
+    @task(inlets=[champion_asset("named")])
+    def served() -> dict[str, Any]:
+        """The event of the publication."""
+        return dict(get_current_context()["inlet_events"][champion_asset("named")][-1].extra or {})
+
+    served()
