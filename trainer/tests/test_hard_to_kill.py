@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_ends_all_and_keeps_the_last_good_checkpoint(
     shutil.copytree(finished, tmp_path / "job")
     checkpoints = tmp_path / "job" / "train" / "checkpoints"
     kept = sorted(path.name for path in checkpoints.iterdir())
-    args = (*SHORT, "--max_steps", "500", "--learning_rate", "1e30")
+    args = (*SHORT, "--max_steps", "500", "--learning_rate", "1e39")
     with ClusterOfProcesses(tmp_path, dataset, *args, worker=1, ps=1) as cluster:
         codes = cluster.start().wait()
         assert set(codes.values()) == {1}

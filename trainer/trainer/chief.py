@@ -18,6 +18,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.cluster import Cluster
 from trainer.config import Config
 from trainer.dataset import Dataset, Split
+from trainer.errors import LossNotFiniteError
 from trainer.graph import Graph
 from trainer.model import LocalModel, export
 from trainer.reports import Progress, Summaries, append_metrics
@@ -97,10 +98,19 @@ class Chief:
             self._mark = (time.monotonic(), step)
 
     def save(self, session: Any, graph: Readable, loss: float | None, *, evaluate: bool = True) -> int:
-        """Fetch, save, evaluate; returns the step of what was saved."""
+        """Fetch, save, evaluate; returns the step of what was saved.
+
+        :raises LossNotFiniteError: the weights are no good; the checkpoint before stays the newest. A step's loss says
+            nothing of what the step itself has done to them.
+        """
         values = graph.read(session)
         step = int(values["global_step"])
         if step != self._saved_step:
+            if not self._loaded(values).is_sound(self._heldout):
+                raise LossNotFiniteError(
+                    f"the loss is not finite with the weights of step {step} (learning rate "
+                    f"{self._config.learning_rate:g}); the newest checkpoint is from before"
+                )
             checkpoint = self._checkpoints.save(step, values)
             self._saved_step = self._newest = step
             graph.set_saved(session, step)

@@ -21,6 +21,7 @@ from trainer.storage import Store
 
 log = logging.getLogger(__name__)
 _BATCH = 500
+_FEW = 50
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class LocalModel(tf.Module):  # type: ignore[misc]
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         for name, variable in self._weights.items():
             variable.assign(values[name])
+
+    def is_sound(self, split: Split) -> bool:
+        """Whether the loss of a few examples is a number: the least that weights must be good for to be kept."""
+        losses, _ = self._test(tf.constant(split.images[:_FEW]), tf.constant(split.labels[:_FEW]))
+        return bool(np.isfinite(losses.numpy()).all())
 
     def evaluate(self, split: Split) -> Evaluation:
         """Accuracy and loss, over all and for each class."""

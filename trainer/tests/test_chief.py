@@ -1,0 +1,47 @@
+"""What the chief keeps, and what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer import mnist
+from trainer.chief import Chief
+from trainer.cluster import Cluster
+from trainer.config import parse
+from trainer.dataset import open_dataset
+from trainer.errors import LossNotFiniteError
+
+
+class _Weights:
+    """A training's values, as a session would give them."""
+
+    def __init__(self, step: int, spoilt: float | None = None) -> None:
+        weights = mnist.initial_weights(0)
+        if spoilt is not None:
+            weights["conv1/bias"][3] = spoilt
+        moments = {
+            f"{name}/{slot}": np.zeros_like(value) for name, value in weights.items() for slot in ("adam_m", "adam_v")
+        }
+        self.values = {**weights, **moments, "global_step": np.array(step), "shares": np.array([step])}
+
+    def read(self, _session: object, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        return {name: self.values[name] for name in names or self.values}
+
+    def read_counters(self, _session: object) -> tuple[int, list[int]]:
+        return int(self.values["global_step"]), [0]
+
+    def set_saved(self, _session: object, step: int) -> None:
+        """Nobody else has to know."""
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+def test_weights_that_are_no_good_are_not_kept(dataset: Path, tmp_path: Path, spoilt: float) -> None:
+    chief = Chief(parse(["--dataset", str(dataset), "--job-dir", str(tmp_path)]), Cluster(), open_dataset(str(dataset)))
+    chief.save(None, _Weights(7), 2.3, evaluate=False)
+    with pytest.raises(LossNotFiniteError, match="step 9"):
+        chief.save(None, _Weights(9, spoilt), 2.3, evaluate=False)
+    kept = [path.name for path in (tmp_path / "train" / "checkpoints").iterdir()]
+    assert [name.partition("-")[0] for name in kept] == ["00000007"]
