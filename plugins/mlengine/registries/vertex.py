@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine import settings
 from mlengine.backends.vertex import place as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.champions import Champion
@@ -107,23 +106,10 @@ class VertexRegistry:
         return self._model_id or champion.model
 
     def _open(self, champion: Champion) -> _Model:
-        connection = places.Connection({})
-        if self._gcp_conn_id is not None:
-            connection = places.read_connection(self._gcp_conn_id)
-        endpoint = self._endpoint or connection.get("vertex_endpoint") or settings.get("vertex_endpoint") or None
-        credentials, project = connection.credentials, connection.project
-        if places.is_local(endpoint):
-            credentials = places.anonymous_credentials()
-        elif credentials is None:
-            credentials, project = places.default_credentials()
-        place = places.find_place(
-            project=self._project,
-            region=self._region,
-            endpoint=endpoint,
-            connection=connection,
-            credentials_project=project,
+        place, credentials = places.settle(
+            self._gcp_conn_id, project=self._project, region=self._region, endpoint=self._endpoint
         )
-        self._client = self._client or RestClient(credentials, direct=places.is_local(endpoint))
+        self._client = self._client or RestClient(credentials, direct=places.is_local(place.endpoint))
         parent = place.parent()
         server = f"{place.server(parent.split('/')[3])}/v1"
         return _Model(self._client, server, parent, f"{parent}/models/{self._id(champion)}")

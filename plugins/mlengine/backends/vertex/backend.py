@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from mlengine import settings
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.vertex import checks, logs, pins, prices
 from mlengine.backends.vertex import place as places
@@ -197,23 +196,14 @@ class VertexBackend:
         return self._storage or Storage.from_connection(self._gcp_conn_id, self._impersonation)
 
     def _connect(self) -> Jobs:
-        connection = places.Connection({})
-        if self._gcp_conn_id is not None:
-            connection = places.read_connection(self._gcp_conn_id, self._impersonation)
-        endpoint = self._endpoint or connection.get("vertex_endpoint") or settings.get("vertex_endpoint") or None
-        credentials, project = connection.credentials, connection.project
-        if places.is_local(endpoint):
-            credentials = places.anonymous_credentials()
-        elif credentials is None:
-            credentials, project = places.default_credentials()
-        place = places.find_place(
+        place, credentials = places.settle(
+            self._gcp_conn_id,
+            self._impersonation,
             project=self._project,
             region=self._region,
-            endpoint=endpoint,
-            connection=connection,
-            credentials_project=project,
+            endpoint=self._endpoint,
         )
-        return Jobs(self._client or RestClient(credentials, direct=places.is_local(endpoint)), place)
+        return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
     def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
         """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""

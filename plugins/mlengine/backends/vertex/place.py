@@ -137,6 +137,34 @@ def find_place(
     return Place(project, region, default_region, own, (connection.get("logging_endpoint") or own).rstrip("/"))
 
 
+def settle(
+    gcp_conn_id: str | None,
+    impersonation_chain: Any = None,
+    *,
+    project: str | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+) -> tuple[Place, Any]:
+    """The place, and the credentials to go there with: of the connection, or else the application's default ones.
+
+    :param gcp_conn_id: Airflow's connection to read, if any.
+    :raises BackendError: as :func:`find_place` and :func:`default_credentials`.
+    """
+    connection = Connection({})
+    if gcp_conn_id is not None:
+        connection = read_connection(gcp_conn_id, impersonation_chain)
+    endpoint = endpoint or connection.get("vertex_endpoint") or settings.get("vertex_endpoint") or None
+    credentials, own = connection.credentials, connection.project
+    if is_local(endpoint):
+        credentials = anonymous_credentials()
+    elif credentials is None:
+        credentials, own = default_credentials()
+    found = find_place(
+        project=project, region=region, endpoint=endpoint, connection=connection, credentials_project=own
+    )
+    return found, credentials
+
+
 def default_credentials() -> tuple[Any, str | None]:
     """The application default credentials and their project.
 
