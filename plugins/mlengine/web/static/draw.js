@@ -26,7 +26,7 @@ const W = 520, H = 240, LEFT = 54, RIGHT = 14, TOP = 28, BOTTOM = 34;
 /** A span around the values whose quarters are round numbers. */
 function span(values) {
   let low = Math.min(...values), high = Math.max(...values);
-  if (!(high > low)) { low -= 0.5 * Math.abs(low) || 0.5; high += 0.5 * Math.abs(high) || 0.5; }
+  if (!(high > low)) { const room = 0.01 * Math.abs(high) || 0.5; low -= room; high += room; }
   const size = 10 ** Math.floor(Math.log10((high - low) / 4));
   for (const factor of [1, 2, 2.5, 5, 10, 20]) {
     const step = size * factor, start = Math.floor(low / step) * step;
