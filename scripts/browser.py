@@ -128,7 +128,8 @@ def _expand(page: Any) -> None:
 
 def _save(page: Any, order: dict[str, str], name: str) -> None:
     """Where this clone lies is nobody's business: its path is a word in the pictures."""
-    page.evaluate(_HIDE, order["clone"])
+    for frame in page.frames:
+        frame.evaluate(_HIDE, order["clone"])
     page.screenshot(path=str(Path(order["out"]) / f"{name}.png"))
 
 

@@ -25,7 +25,7 @@ from scripts.console import Console
 from scripts.stack import Stack
 
 from mlengine.core.errors import MlengineError, StackError
-from mlengine.testing.airflow_api import DagRun, TaskRun
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 
 DAG = "mnist_retraining"
 DRIVER = "playwright==1.65.2"
@@ -64,7 +64,7 @@ def _look(stack: Stack, browser: str, out: Path, console: Console, *, steps: int
     run = api.trigger(DAG, {"max_steps": steps, "min_accuracy": 0.9, "min_class_accuracy": 0.7})
     console.say(f"run {run.run_id}: waiting for its training, and then for its end")
     try:
-        api.wait(run, _LOOK_SECONDS, _until_it_trains)
+        api.wait(run, _LOOK_SECONDS, lambda run, tasks: _until_it_trains(api, run, tasks))
     except _ItTrainsError:
         _shoot(stack, browser, out, run, "while")
     run = api.wait(run, _LOOK_SECONDS)
@@ -77,9 +77,12 @@ class _ItTrainsError(Exception):
     """The moment for a picture of the log."""
 
 
-def _until_it_trains(_: DagRun, tasks: list[TaskRun]) -> None:
-    if any(task.task_id.endswith("wait") and task.state == "deferred" for task in tasks):
-        raise _ItTrainsError  # its log fills while the browser starts
+def _until_it_trains(api: AirflowApi, run: DagRun, tasks: list[TaskRun]) -> None:
+    for task in tasks:
+        if task.task_id.endswith("wait") and task.state == "deferred":
+            lines = api.log(run.dag_id, run.run_id, task.task_id, task.try_number)
+            if any("progress | step" in line for line in lines):
+                raise _ItTrainsError
 
 
 def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> int:

@@ -84,6 +84,17 @@ def test_a_server_that_knows_nothing_yet_shows_what_it_has(lab: Lab, monkeypatch
         assert (len(asked._view.rows), parts) == (12, [5, 5, 2])
 
 
+def test_who_comes_back_after_a_while_sees_what_is_now(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Index(lab.storage, lab.bucket, lambda _: BACKEND)
+    assert asked.view().rows == ()
+    lab.job("mnist_1")
+    assert asked.view().rows == (), "a look was taken just now"
+    monkeypatch.setattr(index, "PAUSE", 0.0)
+    monkeypatch.setattr(index, "OLD", 0.0)
+    monkeypatch.setattr(index, "_NEXT_LOOK", 60.0)
+    assert [row.job_id for row in asked.view().rows] == ["mnist_1"]
+
+
 def test_one_damaged_job_does_not_hide_the_others(lab: Lab, visit: Callable[..., TestClient]) -> None:
     lab.job("mnist_1")
     broken = lab.job("mnist_2")

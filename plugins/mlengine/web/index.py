@@ -5,8 +5,9 @@ settled are kept as rows in ``<model>/index/jobs.json``: what a restarted server
 That object is a copy of what the job dirs say: it can be deleted at any time, and is made anew.
 
 Looks are taken by one thread at a time, at most every :data:`PAUSE` seconds, and only while somebody looks at the page;
-who asks meanwhile is given what is known. A few settled rows are read anew with each look, so that one which changed
-after all (a model that was judged again) is put right. Who opens a job reads the truth at once.
+who asks meanwhile is given what is known, or waits a moment if that is old. A few settled rows are read anew with each
+look, so that one which changed after all (a model that was judged again) is put right. Who opens a job reads the truth
+at once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ KEEP_PAUSE = 60.0  # seconds between two writings of a model's kept rows
 AGAIN = 5  # settled rows that each look reads anew
 THREADS = 8
 PART = 100  # jobs that are read before a first view may be shown
+OLD = 15.0  # seconds after a look: nobody has had the page open since
 _FIRST_LOOK = 20.0  # seconds that a first view waits for the first look
+_NEXT_LOOK = 3.0  # that a view waits for the next look, if what is known is old
 # Folders of a model that are no job dirs.
 _OTHERS = frozenset({"champions", "validated", "index"})
 
@@ -84,14 +87,22 @@ class Index:
         self._looked = float("-inf")
         self._looking = threading.Lock()
         self._first = threading.Event()
+        self._fresh = threading.Event()
 
     def view(self) -> View:
-        """What is known now; a look is begun if the last was a while ago. Only the first view waits for one."""
-        if time.monotonic() - self._looked >= PAUSE and self._looking.acquire(blocking=False):
+        """What is known now; a look is begun if the last was a while ago.
+
+        Only a first view waits for its end, and one after a time in which nobody asked, for a moment.
+        """
+        age = time.monotonic() - self._looked
+        if age >= PAUSE and self._looking.acquire(blocking=False):
+            self._fresh.clear()
             # A thread of its own: the request that happens to come first is not the one that pays.
             threading.Thread(target=self._look_once, name="mlengine-index", daemon=True).start()
         if self._view.at is None and not self._view.error:
             self._first.wait(_FIRST_LOOK)
+        elif age >= OLD:
+            self._fresh.wait(_NEXT_LOOK)
         return self._view
 
     def refresh(self) -> View:
@@ -124,6 +135,7 @@ class Index:
         finally:
             self._looked = time.monotonic()
             self._first.set()
+            self._fresh.set()
             self._looking.release()
 
     def _look(self) -> None:
