@@ -26,11 +26,13 @@ class Cell:
     """One case, and what was last seen of it.
 
     :param expected: the wait's state, and those of the job's attempts.
+    :param alike_are_one: however many attempts came to the same.
     """
 
     job: Job
     expected: tuple[str, tuple[str, ...]]
     steps: Iterator[Any]
+    alike_are_one: bool = False
     acted: bool = False
     seen: tuple[str | None, tuple[str, ...]] = (None, ())
 
@@ -41,6 +43,8 @@ class Cell:
             return False
         states = (status.state for status in self.job.attempts)
         attempts = tuple("live" if not state.terminal else state.value for state in states)
+        if self.alike_are_one:
+            attempts = tuple(dict.fromkeys(attempts))
         task = tasks.get(self.job.run.run_id) if self.job.run else None
         self.seen = (task.state if task else None, attempts)
         return self.seen == self.expected

@@ -10,11 +10,13 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
         "replace job.json",  # 10
     ),
 }
+_TURN = threading.Lock()
 CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range(1, len(effects) + 2)]
 
 
@@ -178,8 +181,12 @@ def process(life: Life) -> int | None:
     # Airflow's SDK and the clients are imported once; each life is a process of its own.
     context.set_forkserver_preload(["tests.integration.kill_task", "google.cloud.storage"])
     process = context.Process(target=live, args=(life,))
-    process.start()
-    process.join(180)
+    # A start asks after every other child, too, and of two threads that read one's exit code, one reads nothing.
+    with _TURN:
+        process.start()
+    connection.wait([process.sentinel], 180)
+    with _TURN:
+        process.join(0)
     return process.exitcode
 
 
