@@ -31,8 +31,10 @@ class AirflowClient:
         self._login = {"username": user, "password": password}
 
     @classmethod
-    def from_environment(cls, url: str | None, token: str | None) -> AirflowClient:
-        """What was given, else ``MLENGINE_AIRFLOW_URL`` and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``."""
+    def from_environment(cls, url: str | None) -> AirflowClient:
+        """``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``: secrets are no arguments, which
+        every user of a machine can read.
+        """
 
         def told(name: str) -> str:
             return os.environ.get(f"MLENGINE_AIRFLOW_{name}", "")
@@ -43,7 +45,7 @@ class AirflowClient:
                 "no Airflow to ask which runs still exist",
                 remedy="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL",
             )
-        return cls(url, token=token or told("TOKEN"), user=told("USER"), password=told("PASSWORD"))
+        return cls(url, token=told("TOKEN"), user=told("USER"), password=told("PASSWORD"))
 
     def knows(self, dag_id: str) -> bool:
         """Whether there is such a DAG."""
@@ -83,7 +85,7 @@ class AirflowClient:
             reason = error.read().decode(errors="replace")[:500]
             if error.code == 404 and '"detail"' in reason:  # Airflow's own word, not some other server's
                 return None
-            remedy = "give --airflow-token, or MLENGINE_AIRFLOW_USER and MLENGINE_AIRFLOW_PASSWORD"
+            remedy = "set MLENGINE_AIRFLOW_TOKEN, or MLENGINE_AIRFLOW_USER and MLENGINE_AIRFLOW_PASSWORD"
             raise MlengineError(
                 f"Airflow refused {method} {url} ({error.code}): {reason}",
                 remedy=remedy if error.code in {401, 403} else "see that --airflow-url is Airflow's",

@@ -45,9 +45,10 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
     parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (MLENGINE_BUCKET)")
     parser.add_argument("--model", help="of this model only")
-    parser.add_argument("--airflow-url", metavar="URL", help="of Airflow's UI (MLENGINE_AIRFLOW_URL)")
     parser.add_argument(
-        "--airflow-token", metavar="TOKEN", help="for its API (MLENGINE_AIRFLOW_TOKEN, or _USER, _PASSWORD)"
+        "--airflow-url",
+        metavar="URL",
+        help="of Airflow's UI (MLENGINE_AIRFLOW_URL); to be let in: MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
     parser.add_argument("--project", help="of jobs on Vertex AI (MLENGINE_VERTEX_PROJECT)")
@@ -60,7 +61,7 @@ def register(commands: Any) -> None:
 def _reap(args: argparse.Namespace) -> int:
     if not args.bucket:
         raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
-    airflow = AirflowClient.from_environment(args.airflow_url, args.airflow_token)
+    airflow = AirflowClient.from_environment(args.airflow_url)
     storage, backends = Storage(), _Backends(args)
     bucket = bucket_uri(args.bucket)
     orphans = []
