@@ -80,7 +80,13 @@ def build_environment(
     lock = Lease.take(lock_file)
     if lock is None:
         say(f"waiting for another job that builds environment {digest[:12]}")
-        lock = Lease.take(lock_file, wait=seconds)
+        deadline = time.monotonic() + seconds
+        while lock is None and time.monotonic() < deadline:
+            # Who has built it uses it then, and shares the lock for as long as its job runs: it may not come free.
+            found = find_environment(state_dir, digest)
+            if found is not None:
+                return found
+            lock = Lease.take(lock_file, wait=0.5)
     if lock is None:
         raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
     with lock:
