@@ -45,6 +45,23 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
+def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Whoever has built it shares the lock while its job runs: an exclusive one never comes free meanwhile."""
+    uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
+    made = build_environment([uri], storage, tmp_path)
+    ready = made.root / "ready.json"
+    ready.rename(made.root / "later.json")  # as while it is being built
+    users = Lease.take(lock_path(tmp_path, made.digest), shared=True)
+    assert users is not None
+
+    def is_built(text: str) -> None:
+        if text.startswith("waiting for"):
+            (made.root / "later.json").rename(ready)
+
+    with users:
+        assert build_environment([uri], storage, tmp_path, say=is_built, seconds=60).digest == made.digest
+
+
 def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket: str, tmp_path: Path) -> None:
     broken = local.sdist(SAY, extra={"setup.py": "raise RuntimeError('setup is broken')"})
     uri = local.put(storage, bucket, broken)
