@@ -26,7 +26,7 @@ from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.local.lease import held
-from mlengine.core.errors import MlengineError, StackError
+from mlengine.core.errors import AirflowError, MlengineError, StackError
 from mlengine.core.job import JobHandle
 from mlengine.storage import Storage
 from mlengine.testing import airflow, gcs
@@ -85,7 +85,7 @@ class Stack:
 
     def _end_runs(self) -> None:
         # The API server may be gone: then the jobs are ended below without it.
-        with contextlib.suppress(StackError):
+        with contextlib.suppress(AirflowError):
             runs = self.airflow.api.live_runs()
             for run in runs:
                 self.airflow.api.set_run_state(run, "failed")

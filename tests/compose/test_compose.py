@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scripts.mnist import VERSIONS
 
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError
 from mlengine.testing.airflow_api import DagRun
 from tests.compose.stack import ROOT, ComposeStack, compose_command
 
@@ -71,7 +71,7 @@ def job(stack: ComposeStack, run: DagRun) -> dict[str, Any]:
     try:
         job_id = submitted(stack, run).get("job_id")
         row: dict[str, Any] = stack.page(f"jobs/mnist/{job_id}")["row"] if job_id else {}
-    except (StackError, OSError):
+    except (AirflowError, OSError):
         return {}
     return row
 

@@ -18,7 +18,7 @@ import pytest
 from scripts.bootstrap import ROOT
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError
 from mlengine.core.job import JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir, package_uri
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -61,7 +61,7 @@ def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
     for _ in range(10):
         try:
             return call(*arguments, **more)
-        except StackError as error:
+        except AirflowError as error:
             if error.status not in {None, 500}:
                 raise
             check()
@@ -169,7 +169,7 @@ class Lab:
         time.sleep(max(0.0, self._triggered_at + TRIGGER_SECONDS - time.monotonic()))
         try:
             made: DagRun = persist(self.api.trigger, dag_id, conf, run_id=run_id)
-        except StackError as error:
+        except AirflowError as error:
             if error.status != 409:
                 raise
             made = persist(self.api.run, dag_id, run_id)

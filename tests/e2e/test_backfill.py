@@ -22,7 +22,7 @@ from scripts.screenshots import DRIVER, find_browser
 from scripts.stack import Stack
 
 from mlengine import champions, cli
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.storage import Storage
@@ -79,7 +79,7 @@ class Lab:
         while True:
             try:
                 self.api.backfill(dag_id, first, last, **more)
-            except StackError as error:
+            except AirflowError as error:
                 if error.status != 409 or time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)

@@ -14,7 +14,7 @@ from scripts.stack import Stack
 
 from mlengine.champions import Champion
 from mlengine.core import layout
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
 from tests.e2e.conftest import MONTH, Ended
@@ -106,7 +106,7 @@ def test_the_first_model_becomes_champion(first: Ended, stack: Stack) -> None:
 def test_a_wrong_parameter_is_refused_before_anything_runs(api: AirflowApi, conf: dict[str, object]) -> None:
     api.wait_for_dag("mnist_retraining")
     before = {run.run_id for run in api.runs("mnist_retraining")}
-    with pytest.raises(StackError, match=next(iter(conf))) as caught:
+    with pytest.raises(AirflowError, match=next(iter(conf))) as caught:
         api.trigger("mnist_retraining", conf)
     assert caught.value.status == 400
     assert {run.run_id for run in api.runs("mnist_retraining")} == before

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 # From the bottom up. A module may import its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core", "__version__"}),
-    frozenset({"settings", "storage_calls", "storage", "storage_client", "builder", "software"}),
+    frozenset({"settings", "storage_calls", "storage", "storage_client", "builder", "software", "airflow_server"}),
     frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
     frozenset({"connect", "submission", "waiting"}),
     frozenset({"gate", "tensorboard", "champions", "champion_rules", "reuse", "orphans"}),

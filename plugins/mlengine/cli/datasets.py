@@ -74,8 +74,7 @@ def _verb(
 
 def _announcing(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
-        "--airflow",
-        default="",
+        "--airflow-url",
         metavar="URL",
         help="of its API server (MLENGINE_AIRFLOW_URL); logs in with MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
     )
@@ -122,9 +121,10 @@ def _announce(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace, manifest: Manifest) -> None:
-    from mlengine.announce import AirflowServer, announce
+    from mlengine.airflow_server import AirflowServer
+    from mlengine.announce import announce
 
-    server = AirflowServer.from_environment(args.airflow)
+    server = AirflowServer.from_environment(args.airflow_url)
     extra = {"dataset": manifest.name, "version": manifest.version, "digest": manifest.digest}
     event = announce(server, manifest.name, manifest.version, {**extra, "rows": manifest.train.rows})
     say(f"announced {manifest.name}/{manifest.version} to {server.url}: asset event {event}")

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from mlengine.airflow_server import AirflowServer
 from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
-from mlengine.cli.airflow import AirflowClient
+from mlengine.cli.airflow import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
 from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
@@ -61,7 +62,7 @@ def register(commands: Any) -> None:
 def _reap(args: argparse.Namespace) -> int:
     if not args.bucket:
         raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
-    airflow = AirflowClient.from_environment(args.airflow_url)
+    airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), _Backends(args)
     bucket = bucket_uri(args.bucket)
     orphans = []
@@ -125,7 +126,7 @@ def _find(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
     return backend.find(record.key)
 
 
-def orphaned(airflow: AirflowClient, record: JobRecord) -> str | None:
+def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
     """Why nobody waits for a job any more; ``None`` if somebody may."""
     dag_id, run_id = str(record.owner["dag_id"]), str(record.owner["run_id"])
     run = airflow.run(dag_id, run_id)

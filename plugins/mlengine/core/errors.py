@@ -70,8 +70,19 @@ class DatasetError(MlengineError):
     """A dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
 
 
+class AirflowError(MlengineError):
+    """Airflow's API server cannot be reached, or refuses a request.
+
+    :param status: the HTTP status it refused with, where it answered at all.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", status: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
+
+
 class AnnounceError(MlengineError):
-    """Airflow could not be told of a new dataset version. The version is registered all the same."""
+    """Nobody waits for a new dataset version. The version is registered all the same."""
 
 
 class EnvironmentBuildError(MlengineError):
@@ -136,11 +147,4 @@ class RegistryUnavailableError(RegistryError):
 
 
 class StackError(MlengineError):
-    """A server that ``make run`` or a test started did not come up, or refused a call.
-
-    :param status: the HTTP status it refused with, where it answered at all.
-    """
-
-    def __init__(self, message: str, *, remedy: str = "", status: int | None = None) -> None:
-        super().__init__(message, remedy=remedy)
-        self.status = status
+    """What ``make run`` or a test started did not come up, has ended, or does not get done in time."""

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import psutil
 
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError, StackError
 from mlengine.testing.airflow_api import AirflowApi
 from mlengine.testing.airflow_home import USER, AirflowConfig, environment, free_port, prepare
 
@@ -195,7 +195,7 @@ def wait_until_well(stack: Airflow, *, since: datetime, seconds: float = START_S
 def _unwell(api: AirflowApi, since: datetime) -> list[str]:
     try:
         health = api.health()
-    except StackError:
+    except AirflowError:
         return ["api-server"]
     missing = []
     for name, key in _HEARTBEATS.items():

@@ -1,23 +1,18 @@
-"""Airflow's REST API, as much of it as tests and ``make run`` use, over the standard library.
+"""Airflow's REST API, as much of it as tests and ``make run`` use.
 
 It does what a person does in the UI: log in, trigger, watch, read logs. One object is one login.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlengine.airflow_server import AirflowServer, quoted, run_path
 from mlengine.core.errors import StackError
 
-CALL_SECONDS = 30.0
-_LOOKS = 4
 _FINAL = frozenset({"success", "failed"})
 
 
@@ -50,28 +45,21 @@ class TaskRun:
 class AirflowApi:
     """A session with the API server at ``url``.
 
-    :raises StackError: from every method, if the server cannot be reached or refuses; with its own words.
+    :raises AirflowError: from every method, if the server cannot be reached or refuses; with its own words.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self.url = url.rstrip("/")
-        self._login = {"username": user, "password": password}
-        self._token = ""
+        # Straight to the server: a proxy in the environment is for the world outside.
+        self._server = AirflowServer(url, user=user, password=password, direct=True)
+        self.url = self._server.url
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One request to ``/api/v2/<path>``; the answer's JSON."""
-        try:
-            return self._send(method, path, body)
-        except StackError as error:
-            if error.status != 401:
-                raise
-        self._token = ""  # it has expired, or the server was started anew with another secret
-        return self._send(method, path, body)
+        return self._server.call(method, path, body)
 
     def health(self) -> dict[str, Any]:
         """What the server says of its components; needs no login."""
-        answer: dict[str, Any] = _request("GET", f"{self.url}/api/v2/monitor/health", None, "")
-        return answer
+        return self._server.health()
 
     def import_errors(self) -> dict[str, str]:
         """File → why its DAGs are not there."""
@@ -85,7 +73,7 @@ class AirflowApi:
         """
         deadline = time.monotonic() + seconds
         while True:
-            answer = self._dag(dag_id)
+            answer = self._server.find(f"dags/{quoted(dag_id)}")
             if answer is not None:
                 return answer
             if time.monotonic() > deadline:
@@ -106,14 +94,14 @@ class AirflowApi:
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         given = {"partition_key": partition_key, "dag_run_id": run_id, "note": note}
         body |= {name: value for name, value in given.items() if value is not None}
-        return _dag_run(self.call("POST", f"dags/{_q(dag_id)}/dagRuns", body))
+        return _dag_run(self.call("POST", f"dags/{quoted(dag_id)}/dagRuns", body))
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
-        return _dag_run(self.call("GET", _run_path(dag_id, run_id)))
+        return _dag_run(self.call("GET", run_path(dag_id, run_id)))
 
     def runs(self, dag_id: str) -> list[DagRun]:
         """The newest first, at most 100."""
-        answer = self.call("GET", f"dags/{_q(dag_id)}/dagRuns?limit=100&order_by=-run_after")
+        answer = self.call("GET", f"dags/{quoted(dag_id)}/dagRuns?limit=100&order_by=-run_after")
         return [_dag_run(item) for item in answer["dag_runs"]]
 
     def live_runs(self) -> list[DagRun]:
@@ -145,41 +133,41 @@ class AirflowApi:
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
         """Every task instance of a run, in the order they started."""
-        found = self.call("GET", f"{_run_path(dag_id, run_id)}/taskInstances?limit=200")["task_instances"]
+        found = self.call("GET", f"{run_path(dag_id, run_id)}/taskInstances?limit=200")["task_instances"]
         found.sort(key=lambda item: (item["start_date"] is None, item["start_date"] or "", item["task_id"]))
         names = ("task_id", "state", "try_number", "duration", "map_index")
         return [TaskRun(**{name: item[name] for name in names}) for item in found]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> list[str]:
         """The lines that the UI shows for one try of a task; an exception as one line, without its frames."""
-        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_q(task_id)}/logs/{try_number}"
+        path = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}/logs/{try_number}"
         content = self.call("GET", f"{path}?full_content=true&map_index={map_index}")["content"]
         return [line for item in content for line in _log_lines(item)]
 
     def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
         """Key → value of all that a task has pushed."""
-        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_q(task_id)}/xcomEntries"
+        path = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}/xcomEntries"
         listed = self.call("GET", f"{path}?map_index={map_index}&limit=100")["xcom_entries"]
         query = f"?map_index={map_index}&stringify=false"
-        return {item["key"]: self.call("GET", f"{path}/{_q(item['key'])}{query}")["value"] for item in listed}
+        return {item["key"]: self.call("GET", f"{path}/{quoted(item['key'])}{query}")["value"] for item in listed}
 
     def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
         """Name → address of a task's extra links."""
-        answer = self.call("GET", f"{_run_path(dag_id, run_id)}/taskInstances/{_q(task_id)}/links")
+        answer = self.call("GET", f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}/links")
         links: dict[str, str | None] = answer["extra_links"]
         return links
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
-        self.call("PATCH", f"dags/{_q(dag_id)}", {"is_paused": paused})
+        self.call("PATCH", f"dags/{quoted(dag_id)}", {"is_paused": paused})
 
     def set_run_state(self, run: DagRun, state: str) -> None:
         """What "Mark as failed" and "Mark as success" do."""
-        self.call("PATCH", _run_path(run.dag_id, run.run_id), {"state": state})
+        self.call("PATCH", run_path(run.dag_id, run.run_id), {"state": state})
 
     def clear(self, run: DagRun, *task_ids: str) -> None:
         """Clear tasks of a run and what is below them, so that they run again."""
         body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": list(task_ids), "only_failed": False}
-        self.call("POST", f"dags/{_q(run.dag_id)}/clearTaskInstances", {**body, "include_downstream": True})
+        self.call("POST", f"dags/{quoted(run.dag_id)}/clearTaskInstances", {**body, "include_downstream": True})
 
     def backfill(self, dag_id: str, first: str, last: str, *, at_once: int = 2, again: str = "none") -> int:
         """Start a backfill over the dates ``first`` to ``last``; returns its id.
@@ -189,59 +177,12 @@ class AirflowApi:
         body = {"dag_id": dag_id, "from_date": first, "to_date": last, "max_active_runs": at_once}
         return int(self.call("POST", "backfills", {**body, "reprocess_behavior": again})["id"])
 
-    def _dag(self, dag_id: str) -> dict[str, Any] | None:
-        try:
-            answer: dict[str, Any] = self.call("GET", f"dags/{_q(dag_id)}")
-        except StackError as error:
-            if error.status != 404:
-                raise
-            return None
-        return answer
-
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        if not self._token:
-            self._token = _request("POST", f"{self.url}/auth/token", self._login, "")["access_token"]
-        return _request(method, f"{self.url}/api/v2/{path}", body, self._token)
-
-
-def _request(method: str, url: str, body: Mapping[str, Any] | None, token: str) -> Any:
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310 - an address of ours
-    # Looking again is safe; and on a machine that trains at full load, an answer may take its time.
-    for patience in reversed(range(_LOOKS if method == "GET" else 1)):
-        try:
-            # Straight to the server: a proxy in the environment is for the world outside.
-            with _DIRECT.open(request, timeout=CALL_SECONDS) as response:
-                return json.loads(response.read() or b"null")
-        except urllib.error.HTTPError as error:
-            reason = error.read().decode(errors="replace")
-            raise StackError(f"Airflow refused {method} {url} ({error.code}): {reason}", status=error.code) from error
-        except (OSError, ValueError) as error:
-            late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
-            if not (late and patience):
-                raise StackError(f"Airflow does not answer {method} {url}: {error}") from error
-    return None
-
-
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
 
 def _log_lines(item: str | Mapping[str, Any]) -> list[str]:
     if isinstance(item, str):
         return [item]
     causes = item.get("error_detail") or []
     return [str(item.get("event", "")), *(f"{cause.get('exc_type')}: {cause.get('exc_value')}" for cause in causes)]
-
-
-def _q(name: str) -> str:
-    return urllib.parse.quote(name, safe="")
-
-
-def _run_path(dag_id: str, run_id: str) -> str:
-    return f"dags/{_q(dag_id)}/dagRuns/{_q(run_id)}"
 
 
 def _dag_run(item: Mapping[str, Any]) -> DagRun:

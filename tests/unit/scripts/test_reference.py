@@ -16,7 +16,7 @@ def test_the_page_is_up_to_date(page: object, made: object) -> None:
 
 def test_every_error_of_the_tree_has_its_section() -> None:
     text = reference.errors()
-    for name in ("JobFileError", "StorageForbiddenError", "JobLostError", "AnnounceError"):
+    for name in ("JobFileError", "StorageForbiddenError", "JobLostError", "AirflowError"):
         assert f"## {name}\n" in text
     assert text.count("\n| ") > 150
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mlengine.core.errors import StackError
-from mlengine.testing import airflow_api
+from mlengine import airflow_server
+from mlengine.airflow_server import AirflowServer
+from mlengine.core.errors import AirflowError, StackError
 from mlengine.testing.airflow_api import AirflowApi
 
 
@@ -48,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(airflow_api, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(airflow_server, "CALL_SECONDS", 1.0)
     started = Server(("127.0.0.1", 0), Handler)
     started.answers, started.asked, started.over = [], [], threading.Event()
     thread = threading.Thread(target=started.serve_forever, daemon=True)
@@ -77,6 +78,21 @@ def test_an_expired_login_is_made_anew(server: Server, api: AirflowApi) -> None:
     assert server.asked.count("POST /auth/token") == 2
 
 
+def test_a_token_that_was_given_is_all_there_is(server: Server) -> None:
+    server.answers = [(401, {})]
+    with pytest.raises(AirflowError, match="MLENGINE_AIRFLOW_TOKEN") as caught:
+        AirflowServer(f"http://127.0.0.1:{server.server_port}", token="old", direct=True).call("GET", "importErrors")
+    assert (caught.value.status, len(server.asked)) == (401, 1)
+
+
+def test_not_found_is_an_answer_only_in_airflows_own_words(server: Server) -> None:
+    server.answers = [(404, {"detail": "no such DAG"}), (404, {})]
+    airflow = AirflowServer(f"http://127.0.0.1:{server.server_port}", token="t", direct=True)
+    assert airflow.find("dags/a") is None
+    with pytest.raises(AirflowError, match="404"):
+        airflow.find("dags/a")
+
+
 def test_a_look_that_takes_too_long_is_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (0, None), (200, {"import_errors": []})]
     assert api.import_errors() == {}
@@ -84,27 +100,27 @@ def test_a_look_that_takes_too_long_is_repeated(server: Server, api: AirflowApi)
 
 def test_an_order_is_never_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (200, {})]
-    with pytest.raises(StackError, match="does not answer POST"):
+    with pytest.raises(AirflowError, match="does not answer POST"):
         api.trigger("a_dag")
     assert server.asked.count("POST /api/v2/dags/a_dag/dagRuns") == 1
 
 
 def test_a_refusal_carries_the_reason(server: Server, api: AirflowApi) -> None:
     server.answers = [(400, {"detail": "max_steps: 0 is less than the minimum of 1"})]
-    with pytest.raises(StackError, match="less than the minimum") as caught:
+    with pytest.raises(AirflowError, match="less than the minimum") as caught:
         api.trigger("a_dag", {"max_steps": 0})
     assert caught.value.status == 400
 
 
 def test_a_dag_that_never_comes_is_reported_with_the_import_errors(server: Server, api: AirflowApi) -> None:
     error = {"filename": "dags/a.py", "stack_trace": "ImportError: no such module"}
-    server.answers = [(404, {}), (200, {"import_errors": [error]})]
+    server.answers = [(404, {"detail": "no such DAG"}), (200, {"import_errors": [error]})]
     with pytest.raises(StackError, match="no such module"):
         api.wait_for_dag("a_dag", seconds=-1)
 
 
 def test_names_cannot_leave_their_place(server: Server, api: AirflowApi) -> None:
     server.answers = [(404, {})]
-    with pytest.raises(StackError):
+    with pytest.raises(AirflowError):
         api.run("a/../b", "r?x")
     assert server.asked[-1] == "GET /api/v2/dags/a%2F..%2Fb/dagRuns/r%3Fx"
