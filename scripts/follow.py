@@ -81,15 +81,6 @@ def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def find_job_dir(stack: Stack, run: DagRun, tasks: list[TaskRun]) -> JobDir | None:
-    """The job dir that the run is about, as far as its tasks have said it."""
-    for task in reversed(tasks):
-        value = result(stack, run, task)
-        if "job_dir" in value:
-            return JobDir(str(value["job_dir"]))
-    return None
-
-
 def job_status(stack: Stack, job_dir: JobDir) -> JobStatus | None:
     """What the backend says of the live attempt; ``None`` before there is one."""
     try:

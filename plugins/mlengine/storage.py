@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import ObjectMissingError, StorageConflictError, StorageError
-from mlengine.core.layout import join, split_uri
+from mlengine.core.layout import split_uri
 from mlengine.storage_calls import ATTEMPT, errors, retry
 
 if TYPE_CHECKING:
@@ -72,15 +72,6 @@ class Storage:
             client._bucket_metadata_cache = None
             self._client = client
         return self._client
-
-    def check_bucket(self, bucket: str) -> None:
-        """Say at once if the bucket is missing or forbidden.
-
-        :raises BucketMissingError: there is none; :raises StorageForbiddenError: these credentials may not list it.
-        """
-        name, _ = split_uri(bucket if bucket.startswith("gs://") else f"gs://{bucket}")
-        with errors(f"gs://{name}", bucket=True):
-            next(iter(self.client.list_blobs(name, max_results=1, timeout=ATTEMPT, retry=retry())), None)
 
     def read(self, uri: str) -> bytes:
         """:raises ObjectMissingError: if there is no such object."""
@@ -192,36 +183,6 @@ class Storage:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-
-    def upload_tree(self, source: Path, prefix: str, *, last: str | None = None) -> list[str]:
-        """Every file below ``source``, in parallel; the relative path ``last`` only after all others arrived.
-
-        A reader that waits for ``last`` sees a complete tree. Returns the URIs.
-        """
-        files = sorted(path for path in source.rglob("*") if path.is_file())
-        first = [path for path in files if path.relative_to(source).as_posix() != last]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda path: self.upload(path, join(prefix, path.relative_to(source).as_posix())), first))
-        for path in files:
-            if path not in first:
-                self.upload(path, join(prefix, path.relative_to(source).as_posix()))
-        return [join(prefix, path.relative_to(source).as_posix()) for path in files]
-
-    def download_tree(self, prefix: str, target: Path) -> list[Path]:
-        """Every object below ``prefix`` (a folder), in parallel. Names that would leave ``target`` are refused."""
-        root = prefix.rstrip("/") + "/"
-        pairs = []
-        for stat in self.ls(root):
-            relative = stat.uri[len(root) :]
-            path = (target / relative).resolve()
-            if not relative or relative.endswith("/"):
-                continue
-            if not path.is_relative_to(target.resolve()):
-                raise StorageError(f"object name leaves its folder: {stat.uri}", remedy="delete that object")
-            pairs.append((stat.uri, path))
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda pair: self.download(*pair), pairs))
-        return [path for _, path in pairs]
 
     def delete(self, uri: str, generation: int | None = None) -> None:
         """Safe to repeat: an object that is gone already is not an error.

@@ -73,7 +73,9 @@ def test_the_model_predicts_in_a_clean_process(
     first: Ended, stack: Stack, trainer_python: Path, tmp_path: Path
 ) -> None:
     """Only TensorFlow and the files: no code of the trainer's, of this project's, and no cluster."""
-    stack.storage.download_tree(job_dir(first).model, tmp_path / "model")
+    model = job_dir(first).model
+    for stat in stack.storage.ls(model):
+        stack.storage.download(stat.uri, tmp_path / "model" / stat.uri.removeprefix(model))
     held_out = layout.dataset_dir(stack.bucket, "mnist", MONTH)
     packed = stack.storage.read(layout.join(held_out, "heldout-images-idx3-ubyte.gz"))
     labels = gzip.decompress(stack.storage.read(layout.join(held_out, "heldout-labels-idx1-ubyte.gz")))[8:]

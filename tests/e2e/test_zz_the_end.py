@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from scripts.follow import find_job_dir, job_status
+from scripts.follow import job_status, result
 from scripts.stack import Stack, living_jobs
 
 from mlengine.core.job import JobState
-from mlengine.testing.airflow_api import AirflowApi
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from tests.e2e.conftest import MARK, MONTH, Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -25,7 +26,7 @@ def test_nothing_is_left_running(api: AirflowApi, first: Ended, stack: Stack, ma
     status = None
     while status is None or status.state is not JobState.RUNNING:
         assert time.monotonic() < deadline, status
-        folder = find_job_dir(stack, run, api.tasks(run.dag_id, run.run_id))
+        folder = _job_dir(stack, run, api.tasks(run.dag_id, run.run_id))
         status = job_status(stack, folder) if folder else None
         time.sleep(0.5)
     assert _processes(stack.data, mark), "this test would find nothing whatever happens"
@@ -36,6 +37,15 @@ def test_nothing_is_left_running(api: AirflowApi, first: Ended, stack: Stack, ma
     assert living_jobs(stack.backend) == []
     assert stack.backend.describe([status.handle])[0].state is JobState.CANCELLED
     assert not (stack.data / "running.json").exists()
+
+
+def _job_dir(stack: Stack, run: DagRun, tasks: list[TaskRun]) -> JobDir | None:
+    """The job dir that the run is about, as far as its tasks have said it."""
+    for task in reversed(tasks):
+        value = result(stack, run, task)
+        if "job_dir" in value:
+            return JobDir(str(value["job_dir"]))
+    return None
 
 
 def _processes(data: Path, mark: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from scripts import mnist
 
-from mlengine.core.layout import JobDir, dataset_dir
+from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.verdict import Thresholds
 from mlengine.gate.place import local_place
 from mlengine.gate.report import Report
@@ -78,7 +78,10 @@ class Lab:
         """A finished job whose model is ``model``."""
         job_dir = JobDir.of(self.bucket, name, job_id or f"mnist_{model}")
         self.storage.write(job_dir.model + ".keep", b"")
-        self.storage.upload_tree(self.models / model, job_dir.model, last="MANIFEST.json")
+        source = self.models / model
+        files = [path for path in source.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == "MANIFEST.json"):  # the mark of a whole model is last
+            self.storage.upload(path, join(job_dir.model, path.relative_to(source).as_posix()))
         return job_dir
 
     def judge(self, model: str, rules: Rules = RULES, *, version: str = VERSIONS[-1], job_id: str = "") -> Report:

@@ -92,7 +92,6 @@ CALLS: dict[str, Callable[[Storage, str], object]] = {
     "ls": lambda storage, bucket: storage.ls(f"{bucket}/"),
     "list_dirs": lambda storage, bucket: storage.list_dirs(f"{bucket}/"),
     "delete": lambda storage, bucket: storage.delete(f"{bucket}/there"),
-    "check_bucket": lambda storage, bucket: storage.check_bucket(bucket),
 }
 PASSING = {
     "503": faults.status(503),
@@ -233,39 +232,21 @@ def test_a_big_upload_goes_on_after_a_fault(
         broken.upload_once(tmp_path / "big", f"{bucket}/big")
 
 
-def test_a_tree_arrives_whole_through_a_bad_network(
+def test_files_arrive_whole_through_a_bad_network(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for index in range(12):
-        (source / f"{index}.bin").write_bytes(bytes([index]) * 1_000)
-    (source / "MANIFEST.json").write_bytes(b"{}")
     proxy.strike(faults.status(503), "POST", "/upload/", times=4)
     proxy.strike(faults.lose_answer(), "POST", "/upload/", times=3)
-    broken.upload_tree(source, f"{bucket}/model", last="MANIFEST.json")
-    stats = storage.ls(f"{bucket}/model/")
-    assert len(stats) == 13
-    assert max(stats, key=lambda stat: stat.generation).uri.endswith("MANIFEST.json")
     proxy.strike(faults.cut_body(500), "GET", "/download/", times=4)
-    broken.download_tree(f"{bucket}/model", tmp_path / "copy")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == {
-        path.name: path.read_bytes() for path in source.iterdir()
-    }
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode() * 1_000)
+        broken.upload(tmp_path / name, f"{bucket}/model/{name}")
+        broken.download(f"{bucket}/model/{name}", tmp_path / "copy" / name)
+        assert (tmp_path / "copy" / name).read_bytes() == name.encode() * 1_000
+    assert [path.name for path in (tmp_path / "copy").iterdir() if path.name.startswith(".")] == []
     proxy.strike(faults.lose_answer(), "DELETE", times=4)
-    assert broken.delete_tree(f"{bucket}/model") == 13
+    assert broken.delete_tree(f"{bucket}/model") == 3
     assert storage.ls(f"{bucket}/model/") == []
-
-
-def test_a_tree_whose_file_is_refused_has_no_last_file(
-    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
-) -> None:
-    for name in ("a", "b", "MANIFEST.json"):
-        (tmp_path / name).write_bytes(b"x")
-    proxy.strike(faults.status(403), "POST", "/upload/", body=b"model/b")
-    with pytest.raises(StorageForbiddenError):
-        broken.upload_tree(tmp_path, f"{bucket}/model", last="MANIFEST.json")
-    assert not storage.exists(f"{bucket}/model/MANIFEST.json")
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -295,7 +276,7 @@ def test_a_server_that_restarts_is_waited_for(
     late.start()
     try:
         with pytest.raises(BucketMissingError):  # an answer: of a new, empty server
-            Storage().check_bucket(bucket)
+            Storage().ls(f"{bucket}/")
     finally:
         late.join()
         for server in servers:

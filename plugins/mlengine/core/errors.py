@@ -128,10 +128,6 @@ class ModelError(MlengineError):
     """A model's files are missing, incomplete, changed, or not a SavedModel. Names the file and the reason."""
 
 
-class ModelRejectedError(MlengineError):
-    """The gate rejected the model. A result, not a crash: carries the reasons."""
-
-
 class PublishError(MlengineError):
     """The champion cannot be changed as asked."""
 

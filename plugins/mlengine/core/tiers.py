@@ -24,7 +24,6 @@ class Machine:
 
     name: str
     vcpus: int
-    memory_gb: float
     vertex_type: str
     accelerator_type: str | None = None
     accelerator_count: int = 0
@@ -36,21 +35,21 @@ _T4, _TPU = "NVIDIA_TESLA_T4", "TPU_V2"
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
-        Machine("standard", 4, 15, "n1-standard-4"),
-        Machine("large_model", 8, 52, "n1-highmem-8"),
-        Machine("complex_model_s", 8, 7.2, "n1-standard-8"),
-        Machine("complex_model_m", 16, 14.4, "n1-highcpu-16"),
-        Machine("complex_model_l", 32, 28.8, "n1-highcpu-32"),
-        Machine("standard_gpu", 8, 30, "n1-standard-8", _K80, 1),
-        Machine("complex_model_m_gpu", 16, 60, "n1-standard-16", _K80, 4),
-        Machine("complex_model_l_gpu", 32, 120, "n1-standard-32", _K80, 8),
-        Machine("standard_p100", 8, 30, "n1-standard-8", _P100, 1),
-        Machine("complex_model_m_p100", 16, 60, "n1-standard-16", _P100, 4),
-        Machine("standard_v100", 8, 30, "n1-standard-8", _V100, 1),
-        Machine("large_model_v100", 16, 104, "n1-highmem-16", _V100, 1),
-        Machine("complex_model_m_v100", 16, 60, "n1-standard-16", _V100, 4),
-        Machine("complex_model_l_v100", 32, 120, "n1-standard-32", _V100, 8),
-        Machine("cloud_tpu", 4, 15, "cloud-tpu", _TPU, 8),
+        Machine("standard", 4, "n1-standard-4"),
+        Machine("large_model", 8, "n1-highmem-8"),
+        Machine("complex_model_s", 8, "n1-standard-8"),
+        Machine("complex_model_m", 16, "n1-highcpu-16"),
+        Machine("complex_model_l", 32, "n1-highcpu-32"),
+        Machine("standard_gpu", 8, "n1-standard-8", _K80, 1),
+        Machine("complex_model_m_gpu", 16, "n1-standard-16", _K80, 4),
+        Machine("complex_model_l_gpu", 32, "n1-standard-32", _K80, 8),
+        Machine("standard_p100", 8, "n1-standard-8", _P100, 1),
+        Machine("complex_model_m_p100", 16, "n1-standard-16", _P100, 4),
+        Machine("standard_v100", 8, "n1-standard-8", _V100, 1),
+        Machine("large_model_v100", 16, "n1-highmem-16", _V100, 1),
+        Machine("complex_model_m_v100", 16, "n1-standard-16", _V100, 4),
+        Machine("complex_model_l_v100", 32, "n1-standard-32", _V100, 8),
+        Machine("cloud_tpu", 4, "cloud-tpu", _TPU, 8),
     )
 }
 

@@ -28,7 +28,7 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
         "BackendUnavailableError",
         "JobLostError",
     }
-    for error in (errors.JobFileError, errors.PackageError, errors.StorageForbiddenError, errors.ModelRejectedError):
+    for error in (errors.JobFileError, errors.PackageError, errors.StorageForbiddenError, errors.ModelError):
         assert not error.retryable
 
 

@@ -87,9 +87,6 @@ def test_a_job_without_any_bucket_is_refused_with_a_remedy() -> None:
     assert vertex_jobs.submission(alone, "7", storage(), "gs://own")[0].job_dir.startswith("gs://own/")
 
 
-OUTPUT_NOWHERE = {"workerPoolSpecs": [pool()], "baseOutputDirectory": {"outputUriPrefix": "x"}}
-
-
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
