@@ -36,16 +36,17 @@ LOOPS = {
     "whole": "the trainer without lanes",
     "ours": "the trainer",
 }
-THE_CLUSTER = "… and two steps under way each (the trainer)"
+THE_CLUSTER = "… and small tensors travel together (the trainer)"
 # variant of bench.replica, workers, parameter servers
 CLUSTERS = {
     "1 chief + 2 workers + 1 ps, plain": ("plain", 2, 1),
     "… with threads limited": ("pull-and-push-whole", 2, 1),
     "… and factors pushed": ("pull-whole", 2, 1),
     "… and the dense layer on the ps": ("one-step", 2, 1),
+    "… and two steps under way each": ("one-piece", 2, 1),
+    "… and the dense layer in pieces": ("each-alone", 2, 1),
     THE_CLUSTER: ("ours", 2, 1),
     "the trainer, 2 ps": ("ours", 2, 2),
-    "one step each, the convolutions' next weights pulled meanwhile": ("prefetch", 2, 1),
     "the trainer, threads that do not spin": ("no-spinning", 2, 1),
     "the trainer, 1 worker, 1 ps": ("ours", 1, 1),
     "the trainer, 4 workers, 1 ps": ("ours", 4, 1),

@@ -41,29 +41,26 @@ def _all_threads() -> None:
     setattr(cluster.Cluster, "threads", lambda _self: os.cpu_count() or 1)  # noqa: B010  a type checker must not see it
 
 
-def _prefetch() -> None:
-    """The convolutions' weights of the next step are pulled while this one computes: one step staler, no waiting."""
+def _one_piece() -> None:
+    """The dense layer of a parameter server in one piece, larger than a core's cache."""
+    from trainer import graph
+
+    vars(graph).update(PIECES=1)
+
+
+def _each_alone() -> None:
+    """Every small weight and every gradient is a message of its own."""
     import tensorflow as tf
 
     from trainer import graph
 
-    read, apply = graph._on, graph._Adam.apply
-    pulls: list[Any] = []
+    def pull(variables: dict[str, Any]) -> dict[str, Any]:
+        return {name: tf.identity(graph._on(weight, weight.read_value)) for name, weight in variables.items()}
 
-    def pull(variable: Any, action: Any) -> Any:
-        if not variable.name.startswith(("conv", "dense")):
-            return read(variable, action)
-        local = graph._variable("pulled/" + variable.name.partition(":")[0], variable.shape, tf.float32)
-        value = tf.cond(local.is_initialized(), local.read_value, lambda: read(variable, variable.read_value))
-        with tf.control_dependencies([value]):
-            pulls.append(local.assign(read(variable, variable.read_value), read_value=False))
-        return value
+    def push(gradients: list[Any], _device: str) -> list[Any]:
+        return gradients
 
-    def apply_and_pull(self: Any, shard: tuple[Any, Any, Any], gradient: Any) -> Any:
-        return tf.group(apply(self, shard, gradient), *pulls)
-
-    vars(graph).update(_on=pull)
-    graph._Adam.apply = apply_and_pull
+    vars(graph).update(pull=pull, push=push)
 
 
 def _one_step_each() -> None:
@@ -88,14 +85,18 @@ def _no_spinning() -> None:
         vars(module).update(session_config=session_config)
 
 
+BEFORE_LAST = (_each_alone,)
+BEFORE_PIECES = (*BEFORE_LAST, _one_piece)
+BEFORE_TWO_STEPS = (*BEFORE_PIECES, _one_step_each)
 VARIANTS = {
-    "no-spinning": (_no_spinning,),
     "ours": (),
-    "one-step": (_one_step_each,),
-    "prefetch": (_one_step_each, _prefetch),
-    "pull-whole": (_one_step_each, _pull_whole),
-    "pull-and-push-whole": (_one_step_each, _pull_whole, _push_whole),
-    "plain": (_one_step_each, _pull_whole, _push_whole, _all_threads),
+    "no-spinning": (_no_spinning,),
+    "each-alone": BEFORE_LAST,
+    "one-piece": BEFORE_PIECES,
+    "one-step": BEFORE_TWO_STEPS,
+    "pull-whole": (*BEFORE_TWO_STEPS, _pull_whole),
+    "pull-and-push-whole": (*BEFORE_TWO_STEPS, _pull_whole, _push_whole),
+    "plain": (*BEFORE_TWO_STEPS, _pull_whole, _push_whole, _all_threads),
 }
 
 

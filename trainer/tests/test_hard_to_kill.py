@@ -97,7 +97,7 @@ def test_a_killed_chief_joins_the_live_parameter_servers_without_restoring(
 def test_a_killed_parameter_server_costs_at_most_one_checkpoint_interval(
     dataset: Path, tmp_path: Path, unbroken: Unbroken
 ) -> None:
-    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=2) as cluster:
+    with ClusterOfProcesses(tmp_path, dataset, *ARGS, worker=1, ps=3) as cluster:
         cluster.start()
         cluster.chief.wait_log(r"step (9\d|1\d\d): held-out")
         cluster["ps/1"].kill()

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.cluster import free_ports
 from trainer import graph as graphs
 from trainer import mnist
 from trainer.cluster import Cluster
 
 
-def _session(graph: graphs.Graph) -> Any:
-    return tf.compat.v1.Session(graph=graph.graph)
+def _session(graph: graphs.Graph, target: str = "") -> Any:
+    return tf.compat.v1.Session(target, graph=graph.graph)
 
 
 def _start(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -47,13 +48,14 @@ def test_the_first_weights_are_the_seeds_alone() -> None:
     assert kernel.std() == pytest.approx(np.sqrt(2 / 3136), rel=0.01)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
-def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int) -> None:
-    """However a step is cut into lanes, and the dense layer into shards."""
-    graph = graphs.build(Cluster(), learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes)
+@pytest.mark.parametrize(("lanes", "servers"), [(1, 0), (2, 0), (4, 0), (1, 1), (1, 3)])
+def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: int) -> None:
+    """However a step is cut into lanes, and the dense layer into shards; three of them cannot be equally wide."""
+    cluster, target = _running(servers) if servers else (Cluster(), "")
+    graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes)
     weights = mnist.initial_weights(0)
     images, labels = _batch(16)
-    with _session(graph) as session:
+    with _session(graph, target) as session:
         graph.write(session, _start(weights))
         result = session.run(graph.train, {graph.images: images, graph.labels: labels})
         after = graph.read(session)
@@ -103,12 +105,14 @@ def test_new_parameter_servers_are_not_ready() -> None:
         assert graph.read_phase(session) == graphs.READY
 
 
-def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first() -> None:
-    graph = graphs.build(_cluster(2), learning_rate=1e-3, seed=0)
-    assert [shard.device for shard in graph.variables["dense1/kernel"]] == [
-        "/job:ps/task:0/device:CPU:0",
-        "/job:ps/task:1/device:CPU:0",
-    ]
+@pytest.mark.parametrize("servers", [1, 2, 3, 11])
+def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first(servers: int) -> None:
+    """Three and eleven are those of ML Engine's tiers: 1,024 columns cannot be split evenly among them."""
+    graph = graphs.build(_cluster(servers), learning_rate=1e-3, seed=0)
+    shards = graph.variables["dense1/kernel"]
+    assert {shard.device for shard in shards} == {f"/job:ps/task:{number}/device:CPU:0" for number in range(servers)}
+    assert sum(shard.shape[1] for shard in shards) == 1024
+    assert len(shards) >= graphs.PIECES
     assert {graph.variables[name][0].device for name in ("conv1/kernel", "global_step")} == {
         "/job:ps/task:0/device:CPU:0"
     }
@@ -117,8 +121,46 @@ def test_large_weights_are_on_every_parameter_server_and_small_ones_on_the_first
     assert convolutions
     assert {node.device for node in convolutions} == {"/job:worker/task:0/device:CPU:0"}
     products = [node for node in graph.graph.as_graph_def().node if node.op == "MatMul" and "/job:ps" in node.device]
-    # For each shard: forward, by inputs, by weights (once as TensorFlow's own gradient, which nobody asks for).
-    assert len(products) >= 6
+    # For each shard: forward, by inputs, by weights.
+    assert len(products) >= 3 * len(shards)
+
+
+def test_a_step_is_three_tensors_there_and_three_back() -> None:
+    """Each tensor is a message of its own, so small ones travel together, and none travels twice."""
+    graph = graphs.build(_cluster(1), learning_rate=1e-3, seed=0)
+    there, back = _travelling([graph.train["loss"].op, graph.train["state"].op])
+    assert (len(there), len(back)) == (3, 3), (there, back)
+
+
+def _travelling(ends: list[Any]) -> tuple[set[str], set[str]]:
+    """What of the operations up to these goes to parameter servers, and comes from them, control edges included."""
+    there: set[str] = set()
+    back: set[str] = set()
+    seen, todo = set(ends), list(ends)
+    while todo:
+        operation = todo.pop()
+        sources = [(tensor.op, tensor.name) for tensor in operation.inputs]
+        for source, name in [*sources, *((control, control.name) for control in operation.control_inputs)]:
+            if ("/job:ps" in source.device) != ("/job:ps" in operation.device):
+                (back if "/job:ps" in source.device else there).add(name)
+            if source not in seen:
+                seen.add(source)
+                todo.append(source)
+    return there, back
+
+
+def _running(servers: int) -> tuple[Cluster, str]:
+    """A chief and parameter servers in this process; TensorFlow's servers end with it."""
+    nodes = {"chief": 1, "ps": servers}
+    ports = iter(free_ports(sum(nodes.values())))
+    tasks = {job: tuple(f"127.0.0.1:{next(ports)}" for _ in range(count)) for job, count in nodes.items()}
+    spec = tf.compat.v1.train.ClusterSpec({job: list(addresses) for job, addresses in tasks.items()})
+    started = [
+        tf.compat.v1.train.Server(spec, job_name=job, task_index=index)
+        for job, count in nodes.items()
+        for index in range(count)
+    ]
+    return Cluster(tasks), started[0].target
 
 
 def _cluster(servers: int) -> Cluster:

@@ -7,7 +7,9 @@ and has each parameter server apply Adam to what it holds, at once and without w
 The dense layer holds 98 % of the weights and costs a quarter of the arithmetic, so its three matrix products are done
 where its weights live, for the weights as they are when the step begins: what travels is its inputs and outputs with
 their gradients (3.3 MB a step for 100 examples) instead of its weights and their gradient (25.7 MB). The numbers are
-the same. With several parameter servers it is split by columns, one shard each.
+the same. It is split by columns among the parameter servers, and on each into pieces that stay in a core's cache from
+their gradient to Adam. All other weights travel as one tensor, and so do their gradients: a step is six messages
+with one parameter server, where one for each tensor would be 21.
 
 Without parameter servers the devices are all this process, and the same graph is a plain training loop's.
 """
@@ -15,7 +17,7 @@ Without parameter servers the devices are all this process, and the same graph i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +32,8 @@ v1 = tf.compat.v1
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # A parameter server's phase, kept in one variable on each. Uninitialised counts as NEW: it has just (re)started.
 NEW, READY, DONE, FAILED = 0, 1, 2, 3
+# Into how many pieces of columns the dense layer is cut, at least; the same for all trainers, on whatever machines.
+PIECES = 4
 # What ``trouble`` says, beside 0 for none and n for "trainer n-1 met a loss that is not finite".
 CHIEF_FAILED = -1
 
@@ -65,7 +69,7 @@ class Graph:
             feeds[placeholder] = value
             assigns.append(assign)
         for name, shards in self.variables.items():
-            parts = np.split(values[name], len(shards), axis=1) if len(shards) > 1 else [values[name]]
+            parts = np.array_split(values[name], len(shards), axis=1) if len(shards) > 1 else [values[name]]
             for shard, part in zip(shards, parts, strict=True):
                 placeholder, assign = self._feeds[shard.name]
                 feeds[placeholder] = part
@@ -111,7 +115,7 @@ def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float =
 
     :param lanes: into how many parts that run side by side a step is cut, one a core; see :func:`_features`.
     """
-    places = _Places(cluster, lanes)
+    places = _Places(cluster)
     graph = tf.Graph()
     with graph.as_default(), tf.device(places.worker):
         tf.compat.v1.set_random_seed(seed + cluster.trainer_index)
@@ -160,15 +164,17 @@ def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
 class _Places:
     """Who holds what. Counters and small weights live on the first parameter server, large ones on all."""
 
-    def __init__(self, cluster: Cluster, lanes: int) -> None:
-        self.lanes = 1 if cluster.distributed else lanes
+    def __init__(self, cluster: Cluster) -> None:
         self.worker = (
             f"/job:{cluster.job}/task:{cluster.index}/device:CPU:0" if cluster.distributed else "/device:CPU:0"
         )
         self.servers = [f"/job:ps/task:{index}/device:CPU:0" for index in range(cluster.ps_count)] or [self.worker]
 
     def of(self, name: str) -> list[str]:
-        return self.servers * self.lanes if name == mnist.LARGE else self.servers[:1]
+        if name != mnist.LARGE:
+            return self.servers[:1]
+        pieces = -(-PIECES // len(self.servers))
+        return [server for server in self.servers for _ in range(pieces)]
 
 
 class _Variables:
@@ -179,9 +185,9 @@ class _Variables:
         self.saved: dict[str, tuple[Any, ...]] = {}
         for name, shape in mnist.SHAPES.items():
             servers = places.of(name)
-            size = [*shape[:-1], shape[-1] // len(servers)]
             shards = []
-            for number, server in enumerate(servers):
+            for number, (server, width) in enumerate(zip(servers, _widths(shape[-1], len(servers)), strict=True)):
+                size = [*shape[:-1], width]
                 with tf.device(server):
                     suffix = f"/shard{number}" if len(servers) > 1 else ""
                     shards.append(tuple(_variable(name + suffix + kind, size) for kind in ("", "/adam_m", "/adam_v")))
@@ -220,29 +226,58 @@ class _Settings:
 
 def _train(variables: _Variables, images: Any, labels: Any, settings: _Settings) -> Any:
     """Pull, compute, push: the loss, and the operations that end when every update is applied."""
-    step = tf.identity(_on(variables.step, variables.step.read_value))
-    small = {
-        name: tf.identity(_on(shards[0][0], shards[0][0].read_value))
-        for name, shards in variables.weights.items()
-        if name != mnist.LARGE
-    }
-    inputs = _features(small, images, settings.lanes)
     shards = variables.weights[mnist.LARGE]
-    hidden = tf.concat([dense(weight, inputs) for weight, _, _ in shards], axis=1)
-    scores = mnist.head(small, hidden, settings.dropout)
+    small = {name: parts[0] for name, parts in variables.weights.items() if name != mnist.LARGE}
+    step = _on(variables.step, variables.step.read_value)
+    weights = pull({name: weight for name, (weight, _, _) in small.items()})
+    inputs = _features(weights, images, settings.lanes)
+    pieces = [dense(weight, inputs) for weight, _, _ in shards]
+    scores = mnist.head(weights, _side_by_side(pieces), settings.dropout)
     loss = tf.reduce_mean(mnist.losses(scores, tf.cast(labels, tf.int32)))
-    # A loss that is not a number fails the step here, before anything is applied.
+    # A loss that is not a number fails the step here, before there is any gradient to apply.
     loss = tf.debugging.check_numerics(loss, "loss")
-    names = list(small)
-    *gradients, hidden_gradient = tf.gradients(loss, [*(small[name] for name in names), hidden])
-    adam = _Adam(settings.rate, step)
-    applied = []
     with tf.control_dependencies([loss]):
-        for name, gradient in zip(names, gradients, strict=True):
-            applied.append(adam.apply(variables.weights[name][0], gradient))
-        for shard, part in zip(shards, tf.split(hidden_gradient, len(shards), axis=1), strict=True):
-            applied.append(adam.apply(shard, outer_product(shard[0], inputs, part)))
+        one = tf.ones([])
+    gradients = tf.gradients(loss, [*weights.values(), *pieces], grad_ys=one)
+    adam = _Adam(settings.rate, step)
+    pushed = push(gradients[: len(small)], variables.step.device)
+    applied = [adam.apply(shard, gradient) for shard, gradient in zip(small.values(), pushed, strict=True)]
+    for shard, gradient in zip(shards, gradients[len(small) :], strict=True):
+        applied.append(adam.apply(shard, outer_product(shard[0], inputs, gradient)))
     return loss, applied
+
+
+def pull(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of variables of one parameter server, by name. They travel as one tensor."""
+    shapes = [variable.shape for variable in variables.values()]
+    with tf.device(next(iter(variables.values())).device):
+        packed = _pack([variable.read_value() for variable in variables.values()])
+    return dict(zip(variables, _unpack(tf.identity(packed), shapes), strict=True))
+
+
+def push(gradients: Sequence[Any], device: str) -> list[Any]:
+    """The same gradients on a parameter server. They travel as one tensor."""
+    packed = _pack(gradients)
+    with tf.device(device):
+        return _unpack(tf.identity(packed), [gradient.shape for gradient in gradients])
+
+
+def _pack(tensors: Sequence[Any]) -> Any:
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+
+
+def _unpack(packed: Any, shapes: Sequence[Any]) -> list[Any]:
+    parts = tf.split(packed, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _side_by_side(pieces: Sequence[Any]) -> Any:
+    """Columns of one matrix. Those of a parameter server are joined there, and travel as one."""
+    joined = []
+    for device, parts in itertools.groupby(pieces, key=lambda piece: piece.device):
+        with tf.device(device):
+            joined.append(tf.concat(list(parts), axis=1))
+    return joined[0] if len(joined) == 1 else tf.concat(joined, axis=1)
 
 
 def _features(weights: Mapping[str, Any], images: Any, lanes: int) -> Any:
@@ -280,7 +315,8 @@ class _Adam:
 
     def __init__(self, rate: float, step: Any) -> None:
         self.rate = rate
-        self.time = tf.cast(step + 1, tf.float32)
+        with tf.device(step.device):
+            self.time = tf.cast(step + 1, tf.float32)
 
     def apply(self, shard: tuple[Any, Any, Any], gradient: Any) -> Any:
         weight, mean, variance = shard
@@ -297,6 +333,11 @@ class _Adam:
                 epsilon=EPSILON,
                 grad=gradient,
             )
+
+
+def _widths(columns: int, parts: int) -> list[int]:
+    """As ``np.array_split`` cuts: the first may be a column wider than the last."""
+    return [len(part) for part in np.array_split(np.arange(columns), parts)]
 
 
 def _variable(name: str, shape: list[int], dtype: Any = tf.float32) -> Any:
