@@ -29,12 +29,15 @@ _NONCE = "mlengine-nonce"
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """What a listing knows of an object. ``size`` in bytes, ``crc32c`` in base64 as Cloud Storage gives it."""
+    """What a listing knows of an object. ``size`` in bytes, ``crc32c`` in base64 as Cloud Storage gives it, ``written``
+    in seconds since the epoch.
+    """
 
     uri: str
     size: int
     generation: int
     crc32c: str | None = None
+    written: float = 0.0
 
 
 class Storage:
@@ -241,7 +244,10 @@ def _default_client() -> storage.Client:
 
 
 def _stat(bucket: str, blob: Any) -> ObjectStat:
-    return ObjectStat(f"gs://{bucket}/{blob.name}", int(blob.size or 0), int(blob.generation or 0), blob.crc32c)
+    written = blob.updated.timestamp() if blob.updated else 0.0
+    return ObjectStat(
+        f"gs://{bucket}/{blob.name}", int(blob.size or 0), int(blob.generation or 0), blob.crc32c, written
+    )
 
 
 def _crc32c(path: Path) -> str:

@@ -13,7 +13,18 @@ from mlengine.core.errors import MlengineError
 
 # Each module has `register(commands)`, which adds parsers whose default `handler` takes the namespace and returns the
 # exit code.
-_NOUNS: tuple[str, ...] = ("datasets", "jobs", "models", "predict", "reap", "rerun", "serve", "tensorboard", "train")
+_NOUNS: tuple[str, ...] = (
+    "datasets",
+    "jobs",
+    "models",
+    "predict",
+    "prune",
+    "reap",
+    "rerun",
+    "serve",
+    "tensorboard",
+    "train",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

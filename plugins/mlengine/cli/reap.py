@@ -63,7 +63,7 @@ def _reap(args: argparse.Namespace) -> int:
     if not args.bucket:
         raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
-    storage, backends = Storage(), _Backends(args)
+    storage, backends = Storage(), Backends(args)
     bucket = bucket_uri(args.bucket)
     orphans = []
     alive = list(living(backends.get, claims(storage, bucket, args.model)))
@@ -107,20 +107,21 @@ def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobD
     for job_dir, record in found:
         handle = record.handle(job_dir.uri)
         # A submission may have been cut off before its name was recorded: then only the backend knows.
-        handles = [handle] if handle else _find(backend(record.backend), record)
-        asked[record.backend] += [(one, record) for one in handles if not _elsewhere(backend(record.backend), one)]
+        handles = [handle] if handle else find_unnamed(backend(record.backend), record)
+        asked[record.backend] += [(one, record) for one in handles if not elsewhere(backend(record.backend), one)]
     for name, pairs in asked.items():
         for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
             if not status.state.terminal:
                 yield Living(status, record)
 
 
-def _elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
+def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
     """A job of another host is that host's to look after."""
     return isinstance(backend, BoundToHost) and backend.elsewhere(handle) is not None
 
 
-def _find(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
+def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
+    """The jobs of a claim that names none: its submission was cut off, or it was never made."""
     if isinstance(backend, LearnsPlaces):
         backend.learn_place(TrainingSpec.from_json(record.spec))
     return backend.find(record.key)
@@ -153,7 +154,7 @@ def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | No
     return None
 
 
-class _Backends:
+class Backends:
     """One of each name, made when it is first needed."""
 
     def __init__(self, args: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Prefixes of the bucket that a model must not be named after.
 RESERVED_NAMES = frozenset({"packages", "datasets"})
+# Folders of a model that are no job dirs.
+NO_JOBS = frozenset({"champions", "validated", "index"})
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -163,8 +165,16 @@ def champion(bucket: str, model: str) -> str:
     return join(bucket_uri(bucket), check_model_name(model), "champion.json")
 
 
+def champion_entries(bucket: str, model: str) -> str:
+    return join(model_prefix(bucket, model), "champions/")
+
+
 def champion_entry(bucket: str, model: str, serial: int) -> str:
     return join(bucket_uri(bucket), check_model_name(model), "champions", f"{serial:06d}.json")
+
+
+def validated_entries(bucket: str, model: str) -> str:
+    return join(model_prefix(bucket, model), "validated/")
 
 
 def validated(bucket: str, model: str, digest: str) -> str:

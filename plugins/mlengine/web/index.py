@@ -39,8 +39,6 @@ PART = 100  # jobs that are read before a first view may be shown
 OLD = 15.0  # seconds after a look: nobody has had the page open since
 _FIRST_LOOK = 20.0  # seconds that a first view waits for the first look
 _NEXT_LOOK = 3.0  # that a view waits for the next look, if what is known is old
-# Folders of a model that are no job dirs.
-_OTHERS = frozenset({"champions", "validated", "index"})
 
 Backends = Callable[[str], TrainingBackend | None]
 People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
@@ -150,7 +148,7 @@ class Index:
                 layout.join(self._bucket, model, job_id)
                 for model, job_ids in zip(models, listings, strict=True)
                 for job_id in job_ids
-                if job_id not in _OTHERS
+                if job_id not in layout.NO_JOBS
             }
             for gone in self._rows.keys() - dirs:
                 self._rows.pop(gone, None)

@@ -1,0 +1,158 @@
+"""Pruning: which job dirs go and which stay, in a real bucket whose clock the test puts forward."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from mlengine.champions import Action, Champion
+from mlengine.cli import main, prune
+from mlengine.core import layout
+from mlengine.core.job import JobKey, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.reuse import Entry
+from mlengine.storage import Storage
+from mlengine.submission import Intent, Submitter
+from mlengine.testing import faults, gcs
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
+    """The backend of all jobs, and a command that runs 40 days later."""
+    made = MemoryBackend()
+    monkeypatch.setattr(prune, "Backends", lambda _: SimpleNamespace(get=lambda _: made))
+    monkeypatch.setattr(prune, "time", SimpleNamespace(time=lambda: time.time() + 40 * DAY))
+    return made
+
+
+def job(storage: Storage, bucket: str, backend: MemoryBackend, name: str, *, ended: bool = True) -> JobDir:
+    job_dir = JobDir.of(bucket, "m", name)
+    intent = Intent(JobKey("dag", name, "submit"), "m", job_dir, TrainingSpec("trainer.task"))
+    submitted = Submitter(storage, backend).submit(intent)
+    storage.write(job_dir.train + "ckpt-1.index", b"x" * 100)
+    storage.write(job_dir.model + "saved_model.pb", b"x" * 100)
+    if ended:
+        backend.end(submitted.handle.name, JobState.FAILED)
+    return job_dir
+
+
+def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None) -> Champion:
+    bucket = job_dir.uri.rsplit("/", 2)[0]
+    entry = Champion(
+        serial=serial,
+        model="m",
+        job_id=job_dir.job_id,
+        job_dir=job_dir.uri,
+        model_uri=job_dir.model,
+        fingerprint="f",
+        dataset={},
+        accuracy=0.9,
+        action=Action.PUBLISHED,
+        at="2026-01-01T00:00:00+00:00",
+        verdict="accepted",
+        by="test",
+        why="",
+        previous=previous,
+    )
+    storage.create(layout.champion_entry(bucket, "m", serial), entry.to_bytes())
+    storage.write(layout.champion(bucket, "m"), entry.to_bytes())
+    return entry
+
+
+def dirs(storage: Storage, bucket: str) -> set[str]:
+    return set(storage.list_dirs(layout.model_prefix(bucket, "m"))) - layout.NO_JOBS
+
+
+def test_what_is_stood_on_stays_and_the_rest_goes(
+    storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("rejected", "first", "champion", "reusable", "rolled_back")
+    made = {name: job(storage, bucket, backend, name) for name in names}
+    job(storage, bucket, backend, "alive", ended=False)
+    storage.write(JobDir.of(bucket, "m", "prepared").train + ".keep", b"")
+    crown(storage, made["first"], 1, None)
+    crown(storage, made["rolled_back"], 2, 1)
+    crown(storage, made["champion"], 3, 1)  # not in the chain from the pointer: the entry before the rollback
+    entry = Entry("digest", "reusable", made["reusable"].uri, "f", "r", "2026-01-01")
+    storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
+    storage.write(layout.validated(bucket, "m", "damaged"), b"?")
+    package = layout.package_uri(bucket, "trainer", "d", "t.tar.gz")
+    storage.write(package, b"x")
+    stay = {"alive", "first", "rolled_back", "champion", "reusable"}
+
+    assert main(["prune", "--bucket", bucket, "--older-than", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "/m/rejected  last written" in said
+    assert "/m/alive is kept: its job is QUEUED" in said or "/m/alive is kept: its job is RUNNING" in said
+    assert "2 job dirs, 0.0 MiB: would be deleted" in said
+    assert dirs(storage, bucket) == {*stay, "rejected", "prepared"}, "nothing is deleted without --yes"
+
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert dirs(storage, bucket) == stay
+    assert storage.exists(package)
+    assert storage.exists(layout.champion(bucket, "m"))
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert "nothing to delete" in capsys.readouterr().out
+
+
+def test_what_is_young_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    job(storage, bucket, backend, "young")
+    assert main(["prune", "--bucket", bucket, "--older-than", "50", "--yes"]) == 0
+    assert dirs(storage, bucket) == {"young"}
+    with pytest.raises(SystemExit):
+        main(["prune", "--bucket", bucket, "--older-than", "0", "--yes"])
+
+
+def test_a_backend_that_does_not_answer_costs_nothing(
+    storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = [job(storage, bucket, backend, name) for name in ("a", "b")]
+    backend.refuse = 1
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
+    assert "mlengine: " in capsys.readouterr().err
+    assert all(storage.exists(one.claim) for one in old)
+
+
+def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    job(storage, bucket, backend, "old")
+    storage.write(layout.champion_entry(bucket, "m", 1), b"?")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
+    assert dirs(storage, bucket) == {"old"}
+
+
+def test_logs_of_the_last_attempt_say_that_a_job_of_nobody_has_ended(
+    storage: Storage, bucket: str, backend: MemoryBackend
+) -> None:
+    """Its backend may have forgotten it, or live on another host."""
+    gone = job(storage, bucket, backend, "gone", ended=False)
+    storage.write(gone.logs + "attempt-1/launcher.log", b"done\n")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert dirs(storage, bucket) == set()
+
+
+def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
+    storage: Storage,
+    bucket: str,
+    backend: MemoryBackend,
+    gcs_server: gcs.GcsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The stand-in for Cloud Storage deletes whatever generation is asked for: the proxy says 412 in its place."""
+    old = job(storage, bucket, backend, "again")
+    with faults.before(gcs_server.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        proxy.strike(faults.status(412), "DELETE", "job.json")
+        assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+        (asked,) = proxy.seen("DELETE")
+    assert "ifGenerationMatch=" in asked.path
+    assert "it is in use again" in capsys.readouterr().out
+    assert storage.exists(old.claim)
