@@ -70,5 +70,5 @@ class ConsoleLink(BaseOperatorLink):
 
 
 JOB_LINKS = (JobLink(), ConsoleLink(), TensorBoardLink(), ModelDirLink())
-# Each link is an XCom that the task writes at its end, so each has those alone that lead somewhere by then.
-SUBMIT_LINKS, WAIT_LINKS, VALIDATE_LINKS = JOB_LINKS[:2], JOB_LINKS[:3], (JOB_LINKS[0], JOB_LINKS[3])
+# Each link is an XCom that the task writes at its end, so each has those alone that a person looks for there.
+SUBMIT_LINKS, WAIT_LINKS, VALIDATE_LINKS = JOB_LINKS[:1], JOB_LINKS[:3], (JOB_LINKS[0], JOB_LINKS[3])

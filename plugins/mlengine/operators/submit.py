@@ -17,7 +17,7 @@ from mlengine.connect import connect_backend, connect_storage
 from mlengine.core import jobfile
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError
 from mlengine.core.inputs import inputs_digest
-from mlengine.core.job import Decision, JobKey, make_label
+from mlengine.core.job import JobKey, make_label
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobdir import discard
@@ -119,7 +119,6 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.train_again = train_again
         self.labels = labels
         self.gcp_conn_id = gcp_conn_id
-        self.job_url: str | None = None
         self.job_dir: str | None = None
         self._key: JobKey | None = None
         self._killed = False
@@ -161,8 +160,6 @@ class SubmitTrainingJobOperator(BaseOperator):
             self._cancel("the task was killed")
             raise AirflowFailException(f"killed while job {submitted.handle.job_id} was submitted; it is cancelled")
         self.job_dir = submitted.handle.job_dir
-        if submitted.decision is not Decision.REUSED:  # the backend may be another, and may have forgotten
-            self.job_url = backend.console_url(submitted.handle)
         return submitted.to_json()
 
     def _inputs(self, spec: TrainingSpec) -> dict[str, Any]:
