@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+
+
+@cache
+def installed() -> bool:
+    """Whether mlengine is here as a package, and not only as a folder. Asked once a process: a look at all packages
+    takes milliseconds.
+    """
+    try:
+        return bool(version("mlengine"))
+    except PackageNotFoundError:
+        return False
 
 
 def software() -> dict[str, str]:

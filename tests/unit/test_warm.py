@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mlengine import software
 
 _START = """
 import sys
@@ -33,3 +36,22 @@ def test_only_the_scheduler_imports_ahead(component: str, after: str, tmp_path: 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[-2:] == ["False", after]
+
+
+def test_the_packages_are_looked_through_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow reads the plugin's file in each task, and each task is forked from a scheduler that has read it."""
+    asked: list[str] = []
+
+    def version(name: str) -> str:
+        asked.append(name)
+        return "1.0"
+
+    monkeypatch.setattr(software, "version", version)
+    software.installed.cache_clear()
+    try:
+        for _ in range(2):
+            found = runpy.run_path(str(Path(__file__).parents[2] / "plugins" / "mlengine_plugin.py"))
+            assert "MlenginePlugin" not in found, "the entry point registers it"
+    finally:
+        software.installed.cache_clear()
+    assert asked == ["mlengine"]
