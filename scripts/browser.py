@@ -1,47 +1,34 @@
-"""What ``make screenshots`` runs beside a browser: logs in and takes the pictures that an order file asks for.
+"""What ``make screenshots`` runs beside a browser: logs in and takes the pictures that its order asks for.
 
 Runs in an environment of its own, with playwright and without this project.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-SIZE = {"width": 1440, "height": 900}
+from scripts.visit import SIZE, Order, login, visit
+
 _HIDE = """clone => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) walk.currentNode.data = walk.currentNode.data.replaceAll(clone, "mlengine");
 }"""
 
 
-def main(path: str) -> int:
-    from playwright.sync_api import sync_playwright
-
-    order = json.loads(Path(path).read_text(encoding="utf-8"))
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=order["browser"], args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE, color_scheme="light")
-        _login(page, order)
-        for name, where in _pages(order).items():
-            _shoot(page, order, name, where)
-        browser.close()
-    return 0
-
-
-def _login(page: Any, order: dict[str, str]) -> None:
+def see(browser: Any, order: Order) -> dict[str, Any]:
+    page = browser.new_page(viewport=SIZE, color_scheme="light")
     page.goto(f"{order['url']}/")
-    page.wait_for_selector("input[name=username]")
-    page.fill("input[name=username]", order["user"])
-    page.fill("input[name=password]", order["password"])
-    page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "login" not in url)
+    login(page, order)
+    pages = _pages(order)
+    for name, where in pages.items():
+        _shoot(page, order, name, where)
+    return {"taken": list(pages)}
 
 
-def _pages(order: dict[str, str]) -> dict[str, str]:
+def _pages(order: Order) -> dict[str, str]:
     """Name of the picture → where it is taken; ``while`` the job trains, and ``after``."""
     dag, run = order["dag"], quote(order["run"], safe="")
     task = f"dags/{dag}/runs/{run}/tasks"
@@ -61,7 +48,7 @@ def _pages(order: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _shoot(page: Any, order: dict[str, str], name: str, where: str) -> None:
+def _shoot(page: Any, order: Order, name: str, where: str) -> None:
     if name == "page-dark":
         page.evaluate("localStorage.setItem('theme', 'dark')")
     page.goto(f"{order['url']}/{where}")
@@ -126,7 +113,7 @@ def _expand(page: Any) -> None:
         button.click()
 
 
-def _save(page: Any, order: dict[str, str], name: str) -> None:
+def _save(page: Any, order: Order, name: str) -> None:
     """Where this clone lies is nobody's business: its path is a word in the pictures."""
     for frame in page.frames:
         frame.evaluate(_HIDE, order["clone"])
@@ -134,4 +121,4 @@ def _save(page: Any, order: dict[str, str], name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(visit(see))

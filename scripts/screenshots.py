@@ -1,8 +1,7 @@
 """``make screenshots``: pictures of the real UI, in a real browser, into ``docs/img``.
 
 Starts the stack (the kept one of ``make run``, unless that is up already), looks at the pages a person looks at, and
-ends it. Needs Chromium on the machine (Debian: ``apt-get install chromium``); what drives it comes with uv for this one
-run, and is in no lock file.
+ends it. What it needs is said in :mod:`scripts.chromium`.
 
 ``--data DIR`` takes another stack's folder; ``--small`` trains a few steps only.
 """
@@ -10,10 +9,6 @@ run, and is in no lock file.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -21,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts import stack as stacks
+from scripts.chromium import drive, find_browser
 from scripts.console import Console
 from scripts.stack import Stack
 
-from mlengine.core.errors import MlengineError, StackError
+from mlengine.core.errors import MlengineError
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 
 DAG = "mnist_retraining"
-DRIVER = "playwright==1.65.2"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _LOOK_SECONDS = 600.0
 
 
@@ -49,15 +43,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def find_browser() -> str:
-    """:raises StackError: there is no Chromium on this machine."""
-    for name in _BROWSERS:
-        found = shutil.which(name)
-        if found:
-            return found
-    raise StackError("no Chromium on this machine", remedy="apt-get install chromium")
-
-
 def _look(stack: Stack, browser: str, out: Path, console: Console, *, steps: int) -> int:
     api = stack.airflow.api
     api.wait_for_dag(DAG)
@@ -68,9 +53,9 @@ def _look(stack: Stack, browser: str, out: Path, console: Console, *, steps: int
     except _ItTrainsError:
         _shoot(stack, browser, out, run, "while")
     run = api.wait(run, _LOOK_SECONDS)
-    code = _shoot(stack, browser, out, run, "after")
+    _shoot(stack, browser, out, run, "after")
     console.say(f"{run.state}; pictures in {out}")
-    return code
+    return 0
 
 
 class _ItTrainsError(Exception):
@@ -85,7 +70,7 @@ def _until_it_trains(api: AirflowApi, run: DagRun, tasks: list[TaskRun]) -> None
                 raise _ItTrainsError
 
 
-def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> int:
+def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     order: Mapping[str, Any] = {
         "browser": browser,
@@ -98,16 +83,8 @@ def _shoot(stack: Stack, browser: str, out: Path, run: DagRun, when: str) -> int
         "clone": str(stacks.ROOT),
         "out": str(out),
     }
-    uv = str(Path(sys.executable).with_name("uv"))
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "order.json"
-        path.write_text(json.dumps(order), encoding="utf-8")
-        command = [uv, "run", "--quiet", "--no-project", "--with", DRIVER, "python"]
-        script = Path(__file__).with_name("browser.py")
-        # The browser's profile goes where the scratch goes.
-        env = {**os.environ, "HOME": scratch}
-        env.pop("VIRTUAL_ENV", None)
-        return subprocess.run([*command, str(script), str(path)], env=env, check=False).returncode
+        drive("scripts.browser", order, Path(scratch))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,22 @@
-"""What a person does with the page, in a real browser; run by ``test_page.py`` in an environment with playwright.
-
-Reads an order (JSON) from the file named, and prints what it saw as JSON, the last line of its output.
-"""
+"""What a person does with the page, in a real browser; run by ``test_page.py`` (see ``scripts/visit.py``)."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.visit import SIZE, Order, login, visit
+
 PATIENCE = 60_000  # milliseconds
-
-
-def main(path: str) -> int:
-    from playwright.sync_api import sync_playwright
-
-    order = json.loads(Path(path).read_text(encoding="utf-8"))
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=order["browser"], args=["--no-sandbox"])
-        seen = Visit(browser, order).all()
-        browser.close()
-    sys.stdout.write(json.dumps(seen) + "\n")
-    return 0
 
 
 class Visit:
     """One person's visit, from the login on."""
 
-    def __init__(self, browser: Any, order: dict[str, str]) -> None:
+    def __init__(self, browser: Any, order: Order) -> None:
         self.order, self.url = order, order["url"]
-        self.context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
+        self.context = browser.new_context(viewport=SIZE, color_scheme="light")
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.elsewhere: list[str] = []
@@ -41,7 +27,7 @@ class Visit:
 
     def all(self) -> dict[str, Any]:
         seen: dict[str, Any] = {"before_login": self._before_login()}
-        self._login()
+        login(self.page, self.order)
         seen["navigation"] = self._through_the_navigation()
         seen["job"] = self._job()
         seen["dark"] = self._dark()
@@ -60,12 +46,6 @@ class Visit:
         self.page.goto(f"{self.url}/mlengine/page")
         self.page.wait_for_selector("input[name=username]")
         return str(self.page.url)
-
-    def _login(self) -> None:
-        self.page.fill("input[name=username]", self.order["user"])
-        self.page.fill("input[name=password]", self.order["password"])
-        self.page.click("button[type=submit]")
-        self.page.wait_for_url(lambda url: "login" not in url)
 
     @property
     def frame(self) -> Any:
@@ -137,7 +117,7 @@ class Visit:
         self.page.keyboard.press("Enter")
         self.page.locator("#log").wait_for()
         address = self.page.url
-        self.page.set_viewport_size({"width": 1440, "height": 900})
+        self.page.set_viewport_size(SIZE)
         return {"too_wide": wide, "address": address}
 
     def _model(self) -> dict[str, Any]:
@@ -167,4 +147,4 @@ class Visit:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(visit(lambda browser, order: Visit(browser, order).all()))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from scripts import mnist
 from scripts import stack as stacks
-from scripts.screenshots import DRIVER, find_browser
+from scripts.chromium import drive, find_browser
 from scripts.stack import Stack
 
 from mlengine import champions, cli
@@ -265,17 +265,7 @@ def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: 
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or scratch)
     who = {"user": airflow.user, "password": airflow.password}
     order = {"browser": browser, "url": airflow.url, "dag": dag, "first": first, "last": last, "out": str(out), **who}
-    (scratch / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    uv = str(Path(sys.executable).with_name("uv"))
-    script = Path(__file__).with_name("backfill_browser.py")
-    command = [uv, "run", "--quiet", "--no-project", "--with", DRIVER, "python", str(script)]
-    env = {**os.environ, "HOME": str(scratch)}
-    env.pop("VIRTUAL_ENV", None)
-    done = subprocess.run(
-        [*command, str(scratch / "order.json")], env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return str(json.loads(done.stdout.splitlines()[-1])["told"])
+    return str(drive("tests.e2e.backfill_browser", order, scratch)["told"])
 
 
 def test_a_job_is_run_again_from_its_record(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from scripts.screenshots import DRIVER, find_browser
+from scripts.chromium import drive, find_browser
 from scripts.stack import ROOT, Stack
 
 from mlengine.core.errors import StackError
@@ -76,22 +73,7 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
         "running": running.job_id,
         "out": str(out),
     }
-    path = out / "order.json"
-    path.write_text(json.dumps(order), encoding="utf-8")
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "run", "--quiet", "--no-project", "--with", DRIVER, "python"]
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {"HOME": str(out)}
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("page_browser.py")), str(path)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return drive("tests.e2e.page_browser", order, out)
 
 
 def test_who_is_not_logged_in_is_led_to_the_login(seen: dict[str, Any], stack: Stack) -> None:

@@ -1,0 +1,51 @@
+"""Running a script beside a real browser, in an environment of its own: with playwright, and without this project.
+
+Needs Chromium on the machine (Debian: ``apt-get install chromium``); what drives it comes with uv for this one run, and
+is in no lock file. The script's own half is :mod:`scripts.visit`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.stack import ROOT
+
+from mlengine.core.errors import StackError
+
+_DRIVER = "playwright==1.65.2"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_browser() -> str:
+    """:raises StackError: there is no Chromium on this machine."""
+    for name in _BROWSERS:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise StackError("no Chromium on this machine", remedy="apt-get install chromium")
+
+
+def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float = 600.0) -> dict[str, Any]:
+    """Run ``module`` with an order; returns what it saw.
+
+    :param order: all that it must know, as JSON.
+    :param scratch: where the order and the browser's profile go.
+    :raises StackError: it failed; with its own words.
+    """
+    path = scratch / "order.json"
+    path.write_text(json.dumps(order), encoding="utf-8")
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "run", "--quiet", "--no-project", "--with", _DRIVER, "python", "-m", module, str(path)]
+    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {"HOME": str(scratch)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        raise StackError(f"{module} ended with code {done.returncode}:\n{done.stdout}\n{done.stderr[-4000:]}")
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
