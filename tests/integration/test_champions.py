@@ -294,10 +294,7 @@ class Crash(BaseException):
     pass
 
 
-def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.publish(bench.job("a"))
-    report = bench.job("b")
-
+def crash_before_the_swap(bench: Bench, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*args: object) -> int:
         raise Crash
 
@@ -305,6 +302,12 @@ def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: p
         patch.setattr(bench.storage, "replace", crash)
         with pytest.raises(Crash):
             bench.publish(report)
+
+
+def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publish(bench.job("a"))
+    report = bench.job("b")
+    crash_before_the_swap(bench, report, monkeypatch)
     assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
     # Readers still see the old one, and the history knows of no other.
     assert bench.serials() == [(1, "a")]
@@ -319,14 +322,7 @@ def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: p
 def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.publish(bench.job("a"))
     report = bench.job("b")
-
-    def crash(*args: object) -> int:
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.storage, "replace", crash)
-        with pytest.raises(Crash):
-            bench.publish(report)
+    crash_before_the_swap(bench, report, monkeypatch)
     assert bench.publish(report).word is Word.PUBLISHED
     assert bench.serials() == [(1, "a"), (2, "b")]
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mlengine.storage import Storage
-from mlengine.storage_client import plain_extras
 from mlengine.testing.gcs import GcsServer
 
 pytestmark = pytest.mark.integration
@@ -26,24 +25,7 @@ print(storage.client.project, "base_google" in " ".join(sys.modules), type(stora
 
 
 def tried(bucket: str, server: GcsServer, extra: dict[str, Any], **env: str) -> list[str]:
-    """In a process of its own, since modules that were imported stay."""
-    connection = json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
-    done = subprocess.run(
-        [sys.executable, "-c", _TRY, bucket],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
-            "AIRFLOW_CONN_A_CONNECTION": connection,
-            **server.env,
-            **env,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.split("\n")[-2].split()
+    return _said(_TRY, server, extra, bucket, **env)
 
 
 def test_a_server_that_asks_for_no_credentials(
@@ -91,15 +73,19 @@ except Exception as error:
 
 
 def _made(server: GcsServer, extra: dict[str, Any], key_file: Path, home: Path) -> list[str]:
+    return _said(_MAKE, server, extra, GOOGLE_APPLICATION_CREDENTIALS=str(key_file), AIRFLOW_HOME=str(home))
+
+
+def _said(program: str, server: GcsServer, extra: dict[str, Any], *arguments: str, **env: str) -> list[str]:
+    """In a process of its own, since modules that were imported stay."""
     done = subprocess.run(
-        [sys.executable, "-c", _MAKE],
+        [sys.executable, "-c", program, *arguments],
         env={
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(Path(__file__).parents[2] / "plugins"),
             "AIRFLOW_CONN_A_CONNECTION": json.dumps({"conn_type": "google_cloud_platform", "extra": extra}),
-            "GOOGLE_APPLICATION_CREDENTIALS": str(key_file),
-            "AIRFLOW_HOME": str(home),
             **server.env,
+            **env,
         },
         capture_output=True,
         text=True,
@@ -108,16 +94,3 @@ def _made(server: GcsServer, extra: dict[str, Any], key_file: Path, home: Path) 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.split("\n")[-2].split()
-
-
-@pytest.mark.parametrize(
-    ("extras", "plain"),
-    [
-        ({}, {}),
-        ({"keyfile_dict": "", "num_retries": 5}, {"num_retries": 5}),
-        ({"extra__google_cloud_platform__key_path": "/k"}, {"key_path": "/k"}),
-        ({"is_anonymous": False}, {}),
-    ],
-)
-def test_empty_extras_say_nothing(extras: dict[str, Any], plain: dict[str, Any]) -> None:
-    assert plain_extras(extras) == plain

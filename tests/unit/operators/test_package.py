@@ -16,6 +16,7 @@ from mlengine.connect import connect_storage
 from mlengine.core.errors import PackageError
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.storage import Storage
+from tests.unit.operators.told import Told
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +34,6 @@ def trainer(tmp_path: Path) -> Path:
     (root / "task.py").write_text("print('hello')\n")
     (root / ".env").write_text("TOKEN=hunter2\n")
     return root
-
-
-class Told(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 def operator(**fields: Any) -> PackageTrainerOperator:

@@ -24,6 +24,7 @@ from mlengine.gate.report import load_report
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.storage import Storage
+from tests.unit.operators.told import Told
 
 pytestmark = pytest.mark.integration
 
@@ -43,15 +44,6 @@ class TaskInstance:
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
-
-
-class Told(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 @pytest.fixture
