@@ -5,6 +5,7 @@ Answers ``wall-seconds cpu-seconds`` a line. The loops train the same model, on 
 ``seed``   the loop of the year 2017: TensorFlow 1's graph, float batches by ``feed_dict``, ``AdamOptimizer``
 ``fit``    ``keras.fit`` on arrays; ``fit10`` with ten steps an execution; ``fitdata`` on a ``tf.data`` pipeline
 ``ours``   the trainer, one process; ``whole`` without lanes: every operation is spread over the cores
+``sgemm``  no training: large matrix products of as many operations as a step has, which is how fast the cores can be
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -114,7 +116,35 @@ def fit(split: Split, threads: int, *, execution: int = 1, pipeline: bool = Fals
     return run
 
 
+def sgemm(_split: Split, threads: int) -> Run:
+    """The roofline: a step's multiplications and additions, in products of 2,048 rows and columns."""
+    size = 2048
+    graph = tf.Graph()
+    with graph.as_default():
+        left, right = (v1.Variable(tf.random.normal([size, size])) for _ in range(2))
+        product = tf.matmul(left, right).op
+        start = v1.global_variables_initializer()
+    session = v1.Session(graph=graph, config=_threads(threads))
+    session.run(start)
+    share = BATCH * _operations() / (2 * size**3)
+
+    def run(steps: int) -> None:
+        for _ in range(round(steps * share)):
+            session.run(product)
+
+    return run
+
+
+def _operations() -> int:
+    """Of a step, for one example: forward, by weights, and by inputs where these are no image."""
+    forward = {name: 2 * prod(shape) for name, shape in mnist.SHAPES.items() if name.endswith("kernel")}
+    forward["conv1/kernel"] *= 28 * 28
+    forward["conv2/kernel"] *= 14 * 14
+    return 3 * sum(forward.values()) - forward["conv1/kernel"]
+
+
 LOOPS: dict[str, Callable[[Split, int], Run]] = {
+    "sgemm": sgemm,
     "seed": seed,
     "ours": ours,
     "whole": lambda split, threads: ours(split, threads, whole=True),
