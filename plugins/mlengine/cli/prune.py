@@ -90,7 +90,7 @@ def _prune(args: argparse.Namespace) -> int:
         found = gone
     size = sum(old.size for old in found) / 2**20
     what = "deleted" if args.yes else "would be deleted; --yes deletes them"
-    say(f"{len(found)} job dirs, {size:.1f} MiB: {what}" if found else "nothing to delete")
+    say(f"{len(found)} job dir{'s' * (len(found) > 1)}, {size:.1f} MiB: {what}" if found else "nothing to delete")
     return 0
 
 

@@ -31,10 +31,7 @@ from mlengine.testing import gcs
 
 
 class TrainingService:
-    """A started service, and what a test wants of it.
-
-    :param url: for every client: Vertex AI, ML Engine and Cloud Logging all answer there.
-    """
+    """A started service, and what a test wants of it. At ``url`` Vertex AI, ML Engine and Cloud Logging all answer."""
 
     def __init__(self, service: Service, project: str, region: str) -> None:
         self.service, self.project, self.region = service, project, region
