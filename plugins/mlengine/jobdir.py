@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 _KEEP = ".keep"
 
 
+def marks(job_dir: JobDir) -> frozenset[str]:
+    """The empty objects that make the dirs, and by which a job dir is known before it is claimed."""
+    return frozenset(join(folder, _KEEP) for folder in (job_dir.train, job_dir.model))
+
+
 def prepare(storage: Storage, job_dir: JobDir) -> bool:
     """Make the dirs of a job that does not exist yet, clean. Returns whether anything was made or removed.
 
@@ -29,7 +34,7 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
     if job_dir.claim in found:
         log.info("%s belongs to a job already; left as it is", job_dir.uri)
         return False
-    wanted = {join(folder, _KEEP) for folder in (job_dir.train, job_dir.model)}
+    wanted = marks(job_dir)
     leftovers = sorted(found.keys() - wanted)
     for uri in leftovers:
         # Only the version that was seen: another process may have claimed the dir and begun to train meanwhile.
@@ -46,5 +51,5 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
 
 def discard(storage: Storage, job_dir: JobDir) -> None:
     """Take back what :func:`prepare` made, for a job that is not needed after all. The caller knows of no claim."""
-    for folder in (job_dir.train, job_dir.model):
-        storage.delete(join(folder, _KEEP))
+    for uri in sorted(marks(job_dir)):
+        storage.delete(uri)

@@ -103,6 +103,16 @@ def test_what_is_stood_on_stays_and_the_rest_goes(
     assert "nothing to delete" in capsys.readouterr().out
 
 
+def test_folders_that_are_no_job_dirs_are_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    """Airflow's own logs may lie in the same bucket, or somebody's raw data."""
+    theirs = [f"{bucket}/logs/dag_id=x/run.log", f"{bucket}/raw/2024/a.gz", f"{bucket}/m/notes/train/a.txt"]
+    theirs = [uri if uri.startswith("gs://") else f"gs://{uri}" for uri in theirs]
+    for uri in theirs:
+        storage.write(uri, b"x")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert all(storage.exists(uri) for uri in theirs)
+
+
 def test_what_is_young_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     job(storage, bucket, backend, "young")
     assert main(["prune", "--bucket", bucket, "--older-than", "50", "--yes"]) == 0

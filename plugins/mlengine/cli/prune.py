@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlengine import reuse
-from mlengine.backends import TrainingBackend
+from mlengine.backends import BoundToHost, TrainingBackend
 from mlengine.champions import Champion
 from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of
@@ -29,6 +29,7 @@ from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
+from mlengine.jobdir import marks
 from mlengine.storage import ObjectStat, Storage
 
 _DAY = 86_400.0
@@ -53,6 +54,11 @@ class OldJob:
     @property
     def claimed(self) -> bool:
         return any(stat.uri == self.job_dir.claim for stat in self.objects)
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is a job dir at all: claimed, or with a mark that was made before. Other folders are others'."""
+        return self.claimed or any(stat.uri in marks(self.job_dir) for stat in self.objects)
 
 
 def register(commands: Any) -> None:
@@ -105,7 +111,7 @@ def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterat
     kept = stood_on(storage, bucket, model)  # after the listing: as late as can be
     for name, objects in sorted(dirs.items()):
         old = OldJob(JobDir(layout.join(prefix, name)), objects)
-        if old.written < before and old.job_dir.uri not in kept:
+        if old.marked and old.written < before and old.job_dir.uri not in kept:
             yield old
 
 
@@ -139,6 +145,9 @@ def over(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJo
         return True
     place = backend(record.backend)
     handle = record.handle(old.job_dir.uri)
+    if handle is None and record.host and isinstance(place, BoundToHost) and record.host != place.host():
+        say(f"{old.job_dir.uri} is kept: it was claimed on host {record.host}")
+        return False
     handles = [handle] if handle else find_unnamed(place, record)
     if any(elsewhere(place, one) for one in handles):
         say(f"{old.job_dir.uri} is kept: its job is another host's")
@@ -150,7 +159,7 @@ def over(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJo
 
 
 def remove(storage: Storage, old: OldJob) -> bool:
-    """The claim first, so that nobody goes on with a job that is half there; and only what was seen.
+    """The claim first, so that nobody goes on with a job that is half there; the marks last; and only what was seen.
 
     Cut off in between, the rest is found by the next ``prune``. A dir that was claimed anew meanwhile is left alone:
     then the answer is ``False``.
@@ -167,6 +176,9 @@ def remove(storage: Storage, old: OldJob) -> bool:
         with suppress(StorageConflictError):
             storage.delete(stat.uri, stat.generation)
 
+    last = [stat for stat in old.objects if stat.uri in marks(old.job_dir)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(delete, (stat for stat in old.objects if stat not in claims)))
+        list(pool.map(delete, (stat for stat in old.objects if stat not in claims and stat not in last)))
+    for stat in last:
+        delete(stat)
     return True
