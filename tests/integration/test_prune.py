@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -10,9 +11,11 @@ import pytest
 from mlengine.champions import Action, Champion
 from mlengine.cli import main, prune
 from mlengine.core import layout
-from mlengine.core.job import JobKey, JobState
+from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.verdict import Decision, Thresholds, Verdict
+from mlengine.gate.report import Report, store
 from mlengine.reuse import Entry
 from mlengine.storage import Storage
 from mlengine.submission import Intent, Submitter
@@ -44,11 +47,32 @@ def job(storage: Storage, bucket: str, backend: MemoryBackend, name: str, *, end
     return job_dir
 
 
-def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None) -> Champion:
+def named(storage: Storage, job_dir: JobDir) -> str:
+    """The name of its job at the backend."""
+    handle = JobRecord.from_bytes(storage.read(job_dir.claim)).handle(job_dir.uri)
+    assert handle is not None
+    return handle.name
+
+
+def judge(storage: Storage, job_dir: JobDir, decision: Decision) -> None:
+    report = Report(
+        model="m",
+        job_id=job_dir.job_id,
+        job_dir=job_dir.uri,
+        model_uri=job_dir.model,
+        verdict=Verdict(decision, ("It is so.",), ()),
+        thresholds=Thresholds(),
+        checks="all",
+        created="2026-01-01T00:00:00+00:00",
+    )
+    store(storage, report, None, None)
+
+
+def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None, model: str = "m") -> Champion:
     bucket = job_dir.uri.rsplit("/", 2)[0]
     entry = Champion(
         serial=serial,
-        model="m",
+        model=model,
         job_id=job_dir.job_id,
         job_dir=job_dir.uri,
         model_uri=job_dir.model,
@@ -62,8 +86,8 @@ def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None) 
         why="",
         previous=previous,
     )
-    storage.create(layout.champion_entry(bucket, "m", serial), entry.to_bytes())
-    storage.write(layout.champion(bucket, "m"), entry.to_bytes())
+    storage.create(layout.champion_entry(bucket, model, serial), entry.to_bytes())
+    storage.write(layout.champion(bucket, model), entry.to_bytes())
     return entry
 
 
@@ -138,14 +162,46 @@ def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: s
     assert dirs(storage, bucket) == {"old"}
 
 
-def test_logs_of_the_last_attempt_say_that_a_job_of_nobody_has_ended(
+def test_only_what_came_to_nothing_goes(
+    storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that nobody judged may be the only one of its kind, as those of ``mlengine train`` are."""
+    backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
+    for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
+        made = job(storage, bucket, backend, name, ended=False)
+        backend.end(named(storage, made), JobState.SUCCEEDED)
+        judge(storage, made, decision)
+    job(storage, bucket, backend, "failed")
+    storage.write(job(storage, bucket, backend, "damaged").report, b"?")
+    nameless = job(storage, bucket, backend, "nameless")
+    claim = json.loads(storage.read(nameless.claim))
+    storage.write(nameless.claim, json.dumps({**claim, "name": None}).encode())
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert dirs(storage, bucket) == {"unjudged", "accepted", "damaged", "nameless"}
+    said = capsys.readouterr().out
+    for name, why in {
+        "unjudged": "its job is SUCCEEDED",
+        "damaged": "report.json is not JSON",
+        "nameless": "nobody noted its job",
+    }.items():
+        assert any(f"/m/{name} is kept: " in line and why in line for line in said.splitlines()), said
+
+
+def test_the_champion_of_another_model_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    made = job(storage, bucket, backend, "elsewhere")
+    crown(storage, made, 1, None, model="m-prod")
+    assert main(["prune", "--bucket", bucket, "--model", "m", "--older-than", "30", "--yes"]) == 0
+    assert dirs(storage, bucket) == {"elsewhere"}
+
+
+def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
-    """Its backend may have forgotten it, or live on another host."""
-    gone = job(storage, bucket, backend, "gone", ended=False)
-    storage.write(gone.logs + "attempt-1/launcher.log", b"done\n")
+    """A submission walks from the first on, and would take a gap for its own."""
+    for name in ("a", "a_2", "a_3"):
+        job(storage, bucket, backend, name)
     assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
-    assert dirs(storage, bucket) == set()
+    assert dirs(storage, bucket) == {"a", "a_2"}
 
 
 def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(

@@ -1,10 +1,11 @@
 """``mlengine prune``: old job dirs that nothing stands on any more.
 
-A job dir goes if nothing in it was written for so many days, its job has ended, it was never champion, and no later
-run may use it again instead of training. A lifecycle rule of the bucket cannot tell that: it knows only ages. It only
-says so; ``--yes`` deletes. Packages, dataset versions, the history of champions and other models' dirs are not touched.
+A job dir goes if nothing in it was written for so many days, and its job was rejected, has failed, was cancelled or
+was never submitted; unless it was ever champion of any model, or a later run may use it again. Whatever else there is
+stays, models that nobody judged among it. A lifecycle rule of the bucket cannot tell: it knows only ages. The command
+only says what it would delete; ``--yes`` deletes. Packages, dataset versions and the history of champions stay.
 
-Where a backend does not answer, nothing is deleted. A job of which nobody can say that it has ended is kept.
+Where a backend does not answer, nothing is deleted. A job of which nobody can say how it ended is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlengine import reuse
-from mlengine.backends import BoundToHost, TrainingBackend
+from mlengine.backends import TrainingBackend
 from mlengine.champions import Champion
 from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of
-from mlengine.cli.reap import Backends, elsewhere, find_unnamed
+from mlengine.cli.reap import Backends, elsewhere
 from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
-from mlengine.core.job import JobRecord
+from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Decision
+from mlengine.gate.report import load_report
 from mlengine.jobdir import marks
 from mlengine.storage import ObjectStat, Storage
 
@@ -83,79 +86,101 @@ def _days(text: str) -> int:
 def _prune(args: argparse.Namespace) -> int:
     storage, backends, bucket = Storage(), Backends(args), bucket_of(args)
     before = time.time() - args.older_than * _DAY
-    names = [args.model] if args.model else [name for name in storage.list_dirs(bucket) if layout.NAME.match(name)]
-    found: list[OldJob] = []
-    for model in names:
-        if model not in layout.RESERVED_NAMES:
-            found += (old for old in old_jobs(storage, bucket, model, before) if over(storage, backends.get, old))
+    models = _models(storage, bucket)
+    found = [
+        old
+        for model in ([args.model] if args.model else models)
+        for old in old_jobs(storage, bucket, model, before)
+        if may_go(storage, backends.get, old)
+    ]
+    kept = stood_on(storage, bucket, models)  # as late as can be
+    found = [old for old in found if old.job_dir.uri not in kept]
     for old in found:
         moment = datetime.fromtimestamp(old.written, UTC).strftime("%Y-%m-%d")
         say(f"{old.job_dir.uri}  last written {moment}, {len(old.objects)} objects, {old.size / 2**20:.1f} MiB")
-    gone = [old for old in found if args.yes and remove(storage, old)]
     if args.yes:
-        found = gone
+        found = [old for old in found if remove(storage, old)]
     size = sum(old.size for old in found) / 2**20
     what = "deleted" if args.yes else "would be deleted; --yes deletes them"
     say(f"{len(found)} job dir{'s' * (len(found) > 1)}, {size:.1f} MiB: {what}" if found else "nothing to delete")
     return 0
 
 
+def _models(storage: Storage, bucket: str) -> list[str]:
+    names = storage.list_dirs(bucket)
+    return [name for name in names if layout.NAME.match(name) and name not in layout.RESERVED_NAMES]
+
+
 def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterator[OldJob]:
-    """Job dirs of a model in which nothing was written since ``before``, and on which nothing stands."""
+    """Job dirs below a model's prefix in which nothing was written since ``before``.
+
+    Of the dirs ``D, D_2, D_3`` that a task took as it was cleared again and again, only the last: a submission walks
+    along them, and would stop at a gap.
+    """
     prefix = layout.model_prefix(bucket, model)
     dirs: defaultdict[str, list[ObjectStat]] = defaultdict(list)
     for stat in storage.ls(prefix):
         name, below, _ = stat.uri.removeprefix(prefix).partition("/")
         if below and name not in layout.NO_JOBS:
             dirs[name].append(stat)
-    kept = stood_on(storage, bucket, model)  # after the listing: as late as can be
     for name, objects in sorted(dirs.items()):
         old = OldJob(JobDir(layout.join(prefix, name)), objects)
-        if old.marked and old.written < before and old.job_dir.uri not in kept:
+        if old.marked and old.written < before and not _is_followed(name, dirs):
             yield old
 
 
-def stood_on(storage: Storage, bucket: str, model: str) -> set[str]:
+def _is_followed(name: str, names: Container[str]) -> bool:
+    """Whether there is ``D_2`` of ``D``, or ``D_3`` of ``D_2``."""
+    first, _, number = name.rpartition("_")
+    return f"{name}_2" in names or (number.isdecimal() and f"{first}_{int(number) + 1}" in names)
+
+
+def stood_on(storage: Storage, bucket: str, models: Sequence[str]) -> set[str]:
     """The dirs of all that were ever champion, rolled back or not, and of those that later runs may use again.
 
-    :raises PublishError: an entry of the history cannot be read: then nobody knows what is to be kept.
+    :param models: all of the bucket: one may be published under another model's name than it was trained under.
+
+    :raises PublishError: an entry of a history cannot be read: then nobody knows what is to be kept.
     """
-    entries = storage.ls(layout.champion_entries(bucket, model))
-    kept = {Champion.from_bytes(storage.read(stat.uri), stat.uri).job_dir for stat in entries}
-    for stat in storage.ls(layout.validated_entries(bucket, model)):
-        data = storage.read(stat.uri)
-        with suppress(MlengineError):  # a damaged entry names no job that anybody would use again
-            kept.add(reuse.Entry.from_bytes(data).job_dir)
+    kept = set()
+    for model in models:
+        for stat in storage.ls(layout.champion_entries(bucket, model)):
+            kept.add(Champion.from_bytes(storage.read(stat.uri), stat.uri).job_dir)
+        for stat in storage.ls(layout.validated_entries(bucket, model)):
+            data = storage.read(stat.uri)
+            with suppress(MlengineError):  # a damaged entry names no job that anybody would use again
+                kept.add(reuse.Entry.from_bytes(data).job_dir)
     return {uri.rstrip("/") for uri in kept}
 
 
-def over(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
-    """Whether a job has ended for certain: its backend says so, or what is only written at the end is there."""
+def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
+    """Whether nothing came of a job for certain: the gate rejected it, or its backend says that it failed."""
     if not old.claimed:
         return True  # prepared, and never submitted
     try:
         record = JobRecord.from_bytes(storage.read(old.job_dir.claim))
+        if any(stat.uri == old.job_dir.report for stat in old.objects):
+            return load_report(storage, old.job_dir).verdict.decision is Decision.REJECTED
     except MlengineError as error:
         if error.retryable:
             raise
         say(f"{old.job_dir.uri} is kept: {error.message}")
         return False
-    logs = layout.join(old.job_dir.logs, f"attempt-{record.attempt}/")
-    if any(stat.uri == old.job_dir.report or stat.uri.startswith(logs) for stat in old.objects):
-        return True
-    place = backend(record.backend)
-    handle = record.handle(old.job_dir.uri)
-    if handle is None and record.host and isinstance(place, BoundToHost) and record.host != place.host():
-        say(f"{old.job_dir.uri} is kept: it was claimed on host {record.host}")
-        return False
-    handles = [handle] if handle else find_unnamed(place, record)
-    if any(elsewhere(place, one) for one in handles):
-        say(f"{old.job_dir.uri} is kept: its job is another host's")
-        return False
-    alive = [status for status in place.describe(handles) if not status.state.terminal]
-    if alive:
-        say(f"{old.job_dir.uri} is kept: its job is {alive[0].state.value}")
-    return not alive
+    why = _not_failed(backend(record.backend), record, old.job_dir)
+    if why:
+        say(f"{old.job_dir.uri} is kept: {why}")
+    return not why
+
+
+def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> str:
+    """Why a job is not known to have failed; empty if it is."""
+    handle = record.handle(job_dir.uri)
+    if handle is None:
+        return "it was claimed, and nobody noted its job"
+    if elsewhere(backend, handle):
+        return "its job is another host's"
+    state = backend.describe([handle])[0].state
+    return "" if state.terminal and state is not JobState.SUCCEEDED else f"its job is {state.value}"
 
 
 def remove(storage: Storage, old: OldJob) -> bool:
