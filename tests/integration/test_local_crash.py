@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import pytest
 from mlengine.backends import Submission
 from mlengine.backends.local import record
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.lease import held
 from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored
@@ -108,16 +108,19 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
     assert backend.find("k" * 40) == [handle, again]
 
 
-def test_two_launchers_of_one_job_run_it_once(make_backend: Make, actor: str, bucket: str) -> None:
+def test_who_looks_while_the_launcher_starts_starts_no_other(
+    make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job runs in the environment that submitted it, not in that of whoever asks for it a moment later."""
     backend = make_backend()
-    spec = local.spec(actor, args=local.acts(chief="time.sleep(2)"))
-    handle = backend.submit(local.submission(bucket, spec))
-    root = str(job_of(backend, handle).root)
-    command = [sys.executable, "-m", "mlengine.backends.local.launcher", root]
-    env = {**os.environ, "PYTHONPATH": str(Path(record.__file__).parents[3])}
-    others = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
-    assert [other.wait(30) for other in others] == [0, 0]
+    chief = "print('started by', os.environ['TF_STARTED_BY'])"
+    monkeypatch.setenv("TF_STARTED_BY", "its submitter")
+    handle = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=chief))))
+    assert held(job_of(backend, handle).lease), "from before the launcher lives"
+    monkeypatch.setenv("TF_STARTED_BY", "somebody else")
+    while not local.describe(backend, handle).state.terminal:
+        assert backend.find("k" * 40) == [handle]
+    assert "chief-0: started by its submitter" in local.texts(backend, handle)
     assert lives(backend, handle) == 1
 
 
@@ -236,8 +239,9 @@ def test_a_full_disk_fails_the_job_and_says_so(
     assert status.failure is not None
     assert status.failure.replica == "chief-0"
     assert not local.alive(backend, handle)
+    # The launcher's last acts give space back.
+    local.until(lambda: not local.launcher_pid(backend, handle), "the launcher ends")
     with pytest.raises(OSError, match="No space"):
         (small_disk / "fill").write_bytes(b"x" * (2 << 20))
     with pytest.raises(BackendUnavailableError, match="make room"):
         backend.submit(local.submission(bucket, local.spec(actor), key="f" * 40))
-    local.until(lambda: not local.launcher_pid(backend, handle), "the launcher ends")

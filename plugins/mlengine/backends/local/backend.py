@@ -16,7 +16,7 @@ from typing import Any
 import mlengine
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.local import environ, host, logs, pythons, record, settings
-from mlengine.backends.local.lease import held
+from mlengine.backends.local.lease import Lease, held
 from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
@@ -27,6 +27,7 @@ from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobSta
 from mlengine.core.spec import Role, TrainingSpec
 
 _START_SECONDS = 60.0
+_LEASE_SECONDS = 5.0
 
 
 class LocalBackend:
@@ -236,12 +237,24 @@ class LocalBackend:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def _launch(self, job: Job) -> None:
-        """Start a launcher, unless the job has one or has had one. Two at once do no harm: one gets the lease."""
-        if job.state() is not None or job.cancel_file.exists() or held(job.lease):
+        """Start a launcher, unless the job has one or has had one.
+
+        The lease is taken here and handed on: it is held from before the launcher lives until after its death, so
+        that of two who find the job at once only one starts it, and its environment is that one's.
+        """
+        if _begun(job) or held(job.lease):
             return
+        lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
+        if lease is None:
+            return
+        with lease:
+            if not _begun(job):
+                self._start(job, lease)
+
+    def _start(self, job: Job, lease: Lease) -> None:
         package = Path(mlengine.__file__).parent.parent
         env = {**environ.for_launcher(os.environ), "PYTHONPATH": str(package)}
-        launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root)]
+        launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lease.fileno())]
         with job.launcher_log.open("ab") as sink:
             try:
                 # The shell ends at once, and the launcher is nobody's child: who kills the submitter and all its
@@ -253,6 +266,7 @@ class LocalBackend:
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=sink,
+                    pass_fds=(lease.fileno(),),
                     start_new_session=True,
                     timeout=_START_SECONDS,
                     check=True,
@@ -261,6 +275,10 @@ class LocalBackend:
                 raise BackendUnavailableError(
                     f"the launcher of {job.name} does not start: {error}", remedy=f"see {job.launcher_log}"
                 ) from error
+
+
+def _begun(job: Job) -> bool:
+    return job.state() is not None or job.cancel_file.exists()
 
 
 def _check(submission: Submission) -> None:

@@ -1,8 +1,8 @@
 """The launcher: one detached process a job, from its place in the queue to its last word.
 
-``python -m mlengine.backends.local.launcher JOB``, started detached by :meth:`LocalBackend.submit`,
+``python -m mlengine.backends.local.launcher JOB LEASE``, started detached by :meth:`LocalBackend.submit`,
 
-1. takes the job's lease; if somebody else has it, there is a launcher already, and this one ends;
+1. is handed the job's lease, an open descriptor: nobody else starts a launcher meanwhile, in whatever environment;
 2. finds a state from a launcher before it: that one died, the job is lost, and is never run a second time;
 3. waits its turn (QUEUED); 4. has the environment built (PREPARING); 5. runs the cluster (RUNNING);
 6. writes how it ended; 7. leaves the queue; 8. sends the logs to the bucket.
@@ -38,8 +38,6 @@ from mlengine.core.job import FailureCause, JobState
 from mlengine.core.layout import JobDir
 
 log = logging.getLogger("mlengine.local")
-
-_LEASE_SECONDS = 5.0
 
 
 @dataclass
@@ -208,9 +206,7 @@ def main(argv: list[str]) -> int:
     job = Job(Path(argv[0]))
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03dZ %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
-    if lease is None:
-        return 0
+    lease = Lease.inherited(int(argv[1]))
     stored = job.submission()
     if stored is None or job.state() is not None:
         lease.give_back()

@@ -42,6 +42,12 @@ class Lease:
             else:
                 return cls(descriptor)
 
+    @classmethod
+    def inherited(cls, descriptor: int) -> Lease:
+        """The lease that whoever started this process handed on to it. Its own children do not get it."""
+        os.set_inheritable(descriptor, False)
+        return cls(descriptor)
+
     def fileno(self) -> int:
         """Handed on to a child, it keeps the lease held for as long as the child lives."""
         return self._descriptor
