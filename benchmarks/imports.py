@@ -22,7 +22,7 @@ MEMORY_BUDGET = 15.0
 BASELINE = "from airflow.sdk import DAG, BaseOperator, BaseSensorOperator\n"
 MLENGINE = """
 import importlib, pkgutil
-import mlengine, mlengine.pipeline
+import mlengine, mlengine.task_groups
 for package in ("operators", "sensors", "triggers", "links"):
     module = importlib.import_module("mlengine." + package)
     for found in pkgutil.walk_packages(module.__path__, module.__name__ + "."):

@@ -18,8 +18,8 @@ from statistics import median
 
 from uv import find_uv_bin
 
-from mlengine.packaging import package_trainer
-from mlengine.storage import Storage
+from mlengine.packaging.publish import package_trainer
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
 HIT_BUDGET = 0.050

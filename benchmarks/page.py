@@ -17,7 +17,7 @@ from urllib.parse import quote
 import urllib3
 
 from mlengine.core.layout import jobs_index, model_prefix, split_uri
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from mlengine.web.index import THREADS, Index
 

@@ -84,7 +84,7 @@ def ours(count: int) -> list[Any]:
     global _stub  # noqa: PLW0603 the registry makes backends by import path
     from mlengine import backends
     from mlengine.core.job import JobHandle
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
     from mlengine.triggers.training_job import TrainingJobTrigger
 
     _stub = StubClient(count)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG
 
-from mlengine.pipeline import training_pipeline
+from mlengine.task_groups import training_pipeline
 
 with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_md=__doc__):
     training_pipeline(

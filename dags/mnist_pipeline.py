@@ -6,15 +6,15 @@ from pathlib import Path
 
 from airflow.sdk import Param, TaskGroup
 
-from mlengine import forms
-from mlengine.pipeline import training_pipeline
+from mlengine import params
+from mlengine.task_groups import training_pipeline
 
 HERE = Path(__file__).parent
 _WHERE, _GATE, _MORE = "Where, and how big", "The gate", "Fine tuning"
 
 # What has no section is open; the sections are folded.
 PARAMS = {
-    "dataset_version": forms.dataset_version("mnist"),
+    "dataset_version": params.dataset_version("mnist"),
     "max_steps": Param(
         1000,
         type="integer",
@@ -23,9 +23,9 @@ PARAMS = {
         title="Steps",
         description="Batches in all, shared by the chief and the workers. 1000 reach about 98 %.",
     ),
-    "train_again": forms.train_again(),
-    "backend": forms.backend(section=_WHERE),
-    "scale_tier": forms.scale_tier(section=_WHERE),
+    "train_again": params.train_again(),
+    "backend": params.backend(section=_WHERE),
+    "scale_tier": params.scale_tier(section=_WHERE),
     "workers": Param(
         2,
         type="integer",

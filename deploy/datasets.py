@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import mnist
 
 from mlengine.core.layout import split_uri
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ which tasks are forked, has found out before.
 
 from __future__ import annotations
 
-from mlengine.software import installed
+from mlengine.core.software import installed
 
 if not installed():
     from mlengine.plugin import MlenginePlugin

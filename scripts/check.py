@@ -99,6 +99,7 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
     checks = []
     if "lint" in names:
         checks.append(Check("ruff check", partial(_run, [str(BIN / "ruff"), "check", "."])))
+        checks.append(Check("imports", partial(_run, [str(BIN / "lint-imports"), "--no-logo"])))
         checks.append(Check("ruff format", partial(_run, [str(BIN / "ruff"), "format", "--check", "."])))
     if "types" in names:
         checks.append(Check("mypy", partial(_run, [str(BIN / "mypy")])))

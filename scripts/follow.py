@@ -12,8 +12,8 @@ from scripts.stack import Stack
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.jobs.progress import read_progress
 from mlengine.testing.airflow_api import DagRun, TaskRun
-from mlengine.waiting import read_progress
 
 RUN_SECONDS = 4 * 3600.0
 _MARKS = {"success": "✓", "failed": "✗", "upstream_failed": "✗", "skipped": "-", "up_for_retry": "↻"}

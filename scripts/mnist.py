@@ -42,7 +42,7 @@ from mlengine.core.errors import DatasetError  # noqa: E402 - found by the line 
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
 NAME = "mnist"
 LICENSE = "CC BY-SA 3.0"
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.bucket and not args.fetch_only:
         parser.error("--bucket is needed")
     from mlengine.core.errors import MlengineError
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     try:
         if args.fetch_only:

@@ -22,13 +22,13 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 REFERENCE, ERRORS = ROOT / "docs" / "reference.md", ROOT / "docs" / "errors.md"
 
 # What a DAG file names, beside the operators, which are found.
-_FIRST = (("mlengine.pipeline", "training_pipeline"),)
+_FIRST = (("mlengine.task_groups", "training_pipeline"),)
 _LAST = (
     ("mlengine.timetables", "DatasetVersionTimetable"),
-    ("mlengine.forms", "dataset_version"),
-    ("mlengine.forms", "scale_tier"),
-    ("mlengine.forms", "backend"),
-    ("mlengine.forms", "train_again"),
+    ("mlengine.params", "dataset_version"),
+    ("mlengine.params", "scale_tier"),
+    ("mlengine.params", "backend"),
+    ("mlengine.params", "train_again"),
 )
 _REFERENCE_HEAD = """# Reference
 

@@ -25,10 +25,10 @@ import psutil
 from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.local.lease import held
 from mlengine.core.errors import AirflowError, MlengineError, StackError
 from mlengine.core.job import JobHandle
-from mlengine.storage import Storage
+from mlengine.runtime.file_lock import held
+from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, free_port, port_is_free
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from scripts import mnist
 
 from mlengine import backends
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
 # How long one example takes says more about the machine's other work than about the code.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlengine.backends import LogPage, Submission
-from mlengine.connect import connect_storage
+from mlengine.connections import connect_storage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, CronPartitionTimetable
 
-from mlengine.pipeline import training_pipeline
+from mlengine.task_groups import training_pipeline
 
 ROOT = Path(__file__).parents[2]
 END = datetime(2024, 12, 31, tzinfo=UTC)

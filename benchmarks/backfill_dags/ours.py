@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, CronPartitionTimetable, Param
 
 from mlengine import backends
-from mlengine.pipeline import training_pipeline
+from mlengine.task_groups import training_pipeline
 
 ROOT = Path(__file__).parents[2]
 COMMON: dict[str, Any] = {"catchup": False, "max_active_runs": 8, "default_args": {"retries": 0}}

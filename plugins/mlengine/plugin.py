@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlengine import listener, notes, warm
 from mlengine.links.job import JOB_LINKS
 from mlengine.links.report import ReportLink
+from mlengine.listeners import job_cleanup, preload, run_notes
 from mlengine.timetables import DatasetVersionTimetable
 from mlengine.web import PREFIX
 from mlengine.web import app as page
@@ -36,4 +36,4 @@ class MlenginePlugin(AirflowPlugin):
         },
     ]
     timetables = [DatasetVersionTimetable]  # noqa: RUF012
-    listeners = [listener, notes, warm]  # noqa: RUF012
+    listeners = [job_cleanup, run_notes, preload]  # noqa: RUF012

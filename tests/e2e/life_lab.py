@@ -22,12 +22,12 @@ from mlengine.core.errors import AirflowError
 from mlengine.core.job import JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir, package_uri
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.progress import read_told
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
-from mlengine.waiting import read_told
 from tests.sleeper import sleeper
 
 PATIENCE = 240.0  # seconds; for a busy machine

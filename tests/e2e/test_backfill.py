@@ -21,11 +21,12 @@ from scripts import stack as stacks
 from scripts.chromium import drive, find_browser
 from scripts.stack import Stack
 
-from mlengine import champions, cli
+from mlengine import cli
+from mlengine.champions import history
 from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir, dataset_dir, join
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing.airflow_api import AirflowApi, DagRun
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
@@ -198,10 +199,10 @@ def test_the_failed_ones_say_why(lab: Lab, first: Backfilled) -> None:
 
 def test_the_newest_version_is_champion_whatever_came_last(lab: Lab, first: Backfilled) -> None:
     assert first.runs
-    champion = champions.current(lab.storage, lab.stack.bucket, "digits")
+    champion = history.current(lab.storage, lab.stack.bucket, "digits")
     assert champion is not None
     assert champion.version == MONTHS[-1]
-    versions = [entry.version for entry in champions.history(lab.storage, lab.stack.bucket, "digits")]
+    versions = [entry.version for entry in history.history(lab.storage, lab.stack.bucket, "digits")]
     assert versions == sorted(versions, reverse=True), "no older one ever replaced a newer"
 
 
@@ -342,6 +343,6 @@ def test_what_was_done_is_reused(lab: Lab, second: Backfilled) -> None:
     assert second.runs
     link = lab.result(third.runs[MONTHS[-1]], "submit")["job_dir"]
     assert link in lab.log(third.runs[MONTHS[-1]], "submit")
-    champion = champions.current(lab.storage, lab.stack.bucket, "digits")
+    champion = history.current(lab.storage, lab.stack.bucket, "digits")
     assert champion is not None
     assert champion.job_dir == link

@@ -22,10 +22,10 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
 from mlengine.testing import airflow
 from mlengine.testing.airflow_api import AirflowApi, DagRun
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 from tests.e2e.life_lab import QUICK, Job, Lab, persist, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

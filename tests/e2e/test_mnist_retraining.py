@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from scripts.stack import Stack
 
-from mlengine.champions import Champion
+from mlengine.champions.history import Champion
 from mlengine.core import layout
 from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir

@@ -18,8 +18,8 @@ from mlengine.core.errors import StackError
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.packaging import package_trainer
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.packaging.publish import package_trainer
 from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.conftest import Ended
 from tests.integration.page_lab import Lab

@@ -14,7 +14,7 @@ from scripts.stack import Stack
 
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_home import free_port
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 from tests.e2e.conftest import MARK, MONTH, RUN_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

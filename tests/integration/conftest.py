@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster
 from tests.integration.gate_lab import gate_models, gate_state, lab
 

@@ -18,12 +18,12 @@ from scripts import mnist
 
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.verdict import Thresholds
-from mlengine.gate.place import local_place
-from mlengine.gate.report import Report
-from mlengine.gate.runner import Limits
-from mlengine.gate.subject import find_subject
-from mlengine.gate.validation import Place, Rules, validate
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.environment import local_place
+from mlengine.validation.report import Report
+from mlengine.validation.runner import Limits
+from mlengine.validation.subject import find_subject
+from mlengine.validation.validation import Place, Rules, validate
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "trainer" / "constraints.txt"

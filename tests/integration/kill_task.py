@@ -26,7 +26,7 @@ from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends import LogLine, Submission
-from mlengine.backends.local import processes
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.storage import Storage
+from mlengine.runtime import processes
+from mlengine.storage.client import Storage
 
 WAIT = 60.0
 

@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mlengine import backends, champions
+from mlengine import backends
 from mlengine.backends import LogPage, Submission
 from mlengine.core.job import JobHandle, JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
-from mlengine.gate.report import Report, store
-from mlengine.storage import Storage
+from mlengine.promotion.outcome import Force
+from mlengine.promotion.publish import publish
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
+from mlengine.validation.report import Report, store
 
 NOW = 1_795_445_000.0
 DAY = 86_400.0
@@ -120,7 +122,7 @@ class Lab:
         self.storage.write(f"{job_dir.logs}attempt-{attempt}/{replica}.log", text, "text/plain")
 
     def publish(self, job_dir: JobDir, report: Report, by: str = "mnist_retraining") -> None:
-        outcome = champions.publish(self.storage, self.bucket, report, by=by, force=champions.Force(by, "a test"))
+        outcome = publish(self.storage, self.bucket, report, by=by, force=Force(by, "a test"))
         assert outcome.published, outcome
 
     def _progress(self, job_dir: JobDir, step: int) -> None:

@@ -11,11 +11,11 @@ from airflow.models.revoked_token import RevokedToken
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from mlengine.connect import connect_storage
+from mlengine.connections import connect_storage
 from mlengine.core.layout import JobDir
-from mlengine.gate.export import resolve
-from mlengine.gate.report import load_report, store
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.export import resolve
+from mlengine.validation.report import load_report, store
 from mlengine.web import routes
 from mlengine.web.app import make_app
 from tests.integration.page_lab import BACKEND, Lab

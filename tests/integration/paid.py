@@ -17,13 +17,13 @@ import pytest
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
-from mlengine.service.records import Record
-from mlengine.storage import Storage
+from mlengine.emulator.records import Record
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 
 _LONG_AGO = 3600.0  # past every pause before another attempt
 

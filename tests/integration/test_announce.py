@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mlengine.airflow_server import AirflowServer
-from mlengine.announce import announce
+from mlengine.clients.airflow_api import AirflowServer
 from mlengine.core.errors import AirflowError, AnnounceError
+from mlengine.datasets.events import announce
 
 pytestmark = pytest.mark.integration
 

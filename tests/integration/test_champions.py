@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from mlengine import champions
-from mlengine.champions import Action, Champion, Force, Outcome, Word, current, history, publish, rollback
+from mlengine.champions import history as champions
+from mlengine.champions.history import Action, Champion, current, history
 from mlengine.core import layout
 from mlengine.core.errors import PublishError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
-from mlengine.gate.export import resolve
-from mlengine.gate.report import Predictions, Report, load_report, store
-from mlengine.storage import Storage
+from mlengine.promotion.outcome import Force, Outcome, Word
+from mlengine.promotion.publish import publish, rollback
+from mlengine.storage.client import Storage
+from mlengine.validation.export import resolve
+from mlengine.validation.report import Predictions, Report, load_report, store
 
 pytestmark = pytest.mark.integration
 LABELS = tuple(row % 10 for row in range(2000))

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing.gcs import GcsServer
 
 pytestmark = pytest.mark.integration
 
 _TRY = """
 import sys
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 storage = Storage.from_connection("a_connection")
 storage.write(sys.argv[1] + "/a", b"1")
 print(storage.client.project, "base_google" in " ".join(sys.modules), type(storage.client._credentials).__name__)
@@ -63,7 +63,7 @@ def test_a_key_in_the_connection_is_the_providers_to_read(
 
 _MAKE = """
 import sys
-from mlengine.storage_client import client_of_connection
+from mlengine.storage.credentials import client_of_connection
 try:
     client = client_of_connection("a_connection")
     print(client.project, "base_google" in " ".join(sys.modules), type(client._credentials).__name__)

@@ -23,7 +23,7 @@ from mlengine import cli, datasets
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError, StorageForbiddenError
 from mlengine.core.layout import dataset_dir
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
 
 pytestmark = pytest.mark.integration

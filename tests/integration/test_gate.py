@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from mlengine.champions import publish
 from mlengine.core.errors import DatasetError, EnvironmentBuildError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision, Thresholds
-from mlengine.gate.place import local_place
-from mlengine.gate.report import load_predictions, load_report
-from mlengine.gate.runner import Limits
-from mlengine.gate.validation import Rules, Scope
+from mlengine.promotion.publish import publish
+from mlengine.validation.environment import local_place
+from mlengine.validation.report import load_predictions, load_report
+from mlengine.validation.runner import Limits
+from mlengine.validation.validation import Rules, Scope
 from tests.integration.gate_lab import RULES, Lab, checks, failed
 
 pytestmark = pytest.mark.integration

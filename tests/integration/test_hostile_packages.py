@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local.environment import build_environment
 from mlengine.core.errors import EnvironmentBuildError
-from mlengine.storage import Storage
+from mlengine.runtime.venv import build_environment
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration

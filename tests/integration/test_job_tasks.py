@@ -13,20 +13,20 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow.sdk.observability import stats
 
-from mlengine import backends, connect
+from mlengine import backends, connections
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
+from mlengine.jobs.progress import read_progress
 from mlengine.operators.intent import job_key
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
-from mlengine.waiting import read_progress
 from tests.integration.paid import Paid, paid
 
 pytestmark = pytest.mark.integration
@@ -46,10 +46,10 @@ def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> It
     current = paid
     backends.register(paid.name, f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
     assert storage
     yield current
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
 
 
 def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> dict[str, Any]:

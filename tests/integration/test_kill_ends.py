@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from mlengine import champions
+from mlengine.champions import history
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
-from mlengine.gate.place import local_place
-from mlengine.gate.report import load_report
-from mlengine.gate.subject import find_subject
-from mlengine.gate.validation import Rules, Scope, validate
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
+from mlengine.validation.environment import local_place
+from mlengine.validation.report import load_report
+from mlengine.validation.subject import find_subject
+from mlengine.validation.validation import Rules, Scope, validate
 from tests.integration.kill_task import NEVER, Life
 from tests.integration.test_kill_steps import process, report_of
 
@@ -142,4 +142,4 @@ def test_the_verdict_is_given(seen: dict[tuple[str, int], Seen], storage: Storag
 def test_one_publication_takes_effect(seen: dict[tuple[str, int], Seen], storage: Storage, number: int) -> None:
     case = seen["publish", number]
     assert case.result["published"]
-    assert [(entry.serial, entry.job_id) for entry in champions.history(storage, case.bucket, "m")] == [(1, "j")]
+    assert [(entry.serial, entry.job_id) for entry in history.history(storage, case.bucket, "m")] == [(1, "j")]

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
-from mlengine import backends, connect
+from mlengine import backends, connections
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.submission import Intent, Submitter
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
@@ -46,10 +46,10 @@ def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Itera
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
     intent = Intent(JobKey("d", "r", "submit"), "m", JobDir.of(bucket, "m", "j"), TrainingSpec("trainer.task"))
     yield Submitter(storage, current).submit(intent).to_json()
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
 
 
 class Wait:

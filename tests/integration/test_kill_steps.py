@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 
-from mlengine.backends.local import record
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir, package_uri
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.runtime import json_files
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from tests.integration.kill_task import NEVER, Life, live
 from tests.sleeper import sleeper
@@ -122,7 +122,7 @@ class Ground:
         handle = Submitter(self.storage, backend).submit(intent).handle
         failure = Failure(FailureCause.PREEMPTED, "chief-0 was told to stop (SIGTERM)", "chief-0", 143)
         state = {"state": "FAILED", "detail": failure.message, "failure": failure.to_json(), "ended": time.time() - 60}
-        record.write_json(backend._job(handle.name).state_file, state)
+        json_files.write_json(backend._job(handle.name).state_file, state)
         return handle
 
 

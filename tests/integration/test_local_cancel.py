@@ -13,7 +13,8 @@ from mlengine.backends.local import record
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.local.record import Job, Stored
 from mlengine.core.job import FailureCause, JobHandle, JobState
-from mlengine.storage import Storage
+from mlengine.runtime import json_files
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
@@ -89,7 +90,7 @@ def test_before_its_launcher_came(make_backend: Make, actor: str, bucket: str) -
     submission = local.submission(bucket, local.spec(actor))
     job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
     job.logs.mkdir(parents=True)
-    record.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
+    json_files.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
     handle = Stored(submission, backend.settings, 0.0).handle
     backend.cancel(handle)
     assert_cancelled(backend, handle)

@@ -17,12 +17,13 @@ import pytest
 from mlengine.backends import Submission
 from mlengine.backends.local import record
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.local.lease import held
-from mlengine.backends.local.processes import Process
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.record import Job, Stored
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState
+from mlengine.runtime import json_files
+from mlengine.runtime.file_lock import held
+from mlengine.runtime.processes import Process
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
@@ -94,7 +95,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
         state = json.loads(job_of(backend, handle).state_file.read_text())
         for replica in state["replicas"]:
             replica["process"] = {"pid": bystander.pid, "start": "another-boot:1"}
-        record.write_json(job_of(backend, handle).state_file, state)
+        json_files.write_json(job_of(backend, handle).state_file, state)
         status = make_backend().describe([handle])[0]
         assert status.failure is not None
         assert status.failure.cause is FailureCause.LOST
@@ -175,7 +176,7 @@ def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: st
         if step != "folder":
             Queue(backend.state_dir).enter(job.name)
         if step == "submission":
-            record.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
+            json_files.create_json(job.submission_file, Stored(submission, backend.settings, time.time()).to_json())
         else:
             # Before the commit point nothing was promised, and nothing is found.
             assert backend.find(submission.key) == []
@@ -192,7 +193,7 @@ def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: 
     job = Job(backend.state_dir / "jobs" / record.job_name(submission.key, 1))
     job.logs.mkdir(parents=True)
     stored = Stored(submission, backend.settings, time.time() - 3600)
-    record.create_json(job.submission_file, stored.to_json())
+    json_files.create_json(job.submission_file, stored.to_json())
     status = local.describe(backend, stored.handle)
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST

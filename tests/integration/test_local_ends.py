@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.local.processes import Process
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import TrainingSpec
+from mlengine.runtime.processes import Process
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration

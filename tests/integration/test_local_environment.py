@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local import environment, processes
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.local.environ import MARK
-from mlengine.backends.local.environment import build_environment, find_environment, lock_path
-from mlengine.backends.local.lease import Lease
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.core.job import FailureCause, JobState
-from mlengine.storage import Storage
+from mlengine.runtime import processes, venv
+from mlengine.runtime.env_allowlist import MARK
+from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.venv import build_environment, find_environment, lock_path
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
@@ -141,12 +141,12 @@ def test_a_builder_that_is_killed_leaves_the_lock_to_its_uv(storage: Storage, bu
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
     code = f"""
 from pathlib import Path
-from mlengine.storage import Storage
-from mlengine.backends.local.environ import MARK
-from mlengine.backends.local.environment import build_environment
+from mlengine.storage.client import Storage
+from mlengine.runtime.env_allowlist import MARK
+from mlengine.runtime.venv import build_environment
 build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
 """
-    env = {**os.environ, "PYTHONPATH": str(Path(environment.__file__).parents[3]), MARK: str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": str(Path(venv.__file__).parents[3]), MARK: str(tmp_path)}
     builder = subprocess.Popen([sys.executable, "-c", code], env=env, start_new_session=True)
     local.until(lambda: pid_file.exists() and pid_file.read_text(), "the build")
     digest = next((tmp_path / "envs").iterdir()).name
@@ -180,7 +180,7 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job runs in it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
-    assert environment.prune(tmp_path, 1) == [first.digest]
+    assert venv.prune(tmp_path, 1) == [first.digest]
 
 
 def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:

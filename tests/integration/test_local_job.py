@@ -18,7 +18,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ from scripts import mnist
 
 from mlengine import datasets
 from mlengine.core.errors import DatasetError
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
 
 pytestmark = pytest.mark.integration

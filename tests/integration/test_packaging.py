@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from mlengine import builder
-from mlengine.core.archive import read_archive
 from mlengine.core.errors import BucketMissingError, ObjectMissingError, PackageError
-from mlengine.core.package import scan
-from mlengine.packaging import package_trainer
-from mlengine.storage import Storage
+from mlengine.packaging import build
+from mlengine.packaging.archive import read_archive
+from mlengine.packaging.publish import package_trainer
+from mlengine.packaging.source_tree import scan
+from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 
@@ -85,13 +85,13 @@ def contents(storage: Storage, uri: str) -> frozenset[str]:
 def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The real builder, counted."""
     builds: list[Path] = []
-    real = builder.build_sdist
+    real = build.build_sdist
 
     def counted(source: Path, out: Path, origin: Path) -> Path:
         builds.append(origin)
         return real(source, out, origin)
 
-    monkeypatch.setattr(builder, "build_sdist", counted)
+    monkeypatch.setattr(build, "build_sdist", counted)
     return builds
 
 
@@ -219,7 +219,7 @@ def test_a_build_that_fails_speaks_in_its_own_words(
 def test_a_build_that_takes_too_long_is_ended(
     storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(build, "BUILD_SECONDS", 0.0)
     with pytest.raises(PackageError, match=r"not built within 0\.0 s"):
         package_trainer(trainer, storage=storage, staging=bucket)
 
@@ -325,7 +325,7 @@ def test_a_tree_that_changes_while_it_is_copied_is_not_packaged(
         (root / "task.py").write_text("print('edited')\n")
         return tree
 
-    monkeypatch.setattr("mlengine.packaging.scan", then_edited)
+    monkeypatch.setattr("mlengine.packaging.publish.scan", then_edited)
     with pytest.raises(PackageError, match=r"task\.py changed while it was packaged"):
         package_trainer(trainer, storage=storage, staging=bucket)
     assert storage.ls(bucket) == []

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.champions import current, publish
+from mlengine.champions.history import current
 from mlengine.cli import main
 from mlengine.core.job import JobRecord
 from mlengine.core.verdict import Thresholds
-from mlengine.gate.validation import Rules, Scope
+from mlengine.promotion.publish import publish
+from mlengine.validation.validation import Rules, Scope
 from tests.integration.gate_lab import PACKAGE, Lab
 
 pytestmark = pytest.mark.integration

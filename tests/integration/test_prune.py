@@ -8,19 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlengine.champions import Action, Champion
+from mlengine.champions.history import Action, Champion
 from mlengine.cli import main, prune
 from mlengine.core import layout
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.verdict import Decision, Thresholds, Verdict
-from mlengine.gate.report import Report, store
-from mlengine.reuse import Entry
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
 from mlengine.testing.backend import MemoryBackend
+from mlengine.validation.cache import Entry
+from mlengine.validation.report import Report, store
 
 pytestmark = pytest.mark.integration
 

@@ -15,8 +15,8 @@ from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter, ended_with_task
+from mlengine.jobs.submission import Intent, Submitter, ended_with_task
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 
 pytestmark = pytest.mark.integration

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from mlengine import cli, registries
-from mlengine.champions import Champion, current, rollback
-from mlengine.connect import connect_storage
+from mlengine import cli
+from mlengine.champions.history import Champion, current
+from mlengine.connections import connect_storage
 from mlengine.core.errors import PublishError, RegistryError
 from mlengine.operators.register import RegisterModelOperator
-from mlengine.registries import Registered
-from mlengine.registries.follow import Followed, follow
-from mlengine.registries.vertex import VertexRegistry
-from mlengine.storage import Storage
-from mlengine.testing.service import TrainingService, running
+from mlengine.promotion import registries
+from mlengine.promotion.publish import rollback
+from mlengine.promotion.registries import Registered
+from mlengine.promotion.registries.follow import Followed, follow
+from mlengine.promotion.registries.vertex import VertexRegistry
+from mlengine.storage.client import Storage
+from mlengine.testing.emulator import TrainingService, running
 from tests.integration.test_champions import Bench
 
 pytestmark = pytest.mark.integration

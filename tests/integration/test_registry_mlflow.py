@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from mlengine.champions import current, rollback
+from mlengine.champions.history import current
 from mlengine.core.errors import RegistryError
-from mlengine.registries import Registered
-from mlengine.registries.follow import follow
-from mlengine.registries.mlflow import MlflowRegistry
-from mlengine.storage import Storage
+from mlengine.promotion.publish import rollback
+from mlengine.promotion.registries import Registered
+from mlengine.promotion.registries.follow import follow
+from mlengine.promotion.registries.mlflow import MlflowRegistry
+from mlengine.storage.client import Storage
 from mlengine.testing.airflow_home import free_port
 from tests.integration.test_champions import Bench
 

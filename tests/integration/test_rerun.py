@@ -15,8 +15,8 @@ from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from mlengine import backends, connect, reuse
-from mlengine.champions import current
+from mlengine import backends, connections
+from mlengine.champions.history import current
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir, validated
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -19,8 +19,9 @@ from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from mlengine.validation import cache
 
 pytestmark = pytest.mark.integration
 
@@ -37,10 +38,10 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
     global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
     assert storage
     yield memory
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
 
 
 class Run:
@@ -251,7 +252,7 @@ def test_one_read_finds_that_nothing_can_be_reused(
         return read(self, uri)
 
     monkeypatch.setattr(Storage, "read_with_generation", counted)
-    assert reuse.find(storage, bucket, "m", "0" * 40) is None
+    assert cache.find(storage, bucket, "m", "0" * 40) is None
     assert calls == [validated(bucket, "m", "0" * 40)]
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.times import seconds
+from mlengine.testing.emulator import TrainingService, running
 from mlengine.testing.gcs import GcsServer
-from mlengine.testing.service import TrainingService, running
 from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration

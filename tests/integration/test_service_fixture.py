@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import requests
 
-from mlengine import connect
+from mlengine import connections
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from mlengine.testing.service import TrainingService, running, training_service
+from mlengine.testing.emulator import TrainingService, running, training_service
 from tests.integration import local_cluster as local
 from tests.integration.test_vertex_backend import wait
 
@@ -38,7 +38,7 @@ def test_a_fault_that_never_struck_is_reported(storage: Storage, tmp_path: Path)
 
 
 def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
     training_service.script("CreateCustomJob", "lose")
     uri = local.put(Storage(), os.environ["MLENGINE_BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
@@ -53,8 +53,8 @@ def test_operators_train_on_it(training_service: TrainingService, monkeypatch: p
     assert submitted["backend"] == "vertex"
     assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
     assert training_service.calls.count("CreateCustomJob") == 1
-    backend: Any = connect.connect_backend(None, "google_cloud_default")
+    backend: Any = connections.connect_backend(None, "google_cloud_default")
     handles = backend.find(training_service.service.engine.store.all()[0].labels["mlengine-key"][1:])
     assert wait(backend, handles[0]).state is JobState.SUCCEEDED
     assert backend.console_url(handles[0]) is None
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 MY_DAG = f"""
 from airflow.sdk import DAG
 
-from mlengine.pipeline import training_pipeline
+from mlengine.task_groups import training_pipeline
 
 with DAG("my_dag", schedule=None) as dag:
     training_pipeline(

@@ -12,7 +12,7 @@ import requests
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex.backend import VertexBackend
-from mlengine.testing.service import running
+from mlengine.testing.emulator import running
 
 pytestmark = pytest.mark.integration
 

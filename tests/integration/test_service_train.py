@@ -18,8 +18,8 @@ import yaml
 import mlengine
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
-from mlengine.storage import Storage
-from mlengine.testing.service import TrainingService, running
+from mlengine.storage.client import Storage
+from mlengine.testing.emulator import TrainingService, running
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.core.errors import BucketMissingError, ObjectMissingError, StorageConflictError
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 

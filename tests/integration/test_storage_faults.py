@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mlengine import storage_calls
 from mlengine.core.errors import (
     BucketMissingError,
     ObjectMissingError,
@@ -18,7 +17,8 @@ from mlengine.core.errors import (
     StorageForbiddenError,
     StorageUnavailableError,
 )
-from mlengine.storage import Storage
+from mlengine.storage import retries
+from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
 
 pytestmark = pytest.mark.integration
@@ -28,8 +28,8 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_calls, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(storage_calls, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retries, "LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def broken(proxy: faults.FaultProxy) -> Storage:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines of seconds in place of minutes."""
-    monkeypatch.setattr(storage_calls, "DEADLINE", 1.0)
+    monkeypatch.setattr(retries, "DEADLINE", 1.0)
 
 
 def test_a_lost_answer_to_a_claim_is_not_taken_for_a_loss(
@@ -152,12 +152,12 @@ def test_a_service_that_stays_away_is_given_up_at_the_deadline(
 def test_a_silent_attempt_is_given_up_and_made_again(
     broken: Storage, proxy: faults.FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlengine.storage.ATTEMPT", (1.0, 0.5))
+    monkeypatch.setattr("mlengine.storage.client.ATTEMPT", (1.0, 0.5))
     for action in (faults.stall(60), faults.lose_answer()):
         proxy.strike(action, "POST", "/upload/")
     started = time.monotonic()
     broken.create(f"{bucket}/job.json", b"x")
-    assert time.monotonic() - started < storage_calls.DEADLINE / 4
+    assert time.monotonic() - started < retries.DEADLINE / 4
     assert [one.fault for one in proxy.seen("POST")] == ["stall", "lose_answer", ""]
 
 
@@ -251,14 +251,14 @@ def test_files_arrive_whole_through_a_bad_network(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_server_that_is_not_there_is_said_soon(bucket: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_calls, "CONNECT_DEADLINE", 0.5)
+    monkeypatch.setattr(retries, "CONNECT_DEADLINE", 0.5)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound and not listening: refused
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(StorageUnavailableError, match=f"cannot be reached for {bucket}.*") as caught:
             CALLS[call](Storage(), bucket)
-        assert time.monotonic() - started < storage_calls.DEADLINE / 4
+        assert time.monotonic() - started < retries.DEADLINE / 4
     assert "see that the server runs" in caught.value.remedy
 
 

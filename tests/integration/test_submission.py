@@ -19,9 +19,9 @@ from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLos
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.jobdir import prepare
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.job_dir import prepare
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from tests.integration.paid import Paid, fresh, paid
 

@@ -9,8 +9,8 @@ import pytest
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex.backend import VertexBackend
-from mlengine.storage import Storage
-from mlengine.testing.service import running
+from mlengine.storage.client import Storage
+from mlengine.testing.emulator import running
 from tests.system.walk import Walk
 
 pytestmark = pytest.mark.integration

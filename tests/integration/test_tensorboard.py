@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from mlengine.clients.tensorboard import Mirror, find_job, newest_jobs
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.layout import JobDir
-from mlengine.storage import Storage
-from mlengine.tensorboard import Mirror, find_job, newest_jobs
+from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 

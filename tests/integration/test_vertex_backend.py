@@ -15,11 +15,11 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]

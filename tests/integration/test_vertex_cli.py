@@ -16,9 +16,9 @@ from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
-from mlengine.testing.service import TrainingService, running
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
+from mlengine.testing.emulator import TrainingService, running
 from tests.integration.test_reap import AirflowWords, airflow
 from tests.integration.test_vertex_backend import LONG, submission, wait
 

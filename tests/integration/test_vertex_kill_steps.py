@@ -23,11 +23,11 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.job import FailureCause, JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 from tests.integration import local_cluster as local
 from tests.integration.kill_task import NEVER, Life
 from tests.integration.test_kill_steps import process, report_of

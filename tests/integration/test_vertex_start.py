@@ -17,7 +17,7 @@ from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import custom_job
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration

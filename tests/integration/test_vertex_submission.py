@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from mlengine.backends import Submission
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.place import anonymous_credentials
+from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.service.faults import Fault
-from mlengine.storage import Storage
-from mlengine.submission import Intent, Submitter
+from mlengine.emulator.faults import Fault
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.service import TrainingService, running
+from mlengine.testing.emulator import TrainingService, running
 from tests.integration import local_cluster as local
 from tests.integration.test_submission import Crashed, CrashingStep
 

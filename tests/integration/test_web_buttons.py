@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mlengine import champions
+from mlengine.champions import history
 from mlengine.core.job import JobRecord, JobState
 from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
 from tests.integration.page_server import BUTTON, champion, lab, visit
@@ -34,7 +34,7 @@ def test_a_rollback_is_done_and_written_down(lab: Lab, visit: Callable[..., Test
     champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
     answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "b is slow", "to": 1})
     assert answer.status_code == 200, answer.text
-    now = champions.current(lab.storage, lab.bucket, "mnist")
+    now = history.current(lab.storage, lab.bucket, "mnist")
     assert now is not None
     assert (now.job_id, now.by, now.why, now.serial) == ("mnist_a", "ann", "b is slow", 3)
     again = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})

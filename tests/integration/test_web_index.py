@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mlengine.core.layout import JobDir, jobs_index
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.web import index, routes
 from mlengine.web.index import Index
 from tests.integration.page_lab import BACKEND, Lab

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mlengine.backends.vertex.backend import VertexBackend
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from tests.system.walk import Walk
 
 PROJECT, REGION, BUCKET = (os.environ.get(f"MLENGINE_SYSTEM_{name}") for name in ("PROJECT", "REGION", "BUCKET"))

@@ -21,8 +21,8 @@ from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.packaging import package_trainer
-from mlengine.storage import Storage
+from mlengine.packaging.publish import package_trainer
+from mlengine.storage.client import Storage
 
 PYTHON = "3.11"
 

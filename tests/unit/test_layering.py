@@ -1,4 +1,4 @@
-"""The layering: a pure core, arrows that go down only, and DAG files that stay cheap to parse."""
+"""What the import contracts in pyproject.toml cannot say: a pure core, and DAG files that stay cheap to parse."""
 
 from __future__ import annotations
 
@@ -11,51 +11,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "plugins" / "mlengine"
 
-# From the bottom up. A module may import its own layer and those below it.
-LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"core", "__version__"}),
-    frozenset({"settings", "storage_calls", "storage", "storage_client", "builder", "software", "airflow_server"}),
-    frozenset({"backends", "datasets", "packaging", "jobdir", "announce"}),
-    frozenset({"connect", "submission", "waiting"}),
-    frozenset({"gate", "tensorboard", "champions", "champion_rules", "reuse", "orphans"}),
-    frozenset({"registries"}),
-    frozenset({"hooks", "links", "triggers", "timetables", "assets", "listener", "warm", "forms", "notes"}),
-    frozenset({"operators", "sensors"}),
-    frozenset({"pipeline"}),
-    frozenset({"service"}),
-    frozenset({"testing"}),
-    frozenset({"cli", "web"}),
-    frozenset({"plugin", "provider"}),
-)
-# These are Airflow's side of the house. The others that are named know Airflow in one function of theirs: where a
-# connection or a setting is looked up, in a process that is Airflow's already.
-AIRFLOW_AT_HOME = frozenset(
+# These packages run inside Airflow and may import it at module level. GUESTS import it inside a function, where a
+# connection or a setting is read in a process that is Airflow's already.
+AIRFLOW_PACKAGES = frozenset(
     {
+        "assets",
         "hooks",
         "links",
-        "listener",
-        "triggers",
-        "timetables",
-        "assets",
-        "warm",
-        "forms",
-        "notes",
+        "listeners",
         "operators",
-        "sensors",
-        "pipeline",
+        "params",
         "plugin",
+        "sensors",
+        "task_groups",
         "testing",
+        "timetables",
+        "triggers",
         "web",
     }
 )
-AIRFLOW_AS_GUEST = frozenset({"storage_client", "settings", "connect", "backends", "orphans"})
-# Beside DAGs, only Airflow's own side may be built on operators.
-NOT_BELOW = {"service": {"links", "triggers", "operators", "sensors", "pipeline", "connect"}, "cli": {"operators"}}
+GUESTS = frozenset({"storage", "settings", "connections", "backends"})
 
 HEAVY = ("google", "grpc", "tensorflow", "keras", "numpy", "pandas", "requests", "fastapi", "airflow.providers")
 
@@ -104,49 +82,6 @@ def owner(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def layer(name: str) -> int:
-    for height, names in enumerate(LAYERS):
-        if name in names:
-            return height
-    pytest.fail(f"mlengine.{name} has no place in LAYERS: say in tests/unit/test_layering.py which layer it is")
-
-
-def test_arrows_go_down_only() -> None:
-    wrong = []
-    for found in ALL:
-        if not found.module.startswith("mlengine.") or owner(found.file) == "__init__":
-            continue
-        source, target = owner(found.file), found.module.split(".")[1]
-        if layer(target) > layer(source) or target in NOT_BELOW.get(source, ()):
-            wrong.append(f"{found.place}: mlengine.{source} may not import {found.module}")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_no_two_modules_need_each_other() -> None:
-    """A cycle, even one hidden in functions, means that two files are one thought."""
-    modules = {_dotted(file): file for file in PACKAGE.rglob("*.py")}
-    graph: dict[str, set[str]] = {name: set() for name in modules}
-    for found in ALL:
-        if not found.at_import:
-            continue
-        parts = found.module.split(".")
-        targets = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-        target = next((name for name in targets if name in modules), None)
-        if target is not None and target != _dotted(found.file):
-            graph[_dotted(found.file)].add(target)
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join((*path[path.index(name) :], name))
-        if name not in done:
-            for target in sorted(graph[name]):
-                visit(target, (*path, name))
-            done.add(name)
-
-    for name in sorted(graph):
-        visit(name, ())
-
-
 def _dotted(file: Path) -> str:
     parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -162,13 +97,13 @@ def test_the_core_knows_nothing_of_airflow_tensorflow_or_google() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_airflow_is_known_only_where_it_is_at_home() -> None:
+def test_only_airflows_side_imports_airflow() -> None:
     wrong = []
     for found in ALL:
         if found.module.split(".")[0] != "airflow":
             continue
         source = owner(found.file)
-        if source in AIRFLOW_AT_HOME or (source in AIRFLOW_AS_GUEST and not found.at_import):
+        if source in AIRFLOW_PACKAGES or (source in GUESTS and not found.at_import):
             continue
         wrong.append(f"{found.place}: mlengine.{source} may not import {found.module}")
     assert not wrong, "\n".join(wrong)
@@ -204,7 +139,7 @@ def test_importing_operators_and_parsing_dags_loads_nothing_heavy() -> None:
     """Over what Airflow's own names load by themselves, in one interpreter: first all modules, then each DAG file."""
     modules = [
         _dotted(file)
-        for name in ("operators", "sensors", "triggers", "links", "pipeline")
+        for name in ("operators", "sensors", "triggers", "links", "task_groups")
         for file in sorted([*(PACKAGE / name).rglob("*.py"), *PACKAGE.glob(f"{name}.py")])
     ]
     assert len(modules) > 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local.policy import meaning
+from mlengine.backends.local.restart_policy import meaning
 from mlengine.backends.vertex.states import STATES
 from mlengine.core.job import Decision, FailureCause, JobState
 

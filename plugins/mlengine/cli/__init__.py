@@ -15,13 +15,13 @@ from mlengine.core.errors import MlengineError
 # exit code.
 _NOUNS: tuple[str, ...] = (
     "datasets",
+    "emulator",
     "jobs",
     "models",
     "predict",
     "prune",
     "reap",
     "rerun",
-    "serve",
     "tensorboard",
     "train",
 )

@@ -14,7 +14,7 @@ from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
 
 if TYPE_CHECKING:
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -88,8 +88,8 @@ def _bucket(args: argparse.Namespace) -> str:
 
 def _add(args: argparse.Namespace) -> int:
     from mlengine import datasets
-    from mlengine.datasets.known import note_versions
-    from mlengine.storage import Storage
+    from mlengine.datasets.version_hints import note_versions
+    from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), _bucket(args)
     manifest = datasets.add(
@@ -114,15 +114,15 @@ def _add(args: argparse.Namespace) -> int:
 
 def _announce(args: argparse.Namespace) -> int:
     from mlengine import datasets
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     _tell(args, datasets.load_manifest(Storage(), _bucket(args), args.name, args.version))
     return 0
 
 
 def _tell(args: argparse.Namespace, manifest: Manifest) -> None:
-    from mlengine.airflow_server import AirflowServer
-    from mlengine.announce import announce
+    from mlengine.clients.airflow_api import AirflowServer
+    from mlengine.datasets.events import announce
 
     server = AirflowServer.from_environment(args.airflow_url)
     extra = {"dataset": manifest.name, "version": manifest.version, "digest": manifest.digest}
@@ -132,7 +132,7 @@ def _tell(args: argparse.Namespace, manifest: Manifest) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from mlengine import datasets
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), _bucket(args)
     if args.name is None:
@@ -156,7 +156,7 @@ def _line(manifest: Manifest) -> str:
 
 def _verify(args: argparse.Namespace) -> int:
     from mlengine import datasets
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), _bucket(args)
     chosen = args.version or datasets.list_versions(storage, bucket, args.name)
@@ -177,7 +177,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _diff(args: argparse.Namespace) -> int:
     from mlengine import datasets
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), _bucket(args)
     old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
@@ -208,7 +208,7 @@ def _row_line(storage: Storage, bucket: str, old: Manifest, new: Manifest) -> st
 def _fetch(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.core.layout import dataset_dir
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), _bucket(args)
     version = datasets.resolve(storage, bucket, args.name, version=args.version)

@@ -10,13 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mlengine import champions
-from mlengine.champions import Champion, Force
+from mlengine.champions import history
+from mlengine.champions.history import Champion
 from mlengine.cli import say
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir, bucket_uri
 from mlengine.core.verdict import Thresholds, table
-from mlengine.storage import Storage
+from mlengine.promotion.outcome import Force
+from mlengine.promotion.publish import publish, rollback
+from mlengine.storage.client import Storage
 
 
 def register(commands: Any) -> None:
@@ -101,18 +103,18 @@ def job_dir(bucket: str, model: str, job: str) -> JobDir:
 
 def _list(args: argparse.Namespace) -> int:
     storage, bucket = Storage(), bucket_of(args)
-    names = champions.models(storage, bucket)
+    names = history.models(storage, bucket)
     if not names:
         say(f"no model in {bucket} has a champion")
     for name in names:
-        champion = champions.current(storage, bucket, name)
+        champion = history.current(storage, bucket, name)
         if champion is not None:
             say(f"{name:20} {_line(champion)}")
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    found = champions.history(Storage(), bucket_of(args), args.model, limit=args.limit)
+    found = history.history(Storage(), bucket_of(args), args.model, limit=args.limit)
     if args.json:
         say(json.dumps([json.loads(entry.to_bytes()) for entry in found], indent=2))
         return 0
@@ -140,10 +142,10 @@ def _show(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
-    from mlengine.gate.place import local_place
-    from mlengine.gate.subject import find_subject
-    from mlengine.gate.took import took
-    from mlengine.gate.validation import Rules, Scope, validate
+    from mlengine.validation.environment import local_place
+    from mlengine.validation.subject import find_subject
+    from mlengine.validation.usage import took
+    from mlengine.validation.validation import Rules, Scope, validate
 
     pairs = [text.partition("=") for text in args.threshold]
     rules = Rules(
@@ -169,7 +171,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> int:
-    from mlengine.gate.report import load_report
+    from mlengine.validation.report import load_report
 
     storage, bucket = Storage(), bucket_of(args)
     report = load_report(storage, job_dir(bucket, args.model, args.job))
@@ -177,14 +179,14 @@ def _publish(args: argparse.Namespace) -> int:
         raise MlengineError(f"{report.job_id} is a model of {report.model}, not of {args.model}")
     who = _who(args)
     force = Force(who, args.reason) if args.force else None
-    outcome = champions.publish(storage, bucket, report, by=who, why=args.reason, force=force)
+    outcome = publish(storage, bucket, report, by=who, why=args.reason, force=force)
     say(f"{outcome.word.value}: {outcome.sentence}")
     return 0 if outcome.published else 1
 
 
 def _register(args: argparse.Namespace) -> int:
-    from mlengine.registries import connect
-    from mlengine.registries.follow import follow
+    from mlengine.promotion.registries import connect
+    from mlengine.promotion.registries.follow import follow
 
     options = dict(text.partition("=")[::2] for text in args.option)
     registry = connect({"kind": args.registry, **options})
@@ -196,7 +198,7 @@ def _register(args: argparse.Namespace) -> int:
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    back = champions.rollback(Storage(), bucket_of(args), args.model, by=_who(args), why=args.reason, to=args.to)
+    back = rollback(Storage(), bucket_of(args), args.model, by=_who(args), why=args.reason, to=args.to)
     say(f"{back.job_id} is the champion of {back.model} again (entry {back.origin} came back as {back.serial})")
     return 0
 

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlengine.champion_rules import intact
-from mlengine.champions import current
+from mlengine.champions.history import current
 from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of, job_dir
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
-from mlengine.gate.drawing import ascii_art
-from mlengine.gate.prediction import predict
-from mlengine.gate.subject import Subject, find_subject
-from mlengine.storage import Storage
+from mlengine.promotion.rules import intact
+from mlengine.storage.client import Storage
+from mlengine.validation.plots import ascii_art
+from mlengine.validation.prediction import predict
+from mlengine.validation.subject import Subject, find_subject
 
 
 def register(commands: Any) -> None:

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mlengine import reuse
 from mlengine.backends import TrainingBackend
-from mlengine.champions import Champion
+from mlengine.champions.history import Champion
 from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of
 from mlengine.cli.reap import Backends, elsewhere
@@ -31,9 +30,10 @@ from mlengine.core.errors import MlengineError, StorageConflictError
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
-from mlengine.gate.report import load_report
-from mlengine.jobdir import marks
-from mlengine.storage import ObjectStat, Storage
+from mlengine.jobs.job_dir import marks
+from mlengine.storage.client import ObjectStat, Storage
+from mlengine.validation import cache
+from mlengine.validation.report import load_report
 
 _DAY = 86_400.0
 
@@ -149,7 +149,7 @@ def stood_on(storage: Storage, bucket: str, models: Sequence[str]) -> set[str]:
         for stat in storage.ls(layout.validated_entries(bucket, model)):
             data = storage.read(stat.uri)
             with suppress(MlengineError):  # a damaged entry names no job that anybody would use again
-                kept.add(reuse.Entry.from_bytes(data).job_dir)
+                kept.add(cache.Entry.from_bytes(data).job_dir)
     return {uri.rstrip("/") for uri in kept}
 
 

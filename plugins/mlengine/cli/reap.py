@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.airflow_server import AirflowServer
 from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
-from mlengine.cli.airflow import AirflowRuns
+from mlengine.clients.airflow_api import AirflowServer
+from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
 from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
 from mlengine.core.spec import TrainingSpec
-from mlengine.storage import Storage
-from mlengine.submission import Submitter
+from mlengine.jobs.submission import Submitter
+from mlengine.storage.client import Storage
 
 _WAIT = "TrainingJobSensor"
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine import settings
 from mlengine.cli import say
-from mlengine.cli.serve import settings_of
+from mlengine.cli.emulator import settings_of
 from mlengine.cli.train import follow
 from mlengine.core.errors import DatasetError, MlengineError, ObjectMissingError, PackageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, JobRecord
 from mlengine.core.layout import JobDir, bucket_uri, join
+from mlengine.core.software import software
 from mlengine.core.spec import TrainingSpec
-from mlengine.software import software
 
 if TYPE_CHECKING:
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
 _ABOUT = """\
 Train the same again: package, dataset version, arguments and cluster are those of the job, whose record must be in its
@@ -46,8 +46,8 @@ def register(commands: Any) -> None:
 
 def _rerun(args: argparse.Namespace) -> int:
     from mlengine.backends import CapsCluster, get_backend
-    from mlengine.storage import Storage
-    from mlengine.submission import Intent, Submitter
+    from mlengine.jobs.submission import Intent, Submitter
+    from mlengine.storage.client import Storage
 
     storage = Storage()
     old = _job_dir(args)

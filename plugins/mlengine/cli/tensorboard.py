@@ -16,7 +16,7 @@ from mlengine.cli import say
 from mlengine.cli.models import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 _END_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ def _tensorboard(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, folder: Path) -> int:
-    from mlengine.tensorboard import Mirror, find_job, start
+    from mlengine.clients.tensorboard import Mirror, find_job, start
 
     storage, bucket = Storage(), bucket_of(args)
     named = [find_job(storage, bucket, word) for word in args.jobs]
@@ -66,7 +66,7 @@ def _show(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _jobs(storage: Storage, bucket: str, args: argparse.Namespace, named: list[JobDir]) -> list[JobDir]:
-    from mlengine.tensorboard import newest_jobs
+    from mlengine.clients.tensorboard import newest_jobs
 
     return named or newest_jobs(storage, bucket, args.model, args.last)
 

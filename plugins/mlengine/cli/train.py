@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine import settings
 from mlengine.cli import say
-from mlengine.cli.serve import settings_of
+from mlengine.cli.emulator import settings_of
 from mlengine.cli.train_spec import packages, spec_of
 from mlengine.core.errors import JobFailedError, MlengineError, ObjectMissingError
 from mlengine.core.job import JobKey, JobRecord, JobState, JobStatus
@@ -23,8 +23,8 @@ from mlengine.core.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
-    from mlengine.storage import Storage
-    from mlengine.submission import Submitted, Submitter
+    from mlengine.jobs.submission import Submitted, Submitter
+    from mlengine.storage.client import Storage
 
 _POLL = 1.0
 _ABOUT = """\
@@ -73,7 +73,7 @@ def _cluster(group: Any) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from mlengine.backends import CapsCluster, ChoosesPython, get_backend
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
     spec = spec_of(args)
     job_dir, staging = _places(args, spec)
@@ -127,7 +127,7 @@ def _show(job: str, backend: TrainingBackend, spec: TrainingSpec, job_dir: JobDi
 def _run(
     args: argparse.Namespace, backend: TrainingBackend, storage: Storage, spec: TrainingSpec, job_dir: JobDir
 ) -> int:
-    from mlengine.submission import Intent, Submitter
+    from mlengine.jobs.submission import Intent, Submitter
 
     _check_unused(args.job, storage, spec, job_dir)
     submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
@@ -160,7 +160,7 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
 
 def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
     """Print what the replicas write until the job has ended; attempt after attempt where its machines failed it."""
-    from mlengine.waiting import Narrator, Told, read_progress
+    from mlengine.jobs.progress import Narrator, Told, read_progress
 
     handle = submitted.handle
     narrator = Narrator(Told(handle.attempt))

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.cli import say
-from mlengine.core import jobfile
 from mlengine.core.errors import JobFileError, PackageError
+from mlengine.core.job_file import parse
 from mlengine.core.layout import join
 from mlengine.core.spec import Role, TrainingSpec
 
 if TYPE_CHECKING:
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
 _TYPES = {
     Role.CHIEF: "master_machine_type",
@@ -48,10 +48,10 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
     if args.max_running_time:
         flags["scheduling"] = {"maxRunningTime": f"{args.max_running_time.rstrip('s')}s"}
     # What flags say is read by the rules of the job file, with its errors.
-    given = jobfile.load({"trainingInput": {key: value for key, value in flags.items() if value}}, name="the flags")
-    spec = jobfile.load(args.config) if args.config else given
+    given = parse.load({"trainingInput": {key: value for key, value in flags.items() if value}}, name="the flags")
+    spec = parse.load(args.config) if args.config else given
     if args.config:
-        spec = jobfile.override(
+        spec = parse.override(
             spec,
             args=args.user_args or None,
             module=args.module_name,
@@ -79,26 +79,26 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | No
     if args.package_path:
         sources.insert(0, args.package_path)
     if not sources:
-        jobfile.check(spec)
+        parse.check(spec)
         if not spec.package_uris and not spec.pools[0].image_uri:
             raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
         return spec
-    jobfile.check(spec)
+    parse.check(spec)
     if storage is None:
         uris = [str(source) if isinstance(source, str) else _would_be(source, staging) for source in sources]
-        return jobfile.override(spec, package_uris=uris)
-    from mlengine.packaging import package_trainer
+        return parse.override(spec, package_uris=uris)
+    from mlengine.packaging.publish import package_trainer
 
     packaged = package_trainer(sources, storage=storage, staging=staging, module=spec.module or None)
     state = "unchanged" if packaged.reused else f"{packaged.files} files"
     say(f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}")
     for left in packaged.left_out:
         say(f"  left out: {left.path} ({left.reason})")
-    return jobfile.override(spec, package_uris=packaged.uris)
+    return parse.override(spec, package_uris=packaged.uris)
 
 
 def _check_job_id(job: str) -> None:
-    jobfile.load({"jobId": job, "trainingInput": {}}, name="JOB")
+    parse.load({"jobId": job, "trainingInput": {}}, name="JOB")
 
 
 def _with_cluster(args: argparse.Namespace, spec: TrainingSpec) -> TrainingSpec:
@@ -110,7 +110,7 @@ def _with_cluster(args: argparse.Namespace, spec: TrainingSpec) -> TrainingSpec:
     if counts:
         # A cluster by flags is a CUSTOM one; the tier's machines stay.
         tier = None if args.scale_tier else "CUSTOM"
-        spec = jobfile.override(spec, scale_tier=tier, counts=counts)
+        spec = parse.override(spec, scale_tier=tier, counts=counts)
     types = {role: getattr(args, flag) for role, flag in _TYPES.items() if getattr(args, flag)}
     pools = tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
     return replace(spec, pools=pools)
@@ -119,7 +119,7 @@ def _with_cluster(args: argparse.Namespace, spec: TrainingSpec) -> TrainingSpec:
 def _labels(text: str | None) -> Mapping[str, str]:
     pairs = [item.partition("=") for item in _items(text)]
     labels = {name: value for name, _, value in pairs}
-    return jobfile.load({"labels": labels, "trainingInput": {}}, name="--labels").labels
+    return parse.load({"labels": labels, "trainingInput": {}}, name="--labels").labels
 
 
 def _items(text: str | None) -> list[str]:

@@ -1,6 +1,6 @@
 """What to train: the :class:`TrainingSpec` that a job file becomes.
 
-This file has the types; :mod:`mlengine.core.jobfile` reads them from YAML with line numbers and remedies.
+This file has the types; :mod:`mlengine.core.job_file.parse` reads them from YAML with line numbers and remedies.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ The rule, whole:
    it does, the verdict is ``first``.
 4. Otherwise it is ``accepted``.
 
-Knows neither how a value is measured (:mod:`mlengine.gate`) nor what becomes of an accepted model
-(:mod:`mlengine.champions`).
+Knows neither how a value is measured (:mod:`mlengine.validation`) nor what becomes of an accepted model
+(:mod:`mlengine.champions.history`).
 """
 
 from __future__ import annotations

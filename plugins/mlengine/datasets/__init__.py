@@ -13,7 +13,7 @@ from mlengine.datasets.catalog import (
     read_manifest,
     resolve,
 )
-from mlengine.datasets.copies import Problem, fetch, verify
+from mlengine.datasets.download import Problem, fetch, verify
 from mlengine.datasets.register import add
 from mlengine.datasets.rows import RowDiff, diff_rows
 

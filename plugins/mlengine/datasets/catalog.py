@@ -12,7 +12,7 @@ from datetime import date, datetime
 from mlengine.core import layout, versions
 from mlengine.core.dataset import Manifest, check_dataset_name, check_version_name
 from mlengine.core.errors import DatasetError, ObjectMissingError
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 MANIFEST = "manifest.json"
 

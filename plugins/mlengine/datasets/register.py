@@ -20,8 +20,8 @@ from mlengine.core.dataset import DataFile, Manifest, Split, check_dataset_name,
 from mlengine.core.errors import DatasetError, StorageConflictError
 from mlengine.datasets import checks, idx
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
-from mlengine.datasets.copies import sha256_of
-from mlengine.storage import Storage
+from mlengine.datasets.download import sha256_of
+from mlengine.storage.client import Storage
 
 _CHUNK = 1 << 20
 _PACKING = 6  # gzip level: 10 % smaller than level 1 on digits, for twice the time, which is paid once

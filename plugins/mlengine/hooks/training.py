@@ -38,7 +38,7 @@ class TrainingHook(BaseHook):
 
     def get_conn(self) -> TrainingBackend:
         """The backend with this connection's credentials. Asks nobody yet."""
-        from mlengine.connect import connect_backend
+        from mlengine.connections import connect_backend
 
         return connect_backend("vertex", self.gcp_conn_id)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 
 _API, _BROWSER = "https://storage.googleapis.com/", "https://storage.cloud.google.com/"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from mlengine.connect import configured_bucket, connect_storage
+from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
 from mlengine.core.versions import version_time
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
-    from mlengine.storage import Storage
+    from mlengine.storage.client import Storage
 from mlengine.operators.retry import RetryByCause
 
 
@@ -85,7 +85,7 @@ class ResolveDatasetOperator(BaseOperator):
     def _note(self, storage: Storage, bucket: str) -> None:
         """What trigger forms on this machine will propose; a convenience, for which no run fails."""
         from mlengine.datasets.catalog import list_versions
-        from mlengine.datasets.known import note_versions
+        from mlengine.datasets.version_hints import note_versions
 
         with suppress(MlengineError):
             note_versions(self.dataset, list_versions(storage, bucket, self.dataset))

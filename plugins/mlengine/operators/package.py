@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from mlengine.connect import configured_bucket, connect_storage
+from mlengine.connections import configured_bucket, connect_storage
 from mlengine.operators.beside import beside_dag
 from mlengine.operators.retry import RetryByCause
 
 if TYPE_CHECKING:
-    from mlengine.packaging import PackagedTrainer
+    from mlengine.packaging.publish import PackagedTrainer
 
 _SHOWN = 20
 
@@ -57,7 +57,7 @@ class PackageTrainerOperator(BaseOperator):
         self.gcp_conn_id = gcp_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
-        from mlengine.packaging import package_trainer
+        from mlengine.packaging.publish import package_trainer
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
         packaged = package_trainer(

@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from mlengine.connect import configured_bucket, connect_storage
+from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
-from mlengine.jobdir import prepare
+from mlengine.jobs.job_dir import prepare
 from mlengine.operators.intent import job_key
 from mlengine.operators.retry import RetryByCause
 

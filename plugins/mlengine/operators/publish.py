@@ -8,12 +8,13 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.champions import Force, Outcome, publish
-from mlengine.connect import connect_storage
+from mlengine.connections import connect_storage
 from mlengine.core.errors import MlengineError
-from mlengine.gate.report import Report, load_report
-from mlengine.gate.subject import job_dir_of
 from mlengine.operators.retry import RetryByCause
+from mlengine.promotion.outcome import Force, Outcome
+from mlengine.promotion.publish import publish
+from mlengine.validation.report import Report, load_report
+from mlengine.validation.subject import job_dir_of
 
 ON_REFUSE = ("skip", "fail", "continue")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from mlengine.connect import connect_storage
-from mlengine.gate.subject import job_dir_of
+from mlengine.connections import connect_storage
 from mlengine.operators.retry import RetryByCause
-from mlengine.registries import connect_all
-from mlengine.registries.follow import follow
+from mlengine.promotion.registries import connect_all
+from mlengine.promotion.registries.follow import follow
+from mlengine.validation.subject import job_dir_of
 
 
 class RegisterModelOperator(BaseOperator):
@@ -19,7 +19,8 @@ class RegisterModelOperator(BaseOperator):
 
     After the publication, and never part of it: the pointer in the bucket is the truth, and nothing here changes it. A
     registry that refuses or does not answer fails this task alone, once all others were told; a retry or a clear finds
-    what is there already. It is whoever is champion *now* that is registered (:mod:`mlengine.registries.follow`).
+    what is there already. The current champion is registered, whichever run published it
+    (:mod:`mlengine.promotion.registries.follow`).
 
     :param job: what the publication returned, or a job dir's URI: it says which model.
     :param registries: names, or mappings with ``kind`` and the registry's settings: ``["mlflow"]``,

@@ -13,22 +13,22 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine import settings
 from mlengine.backends import CapsCluster, TrainingBackend
-from mlengine.connect import connect_backend, connect_storage
-from mlengine.core import jobfile
+from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
+from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
+from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
-from mlengine.jobdir import discard
+from mlengine.jobs.job_dir import discard
+from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.beside import beside_dag
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.intent import earlier_keys, job_key
 from mlengine.operators.retry import RetryByCause
-from mlengine.software import software
-from mlengine.submission import Intent, Submitted, Submitter
 
 
 class SubmitTrainingJobOperator(BaseOperator):
@@ -174,10 +174,10 @@ class SubmitTrainingJobOperator(BaseOperator):
         digest = intent.inputs.get("digest")
         if not digest or str(self.train_again).strip().lower() in {"true", "1", "yes"}:
             return None
-        from mlengine import reuse
+        from mlengine.validation import cache
 
         storage = connect_storage(self.gcp_conn_id)
-        found = reuse.find(storage, intent.job_dir.uri.rsplit("/", 2)[0], intent.model, digest)
+        found = cache.find(storage, intent.job_dir.uri.rsplit("/", 2)[0], intent.model, digest)
         submitted = submitter.reuse(intent, found.handle, found.owner) if found else None
         if submitted:
             job_dir = JobDir(submitted.handle.job_dir)
@@ -222,8 +222,8 @@ class SubmitTrainingJobOperator(BaseOperator):
         """The job file with this task's words over it, as it will run on this backend."""
         if isinstance(self.args, str):
             raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
-        spec = jobfile.load(self._job_file())
-        spec = jobfile.override(
+        spec = parse.load(self._job_file())
+        spec = parse.override(
             spec,
             args=self._args(),
             module=self.module or None,

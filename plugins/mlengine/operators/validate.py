@@ -9,23 +9,23 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connect import connect_backend, connect_storage
+from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
-from mlengine.gate.place import local_place
-from mlengine.gate.report import Report
-from mlengine.gate.runner import Limits
-from mlengine.gate.subject import Subject, find_subject, job_dir_of
-from mlengine.gate.took import took
-from mlengine.gate.validation import Rules, Scope, validate
-from mlengine.gate.wire import Expectation
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.retry import RetryByCause
-from mlengine.reuse import kept_report, remember, rules_digest
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.cache import kept_report, remember, rules_digest
+from mlengine.validation.environment import local_place
+from mlengine.validation.report import Report
+from mlengine.validation.runner import Limits
+from mlengine.validation.signature import Expectation
+from mlengine.validation.subject import Subject, find_subject, job_dir_of
+from mlengine.validation.usage import took
+from mlengine.validation.validation import Rules, Scope, validate
 
 ON_REJECT = ("skip", "fail", "continue")
 
@@ -43,7 +43,7 @@ class ValidateModelOperator(BaseOperator):
     :param package_uris: the packages its environment is made of; without it, those the job was submitted with.
     :param thresholds: names and bounds as in :class:`~mlengine.core.verdict.Thresholds`; what is left out keeps its
         default, and ``None`` (or an empty string, as a form gives it) asks no such question.
-    :param expectation: how the model must be called, as in :class:`~mlengine.gate.wire.Expectation`.
+    :param expectation: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
     :param checks: ``all``; ``signature``: without running the model; ``files``: for models that are no SavedModel.
     :param own_checks: functions of the user's own: each gets the folder with the model's files and the figures measured
         so far, and returns a :class:`~mlengine.core.verdict.Check`.
@@ -54,7 +54,7 @@ class ValidateModelOperator(BaseOperator):
     :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
-    accepted is entered among those that may stand in for a training of the same inputs (:mod:`mlengine.reuse`).
+    accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
 
     Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
     "champion"}``.

@@ -22,18 +22,18 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend
-from mlengine.connect import connect_backend, connect_storage
+from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.jobs.progress import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
+from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
+from mlengine.jobs.throttled_warning import Complaint
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
 from mlengine.operators.retry import RetryByCause
-from mlengine.submission import Submitter, ended_with_task, failed, submitted_at
-from mlengine.triggers.complaint import Complaint
 from mlengine.triggers.training_job import TrainingJobTrigger
-from mlengine.waiting import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
 
 # Airflow's own limit on the deferral lies behind ours, which ends the job before it ends the task.
 _GRACE = 600.0

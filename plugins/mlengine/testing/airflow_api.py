@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.airflow_server import AirflowServer, quoted, run_path
+from mlengine.clients.airflow_api import AirflowServer, quoted, run_path
 from mlengine.core.errors import StackError
 
 _FINAL = frozenset({"success", "failed"})

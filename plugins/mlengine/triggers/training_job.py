@@ -18,15 +18,15 @@ from typing import Any, TypeVar, cast
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from mlengine.backends import TrainingBackend
-from mlengine.connect import connect_backend, connect_storage
+from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import StorageError
 from mlengine.core.job import JobHandle, JobState
-from mlengine.submission import Submitter
-from mlengine.triggers.account import Account, in_thread
-from mlengine.triggers.complaint import Complaint
-from mlengine.triggers.poller import Poller
-from mlengine.triggers.watch import Look, Remark
-from mlengine.waiting import Deadlines, read_told
+from mlengine.jobs.log_forwarding import Account, in_thread
+from mlengine.jobs.polling import Poller
+from mlengine.jobs.progress import Deadlines, read_told
+from mlengine.jobs.submission import Submitter
+from mlengine.jobs.throttled_warning import Complaint
+from mlengine.jobs.watch import Look, Remark
 
 # Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
 # leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.

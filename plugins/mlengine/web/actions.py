@@ -10,13 +10,13 @@ import logging
 import time
 from typing import Any
 
-from mlengine import champions
 from mlengine.backends import TrainingBackend
-from mlengine.champions import Champion
+from mlengine.champions.history import Champion
 from mlengine.core.errors import BackendError, MlengineError, StorageConflictError
 from mlengine.core.job import JobHandle, JobRecord
 from mlengine.core.layout import JobDir
-from mlengine.storage import Storage
+from mlengine.promotion.publish import rollback
+from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: s
     return handle
 
 
-def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None) -> Champion:
+def roll_back(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None) -> Champion:
     """:raises PublishError: there is nothing to go back to, or the files of that champion are gone."""
     log.warning("%s rolls the champion of %s back: %s", by, model, why)
-    return champions.rollback(storage, bucket, model, by=by, why=why, to=to)
+    return rollback(storage, bucket, model, by=by, why=why, to=to)
 
 
 def _live(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHandle:

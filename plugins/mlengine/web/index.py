@@ -25,7 +25,7 @@ from mlengine.core import layout
 from mlengine.core.errors import MlengineError, ObjectMissingError, StorageConflictError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.web.rows import Claimed, Row, damaged, describe, make_row, read_claim
 
 log = logging.getLogger(__name__)

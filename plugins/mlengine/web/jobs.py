@@ -15,9 +15,9 @@ from mlengine.core import plaintext
 from mlengine.core.errors import BackendError, MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
-from mlengine.gate.curves import read_curves
-from mlengine.gate.report import load_report
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.curves import read_curves
+from mlengine.validation.report import load_report
 from mlengine.web.rows import Claimed, Row
 
 LOG_LINES = 500

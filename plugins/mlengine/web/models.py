@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mlengine import champions
+from mlengine.champions import history as champions
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
-from mlengine.gate.report import Report, load_report
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.report import Report, load_report
 from mlengine.web.rows import Row
 
 HISTORY = 100

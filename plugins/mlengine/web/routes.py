@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend
-from mlengine.connect import configured_bucket, connect_backend, connect_storage
+from mlengine.connections import configured_bucket, connect_backend, connect_storage
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.links.page import tensorboard
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from mlengine.web import actions, guard, jobs, models
 from mlengine.web.guard import ReaderDep
 from mlengine.web.index import Index, View
@@ -140,7 +140,7 @@ def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
 def rollback(user: ReaderDep, model: str, body: RollbackOrder) -> dict[str, Any]:
     rows = _of_model(user, model)
     guard.require_change(user, _maker(models.one(_storage(), _bucket(), model, rows), rows))
-    made = actions.rollback(_storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to)
+    made = actions.roll_back(_storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to)
     return {"champion": made.brief(), "serial": made.serial}
 
 

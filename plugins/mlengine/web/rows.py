@@ -18,9 +18,9 @@ from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.gate.report import Report, load_report
-from mlengine.storage import Storage
-from mlengine.waiting import read_progress, read_told
+from mlengine.jobs.progress import read_progress, read_told
+from mlengine.storage.client import Storage
+from mlengine.validation.report import Report, load_report
 
 log = logging.getLogger(__name__)
 

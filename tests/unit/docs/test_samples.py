@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.cli import build_parser
-from mlengine.core import jobfile
+from mlengine.core.job_file import parse
 from mlengine.settings import SETTINGS
 from tests.unit.docs.manual import BLOCKS, COMMANDS, PAGES, ROOT, Block, words
 
@@ -58,7 +58,7 @@ def test_a_job_file_is_one(block: Block) -> None:
     if block.language == "json":
         json.loads(block.text)
     elif re.search(r"^(trainingInput|workerPoolSpecs|jobSpec):", block.text, re.MULTILINE):
-        assert jobfile.load(block.text).pools
+        assert parse.load(block.text).pools
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "ini"], ids=lambda block: block.place)

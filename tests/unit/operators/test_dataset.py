@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from scripts import mnist
 
-from mlengine import connect
+from mlengine import connections
 from mlengine.core.errors import DatasetError
 from mlengine.core.layout import dataset_dir, join
 from mlengine.operators.dataset import ResolveDatasetOperator
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +31,9 @@ def versions(storage: Storage, bucket: str, registered: Path) -> Iterator[str]:
 
     for version in VERSIONS:
         datasets.add(storage, bucket, "digits", version, registered, license="l", source="s")
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
     yield bucket
-    connect.connect_storage.cache_clear()
+    connections.connect_storage.cache_clear()
 
 
 def resolved(bucket: str, *, version: str = "", key: str = "", at: str = "2027-01-01") -> str:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
-from mlengine.connect import connect_storage
+from mlengine.connections import connect_storage
 from mlengine.core.errors import PackageError
 from mlengine.operators.package import PackageTrainerOperator
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 from tests.unit.operators.told import Told
 
 

@@ -12,13 +12,13 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.champions import Action, current
-from mlengine.connect import connect_storage
+from mlengine.champions.history import Action, current
+from mlengine.connections import connect_storage
 from mlengine.core.errors import ModelError, PublishError
 from mlengine.core.layout import JobDir
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.validate import ValidateModelOperator
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
 CHAMPION = Asset(name="mnist-champion", uri="x-mlengine://mnist")

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connect import connect_storage
+from mlengine.connections import connect_storage
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision
-from mlengine.gate.report import load_report
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
-from mlengine.storage import Storage
+from mlengine.storage.client import Storage
+from mlengine.validation.report import load_report
 from tests.unit.operators.told import Told
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mlengine import airflow_server
-from mlengine.airflow_server import AirflowServer
+from mlengine.clients import airflow_api
+from mlengine.clients.airflow_api import AirflowServer
 from mlengine.core.errors import AirflowError, StackError
 from mlengine.testing.airflow_api import AirflowApi
 
@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(airflow_server, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(airflow_api, "CALL_SECONDS", 1.0)
     started = Server(("127.0.0.1", 0), Handler)
     started.answers, started.asked, started.over = [], [], threading.Event()
     thread = threading.Thread(target=started.serve_forever, daemon=True)

@@ -15,16 +15,17 @@ from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.local import environ, host, logs, pythons, record, settings
-from mlengine.backends.local.lease import Lease, held
-from mlengine.backends.local.processes import Process
+from mlengine.backends.local import host, logs, settings
 from mlengine.backends.local.queue import Queue
+from mlengine.backends.local.reconcile import settle
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
 from mlengine.backends.local.settings import Settings
-from mlengine.backends.local.settle import settle
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.runtime import env_allowlist, interpreters, json_files
+from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.processes import Process
 
 _START_SECONDS = 60.0
 _LEASE_SECONDS = 5.0
@@ -160,7 +161,7 @@ class LocalBackend:
 
     def use_python(self, version: str) -> None:
         """See :class:`mlengine.backends.ChoosesPython`: one that uv finds here."""
-        self.settings = replace(self.settings, python=pythons.find(version))
+        self.settings = replace(self.settings, python=interpreters.find(version))
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
         """Every job this state dir knows, or those called ``named``, in order of submission."""
@@ -226,7 +227,7 @@ class LocalBackend:
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
         stored = Stored(submission, self.settings, time.time(), self.host())
-        if not record.create_json(job.submission_file, stored.to_json()):
+        if not json_files.create_json(job.submission_file, stored.to_json()):
             return job.submission() or stored
         return stored
 
@@ -253,7 +254,7 @@ class LocalBackend:
 
     def _start(self, job: Job, lease: Lease) -> None:
         package = Path(mlengine.__file__).parent.parent
-        env = {**environ.for_launcher(os.environ), "PYTHONPATH": str(package)}
+        env = {**env_allowlist.for_launcher(os.environ), "PYTHONPATH": str(package)}
         launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lease.fileno())]
         with job.launcher_log.open("ab") as sink:
             try:

@@ -13,7 +13,7 @@ import re
 import socket
 from pathlib import Path
 
-from mlengine.backends.local import record
+from mlengine.runtime import json_files
 
 _FILE = "host.json"
 _MACHINE = Path("/etc/machine-id")
@@ -22,14 +22,14 @@ _MACHINE = Path("/etc/machine-id")
 def here(state_dir: Path) -> str:
     """The name of the host that this state dir belongs to; it is written down if it was not."""
     path = state_dir / _FILE
-    known = record.read_json(path)
+    known = json_files.read_json(path)
     if known is None:
         name = _name(state_dir)
         # Where nothing can be written, nothing is submitted either.
         with contextlib.suppress(OSError):
             state_dir.mkdir(parents=True, exist_ok=True)
-            record.create_json(path, {"host": name})
-        known = record.read_json(path) or {"host": name}
+            json_files.create_json(path, {"host": name})
+        known = json_files.read_json(path) or {"host": name}
     return str(known.get("host", ""))
 
 

@@ -22,20 +22,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlengine.backends.local import environ, processes, record
-from mlengine.backends.local.environment import find_environment, lock_path
-from mlengine.backends.local.lease import Lease
-from mlengine.backends.local.orders import Orders
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.queue import Queue
+from mlengine.backends.local.reconcile import settle
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
-from mlengine.backends.local.settle import settle
 from mlengine.backends.local.statefile import StateFile
+from mlengine.backends.local.stop_conditions import Orders
 from mlengine.backends.local.supervisor import Supervisor
 from mlengine.backends.local.waker import Waker
 from mlengine.core.job import FailureCause, JobState
 from mlengine.core.layout import JobDir
+from mlengine.runtime import env_allowlist, json_files, processes
+from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.venv import find_environment, lock_path
 
 log = logging.getLogger("mlengine.local")
 
@@ -109,7 +109,7 @@ class Launcher:
             order = self._errand("prepare", self.stored.settings.build_seconds + 60.0)
             if order is not None:
                 return order
-            result = record.read_json(self.job.prepared_file)
+            result = json_files.read_json(self.job.prepared_file)
             if result is None:
                 return Outcome.because(FailureCause.SERVICE, "the process that prepares the environment was ended")
             if "error" in result:
@@ -136,7 +136,7 @@ class Launcher:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
             # What comes after the job's end is not the job's.
-            env={**os.environ, environ.MARK: str(self.job.root)} if obey else None,
+            env={**os.environ, env_allowlist.MARK: str(self.job.root)} if obey else None,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             # Safe: the launcher has one thread.
@@ -158,7 +158,7 @@ class Launcher:
     def _base_env(self, python: Path) -> dict[str, str]:
         it = self.stored.submission
         folder = JobDir(it.job_dir.rstrip("/"))
-        env = environ.for_replica(os.environ)
+        env = env_allowlist.for_replica(os.environ)
         cache = self.job.state_dir / "data-cache"
         cache.mkdir(exist_ok=True)
         return {
@@ -172,7 +172,7 @@ class Launcher:
             "AIP_TENSORBOARD_LOG_DIR": folder.train,
             "MLENGINE_ATTEMPT": str(it.attempt),
             "MLENGINE_DATA_CACHE": str(cache),
-            environ.MARK: str(self.job.root),
+            env_allowlist.MARK: str(self.job.root),
         }
 
     def _wait(self, seconds: float, own: set[int]) -> None:

@@ -10,8 +10,8 @@ import random
 import socket
 from pathlib import Path
 
-from mlengine.backends.local.lease import Lease
 from mlengine.core.errors import BackendUnavailableError
+from mlengine.runtime.file_lock import Lease
 
 HOST = "127.0.0.1"
 _RANGE = (20000, 32000)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlengine.backends.local.lease import Lease, held
 from mlengine.backends.local.record import Job
+from mlengine.runtime.file_lock import Lease, held
 
 # How long a job may be on its way from its ticket to its launcher's lease.
 START_SECONDS = 60.0

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlengine.backends.local import processes
 from mlengine.backends.local.ports import Port
-from mlengine.backends.local.processes import Process
 from mlengine.core.spec import Role
+from mlengine.runtime import processes
+from mlengine.runtime.processes import Process
 
 
 @dataclass

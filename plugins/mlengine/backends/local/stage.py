@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlengine.backends.local.environment import build_environment
-from mlengine.backends.local.record import Job, Stored, write_json
+from mlengine.backends.local.record import Job, Stored
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
-from mlengine.storage import Storage
+from mlengine.runtime.json_files import write_json
+from mlengine.runtime.venv import build_environment
+from mlengine.storage.client import Storage
 
 # Of each replica, the last of its log goes to the bucket; all of it stays on this machine.
 _MOST_BYTES = 4 << 20

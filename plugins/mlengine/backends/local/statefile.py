@@ -6,9 +6,9 @@ import time
 from logging import getLogger
 from typing import Any
 
-from mlengine.backends.local import record
 from mlengine.backends.local.record import Job
 from mlengine.core.job import JobState
+from mlengine.runtime import json_files
 
 log = getLogger("mlengine.local")
 
@@ -53,7 +53,7 @@ class StateFile:
 
     def _try(self) -> bool:
         try:
-            record.write_json(self._job.state_file, self._data)
+            json_files.write_json(self._job.state_file, self._data)
         except OSError as error:
             log.warning("state.json cannot be written: %s", error)
             return False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 
-from mlengine.backends.local import listening, logs, policy, ports
+from mlengine.backends.local import listening, logs, ports, restart_policy
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
@@ -138,7 +138,7 @@ class Supervisor:
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """What the end of a replica comes to: ``None`` if the job goes on."""
-        meaning = policy.meaning(code)
+        meaning = restart_policy.meaning(code)
         log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
         if code == 0:
             if replica.role is Role.CHIEF:
@@ -146,11 +146,11 @@ class Supervisor:
                 return Outcome(JobState.SUCCEEDED, "the chief ended with exit code 0")
             self._tell()
             return None
-        if time.monotonic() - replica.began > policy.EARNED_SECONDS:
+        if time.monotonic() - replica.began > restart_policy.EARNED_SECONDS:
             replica.restarts = 0
-        allowed = policy.restarts_allowed(replica.role, code, self.stored.settings)
+        allowed = restart_policy.restarts_allowed(replica.role, code, self.stored.settings)
         if replica.restarts < allowed:
-            pause = policy.backoff(replica.restarts, self.stored.settings)
+            pause = restart_policy.backoff(replica.restarts, self.stored.settings)
             replica.restarts += 1
             replica.restart_at = time.monotonic() + pause
             log.info("%s is started again in %.1f s: restart %s of %s", replica.name, pause, replica.restarts, allowed)
@@ -163,7 +163,7 @@ class Supervisor:
         self._end(self.stored.settings.stop_seconds)
         return self._failed(replica, code, meaning)
 
-    def _failed(self, replica: Replica, code: int, meaning: policy.Meaning) -> Outcome:
+    def _failed(self, replica: Replica, code: int, meaning: restart_policy.Meaning) -> Outcome:
         after = f" after {replica.restarts} restarts" if replica.restarts else ""
         message = f"{replica.name} {meaning.text}, exit code {code}{after}"
         tail = logs.last_lines(replica.log)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlengine.core import tpus
+from mlengine.core.job_file import tpus
 
 # Machines that come with accelerators of their own kind; N1 takes what is attached to it; the rest takes none.
 _BUILT_IN: tuple[tuple[str, frozenset[str]], ...] = (

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.vertex import checks, logs, pins, prices
-from mlengine.backends.vertex import place as places
+from mlengine.backends.vertex import checks, logs, prices, python_version
+from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
 from mlengine.backends.vertex.options import VertexOptions
@@ -40,7 +40,7 @@ _FEW = 2  # so many jobs of unknown age are asked for one by one
 class VertexBackend:
     """See :class:`mlengine.backends.TrainingBackend` for the verbs' contract.
 
-    :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.place`.
+    :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.location`.
     :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
     :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
     :param client: replaces the REST client, with its deadlines.
@@ -62,7 +62,7 @@ class VertexBackend:
         gcp_conn_id: str | None = None,
         impersonation_chain: Any = None,
         client: RestClient | None = None,
-        storage: pins.Reads | None = None,
+        storage: python_version.Reads | None = None,
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
@@ -107,7 +107,7 @@ class VertexBackend:
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        pins.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        python_version.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
@@ -190,8 +190,8 @@ class VertexBackend:
                 self._jobs = self._connect()
             return self._jobs
 
-    def _open_storage(self) -> pins.Reads:
-        from mlengine.storage import Storage
+    def _open_storage(self) -> python_version.Reads:
+        from mlengine.storage.client import Storage
 
         return self._storage or Storage.from_connection(self._gcp_conn_id, self._impersonation)
 

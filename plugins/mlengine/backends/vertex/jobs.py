@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.place import Place
+from mlengine.backends.vertex.location import Place
 from mlengine.backends.vertex.states import job_state
 from mlengine.core.errors import BackendError, BackendUnavailableError
 

@@ -18,7 +18,7 @@ from typing import Any
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.core import tiers, tpus, workerpools
+from mlengine.core.job_file import tiers, tpus, worker_pools
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 DEFAULT_PYTHON = "3.11"
@@ -32,7 +32,7 @@ _CONFIGS = {
 }
 
 
-def worker_pools(submission: Submission, options: VertexOptions) -> tuple[list[dict[str, Any]], list[str]]:
+def worker_pool_specs(submission: Submission, options: VertexOptions) -> tuple[list[dict[str, Any]], list[str]]:
     """``workerPoolSpecs``, and one sentence for each thing that is not as the job file has it."""
     notes: list[str] = []
     pools: dict[Role, dict[str, Any]] = {}
@@ -46,7 +46,7 @@ def worker_pools(submission: Submission, options: VertexOptions) -> tuple[list[d
 
 def written_job(spec: TrainingSpec) -> dict[str, Any]:
     """The ``jobSpec`` as a job file in Vertex AI's own words has it, in camelCase; empty for ML Engine's."""
-    if not workerpools.is_vertex(spec.source):
+    if not worker_pools.is_vertex(spec.source):
         return {}
     source = camel(spec.source)
     job: dict[str, Any] = source.get("jobSpec", source)
@@ -62,8 +62,8 @@ def camel(data: Any) -> Any:
 
 @cache
 def start_command() -> str:
-    """The source of :mod:`mlengine.backends.vertex.start`, without the comments and docstrings."""
-    tree = ast.parse(Path(__file__).with_name("start.py").read_text("utf-8"))
+    """The source of :mod:`mlengine.backends.vertex.bootstrap`, without the comments and docstrings."""
+    tree = ast.parse(Path(__file__).with_name("bootstrap.py").read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

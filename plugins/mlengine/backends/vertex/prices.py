@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.core import tpus
 from mlengine.core.errors import BackendError
+from mlengine.core.job_file import tpus
 
 AS_OF = "2025-06"
 CHECKED_ON = "2026-10-07"

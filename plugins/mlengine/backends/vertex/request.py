@@ -13,7 +13,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import start_command, without_empty, worker_pools, written_job
+from mlengine.backends.vertex.pools import start_command, without_empty, worker_pool_specs, written_job
 
 KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"
 _LABEL_LIMIT = 63
@@ -45,7 +45,7 @@ def label_value(text: str) -> str:
 
 def custom_job(submission: Submission, options: VertexOptions) -> Request:
     """What is sent to create the job."""
-    pools, notes = worker_pools(submission, options)
+    pools, notes = worker_pool_specs(submission, options)
     source = submission.spec.source
     asked = {
         "serviceAccount": options.service_account or source.get("serviceAccount"),

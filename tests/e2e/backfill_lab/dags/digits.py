@@ -17,7 +17,7 @@ from airflow.sdk import (
 )
 
 from mlengine.assets import champion_asset, dataset_asset
-from mlengine.pipeline import training_pipeline
+from mlengine.task_groups import training_pipeline
 from mlengine.timetables import DatasetVersionTimetable
 
 TRAINER = Path(__file__).parents[1] / "trainer"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends.local import record
-from mlengine.backends.local.lease import Lease
 from mlengine.backends.local.queue import START_SECONDS, Queue
 from mlengine.backends.local.record import Job
+from mlengine.runtime import json_files
+from mlengine.runtime.file_lock import Lease
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def enter(queue: Queue, *names: str) -> dict[str, Lease]:
         lease = Lease.take(job.lease)
         assert lease is not None
         leases[name] = lease
-        record.write_json(job.state_file, {"state": "QUEUED"})
+        json_files.write_json(job.state_file, {"state": "QUEUED"})
     return leases
 
 
@@ -64,7 +64,7 @@ def test_who_leaves_makes_room(queue: Queue) -> None:
 
 def test_a_job_that_has_ended_takes_no_place_while_it_sends_its_logs(queue: Queue) -> None:
     leases = enter(queue, "a-1", "b-1")
-    record.write_json(Job(queue.state_dir / "jobs" / "a-1").state_file, {"state": "SUCCEEDED"})
+    json_files.write_json(Job(queue.state_dir / "jobs" / "a-1").state_file, {"state": "SUCCEEDED"})
     assert places(queue, 1, "b-1") == [0]
     assert leases
 

@@ -15,6 +15,7 @@ from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.settings import Settings
 from mlengine.core.errors import BackendError
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime import json_files
 
 
 def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
@@ -22,26 +23,26 @@ def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
     stored = Stored(Submission("key", "job", 2, "gs://b/m/job", spec, {"team": "x"}), Settings(capacity=3), 12.5)
     job = Job(tmp_path)
     assert job.submission() is None
-    assert record.create_json(job.submission_file, stored.to_json())
+    assert json_files.create_json(job.submission_file, stored.to_json())
     assert job.submission() == stored
     assert stored.handle.name == "key-2"
 
 
 def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        wins = list(pool.map(lambda n: record.create_json(tmp_path / "x.json", {"n": n}), range(8)))
+        wins = list(pool.map(lambda n: json_files.create_json(tmp_path / "x.json", {"n": n}), range(8)))
     assert sum(wins) == 1
-    assert record.read_json(tmp_path / "x.json") == {"n": wins.index(True)}
+    assert json_files.read_json(tmp_path / "x.json") == {"n": wins.index(True)}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(BackendError, match=r"x\.json is not readable"):
-        record.read_json(tmp_path / "x.json")
+        json_files.read_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(BackendError, match="not a JSON object"):
-        record.read_json(tmp_path / "x.json")
+        json_files.read_json(tmp_path / "x.json")
     (tmp_path / "submission.json").write_text('{"key": 1}')
     with pytest.raises(BackendError, match="not readable"):
         Job(tmp_path).submission()

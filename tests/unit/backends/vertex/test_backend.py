@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlengine.backends import BatchesLogs, EstimatesCost, LearnsPlaces, ListsJobs, ShowsRequest
-from mlengine.backends.vertex import place
+from mlengine.backends.vertex import location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle
@@ -16,7 +16,7 @@ NAME = "projects/my-project/locations/europe-west1/customJobs/1234"
 @pytest.fixture
 def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
     """On the real service, which is never called."""
-    monkeypatch.setattr(place, "default_credentials", lambda: (place.anonymous_credentials(), "my-project"))
+    monkeypatch.setattr(location, "default_credentials", lambda: (location.anonymous_credentials(), "my-project"))
     for name in ("MLENGINE_VERTEX_ENDPOINT", "MLENGINE_VERTEX_REGION", "MLENGINE_VERTEX_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     return VertexBackend()

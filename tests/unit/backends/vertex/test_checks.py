@@ -12,7 +12,7 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.request import Request
 from mlengine.core.errors import BackendError
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.service import messages
+from mlengine.emulator import messages
 
 
 def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options: Any) -> Request:

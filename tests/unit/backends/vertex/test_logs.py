@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlengine.backends import LogLine
 from mlengine.backends.vertex import logs
 from mlengine.core.times import rfc3339
-from mlengine.service.filters import parse
+from mlengine.emulator.filters import parse
 
 JOB = "projects/p/locations/r/customJobs/7"
 OTHER = "projects/p/locations/r/customJobs/8"

@@ -13,12 +13,12 @@ from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID
 from google.protobuf import json_format
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import start
+from mlengine.backends.vertex import bootstrap
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import start_command
 from mlengine.backends.vertex.request import custom_job, label_value, merge
-from mlengine.core import jobfile
 from mlengine.core.errors import BackendError
+from mlengine.core.job_file import parse
 from mlengine.core.spec import TrainingSpec
 
 CUSTOM = """
@@ -55,7 +55,7 @@ def pool(body: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def test_the_old_job_file_becomes_four_pools() -> None:
-    body = submit(jobfile.load(CUSTOM))
+    body = submit(parse.load(CUSTOM))
     assert [found["replicaCount"] for found in body["jobSpec"]["workerPoolSpecs"]] == ["1", "9", "3", "1"]
     assert pool(body, 0)["machineSpec"] == {"machineType": "n1-highcpu-16"}
     # The K80 was switched off: what takes its place is asked for.
@@ -69,7 +69,7 @@ def test_the_old_job_file_becomes_four_pools() -> None:
 
 
 def test_machines_that_are_gone_are_named_with_their_replacement() -> None:
-    submission = Submission("a" * 40, "j", 1, "gs://b/m/j", jobfile.load(CUSTOM))
+    submission = Submission("a" * 40, "j", 1, "gs://b/m/j", parse.load(CUSTOM))
     notes = "\n".join(custom_job(submission, VertexOptions()).notes)
     assert "NVIDIA_TESLA_K80" in notes
     assert "NVIDIA_TESLA_T4" in notes
@@ -78,13 +78,13 @@ def test_machines_that_are_gone_are_named_with_their_replacement() -> None:
 
 def test_a_role_that_is_missing_is_an_empty_pool() -> None:
     text = CUSTOM.replace("workerCount: 9", "workerCount: 0").replace("evaluatorCount: 1", "evaluatorCount: 0")
-    pools = submit(jobfile.load(text))["jobSpec"]["workerPoolSpecs"]
+    pools = submit(parse.load(text))["jobSpec"]["workerPoolSpecs"]
     assert len(pools) == 3
     assert pools[1] == {}
 
 
 def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
-    container = pool(submit(jobfile.load(CUSTOM)), 1)["containerSpec"]
+    container = pool(submit(parse.load(CUSTOM)), 1)["containerSpec"]
     assert container["imageUri"] == "python:3.11-slim"
     assert container["command"] == ["python3", "-c", start_command()]
     plan = json.loads(container["args"][0])
@@ -92,7 +92,7 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
     assert plan["packages"] == ["gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz"]
     assert container["args"][1:] == ["--batch_size", "100", "--job-dir", "gs://b/mnist/mnist_1"]
     assert {"name": "MLENGINE_ATTEMPT", "value": "2"} in container["env"]
-    image = pool(submit(jobfile.load(CUSTOM), image_uri="docker.example/mine:1"), 0)["containerSpec"]["imageUri"]
+    image = pool(submit(parse.load(CUSTOM), image_uri="docker.example/mine:1"), 0)["containerSpec"]["imageUri"]
     assert image == "docker.example/mine:1"
 
 
@@ -100,7 +100,7 @@ def test_the_start_command_is_whole_and_small() -> None:
     source = start_command()
     assert '"""' not in source
     assert len(source) < 6000
-    assert _functions(source) == _functions(Path(start.__file__).read_text())
+    assert _functions(source) == _functions(Path(bootstrap.__file__).read_text())
     # The service expands $(NAME) in commands and args.
     assert "$(" not in source
 
@@ -111,7 +111,7 @@ def _functions(source: str) -> set[str]:
 
 def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
     executor = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
-    package = pool(submit(jobfile.load(CUSTOM), executor_image_uri=executor), 2)["pythonPackageSpec"]
+    package = pool(submit(parse.load(CUSTOM), executor_image_uri=executor), 2)["pythonPackageSpec"]
     assert package["executorImageUri"] == executor
     assert package["pythonModule"] == "trainer.task"
     assert package["args"][-2:] == ["--job-dir", "gs://b/mnist/mnist_1"]
@@ -124,7 +124,7 @@ def test_an_image_of_the_users_own_runs_its_own_command() -> None:
       masterType: n1-standard-4
       masterConfig: {imageUri: docker.example/me/mine:1, containerArgs: [train], diskConfig: {bootDiskSizeGb: 200}}
     """
-    chief = pool(submit(jobfile.load(text)), 0)
+    chief = pool(submit(parse.load(text)), 0)
     container = {**chief["containerSpec"], "env": None}
     assert container["imageUri"] == "docker.example/me/mine:1"
     assert "command" not in container
@@ -142,7 +142,7 @@ def test_a_job_file_in_vertex_words_keeps_what_only_the_service_knows() -> None:
     scheduling: {timeout: 60s, strategy: SPOT}
     experiment: projects/1/locations/r/metadataStores/d/contexts/e
     """
-    body = submit(jobfile.load(text))
+    body = submit(parse.load(text))
     assert pool(body, 0)["nfsMounts"] == [{"server": "10.0.0.1", "path": "/data", "mountPoint": "data"}]
     assert pool(body, 0)["containerSpec"]["command"] == ["python", "-m", "mine"]
     assert pool(body, 0)["containerSpec"]["args"][:2] == ["--lr", "1"]
@@ -152,7 +152,7 @@ def test_a_job_file_in_vertex_words_keeps_what_only_the_service_knows() -> None:
 
 def test_the_typed_options_and_the_raw_ones() -> None:
     body = submit(
-        jobfile.load(CUSTOM),
+        parse.load(CUSTOM),
         spot=True,
         timeout_seconds=600,
         restart_on_worker_restart=True,
@@ -180,17 +180,17 @@ def test_the_typed_options_and_the_raw_ones() -> None:
 
 
 def test_flex_start_takes_the_wait_of_the_job_file() -> None:
-    scheduling = submit(jobfile.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
+    scheduling = submit(parse.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
 
 
 def test_low_cost_was_ml_engine_s_word_for_spot() -> None:
     text = CUSTOM.replace("maxWaitTime: 3600s}", "strategy: LOW_COST}")
-    assert submit(jobfile.load(text))["jobSpec"]["scheduling"] == {"timeout": "7200s", "strategy": "SPOT"}
+    assert submit(parse.load(text))["jobSpec"]["scheduling"] == {"timeout": "7200s", "strategy": "SPOT"}
 
 
 def test_labels_are_legal_and_ours_win() -> None:
-    body = submit(jobfile.load(CUSTOM), labels={"mlengine-key": "stolen", "Team": "Größe 1"})
+    body = submit(parse.load(CUSTOM), labels={"mlengine-key": "stolen", "Team": "Größe 1"})
     assert body["labels"] == {
         "dag": "retrain_mnist",
         "mlengine-key": "k" + "a" * 40,
@@ -201,7 +201,7 @@ def test_labels_are_legal_and_ours_win() -> None:
 
 
 def test_yaml_for_people_hides_the_source_of_the_start_command() -> None:
-    submission = Submission("a" * 40, "mnist_1", 1, "gs://b/m/j", jobfile.load(CUSTOM))
+    submission = Submission("a" * 40, "mnist_1", 1, "gs://b/m/j", parse.load(CUSTOM))
     text = custom_job(submission, VertexOptions()).to_yaml()
     assert "import" not in text
     command = yaml.safe_load(text)["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["command"]

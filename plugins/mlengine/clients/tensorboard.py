@@ -1,0 +1,144 @@
+"""TensorBoard on jobs in the bucket: their event files, copied and kept fresh, and TensorBoard on the copies.
+
+TensorBoard reads ``gs://`` only with TensorFlow beside it, and no server that stands in for Google's. So event files
+are copied to this machine, each job's below a folder of its name; what a running job adds is appended to the copy, as
+TensorBoard reads files that grow, and not files that are swapped. Checkpoints and models are left where they are.
+
+TensorBoard itself comes from an environment of its own, made by uv: neither Airflow nor a trainer gets it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlengine.core import layout
+from mlengine.core.errors import EnvironmentBuildError, MlengineError, ObjectMissingError, StorageError
+from mlengine.core.layout import JobDir
+from mlengine.storage.client import ObjectStat, Storage
+
+log = logging.getLogger(__name__)
+
+# setuptools: this TensorBoard still asks it for pkg_resources, which later ones do not have.
+REQUIREMENTS = ("tensorboard==2.20.0", "setuptools<81")
+_EVENTS = "tfevents"
+_CHUNK = 8 << 20
+# What TensorBoard may know of this process: where its packages come from, and no credentials but those.
+_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
+_ENV_PREFIXES = ("LC_", "UV_")
+
+
+def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
+    """A job by its dir, by ``model/job_id``, or by its id alone.
+
+    :raises StorageError: there is none, or no such dir.
+    """
+    if word.startswith("gs://"):
+        found = [JobDir(word.rstrip("/"))]
+    elif "/" in word:
+        model, _, job_id = word.partition("/")
+        found = [JobDir.of(bucket, model, job_id)]
+    else:
+        found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
+    found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
+    if not found:
+        raise StorageError(f"no job {word!r} in {bucket}", remedy="see the page in Airflow, or `mlengine models show`")
+    return found[0]
+
+
+def newest_jobs(storage: Storage, bucket: str, model: str, count: int) -> list[JobDir]:
+    """The jobs of a model that wrote their claims last, the newest first."""
+    dirs = [JobDir.of(bucket, model, name) for name in storage.list_dirs(layout.model_prefix(bucket, model))]
+    with ThreadPoolExecutor(8) as pool:
+        stats = list(pool.map(lambda job_dir: storage.stat(job_dir.claim), dirs))
+    dated = [(stat.generation, job_dir) for stat, job_dir in zip(stats, dirs, strict=True) if stat is not None]
+    return [job_dir for _, job_dir in sorted(dated, key=lambda pair: pair[0], reverse=True)[:count]]
+
+
+def _models(storage: Storage, bucket: str) -> list[str]:
+    names = storage.list_dirs(bucket)
+    return [name for name in names if name not in layout.RESERVED_NAMES and layout.NAME.match(name)]
+
+
+@dataclass
+class Mirror:
+    """Local copies of jobs' event files.
+
+    :param folder: what is given to TensorBoard as its log dir.
+    """
+
+    storage: Storage
+    folder: Path
+    _generations: dict[str, int] = field(default_factory=dict)
+
+    def sync(self, jobs: Sequence[JobDir]) -> int:
+        """Bring what is new; returns how many files that was.
+
+        A job that cannot be read now is read next time, and logged.
+        """
+        return sum(self._sync_job(job_dir) for job_dir in jobs)
+
+    def _sync_job(self, job_dir: JobDir) -> int:
+        changed = 0
+        try:
+            for stat in self.storage.ls(job_dir.train):
+                if _EVENTS in stat.uri.rpartition("/")[2] and self._generations.get(stat.uri) != stat.generation:
+                    self._fetch(stat, self._place(job_dir, stat))
+                    self._generations[stat.uri] = stat.generation
+                    changed += 1
+        except ObjectMissingError:
+            log.info("%s: an event file went while it was read", job_dir.uri)
+        except MlengineError as error:
+            if not error.retryable:
+                raise
+            log.warning("%s: %s", job_dir.uri, error.message)
+        return changed
+
+    def _place(self, job_dir: JobDir, stat: ObjectStat) -> Path:
+        """:raises StorageError: an object's name would lead out of the folder."""
+        root = (self.folder / job_dir.job_id).resolve()
+        place = (root / stat.uri[len(job_dir.train) :]).resolve()
+        if root.parent != self.folder.resolve() or not place.is_relative_to(root):
+            raise StorageError(f"object name leaves its folder: {stat.uri}", remedy="delete that object")
+        return place
+
+    def _fetch(self, stat: ObjectStat, place: Path) -> None:
+        """The bytes that the copy has not yet. An object that became shorter is another file, and begins anew."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        have = place.stat().st_size if place.exists() else 0
+        if have > stat.size:
+            place.unlink()
+            have = 0
+        with place.open("ab") as sink:
+            while have < stat.size:
+                part = self.storage.read_range(stat.uri, have, min(stat.size, have + _CHUNK))
+                if not part:
+                    return
+                sink.write(part)
+                have += len(part)
+
+
+def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: float = 10.0) -> subprocess.Popen[bytes]:
+    """TensorBoard on ``folder``, looking for news every few seconds. The caller ends it.
+
+    :raises EnvironmentBuildError: there is no uv, or it cannot be started.
+    """
+    from uv import find_uv_bin
+
+    requirements = [word for requirement in REQUIREMENTS for word in ("--with", requirement)]
+    command = [
+        *(find_uv_bin(), "tool", "run", "--isolated", *requirements, "--from", REQUIREMENTS[0], "tensorboard"),
+        *("--logdir", str(folder), "--host", host, "--port", str(port), "--reload_interval", str(int(seconds))),
+    ]
+    env = {name: value for name, value in os.environ.items() if name in _ENV or name.startswith(_ENV_PREFIXES)}
+    env |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    try:
+        # A group of its own: whoever ends it ends uv and TensorBoard both.
+        return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", remedy="see that uv runs") from error

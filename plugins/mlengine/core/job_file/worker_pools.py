@@ -1,0 +1,133 @@
+"""Vertex AI's way to write a job, ``workerPoolSpecs:``, to a :class:`TrainingSpec`.
+
+Pools mean roles by their order: chief, worker, parameter server, evaluator; an empty one is skipped. Read as the body
+of a CustomJob (``displayName``, ``jobSpec``, ``labels``) or as the job spec alone, in camelCase or snake_case.
+Every pool must run the same command, as ML Engine's did; images and machines may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlengine.core.job_file import fields as jobfields
+from mlengine.core.job_file.located import Located
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+_MARKS = frozenset({"workerPoolSpecs", "worker_pool_specs", "jobSpec", "job_spec"})
+_JOB = ("displayName", "jobSpec", "labels", "encryptionSpec")
+_SPEC = (
+    *("workerPoolSpecs", "scheduling", "serviceAccount", "network", "reservedIpRanges", "pscInterfaceConfig"),
+    *("baseOutputDirectory", "tensorboard", "enableWebAccess", "enableDashboardAccess", "experiment", "experimentRun"),
+    *("models", "persistentResourceId", "protectedArtifactLocationId"),
+)
+_POOL = (
+    *("machineSpec", "replicaCount", "containerSpec", "pythonPackageSpec", "diskSpec", "nfsMounts", "lustreMounts"),
+)
+_MACHINE = (
+    *("machineType", "acceleratorType", "acceleratorCount", "gpuPartitionSize", "tpuTopology", "reservationAffinity"),
+)
+_PACKAGE = ("executorImageUri", "packageUris", "pythonModule", "args", "env")
+_CONTAINER = ("imageUri", "command", "args", "env")
+_SCHEDULING = ("timeout", "restartJobOnWorkerRestart", "strategy", "disableRetries", "maxWaitDuration")
+_ROLES = tuple(Role)
+
+
+def is_vertex(data: Mapping[str, Any]) -> bool:
+    """Whether a job file, or a spec's ``source``, is written in Vertex AI's words."""
+    return not _MARKS.isdisjoint(data)
+
+
+def read(root: Located) -> TrainingSpec:
+    """:raises JobFileError: for whatever is wrong, with the place and the remedy."""
+    if "trainingInput" in root.value:
+        raise root.value["trainingInput"].error(
+            "stands beside Vertex AI's fields", "keep one of the two ways to write a job"
+        )
+    wrapped = not {"jobSpec", "job_spec"}.isdisjoint(root.value)
+    outer = root.fields(_JOB if wrapped else (*_SPEC, "displayName", "labels"))
+    fields = outer["jobSpec"].fields(_SPEC) if "jobSpec" in outer else outer
+    if "workerPoolSpecs" not in fields:
+        raise (outer.get("jobSpec") or root).error("has no workerPoolSpecs", "add one pool at least: the chief's")
+    commands: dict[str, dict[str, tuple[Located, Any]]] = {}
+    pools = _pools(fields["workerPoolSpecs"], commands)
+    common = {what: jobfields.same_everywhere(values, what) for what, values in commands.items()}
+    output = fields["baseOutputDirectory"].fields(("outputUriPrefix",)) if "baseOutputDirectory" in fields else {}
+    return TrainingSpec(
+        module=common.get("pythonModule") or "",
+        package_uris=common.get("packageUris") or (),
+        args=common.get("args") or (),
+        pools=pools,
+        job_dir=jobfields.gs_uri(output["outputUriPrefix"]) if "outputUriPrefix" in output else None,
+        labels=jobfields.labels(outer["labels"]) if "labels" in outer else {},
+        env=common.get("env") or {},
+        source=root.plain(),
+        **_limits(fields.get("scheduling")),
+    )
+
+
+def _pools(field: Located, commands: dict[str, dict[str, tuple[Located, Any]]]) -> tuple[Pool, ...]:
+    """The pools; what each would run is gathered in ``commands``, by field and pool."""
+    items = field.items()
+    if not items or len(items) > len(_ROLES):
+        raise field.error(f"has {len(items)} pools", f"1 to {len(_ROLES)}: {', '.join(role.value for role in _ROLES)}")
+    pools = []
+    for role, item in zip(_ROLES, items, strict=False):
+        fields = item.fields(_POOL) if item.value is not None else {}
+        pool = _pool(role, item, fields) if fields else Pool(role, 0)
+        if role is Role.CHIEF and pool.count != 1:
+            raise item.error(f"the first pool is the chief, and has {pool.count} replicas", "write 'replicaCount: 1'")
+        if pool.count:
+            pools.append(pool)
+            _gather(role, item, fields, commands)
+    return tuple(pools)
+
+
+def _pool(role: Role, item: Located, fields: Mapping[str, Located]) -> Pool:
+    if "machineSpec" not in fields:
+        raise item.error("has no machineSpec", "add 'machineSpec: {machineType: n1-standard-4}'")
+    machine = fields["machineSpec"].fields(_MACHINE)
+    if "machineType" not in machine:
+        raise fields["machineSpec"].error("has no machineType", "for example 'machineType: n1-standard-4'")
+    kind, number = jobfields.accelerator(machine.get("acceleratorType"), machine.get("acceleratorCount"))
+    count = fields["replicaCount"].count(jobfields.MAX_REPLICAS) if "replicaCount" in fields else 1
+    return Pool(role, count, jobfields.machine_type(machine["machineType"]), kind, number, _image(item, fields))
+
+
+def _image(item: Located, fields: Mapping[str, Located]) -> str | None:
+    package, container = fields.get("pythonPackageSpec"), fields.get("containerSpec")
+    if (package is None) == (container is None):
+        raise item.error("must have either pythonPackageSpec or containerSpec", "write one of them in each pool")
+    if container is not None:
+        found = container.fields(_CONTAINER)
+        if "imageUri" not in found:
+            raise container.error("has no imageUri", "name the image")
+        return jobfields.image(found["imageUri"])
+    if package is not None and "executorImageUri" in (found := package.fields(_PACKAGE)):
+        return jobfields.image(found["executorImageUri"])
+    return None
+
+
+def _gather(
+    role: Role, item: Located, fields: Mapping[str, Located], commands: dict[str, dict[str, tuple[Located, Any]]]
+) -> None:
+    readers = {
+        "pythonModule": jobfields.module,
+        "packageUris": jobfields.package_uris,
+        "args": jobfields.args,
+        "env": jobfields.env,
+        "command": jobfields.args,
+    }
+    package = fields.get("pythonPackageSpec")
+    body = package.fields(_PACKAGE) if package is not None else fields["containerSpec"].fields(_CONTAINER)
+    for name, reader in readers.items():
+        value = reader(body[name]) if name in body else None
+        commands.setdefault(name, {})[role.value] = (body.get(name, item), value or None)
+
+
+def _limits(field: Located | None) -> dict[str, Any]:
+    """Vertex AI's 0 means without a limit."""
+    fields = field.fields(_SCHEDULING) if field is not None else {}
+    names = {"timeout": "max_running_seconds", "maxWaitDuration": "max_wait_seconds"}
+    limits = {names[name]: item.seconds() for name, item in fields.items() if name in names}
+    return {name: value for name, value in limits.items() if value}

@@ -1,0 +1,53 @@
+"""A failure in the words of the services: what clients of theirs read for.
+
+The words are the services' own where a replica ended; the cause is said by the code too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlengine.backends.vertex.states import POOL_NAMES
+from mlengine.core.job import Failure, FailureCause
+from mlengine.core.spec import Role
+from mlengine.emulator.records import VERTEX
+
+# google.rpc.Code
+CODES: Mapping[FailureCause, int] = {
+    FailureCause.TRAINER: 3,
+    FailureCause.PREEMPTED: 10,
+    FailureCause.LOST: 13,
+    FailureCause.QUOTA: 8,
+    FailureCause.SERVICE: 13,
+    FailureCause.DEADLINE: 4,
+    FailureCause.CANCELLED: 1,
+}
+_ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
+_BEGINNINGS = {
+    FailureCause.LOST: "Internal error occurred for the current attempt: ",
+    FailureCause.SERVICE: "Internal error occurred for the current attempt: ",
+    FailureCause.DEADLINE: "The job exceeded its timeout: ",
+    FailureCause.PREEMPTED: "The machine was preempted: ",
+    FailureCause.QUOTA: "Quota exceeded: ",
+}
+
+
+def of_failure(face: str, failure: Failure) -> dict[str, Any]:
+    """A ``google.rpc.Status``: code and message."""
+    if failure.cause is FailureCause.CANCELLED:
+        message = "CANCELED"
+    elif failure.replica is not None and failure.exit_code is not None:
+        # A shell's way to say "ended by signal N", as containers have it.
+        status = 128 - failure.exit_code if failure.exit_code < 0 else failure.exit_code
+        message = f"The replica {_name(face, failure.replica)} exited with a non-zero status of {status}."
+    else:
+        message = _BEGINNINGS.get(failure.cause, "") + failure.message
+    return {"code": CODES[failure.cause], "message": "\n".join((message, *failure.log_tail))}
+
+
+def _name(face: str, replica: str) -> str:
+    role, _, index = replica.rpartition("-")
+    if role not in set(Role):
+        return replica
+    return f"{POOL_NAMES[Role(role)]}-{index}" if face == VERTEX else f"{_ML_ROLES[Role(role)]} {index}"

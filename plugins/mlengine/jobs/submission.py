@@ -1,0 +1,371 @@
+"""At most one paid job: intent, claim, submit, record. Every step may be entered twice.
+
+The numbers are those of ``docs/architecture.md``; a crash before or after any of these steps leaves a state from which
+the next call goes on. The caller brings its intent: a :class:`~mlengine.core.job.JobKey` and a job dir.
+
+3. claim: ``job.json`` is created only if it does not exist. Who loses reads it, and goes on from there.
+4. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
+5. submit, labelled with key and attempt.
+6. duplicates: if the backend now knows two jobs of this key and attempt, the elder lives and the younger is cancelled.
+7. record: the job's name goes into ``job.json`` with a generation match.
+
+Knows no Airflow: the operators, the sensor and the command line call it alike. Does not wait for jobs, and does not
+decide whether a failed one deserves another attempt; its callers ask :meth:`Submitter.next_attempt` for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mlengine.backends import BoundToHost, LearnsPlaces, Submission, TrainingBackend
+from mlengine.core.errors import (
+    BackendUnavailableError,
+    JobFailedError,
+    JobLostError,
+    MlengineError,
+    ObjectMissingError,
+    StorageConflictError,
+)
+from mlengine.core.job import Decision, Failure, JobHandle, JobKey, JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.job_dir import prepare
+from mlengine.storage.client import Storage
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_ATTEMPTS = 3
+# How often one task may be cleared before its dirs are not looked for any more.
+_MAX_GENERATIONS = 100
+_ENDED = "ended_with_task"
+_ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission came to."""
+
+    handle: JobHandle
+    decision: Decision
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.handle.to_json(), "decision": self.decision.value}
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there.
+
+    :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
+        ended before this one is paid for, wherever their dirs lie.
+    """
+
+    key: JobKey
+    model: str
+    job_dir: JobDir
+    spec: TrainingSpec
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[JobKey, ...] = ()
+
+
+class Submitter:
+    """Submits intents to one backend, at most once each.
+
+    :param max_attempts: how many attempts one key may have in all.
+    """
+
+    def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
+        self._storage = storage
+        self._backend = backend
+        self._max_attempts = max_attempts
+
+    def submit(self, intent: Intent) -> Submitted:
+        """Bring the intent to a live or finished job, and return it.
+
+        :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
+        :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
+        """
+        if isinstance(self._backend, LearnsPlaces):
+            self._backend.learn_place(intent.spec)
+        job_dir, record = self._claim(intent)
+        handle = record.handle(job_dir.uri)
+        if handle is None:
+            for key in intent.earlier:
+                self._supersede(key.digest)
+            return self._bring_up(job_dir, intent.labels)
+        status = self._backend.describe([handle])[0]
+        if status.state is JobState.SUCCEEDED:
+            return self._decided(Submitted(handle, Decision.ALREADY_SUCCEEDED))
+        if not status.state.terminal:
+            # CANCELLING too: it may still run for minutes, and whoever waits for its end makes the next attempt then.
+            return self._decided(Submitted(handle, Decision.REATTACHED))
+        return self.next_attempt(status, intent.labels)
+
+    def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
+        """Let a validated job of equal inputs stand in for this intent; nothing is claimed and nothing is paid for.
+
+        ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
+        it wants just that trained again. Jobs of the task's older generations are ended, as for a new submission.
+
+        :param owner: whose the validated job is, as its claim says.
+        """
+        if _same_task(owner, intent.key) or self._has_claim(intent):
+            return None
+        for key in intent.earlier:
+            self._supersede(key.digest)
+        return self._decided(Submitted(job, Decision.REUSED))
+
+    def _has_claim(self, intent: Intent) -> bool:
+        for number in range(1, _MAX_GENERATIONS):
+            try:
+                if self._read(_numbered(intent.job_dir, number))[0].key == intent.key.digest:
+                    return True
+            except ObjectMissingError:
+                break
+        return False
+
+    def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
+        """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
+
+        A cancelled job is tried again too: whoever asks for it by its key wants it to run.
+
+        :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
+        """
+        handle = status.handle
+        if not _worth_another(status):
+            raise failed(status)
+        if handle.attempt >= self._max_attempts:
+            raise failed(status, f"it was attempt {handle.attempt} of {self._max_attempts}")
+        job_dir = JobDir(handle.job_dir)
+        record, generation = self._read(job_dir)
+        if record.attempt == handle.attempt:
+            why = status.failure.cause.value if status.failure else status.state.value
+            event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
+            try:
+                self._storage.replace(
+                    job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
+                )
+            except StorageConflictError:
+                log.info("job %s: somebody else began the next attempt", handle.job_id)
+        return self._bring_up(job_dir, labels or {})
+
+    def end(self, handle: JobHandle, why: str) -> None:
+        """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
+
+        By that note a later try knows that it may go on with attempt n+1; an attempt that somebody else cancelled stays
+        so (:func:`ended_with_task`). Cancels first: whoever calls this may have seconds to live.
+        """
+        self._backend.cancel(handle)
+        job_dir = JobDir(handle.job_dir)
+        try:
+            if self._backend.describe([handle])[0].state in _ENDED_BY_ITSELF:
+                return
+            record, generation = self._read(job_dir)
+            if record.attempt == handle.attempt and not ended_with_task(record):
+                note = _event(_ENDED, attempt=handle.attempt, why=why)
+                noted = record.with_attempt(record.attempt, record.name, note)
+                self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+        except MlengineError as error:
+            log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
+
+    def note_environment(self, handle: JobHandle) -> None:
+        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend told it.
+
+        Lineage only: that it cannot be noted is logged, and changes nothing.
+        """
+        job_dir = JobDir(handle.job_dir)
+        try:
+            lock = self._storage.read(job_dir.environment)
+            record, generation = self._read(job_dir)
+            noted = {"uri": job_dir.environment, "sha256": hashlib.sha256(lock).hexdigest()}
+            if record.inputs.get("environment") != noted:
+                inputs = {**record.inputs, "environment": noted}
+                self._storage.replace(job_dir.claim, replace(record, inputs=inputs).to_bytes(), generation)
+        except ObjectMissingError:
+            log.info("job %s: nothing tells what was installed where it ran", handle.job_id)
+        except MlengineError as error:
+            log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
+
+    def record(self, job_dir: JobDir) -> JobRecord:
+        """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
+        return self._read(job_dir)[0]
+
+    def _claim(self, intent: Intent) -> tuple[JobDir, JobRecord]:
+        """Step 3: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
+        digest = intent.key.digest
+        for number in range(1, _MAX_GENERATIONS):
+            job_dir = _numbered(intent.job_dir, number)
+            try:
+                record = self._read(job_dir)[0]
+            except ObjectMissingError:
+                prepare(self._storage, job_dir)
+                record = JobRecord(
+                    key=digest,
+                    job_id=job_dir.job_id,
+                    model=intent.model,
+                    backend=self._backend.name,
+                    spec=intent.spec.to_json(),
+                    owner=asdict(intent.key),
+                    inputs=dict(intent.inputs),
+                    host=self._host(),
+                    history=(_event("claimed"),),
+                )
+                try:
+                    self._storage.create(job_dir.claim, record.to_bytes())
+                    log.info("claimed %s for key %s", job_dir.uri, digest)
+                except StorageConflictError:
+                    record = self._read(job_dir)[0]
+            if record.key == digest:
+                return job_dir, record
+            self._end_older_generation(intent, record)
+        raise MlengineError(
+            f"{intent.job_dir.uri} and {_MAX_GENERATIONS} dirs after it belong to other jobs",
+            remedy="remove old job dirs of this run, or trigger a new run",
+        )
+
+    def _end_older_generation(self, intent: Intent, record: JobRecord) -> None:
+        """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
+        if not _same_task(record.owner, intent.key) or record.backend != self._backend.name:
+            return
+        if record.host and record.host != self._host():
+            log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
+        self._supersede(record.key)
+
+    def _supersede(self, digest: str) -> None:
+        # Asked by key, not by a recorded name: a submission may have been cut off before it was recorded.
+        handles = self._backend.find(digest)
+        for status in self._backend.describe(handles) if handles else ():
+            if not status.state.terminal:
+                log.warning("job %s is superseded: its task was cleared; cancelling it", status.handle.job_id)
+                self._backend.cancel(status.handle)
+
+    def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
+        """Steps 4 to 7 for the attempt that ``job.json`` names."""
+        record = self._read(job_dir)[0]
+        known = record.handle(job_dir.uri)
+        if known is not None:  # recorded between two reads, by another process
+            return self._decided(Submitted(known, Decision.REATTACHED))
+        self._check_host(record)
+        left_behind = self._of_attempt(record)
+        if left_behind:
+            return self._record(job_dir, left_behind[0], Decision.REATTACHED)
+        handle = self._backend.submit(
+            Submission(
+                key=record.key,
+                job_id=record.job_id,
+                attempt=record.attempt,
+                job_dir=job_dir.uri,
+                spec=TrainingSpec.from_json(record.spec),
+                labels=labels,
+            )
+        )
+        fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
+        handles = self._of_attempt(record)
+        if handle.name not in {other.name for other in handles}:
+            handles.append(handle)  # a list may lag behind what was just made
+        for younger in handles[1:]:
+            log.warning("job %s: duplicate %s is cancelled, %s lives", record.job_id, younger.name, handles[0].name)
+            self._backend.cancel(younger)
+        return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
+
+    def _host(self) -> str:
+        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
+
+    def _check_host(self, record: JobRecord) -> None:
+        """A claim without a job name may hide a job that only the claiming host can see.
+
+        :raises BackendUnavailableError: this is another host.
+        """
+        if record.host and record.host != self._host():
+            raise BackendUnavailableError(
+                f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {self._host()}",
+                remedy="run the task on that host again; if it is gone for good, clear the task to train anew",
+            )
+
+    def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
+        return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]
+
+    def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
+        """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
+        record, generation = self._read(job_dir)
+        if record.name is None:
+            event = _event(decision.value, attempt=handle.attempt, name=handle.name)
+            try:
+                self._storage.replace(
+                    job_dir.claim, record.with_attempt(handle.attempt, handle.name, event).to_bytes(), generation
+                )
+                return self._decided(Submitted(handle, decision))
+            except StorageConflictError:
+                record = self._read(job_dir)[0]
+        if record.name == handle.name:
+            return self._decided(Submitted(handle, decision))
+        winner = record.handle(job_dir.uri)
+        if winner is None:
+            raise JobLostError(f"job {record.job_id} was claimed anew while it was submitted", remedy="try again")
+        if handle.attempt == winner.attempt:
+            self._backend.cancel(handle)
+        return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
+
+    def _read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
+        data, generation = self._storage.read_with_generation(job_dir.claim)
+        return JobRecord.from_bytes(data), generation
+
+    def _decided(self, submitted: Submitted) -> Submitted:
+        handle = submitted.handle
+        log.info(
+            "decision %s: job %s, attempt %d, %s", submitted.decision.value, handle.job_id, handle.attempt, handle.name
+        )
+        return submitted
+
+
+def _same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
+    """Whether a claim is of this task instance, in whatever generation."""
+    return {**owner, "generation": 0} == {**asdict(key), "generation": 0}
+
+
+def _numbered(job_dir: JobDir, number: int) -> JobDir:
+    """The dir of a task's n-th generation, where the first ones are taken."""
+    return job_dir if number == 1 else JobDir(f"{job_dir.uri}_{number}")
+
+
+def ended_with_task(record: JobRecord) -> bool:
+    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a stranger."""
+    return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
+
+
+def submitted_at(record: JobRecord) -> float | None:
+    """When the recorded attempt was submitted, in seconds since the epoch; ``None`` if that is not known."""
+    times = [event["time"] for event in record.history if event["event"] != _ENDED]
+    return times[-1] if times else None
+
+
+def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
+    """The error that tells a person why the job failed, with the last lines of the replica that did."""
+    handle, failure = status.handle, status.failure
+    lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
+    if failure:
+        lines[0] += f": {failure.message}"
+        lines += [f"    {failure.replica or 'job'} | {line}" for line in failure.log_tail]
+    if why_final:
+        lines.append(why_final)
+    kind = JobLostError if _retryable(failure) else JobFailedError
+    advice = f"{failure.cause.advice}; " if failure else ""
+    return kind("\n".join(lines), remedy=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
+
+
+def _retryable(failure: Failure | None) -> bool:
+    return failure is not None and failure.cause.retryable
+
+
+def _worth_another(status: JobStatus) -> bool:
+    return status.state is JobState.CANCELLED or _retryable(status.failure)
+
+
+def _event(what: str, **details: Any) -> dict[str, Any]:
+    return {"time": round(time.time(), 3), "event": what, **details}

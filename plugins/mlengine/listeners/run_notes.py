@@ -1,0 +1,127 @@
+"""The note on a DAG run: which dataset version it was about, and what came of it; shown in Airflow's list of runs.
+
+A task cannot write one: Airflow's API for tasks has no call for it. What is told of a run's end can: the scheduler, or
+the API server where a person ended the run. It is written in their own transaction, with the run's state, and never
+over a person's words; a note of ours from an earlier life of the run is written anew.
+
+Costs a DAG without our operators one query a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+log = logging.getLogger(__name__)
+
+_DATASET, _VALIDATE, _PUBLISH = "ResolveDatasetOperator", "ValidateModelOperator", "PublishModelOperator"
+_SUBMIT = "SubmitTrainingJobOperator"
+_AUTHOR = "mlengine"
+_LONGEST = 900  # characters; Airflow takes 1,000
+
+
+@hookimpl
+def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001 Airflow's signature
+    _note(dag_run)
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001
+    _note(dag_run)
+
+
+def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a run came to, in a line; empty if none of its tasks said anything.
+
+    :param results: what the tasks returned, by the names of their operators.
+    """
+    dataset, submit = results.get(_DATASET, {}), results.get(_SUBMIT, {})
+    validate, publish = results.get(_VALIDATE, {}), results.get(_PUBLISH, {})
+    words = []
+    if dataset.get("version"):
+        words.append(f"{dataset.get('dataset')} {dataset['version']}")
+    if submit.get("decision") == "reused":
+        words.append("reused")
+    if validate.get("verdict"):
+        accuracy = validate.get("accuracy")
+        words.append(str(validate["verdict"]) + (f" ({accuracy:.4f})" if isinstance(accuracy, float) else ""))
+    if publish.get("published"):
+        words.append(f"champion no. {publish.get('serial')}")
+    elif publish.get("reason"):
+        words.append(f"not published: {publish['reason']}")
+    elif validate.get("verdict") == "rejected":
+        words.append(" ".join(str(reason) for reason in validate.get("reasons") or ()))
+    return " · ".join(words)[:_LONGEST]
+
+
+def _note(dag_run: Any) -> None:
+    try:
+        text = note_of(_results(dag_run.dag_id, dag_run.run_id))
+        if text:
+            _write(dag_run, text)
+    except Exception:
+        # A listener that raises must not keep Airflow from ending the run.
+        log.exception("no note on run %s of %s", dag_run.run_id, dag_run.dag_id)
+
+
+def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+    """What those tasks of the run that speak for it returned. Of mapped tasks, the first."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    # A session of its own, as in mlengine.listeners.job_cleanup: it only reads.
+    with create_session(scoped=False) as session:
+        rows = session.execute(
+            select(TaskInstance.operator, XComModel.value)
+            .join(
+                XComModel,
+                (XComModel.dag_id == TaskInstance.dag_id)
+                & (XComModel.run_id == TaskInstance.run_id)
+                & (XComModel.task_id == TaskInstance.task_id)
+                & (XComModel.map_index == TaskInstance.map_index),
+            )
+            .where(
+                TaskInstance.dag_id == dag_id,
+                TaskInstance.run_id == run_id,
+                TaskInstance.operator.in_([_DATASET, _SUBMIT, _VALIDATE, _PUBLISH]),
+                XComModel.key == "return_value",
+            )
+            .order_by(TaskInstance.map_index.desc())
+        ).all()
+    found = {operator: XComModel.deserialize_value(_Stored(value)) for operator, value in rows}
+    return {operator: value for operator, value in found.items() if isinstance(value, dict)}
+
+
+class _Stored:
+    """A row as Airflow's deserializer wants it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _write(dag_run: Any, text: str) -> None:
+    """In the transaction that ends the run: it may neither be committed here, nor be made to fail."""
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.orm import object_session
+
+    session = object_session(dag_run)
+    if session is None:
+        return
+    insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}.get(session.get_bind().dialect.name)
+    if insert is None:  # elsewhere, a note that a person writes at this moment could break the run's end
+        return
+    table = DagRunNote.__table__
+    made = insert(table).values(dag_run_id=dag_run.id, content=text, user_id=_AUTHOR)
+    session.execute(
+        made.on_conflict_do_update(
+            index_elements=[table.c.dag_run_id],
+            set_={"content": made.excluded.content, "updated_at": made.excluded.updated_at},
+            where=table.c.user_id == _AUTHOR,
+        )
+    )

@@ -1,0 +1,280 @@
+"""A source tree: what of it goes into a package, what stays out, and the digest that tells whether it has changed.
+
+The digest is of the inputs: the sorted relative paths, the executable bits, the bytes, and how the build is set. The
+archives that build tools make differ from one build to the next (time stamps, compression) and would not do.
+
+Reads the tree, and nothing else: no build, no bucket, no process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import keyword
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging import excludes
+
+MAX_FILES = 20_000
+MAX_BYTES = 256 << 20
+_SHOWN = 8
+
+
+class SourceKind(StrEnum):
+    """What a source is, and so how it becomes a package."""
+
+    PACKAGE = "package"  # a directory with __init__.py: the build is written for it
+    PROJECT = "project"  # a directory with pyproject.toml or setup.py: it has its own build
+    ARCHIVE = "archive"  # an sdist or a wheel, ready-made
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that goes in. ``path`` is relative, with slashes; ``size`` in bytes."""
+
+    path: str
+    size: int
+    executable: bool
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or directory that stays out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """What was found below ``root``, in the order of the paths."""
+
+    root: Path
+    files: tuple[SourceFile, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(file.path for file in self.files)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def digest(self, settings: Mapping[str, Any]) -> str:
+        """40 hex digits: equal for equal trees and settings, wherever they lie and whenever they were written.
+
+        :param settings: whatever else decides what is built; plain data.
+        """
+        entries = [[file.path, file.executable, file.sha256] for file in self.files]
+        text = json.dumps([settings, entries], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def kind_of(source: Path) -> SourceKind:
+    """:raises PackageError: if there is nothing at ``source``, or nothing that could be packaged."""
+    if source.is_file():
+        return SourceKind.ARCHIVE
+    if not source.is_dir():
+        raise PackageError(f"nothing at {source}", remedy="give a package dir, a project dir, an sdist or a wheel")
+    if (source / "setup.py").is_file() or _has_build(source / "pyproject.toml"):
+        return SourceKind.PROJECT
+    if (source / "__init__.py").is_file():
+        return SourceKind.PACKAGE
+    inside = sorted(path.parent.name for path in source.glob("*/__init__.py"))
+    if inside:
+        remedy = f"give the package itself: {', '.join(str(source / name) for name in inside[:_SHOWN])}"
+    elif any(source.glob("*.py")):
+        remedy = f"make it a package: create an empty {source / '__init__.py'}"
+    else:
+        remedy = "a package has an __init__.py, a project has a pyproject.toml or a setup.py"
+    raise PackageError(f"{source} has neither __init__.py nor pyproject.toml nor setup.py", remedy=remedy)
+
+
+def scan(root: Path, *, project: bool = False) -> SourceTree:
+    """Read the tree below ``root``.
+
+    A symbolic link is taken as what it points to, if that lies in the tree too.
+
+    :param project: whether ``root`` is a project, whose ``build`` and ``dist`` are output.
+    :raises PackageError: for a link that leaves the tree or leads nowhere, a key within code, what cannot be read, and
+        a tree too large to be code.
+    """
+    root = root.resolve()
+    files: list[SourceFile] = []
+    left: list[LeftOut] = []
+    size = 0
+    try:
+        for file in _walk(root, root, left, project=project):
+            files.append(file)
+            size += file.size
+            if len(files) > MAX_FILES or size > MAX_BYTES:
+                raise _too_large(root, files)
+    except OSError as error:
+        raise PackageError(f"{error.filename}: {error.strerror}", remedy="make it readable, or move it away") from error
+    return SourceTree(root, tuple(sorted(files, key=lambda file: file.path)), tuple(left))
+
+
+def package_name(root: Path) -> str:
+    """The name of a package dir, which is what ``import`` will say.
+
+    :raises PackageError: if no import statement could say it.
+    """
+    name = root.resolve().name
+    if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
+        raise PackageError(f"{root}: {name!r} cannot be imported", remedy="rename the directory: letters, digits and _")
+    return name
+
+
+def check_inits(tree: SourceTree) -> None:
+    """Every directory between the package and a ``.py`` file needs its ``__init__.py``; data files need none.
+
+    :raises PackageError: naming the first directory without one, and the file that cannot be imported for that.
+    """
+    paths = tree.paths
+    for path in sorted(paths):
+        if not path.endswith(".py"):
+            continue
+        for folder in reversed(PurePosixPath(path).parents):
+            init = (folder / "__init__.py").as_posix()
+            if init not in paths:
+                raise PackageError(
+                    f"{tree.root / folder} has no __init__.py, so {path} in it could not be imported",
+                    remedy=f"create an empty {tree.root / init}",
+                )
+
+
+def check_module(module: str, paths: Collection[str], where: str) -> None:
+    """That ``python -m module`` finds something to run.
+
+    :param paths: the files of the package, relative to the directory that holds it or to a parent of that.
+    :raises PackageError: with the modules there are, the nearest first.
+    """
+    stem = module.replace(".", "/")
+    if _has(f"{stem}.py", paths) or _has(f"{stem}/__main__.py", paths):
+        return
+    if _has(f"{stem}/__init__.py", paths):
+        raise PackageError(
+            f"{where}: {module} is a package, and has no __main__.py to run",
+            remedy=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
+        )
+    modules = sorted(set(modules_in(paths)))
+    near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
+    there = ", ".join(near) if near else "no Python module at all"
+    raise PackageError(f"no module {module} in {where}", remedy=f"there is: {there}")
+
+
+def modules_in(paths: Collection[str]) -> Iterator[str]:
+    """The dotted names of what can be imported, each from the top of its own package."""
+    for path in paths:
+        file = PurePosixPath(path)
+        if file.suffix != ".py" or file.name in {"__init__.py", "setup.py"}:
+            continue
+        parts = [file.stem] if file.stem != "__main__" else []
+        folder = file.parent
+        while (folder / "__init__.py").as_posix() in paths:
+            parts.insert(0, folder.name)
+            folder = folder.parent
+        if parts:
+            yield ".".join(parts)
+
+
+def _has(wanted: str, paths: Collection[str]) -> bool:
+    """Whether ``wanted`` is there, at the root or in a source folder such as ``src``, which is no package itself."""
+    if wanted in paths:
+        return True
+    folders = (path[: -len(wanted) - 1] for path in paths if path.endswith(f"/{wanted}"))
+    return any(f"{folder}/__init__.py" not in paths for folder in folders)
+
+
+def _has_build(pyproject: Path) -> bool:
+    """Whether a ``pyproject.toml`` describes a project, and not only the settings of some tools."""
+    if not pyproject.is_file():
+        return False
+    try:
+        data = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PackageError(f"{pyproject} is not TOML: {error}", remedy="correct that line") from error
+    return "project" in data or "build-system" in data
+
+
+def _walk(
+    root: Path, folder: Path, left: list[LeftOut], *, project: bool, above: frozenset[Path] = frozenset()
+) -> Iterator[SourceFile]:
+    """:param above: the directories being read, so that links do not lead in circles."""
+    real = folder.resolve()
+    if real in above:
+        raise PackageError(f"{folder} is a link to a directory around it", remedy="remove it")
+    for path in sorted(folder.iterdir()):
+        relative = path.relative_to(root).as_posix()
+        reason = _reason(path, at_root=project and folder == root)
+        if reason is None and path.is_symlink():
+            reason = _link_reason(root, _inside(root, path))
+        if reason is not None:
+            left.append(LeftOut(f"{relative}/" if path.is_dir() else relative, reason))
+        elif path.is_dir():
+            yield from _walk(root, path, left, project=project, above=above | {real})
+        elif not path.is_file():
+            left.append(LeftOut(relative, "not a regular file"))
+        else:
+            file = _file(path, relative, left)
+            if file is not None:
+                yield file
+
+
+def _reason(path: Path, *, at_root: bool) -> str | None:
+    return excludes.dir_reason(path, at_root=at_root) if path.is_dir() else excludes.file_reason(path)
+
+
+def _link_reason(root: Path, target: Path) -> str | None:
+    """A link is no way in for what would stay out under its own name."""
+    above = [folder for folder in target.parents if folder.is_relative_to(root) and folder != root]
+    reasons = (_reason(path, at_root=False) for path in (target, *above))
+    return next((reason for reason in reasons if reason), None)
+
+
+def _file(path: Path, relative: str, left: list[LeftOut]) -> SourceFile | None:
+    status = path.stat()
+    if not relative.isprintable():
+        raise PackageError(f"a file name cannot be packaged: {relative!r}", remedy="rename it to printable characters")
+    secret = excludes.content_reason(status.st_size, path.read_bytes)
+    if secret is not None and path.suffix in {".py", ".pyi"}:
+        raise PackageError(
+            f"{path} {secret}", remedy="take it out of the code; read it from a secret store when it runs"
+        )
+    if secret is not None:
+        left.append(LeftOut(relative, secret))
+        return None
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return SourceFile(relative, status.st_size, bool(status.st_mode & 0o100), sha256)
+
+
+def _too_large(root: Path, files: Collection[SourceFile]) -> PackageError:
+    largest = sorted(files, key=lambda file: -file.size)[:3]
+    return PackageError(
+        f"{root} is too large for a package, over {MAX_FILES} files or {MAX_BYTES >> 20} MiB; the largest so far: "
+        + ", ".join(f"{file.path} ({file.size >> 20} MiB)" for file in largest),
+        remedy="keep data in the bucket and give its gs:// path in args; or is this the wrong directory?",
+    )
+
+
+def _inside(root: Path, link: Path) -> Path:
+    """What a link points to, if that is in the tree."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise PackageError(f"{link} is a link that leads nowhere", remedy="remove it, or mend it") from error
+    if not target.is_relative_to(root):
+        raise PackageError(
+            f"{link} is a link that leaves the tree, to {target}", remedy="copy the file into the tree instead"
+        )
+    return target

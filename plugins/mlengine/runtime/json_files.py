@@ -1,0 +1,77 @@
+"""JSON files that several processes read and write: a file is complete or absent.
+
+Each is written to a temporary file beside it, flushed to the disk, and renamed or linked into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlengine.core.errors import BackendError
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """``None`` if there is no such file.
+
+    :raises BackendError: if there is one, and it is not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise BackendError(f"{path} is not readable: {error}", remedy="remove that job's folder") from error
+    if not isinstance(data, dict):
+        raise BackendError(f"{path} is not a JSON object", remedy="remove that job's folder")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace the file: a reader sees the old content or the new, also after a power cut."""
+    partial = _write_aside(path, data)
+    try:
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def create_json(path: Path, data: Mapping[str, Any]) -> bool:
+    """Write the file if there is none: of two who try at once, one wins. Returns whether it was this one."""
+    partial = _write_aside(path, data)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_aside(path: Path, data: Mapping[str, Any]) -> Path:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with partial.open("w") as file:
+            json.dump(data, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    return partial
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""The trainer's environment: its packages from the bucket, installed by uv, once for all jobs that need the same.
+
+``envs/<digest>/`` is keyed by the bytes of the packages, the interpreter and the options. It is built in its final
+place, because virtual environments do not like to be moved, under a lock; ``ready.json`` is written last and makes it
+an environment. What has no ``ready.json`` is rubbish of a broken build, and the next build removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from mlengine.core.errors import EnvironmentBuildError
+from mlengine.runtime import bytecode, constraints
+from mlengine.runtime import uv as installer
+from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.json_files import read_json, write_json
+from mlengine.storage.client import Storage
+
+# What of uv's own settings changes which versions are installed.
+_RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A built environment.
+
+    :param python: its interpreter.
+    :param lock: what is installed, as ``name==version``.
+    """
+
+    python: Path
+    digest: str
+    lock: list[str]
+
+    @property
+    def root(self) -> Path:
+        return self.python.parent.parent
+
+
+def build_environment(
+    package_uris: Sequence[str],
+    storage: Storage,
+    state_dir: Path,
+    *,
+    python: str = "",
+    seconds: float = 1800.0,
+    keep_environments: int = 8,
+    say: Callable[[str], None] = lambda _: None,
+) -> Environment:
+    """The environment with these packages in it, built if there is none yet.
+
+    A ``constraints.txt`` at the root of an sdist pins what its packages depend on.
+
+    :param package_uris: sdists or wheels in the bucket, the trainer's first.
+    :param python: the interpreter to build for; "" is the one that runs this.
+    :param keep_environments: after a build, how many are kept that nobody uses.
+    :param say: told what takes long.
+    :raises EnvironmentBuildError: with uv's own words; nothing is kept of a build that failed.
+    """
+    if not package_uris:
+        raise EnvironmentBuildError("no packages to install", remedy="give the job file packageUris, or a package")
+    packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
+    recipe = _Recipe(packages, python or sys.executable, state_dir, seconds)
+    digest = recipe.digest
+    found = find_environment(state_dir, digest)
+    if found is not None:
+        say(f"environment {digest[:12]} is there already")
+        return found
+    lock_file = lock_path(state_dir, digest)
+    lock = Lease.take(lock_file)
+    if lock is None:
+        say(f"waiting for another job that builds environment {digest[:12]}")
+        deadline = time.monotonic() + seconds
+        while lock is None and time.monotonic() < deadline:
+            # Who has built it uses it then, and shares the lock for as long as its job runs: it may not come free.
+            found = find_environment(state_dir, digest)
+            if found is not None:
+                return found
+            lock = Lease.take(lock_file, wait=0.5)
+    if lock is None:
+        raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
+    with lock:
+        found = find_environment(state_dir, digest)
+        if found is None:
+            found = _Builder(recipe, lock, say).build()
+            prune(state_dir, keep_environments)
+        return found
+
+
+def find_environment(state_dir: Path, digest: str) -> Environment | None:
+    """The environment, if it was built to its end."""
+    root = state_dir / "envs" / digest
+    ready = read_json(root / "ready.json")
+    if ready is None:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(root / "ready.json")  # when it was last used: the longest unused goes first
+    return Environment(root / "bin" / "python", digest, list(ready["lock"]))
+
+
+def lock_path(state_dir: Path, digest: str) -> Path:
+    """Locked exclusively by who builds or removes the environment, shared by who uses it."""
+    return state_dir / "locks" / f"env-{digest}.lock"
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """All that an environment is made of; equal bytes, interpreter and options have equal digests."""
+
+    packages: list[Path]
+    python: str
+    state_dir: Path
+    seconds: float
+
+    @cached_property
+    def digest(self) -> str:
+        parts = ["1", os.path.realpath(self.python), _version(self.python)]
+        parts += [f"{name}={os.environ[name]}" for name in _RESOLUTION if name in os.environ]
+        for path in self.packages:
+            with path.open("rb") as file:
+                parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+
+    @property
+    def root(self) -> Path:
+        return self.state_dir / "envs" / self.digest
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds one environment. The lock is held by the caller, and by each uv that runs."""
+
+    recipe: _Recipe
+    lock: Lease
+    say: Callable[[str], None]
+
+    def build(self) -> Environment:
+        recipe, root = self.recipe, self.recipe.root
+        python = root / "bin" / "python"
+        shutil.rmtree(root, ignore_errors=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        self.say(f"building environment {recipe.digest[:12]} for {', '.join(path.name for path in recipe.packages)}")
+        begun = time.monotonic()
+        uv = partial(installer.run, lock=self.lock, seconds=recipe.seconds, say=self.say)
+        try:
+            uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
+            pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
+            target = f"--python={python}"
+            donor = _newest(recipe.state_dir)
+            uv("pip", "install", target, *pins, *map(str, recipe.packages))
+            taken = 0 if donor is None else bytecode.seed(root, donor)
+            self.say(f"compiling bytecode; {taken} files are taken from another environment")
+            bytecode.compile_all(root, recipe.seconds)
+            # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
+            lock = uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
+            write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+        seconds = time.monotonic() - begun
+        self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
+        return Environment(python, recipe.digest, lock)
+
+
+def prune(state_dir: Path, keep: int) -> list[str]:
+    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went."""
+    folder = state_dir / "envs"
+    if not folder.is_dir():
+        return []
+    by_age = sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_used, reverse=True)
+    gone = []
+    for root in by_age[keep:]:
+        lock = Lease.take(lock_path(state_dir, root.name))
+        if lock is None:
+            continue
+        with lock:
+            # First what makes it an environment, so that a crash in between leaves rubbish, not half of one.
+            (root / "ready.json").unlink(missing_ok=True)
+            shutil.rmtree(root, ignore_errors=True)
+            gone.append(root.name)
+    return gone
+
+
+def _newest(state_dir: Path) -> Path | None:
+    ready = [path for path in (state_dir / "envs").iterdir() if (path / "ready.json").exists()]
+    return max(ready, key=_last_used, default=None)
+
+
+def _last_used(root: Path) -> float:
+    try:
+        return (root / "ready.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
+    """The package on this machine, downloaded once for each generation of the object."""
+    stat = storage.stat(uri)
+    if stat is None:
+        raise EnvironmentBuildError(
+            f"no package at {uri}", remedy="package the trainer again, or correct packageUris in the job file"
+        )
+    tag = hashlib.sha256(f"{uri} {stat.generation} {stat.crc32c}".encode()).hexdigest()[:24]
+    target = state_dir / "packages" / tag / uri.rsplit("/", 1)[1]
+    if not target.exists():
+        storage.download(uri, target)
+    return target
+
+
+def _version(python: str) -> str:
+    if python == sys.executable:
+        return sys.version
+    command = [python, "-c", "import sys; print(sys.version)"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvironmentBuildError(
+            f"the interpreter {python} does not run: {error}", remedy="correct the setting MLENGINE_LOCAL_PYTHON"
+        ) from error

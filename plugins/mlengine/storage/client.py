@@ -1,0 +1,261 @@
+"""The bucket, behind a small door: google-cloud-storage with create-once, compare-and-swap and trees.
+
+Objects are named by ``gs://`` URIs. Every call has a deadline and is retried where repeating it is safe; errors are
+this project's own. Whether the server is Google's or an emulator is the client library's business
+(``STORAGE_EMULATOR_HOST``); nothing here knows.
+
+Does not: cache, list lazily across processes, or rename (Cloud Storage has no atomic rename of a tree).
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core.errors import ObjectMissingError, StorageConflictError, StorageError
+from mlengine.core.layout import split_uri
+from mlengine.storage.retries import ATTEMPT, errors, retry
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+_NONCE = "mlengine-nonce"
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """What a listing knows of an object. ``size`` in bytes, ``crc32c`` in base64 as Cloud Storage gives it, ``written``
+    in seconds since the epoch.
+    """
+
+    uri: str
+    size: int
+    generation: int
+    crc32c: str | None = None
+    written: float = 0.0
+
+
+class Storage:
+    """Reads and writes objects by URI.
+
+    :param make_client: makes the ``google.cloud.storage.Client`` when the first call needs it; without one, the
+        application default credentials are used.
+    """
+
+    def __init__(self, make_client: Callable[[], storage.Client] | None = None) -> None:
+        self._make_client = make_client
+        self._client: storage.Client | None = None
+
+    @classmethod
+    def from_connection(cls, gcp_conn_id: str | None, impersonation_chain: Any = None) -> Storage:
+        """With the credentials of an Airflow connection; ``None`` means the application default credentials."""
+        if gcp_conn_id is None:
+            return cls()
+
+        def make_client() -> storage.Client:
+            from mlengine.storage.credentials import client_of_connection
+
+            return client_of_connection(gcp_conn_id, impersonation_chain)
+
+        return cls(make_client)
+
+    @property
+    def client(self) -> storage.Client:
+        """:raises StorageForbiddenError: there are no credentials, or they are not readable."""
+        if self._client is None:
+            with errors("Cloud Storage"):
+                client = (self._make_client or _default_client)()
+            # Since 3.17 or so the client asks for each bucket's metadata in a thread of its own, for traces that nobody
+            # takes here: a request more for each process, and a 403 in the audit log of accounts that may not.
+            client._bucket_metadata_cache = None
+            self._client = client
+        return self._client
+
+    def read(self, uri: str) -> bytes:
+        """:raises ObjectMissingError: if there is no such object."""
+        return self.read_with_generation(uri)[0]
+
+    def read_with_generation(self, uri: str) -> tuple[bytes, int]:
+        """The content and the generation it had: pass that to :meth:`replace` to swap just this version."""
+        blob = self._blob(uri)
+        with errors(uri):
+            data: bytes = blob.download_as_bytes(timeout=ATTEMPT, retry=retry(), checksum="crc32c")
+            # The answer to a download carries the generation of what was sent.
+            return data, int(blob.generation)
+
+    def read_range(self, uri: str, begin: int, end: int) -> bytes:
+        """The bytes from ``begin`` up to ``end``, or to the object's end.
+
+        :raises ObjectMissingError: if there is no such object.
+        """
+        with errors(uri):
+            # The object's checksum says nothing about a part of it.
+            data: bytes = self._blob(uri).download_as_bytes(
+                start=begin, end=end - 1, timeout=ATTEMPT, retry=retry(), checksum=None
+            )
+            return data
+
+    def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
+        """Write whatever was there before. Returns the new generation."""
+        return self._upload(uri, data, content_type, None)
+
+    def create(self, uri: str, data: bytes, content_type: str | None = None) -> int:
+        """Write only if there is no such object yet.
+
+        :raises StorageConflictError: somebody else was first. An answer that was lost on the way is told from that by
+            a nonce in the object's metadata, so whoever wrote it never reads "you lost".
+        """
+        return self._upload(uri, data, content_type, 0)
+
+    def replace(self, uri: str, data: bytes, generation: int, content_type: str | None = None) -> int:
+        """Compare-and-swap: write only if the object still has ``generation``.
+
+        :raises StorageConflictError: it has changed since.
+        """
+        return self._upload(uri, data, content_type, generation)
+
+    def stat(self, uri: str) -> ObjectStat | None:
+        """``None`` if there is no such object."""
+        bucket, path = split_uri(uri)
+        with errors(uri, bucket=True):
+            blob = self.client.bucket(bucket).get_blob(path, timeout=ATTEMPT, retry=retry())
+        return None if blob is None else _stat(bucket, blob)
+
+    def exists(self, uri: str) -> bool:
+        return self.stat(uri) is not None
+
+    def ls(self, prefix: str) -> list[ObjectStat]:
+        """Every object whose URI starts with ``prefix``, by name."""
+        bucket, path = split_uri(prefix)
+        with errors(prefix, bucket=True):
+            blobs = list(self.client.list_blobs(bucket, prefix=path or None, timeout=ATTEMPT, retry=retry()))
+        return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
+
+    def list_dirs(self, prefix: str) -> list[str]:
+        """The names one level below ``prefix``, as a file manager shows folders, in order."""
+        bucket, path = split_uri(prefix)
+        path = path.rstrip("/") + "/" if path else ""
+        with errors(prefix, bucket=True):
+            listing = self.client.list_blobs(bucket, prefix=path or None, delimiter="/", timeout=ATTEMPT, retry=retry())
+            for _ in listing:
+                pass  # the prefixes are complete once every page was read
+        return sorted(name[len(path) :].rstrip("/") for name in listing.prefixes)
+
+    def upload(self, source: Path, uri: str) -> None:
+        """One file. Its checksum is verified by the server."""
+        blob = self._blob(uri)
+        with errors(uri, bucket=True):
+            blob.upload_from_filename(str(source), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
+
+    def upload_once(self, source: Path, uri: str) -> None:
+        """One file, only if there is no such object yet; one with the same content is as good, and not sent again.
+
+        :raises StorageConflictError: there is one with other content.
+        """
+        if self._holds(uri, source):
+            return
+        blob = self._blob(uri)
+        try:
+            with errors(uri, bucket=True):
+                blob.upload_from_filename(
+                    str(source), if_generation_match=0, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
+                )
+        except StorageConflictError:  # since our look; by us, perhaps, with an answer that was lost
+            if not self._holds(uri, source):
+                raise
+
+    def _holds(self, uri: str, source: Path) -> bool:
+        """Whether the object is there with the content of ``source``."""
+        there = self.stat(uri)
+        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+            raise StorageConflictError(f"{uri} was written by somebody else first, with other content")
+        return there is not None
+
+    def download(self, uri: str, target: Path) -> None:
+        """One file, written aside and moved into place: ``target`` is whole or not there."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with errors(uri):
+                self._blob(uri).download_to_filename(str(partial), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def delete(self, uri: str, generation: int | None = None) -> None:
+        """Safe to repeat: an object that is gone already is not an error.
+
+        :param generation: delete only this version of the object.
+        :raises StorageConflictError: it has changed since.
+        """
+        try:
+            with errors(uri):
+                self._blob(uri).delete(if_generation_match=generation, timeout=ATTEMPT, retry=retry())
+        except ObjectMissingError:
+            return  # gone already, perhaps by a first try of ours whose answer was lost
+
+    def delete_tree(self, prefix: str) -> int:
+        """Everything below the folder ``prefix``; returns how many objects there were."""
+        stats = self.ls(prefix.rstrip("/") + "/")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda stat: self.delete(stat.uri), stats))
+        return len(stats)
+
+    def _blob(self, uri: str) -> Any:
+        bucket, path = split_uri(uri)
+        if not path:
+            raise StorageError(f"this names a bucket, not an object: {uri}")
+        return self.client.bucket(bucket).blob(path)
+
+    def _upload(self, uri: str, data: bytes, content_type: str | None, generation: int | None) -> int:
+        blob = self._blob(uri)
+        nonce = uuid.uuid4().hex
+        blob.metadata = {_NONCE: nonce}
+        content_type = content_type or ("application/json" if uri.endswith(".json") else "application/octet-stream")
+        try:
+            with errors(uri, bucket=True):
+                blob.upload_from_string(
+                    data,
+                    content_type=content_type,
+                    if_generation_match=generation,
+                    timeout=ATTEMPT,
+                    retry=retry(),
+                    checksum="crc32c",
+                )
+        except StorageConflictError:
+            # A retry inside the client finds its own first write and is told 412: the nonce says it was ours.
+            with errors(uri, bucket=True):
+                mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=ATTEMPT, retry=retry())
+            if mine is None or (mine.metadata or {}).get(_NONCE) != nonce:
+                raise
+            return int(mine.generation)
+        return int(blob.generation)
+
+
+def _default_client() -> storage.Client:
+    from google.cloud import storage
+
+    return storage.Client()
+
+
+def _stat(bucket: str, blob: Any) -> ObjectStat:
+    written = blob.updated.timestamp() if blob.updated else 0.0
+    return ObjectStat(
+        f"gs://{bucket}/{blob.name}", int(blob.size or 0), int(blob.generation or 0), blob.crc32c, written
+    )
+
+
+def _crc32c(path: Path) -> str:
+    """As Cloud Storage gives it: big-endian, in base64."""
+    import google_crc32c
+
+    checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            checksum.update(chunk)
+    return base64.b64encode(checksum.digest()).decode()

@@ -1,0 +1,283 @@
+"""What a ``saved_model.pb`` says of itself, read without TensorFlow.
+
+Protobuf's wire format is small: a field is a varint tag and a varint, 4 or 8 bytes, or a length and so many bytes.
+The few fields that matter are followed by number (TensorFlow's ``saved_model.proto``, ``meta_graph.proto``,
+``graph.proto``, ``function.proto``, ``saved_object_graph.proto``); all others are stepped over. That takes
+milliseconds where importing TensorFlow takes seconds, and nothing of the model runs.
+
+The bytes come from outside, so everything is bounded: the size, the number of nodes, and the depth (fixed, since no
+message is followed into itself). Reading does not judge: :mod:`mlengine.validation.signature` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from mlengine.core.errors import ModelError
+
+MAX_BYTES = 512 * 1024 * 1024
+MAX_NODES = 2_000_000
+MAX_NAMES = 10_000  # signatures, inputs, outputs, tags
+
+# TensorFlow's types.proto; a name it does not have is shown as its number.
+DTYPES = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64",
+    9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 20: "resource",
+    21: "variant", 22: "uint32", 23: "uint64",
+}  # fmt: skip
+
+_TENSOR = re.compile(r"^(?P<dtype>[a-z]+[0-9]*)(?:\[(?P<sizes>(?:-?\d+(?:,-?\d+)*)?)\])?$")
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+Value = int | memoryview
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A signature's input or output. ``shape`` has -1 for any size and is ``None`` for any rank."""
+
+    dtype: str
+    shape: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return self.dtype
+        return f"{self.dtype}[{','.join(str(size) for size in self.shape)}]"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``float32[-1,784]`` → a tensor; a bare ``float32`` leaves the shape open.
+
+        :raises ModelError: if the text is neither.
+        """
+        match = _TENSOR.match(text.strip())
+        if match is None or match["dtype"] not in DTYPES.values():
+            raise ModelError(f"not a tensor: {text!r}", remedy="write dtype[size,…] with -1 for any: float32[-1,784]")
+        inner = match["sizes"]
+        shape = None if inner is None else tuple(int(size) for size in inner.split(",") if size)
+        dtype = match["dtype"]
+        return cls(dtype, shape)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call the model."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    def __str__(self) -> str:
+        sides = (", ".join(f"{name} {tensor}" for name, tensor in sorted(side.items())) for side in self._sides)
+        return " -> ".join(sides)
+
+    @property
+    def _sides(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        return self.inputs, self.outputs
+
+    def to_json(self) -> dict[str, dict[str, str]]:
+        return {
+            "inputs": {name: str(tensor) for name, tensor in sorted(self.inputs.items())},
+            "outputs": {name: str(tensor) for name, tensor in sorted(self.outputs.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """:raises ModelError: if a side is missing or a tensor is not written like ``float32[-1,784]``."""
+        try:
+            inputs, outputs = (
+                {str(name): Tensor.parse(str(text)) for name, text in data[side].items()}
+                for side in ("inputs", "outputs")
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"not a signature: {data!r}", remedy='write {"inputs": {name: "dtype[shape]"}, "outputs": {…}}'
+            ) from error
+        return cls(inputs, outputs)
+
+
+@dataclass
+class Graph:
+    """One meta graph: its tags, its signatures, and what its nodes are.
+
+    :param ops: how many nodes there are of each op, in the graph and in its functions.
+    :param devices: every device a node or a variable asks for; ``""`` is "anywhere".
+    """
+
+    tags: set[str] = field(default_factory=set)
+    tensorflow: str = ""
+    signatures: dict[str, Signature] = field(default_factory=dict)
+    ops: dict[str, int] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)
+
+
+def read(data: bytes) -> list[Graph]:
+    """All meta graphs of a ``saved_model.pb``.
+
+    :raises ModelError: if the bytes are not a SavedModel, or exceed what a sane one has.
+    """
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"saved_model.pb has {len(data)} bytes, more than {MAX_BYTES}")
+    budget = _Budget()
+    try:
+        graphs = [_graph(part, budget) for part in _messages(memoryview(data), 2)]
+    except (IndexError, UnicodeDecodeError) as error:
+        raise ModelError(f"saved_model.pb is damaged: {error}", remedy="export the model again") from error
+    if not graphs:
+        raise ModelError("saved_model.pb has no graph in it", remedy="export the model again")
+    return graphs
+
+
+@dataclass
+class _Budget:
+    nodes: int = field(default_factory=lambda: MAX_NODES)
+    names: int = field(default_factory=lambda: MAX_NAMES)
+
+    def node(self) -> None:
+        self.nodes -= 1
+        if self.nodes < 0:
+            raise ModelError(f"saved_model.pb has more than {MAX_NODES} nodes")
+
+    def name(self) -> None:
+        self.names -= 1
+        if self.names < 0:
+            raise ModelError(f"saved_model.pb has more than {MAX_NAMES} signatures, inputs, outputs or tags")
+
+
+def _graph(data: memoryview, budget: _Budget) -> Graph:
+    graph = Graph()
+    for number, value in _fields(data):
+        if not isinstance(value, memoryview):
+            continue
+        if number == 1:  # meta_info_def
+            _meta_info(value, graph, budget)
+        elif number == 2:  # graph_def: node = 1, library = 2 with function = 1 with node_def = 3
+            _nodes(value, 1, graph, budget)
+            for library in _messages(value, 2):
+                for function in _messages(library, 1):
+                    _nodes(function, 3, graph, budget)
+        elif number == 5:  # signature_def, a map
+            budget.name()
+            name, signature = _entry(value)
+            graph.signatures[name] = _signature(signature, budget)
+        elif number == 7:  # object_graph_def: nodes = 1, variable = 7 with device = 7
+            _variables(value, graph, budget)
+    return graph
+
+
+def _meta_info(data: memoryview, graph: Graph, budget: _Budget) -> None:
+    for number, value in _fields(data):
+        if number == 4 and isinstance(value, memoryview):
+            budget.name()
+            graph.tags.add(_text(value))
+        elif number == 5 and isinstance(value, memoryview):
+            graph.tensorflow = _text(value)
+
+
+def _nodes(data: memoryview, number: int, graph: Graph, budget: _Budget) -> None:
+    for node in _messages(data, number):
+        budget.node()
+        op = device = ""
+        for inner, value in _fields(node):
+            if inner == 2 and isinstance(value, memoryview):
+                op = _text(value)
+            elif inner == 4 and isinstance(value, memoryview):
+                device = _text(value)
+        graph.ops[op] = graph.ops.get(op, 0) + 1
+        graph.devices.add(device)
+
+
+def _variables(data: memoryview, graph: Graph, budget: _Budget) -> None:
+    for item in _messages(data, 1):
+        budget.node()
+        for variable in _messages(item, 7):
+            for device in _messages(variable, 7):
+                graph.devices.add(_text(device))
+
+
+def _signature(data: memoryview, budget: _Budget) -> Signature:
+    sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    for number, value in _fields(data):
+        if number in {1, 2} and isinstance(value, memoryview):
+            budget.name()
+            name, tensor = _entry(value)
+            sides[number - 1][name] = _tensor(tensor, budget)
+    return Signature(*sides)
+
+
+def _tensor(data: memoryview, budget: _Budget) -> Tensor:
+    dtype, shape = 0, None
+    for number, value in _fields(data):
+        if number == 2 and isinstance(value, int):
+            dtype = value
+        elif number == 3 and isinstance(value, memoryview):
+            shape = _shape(value, budget)
+    return Tensor(DTYPES.get(dtype, f"dtype {dtype}"), shape)
+
+
+def _shape(data: memoryview, budget: _Budget) -> tuple[int, ...] | None:
+    sizes: list[int] = []
+    for number, value in _fields(data):
+        if number == 3 and value:  # unknown_rank
+            return None
+        if number == 2 and isinstance(value, memoryview):
+            budget.name()
+            size = next((inner for at, inner in _fields(value) if at == 1 and isinstance(inner, int)), 0)
+            sizes.append(size - (1 << 64) if size >> 63 else size)
+    return tuple(sizes)
+
+
+def _entry(data: memoryview) -> tuple[str, memoryview]:
+    """A map's entry: key = 1, value = 2."""
+    key, content = "", memoryview(b"")
+    for number, value in _fields(data):
+        if number == 1 and isinstance(value, memoryview):
+            key = _text(value)
+        elif number == 2 and isinstance(value, memoryview):
+            content = value
+    return key, content
+
+
+def _text(data: memoryview) -> str:
+    return bytes(data).decode()
+
+
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    return (value for number, value in _fields(data) if number == wanted and isinstance(value, memoryview))
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
+    """Every field's number and value; a number that is not a varint or bytes comes as 0."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if number == 0:
+            raise ModelError("saved_model.pb is damaged: a field with number 0", remedy="export the model again")
+        value: Value = 0
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+        elif wire == _BYTES:
+            length, at = _varint(data, at)
+            value, at = data[at : at + length], at + length
+        elif wire in {_FIXED64, _FIXED32}:
+            at += 8 if wire == _FIXED64 else 4
+        else:
+            raise ModelError(f"saved_model.pb is damaged: wire type {wire}", remedy="export the model again")
+        if at > end:
+            raise ModelError("saved_model.pb is cut short", remedy="export the model again")
+        yield number, value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise ModelError("saved_model.pb is cut short", remedy="export the model again")
+        byte = data[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result & 0xFFFFFFFFFFFFFFFF, at
+    raise ModelError("saved_model.pb is damaged: a number of more than 10 bytes", remedy="export the model again")

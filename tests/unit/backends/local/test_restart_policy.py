@@ -1,0 +1,71 @@
+"""The table of exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local import restart_policy
+from mlengine.backends.local.settings import Settings
+from mlengine.core.job import FailureCause
+from mlengine.core.spec import Role
+
+SETTINGS = Settings()
+
+
+@pytest.mark.parametrize(
+    ("code", "again", "cause"),
+    [
+        (0, False, FailureCause.TRAINER),
+        (1, False, FailureCause.TRAINER),
+        (2, False, FailureCause.TRAINER),
+        (3, False, FailureCause.TRAINER),
+        (75, True, FailureCause.PREEMPTED),
+        (126, False, FailureCause.TRAINER),
+        (127, False, FailureCause.TRAINER),
+        (128, False, FailureCause.TRAINER),
+        (130, True, FailureCause.PREEMPTED),
+        (134, True, FailureCause.TRAINER),
+        (137, True, FailureCause.PREEMPTED),
+        (139, True, FailureCause.TRAINER),
+        (143, True, FailureCause.PREEMPTED),
+        (255, False, FailureCause.TRAINER),
+        (-6, True, FailureCause.TRAINER),
+        (-9, True, FailureCause.PREEMPTED),
+        (-11, True, FailureCause.TRAINER),
+        (-15, True, FailureCause.PREEMPTED),
+        (-2, True, FailureCause.PREEMPTED),
+    ],
+)
+def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) -> None:
+    meaning = restart_policy.meaning(code)
+    assert (meaning.again, meaning.cause) == (again, cause)
+    assert meaning.text
+    assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.chief_restarts if again else 0)
+    # Whoever is not the chief is started again whatever it ended with.
+    assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.restarts
+
+
+def test_a_signal_says_the_same_however_it_is_written() -> None:
+    for number in (6, 9, 11, 15):
+        assert restart_policy.meaning(-number) == restart_policy.meaning(128 + number)
+    assert "SIGKILL" in restart_policy.meaning(-9).text
+    assert "signal 63" in restart_policy.meaning(-63).text
+
+
+def test_pauses_grow_and_stay_bounded() -> None:
+    pauses = [restart_policy.backoff(restarts, SETTINGS) for restarts in range(8)]
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "local-backend.md").read_text()
+    rows = re.findall(r"^\| `([^|]+)` \|[^|]*\| (yes|no) +\| ([a-z]+|—) +\|", text, re.MULTILINE)
+    assert len(rows) >= 8
+    for codes, again, cause in rows:
+        for code in re.findall(r"-?\d+", codes):
+            meaning = restart_policy.meaning(int(code))
+            assert meaning.again == (again == "yes"), code
+            assert cause in {meaning.cause.value, "—"}, code

@@ -1,0 +1,414 @@
+"""The job file: what is read, what is refused, and where the refusal points."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mlengine.core.errors import JobFileError
+from mlengine.core.job_file import parse
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+ARTICLE = """\
+trainingInput:
+  scaleTier: CUSTOM
+  masterType: standard
+  workerType: n1-standard-4
+  workerCount: "2"
+  parameterServerType: large_model
+  parameterServerCount: 1
+  region: us-central1
+  runtimeVersion: 2.10
+  pythonVersion: '3.7'
+  pythonModule: trainer.task
+  packageUris:
+  - gs://bucket/packages/trainer-0.0.0.tar.gz
+  jobDir: gs://bucket/mnist/1
+  args: [--max_steps, "3000", --verbose]
+  network: projects/1/global/networks/default
+  scheduling: {maxRunningTime: 7200s, maxWaitTime: 3600.5s}
+labels: {team: vision}
+"""
+
+
+def test_every_field_of_a_training_input_lands_in_the_spec() -> None:
+    spec = parse.load(ARTICLE)
+    assert spec == TrainingSpec(
+        module="trainer.task",
+        package_uris=("gs://bucket/packages/trainer-0.0.0.tar.gz",),
+        args=("--max_steps", "3000", "--verbose"),
+        pools=(
+            Pool(Role.CHIEF, 1, "standard"),
+            Pool(Role.WORKER, 2, "n1-standard-4"),
+            Pool(Role.PS, 1, "large_model"),
+        ),
+        scale_tier="CUSTOM",
+        region="us-central1",
+        job_dir="gs://bucket/mnist/1",
+        runtime_version="2.10",
+        python_version="3.7",
+        max_running_seconds=7200,
+        max_wait_seconds=3601,
+        labels={"team": "vision"},
+        source=spec.source,
+    )
+    assert spec.source["network"] == "projects/1/global/networks/default"
+    assert spec.source["runtimeVersion"] == "2.10", "YAML's 2.1 is another version"
+    assert "labels" not in spec.source
+    assert parse.check(spec) is spec
+
+
+def test_path_text_and_plain_data_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(ARTICLE)
+    text = parse.load(ARTICLE)
+    assert parse.load(path) == parse.load(str(path)) == text
+    plain = yaml.safe_load(ARTICLE)
+    plain["trainingInput"]["runtimeVersion"] = "2.10"
+    assert parse.load(plain) == text
+    assert parse.load(json.dumps(plain)) == text
+
+
+@pytest.mark.parametrize(
+    ("tier", "counts"),
+    [
+        ("BASIC", (1, 0, 0)),
+        ("STANDARD_1", (1, 4, 3)),
+        ("PREMIUM_1", (1, 19, 11)),
+        ("BASIC_GPU", (1, 0, 0)),
+        ("BASIC_TPU", (1, 0, 0)),
+    ],
+)
+def test_tiers_have_their_clusters(tier: str, counts: tuple[int, ...]) -> None:
+    spec = parse.load({"trainingInput": {"scaleTier": tier, "pythonModule": "t.task"}})
+    assert tuple(spec.count(role) for role in (Role.CHIEF, Role.WORKER, Role.PS)) == counts
+    assert spec.scale_tier == tier
+
+
+def test_no_tier_is_basic() -> None:
+    assert parse.load("trainingInput: {pythonModule: t.task}").scale_tier == "BASIC"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "chief"),
+        ({"runtimeVersion": "1.15"}, "master"),
+        ({"runtimeVersion": "2.0"}, "master"),
+        ({"runtimeVersion": "2.1"}, "chief"),
+        ({"runtimeVersion": "2.10"}, "chief"),
+        ({"runtimeVersion": "10.0"}, "chief"),
+        ({"runtimeVersion": "1.15", "useChiefInTfConfig": True}, "chief"),
+        ({"masterConfig": {"imageUri": "python:3.11"}}, "master"),
+        ({"masterConfig": {"imageUri": "python:3.11"}, "useChiefInTfConfig": True}, "chief"),
+    ],
+)
+def test_what_tf_config_calls_the_chief(fields: dict[str, Any], name: str) -> None:
+    assert parse.load({"trainingInput": fields}).primary_name == name
+
+
+def test_images_and_accelerators() -> None:
+    spec = parse.load("""
+trainingInput:
+  scaleTier: CUSTOM
+  masterType: n1-standard-8
+  masterConfig:
+    imageUri: europe-docker.pkg.dev/p/r/trainer:1
+    acceleratorConfig: {type: NVIDIA_TESLA_T4, count: '2'}
+  workerType: n1-standard-8
+  workerCount: 2
+  evaluatorType: standard
+  evaluatorCount: 1
+""")
+    chief, worker, evaluator = spec.pools
+    assert (chief.accelerator_type, chief.accelerator_count) == ("NVIDIA_TESLA_T4", 2)
+    assert worker.image_uri == chief.image_uri, "a role without an image runs the chief's"
+    assert worker.accelerator_type is None
+    assert evaluator.role is Role.EVALUATOR
+    assert parse.check(spec).module == ""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in ARTICLE
+    return ARTICLE.replace(old, new)
+
+
+BAD = {
+    "an unknown field": (changed("workerCount", "workerCuont"), 5, "workerCuont", "workerCount"),
+    "an unknown field in a config": (changed("maxRunningTime", "maxRuntime"), 17, "maxRuntime", "maxRunningTime"),
+    "an unknown tier": (changed("CUSTOM", "STANDART_1"), 2, "STANDART_1", "STANDARD_1"),
+    "custom without its master": (changed("  masterType: standard\n", ""), 2, "no masterType", "masterType:"),
+    "counts without custom": (changed("CUSTOM", "STANDARD_1"), 3, "only for scaleTier: CUSTOM", "scaleTier: CUSTOM"),
+    "a count without a type": (changed("  workerType: n1-standard-4\n", ""), 4, "no workerType", "workerType:"),
+    "a count below zero": (changed('"2"', "-1"), 5, "-1", "0 or more"),
+    "a count beyond all measure": (changed('"2"', "20000"), 5, "20000", "1000"),
+    "a count in words": (changed('"2"', "two"), 5, "whole number", "2"),
+    "half a worker": (changed('"2"', "1.5"), 5, "whole number", "2"),
+    "a count that is a truth": (changed('"2"', "yes"), 5, "whole number", "2"),
+    "a number among the args": (changed('"3000"', "3000"), 15, "args[1]", '"3000"'),
+    "args as one text": (changed('[--max_steps, "3000", --verbose]', "--max_steps=3"), 15, "must be a list", "- item"),
+    "a machine that never was": (changed("large_model", "larg_model"), 6, "larg_model", "large_model"),
+    "a file as a module": (changed("trainer.task", "trainer/task.py"), 11, "a path", "trainer.task"),
+    "no module at all": (changed("trainer.task", "train-er"), 11, "not a module", "trainer.task"),
+    "a package on this machine": (changed("gs://bucket/packages", "./dist"), 13, "not a Cloud", "PackageTrainerOper"),
+    "a job dir on this machine": (changed("gs://bucket/mnist/1", "/tmp/out"), 14, "not a Cloud", "gs://"),
+    "a bucket for a job dir": (changed("gs://bucket/mnist/1", "gs://bucket/"), 14, "bucket only", "gs://BUCKET/path"),
+    "a duration in hours": (changed("7200s", "2h"), 17, "not a duration", '"7200s"'),
+    "a duration without unit": (changed("7200s", "7200"), 17, "not a duration", '"7200s"'),
+    "no time at all": (changed("7200s", "0s"), 17, "no time", "7200s"),
+    "too short a wait": (changed("3600.5s", "60s"), 17, "60s", "1800s"),
+    "a label in capitals": (changed("vision", "Vision"), 18, "not a label", "a-z"),
+    "a key written twice": (changed("  region", "  workerCount: 3\n  region"), 8, "twice", "keep one"),
+    "one field in two spellings": (changed("  region", "  worker_count: 3\n  region"), 8, "twice", "keep one"),
+    "a tab": (changed("  region", "\tregion"), 8, "not YAML", "spaces"),
+    "a broken line": (changed("region: us", "region: us: x"), 8, "not YAML", "colons"),
+    "hyperparameters": (
+        changed("  region", "  hyperparameters: {goal: MINIMIZE}\n  region"),
+        8,
+        "not supported",
+        "fixed",
+    ),
+    "a program": (changed("us-central1", "!!python/name:os.getcwd ''"), 8, "not YAML", "tags"),
+    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a text", "text"),
+    "a version that is none": (changed("2.10", "latest"), 9, "not a version", "2.11"),
+    "a fieldless job": ("jobId: x\n", 1, "neither", "trainingInput"),
+    "a field too far left": ("scaleTier: BASIC\n", 1, "top of the file", "indent"),
+    "a list": ("- trainingInput:\n", 1, "must be a mapping", "field: value"),
+    "two jobs": ("trainingInput: {}\n---\ntrainingInput: {}\n", 2, "single document", "one job"),
+    "an id that is none": ("jobId: a-b\ntrainingInput: {}\n", 1, "job id", "letters"),
+    "an alias of itself": ("trainingInput: &a\n  args: [*a]\n", 1, "never ends", "without"),
+    "an alias of nothing": ("trainingInput:\n  region: *here\n", 2, "undefined alias", "quote"),
+    "an accelerator alone": (
+        "trainingInput:\n  masterConfig:\n    acceleratorConfig: {count: 1}\n",
+        3,
+        "alone",
+        "both",
+    ),
+    "an accelerator misspelt": (
+        "trainingInput:\n  masterConfig:\n    acceleratorConfig: {count: 1, type: TESLA_T4}\n",
+        *(3, "TESLA_T4", "NVIDIA_TESLA_T4"),
+    ),
+    "an image and a runtime": (
+        "trainingInput:\n  runtimeVersion: '2.1'\n  masterConfig: {imageUri: python}\n",
+        *(2, "beside an image", "keep one"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "what", "remedy"), BAD.values(), ids=BAD)
+def test_a_bad_job_file_is_refused_with_the_place_and_the_remedy(text: str, line: int, what: str, remedy: str) -> None:
+    with pytest.raises(JobFileError) as caught:
+        parse.load(text, name="config.yaml")
+    message, _, advice = str(caught.value).partition("What to do: ")
+    assert message.startswith(f"config.yaml:{line}: ")
+    assert what in message
+    assert remedy in advice
+
+
+def test_monstrous_files_are_refused_at_once() -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+    with pytest.raises(JobFileError, match="never ends"):
+        parse.load(bomb)
+    with pytest.raises(JobFileError, match="characters long"):
+        parse.load("# " + "x" * 2_000_000 + "\n")
+    with pytest.raises(JobFileError, match="empty"):
+        parse.load("# nothing here yet\n")
+    with pytest.raises(JobFileError, match="empty"):
+        parse.load("")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobFileError, match=r"no\.yaml: the job file cannot be read"):
+        parse.load(str(tmp_path / "no.yaml"))
+    (tmp_path / "latin.yaml").write_bytes(b"trainingInput: {region: \xe9}")
+    with pytest.raises(JobFileError, match="UTF-8"):
+        parse.load(tmp_path / "latin.yaml")
+
+
+def test_anchors_and_merges_are_read_as_yaml_has_them() -> None:
+    spec = parse.load("""
+trainingInput:
+  <<: &shape {scaleTier: CUSTOM, masterType: standard, workerType: standard, workerCount: 9}
+  workerCount: 1
+  args: &args [--a]
+""")
+    assert spec.count(Role.WORKER) == 1
+    assert spec.args == ("--a",)
+
+
+VERTEX = """\
+displayName: mnist
+jobSpec:
+  workerPoolSpecs:
+  - machineSpec: {machineType: n1-standard-4}
+    replicaCount: 1
+    pythonPackageSpec: &package
+      executorImageUri: europe-docker.pkg.dev/x/y:1
+      packageUris: [gs://bkt/t-1.tar.gz]
+      pythonModule: trainer.task
+      args: [--a, b]
+      env: [{name: X, value: '1'}]
+  - {}
+  - machine_spec: {machine_type: n1-highmem-8, acceleratorType: NVIDIA_L4, acceleratorCount: '1'}
+    replica_count: '2'
+    pythonPackageSpec: *package
+  scheduling: {timeout: 600s, maxWaitDuration: 0s, strategy: SPOT}
+  baseOutputDirectory: {outputUriPrefix: gs://bkt/out}
+labels: {a: b}
+"""
+
+
+def test_vertex_pools_are_roles_by_their_order() -> None:
+    spec = parse.load(VERTEX)
+    image = "europe-docker.pkg.dev/x/y:1"
+    assert spec == TrainingSpec(
+        module="trainer.task",
+        package_uris=("gs://bkt/t-1.tar.gz",),
+        args=("--a", "b"),
+        pools=(
+            Pool(Role.CHIEF, 1, "n1-standard-4", image_uri=image),
+            Pool(Role.PS, 2, "n1-highmem-8", "NVIDIA_L4", 1, image),
+        ),
+        job_dir="gs://bkt/out",
+        max_running_seconds=600,
+        labels={"a": "b"},
+        env={"X": "1"},
+        source=spec.source,
+    )
+    bare = yaml.safe_load(VERTEX)["jobSpec"]
+    assert replace(parse.load(bare), source={}, labels={}) == replace(spec, source={}, labels={})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("replicaCount: 1", "replicaCount: 2", 4, "first pool is the chief"),
+        ("machineType: n1-standard-4", "", 4, "no machineType"),
+        ("pythonModule", "pythonModul", 9, "not a field"),
+        ("    pythonPackageSpec: *package\n", "", 13, "either"),
+        ("pythonPackageSpec: *package", "containerSpec: {imageUri: x, args: [--c]}", 13, "pythonModule differs"),
+        ("  workerPoolSpecs:", "  workerPools:", 3, "not a field"),
+        ("displayName: mnist", "trainingInput: {}", 1, "beside"),
+        ("name: X,", "name: 'X Y',", 11, "variable"),
+    ],
+)
+def test_a_bad_vertex_job_is_refused_with_its_line(old: str, new: str, line: int, what: str) -> None:
+    assert old in VERTEX
+    with pytest.raises(JobFileError, match=rf"^f:{line}: .*{what}"):
+        parse.load(VERTEX.replace(old, new), name="f")
+
+
+def test_what_is_given_replaces_the_whole_field() -> None:
+    spec = parse.load(ARTICLE)
+    given_ = parse.override(
+        spec, args=["--x"], module="other.task", region="europe-west1", package_uris=["gs://bkt/o-1.zip"]
+    )
+    assert (given_.args, given_.module, given_.region) == (("--x",), "other.task", "europe-west1")
+    assert given_.package_uris == ("gs://bkt/o-1.zip",)
+    assert given_.source["args"] == ["--x"]
+    assert given_.pools == spec.pools
+    assert parse.override(spec, args=[]).args == ()
+    assert parse.override(spec) == spec
+
+
+def test_a_tier_that_is_given_brings_its_cluster() -> None:
+    spec = parse.override(parse.load(ARTICLE), scale_tier="STANDARD_1")
+    assert spec.count(Role.WORKER) == 4
+    assert "masterType" not in spec.source
+    assert spec.source["scaleTier"] == "STANDARD_1"
+    assert parse.load({"trainingInput": dict(spec.source)}).pools == spec.pools
+
+
+def test_counts_that_are_given_make_a_tier_custom() -> None:
+    spec = parse.load({"trainingInput": {"scaleTier": "STANDARD_1", "pythonModule": "t.task"}})
+    small = parse.override(spec, counts={Role.WORKER: 2, Role.PS: 0, Role.EVALUATOR: 1})
+    assert [(pool.role, pool.count) for pool in small.pools] == [
+        (Role.CHIEF, 1),
+        (Role.WORKER, 2),
+        (Role.EVALUATOR, 1),
+    ]
+    assert small.pools[2].machine_type == "n1-highcpu-8", "a new role gets the chief's machine"
+    assert parse.load({"trainingInput": dict(small.source)}).pools == small.pools
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"args": [1]},
+        {"scale_tier": "HUGE"},
+        {"counts": {Role.WORKER: -1}},
+        {"counts": {Role.CHIEF: 2}},
+        {"package_uris": ["trainer.tar.gz"]},
+        {"module": "a b"},
+    ],
+)
+def test_what_a_file_may_not_say_may_not_be_given_either(wrong: dict[str, Any]) -> None:
+    with pytest.raises(JobFileError):
+        parse.override(parse.load(ARTICLE), **wrong)
+
+
+def test_a_job_without_a_module_is_refused_once_it_is_complete() -> None:
+    spec = parse.load("trainingInput: {region: r}")
+    with pytest.raises(JobFileError, match="no module"):
+        parse.override(spec, region="q")
+    assert parse.override(spec, module="t.task").module == "t.task"
+
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp")), max_size=30)
+
+
+@st.composite
+def training_inputs(draw: st.DrawFn) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "pythonModule": f"{draw(names)}_.{draw(names)}_",
+        "args": draw(st.lists(texts, max_size=5)),
+    }
+    if draw(st.booleans()):
+        fields |= {"scaleTier": "CUSTOM", "masterType": "standard"}
+        for role in ("worker", "parameterServer", "evaluator"):
+            if draw(st.booleans()):
+                count = draw(st.integers(0, 1000))
+                fields |= {f"{role}Type": "n1-standard-4", f"{role}Count": draw(st.sampled_from([count, str(count)]))}
+    else:
+        fields["scaleTier"] = draw(st.sampled_from(["BASIC", "STANDARD_1", "PREMIUM_1", "BASIC_GPU", "BASIC_TPU"]))
+    if draw(st.booleans()):
+        fields["scheduling"] = {"maxRunningTime": f"{draw(st.integers(1, 10**6))}s"}
+    return fields
+
+
+@given(training_inputs(), st.dictionaries(names, names, max_size=3))
+def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
+    """Data, its YAML and its JSON are one spec; the spec goes through JSON and, by its source, a job file unchanged."""
+    job = {"trainingInput": fields, "labels": labels}
+    spec = parse.load(job)
+    assert parse.load(yaml.safe_dump(job, allow_unicode=True)) == spec
+    assert TrainingSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert parse.load({"trainingInput": dict(spec.source), "labels": dict(spec.labels)}) == spec
+    assert sum(pool.count for pool in spec.pools) == len(spec.replicas)
+
+
+@given(st.text(max_size=200))
+@example("\x1f")
+@example("[" * 900)
+def test_no_text_whatever_gets_past_with_another_error(text: str) -> None:
+    with suppress(JobFileError):
+        parse.load(f"trainingInput:\n  {text}")
+
+
+DOCS = Path(__file__).parents[4] / "docs" / "job-file.md"
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL))
+def test_the_examples_of_the_docs_are_job_files(example: str) -> None:
+    spec = parse.load(example)
+    assert (spec.module, spec.count(Role.WORKER)) == ("trainer.task", 2)

@@ -1,0 +1,156 @@
+"""The engine with a backend in memory: states, restarts, and a backend that does not answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends import Submission
+from mlengine.core.errors import BackendUnavailableError, ServiceRefusalError
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
+from mlengine.emulator.engine import Engine
+from mlengine.emulator.records import MLENGINE, VERTEX, Record, pack, unpack
+from mlengine.emulator.vertex_api import render
+from mlengine.testing.backend import MemoryBackend
+
+
+def record(name: str = "1", face: str = VERTEX) -> Record:
+    spec = TrainingSpec("t.task", ("gs://b/t.tar.gz",), ("--a",))
+    submission = Submission(f"k{name}", name, 1, "gs://b/j", spec, {"a": "b"})
+    now = time.time()
+    return Record(face, "p", "r" if face == VERTEX else "", name, {"displayName": name}, pack(submission), now, now)
+
+
+@pytest.fixture
+def backend() -> MemoryBackend:
+    return MemoryBackend()
+
+
+@pytest.fixture
+def engine(backend: MemoryBackend, tmp_path: Path) -> Engine:
+    return Engine(backend, tmp_path)
+
+
+def test_submissions_travel_whole() -> None:
+    submission = unpack(record().submission)
+    assert pack(submission) == record().submission
+    assert submission.spec.args == ("--a",)
+
+
+def test_states_follow_the_backend(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    assert render(made)["state"] == "JOB_STATE_QUEUED"
+    engine.refresh([made])
+    backend.jobs[0].state = JobState.PREPARING
+    assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_PENDING"
+    backend.jobs[0].state = JobState.RUNNING
+    running = render(engine.get(made.key, "job"))
+    assert running["state"] == "JOB_STATE_RUNNING"
+    assert running["createTime"] <= running["startTime"]
+    backend.jobs[0].state = JobState.UNKNOWN
+    assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_RUNNING"
+    backend.end("job-1", JobState.FAILED, FailureCause.LOST)
+    ended = render(engine.get(made.key, "job"))
+    assert ended["state"] == "JOB_STATE_FAILED"
+    assert ended["error"]["code"] == 13
+    assert ended["startTime"] <= ended["endTime"]
+
+
+def test_a_backend_that_does_not_answer_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
+    backend.refuse = 1
+    made = engine.create(record())
+    assert engine.get(made.key, "job").state is JobState.QUEUED
+    assert engine.get(made.key, "job").handle is not None
+    backend.jobs[0].state = JobState.RUNNING
+    engine.get(made.key, "job")
+    backend.refuse = 1
+    assert engine.get(made.key, "job").state is JobState.RUNNING
+
+
+def test_a_restart_keeps_jobs_and_hands_over_what_was_not(
+    engine: Engine, backend: MemoryBackend, tmp_path: Path
+) -> None:
+    first, second = engine.create(record("1")), engine.create(record("2", MLENGINE))
+    engine.refresh([first])
+    again = Engine(backend, tmp_path)
+    assert again.get(first.key, "job").handle == engine.get(first.key, "job").handle
+    assert len(backend.jobs) == 1
+    assert again.get(second.key, "job").handle is not None
+    assert len(backend.jobs) == 2
+
+
+def test_an_id_is_used_once(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    with pytest.raises(ServiceRefusalError) as taken:
+        engine.create(record())
+    assert taken.value.status == "ALREADY_EXISTS"
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    engine.delete(engine.get(made.key, "job"))
+    with pytest.raises(ServiceRefusalError) as gone:
+        engine.get(made.key, "CustomJob 1")
+    assert gone.value.status == "NOT_FOUND"
+    with pytest.raises(ServiceRefusalError):
+        engine.create(record())
+
+
+def test_cancel_and_delete_want_the_right_state(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    with pytest.raises(ServiceRefusalError, match="cancel it first"):
+        engine.delete(engine.get(made.key, "job"))
+    engine.cancel(made)
+    assert engine.get(made.key, "job").state is JobState.CANCELLED
+    assert render(engine.get(made.key, "job"))["error"] == {"code": 1, "message": "CANCELED"}
+    with pytest.raises(ServiceRefusalError, match="has ended"):
+        engine.cancel(made)
+
+
+def test_a_stuck_job_is_never_handed_over(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(replace(record(), stuck=True))
+    assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_PENDING"
+    assert backend.jobs == []
+    engine.cancel(made)
+    assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_CANCELLED"
+
+
+def test_lists_are_of_one_parent_the_newest_first(engine: Engine) -> None:
+    for name in ("1", "2", "3"):
+        engine.create(record(name))
+    engine.create(replace(record("4"), region="elsewhere"))
+    engine.create(record("5", MLENGINE))
+    assert [found.id for found in engine.jobs_of(VERTEX, "p", "r")] == ["3", "2", "1"]
+    assert [found.id for found in engine.jobs_of(MLENGINE, "p", "")] == ["5"]
+
+
+def test_a_cancel_that_the_backend_did_not_hear_promises_nothing(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.jobs[0].state = JobState.RUNNING
+    engine.refresh([made])
+    heard = backend.cancel
+
+    def deaf(handle: JobHandle) -> None:
+        raise BackendUnavailableError("not now")
+
+    backend.cancel = deaf  # type: ignore[method-assign]
+    with pytest.raises(BackendUnavailableError):
+        engine.cancel(made)
+    assert engine.get(made.key, "job").state is JobState.RUNNING
+    backend.cancel = heard  # type: ignore[method-assign]
+    engine.cancel(made)
+    assert engine.get(made.key, "job").state is JobState.CANCELLED
+
+
+def test_labels_are_changed_and_nothing_else(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    engine.refresh([made])
+    relabelled = engine.relabel(made, {"team": "vision"})
+    assert relabelled.state is JobState.SUCCEEDED
+    assert engine.get(made.key, "job").labels == {"team": "vision"}

@@ -1,0 +1,219 @@
+"""One poll for all waiting jobs, and no poll that decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, LogPage, Submission
+from mlengine.core.job import JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.polling import Poller
+from mlengine.jobs.watch import Look, Remark
+from mlengine.testing.backend import MemoryBackend
+
+
+class Talking(MemoryBackend):
+    """Each job has a fixed list of log lines, two a page."""
+
+    lines: tuple[str, ...] = ("one", "two", "three", "four", "five")
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 2) -> LogPage:
+        start = int(cursor.get("at", 0))
+        texts = self.lines[start : start + 2]
+        end = start + len(texts)
+        lines = tuple(LogLine("chief-0", text) for text in texts)
+        return LogPage(lines, {"at": end}, more=end < len(self.lines))
+
+
+def submit(backend: MemoryBackend, count: int) -> list[JobHandle]:
+    spec = TrainingSpec("trainer.task")
+    return [backend.submit(Submission(f"k{n}", f"j{n}", 1, f"gs://bucket/m/j{n}", spec)) for n in range(count)]
+
+
+async def looks_at(poller: Poller, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncIterator[Look]:
+    async with poller.watch(handle, cursor) as watch:
+        while True:
+            look = await watch.look(30.0)
+            assert look is not None
+            if isinstance(look, Remark):
+                continue
+            yield look
+            if look.status.state.terminal and not look.page.more:
+                return
+
+
+async def states(poller: Poller, handle: JobHandle) -> list[JobState]:
+    return [look.status.state async for look in looks_at(poller, handle, {})]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
+    backend = MemoryBackend()
+    handles = submit(backend, count)
+
+    async def main() -> None:
+        poller = Poller.shared("place", lambda: backend, 0.02)
+        waits = [asyncio.create_task(states(poller, handle)) for handle in handles]
+        await asyncio.sleep(0.2)
+        for handle in handles:
+            backend.end(handle.name, JobState.SUCCEEDED)
+        assert {seen[-1] for seen in await asyncio.gather(*waits)} == {JobState.SUCCEEDED}
+
+    asyncio.run(main())
+    describes = backend.calls.count("describe")
+    assert 2 <= describes <= 40, "0.2 s of ticks of 20 ms, whatever the number of jobs"
+
+
+def test_whatever_a_poll_runs_into_changes_no_outcome() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.refuse = 3
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[JobState]:
+        return await states(Poller.shared("place", lambda: backend, 0.01), handle)
+
+    assert asyncio.run(main()) == [JobState.SUCCEEDED]
+
+
+def test_unexpected_exceptions_decide_nothing_either() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+    attempts = []
+
+    def make() -> MemoryBackend:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise RuntimeError("the connection could not be looked up")
+        return backend
+
+    async def main() -> list[JobState]:
+        return await states(Poller.shared("place", make, 0.01), handle)
+
+    assert asyncio.run(main()) == [JobState.SUCCEEDED]
+    assert len(attempts) == 3
+
+
+def test_the_wait_hears_that_polls_fail_and_that_they_are_well_again() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+    backend.refuse = 4
+
+    async def main() -> list[str]:
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            said = []
+            while not isinstance(news := await watch.look(30.0), Look):
+                assert news is not None
+                said.append(news.text)
+            return said
+
+    first, last = asyncio.run(main())
+    assert "failed, and is tried again: describe: come back later" in first
+    assert "succeeds again; it had failed 4 times" in last
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_logs_that_cannot_be_read_hide_no_state(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    class Mute(MemoryBackend):
+        logs_at_once = 10
+
+        def logs_many(self, wanted: Any, limit: int = 1000) -> list[LogPage]:
+            raise PermissionError("logging.logEntries.list")
+
+    monkeypatch.setattr("mlengine.jobs.watch.LAST_LINES_SECONDS", 0.3)
+    backend = Mute()
+    (handle,) = submit(backend, 1)
+    if ended:
+        backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> tuple[list[str], Look]:
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            said = []
+            while not isinstance(news := await watch.look(30.0), Look):
+                assert news is not None
+                said.append(news.text)
+            return said, news
+
+    said, look = asyncio.run(main())
+    assert "logEntries" in said[0]
+    assert look.status.state is (JobState.SUCCEEDED if ended else JobState.QUEUED)
+    assert ["could not be read" in line.text for line in look.page.lines] == [True] * ended, "it is said"
+    assert len(backend.calls) < 100, "with pauses"
+
+
+def test_every_log_line_comes_once_and_before_the_end() -> None:
+    backend = Talking()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[str]:
+        poller = Poller.shared("place", lambda: backend, 5.0)
+        return [line.text async for look in looks_at(poller, handle, {"at": 1}) for line in look.page.lines]
+
+    assert asyncio.run(asyncio.wait_for(main(), 4)) == ["two", "three", "four", "five"]
+
+
+def test_a_watch_that_ends_is_polled_no_more() -> None:
+    backend = MemoryBackend()
+    first, second = submit(backend, 2)
+    backend.end(first.name, JobState.SUCCEEDED)
+
+    async def main() -> int:
+        poller = Poller.shared("place", lambda: backend, 0.01)
+        await states(poller, first)
+        kept = asyncio.create_task(states(poller, second))
+        await asyncio.sleep(0.05)
+        kept.cancel()
+        await asyncio.gather(kept, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        calls = len(backend.calls)
+        await asyncio.sleep(0.1)
+        return len(backend.calls) - calls
+
+    assert asyncio.run(main()) == 0
+
+
+def test_places_do_not_share_a_poller_and_the_same_place_does() -> None:
+    async def main() -> tuple[bool, bool]:
+        one = Poller.shared("a", MemoryBackend, 1.0)
+        return one is Poller.shared("a", MemoryBackend, 1.0), one is Poller.shared("b", MemoryBackend, 1.0)
+
+    assert asyncio.run(main()) == (True, False)
+
+
+def test_a_wait_is_woken_by_news_only() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+
+    async def main() -> tuple[int, int]:
+        woken = 0
+        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
+            while await watch.look(0.2) is not None:
+                woken += 1
+        return woken, backend.calls.count("describe")
+
+    woken, asked = asyncio.run(main())
+    assert woken == 1, "it was QUEUED all the time"
+    assert asked > 1
+
+
+def test_a_thousand_waits_leave_each_other_room_at_the_bucket() -> None:
+    backend = MemoryBackend()
+    handles = submit(backend, 1000)
+
+    async def main() -> tuple[float, float]:
+        poller = Poller.shared("place", lambda: backend, 1.0)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(poller.watch(handles[0], {}))
+            alone = poller.pace()
+            for handle in handles[1:]:
+                await stack.enter_async_context(poller.watch(handle, {}))
+            return alone, poller.pace()
+
+    assert asyncio.run(main()) == (0.0, 50.0)

@@ -1,0 +1,115 @@
+"""The note on a run: what it says, and that a person's words stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.listeners import run_notes
+
+DATASET = {"dataset": "mnist", "version": "2026-11-01"}
+GOOD = {"verdict": "accepted", "accuracy": 0.97931}
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({}, ""),
+        ({"ResolveDatasetOperator": DATASET}, "mnist 2026-11-01"),
+        (
+            {
+                "ResolveDatasetOperator": DATASET,
+                "ValidateModelOperator": GOOD,
+                "PublishModelOperator": {"published": True, "serial": 3},
+            },
+            "mnist 2026-11-01 · accepted (0.9793) · champion no. 3",
+        ),
+        (
+            {"ValidateModelOperator": {"verdict": "rejected", "accuracy": 0.5, "reasons": ["Too few.", "Too slow."]}},
+            "rejected (0.5000) · Too few. Too slow.",
+        ),
+        (
+            {
+                "SubmitTrainingJobOperator": {"decision": "reused"},
+                "ValidateModelOperator": {"verdict": "accepted", "accuracy": None},
+                "PublishModelOperator": {"published": False, "reason": "The champion was trained on a newer version."},
+            },
+            "reused · accepted · not published: The champion was trained on a newer version.",
+        ),
+    ],
+)
+def test_what_a_run_came_to_in_a_line(results: dict[str, Any], said: str) -> None:
+    assert run_notes.note_of(results) == said
+
+
+def test_a_note_is_no_longer_than_airflow_takes() -> None:
+    assert len(run_notes.note_of({"PublishModelOperator": {"reason": "x" * 5000}})) <= 1000
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Any]:
+    """A run in a database that has Airflow's own table of notes."""
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, create_engine
+    from sqlalchemy.orm import Session, registry
+
+    mappers = registry()
+
+    class Run:
+        id: int
+
+    mappers.map_imperatively(Run, Table("dag_run", mappers.metadata, Column("id", Integer, primary_key=True)))
+    engine = create_engine(f"sqlite:///{tmp_path}/notes.db")
+    mappers.metadata.create_all(engine)
+    kept = MetaData()
+    copy = DagRunNote.__table__.to_metadata(kept)
+    copy.constraints = {one for one in copy.constraints if not isinstance(one, ForeignKey)}
+    Table("dag_run", kept, Column("id", Integer, primary_key=True))
+    copy.create(engine)
+    with Session(engine) as session:
+        made = Run()
+        session.add(made)
+        session.flush()
+        yield made
+
+
+def content(run: Any) -> list[tuple[str, str | None]]:
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy import select
+    from sqlalchemy.orm import object_session
+
+    session = object_session(run)
+    assert session is not None
+    table = DagRunNote.__table__
+    return [tuple(row) for row in session.execute(select(table.c.content, table.c.user_id))]
+
+
+def test_a_run_that_lives_again_gets_a_new_note(run: Any) -> None:
+    run_notes._write(run, "mnist v1 · rejected")
+    run_notes._write(run, "mnist v1 · accepted")
+    assert content(run) == [("mnist v1 · accepted", "mlengine")]
+
+
+def test_what_a_person_wrote_stays(run: Any) -> None:
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy import insert
+    from sqlalchemy.orm import object_session
+
+    session = object_session(run)
+    assert session is not None
+    session.execute(insert(DagRunNote.__table__).values(dag_run_id=run.id, content="mine", user_id="anna"))
+    run_notes._write(run, "mnist v1 · accepted")
+    assert content(run) == [("mine", "anna")]
+
+
+def test_a_note_that_fails_fails_nothing_else(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    def broken(*_: Any) -> dict[str, Any]:
+        raise RuntimeError("no database")
+
+    monkeypatch.setattr(run_notes, "_results", broken)
+    run.dag_id, run.run_id = "d", "r"
+    run_notes.on_dag_run_success(run, "")
+    assert content(run) == []

@@ -1,0 +1,146 @@
+"""Ready-made packages: names, contents, and what would write outside its directory."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.archive import name_and_version, read_archive
+
+
+def tar(members: dict[str, str], *extra: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+        for info in extra:
+            archive.addfile(info)
+    return buffer.getvalue()
+
+
+def zipped(members: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+SDIST = {"t-1.0/setup.py": "", "t-1.0/trainer/task.py": "x", "./t-1.0/src/../README": ""}
+
+
+def test_an_sdist_is_read_without_its_top_directory() -> None:
+    archive = read_archive(tar(SDIST, member("t-1.0/trainer", tarfile.DIRTYPE)), "t-1.0.tar.gz", "gs://b/t-1.0.tar.gz")
+    assert (archive.name, archive.version) == ("t", "1.0")
+    assert archive.paths == {"setup.py", "trainer/task.py", "README"}
+    assert read_archive(zipped(SDIST), "t-1.0.zip", "x").paths == archive.paths
+
+
+def test_a_wheel_is_read_as_it_is() -> None:
+    data = zipped({"trainer/task.py": "", "t-1.0.dist-info/METADATA": ""})
+    assert "trainer/task.py" in read_archive(data, "t-1.0-py3-none-any.whl", "x").paths
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        ("trainer-0.0.0.tar.gz", ("trainer", "0.0.0")),
+        ("my_trainer-1.2.post3+abc.tar.gz", ("my_trainer", "1.2.post3+abc")),
+        ("my-old-trainer-2024.1.zip", ("my-old-trainer", "2024.1")),
+        ("t-1.0-1-py3-none-any.whl", ("t", "1.0")),
+        ("trainer.tar.gz", None),
+        ("trainer-1.0.tgz", None),
+        ("trainer-1.0.whl", None),
+        ("task.py", None),
+    ],
+)
+def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
+    if expected is not None:
+        assert name_and_version(filename) == expected
+        return
+    with pytest.raises(PackageError) as caught:
+        name_and_version(filename)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (tar({**SDIST, "../evil": ""}), "outside"),
+        (tar({**SDIST, "t-1.0/a/../../../evil": ""}), "outside"),
+        (tar({**SDIST, "/etc/evil": ""}), "outside"),
+        (tar({**SDIST, "t-1.0\\evil": ""}), "outside"),
+        (tar(SDIST, member("t-1.0/link", tarfile.SYMTYPE, "../../etc/passwd")), "outside"),
+        (tar(SDIST, member("t-1.0/link", tarfile.SYMTYPE, "/etc/passwd")), "outside"),
+        (tar(SDIST, member("t-1.0/link", tarfile.LNKTYPE, "../passwd")), "outside"),
+        (tar(SDIST, member("t-1.0/tty", tarfile.CHRTYPE)), "device"),
+        (tar({"t-1.0/trainer/task.py": ""}), "not an sdist"),
+        (tar({**SDIST, "u-1.0/setup.py": ""}), "not an sdist"),
+        (tar({}), "not an sdist"),
+        (tar(SDIST)[:-20], "cannot be read"),
+        (tar(SDIST)[:-8] + b"12345678", "cannot be read"),
+        (b"<html>404</html>", "cannot be read"),
+        (b"", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_trusted_is_refused(data: bytes, what: str) -> None:
+    with pytest.raises(PackageError, match=rf"^gs://b/t.*{what}"):
+        read_archive(data, "t-1.0.tar.gz", "gs://b/t-1.0.tar.gz")
+
+
+def test_links_within_the_package_are_fine() -> None:
+    read_archive(tar(SDIST, member("t-1.0/trainer/link", tarfile.SYMTYPE, "../setup.py")), "t-1.0.tar.gz", "x")
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "a/../../evil.py"])
+def test_zip_files_too(name: str) -> None:
+    with pytest.raises(PackageError, match="outside"):
+        read_archive(zipped({name: "", "t-1.0.dist-info/METADATA": ""}), "t-1.0-py3-none-any.whl", "x")
+
+
+def test_a_zip_that_is_no_wheel() -> None:
+    with pytest.raises(PackageError, match="METADATA"):
+        read_archive(zipped({"a.py": ""}), "t-1.0-py3-none-any.whl", "x")
+
+
+def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
+    info = tarfile.TarInfo("t-1.0/zeros")
+    info.size = 3 << 30
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("t-1.0/setup.py"))
+        archive.fileobj.write(info.tobuf())
+    with pytest.raises(PackageError, match=r"GiB|cannot be read"):
+        read_archive(buffer.getvalue(), "t-1.0.tar.gz", "x")
+
+
+def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of itself is enough: nothing is unpacked to find out."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(1 << 20))
+        archive.writestr("t-1.0.dist-info/METADATA", "")
+    assert len(buffer.getvalue()) < 1 << 12
+    monkeypatch.setattr("mlengine.packaging.archive.MAX_UNPACKED", 1 << 19)
+    with pytest.raises(PackageError, match="GiB"):
+        read_archive(buffer.getvalue(), "t-1.0-py3-none-any.whl", "x")
+
+
+def test_an_archive_of_endless_names_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlengine.packaging.archive.MAX_MEMBERS", 100)
+    many = {f"t-1.0/f{number}": "" for number in range(101)}
+    for data, name in ((tar({**SDIST, **many}), "t-1.0.tar.gz"), (zipped({**SDIST, **many}), "t-1.0.zip")):
+        with pytest.raises(PackageError, match="100 files"):
+            read_archive(data, name, "x")

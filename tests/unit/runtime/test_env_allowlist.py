@@ -1,0 +1,58 @@
+"""What passes to launchers and replicas, and what never does."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.runtime import env_allowlist
+
+SECRETS = {
+    "AIRFLOW__CORE__FERNET_KEY": "s",
+    "AIRFLOW_CONN_DB": "s",
+    "AIRFLOW_HOME": "s",
+    "_AIRFLOW__AS_LIBRARY": "s",
+    "DATABASE_URL": "s",
+    "AWS_SECRET_ACCESS_KEY": "s",
+    "PYTHONPATH": "s",
+    "PYTHONSTARTUP": "s",
+    "LD_PRELOAD": "s",
+    "MY_TOKEN": "s",
+    "XPATH": "s",
+    "PATHS": "s",
+}
+
+
+def test_nothing_that_is_not_named_passes() -> None:
+    assert env_allowlist.for_replica(SECRETS) == {}
+    assert env_allowlist.for_launcher(SECRETS) == {}
+
+
+_NEEDED = """
+    PATH HOME LANG LC_ALL TZ TMPDIR https_proxy NO_PROXY SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE
+    STORAGE_EMULATOR_HOST GOOGLE_APPLICATION_CREDENTIALS CLOUDSDK_CONFIG GCS_RETRY_CONFIG_MAX_RETRIES
+    TF_CPP_MIN_LOG_LEVEL
+"""
+
+
+@pytest.mark.parametrize("name", _NEEDED.split())
+def test_what_a_trainer_needs_passes(name: str) -> None:
+    assert name in env_allowlist.for_replica({name: "x"})
+    assert name in env_allowlist.for_launcher({name: "x"})
+
+
+def test_the_installers_settings_reach_the_launcher_only() -> None:
+    env = {"UV_INDEX_URL": "https://user:password@index.invalid", "MLENGINE_LOCAL_CAPACITY": "2"}
+    assert env_allowlist.for_launcher(env) == env
+    assert env_allowlist.for_replica(env) == {}
+
+
+def test_a_cluster_of_the_parent_is_not_the_jobs() -> None:
+    env = {"TF_CONFIG": "{}", env_allowlist.MARK: "/another/job"}
+    assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
+
+
+def test_loopback_never_goes_through_a_proxy() -> None:
+    env = env_allowlist.for_replica({"https_proxy": "http://p", "no_proxy": "example.org,localhost"})
+    assert env["no_proxy"] == "example.org,localhost,127.0.0.1"
+    assert env["NO_PROXY"] == "127.0.0.1,localhost"
+    assert "NO_PROXY" not in env_allowlist.for_replica({"PATH": "/bin"})

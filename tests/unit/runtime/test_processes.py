@@ -1,0 +1,81 @@
+"""Only what a job started is ever signalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlengine.runtime import processes
+from mlengine.runtime.env_allowlist import MARK
+from mlengine.runtime.processes import Process
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str = "pass", mark: Path | None = None) -> subprocess.Popen[str]:
+        env = {**os.environ, **({MARK: str(mark)} if mark else {})}
+        code = f"import os, signal, time\n{code}\nprint('up', flush=True)\ntime.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def test_marked_and_recorded_processes_are_ended_and_no_others(start: Start, tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    mine, stubborn = start(mark=tmp_path / "job"), start(deaf, mark=tmp_path / "job")
+    recorded, other, longer = start(), start(mark=tmp_path / "other"), start(mark=tmp_path / "job2")
+    known = Process.of(recorded.pid)
+    assert known is not None
+    reused = Process(other.pid, "another-boot:1")
+
+    def look() -> list[Process]:
+        return processes.of_job(tmp_path / "job", [known, reused])
+
+    assert {process.pid for process in look()} == {mine.pid, stubborn.pid, recorded.pid}
+    assert processes.end_all(look, 0.3) == 3
+    assert [child.wait(10) for child in (mine, stubborn, recorded)] == [
+        -signal.SIGTERM,
+        -signal.SIGKILL,
+        -signal.SIGTERM,
+    ]
+    assert other.poll() is None
+    assert longer.poll() is None
+
+
+def test_a_process_that_ended_is_nobody(start: Start) -> None:
+    child = start()
+    process = Process.of(child.pid)
+    assert process is not None
+    assert process.alive()
+    child.kill()
+    deadline = time.monotonic() + 10
+    while process.alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # A zombie: it has a pid still, but nothing that could be signalled.
+    assert not process.alive()
+    assert Process.of(child.pid) is None
+    child.wait()
+    assert Process.from_json(process.to_json()) == process
+
+
+def test_this_process_is_no_one_elses() -> None:
+    assert processes.of_job(Path("/no/such/job")) == []
+    assert Process.of(os.getpid()) is not None

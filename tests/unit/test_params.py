@@ -1,0 +1,45 @@
+"""The fields that forms have in common: labels for people, defaults that train, and what they come to in the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from airflow.sdk import Param
+from airflow.sdk.exceptions import ParamValidationError
+
+from mlengine import backends, params
+from mlengine.core.job_file.tiers import TIERS
+from mlengine.datasets.version_hints import note_versions
+
+
+@pytest.mark.parametrize("param", [params.backend(), params.scale_tier(tuple(TIERS))])
+def test_every_choice_has_a_label(param: Param) -> None:
+    labels = param.schema["values_display"]
+    assert {None if name == "None" else name for name in labels} == set(param.schema["enum"])
+    assert all(len(label) > 4 for label in labels.values())
+    assert param.resolve() is None
+
+
+def test_a_tier_says_how_big_it_is() -> None:
+    assert params.scale_tier().schema["values_display"]["STANDARD_1"] == (
+        "STANDARD_1: 1 chief, 4 workers, 3 parameter servers"
+    )
+
+
+def test_a_backend_that_was_registered_can_be_chosen() -> None:
+    backends.register("moon", "moon:Moon")
+    assert params.backend().resolve("moon") == "moon"
+    with pytest.raises(ParamValidationError, match="mars"):
+        params.backend().resolve("mars")
+
+
+def test_versions_that_are_known_are_proposed_and_others_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLENGINE_FORMS_DIR", str(tmp_path))
+    assert "examples" not in params.dataset_version("mnist").schema
+    note_versions("mnist", ["2026-10-01", "2026-11-01"])
+    param = params.dataset_version("mnist")
+    assert param.schema["examples"] == ["2026-11-01", "2026-10-01"]
+    assert param.resolve("v12") == "v12"
+    with pytest.raises(ParamValidationError):
+        param.resolve("../secrets")

@@ -1,0 +1,32 @@
+"""The manual's tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from mlengine.core.verdict import Decision, Thresholds
+from mlengine.promotion.outcome import Word
+
+MANUAL = (Path(__file__).parents[3] / "docs" / "gate.md").read_text()
+
+
+def rows(heading: str) -> dict[str, str]:
+    """First cell → second cell of the table that begins with ``heading``."""
+    table = MANUAL.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
+    cells = [re.split(r" *\| *", line.strip("| ")) for line in table.splitlines()[2:]]
+    return {row[0].strip("`"): row[1] for row in cells}
+
+
+def test_every_threshold_is_in_the_manual_with_its_default() -> None:
+    shown = rows("name")
+    assert list(shown) == [field.name for field in fields(Thresholds)]
+    for name, value in Thresholds().to_json().items():
+        expected = "none" if value is None else value if isinstance(value, str) else f"{value:g}"
+        assert shown[name] in {expected, str(value)}
+
+
+def test_every_word_is_in_the_manual() -> None:
+    assert set(rows("word")) == {word.value for word in Word}
+    assert {name.strip("`") for name in rows("verdict")} == {decision.value for decision in Decision}

@@ -1,0 +1,117 @@
+"""Figures held to thresholds: each check's answer and its sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlengine.core.verdict import Check, Thresholds, WhenUndecided
+from mlengine.validation.paired_test import Paired
+from mlengine.validation.quality import Rival, compare, comparison_checks, value_checks
+from mlengine.validation.runner import Measured
+from mlengine.validation.signature import Expectation
+
+FIGURES: dict[str, Any] = {
+    "keys": {"sent": 10, "wrong": []},
+    "batch_difference": 1e-7,
+    "rows": 100,
+    "not_finite": 0,
+    "sum_error": 1e-7,
+    "lowest": 0.0,
+    "accuracy": 0.98,
+    "per_class": [0.99, 0.97, None],
+    "latency_ms": 2.0,
+}
+
+
+def ask(thresholds: Thresholds | None = None, expected: Expectation | None = None, **changes: Any) -> dict[str, Check]:
+    measured = Measured(figures={**FIGURES, **changes})
+    checks = value_checks(measured, thresholds or Thresholds(), expected or Expectation())
+    return {check.name: check for check in checks}
+
+
+def test_good_figures_pass_every_check() -> None:
+    assert all(check.passed for check in ask().values())
+    assert [name for name, check in ask().items() if check.skipped] == ["latency"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("keys come back", {"keys": {"sent": 10, "wrong": ["-5"]}}, "not come back as sent: -5"),
+        ("finite scores", {"not_finite": 3}, "3 of 100 rows are not numbers"),
+        ("scores are probabilities", {"sum_error": 0.5}, "off by 0.5"),
+        ("scores are probabilities", {"sum_error": "inf"}, "off by inf"),
+        ("scores are probabilities", {"lowest": -0.2}, "lowest score is -0.2"),
+        ("batch independence", {"batch_difference": 0.01}, "differ by 0.01"),
+        ("batch independence", {"batch_difference": "nan"}, "differ by nan"),
+        ("accuracy", {"accuracy": 0.9699}, "0.9699, under 0.97"),
+        ("accuracy per class", {"per_class": [0.99, 0.5, None]}, "1 of 2 classes are under 0.9: 1 (0.5000)"),
+    ],
+)
+def test_each_bad_figure_fails_its_own_check(name: str, changes: dict[str, Any], words: str) -> None:
+    checks = ask(**changes)
+    assert [check.name for check in checks.values() if not check.passed] == [name]
+    assert words in checks[name].sentence
+
+
+def test_a_floor_counts_itself() -> None:
+    assert ask(Thresholds(accuracy=0.98, per_class=0.97, latency_ms=2.0))["accuracy"].passed
+    slow = ask(Thresholds(latency_ms=1.9))["latency"]
+    assert not slow.passed
+    assert slow.sentence == "One row takes 2.00 ms, over 1.9 ms."
+
+
+def test_what_no_threshold_asks_is_skipped() -> None:
+    checks = ask(Thresholds(accuracy=None, per_class=None), Expectation(probabilities=False), keys=None, sum_error=9.0)
+    skipped = {name for name, check in checks.items() if check.skipped}
+    assert skipped >= {"accuracy", "accuracy per class", "scores are probabilities", "keys come back"}
+    assert all(check.passed for check in checks.values())
+
+
+def test_a_model_that_did_not_run_is_asked_nothing_more() -> None:
+    measured = Measured(error="The model was ended after 8 s at keys.")
+    (check,) = value_checks(measured, Thresholds(), Expectation())
+    assert not check.passed
+    checks, paired = comparison_checks(measured, 1, Rival("old", 1, (1,)), Thresholds())
+    assert paired is None
+    assert all(check.skipped for check in checks)
+
+
+def test_latency_and_size_are_held_to_the_champions() -> None:
+    measured = Measured(
+        figures=FIGURES,
+        baseline={"latency_ms": 1.0, "challenger_latency_ms": 3.5},
+        labels=(1,) * 1000,
+        predictions=(1,) * 1000,
+    )
+    checks, paired = comparison_checks(measured, 400, Rival("old", 100, (1,) * 1000), Thresholds())
+    assert paired == Paired(1000, 0, 0)
+    answers = {check.name: check.passed for check in checks}
+    assert answers == {"not worse than champion": True, "latency ratio": False, "size ratio": False}
+    assert "3.50 times the champion's 1.00 ms" in checks[1].sentence
+    assert "4.00 times" in checks[2].sentence
+
+
+@pytest.mark.parametrize(
+    ("paired", "passed", "words"),
+    [
+        (Paired(10_000, 90, 100), True, "-0.10 points in accuracy"),
+        (Paired(10_000, 50, 150), False, "Worse than the champion old: -1.00 points"),
+        (Paired(200, 3, 3), False, "Too close to tell on 200 rows"),
+        (None, False, "could not be asked"),
+    ],
+)
+def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, words: str) -> None:
+    check = compare(paired, "old", Thresholds())
+    assert check.passed is passed
+    assert check.comparison
+    assert words in check.sentence
+
+
+def test_what_is_undecided_is_the_users_word() -> None:
+    check = compare(Paired(200, 3, 3), "old", Thresholds(undecided=WhenUndecided.ACCEPT))
+    assert check.passed
+    assert "what is undecided is accepted" in check.sentence
+    assert compare(Paired(200, 3, 3), "old", Thresholds(tolerance=None)).skipped
