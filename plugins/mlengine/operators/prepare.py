@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
-from mlengine.jobs.job_dir import prepare
+from mlengine.jobs.job_dir import prepare_clean
 from mlengine.operators.intent import job_key
 from mlengine.operators.retry import RetryByCause
 
@@ -19,14 +19,14 @@ class PrepareJobDirOperator(BaseOperator):
     """Make ``gs://BUCKET/<model>/<job_id>/`` with ``train/`` and ``model/``, clean.
 
     The job id is made from the DAG run, this task and ``hint``: a retry prepares the same dir, a cleared task another.
-    Leftovers are removed only inside this dir, and only if no job has claimed it.
+    Nothing is deleted: if the dir is not empty and belongs to no job, the next name is taken (``<job_id>_2``).
 
     :param model: the model's name: a directory in the bucket, part of the job id.
     :param hint: what a person looks for in the job id: the dataset version, or a date.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
     :param gcp_conn_id: the connection whose credentials are used; ``None`` for the application default credentials.
 
-    Returns ``{"model", "job_id", "job_dir"}``.
+    Returns ``{"model", "job_id", "job_dir", "key"}``; ``key`` is what the job id was made from.
 
     :raises BucketMissingError: the bucket does not exist; :raises StorageForbiddenError: it may not be read.
     """
@@ -50,8 +50,8 @@ class PrepareJobDirOperator(BaseOperator):
         self.gcp_conn_id = gcp_conn_id
 
     def execute(self, context: Any) -> dict[str, str]:
-        job_id = make_job_id(self.model, self.hint, job_key(context))
-        job_dir = JobDir.of(configured_bucket(self.bucket), self.model, job_id)
-        made = prepare(connect_storage(self.gcp_conn_id), job_dir)
-        self.log.info("job %s: %s %s", job_id, job_dir.uri, "is ready" if made else "was ready")
-        return {"model": self.model, "job_id": job_id, "job_dir": job_dir.uri}
+        key = job_key(context)
+        named = JobDir.of(configured_bucket(self.bucket), self.model, make_job_id(self.model, self.hint, key))
+        job_dir, made = prepare_clean(connect_storage(self.gcp_conn_id), named)
+        self.log.info("job %s: %s %s", job_dir.job_id, job_dir.uri, "is ready" if made else "was ready")
+        return {"model": self.model, "job_id": job_dir.job_id, "job_dir": job_dir.uri, "key": key.digest}
