@@ -80,13 +80,13 @@ def context(task_id: str, **more: Any) -> dict[str, Any]:
 
 def submit(job: Any, **ti: Any) -> dict[str, Any]:
     operator = SubmitTrainingJobOperator(
-        task_id="submit", job=job, job_file=JOB_FILE, backend="memory", gcp_conn_id=None, train_again=""
+        task_id="submit", job=job, job_file=JOB_FILE, backend="memory", gcp_conn_id=None, force_retrain=""
     )
     return operator.execute(context("submit", **ti))
 
 
 def prepare_task(bucket: str) -> dict[str, str]:
-    operator = PrepareJobDirOperator(task_id="prepare", model="m", hint="v1", bucket=bucket, gcp_conn_id=None)
+    operator = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="v1", bucket=bucket, gcp_conn_id=None)
     return operator.execute(context("prepare"))
 
 

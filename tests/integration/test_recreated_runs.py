@@ -76,9 +76,11 @@ class Run:
         """
         ti = {name: more.pop(name) for name in ("try_number", "max_tries") if name in more}
         self._patch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", self.airflow)
-        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=self.bucket, gcp_conn_id=None)
+        prepare = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
+        )
         job_file = {"trainingInput": {"pythonModule": "trainer.task", "packageUris": [self.package]}}
-        words = {"job_file": job_file, "train_again": "", **self.words}
+        words = {"job_file": job_file, "force_retrain": "", **self.words}
         operator = SubmitTrainingJobOperator(
             task_id="submit",
             job=prepare.execute(self.context("prepare")),
@@ -261,12 +263,12 @@ def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
     global current  # noqa: PLW0603
     current = small = Small()
     backends.register("memory", f"{__name__}:the_backend")
-    this = run("--x", "1", counts={"worker": 4})
+    this = run("--x", "1", replica_counts={"worker": 4})
     first = this.submit()
     small.room = 2
     assert this.submit(try_number=2) == {**first, "decision": "reattached"}
     with pytest.raises(JobConflictError, match=r"4 worker .* → .* 3 worker"):
-        this.submit(try_number=2, counts={"worker": 3})
+        this.submit(try_number=2, replica_counts={"worker": 3})
 
 
 def test_a_retry_on_another_backend_is_an_error_that_names_it(run: Any, backend: Paid) -> None:

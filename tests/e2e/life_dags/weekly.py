@@ -19,7 +19,7 @@ with DAG(
     render_template_as_native_obj=True,
 ):
     prepared = PrepareJobDirOperator(
-        task_id="prepare", model="{{ dag_run.conf['model'] }}", hint="{{ dag_run.run_id }}", gcp_conn_id="life"
+        task_id="prepare", model="{{ dag_run.conf['model'] }}", job_id_hint="{{ dag_run.run_id }}", gcp_conn_id="life"
     )
     submitted = SubmitTrainingJobOperator(
         task_id="submit",
