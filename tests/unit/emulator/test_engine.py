@@ -110,6 +110,18 @@ def test_cancel_and_delete_want_the_right_state(engine: Engine, backend: MemoryB
         engine.cancel(made)
 
 
+def test_a_deleted_job_is_only_hidden(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    calls = len(backend.calls)
+    engine.delete(engine.get(made.key, "job"))
+    with pytest.raises(ServiceRefusalError, match="not found"):
+        engine.get(made.key, "job")
+    assert engine.store.get(made.key) is not None
+    assert backend.calls[calls:] == ["describe"], "nothing is asked of the backend but its state"
+
+
 def test_a_stuck_job_is_never_handed_over(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(replace(record(), stuck=True))
     assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_PENDING"

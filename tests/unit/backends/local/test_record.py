@@ -13,7 +13,9 @@ from mlengine.backends import Submission
 from mlengine.backends.local import record
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.settings import Settings
+from mlengine.backends.local.statefile import StateFile
 from mlengine.core.errors import BackendError
+from mlengine.core.job import JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime import json_files
 
@@ -36,6 +38,24 @@ def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
     assert sum(wins) == 1
     assert json_files.read_json(tmp_path / "x.json") == {"n": wins.index(True)}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    json_files.write_json(tmp_path / "x.json", {"n": 1})
+    theirs = tmp_path / ".x.json.swp"  # an editor's
+    theirs.touch()
+    with pytest.raises(TypeError):
+        json_files.write_json(tmp_path / "x.json", {"n": object()})
+    assert json_files.read_json(tmp_path / "x.json") == {"n": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json.swp", "x.json"]
+
+
+def test_the_space_that_is_kept_aside_is_given_back_at_the_end(tmp_path: Path) -> None:
+    state = StateFile(Job(tmp_path))
+    assert state.write(JobState.RUNNING, "it runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reserve", "state.json"]
+    assert state.write(JobState.SUCCEEDED, "done")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
