@@ -36,8 +36,15 @@ Written by `make reference` from the code. [Errors, and what to do](errors.md) h
 
 ## Settings
 
-An argument wins over the environment (`AIRFLOW__MLENGINE__<NAME>`), that over Airflow's configuration
-(`[mlengine] <name>`), and that over the default.
+The first source that has a value wins, in Airflow's processes and on the command line alike:
+
+1. the argument of the operator, backend or command,
+2. the extra of the operator's Airflow connection, for the settings that name a key of it,
+3. Airflow's configuration: `AIRFLOW__MLENGINE__<NAME>`, then `[mlengine] <name>` in `airflow.cfg`,
+4. the default.
+
+The command line reads `airflow.cfg` where Airflow does (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An empty
+value counts as no value. Durations are in seconds.
 """
 _ERRORS_HEAD = """# Errors, and what to do
 
@@ -85,8 +92,16 @@ def errors() -> str:
 def _settings() -> str:
     from mlengine.settings import SETTINGS
 
-    rows = [(f"`{one.name}`", f"`{one.default}`" if one.default else "", one.description) for one in SETTINGS.values()]
-    return _table(("name", "default", "what it is"), rows)
+    rows = [
+        (
+            f"`{one.name}`",
+            f"`{one.default}`" if one.default else "none",
+            ", ".join(f"`{key}`" for key in one.extra) or "no",
+            one.description,
+        )
+        for one in SETTINGS.values()
+    ]
+    return _table(("name", "default", "connection's extra", "what it is"), rows)
 
 
 def _operators() -> Iterator[tuple[str, str]]:

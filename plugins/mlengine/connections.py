@@ -42,7 +42,5 @@ def configured_bucket(bucket: str | None) -> str:
     """
     name = settings.get("bucket", bucket)
     if not name:
-        raise StorageError(
-            "no bucket", remedy="pass bucket=, or set [mlengine] bucket (AIRFLOW__MLENGINE__BUCKET=gs://NAME)"
-        )
+        raise StorageError("no bucket", remedy="give bucket= or --bucket, or set AIRFLOW__MLENGINE__BUCKET=gs://NAME")
     return bucket_uri(name)

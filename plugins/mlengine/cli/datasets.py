@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
 
@@ -65,11 +66,7 @@ def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, handler: object
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text)
-    parser.add_argument(
-        "--bucket",
-        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
-        help="gs://BUCKET (default: AIRFLOW__MLENGINE__BUCKET)",
-    )
+    add_bucket(parser)
     parser.set_defaults(handler=handler)
     return parser
 
@@ -82,18 +79,12 @@ def _announcing(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _bucket(args: argparse.Namespace) -> str:
-    if not args.bucket:
-        raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
-    return str(args.bucket)
-
-
 def _add(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.datasets.version_hints import note_versions
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     manifest = datasets.add(
         storage,
         bucket,
@@ -118,7 +109,7 @@ def _announce(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    _tell(args, datasets.load_manifest(Storage(), _bucket(args), args.name, args.version))
+    _tell(args, datasets.load_manifest(Storage(), bucket_of(args), args.name, args.version))
     return 0
 
 
@@ -136,7 +127,7 @@ def _list(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     if args.name is None:
         names = datasets.list_datasets(storage, bucket)
         say(json.dumps(names) if args.json else "\n".join(names) or f"no dataset in {bucket}")
@@ -160,7 +151,7 @@ def _verify(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     chosen = args.version or datasets.list_versions(storage, bucket, args.name)
     if not chosen:
         raise DatasetError(f"dataset {args.name!r} has no version in {bucket}")
@@ -181,7 +172,7 @@ def _diff(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
     differences = datasets.diff(old, new)
     if not differences:
@@ -212,7 +203,7 @@ def _fetch(args: argparse.Namespace) -> int:
     from mlengine.core.layout import dataset_dir
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     version = datasets.resolve(storage, bucket, args.name, version=args.version)
     say(str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to)))
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 from mlengine.champions import history
 from mlengine.champions.history import Champion
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
-from mlengine.core.layout import JobDir, bucket_uri
+from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
 from mlengine.promotion.outcome import Force
 from mlengine.promotion.publish import publish, rollback
@@ -80,24 +80,8 @@ def register(commands: Any) -> None:
     rollback.set_defaults(handler=_rollback)
 
 
-def add_bucket(parser: argparse.ArgumentParser) -> None:
-    """``--bucket``, as all commands about models have it."""
-    parser.add_argument(
-        "--bucket",
-        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET", ""),
-        help="gs://NAME (AIRFLOW__MLENGINE__BUCKET)",
-    )
-
-
 def add_who(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", default="", help="your name, for the history (default: who is logged in)")
-
-
-def bucket_of(args: argparse.Namespace) -> str:
-    """:raises MlengineError: no bucket was given."""
-    if not args.bucket:
-        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set AIRFLOW__MLENGINE__BUCKET")
-    return bucket_uri(args.bucket)
 
 
 def job_dir(bucket: str, model: str, job: str) -> JobDir:

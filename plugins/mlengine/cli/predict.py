@@ -11,7 +11,8 @@ from typing import Any
 
 from mlengine.champions.history import current
 from mlengine.cli import say
-from mlengine.cli.models import add_bucket, bucket_of, job_dir
+from mlengine.cli.models import job_dir
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import intact

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.cli import say
-from mlengine.cli.models import add_bucket, bucket_of
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
