@@ -17,10 +17,10 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlengine.core.errors import PackageError, StorageConflictError
 from mlengine.core.layout import package_uri
+from mlengine.core.xcoms import PackageXCom
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, name_and_version, read_archive
 from mlengine.packaging.source_tree import (
@@ -59,8 +59,8 @@ class PackagedTrainer:
     size: int = 0
     left_out: tuple[LeftOut, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """What an XCom carries."""
+    def to_json(self) -> PackageXCom:
+        """What the task that packages it returns."""
         return {
             "package_uris": list(self.uris),
             "digest": self.digest,
