@@ -23,12 +23,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     add = _verb(verbs, "add", "register a version, all of it or nothing", _add)
-    add.add_argument("name")
+    add.add_argument("name", help="the dataset's name")
     add.add_argument("version", help="2026-11-01, v12, …")
     add.add_argument("directory", type=Path, help="train-… and heldout-… (or t10k-…) images and labels in IDX")
     add.add_argument("--license", required=True, help="under which terms the data may be used")
     add.add_argument("--source", required=True, help="where the data comes from, in words")
-    add.add_argument("--classes", type=int, default=10)
+    add.add_argument("--classes", type=int, default=10, help="number of classes (%(default)s)")
     add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
     add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
 
@@ -38,26 +38,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     tell = _verb(
         verbs, "announce", "start the DAGs that wait for this dataset, about a version that is there", _announce
     )
-    tell.add_argument("name")
-    tell.add_argument("version")
+    tell.add_argument("name", help="the dataset's name")
+    tell.add_argument("version", help="the version that is announced")
     _announcing(tell)
 
     listing = _verb(verbs, "list", "the versions of a dataset, or the datasets", _list)
-    listing.add_argument("name", nargs="?")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("name", nargs="?", help="the dataset's name; without it, all datasets")
+    listing.add_argument("--json", action="store_true", help="print JSON")
 
     verify = _verb(verbs, "verify", "compare every byte with the manifest", _verify)
-    verify.add_argument("name")
+    verify.add_argument("name", help="the dataset's name")
     verify.add_argument("version", nargs="*", help="default: all")
 
     difference = _verb(verbs, "diff", "what changed between two versions; exit code 1 if anything did", _diff)
-    difference.add_argument("name")
-    difference.add_argument("old")
-    difference.add_argument("new")
+    difference.add_argument("name", help="the dataset's name")
+    difference.add_argument("old", help="the earlier version")
+    difference.add_argument("new", help="the later version")
     difference.add_argument("--rows", action="store_true", help="read both, and count rows that came, went, changed")
 
     fetch = _verb(verbs, "fetch", "a verified local copy; prints its directory", _fetch)
-    fetch.add_argument("name")
+    fetch.add_argument("name", help="the dataset's name")
     fetch.add_argument("version", nargs="?", help="default: the newest")
     fetch.add_argument("--to", type=Path, default=Path("datasets"), help="the cache that it is kept in (./datasets)")
 

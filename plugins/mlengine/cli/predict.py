@@ -24,7 +24,7 @@ from mlengine.validation.subject import Subject, find_subject
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("predict", help="ask the champion about held-out digits")
-    parser.add_argument("model")
+    parser.add_argument("model", help="the model's name")
     parser.add_argument("--job", help="this job's model instead of the champion: its id, or gs://…")
     parser.add_argument("--count", type=int, default=10, help="how many digits (default: 10)")
     parser.add_argument("--first", type=int, default=0, metavar="ROW", help="begin at this held-out row (default: 0)")

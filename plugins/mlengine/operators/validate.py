@@ -50,8 +50,10 @@ class ValidateModelOperator(BackendOperator):
         measured so far, and returns a :class:`~mlengine.core.verdict.Check`.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
-    :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
-    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
+    :param model: the model's name, for a job dir that was not made here.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param time_limit_seconds: how long the model's process may run.
+    :param memory_limit_gib: the private memory of that process, in GiB; ``None`` for no limit.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
