@@ -149,7 +149,7 @@ def _public(module: str, name: str) -> str:
 def _parameters(thing: Any) -> Iterator[inspect.Parameter]:
     """Those of a function, or of a class and of its bases in this project; its own first."""
     seen = {"self"}
-    for made in [one.__init__ for one in _classes(thing)] if inspect.isclass(thing) else [thing]:
+    for made in [vars(one)["__init__"] for one in _classes(thing)] if inspect.isclass(thing) else [thing]:
         for parameter in inspect.signature(made).parameters.values():
             if parameter.name not in seen and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
                 seen.add(parameter.name)

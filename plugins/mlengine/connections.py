@@ -26,7 +26,7 @@ class CloudAccess:
     :param impersonation_chain: service account to impersonate, or a chain of them, as in Google's operators.
     :param project_id: Google Cloud project of jobs; backends in other places ignore it.
     :param region: region of jobs; likewise.
-    :param backend_options: keyword arguments of the backend.
+    :param backend_options: keyword arguments of the backend; ``project`` and ``region`` among them win.
     """
 
     gcp_conn_id: str | None = ""
@@ -46,13 +46,11 @@ class CloudAccess:
         :raises BackendError: there is none of that name.
         """
         self._check_impersonation()
+        where = {"impersonation_chain": self.impersonation_chain, "project": self.project_id, "region": self.region}
         return connected_backend(
             self.setting("backend", name),
             resolve_connection(self.gcp_conn_id),
-            impersonation_chain=self.impersonation_chain or None,
-            project=self.project_id or None,
-            region=self.region or None,
-            **(self.backend_options or {}),
+            **{**where, **(self.backend_options or {})},
         )
 
     def setting(self, name: str, argument: object = None) -> str:

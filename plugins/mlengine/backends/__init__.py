@@ -206,8 +206,7 @@ def connected_backend(
 ) -> TrainingBackend:
     """Likewise, with an Airflow connection's credentials where the backend takes them (``from_connection``).
 
-    A backend without connections needs no project and no region either, and gets its settings only. A setting of the
-    same name wins over ``project`` and ``region``.
+    A backend without connections needs no project and no region either, and gets its settings only.
     """
     factory = _factory(name)
     connect: Callable[..., TrainingBackend] | None = getattr(factory, "from_connection", None)
