@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from mlengine import settings
@@ -71,10 +71,14 @@ class Settings:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The settings in a job's record. Unknown names, which another version may have written, are ignored."""
-        recorded = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        made = cls.load(**recorded)
-        # An empty path was a decision too: the configuration of the process that reads it does not count.
-        return replace(made, python_path=str(recorded.get("python_path", made.python_path)))
+        # An empty path was a decision too: the configuration of the process that reads the record does not count.
+        values: dict[str, Any] = {
+            field.name: data[field.name]
+            if data.get(field.name) == ""
+            else _value(field.name, str(field.type), data.get(field.name))
+            for field in fields(cls)
+        }
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         """As :meth:`from_json` reads it."""

@@ -68,6 +68,13 @@ def test_settings_survive_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.from_json(default.to_json()) == default
 
 
+def test_a_record_is_read_whatever_the_configuration_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = Settings.load().to_json()
+    (tmp_path / "airflow.cfg").write_text("[mlengine]\nnonsense\n")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    assert Settings.from_json(kept).to_json() == kept
+
+
 def test_what_is_capped_is_said(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path, max_workers=2, max_ps=1)
     pools = (
