@@ -63,6 +63,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("local_linger_seconds", "15", "float", "Seconds that local workers may take to end after the chief."),
         Setting("local_build_seconds", "1800", "float", "Seconds that building a trainer's environment may take."),
         Setting(
+            "local_report_empty_seconds",
+            "30",
+            "float",
+            "A local chief that succeeds within so many seconds and wrote nothing is reported; 0 reports none.",
+        ),
+        Setting(
             "local_upload_seconds", "60", "float", "Seconds for sending a local job's logs to the bucket; 0: none."
         ),
         Setting("local_keep_environments", "8", "integer", "Unused trainers' environments that are kept."),

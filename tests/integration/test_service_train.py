@@ -105,7 +105,7 @@ def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, t
     assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
     said = capsys.readouterr().out
     assert "as projects/test-project/locations/us-central1/customJobs/" in said
-    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as None" in said
+    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
     assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 

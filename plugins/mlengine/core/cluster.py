@@ -2,7 +2,7 @@
 
 What the cloud writes, and so what a trainer may rely on:
 
-- a job of one replica gets no ``TF_CONFIG`` at all, and trains alone;
+- a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` at all on Vertex AI;
 - ``cluster`` names chief (``master`` for old runtimes), worker and ps by address, never the evaluator, which stands in
   its own ``task`` only: it must not take part in training;
 - ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on this machine: to the trainer it is one;
@@ -29,7 +29,7 @@ def tf_config(
     *,
     trial: str | None = None,
 ) -> dict[str, Any]:
-    """The ``TF_CONFIG`` of one replica; ``{}`` for a chief alone, which means: do not set the variable.
+    """The ``TF_CONFIG`` of one replica; ``{}`` means: do not set the variable.
 
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param trial: the hyperparameter trial's id, in jobs that have trials.
@@ -37,12 +37,17 @@ def tf_config(
     """
     if (role, index) not in spec.replicas:
         raise ValueError(f"no {role}-{index} in this job: {[f'{r}-{i}' for r, i in spec.replicas]}")
-    if len(spec.replicas) == 1:
+    if not has_cluster(spec):
         return {}
     task: dict[str, Any] = {"type": _name(spec, role), "index": index}
     if trial is not None:
         task["trial"] = trial
     return {"cluster": _cluster(spec, addresses), "task": task, "job": _job(spec), "environment": "cloud"}
+
+
+def has_cluster(spec: TrainingSpec) -> bool:
+    """Whether the replicas of ``spec`` get a ``TF_CONFIG``."""
+    return len(spec.replicas) > 1 or spec.single_replica_tf_config
 
 
 def _cluster(spec: TrainingSpec, addresses: Mapping[Role, Sequence[str]]) -> dict[str, list[str]]:

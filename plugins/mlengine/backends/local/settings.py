@@ -33,6 +33,7 @@ class Settings:
     :param stop_seconds: between SIGTERM and SIGKILL.
     :param linger_seconds: for workers to end by themselves after the chief has.
     :param build_seconds: for downloading the packages and building the environment.
+    :param report_empty_seconds: a chief that succeeds sooner than this and wrote nothing is reported; 0 reports none.
     :param upload_seconds: for sending the logs to the bucket when the job has ended; 0 sends none.
     :param keep_environments: how many unused environments are kept; the longest unused go first.
     """
@@ -48,6 +49,7 @@ class Settings:
     stop_seconds: float = 15.0
     linger_seconds: float = 15.0
     build_seconds: float = 1800.0
+    report_empty_seconds: float = 30.0
     upload_seconds: float = 60.0
     keep_environments: int = 8
 

@@ -147,6 +147,7 @@ def _training_input(root: Located) -> TrainingSpec:
         **{"module": "", **_plain(fields)},
         pools=pools,
         primary_name=_primary_name(fields, pools[0]),
+        single_replica_tf_config=True,
         scale_tier=tier,
         source={name: item.version() if name in _VERSIONS else item.plain() for name, item in fields.items()},
         **_limits(fields.get("scheduling")),
@@ -233,20 +234,23 @@ def _config(field: Located | None) -> dict[str, Any]:
 
 
 def _primary_name(fields: Mapping[str, Located], chief: Pool) -> str:
-    """``master`` for runtimes up to 2.0 and for images of the user's own, unless asked to be ``chief``."""
-    if "useChiefInTfConfig" in fields and fields["useChiefInTfConfig"].flag():
-        return "chief"
-    if chief.image_uri:
-        if "runtimeVersion" in fields:
-            raise fields["runtimeVersion"].error("stands beside an image", "keep one: the image has its own runtime")
-        return "master"
-    if "runtimeVersion" not in fields:
-        return "chief"
-    field = fields["runtimeVersion"]
+    """What ``useChiefInTfConfig`` says; else ``master`` for runtimes up to 2.0, for images, and for no runtime at all.
+
+    ML Engine's default was its oldest runtime, so that a job file without ``runtimeVersion`` means ``master``.
+    """
+    if chief.image_uri and "runtimeVersion" in fields:
+        raise fields["runtimeVersion"].error("is given as well as an image", "keep one: the image has its own runtime")
+    runtime = _runtime(fields["runtimeVersion"]) if "runtimeVersion" in fields else (1, 0)
+    if "useChiefInTfConfig" in fields:
+        return "chief" if fields["useChiefInTfConfig"].flag() else "master"
+    return "master" if runtime <= (2, 0) else "chief"
+
+
+def _runtime(field: Located) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)\.(\d+)(\..*)?", field.version())
     if match is None:
         raise field.error(f"is not a version: {field.raw!r}", 'for example "2.11"')
-    return "master" if (int(match[1]), int(match[2])) <= (2, 0) else "chief"
+    return int(match[1]), int(match[2])
 
 
 def _limits(field: Located | None) -> dict[str, Any]:

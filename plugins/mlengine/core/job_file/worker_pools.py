@@ -62,6 +62,7 @@ def read(root: Located) -> TrainingSpec:
         job_dir=jobfields.gs_uri(output["outputUriPrefix"]) if "outputUriPrefix" in output else None,
         labels=jobfields.labels(outer["labels"]) if "labels" in outer else {},
         env=common.get("env") or {},
+        expand_variables=True,
         source=root.plain(),
         **_limits(fields.get("scheduling")),
     )

@@ -51,6 +51,7 @@ def test_every_field_of_a_training_input_lands_in_the_spec() -> None:
             Pool(Role.WORKER, 2, "n1-standard-4"),
             Pool(Role.PS, 1, "large_model"),
         ),
+        single_replica_tf_config=True,
         scale_tier="CUSTOM",
         region="us-central1",
         job_dir="gs://bucket/mnist/1",
@@ -101,7 +102,12 @@ def test_no_tier_is_basic() -> None:
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({}, "chief"),
+        ({}, "master"),
+        ({"scaleTier": "STANDARD_1"}, "master"),
+        ({"useChiefInTfConfig": True}, "chief"),
+        ({"useChiefInTfConfig": False}, "master"),
+        ({"runtimeVersion": "2.11", "useChiefInTfConfig": False}, "master"),
+        ({"masterConfig": {"imageUri": "python:3.11"}, "useChiefInTfConfig": False}, "master"),
         ({"runtimeVersion": "1.15"}, "master"),
         ({"runtimeVersion": "2.0"}, "master"),
         ({"runtimeVersion": "2.1"}, "chief"),
@@ -200,7 +206,7 @@ BAD = {
     ),
     "an image and a runtime": (
         "trainingInput:\n  runtimeVersion: '2.1'\n  masterConfig: {imageUri: python}\n",
-        *(2, "beside an image", "keep one"),
+        *(2, "as well as an image", "keep one"),
     ),
 }
 
@@ -283,8 +289,10 @@ def test_vertex_pools_are_roles_by_their_order() -> None:
         max_running_seconds=600,
         labels={"a": "b"},
         env={"X": "1"},
+        expand_variables=True,
         source=spec.source,
     )
+    assert (spec.primary_name, spec.single_replica_tf_config) == ("chief", False), "as the service has it"
     bare = yaml.safe_load(VERTEX)["jobSpec"]
     assert replace(parse.load(bare), source={}, labels={}) == replace(spec, source={}, labels={})
 
