@@ -88,6 +88,31 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert "trains something else" in capsys.readouterr().err
 
 
+def test_a_job_is_called_by_the_name_that_it_was_given(
+    trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say
+) -> None:
+    command = ["train", "my_job_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    where = ["--job-dir", f"{bucket}/out/run"]
+    assert main([*command, *where, "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["job_id"] == "my_job_1"
+    vertex = ["--backend", "vertex", "--region", "us-central1"]
+    assert main([*command, *where, *vertex, "--dry-run"]) == 0
+    request = yaml.safe_load(capsys.readouterr().out)
+    assert request["displayName"] == "my_job_1"
+    assert request["jobSpec"]["baseOutputDirectory"] == {"outputUriPrefix": f"{bucket}/out/run"}
+    assert main([*command, *where, "--stream-logs"]) == 0
+    said = capsys.readouterr().out
+    assert "job my_job_1: fresh_submit" in said
+    assert f"trained None steps into {bucket}/out/run as master" in said
+    assert json.loads(storage.read(f"{bucket}/out/run/job.json"))["job_id"] == "my_job_1"
+    assert main(["status", "my_job_1"]) == 0
+    assert f"job dir:   {bucket}/out/run" in capsys.readouterr().out
+    assert main([*command, *where]) == 0
+    assert "job my_job_1: already_succeeded" in capsys.readouterr().out
+    assert main([*command, "--job-dir", "out", "--dry-run"]) == 1
+    assert "--job-dir: not a Cloud Storage URI: 'out'" in capsys.readouterr().err
+
+
 def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, tmp_path: Path, capsys: Say) -> None:
     (tmp_path / "job.yaml").write_text(
         "trainingInput:\n  scaleTier: CUSTOM\n  masterType: complex_model_m\n  pythonModule: trainer.task\n"

@@ -48,7 +48,7 @@ def replica_env(
     """What one replica has: ``base``, its place in the cluster, and a folder of its own."""
     # Importing Keras writes a file into its home: not into that of whoever runs this.
     env = {**base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
-    config = tf_config(submission.spec, addresses, role, index)
+    config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:
         env["TF_CONFIG"] = json.dumps(config)
     return env

@@ -147,7 +147,7 @@ def _task(
         "job_dir": submission.job_dir.rstrip("/"),
         "primary": spec.primary_name,
         "image": _image(chief, spec, options)[0],
-        "tf_config": single_tf_config(spec),
+        "tf_config": single_tf_config(submission),
     }
     container = {
         "imageUri": image,

@@ -11,7 +11,7 @@ from mlengine.backends.vertex.options import VertexOptions
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import escape, substitute
 from mlengine.core.layout import JobDir
-from mlengine.core.spec import Role, TrainingSpec
+from mlengine.core.spec import Role
 
 _ALONE = "127.0.0.1:2222"  # the address of a job's only replica: nobody else connects to it
 
@@ -40,7 +40,7 @@ class Texts:
         """The variables as the API has them. Those of the backend's options are written for Vertex AI."""
         spec = self._submission.spec
         env = {"MLENGINE_ATTEMPT": str(self._submission.attempt)}
-        config = single_tf_config(spec) if with_tf_config else None
+        config = single_tf_config(self._submission) if with_tf_config else None
         if config is not None:
             env["TF_CONFIG"] = escape(json.dumps(config))
         env |= {name: self._text(value) for name, value in spec.env.items()}
@@ -51,8 +51,9 @@ class Texts:
         return substitute(text, self._known) if self._submission.spec.expand_variables else escape(text)
 
 
-def single_tf_config(spec: TrainingSpec) -> dict[str, Any] | None:
+def single_tf_config(submission: Submission) -> dict[str, Any] | None:
     """The ``TF_CONFIG`` of a job of one replica, for which the service sets none; ``None`` if it gets none."""
+    spec = submission.spec
     if len(spec.replicas) > 1:
         return None
-    return tf_config(spec, {Role.CHIEF: [_ALONE]}, Role.CHIEF, 0) or None
+    return tf_config(spec, {Role.CHIEF: [_ALONE]}, Role.CHIEF, 0, job_dir=submission.job_dir) or None
