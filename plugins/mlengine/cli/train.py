@@ -17,6 +17,7 @@ from mlengine.cli import say
 from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
 from mlengine.cli.train_spec import packages, spec_of
+from mlengine.core import plaintext
 from mlengine.core.errors import JobFailedError, MlengineError, ObjectMissingError
 from mlengine.core.job import JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir, bucket_uri, join, split_uri
@@ -201,5 +202,7 @@ def _retryable(status: JobStatus) -> bool:
 
 def _failed(status: JobStatus) -> int:
     failure = status.failure
-    say(f"{status.handle.job_id}: {status.state.value}" + (f": {failure.message}" if failure else ""))
+    # The lines of a replica's log that may follow stand above, in the message of the state.
+    message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
+    say(f"{status.handle.job_id}: {status.state.value}{message}")
     return 1

@@ -10,6 +10,7 @@ Does not: tune hyperparameters, and use ``jobId``, which is checked and left: a 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,8 @@ from mlengine.core import limits
 from mlengine.core.errors import JobFileError
 from mlengine.core.job_file import fields as jobfields
 from mlengine.core.job_file import training_input, worker_pools
-from mlengine.core.job_file.located import Located, from_python, from_yaml
+from mlengine.core.job_file.json_text import from_json
+from mlengine.core.job_file.located import MAX_CHARACTERS, Located, from_python, from_yaml
 from mlengine.core.job_file.merge import PREFIXES, SHAPE
 from mlengine.core.job_file.tiers import CUSTOM, TIERS
 from mlengine.core.spec import Role, TrainingSpec
@@ -52,7 +54,7 @@ def locate(source: str | Path | Mapping[str, Any], *, name: str | None = None) -
     if isinstance(source, Mapping):
         return from_python(source, name or "job file")
     if isinstance(source, str) and (not source or re.search(r"[\n{]|:(\s|$)", source)):
-        return from_yaml(source, name or "job file")
+        return _from_text(source, name or "job file")
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -60,7 +62,31 @@ def locate(source: str | Path | Mapping[str, Any], *, name: str | None = None) -
         raise JobFileError(
             f"{path}: the job file cannot be read: {error}", remedy="correct its path, or save it as UTF-8 text"
         ) from error
-    return from_yaml(text, name or str(path))
+    return _from_text(text, name or str(path))
+
+
+def _from_text(text: str, name: str) -> Located:
+    """JSON where it is JSON, else YAML.
+
+    :raises JobFileError: it is neither.
+    """
+    if not text.lstrip().startswith("{") or len(text) > MAX_CHARACTERS:
+        return from_yaml(text, name)
+    try:
+        return from_json(text, name)
+    except RecursionError as error:
+        raise JobFileError(
+            f"{name}: nested too deep", remedy="write it flat: a job file is four levels deep"
+        ) from error
+    except ValueError as error:
+        try:
+            return from_yaml(text, name)
+        except JobFileError:
+            if not re.match(r'\s*\{\s*["}]', text) or not isinstance(error, json.JSONDecodeError):
+                raise
+            raise JobFileError(
+                f"{name}:{error.lineno}: not JSON: {error.msg}", remedy="check commas, quotes and brackets before it"
+            ) from error
 
 
 def check(spec: TrainingSpec) -> TrainingSpec:

@@ -23,6 +23,7 @@ _REFUSED = {
     "nasJobSpec": "remove it; architecture search ended with its service",
 }
 PLAIN = ("pythonModule", "packageUris", "args", "region", "jobDir", "runtimeVersion", "pythonVersion")
+_BESIDE = ("labels", "jobId", "job_id")
 _VERSIONS = ("runtimeVersion", "pythonVersion")
 _OTHER = ("scaleTier", "scheduling", "useChiefInTfConfig")
 FIELDS = (*PLAIN, *_OTHER, *SHAPE, *_CONFIGS, *_PASSED_ON, *_REFUSED)
@@ -35,6 +36,7 @@ def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
 
     :raises JobFileError: for whatever is wrong, with its line and a hint.
     """
+    root.check_beside("trainingInput", _BESIDE)
     fields = merge(root.fields(FIELDS), given)
     for refused, remedy in _REFUSED.items():
         if refused in fields:
