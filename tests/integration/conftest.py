@@ -32,8 +32,14 @@ def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable
     (state / "envs").symlink_to(shared_environments / "envs")
 
     def make(**settings: object) -> LocalBackend:
-        quick = {"stop_seconds": 2.0, "linger_seconds": 2.0, "backoff": 0.1, "capacity": 2, "upload_seconds": 0}
-        quick["report_empty_seconds"] = 0  # most chiefs of tests end at once and write nothing
+        quick = {
+            "termination_grace_seconds": 2.0,
+            "linger_seconds": 2.0,
+            "restart_backoff_seconds": 0.1,
+            "max_concurrent_jobs": 2,
+            "log_upload_timeout_seconds": 0,
+            "empty_output_warning_seconds": 0,  # most chiefs of tests end at once and write nothing
+        }
         made.append(LocalBackend(state, **{**quick, **settings}))
         return made[-1]
 

@@ -177,7 +177,7 @@ def test_the_environment_of_a_replica_holds_no_secret(
 
 
 def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
-    backend = make_backend(upload_seconds=60)
+    backend = make_backend(log_upload_timeout_seconds=60)
     spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last word of the chief')"))
     handle, _ = local.run(backend, bucket, spec)
     local.until(lambda: storage.exists(f"{handle.job_dir}/logs/attempt-1/worker-0.log"), "the upload")
@@ -200,7 +200,7 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(urllib.request
 def test_a_chief_that_succeeds_at_once_and_writes_nothing_is_reported(
     make_backend: Make, actor: str, storage: Storage, bucket: str
 ) -> None:
-    backend = make_backend(report_empty_seconds=30)
+    backend = make_backend(empty_output_warning_seconds=30)
     spec = local.spec(actor, worker=1, single_replica_tf_config=True, primary_name="master")
     storage.write(f"{bucket}/m/job_{'k' * 8}/model/.keep", b"")
     handle, status = local.run(backend, bucket, spec)
@@ -210,14 +210,14 @@ def test_a_chief_that_succeeds_at_once_and_writes_nothing_is_reported(
     assert f"launcher: {status.detail}" in local.texts(backend, handle)
     _, wrote = local.run(backend, bucket, replace(spec, args=local.acts(chief=WRITE)), key="w" * 40)
     assert wrote.detail == "the chief ended with exit code 0"
-    _, slow = local.run(make_backend(report_empty_seconds=0.001), bucket, spec, key="s" * 40)
+    _, slow = local.run(make_backend(empty_output_warning_seconds=0.001), bucket, spec, key="s" * 40)
     assert slow.detail == "the chief ended with exit code 0", "it took longer than that"
 
 
 def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
     make_backend: Make, actor: str, storage: Storage, bucket: str
 ) -> None:
-    backend = make_backend(upload_seconds=60)
+    backend = make_backend(log_upload_timeout_seconds=60)
     job = local.submission(bucket, local.spec(actor))
     gone = type(job)(job.key, job.job_id, 1, "gs://no-such-bucket-here/m/job", job.spec)
     assert local.until_ended(backend, backend.submit(gone)).state is JobState.SUCCEEDED

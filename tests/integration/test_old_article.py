@@ -125,8 +125,8 @@ def backend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """Each test runs on the local backend, and through Vertex AI's API on the emulator."""
-    here = make_backend(report_empty_seconds=30)
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(here.state_dir))
+    here = make_backend(empty_output_warning_seconds=30)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(here.state_dir))
     if request.param == "local":
         yield "local"
         return
