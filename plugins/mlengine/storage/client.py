@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 _NONCE = "mlengine-nonce"
-# A file up to this size that may only be created is sent in one request, from memory; a larger one in an upload session.
+# A file that may only be created is sent in one request, from memory, up to this size; above, in an upload session.
 ONE_REQUEST_BYTES = 32 << 20
 
 
@@ -270,7 +270,8 @@ def _send_once(blob: Any, data: bytes, content_type: str, generation: int) -> in
             retry=retry(),
         )
     except InvalidResponse as error:
-        raise from_http_status(error.response.status_code, error.response.text, response=error.response) from error
+        response = error.response
+        raise from_http_status(response.status_code, response.text, response=response) from error  # type: ignore[no-untyped-call]
     return int(response.json()["generation"])
 
 
