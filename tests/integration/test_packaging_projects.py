@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 SETUPTOOLS = '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
 HATCHLING = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
 UV_BUILD = '[build-system]\nrequires = ["uv_build>=0.9,<1"]\nbuild-backend = "uv_build"\n'
+POETRY_CORE = '[build-system]\nrequires = ["poetry-core>=2"]\nbuild-backend = "poetry.core.masonry.api"\n'
 PROJECT = '[project]\nname = "{name}"\nversion = "1.0"\n'
 
 
@@ -60,9 +61,7 @@ setup(
 
 def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = trainer(tmp_path / "old", {"setup.py": READS_REQUIREMENTS, "requirements.txt": "six\n"})
-    with pytest.raises(
-        PackageError, match=r"reads requirements\.txt, which is in .*old and not in the sdist"
-    ) as caught:
+    with pytest.raises(PackageError, match=r"reads requirements\.txt, in .*old but not in the sdist") as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
     assert "FileNotFoundError" in caught.value.message
     assert "'include requirements.txt' to MANIFEST.in" in caught.value.remedy
@@ -113,7 +112,7 @@ def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bu
     setup = "import pathlib\nfrom setuptools import setup\n"
     setup += f"setup(name='t', version='1', packages=['trainer'], install_requires=['lib @ file://{tmp_path}/lib'])\n"
     root = trainer(tmp_path / "t", {"setup.py": setup})
-    with pytest.raises(PackageError, match=r"requires lib @ file:.*a path of this machine") as caught:
+    with pytest.raises(PackageError, match="requires lib at a path of this machine") as caught:
         package_trainer(root, storage=storage, staging=bucket)
     assert "require lib by its name, and package both" in caught.value.remedy
 
@@ -209,17 +208,20 @@ def run_installed(storage: Storage, packaged: PackagedTrainer, work: Path, modul
     return subprocess.run([python, "-m", module], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("kind", ["workspace", "path"])
+@pytest.mark.parametrize("kind", ["workspace", "path", "poetry"])
 def test_local_requirements_are_packaged_with_the_trainer(
     storage: Storage, bucket: str, tmp_path: Path, kind: str
 ) -> None:
-    source = {"workspace": "{ workspace = true }", "path": '{ path = "../lib", editable = true }'}[kind]
+    pyproject = {
+        "workspace": APP + "[tool.uv.sources]\nacme-lib = { workspace = true }\n",
+        "path": APP + '[tool.uv.sources]\nacme-lib = { path = "../lib", editable = true }\n',
+        "poetry": APP.replace(UV_BUILD, POETRY_CORE)
+        + '[tool.poetry.dependencies]\nacme-lib = { path = "../lib", develop = true }\n',
+    }[kind]
     root = tmp_path / "ws"
     if kind == "workspace":
         write(root, {"pyproject.toml": '[tool.uv.workspace]\nmembers = ["packages/*"]\n'})
-    app = write(
-        root / "packages" / "app", {**MODULES, "pyproject.toml": f"{APP}[tool.uv.sources]\nacme-lib = {source}\n"}
-    )
+    app = write(root / "packages" / "app", {**MODULES, "pyproject.toml": pyproject})
     write(root / "packages" / "lib", {"pyproject.toml": LIB, "src/acme_lib/__init__.py": "NAME = 'private'\n"})
     packaged = package_trainer(app, storage=storage, staging=bucket, module="app.task")
     assert [uri.rsplit("/", 1)[1] for uri in packaged.uris] == ["app-1.0.tar.gz", "acme_lib-1.0.tar.gz"]

@@ -1,7 +1,7 @@
 """From a trainer's source to an sdist in the bucket.
 
 * :mod:`~mlengine.packaging.sources`: what is packaged for what the user named;
-  :mod:`~mlengine.packaging.uv_sources`: the local projects it requires
+  :mod:`~mlengine.packaging.local_sources`: the local projects it requires
 * :mod:`~mlengine.packaging.source_tree`: which files, and their digest; :mod:`~mlengine.packaging.excludes`: which not;
   :mod:`~mlengine.packaging.project_inputs`: what else decides a build
 * :mod:`~mlengine.packaging.project_copy`: what a build runs on, with the metadata of git

@@ -55,12 +55,13 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
     lost = _missing_from_sdist(output, tree.paths - set(packed))
     if lost is not None:
         return PackageError(
-            f"{sdist} cannot be installed: its build reads {lost}, which is in {tree.root} and not in the sdist:\n{output}",
+            f"{sdist} cannot be installed: its build reads {lost}, in {tree.root} but not in the sdist:\n{output}",
             remedy=f"include it: {how_to_include(tree.root, lost)}",
         )
+    hint = _missing_module(built.output) or "correct what the build says"
     return PackageError(
         f"{tree.root} builds the sdist {sdist}, which cannot be installed: no wheel can be built from it:\n{output}",
-        remedy=f"{_missing_module(built.output) or 'correct what the build says'}; to see it again: uv build {tree.root}",
+        remedy=f"{hint}; to see it again: uv build {tree.root}",
     )
 
 

@@ -1,7 +1,7 @@
 """What is packaged for the sources that a user names: their kind, and what has to come with them.
 
 * A package dir in a project whose build packs it is packaged by that build, with its requirements, as gcloud did.
-* A project's local requirements are packaged with it; see :mod:`mlengine.packaging.uv_sources`.
+* A project's local requirements are packaged with it; see :mod:`mlengine.packaging.local_sources`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging.archive import name_and_version
+from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
 from mlengine.packaging.source_tree import SourceKind, kind_of
-from mlengine.packaging.uv_sources import local_requirements
 
 # Backends that pack only what they are told to, or the package with the project's name; others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}

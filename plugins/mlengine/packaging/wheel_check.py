@@ -22,7 +22,7 @@ def check_wheel(wheel: Archive, tree: SourceTree, module: str | None) -> None:
         name, _, url = requirement.partition("@")
         if url.strip().lower().startswith("file:"):
             raise PackageError(
-                f"{tree.root} requires {requirement.strip()}: a path of this machine, which the job's machine lacks",
+                f"{tree.root} requires {name.strip()} at a path of this machine, which the job's machine lacks",
                 remedy=f"require {name.strip()} by its name, and package both: a list of sources, the trainer first",
             )
     if module is not None:

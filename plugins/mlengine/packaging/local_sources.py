@@ -1,9 +1,8 @@
-"""``[tool.uv.sources]``: where uv takes a project's requirements from on the developer's machine.
+"""Where a project's requirements come from on the developer's machine: ``[tool.uv.sources]``, and the same of poetry.
 
-The table is no part of what an sdist says to its installer: there, a requirement is only a name, and is looked up in
-an index. A workspace member or a project at a path is therefore packaged too and installed with the trainer, from the
-bucket. A source that cannot be brought along is refused, so that no package of a stranger with the same name is
-installed in its place.
+These tables are no part of what an sdist says to its installer: there, a requirement is only a name, and is looked up
+in an index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
+cannot be brought along is refused: else an index would be asked for a name that a stranger may have taken.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, strings, table
+
+# Keys that say where a requirement is, if not in the usual index. ``source`` is poetry's name of an index.
+_ELSEWHERE = frozenset({"path", "workspace", "git", "url", "index", "source"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Source:
-    """An entry of ``[tool.uv.sources]``, and the directory of the file that has it."""
+    """An entry of such a table, and the directory of the file that has it."""
 
     entry: Mapping[str, Any]
     folder: Path
@@ -78,7 +80,7 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
     if not sources:
         return
     for name in _build_requirements(pyproject):
-        if name in sources and not all("index" in source.entry for source in sources[name]):
+        if name in sources and not all(_index(source) for source in sources[name]):
             raise PackageError(
                 f"{project}: its build requires {name} from {_where(sources[name][0])}, which the job's machine lacks",
                 remedy=f"publish {name} to an index, or package a wheel of {project.name}: uv build --wheel {project}",
@@ -94,9 +96,9 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
 def _add(requirement: _Requirement, search: _Search) -> Path | None:
     """Note what is to be packaged for one requirement; returns its path, if it has one."""
     project, name, source = requirement.project, requirement.name, requirement.source
-    if "index" in source.entry:
+    if _index(source):
         note = (
-            f"{project} takes {name} from the index {source.entry['index']!r}; where the job runs, uv and pip look it "
+            f"{project} takes {name} from the index {_index(source)!r}; where the job runs, uv and pip look it "
             "up in the indexes of their own settings (UV_INDEX, PIP_EXTRA_INDEX_URL)"
         )
         if note not in search.notes:
@@ -124,8 +126,8 @@ def _path(requirement: _Requirement) -> Path | None:
         path: Path = (source.folder / entry["path"]).resolve()
         if not path.exists():
             raise PackageError(
-                f"{source.folder}: [tool.uv.sources] has {name} at {path}, and nothing is there",
-                remedy="correct the path in pyproject.toml",
+                f"{source.folder}: pyproject.toml has {name} at {path}, and nothing is there",
+                remedy="correct the path",
             )
         return path
     if entry.get("workspace") is not True:
@@ -158,10 +160,16 @@ def _members(workspace: Path) -> list[Path]:
 
 def _sources(folder: Path) -> dict[str, list[_Source]]:
     """The entries by normalized name; one name may have several, for different platforms."""
+    pyproject = read_pyproject(folder)
+    named = dict(table(pyproject, "tool", "uv", "sources"))
+    if table(pyproject, "project"):  # without it poetry writes paths and URLs into the metadata
+        named |= table(pyproject, "tool", "poetry", "dependencies")
     found = {}
-    for name, value in table(read_pyproject(folder), "tool", "uv", "sources").items():
-        entries = value if isinstance(value, list) else [value]
-        found[normalized(name)] = [_Source(entry, folder) for entry in entries if isinstance(entry, Mapping)]
+    for name, value in named.items():
+        entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, Mapping)]
+        sources = [_Source(entry, folder) for entry in entries if not _ELSEWHERE.isdisjoint(entry)]
+        if sources:
+            found[normalized(name)] = sources
     return found
 
 
@@ -199,6 +207,10 @@ def _parsed(text: str) -> Requirement | None:
         return Requirement(text)
     except InvalidRequirement:
         return None
+
+
+def _index(source: _Source) -> str:
+    return str(source.entry.get("index") or source.entry.get("source") or "")
 
 
 def _where(source: _Source) -> str:

@@ -1,4 +1,4 @@
-"""``[tool.uv.sources]``: what has to be packaged with a project, and what is refused."""
+"""``[tool.uv.sources]`` and its like: what has to be packaged with a project, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.core.errors import PackageError
-from mlengine.packaging.uv_sources import local_requirements
+from mlengine.packaging.local_sources import local_requirements
 
 
 def project(root: Path, name: str, text: str = "") -> Path:
@@ -83,6 +83,15 @@ def test_a_build_requirement_of_this_machine_is_refused(tmp_path: Path) -> None:
     app = project(tmp_path, "app", f'{build}[tool.uv.sources]\nour-plugin = {{ path = "plugin" }}\n')
     with pytest.raises(PackageError, match="its build requires our-plugin from path plugin"):
         local_requirements(app)
+
+
+def test_poetry_says_the_same_beside_the_project_table(tmp_path: Path) -> None:
+    entries = 'python = ">=3.9"\nnumpy = { version = ">=2", extras = ["x"] }\nlib = { path = "lib", develop = true }\n'
+    app = project(tmp_path, "app", f'dependencies = ["lib", "numpy"]\n[tool.poetry.dependencies]\n{entries}')
+    lib = project(tmp_path / "lib", "lib")
+    assert local_requirements(app).paths == (lib,)
+    (app / "pyproject.toml").write_text(f'[tool.poetry]\nname = "app"\n[tool.poetry.dependencies]\n{entries}')
+    assert local_requirements(app).paths == (), "the wheel's metadata says the path, and is refused"
 
 
 def test_an_index_is_only_noted(tmp_path: Path) -> None:
