@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import TrainingService, running
+from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -111,6 +112,28 @@ def test_a_job_is_called_by_the_name_that_it_was_given(
     assert "job my_job_1: already_succeeded" in capsys.readouterr().out
     assert main([*command, "--job-dir", "out", "--dry-run"]) == 1
     assert "--job-dir: not a Cloud Storage URI: 'out'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
+    trainer: Path, state: Path, storage: Storage, bucket: str, tmp_path: Path, capsys: Say, dry: list[str]
+) -> None:
+    uri = local_cluster.put(storage, bucket, local_cluster.sdist("print('trained')"))
+    config = "trainingInput: {{pythonModule: {}, packageUris: [{}]}}\n"
+    command = ["train", "j", "--staging-bucket", bucket, "--config", "job.yaml", *dry]
+    (tmp_path / "job.yaml").write_text(config.format("tiny.tsak", uri))
+    assert main(command) == 1
+    assert "no module tiny.tsak in" in (err := capsys.readouterr().err)
+    assert "tiny.task" in err
+    (tmp_path / "job.yaml").write_text(config.format("tiny.task", uri.replace("1.0", "1.1")))
+    assert main(command) == 1
+    assert "no object" in capsys.readouterr().err
+    (tmp_path / "job.yaml").write_text(config.format("tiny.task", uri))
+    assert main(command) == 0
+    # A package of this machine, and the module in the job file only.
+    (tmp_path / "job.yaml").write_text("trainingInput: {pythonModule: trainer.tsak}")
+    assert main([*command, "--package-path", "trainer"]) == 1
+    assert "no module trainer.tsak" in capsys.readouterr().err
 
 
 def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, tmp_path: Path, capsys: Say) -> None:

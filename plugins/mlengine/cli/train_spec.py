@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.cli import say
+from mlengine.cli.emulator import settings_of
 from mlengine.core import limits
-from mlengine.core.errors import JobFileError, PackageError
+from mlengine.core.errors import JobFileError, PackageError, StorageForbiddenError, StorageUnavailableError
 from mlengine.core.job_file import fields, parse, worker_pools
 from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.spec import Role, TrainingSpec
@@ -136,12 +137,12 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
     if args.package_path:
         sources.insert(0, args.package_path)
+    parse.check(spec)
     if not sources:
-        parse.check(spec)
         if not spec.package_uris and not spec.pools[0].image_uri:
             raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
+        _check_module(args, spec, storage)
         return spec
-    parse.check(spec)
     from mlengine.packaging.publish import package_trainer
 
     packaged = package_trainer(
@@ -154,6 +155,20 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     for line in lines:
         say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
     return parse.override(spec, package_uris=packaged.uris)
+
+
+def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:
+    """:raises PackageError: the packages in the bucket do not have the module.
+    :raises StorageError: they cannot be read; of a dry run, only that they are missing.
+    """
+    from mlengine.packaging.job_module import check_job_module
+
+    try:
+        check_job_module(spec, storage, settings_of(args.set))
+    except (StorageForbiddenError, StorageUnavailableError) as error:
+        if not args.dry_run:
+            raise
+        say(f"# not checked whether module {spec.module} is in the packages: {error.message}")
 
 
 def _labels(text: str | None) -> Mapping[str, str]:
