@@ -15,7 +15,7 @@ from airflow.sdk.observability import stats
 
 from mlengine import backends, connections
 from mlengine.backends import LogLine, LogPage
-from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError
+from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError, PackageError
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
@@ -28,6 +28,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
+from tests.integration.local_cluster import put, sdist
 from tests.integration.paid import Paid, paid
 
 pytestmark = pytest.mark.integration
@@ -103,6 +104,37 @@ def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: P
     assert cleared["decision"] == "fresh_submit"
     assert cleared["job_dir"] != first["job_dir"]
     assert [job.handle.name for job in backend.live] == [cleared["name"]]
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "refused"),
+    [
+        ("tiny.task", {}, False),
+        ("tiny.tsak", {}, True),
+        ("tiny.tsak", {"masterConfig": {"imageUri": "example/mine:1"}}, False),
+    ],
+)
+def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_paid_for(
+    bucket: str, storage: Storage, backend: Paid, module: str, more: dict[str, Any], refused: bool
+) -> None:
+    """Not with an image, which may have the module; and never to the harm of a job that runs already."""
+    uri = put(storage, bucket, sdist("print('trained')"))
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": module, "packageUris": [uri], **more}},
+        backend=current.name,
+        gcp_conn_id=None,
+    )
+    if refused:
+        with pytest.raises(PackageError, match=r"no module tiny\.tsak in .*\n.*tiny\.task"):
+            operator.execute(context("submit"))
+        assert not storage.exists(f"{bucket}/m/j/job.json")
+    else:
+        assert operator.execute(context("submit"))["decision"] == "fresh_submit"
+        storage.delete(uri)
+        assert operator.execute(context("submit", try_number=2))["decision"] == "reattached"
+    assert len(backend.live) == (0 if refused else 1)
 
 
 def test_what_travels_by_xcom_is_small_and_plain(bucket: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from mlengine import settings
 from mlengine.backends import ListsJobs, TrainingBackend, get_backend
 from mlengine.cli import say
+from mlengine.core import plaintext
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 
@@ -91,7 +92,8 @@ def _logs(args: argparse.Namespace) -> int:
         cursor = page.cursor
         for line in page.lines:
             if args.replica in {None, line.replica}:
-                say(line.text if args.replica else f"{line.replica:<11} | {line.text}")
+                for text in plaintext.lines(line.text):
+                    say(text if args.replica else f"{line.replica:<11} | {text}")
         if not page.more:
             if ended or not args.follow:
                 return 0
@@ -161,7 +163,7 @@ def _one(backend: _Place, status: JobStatus) -> None:
     }
     for name, value in rows.items():
         if value:
-            say(f"{name + ':':<11}{value}")
+            say(f"{name + ':':<11}" + f"\n{'':<11}".join(plaintext.lines(value)))
     if status.failure is not None:
         retried = "another attempt may be made" if status.failure.cause.retryable else "not tried again"
         say(f"{'cause:':<11}{status.failure.cause.value} ({retried})")

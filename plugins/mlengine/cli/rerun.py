@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine import settings
 from mlengine.cli import say
+from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
 from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.cli.train import follow
@@ -40,7 +41,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--stream-logs", action="store_true", help="follow it to its end; exit code 1 unless it succeeds"
     )
-    parser.add_argument("--max-attempts", type=int, default=3, help="how often the job may be tried in all (3)")
+    parser.add_argument("--max-attempts", type=attempts, default=3, help="how often the job may be tried in all (3)")
     parser.set_defaults(handler=_rerun)
 
 

@@ -12,7 +12,7 @@ from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine.backends import CapsCluster, TrainingBackend
-from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
 from mlengine.core.job_file import parse
@@ -57,6 +57,7 @@ class SubmitTrainingJobOperator(BackendOperator):
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; if that is ``reused``, the
         handle of the job that stands in.
     :raises JobFileError: names file, line and remedy, before anything is paid for.
+    :raises PackageError: the packages do not have the module, likewise.
     """
 
     template_fields: Sequence[str] = (
@@ -148,7 +149,10 @@ class SubmitTrainingJobOperator(BackendOperator):
             earlier=earlier_keys(context),
         )
         try:
-            submitted = self._reused(submitter, intent) or submitter.submit(intent)
+            submitted = self._reused(submitter, intent)
+            if submitted is None:
+                self._check_module(spec)
+                submitted = submitter.submit(intent)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from None
         count(submitted.decision, context, backend.name)
@@ -183,6 +187,19 @@ class SubmitTrainingJobOperator(BackendOperator):
             self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
             discard(storage, intent.job_dir)
         return submitted
+
+    def _check_module(self, spec: TrainingSpec) -> None:
+        """The module may be named in the job file only, which the package task does not read.
+
+        :raises PackageError: the job's packages do not have it.
+        """
+        from mlengine.packaging.job_module import check_job_module
+
+        try:
+            check_job_module(spec, self.access.storage(), self.backend_options or {})
+        except StorageError as error:
+            # The job may run already: its submission must not depend on this.
+            self.log.warning("not checked whether module %s is in the packages: %s", spec.module, error.message)
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""

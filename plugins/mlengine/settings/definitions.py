@@ -175,6 +175,12 @@ def _all() -> tuple[Setting, ...]:
             "Seconds that building a local training environment may take.",
         ),
         Setting(
+            "local_empty_output_warning_seconds",
+            "30",
+            number,
+            "A local chief that succeeds sooner than this and wrote nothing is reported; 0 disables the report.",
+        ),
+        Setting(
             "local_log_upload_timeout_seconds",
             "60",
             number,

@@ -32,6 +32,7 @@ class Settings:
     :param termination_grace_seconds: between SIGTERM and SIGKILL.
     :param linger_seconds: for workers to end by themselves after the chief.
     :param build_timeout_seconds: for downloading the packages and building the environment.
+    :param empty_output_warning_seconds: a chief that succeeds sooner and wrote nothing is reported; 0 disables that.
     :param log_upload_timeout_seconds: for uploading the logs when the job has ended; 0 disables the upload.
     :param keep_environments: unused environments that are kept; the least recently used are removed first.
     """
@@ -47,6 +48,7 @@ class Settings:
     termination_grace_seconds: float
     linger_seconds: float
     build_timeout_seconds: float
+    empty_output_warning_seconds: float
     log_upload_timeout_seconds: float
     keep_environments: int
 
