@@ -15,6 +15,7 @@ from mlengine.core.errors import StorageError
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.xcoms import JobDirXCom, JobXCom
 from mlengine.jobs.job_dir import discard, prepare, prepare_clean
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -38,10 +39,10 @@ def backend(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memor
     memory = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     monkeypatch.delenv("MLENGINE_BUCKET", raising=False)
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield memory
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def context(task_id: str, **more: Any) -> dict[str, Any]:
     return {"ti": SimpleNamespace(**{**fields, **more})}
 
 
-def submit(job: Any, **ti: Any) -> dict[str, Any]:
+def submit(job: Any, **ti: Any) -> JobXCom:
     operator = SubmitTrainingJobOperator(
         task_id="submit", job=job, job_file=JOB_FILE, backend="memory", gcp_conn_id=None, force_retrain=""
     )
     return operator.execute(context("submit", **ti))
 
 
-def prepare_task(bucket: str) -> dict[str, str]:
+def prepare_task(bucket: str) -> JobDirXCom:
     operator = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="v1", bucket=bucket, gcp_conn_id=None)
     return operator.execute(context("prepare"))
 

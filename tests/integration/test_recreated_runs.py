@@ -18,6 +18,7 @@ from mlengine.core.errors import BackendUnavailableError, JobConflictError
 from mlengine.core.job import FailureCause, JobHandle, JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -42,10 +43,10 @@ def backend(storage: Storage, paid: Paid) -> Iterator[Paid]:
     global current  # noqa: PLW0603 the registry makes backends by import path
     current = paid
     backends.register(paid.name, f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield current
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 class StateStore(dict[str, Any]):
@@ -69,7 +70,7 @@ class Run:
         fields = {"dag_id": "dag", "run_id": "nightly", "map_index": -1, "try_number": 1, "max_tries": 2, **ti}
         return {"ti": SimpleNamespace(task_id=task_id, **fields), "task_state_store": self.store}
 
-    def submit(self, **more: Any) -> dict[str, Any]:
+    def submit(self, **more: Any) -> JobXCom:
         """Prepare and submit.
 
         :param more: ``try_number`` and ``max_tries``, and arguments of the operator.

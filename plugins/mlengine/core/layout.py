@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from mlengine.core.errors import StorageError
 
 _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?$", re.DOTALL)
+KEEP = ".keep"  # the empty object that makes a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Prefixes of the bucket that a model must not be named after.
 RESERVED_NAMES = frozenset({"packages", "datasets"})
@@ -77,7 +78,9 @@ class JobDir:
 
     def __post_init__(self) -> None:
         uri = self.uri.rstrip("/")
-        _, path = split_uri(uri)
+        bucket, _, path = uri.removeprefix("gs://").partition("/")
+        if not uri.startswith("gs://") or not bucket:
+            raise StorageError(f"the job dir {self.uri!r} is not in Cloud Storage", remedy="write gs://BUCKET/FOLDER")
         if not path.strip("/"):
             raise StorageError(
                 f"the job dir {self.uri} is a whole bucket", remedy=f"give the job a folder of its own: {uri}/FOLDER"

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 class Intent:
     """What somebody wants trained. ``job_dir`` is where it goes unless another job lies there.
 
+    :param job_id: what the job is called; by default, after its dir.
     :param own_dir: the dir's name is of our making: if something lies in it, the next name is taken. A dir that a
         person named is used as it is.
     :param requested: the spec before the backend reduced the cluster to what its machine takes; ``spec`` if it did not.
@@ -52,6 +53,7 @@ class Intent:
     requested: TrainingSpec | None = None
     installation: str = ""
     own_dir: bool = False
+    job_id: str = ""
 
     @property
     def compared(self) -> Inputs:
@@ -129,7 +131,7 @@ class Claims:
         requested = (intent.requested or intent.spec).to_json()
         record = JobRecord(
             key=intent.key.digest,
-            job_id=job_dir.job_id,
+            job_id=intent.job_id or job_dir.job_id,
             model=intent.model,
             backend=self._backend.name,
             spec=intent.spec.to_json(),

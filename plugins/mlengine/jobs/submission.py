@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
+from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
     JobConflictError,
@@ -39,6 +40,7 @@ from mlengine.core.input_changes import Change, changes, describe
 from mlengine.core.job import BY_HAND, Decision, Failure, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
 from mlengine.storage.client import Storage
 
@@ -58,19 +60,32 @@ class Submitted:
     handle: JobHandle
     decision: Decision
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.handle.to_json(), "decision": self.decision.value}
+    def to_json(self) -> JobXCom:
+        """What the task that submits it returns."""
+        handle = self.handle
+        return {
+            "backend": handle.backend,
+            "name": handle.name,
+            "job_id": handle.job_id,
+            "attempt": handle.attempt,
+            "job_dir": handle.job_dir,
+            "decision": self.decision.value,
+        }
 
 
 class Submitter:
     """Submits intents to one backend, at most once each.
 
     :param max_attempts: how many attempts one key may have in all.
+    :raises MlengineError: that is not a sensible number.
     """
 
     def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
         self._storage = storage
         self._backend = backend
+        problem = limits.attempts(max_attempts)
+        if problem is not None:
+            raise MlengineError(f"max_attempts: {problem.message}", remedy=problem.hint)
         self._max_attempts = max_attempts
         self._claims = Claims(storage, backend)
 

@@ -201,6 +201,7 @@ def _where(fields: dict[str, Any]) -> dict[str, Any]:
     """Where a task submitted to, or what it waits for, is among its rendered fields."""
     options = fields.get("backend_options")
     return {
-        "gcp_conn_id": fields.get("gcp_conn_id") or None,
+        "gcp_conn_id": fields.get("gcp_conn_id", ""),
+        **{name: fields.get(name) or None for name in ("impersonation_chain", "project_id", "region")},
         "backend_options": options if isinstance(options, dict) else None,
     }

@@ -46,7 +46,7 @@ def run_identity(context: Any) -> RunIdentity:
 
 
 def _run_uid(store: Any) -> str:
-    from airflow.sdk import NEVER_EXPIRE
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
     found = store.get(RUN_UID_KEY)
     if not found:

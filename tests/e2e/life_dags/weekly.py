@@ -26,13 +26,13 @@ with DAG(
         job=prepared.output,
         job_file="{{ dag_run.conf['job_file'] }}",
         backend="local",
-        backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+        backend_options="{{ dag_run.conf['options'] }}",
         gcp_conn_id="life",
     )
     TrainingJobSensor(
         task_id="wait",
         job=submitted.output,
-        backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+        backend_options="{{ dag_run.conf['options'] }}",
         gcp_conn_id="life",
         poll_interval=1.0,
     )
