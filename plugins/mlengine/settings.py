@@ -32,7 +32,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("gcp_conn_id", "google_cloud_default", "string", "The Airflow connection whose credentials are used."),
         Setting("vertex_project", "", "string", "The Google Cloud project of jobs on Vertex AI."),
         Setting("vertex_region", "", "string", "The region of jobs on Vertex AI, where the job file names none."),
-        Setting("vertex_endpoint", "", "string", "A server that stands in for Vertex AI's, such as mlengine serve."),
+        Setting("vertex_endpoint", "", "string", "A server that stands in for Vertex AI's, such as mlengine emulator."),
         Setting(
             "vertex_plain_hosts",
             "",

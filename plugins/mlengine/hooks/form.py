@@ -16,7 +16,7 @@ def _text(label: str, description: str = "", **schema: Any) -> dict[str, Any]:
 FIELDS: dict[str, dict[str, Any]] = {
     "project": _text("Project", "The Google Cloud project of the jobs."),
     "region": _text("Region", "Of jobs whose job file names none, e.g. europe-west1."),
-    "vertex_endpoint": _text("Endpoint", "A server that stands in for Vertex AI's, such as mlengine serve."),
+    "vertex_endpoint": _text("Endpoint", "A server that stands in for Vertex AI's, such as mlengine emulator."),
     "key_path": _text("Key file", "Its path where Airflow runs. Without any key: application default credentials."),
     "keyfile_dict": _text("Key as JSON", format="password"),
     "key_secret_name": _text("Key's name in Secret Manager"),

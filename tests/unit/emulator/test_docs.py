@@ -42,7 +42,7 @@ def test_every_flag_of_the_table_is_there() -> None:
 def test_every_option_and_fault_is_in_its_manual() -> None:
     named = {name for row in rows("vertex.md", "## Options") for name in re.findall(r"`(\w+)`", row[0])}
     assert named == set(VertexOptions.names())
-    assert {row[0].strip("`") for row in rows("service.md", "## Scripted faults")} == set(ACTIONS)
+    assert {row[0].strip("`") for row in rows("emulator.md", "## Scripted faults")} == set(ACTIONS)
 
 
 @pytest.mark.parametrize("flag", ["--port", "--grpc-port", "--state-dir", "--faults", "--backend", "--set", "--bucket"])

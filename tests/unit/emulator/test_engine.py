@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends import Submission
-from mlengine.core.errors import BackendUnavailableError, ServiceRefusalError
+from mlengine.core.errors import BackendUnavailableError, EmulatorApiError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.emulator.engine import Engine
@@ -18,11 +18,11 @@ from mlengine.emulator.vertex_api import render
 from mlengine.testing.backend import MemoryBackend
 
 
-def record(name: str = "1", face: str = VERTEX) -> Record:
+def record(name: str = "1", api: str = VERTEX) -> Record:
     spec = TrainingSpec("t.task", ("gs://b/t.tar.gz",), ("--a",))
     submission = Submission(f"k{name}", name, 1, "gs://b/j", spec, {"a": "b"})
     now = time.time()
-    return Record(face, "p", "r" if face == VERTEX else "", name, {"displayName": name}, pack(submission), now, now)
+    return Record(api, "p", "r" if api == VERTEX else "", name, {"displayName": name}, pack(submission), now, now)
 
 
 @pytest.fixture
@@ -85,28 +85,28 @@ def test_a_restart_keeps_jobs_and_hands_over_what_was_not(
 
 def test_an_id_is_used_once(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
-    with pytest.raises(ServiceRefusalError) as taken:
+    with pytest.raises(EmulatorApiError) as taken:
         engine.create(record())
     assert taken.value.status == "ALREADY_EXISTS"
     engine.refresh([made])
     backend.end("job-1", JobState.SUCCEEDED)
     engine.delete(engine.get(made.key, "job"))
-    with pytest.raises(ServiceRefusalError) as gone:
+    with pytest.raises(EmulatorApiError) as gone:
         engine.get(made.key, "CustomJob 1")
     assert gone.value.status == "NOT_FOUND"
-    with pytest.raises(ServiceRefusalError):
+    with pytest.raises(EmulatorApiError):
         engine.create(record())
 
 
 def test_cancel_and_delete_want_the_right_state(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
     engine.refresh([made])
-    with pytest.raises(ServiceRefusalError, match="cancel it first"):
+    with pytest.raises(EmulatorApiError, match="cancel it first"):
         engine.delete(engine.get(made.key, "job"))
     engine.cancel(made)
     assert engine.get(made.key, "job").state is JobState.CANCELLED
     assert render(engine.get(made.key, "job"))["error"] == {"code": 1, "message": "CANCELED"}
-    with pytest.raises(ServiceRefusalError, match="has ended"):
+    with pytest.raises(EmulatorApiError, match="has ended"):
         engine.cancel(made)
 
 

@@ -1,4 +1,4 @@
-"""The lines of docs/service.md for testing a DAG of one's own, run as they stand there, with a new Airflow."""
+"""The lines of docs/emulator.md for testing a DAG of one's own, run as they stand there, with a new Airflow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with DAG("my_dag", schedule=None) as dag:
 
 
 def test_the_ten_lines_for_ci(tmp_path: Path, gcs_server: GcsServer) -> None:
-    text = (ROOT / "docs" / "service.md").read_text("utf-8").partition("## Testing a DAG of your own in CI")[2]
+    text = (ROOT / "docs" / "emulator.md").read_text("utf-8").partition("## Testing a DAG of your own in CI")[2]
     block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     conftest, test = block.split("# test_my_dag.py\n")
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
