@@ -23,7 +23,7 @@ from mlengine.storage.client import Storage
 
 MODULE = "mlengine_emulator_replica"
 _VERSION = "1"
-_FOLDER = "mlengine-emulator"
+FOLDER = "mlengine-emulator"  # of the bucket; no model has this name
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def publish(storage: Storage, bucket: str) -> str:
     """Upload the adapter's wheel unless the bucket has it, and return its URI."""
     data = wheel()
     name = f"{MODULE}-{_VERSION}-py3-none-any.whl"
-    uri = join(bucket, _FOLDER, hashlib.sha256(data).hexdigest()[:16], name)
+    uri = join(bucket, FOLDER, hashlib.sha256(data).hexdigest()[:16], name)
     if not storage.exists(uri):
         try:
             storage.create(uri, data)
@@ -121,7 +121,7 @@ def bucket_of(*uris: str | None) -> str:
 
 def scratch_dir(bucket: str, number: str) -> str:
     """The job directory of a job without an output directory; only logs are stored there."""
-    return join(bucket, _FOLDER, "jobs", number)
+    return join(bucket, FOLDER, "jobs", number)
 
 
 @cache

@@ -27,7 +27,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.emulator.faults import Fault
 from mlengine.emulator.server import Emulator
 from mlengine.storage.client import Storage
-from mlengine.testing import gcs
+from mlengine.testing import dag_tests, gcs
 
 
 class RunningEmulator:
@@ -136,12 +136,21 @@ def running(
         )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare Airflow for ``dag.test()``, unless ``AIRFLOW_HOME`` is set: see :mod:`mlengine.testing.dag_tests`."""
+    dag_tests.prepare(config)
+
+
 @pytest.fixture
-def mlengine_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
+def mlengine_emulator(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningEmulator]:
     """An emulator, an empty bucket (``MLENGINE_BUCKET``), and the environment variables for both.
 
-    Also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one.
+    Also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one, and creates Airflow's database,
+    unless ``AIRFLOW_HOME`` is set.
     """
+    dag_tests.migrate(request.config)
     with ExitStack() as stack:
         storage = gcs.CLIENT_SETTINGS
         if not os.environ.get("STORAGE_EMULATOR_HOST"):

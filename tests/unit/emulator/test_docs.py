@@ -1,4 +1,4 @@
-"""The manuals name what there is: flags, options, faults, methods."""
+"""The documents name the options, faults and methods that exist."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_every_option_and_fault_is_in_its_manual() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--port", "--grpc-port", "--state-dir", "--faults", "--backend", "--set", "--bucket"])
-def test_serve_has_the_flags_that_its_manual_names(flag: str) -> None:
+def test_the_command_has_the_options_that_its_document_names(flag: str) -> None:
     assert flag in flags(emulator)

@@ -10,10 +10,11 @@ import pytest
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import custom_job
-from mlengine.core.errors import EmulatorApiError
+from mlengine.core.errors import EmulatorApiError, StorageError
+from mlengine.core.layout import check_model_name
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.emulator import messages, vertex_jobs
-from mlengine.emulator.adapter import MODULE
+from mlengine.emulator.adapter import FOLDER, MODULE
 from tests.unit.emulator.memory_storage import MemoryStorage
 
 
@@ -90,6 +91,11 @@ def test_another_client_s_package_runs_through_the_adapter() -> None:
     assert plan["dirs"] == {}
     vertex_jobs.submission(job(pool()), "8", bucket, None)
     assert len(bucket.objects) == 1
+
+
+def test_no_model_has_the_name_of_the_emulator_s_folder() -> None:
+    with pytest.raises(StorageError, match="not a model name"):
+        check_model_name(FOLDER)
 
 
 def test_a_job_without_a_bucket_is_rejected_with_a_hint() -> None:
