@@ -32,7 +32,9 @@ EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 @pytest.fixture
 def emulator(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
-    with running(tmp_path / "emulator", backend=make_backend(chief_restarts=0, restarts=0), grpc_port=0) as started:
+    with running(
+        tmp_path / "emulator", backend=make_backend(max_chief_restarts=0, max_restarts=0), grpc_port=0
+    ) as started:
         yield started
 
 

@@ -36,8 +36,8 @@ def register(commands: Any) -> None:
     )
     parser.add_argument(
         "--bucket",
-        default=os.environ.get("MLENGINE_BUCKET"),
-        help="gs://NAME, for the logs of jobs that name no bucket (MLENGINE_BUCKET)",
+        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
+        help="gs://NAME, for the logs of jobs that name no bucket (AIRFLOW__MLENGINE__BUCKET)",
     )
     parser.add_argument(
         "--backend",
@@ -49,7 +49,7 @@ def register(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the backend, e.g. capacity=4, max_workers=8, project=P; repeatable",
+        help="a setting of the backend, e.g. max_concurrent_jobs=4, max_workers=8, project=P; repeatable",
     )
     parser.add_argument("--faults", type=Path, metavar="FILE", help="YAML list of scripted faults: docs/emulator.md")
     parser.set_defaults(handler=_run)
@@ -95,7 +95,7 @@ def _print_addresses(url: str, grpc_target: str | None, host: str) -> None:
         say(f"  gRPC:      {grpc_target}")
     say("  gcloud:    " + "  ".join(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}={url}/" for api in _APIS))
     say("             CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true")
-    say(f"  mlengine:  MLENGINE_VERTEX_ENDPOINT={url}, or 'vertex_endpoint' in the connection's extra")
+    say(f"  mlengine:  AIRFLOW__MLENGINE__VERTEX_ENDPOINT={url}, or 'vertex_endpoint' in the connection's extra")
 
 
 def settings_of(pairs: list[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def settings_of(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise MlengineError(f"not NAME=VALUE: {pair!r}", remedy="for example --set capacity=4")
+            raise MlengineError(f"not NAME=VALUE: {pair!r}", remedy="for example --set max_concurrent_jobs=4")
         found[name] = value
     return found
 

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.core.errors import EmulatorApiError, EmulatorError, MlengineError
+from mlengine.core.errors import EmulatorError, MlengineError
 from mlengine.emulator import listener
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, status_of
 from mlengine.emulator.routes import Routes
 
 _SERVICE = "google.cloud.aiplatform.v1.JobService"
@@ -107,8 +107,7 @@ class GrpcServer:
             for fault in faults.values():
                 response = self._effects.apply(fault, response)
         except MlengineError as error:
-            status = error.status if isinstance(error, EmulatorApiError) else "UNAVAILABLE"
-            _abort(context, status, error.message)
+            _abort(context, status_of(error), error.message)
         if faults.keys() & {"lose", "cut"}:
             _abort(context, "UNAVAILABLE", "connection reset by peer")
         return json_format.ParseDict(response, method.response_type())

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from mlengine.core.errors import EmulatorApiError, MlengineError
+from mlengine.core.errors import EmulatorApiError, JobFileError, MlengineError
 
 # google.rpc.Code by name, as HTTP.
 HTTP_STATUS = {
@@ -78,9 +78,18 @@ class Request:
                 )
 
 
+def status_of(error: MlengineError) -> str:
+    """The name of the ``google.rpc.Code`` of an error."""
+    if isinstance(error, EmulatorApiError):
+        return error.status
+    if isinstance(error, JobFileError):  # a job outside of the limits in mlengine.core.limits
+        return "INVALID_ARGUMENT"
+    return "UNAVAILABLE" if error.retryable else "INTERNAL"
+
+
 def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of an error. An error that is not an API's own is UNAVAILABLE or INTERNAL."""
-    status = error.status if isinstance(error, EmulatorApiError) else "UNAVAILABLE" if error.retryable else "INTERNAL"
+    """HTTP status and body of an error."""
+    status = status_of(error)
     code = HTTP_STATUS[status]
     return code, {"error": {"code": code, "message": str(error), "status": status}}
 

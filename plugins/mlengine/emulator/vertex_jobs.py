@@ -12,6 +12,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
+from mlengine.core import limits
 from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python
@@ -134,7 +135,7 @@ def _check_uri(field: Located) -> None:
 
 def _replicas(pool: Located) -> int:
     field = _optional(pool, "replicaCount")
-    return 0 if field is None else field.count(job_fields.MAX_REPLICAS)
+    return 0 if field is None else field.integer(limits.replica_count)
 
 
 def _optional(parent: Located, *path: str) -> Located | None:

@@ -47,9 +47,9 @@ class RunningEmulator:
         """Environment variables for other processes: this project's settings, and gcloud's endpoints."""
         root = f"{self.url}/"
         return {
-            "MLENGINE_VERTEX_ENDPOINT": self.url,
-            "MLENGINE_VERTEX_PROJECT": self.project,
-            "MLENGINE_VERTEX_REGION": self.region,
+            "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": self.url,
+            "AIRFLOW__MLENGINE__VERTEX_PROJECT": self.project,
+            "AIRFLOW__MLENGINE__VERTEX_REGION": self.region,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": root,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_ML": root,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": root,
@@ -145,7 +145,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def mlengine_emulator(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningEmulator]:
-    """An emulator, an empty bucket (``MLENGINE_BUCKET``), and the environment variables for both.
+    """An emulator, an empty bucket (``AIRFLOW__MLENGINE__BUCKET``), and the environment variables for both.
 
     Also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one, and creates Airflow's database,
     unless ``AIRFLOW_HOME`` is set.
@@ -162,8 +162,8 @@ def mlengine_emulator(
         emulator = stack.enter_context(running(tmp_path / "mlengine-emulator", bucket=f"gs://{bucket}"))
         variables = {
             **emulator.env,
-            "MLENGINE_BACKEND": "vertex",
-            "MLENGINE_BUCKET": f"gs://{bucket}",
+            "AIRFLOW__MLENGINE__BACKEND": "vertex",
+            "AIRFLOW__MLENGINE__BUCKET": f"gs://{bucket}",
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": emulator.connection,
         }
         for name, value in variables.items():

@@ -17,8 +17,8 @@ from mlengine.core.errors import MlengineError
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with files that options below name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(tmp_path / "local"))
-    monkeypatch.delenv("MLENGINE_BUCKET", raising=False)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path / "local"))
+    monkeypatch.delenv("AIRFLOW__MLENGINE__BUCKET", raising=False)
     (tmp_path / "file").write_text("")
     (tmp_path / "mapping.yaml").write_text("method: GetCustomJob")
     (tmp_path / "typo.yaml").write_text("- {method: GetCustomJobs, action: reset}")
@@ -42,9 +42,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--bucket", "my-bucket"], "not a bucket: 'my-bucket'"),
         (["--bucket", "gs://my-bucket/path"], "has a path"),
         (["--backend", "nope"], "no backend named 'nope'"),
-        (["--set", "capacity"], "not NAME=VALUE"),
+        (["--set", "max_concurrent_jobs"], "not NAME=VALUE"),
         (["--set", "nope=1"], "nope"),
-        (["--set", "capacity=-1"], "capacity"),
+        (["--set", "max_concurrent_jobs=-1"], "max_concurrent_jobs"),
         (["--faults", "missing.yaml"], "cannot read faults from missing.yaml"),
         (["--faults", "broken.yaml"], "cannot read faults from broken.yaml"),
         (["--faults", "latin1.yaml"], "cannot read faults from latin1.yaml"),
@@ -62,7 +62,7 @@ def test_an_invalid_option_is_an_error(options: list[str], message: str, capsys:
 def test_an_invalid_bucket_in_the_environment_is_an_error(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLENGINE_BUCKET", "https://b")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "https://b")
     assert main(["emulator", "--port", "0"]) == 1
     assert "not a bucket: 'https://b'" in capsys.readouterr().err
 
@@ -82,6 +82,6 @@ def test_a_port_in_use_is_an_error(files: Path, port: int, capsys: pytest.Captur
 
 
 def test_settings_are_pairs() -> None:
-    assert settings_of(["capacity=4", "project=a=b"]) == {"capacity": "4", "project": "a=b"}
+    assert settings_of(["max_concurrent_jobs=4", "project=a=b"]) == {"max_concurrent_jobs": "4", "project": "a=b"}
     with pytest.raises(MlengineError, match="not NAME=VALUE"):
-        settings_of(["capacity"])
+        settings_of(["max_concurrent_jobs"])

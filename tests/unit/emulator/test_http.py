@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlengine.core.errors import BackendUnavailableError, EmulatorApiError
+from mlengine.core.errors import BackendUnavailableError, EmulatorApiError, JobFileError, StorageForbiddenError
 from mlengine.emulator.http import Request, error_body, page
 
 
@@ -43,6 +43,8 @@ def test_errors_have_google_s_format() -> None:
         {"error": {"code": 404, "message": "no", "status": "NOT_FOUND"}},
     )
     assert error_body(BackendUnavailableError("later"))[0] == 503
+    assert error_body(JobFileError("too many"))[0] == 400
+    assert error_body(StorageForbiddenError("no"))[0] == 500
 
 
 def test_unknown_query_parameters_are_rejected() -> None:

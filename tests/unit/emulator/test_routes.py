@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlengine.core.errors import EmulatorApiError
+from mlengine.core.errors import MlengineError
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, status_of
 from mlengine.emulator.routes import Route, Routes
 from mlengine.testing.backend import MemoryBackend
 from tests.unit.emulator.memory_storage import MemoryStorage
@@ -79,7 +79,9 @@ def send(route: Route, query: dict[str, str], body: bytes = b"", **path: str) ->
 def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) -> None:
     try:
         response = send(route, query, body, **path)
-    except EmulatorApiError:
+    except MlengineError as error:
+        if status_of(error) == "INTERNAL":
+            raise
         return
     json.dumps(response).encode()
 
