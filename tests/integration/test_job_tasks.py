@@ -18,6 +18,7 @@ from mlengine.backends import LogLine, LogPage
 from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError, PackageError
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import read_progress
 from mlengine.operators.intent import job_key
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -47,10 +48,10 @@ def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> It
     current = paid
     backends.register(paid.name, f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield current
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: 
     return {"ti": ti}
 
 
-def submit(bucket: str, **ti: Any) -> dict[str, Any]:
+def submit(bucket: str, **ti: Any) -> JobXCom:
     prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
     job = prepare.execute(context("prepare"))
     operator = SubmitTrainingJobOperator(
@@ -73,11 +74,12 @@ def submit(bucket: str, **ti: Any) -> dict[str, Any]:
     return operator.execute(context("submit", **ti))
 
 
-def sensor(job: dict[str, Any], **more: Any) -> TrainingJobSensor:
-    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, **more)
+def sensor(job: JobXCom, **more: Any) -> TrainingJobSensor:
+    more = {"deferrable": True, "mode": "poke", "poll_interval_seconds": 0.01, **more}
+    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, **more)
 
 
-def deferred(job: dict[str, Any], **more: Any) -> TrainingJobTrigger:
+def deferred(job: JobXCom, **more: Any) -> TrainingJobTrigger:
     with pytest.raises(TaskDeferred) as caught:
         sensor(job, **more).execute(context("wait"))
     trigger = caught.value.trigger
@@ -326,7 +328,7 @@ def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, ba
     """The cleared run's job dir has another name; the former life's job is found by its key all the same."""
     first = submit(bucket)
 
-    def cleared(max_tries: int) -> dict[str, Any]:
+    def cleared(max_tries: int) -> JobXCom:
         prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
         job = prepare.execute(context("prepare", try_number=2, max_tries=max_tries))
         operator = SubmitTrainingJobOperator(

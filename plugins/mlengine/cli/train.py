@@ -7,7 +7,6 @@ What a flag means, and where it differs from gcloud's, is the table in docs/gclo
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +44,13 @@ def register(commands: Any) -> None:
     where = parser.add_argument_group("where it goes")
     where.add_argument("--job-dir", metavar="GS", help="passed to the trainer as --job-dir (BUCKET/jobs/JOB)")
     where.add_argument(
-        "--staging-bucket", metavar="GS", help="for packages (AIRFLOW__MLENGINE__BUCKET, else the job dir's)"
+        "--staging-bucket",
+        metavar="GS",
+        help="bucket of packages (default: the setting bucket, or the job dir's)",
     )
     where.add_argument("--region", help="of the job, in place of the job file's")
-    where.add_argument("--backend", help="local or vertex (AIRFLOW__MLENGINE__BACKEND, else local)")
-    where.add_argument("--project", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT, else the credentials' own)")
+    where.add_argument("--backend", help="local or vertex (default: the setting backend)")
+    where.add_argument("--project", help="of Vertex AI (default: the setting vertex_project, or the credentials' own)")
     _cluster(parser.add_argument_group("the cluster"))
     how = parser.add_argument_group("how")
     how.add_argument("--labels", metavar="K=V,…", help="for people and for bills")
@@ -66,12 +67,12 @@ def register(commands: Any) -> None:
 def _cluster(group: Any) -> None:
     group.add_argument("--scale-tier", metavar="TIER", help="BASIC, STANDARD_1, PREMIUM_1, BASIC_GPU or CUSTOM")
     group.add_argument("--distributed", action="store_true", help="as gcloud's local train: 2 workers, 2 ps")
-    group.add_argument("--master-machine-type", metavar="TYPE")
-    group.add_argument("--worker-machine-type", metavar="TYPE")
-    group.add_argument("--parameter-server-machine-type", metavar="TYPE")
-    group.add_argument("--worker-count", type=int, metavar="N")
-    group.add_argument("--parameter-server-count", type=int, metavar="N")
-    group.add_argument("--evaluator-count", type=int, metavar="N")
+    group.add_argument("--master-machine-type", metavar="TYPE", help="machine type of the chief")
+    group.add_argument("--worker-machine-type", metavar="TYPE", help="machine type of the workers")
+    group.add_argument("--parameter-server-machine-type", metavar="TYPE", help="machine type of the parameter servers")
+    group.add_argument("--worker-count", type=int, metavar="N", help="number of workers")
+    group.add_argument("--parameter-server-count", type=int, metavar="N", help="number of parameter servers")
+    group.add_argument("--evaluator-count", type=int, metavar="N", help="number of evaluators")
     group.add_argument("--runtime-version", metavar="V", help="whether TF_CONFIG says chief or master; no more")
     group.add_argument(
         "--use-chief-in-tf-config",
@@ -109,13 +110,13 @@ def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
     :raises MlengineError: if no bucket is named anywhere.
     """
     job_dir = spec.job_dir
-    bucket = args.staging_bucket or os.environ.get("AIRFLOW__MLENGINE__BUCKET")
+    bucket = settings.get("bucket", args.staging_bucket)
     if bucket:
         bucket = bucket_uri(bucket)
     if not (job_dir or bucket):
         raise MlengineError(
             "no bucket for the job",
-            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set AIRFLOW__MLENGINE__BUCKET",
+            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
         )
     if not bucket:
         bucket = f"gs://{split_uri(str(job_dir))[0]}"

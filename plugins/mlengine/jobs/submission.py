@@ -35,6 +35,7 @@ from mlengine.core.errors import (
 from mlengine.core.job import Decision, Failure, JobHandle, JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.job_dir import prepare
 from mlengine.storage.client import Storage
 
@@ -54,8 +55,17 @@ class Submitted:
     handle: JobHandle
     decision: Decision
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.handle.to_json(), "decision": self.decision.value}
+    def to_json(self) -> JobXCom:
+        """What the task that submits it returns."""
+        handle = self.handle
+        return {
+            "backend": handle.backend,
+            "name": handle.name,
+            "job_id": handle.job_id,
+            "attempt": handle.attempt,
+            "job_dir": handle.job_dir,
+            "decision": self.decision.value,
+        }
 
 
 @dataclass(frozen=True)
