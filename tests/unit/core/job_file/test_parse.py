@@ -185,7 +185,7 @@ BAD = {
         "fixed",
     ),
     "a program": (changed("us-central1", "!!python/name:os.getcwd ''"), 8, "not YAML", "tags"),
-    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a text", "text"),
+    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a string", "string"),
     "a version that is none": (changed("2.10", "latest"), 9, "not a version", "2.11"),
     "a fieldless job": ("jobId: x\n", 1, "neither", "trainingInput"),
     "a field too far left": ("scaleTier: BASIC\n", 1, "top of the file", "indent"),
@@ -262,9 +262,9 @@ def test_json_is_read_as_json_with_tabs_and_escapes(tmp_path: Path) -> None:
         ('{"trainingInput": ' + "[" * 100_000, "f: nested too deep"),
         (
             '{"trainingInput":\n{"args": ["--x", 3]}}',
-            "f:2: trainingInput.args[1]: an argument must be a text, not int 3",
+            "f:2: trainingInput.args[1]: an argument must be a string, not int 3",
         ),
-        ("{trainingInput: {region: 5}}", "f:1: trainingInput.region: must be a text"),
+        ("{trainingInput: {region: 5}}", "f:1: trainingInput.region: must be a string"),
         ("{a: [}", "f:1: not YAML"),
     ],
 )
@@ -358,11 +358,11 @@ def test_vertex_pools_are_roles_by_their_order() -> None:
     [
         ("replicaCount: 1", "replicaCount: 2", 4, "first pool is the chief"),
         ("machineType: n1-standard-4", "", 4, "no machineType"),
-        ("pythonModule", "pythonModul", 9, "not a field"),
+        ("pythonModule", "pythonModul", 9, "unknown field"),
         ("    pythonPackageSpec: *package\n", "", 13, "either"),
         ("pythonPackageSpec: *package", "containerSpec: {imageUri: x, args: [--c]}", 13, "pythonModule differs"),
-        ("  workerPoolSpecs:", "  workerPools:", 3, "not a field"),
-        ("displayName: mnist", "trainingInput: {}", 1, "beside"),
+        ("  workerPoolSpecs:", "  workerPools:", 3, "unknown field"),
+        ("displayName: mnist", "trainingInput: {}", 1, "with Vertex"),
         ("name: X,", "name: 'X Y',", 11, "variable"),
     ],
 )
