@@ -15,13 +15,13 @@ from mlengine.core.errors import StorageError
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.core.xcoms import JobDirXCom, JobXCom
 from mlengine.jobs.job_dir import discard, prepare, prepare_clean
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.integration import local_cluster as local
 
 pytestmark = pytest.mark.integration
 
@@ -69,8 +69,8 @@ def untouched(storage: Storage, files: dict[str, bytes]) -> bool:
 def train(folder: Path, bucket: str, *words: str, job_file: str = "") -> int:
     """``mlengine train`` with a job file, and with more lines in it."""
     config = folder / "job.yaml"
-    package = f"trainingInput:\n  pythonModule: trainer.task\n  packageUris: [{bucket}/packages/t/1/t.tar.gz]\n"
-    config.write_text(package + job_file)
+    uri = local.put(Storage(), bucket, local.sdist(""))
+    config.write_text(f"trainingInput:\n  pythonModule: tiny.task\n  packageUris: [{uri}]\n" + job_file)
     return main(["train", "census_1", "--backend", "memory", "--config", str(config), *words])
 
 
@@ -79,16 +79,16 @@ def context(task_id: str, **more: Any) -> dict[str, Any]:
     return {"ti": SimpleNamespace(**{**fields, **more})}
 
 
-def submit(job: Any, **ti: Any) -> JobXCom:
+def submit(job: Any, **ti: Any) -> dict[str, Any]:
     operator = SubmitTrainingJobOperator(
         task_id="submit", job=job, job_file=JOB_FILE, backend="memory", gcp_conn_id=None, force_retrain=""
     )
-    return operator.execute(context("submit", **ti))
+    return dict(operator.execute(context("submit", **ti)))
 
 
-def prepare_task(bucket: str) -> JobDirXCom:
+def prepare_task(bucket: str) -> dict[str, Any]:
     operator = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="v1", bucket=bucket, gcp_conn_id=None)
-    return operator.execute(context("prepare"))
+    return dict(operator.execute(context("prepare")))
 
 
 def test_mlengine_train_trains_into_a_folder_and_leaves_what_lies_there(
@@ -226,12 +226,12 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
     storage.write(f"{bucket}/mine.txt", b"x")
     whole = f"{bucket}{slash}"
     assert train(tmp_path, bucket, job_file=f"  jobDir: {whole}\n") == 1
-    assert "names a bucket only" in capsys.readouterr().err
+    assert "is a whole bucket" in capsys.readouterr().err
     machine = "machineSpec: {machineType: n1-standard-4}, replicaCount: 1, containerSpec: {imageUri: example/t}"
     pools = f"workerPoolSpecs: [{{{machine}}}]"
     (tmp_path / "vertex.yaml").write_text(f"{pools}\nbaseOutputDirectory: {{outputUriPrefix: {whole}}}\n")
     assert main(["train", "census_1", "--backend", "memory", "--config", str(tmp_path / "vertex.yaml")]) == 1
-    assert "names a bucket only" in capsys.readouterr().err
+    assert "is a whole bucket" in capsys.readouterr().err
     assert train(tmp_path, bucket, "--job-dir", whole) == 1
     assert "is a whole bucket" in capsys.readouterr().err
     assert main(["rerun", whole, "--as", "new"]) == 1
@@ -239,7 +239,9 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
     with pytest.raises(StorageError, match="is a whole bucket"):
         submit({"model": "m", "job_id": "j", "job_dir": whole})
     assert backend.jobs == []
-    assert [stat.uri for stat in storage.ls(f"{bucket}/")] == [f"{bucket}/mine.txt"]
+    packages = f"{bucket}/packages/"  # what the job file names
+    found = [stat.uri for stat in storage.ls(f"{bucket}/") if not stat.uri.startswith(packages)]
+    assert found == [f"{bucket}/mine.txt"]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "x/", "1st"])

@@ -18,7 +18,6 @@ from mlengine.core.errors import BackendUnavailableError, JobConflictError
 from mlengine.core.job import FailureCause, JobHandle, JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
-from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -70,7 +69,7 @@ class Run:
         fields = {"dag_id": "dag", "run_id": "nightly", "map_index": -1, "try_number": 1, "max_tries": 2, **ti}
         return {"ti": SimpleNamespace(task_id=task_id, **fields), "task_state_store": self.store}
 
-    def submit(self, **more: Any) -> JobXCom:
+    def submit(self, **more: Any) -> dict[str, Any]:
         """Prepare and submit.
 
         :param more: ``try_number`` and ``max_tries``, and arguments of the operator.
@@ -80,7 +79,7 @@ class Run:
         prepare = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
         )
-        job_file = {"trainingInput": {"pythonModule": "trainer.task", "packageUris": [self.package]}}
+        job_file = {"trainingInput": {"pythonModule": "tiny.task", "packageUris": [self.package]}}
         words = {"job_file": job_file, "force_retrain": "", **self.words}
         operator = SubmitTrainingJobOperator(
             task_id="submit",
@@ -88,7 +87,7 @@ class Run:
             gcp_conn_id=None,
             **{"backend": current.name, **words, **more},
         )
-        return operator.execute(self.context("submit", **ti))
+        return dict(operator.execute(self.context("submit", **ti)))
 
 
 @pytest.fixture

@@ -33,10 +33,7 @@ class DatasetXCom(TypedDict):
 
 
 class JobDirXCom(TypedDict):
-    """Of the task that prepares the job dir.
-
-    ``key`` is what the dir's name was made from; a dir that a person named has none.
-    """
+    """Of the task that prepares the job dir. ``key`` is what the job id was made from."""
 
     model: str
     job_id: str

@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 class Intent:
     """What somebody wants trained. ``job_dir`` is where it goes unless another job lies there.
 
-    :param job_id: what the job is called; by default, after its dir.
     :param own_dir: the dir's name is of our making: if something lies in it, the next name is taken. A dir that a
         person named is used as it is.
+    :param job_id: the job's name; by default, that of its dir.
     :param requested: the spec before the backend reduced the cluster to what its machine takes; ``spec`` if it did not.
     :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
         ended before this one is submitted, wherever their dirs lie.

@@ -22,8 +22,8 @@ class PrepareJobDirOperator(MlengineOperator):
     :param model: the model's name: a directory in the bucket, part of the job id.
     :param job_id_hint: what a person looks for in the job id: the dataset version, or a date.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
-    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: the model, the job id, the job dir's URI, and the key
-        that it is named by.
+    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: model, job id, the job directory's URI, and the key that the job
+        id was made from.
     :raises BucketMissingError: the bucket does not exist; :raises StorageForbiddenError: it may not be read.
     """
 

@@ -134,8 +134,6 @@ class SubmitTrainingJobOperator(BackendOperator):
         requested = self._requested()
         spec = self._capped(requested, backend)
         job_dir = JobDir(job["job_dir"])
-        # What the dir's name was made from; empty if it was named by a person.
-        prepared_key = str(job.get("key") or "")
         submitter = Submitter(
             self.access.storage(),
             backend,
@@ -156,13 +154,11 @@ class SubmitTrainingJobOperator(BackendOperator):
             earlier=tuple(replace(earlier, run_uid=key.run_uid) for earlier in earlier_keys(context)),
             requested=requested,
             installation=installation,
-            own_dir=carries_key(job_dir, prepared_key),
+            own_dir=carries_key(job_dir, self._prepared_key),
         )
         try:
             submitted = self._reused(submitter, intent)
-            if submitted is not None:
-                discard(self.access.storage(), job_dir, prepared_key)
-            else:
+            if submitted is None:
                 self._check_module(spec)
                 submitted = submitter.submit(intent)
         except JobFailedError as error:
@@ -197,6 +193,7 @@ class SubmitTrainingJobOperator(BackendOperator):
             job_dir = JobDir(submitted.handle.job_dir)
             self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
             self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
+            discard(storage, intent.job_dir, self._prepared_key)
         return submitted
 
     def _check_module(self, spec: TrainingSpec) -> None:
@@ -211,6 +208,11 @@ class SubmitTrainingJobOperator(BackendOperator):
         except StorageError as error:
             # The job may run already: its submission must not depend on this.
             self.log.warning("not checked whether module %s is in the packages: %s", spec.module, error.message)
+
+    @property
+    def _prepared_key(self) -> str:
+        """What the job dir's name was made from; empty if it was named by a person."""
+        return str(self.returned("job", "model", "job_dir").get("key") or "")
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""

@@ -52,7 +52,7 @@ def _all() -> tuple[Setting, ...]:
             "vertex_endpoint",
             "",
             text,
-            "URL of a server that replaces Vertex AI, such as mlengine serve.",
+            "URL of a server that replaces Vertex AI, such as mlengine emulator.",
             extra=("vertex_endpoint",),
         ),
         Setting(
@@ -178,7 +178,7 @@ def _all() -> tuple[Setting, ...]:
             "local_empty_output_warning_seconds",
             "30",
             number,
-            "A local chief that succeeds sooner than this and wrote nothing is reported; 0 disables the report.",
+            "A local chief that succeeds within so many seconds and wrote nothing is reported; 0 disables the report.",
         ),
         Setting(
             "local_log_upload_timeout_seconds",

@@ -34,5 +34,5 @@ with DAG(
         job=submitted.output,
         backend_options="{{ dag_run.conf['options'] }}",
         gcp_conn_id="life",
-        poll_interval=1.0,
+        poll_interval_seconds=1.0,
     )

