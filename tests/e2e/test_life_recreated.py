@@ -31,7 +31,7 @@ class Weekly:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"state_dir": str(self.lab.root / "weekly"), "capacity": 200, **QUICK}
+        return {"state_dir": str(self.lab.root / "weekly"), "max_concurrent_jobs": 200, **QUICK}
 
     def conf(self, end_file: Path) -> dict[str, Any]:
         """A run's, whose job's argument is this file."""
