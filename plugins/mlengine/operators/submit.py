@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine import settings
@@ -27,11 +26,12 @@ from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.beside import beside_dag
 from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.operators.intent import earlier_keys, job_key
 from mlengine.operators.retry import RetryByCause
 
 
-class SubmitTrainingJobOperator(BaseOperator):
+class SubmitTrainingJobOperator(RefusesFailFast):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
 
     A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid

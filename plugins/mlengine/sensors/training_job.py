@@ -45,6 +45,7 @@ from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.operators.retry import RetryByCause
 from mlengine.triggers.training_job import TrainingJobTrigger
 
@@ -58,7 +59,7 @@ _HINTS = {
 }
 
 
-class TrainingJobSensor(BaseSensorOperator):
+class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
     """Wait for a training job.
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
