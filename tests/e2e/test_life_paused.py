@@ -9,7 +9,7 @@ from tests.e2e.life_lab import Lab, persist, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-DAGS = {"running_timeout": "life_paused_deadline", "execution_timeout": "life_paused_limit"}
+DAGS = {"running_timeout_seconds": "life_paused_deadline", "execution_timeout": "life_paused_limit"}
 
 
 def test_a_limit_ends_the_job_of_a_paused_dag(lab: Lab) -> None:

@@ -67,7 +67,7 @@ def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: 
 
 
 def submit(bucket: str, **ti: Any) -> dict[str, Any]:
-    prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+    prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
     job = prepare.execute(context("prepare"))
     operator = SubmitTrainingJobOperator(
         task_id="submit",
@@ -80,7 +80,7 @@ def submit(bucket: str, **ti: Any) -> dict[str, Any]:
 
 
 def sensor(job: dict[str, Any], **more: Any) -> TrainingJobSensor:
-    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, **more)
+    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, **more)
 
 
 def deferred(job: dict[str, Any], **more: Any) -> TrainingJobTrigger:
@@ -167,8 +167,8 @@ def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: 
 
 
 LIMITS: dict[str, dict[str, Any]] = {
-    "queued_timeout": {"queued_timeout": 0.0, "running_timeout": 100.0},
-    "running_timeout": {"queued_timeout": 0.0, "running_timeout": 0.0},
+    "queued_timeout_seconds": {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 100.0},
+    "running_timeout_seconds": {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 0.0},
     "execution_timeout": {"execution_timeout": timedelta(seconds=0.2)},
     "timeout": {"timeout": 0.2},
 }
@@ -178,7 +178,7 @@ LIMITS: dict[str, dict[str, Any]] = {
 def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: Paid, limit: str) -> None:
     """While a DAG is paused, no worker resumes: what the trigger does is all that happens."""
     job = submit(bucket)
-    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout" else JobState.RUNNING
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
     assert event == {"job_id": job["job_id"], "event": "deadline", "limit": limit}
     assert [one.state for one in backend.jobs] == [JobState.CANCELLED]
@@ -187,9 +187,11 @@ def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: Pa
 @pytest.mark.parametrize("limit", LIMITS)
 def test_the_task_of_a_cancelled_job_fails_without_another_attempt(bucket: str, backend: Paid, limit: str) -> None:
     job = submit(bucket)
-    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout" else JobState.RUNNING
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
-    kind = AirflowFailException if limit in {"queued_timeout", "running_timeout"} else AirflowSensorTimeout
+    kind = (
+        AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
+    )
     with pytest.raises(kind, match=rf"is cancelled: it exceeded {limit}\n.*: raise .*{limit}, or"):
         sensor(job, **LIMITS[limit]).execute_complete(context("wait"), event)
     assert len(backend.jobs) == 1
@@ -205,8 +207,8 @@ def test_a_job_that_ends_at_its_deadline_keeps_its_result(
     """It ends between the trigger's last poll and its deadline."""
     job = submit(bucket)
     backend.jobs[0].state = JobState.RUNNING
-    trigger = deferred(job, running_timeout=0.0, queued_timeout=0.5)
-    trigger.poll_interval = 600.0
+    trigger = deferred(job, running_timeout_seconds=0.0, queued_timeout_seconds=0.5)
+    trigger.poll_interval_seconds = 600.0
     once_more = TrainingJobTrigger._cancel_if_late
 
     def just_ended(self: TrainingJobTrigger, handle: JobHandle) -> Any:
@@ -223,8 +225,8 @@ def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
     bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(bucket)
-    trigger = deferred(job, queued_timeout=0.3, running_timeout=1.0)
-    trigger.poll_interval = 600.0
+    trigger = deferred(job, queued_timeout_seconds=0.3, running_timeout_seconds=1.0)
+    trigger.poll_interval_seconds = 600.0
     once_more = TrainingJobTrigger._cancel_if_late
     limits: list[str | None] = []
 
@@ -236,15 +238,15 @@ def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
 
     monkeypatch.setattr(TrainingJobTrigger, "_cancel_if_late", started)
     event = asyncio.run(asyncio.wait_for(first_event(trigger), 30.0))
-    assert limits == [None, "running_timeout"]
-    assert event["limit"] == "running_timeout"
+    assert limits == [None, "running_timeout_seconds"]
+    assert event["limit"] == "running_timeout_seconds"
 
 
 def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_reported(
     bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(bucket)
-    trigger = deferred(job, queued_timeout=0.0, running_timeout=0.2)
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.2)
     again = backend.cancel
     refusals = [BackendUnavailableError("come back later")]
 
@@ -264,12 +266,12 @@ def test_a_deadline_is_reported_even_if_nobody_answers(
 ) -> None:
     monkeypatch.setattr(training_job, "CANCEL_RETRY_SECONDS", 0.0)
     job = submit(bucket)
-    trigger = deferred(job, queued_timeout=0.0, running_timeout=0.5)
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.5)
     backend.refuse = 10_000
     event = asyncio.run(first_event(trigger))
     assert event["event"] == "deadline"
     backend.refuse = 0
-    with pytest.raises(AirflowFailException, match="it exceeded running_timeout"):
+    with pytest.raises(AirflowFailException, match="it exceeded running_timeout_seconds"):
         sensor(job).execute_complete(context("wait"), event)
     assert backend.live == [], "the worker cancels what the trigger could not"
 
@@ -277,7 +279,7 @@ def test_a_deadline_is_reported_even_if_nobody_answers(
 def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     _, arguments = deferred(job).serialize()
-    older = {name: arguments[name] for name in ("handle", "gcp_conn_id", "backend_options", "poll_interval")}
+    older = {name: arguments[name] for name in ("handle", "gcp_conn_id", "backend_options", "poll_interval_seconds")}
     trigger = TrainingJobTrigger(**older, queued_until=float("inf"), running_until=float("inf"), not_before=0.0)
     backend.end(job["name"], JobState.SUCCEEDED)
     assert asyncio.run(first_event(trigger))["event"] == "ended"
@@ -401,7 +403,7 @@ def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
 
 def test_what_a_trigger_is_made_of_is_json(bucket: str) -> None:
     """Airflow's API turns infinity into null on the way."""
-    limits = {"queued_timeout": float("inf"), "running_timeout": float("inf")}
+    limits = {"queued_timeout_seconds": float("inf"), "running_timeout_seconds": float("inf")}
     _, arguments = deferred(submit(bucket), **limits).serialize()
     json.dumps(arguments, allow_nan=False)
     assert arguments["running_until"] is None
@@ -411,7 +413,7 @@ def test_what_a_trigger_is_made_of_is_json(bucket: str) -> None:
 def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
-    late = {"event": "deadline", "limit": "running_timeout"}
+    late = {"event": "deadline", "limit": "running_timeout_seconds"}
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
@@ -472,7 +474,7 @@ def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, ba
     first = submit(bucket)
 
     def cleared(max_tries: int) -> dict[str, Any]:
-        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+        prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
         job = prepare.execute(context("prepare", try_number=2, max_tries=max_tries))
         operator = SubmitTrainingJobOperator(
             task_id="submit",
@@ -575,7 +577,7 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
 
 def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
-    wait = sensor(job, deferrable=False, queued_timeout=0.0)
+    wait = sensor(job, deferrable=False, queued_timeout_seconds=0.0)
     with pytest.raises(AirflowFailException):
         wait.execute(context("wait"))
     assert backend.live == []
@@ -583,7 +585,9 @@ def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Pai
 
 def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: str) -> None:
     def prepared(max_tries: int, hint: str = "2026-11-01") -> str:
-        operator = PrepareJobDirOperator(task_id="prepare", model="m", hint=hint, bucket=bucket, gcp_conn_id=None)
+        operator = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint=hint, bucket=bucket, gcp_conn_id=None
+        )
         return operator.execute(context("prepare", max_tries=max_tries))["job_dir"]
 
     assert prepared(2) == prepared(2)
@@ -637,7 +641,7 @@ def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str,
 def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str) -> None:
     days = 24 * 3600.0
     with pytest.raises(TaskDeferred) as caught:
-        sensor(submit(bucket), running_timeout=20 * days).execute(context("wait"))
+        sensor(submit(bucket), running_timeout_seconds=20 * days).execute(context("wait"))
     assert caught.value.timeout is not None
     assert caught.value.timeout.total_seconds() > 20 * days
 

@@ -53,8 +53,8 @@ class Deadlines:
     def exceeded(self, state: JobState) -> str | None:
         """The name of a limit that a job in ``state`` exceeds now; ``None`` if there is none."""
         limits = {
-            "queued_timeout": self.queued_until if state is JobState.QUEUED else math.inf,
-            "running_timeout": self.running_until,
+            "queued_timeout_seconds": self.queued_until if state is JobState.QUEUED else math.inf,
+            "running_timeout_seconds": self.running_until,
             "execution_timeout": self.execution_until,
             "timeout": self.wait_until,
         }

@@ -38,7 +38,7 @@ class LogForwarder:
 
     :param cursor: where another process stopped; ``open`` if that one was interrupted.
     :param pace: seconds between two calls of a kind for one job, so that all jobs get their turn.
-    :param progress_interval: seconds between two progress lines.
+    :param progress_interval_seconds: seconds between two progress lines.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class LogForwarder:
         log: Any,
         *,
         pace: Callable[[], float],
-        progress_interval: float,
+        progress_interval_seconds: float,
     ) -> None:
         self._storage = storage
         self._handle = handle
         self._log = log
         self._pace = pace
-        self._progress_interval = progress_interval
+        self._progress_interval = progress_interval_seconds
         self._formatter = LogFormatter(replace(cursor, open=False))
         self._saved = cursor
         # The cursor to save once it has settled, and since when it settles. The first one only says that a wait is

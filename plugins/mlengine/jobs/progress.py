@@ -98,12 +98,12 @@ class LogFormatter:
     """Turns the polls of one job into log lines.
 
     :param cursor: where to continue.
-    :param progress_interval: seconds between two progress lines.
+    :param progress_interval_seconds: seconds between two progress lines.
     """
 
-    def __init__(self, cursor: LogCursor, *, progress_interval: float = 15.0) -> None:
+    def __init__(self, cursor: LogCursor, *, progress_interval_seconds: float = 15.0) -> None:
         self.cursor = cursor
-        self._progress_interval = progress_interval
+        self._progress_interval = progress_interval_seconds
         self._progress_at = -math.inf
 
     @property

@@ -52,8 +52,8 @@ from mlengine.triggers.training_job import TrainingJobTrigger
 # Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
 _GRACE = 600.0
 _HINTS = {
-    "queued_timeout": "raise queued_timeout, or ask for machines that are free sooner",
-    "running_timeout": "raise running_timeout, or give the job fewer steps or more machines",
+    "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
+    "running_timeout_seconds": "raise running_timeout_seconds, or give the job fewer steps or more machines",
     "execution_timeout": "raise the task's execution_timeout, or give the job fewer steps or more machines",
     "timeout": "raise the sensor's timeout, or give the job fewer steps or more machines",
 }
@@ -64,16 +64,16 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
     :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says.
-    :param poll_interval: seconds between two polls.
-    :param queued_timeout: seconds the job may be QUEUED.
-    :param running_timeout: seconds it may take after that.
+    :param poll_interval_seconds: seconds between two polls.
+    :param queued_timeout_seconds: seconds the job may be QUEUED.
+    :param running_timeout_seconds: seconds it may take after that.
     :param max_attempts: how many attempts the job may have in all.
 
     Returns the handle of the attempt that succeeded, and its state; at once, for a job that is ``reused``.
 
-    If the task is killed, deferred or not, or fails for good, the job is cancelled. So it is when ``queued_timeout``,
-    ``running_timeout``, ``execution_timeout`` or ``timeout`` passes; deferred, that holds while the DAG is paused, too.
-    ``execution_timeout`` and ``timeout`` count for each deferral by itself.
+    If the task is killed, deferred or not, or fails for good, the job is cancelled. So it is when
+    ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
+    holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
     """
 
     template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
@@ -86,9 +86,9 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         job: Any,
         deferrable: bool = True,
         backend_options: Mapping[str, Any] | None = None,
-        poll_interval: float | None = None,
-        queued_timeout: float | None = None,
-        running_timeout: float | None = None,
+        poll_interval_seconds: float | None = None,
+        queued_timeout_seconds: float | None = None,
+        running_timeout_seconds: float | None = None,
         max_attempts: int | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
@@ -97,9 +97,9 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         self.job = job
         self.deferrable = deferrable
         self.backend_options = backend_options
-        self.poll_interval_seconds = poll_interval
-        self.queued_timeout = queued_timeout
-        self.running_timeout = running_timeout
+        self.poll_interval_seconds = poll_interval_seconds
+        self.queued_timeout_seconds = queued_timeout_seconds
+        self.running_timeout_seconds = running_timeout_seconds
         self.max_attempts = max_attempts
         self.gcp_conn_id = gcp_conn_id
         self.job_url: str | None = None
@@ -109,7 +109,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         self._first_poll = False
         self._killed = False
         self._poll_warning = ThrottledWarning("Polling the job")
-        # Airflow's default of a week must not cut off what running_timeout allows.
+        # Airflow's default of a week must not cut off what running_timeout_seconds allows.
         self._own_timeout = "timeout" in kwargs
 
     def execute(self, context: Any) -> Any:
@@ -252,7 +252,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
-        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff"))
+        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff_seconds"))
 
     def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
         """The result of a job that has ended; ``None`` if a new attempt was made and the wait continues."""
@@ -291,8 +291,8 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
                 handle=handle.to_json(),
                 gcp_conn_id=self.gcp_conn_id,
                 backend_options=dict(self.backend_options or {}),
-                poll_interval=settings.get_float("poll_interval", self.poll_interval_seconds),
-                progress_interval=settings.get_float("progress_interval"),
+                poll_interval_seconds=settings.get_float("poll_interval_seconds", self.poll_interval_seconds),
+                progress_interval_seconds=settings.get_float("progress_interval_seconds"),
                 not_before=not_before,
                 **deadlines.to_json(),
             ),
@@ -319,8 +319,8 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
         return Deadlines.starting(
             self._since,
-            settings.get_float("queued_timeout", self.queued_timeout),
-            settings.get_float("running_timeout", self.running_timeout),
+            settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds),
+            settings.get_float("running_timeout_seconds", self.running_timeout_seconds),
         )
 
     def _deadlines_of_deferral(self) -> Deadlines:
@@ -333,8 +333,8 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         return deadlines
 
     def _longest(self) -> float:
-        queued = settings.get_float("queued_timeout", self.queued_timeout)
-        return queued + settings.get_float("running_timeout", self.running_timeout)
+        queued = settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds)
+        return queued + settings.get_float("running_timeout_seconds", self.running_timeout_seconds)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(
@@ -353,5 +353,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:
     """Airflow retries neither of the two."""
     error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", remedy=_HINTS.get(limit, ""))
-    kind = AirflowFailException if limit in {"queued_timeout", "running_timeout"} else AirflowSensorTimeout
+    kind = (
+        AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
+    )
     return kind(str(error))

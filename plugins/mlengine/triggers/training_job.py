@@ -47,10 +47,10 @@ class TrainingJobTrigger(BaseTrigger):
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
     :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
     :param backend_options: the backend's settings.
-    :param poll_interval: seconds between two polls.
-    :param progress_interval: seconds between two progress lines.
+    :param poll_interval_seconds: seconds between two polls.
+    :param progress_interval_seconds: seconds between two progress lines.
     :param queued_until: in seconds since the epoch; a job that is still QUEUED then is cancelled. ``None``: no limit.
-    :param running_until: likewise, for a job in any state: the wait's ``running_timeout``.
+    :param running_until: likewise, for a job in any state: the wait's ``running_timeout_seconds``.
     :param execution_until: likewise: the task's ``execution_timeout``.
     :param wait_until: likewise: the sensor's ``timeout``.
     :param not_before: do not poll the job; wait until then, and send ``due``.
@@ -62,8 +62,8 @@ class TrainingJobTrigger(BaseTrigger):
         handle: dict[str, Any],
         gcp_conn_id: str | None,
         backend_options: dict[str, Any] | None = None,
-        poll_interval: float = 5.0,
-        progress_interval: float = 15.0,
+        poll_interval_seconds: float = 5.0,
+        progress_interval_seconds: float = 15.0,
         queued_until: float | None = None,
         running_until: float | None = None,
         execution_until: float | None = None,
@@ -75,8 +75,8 @@ class TrainingJobTrigger(BaseTrigger):
         self.handle = handle
         self.gcp_conn_id = gcp_conn_id
         self.backend_options = backend_options or {}
-        self.poll_interval = poll_interval
-        self.progress_interval = progress_interval
+        self.poll_interval_seconds = poll_interval_seconds
+        self.progress_interval_seconds = progress_interval_seconds
         self.deadlines = Deadlines.from_json(
             {
                 "queued_until": queued_until,
@@ -94,8 +94,8 @@ class TrainingJobTrigger(BaseTrigger):
                 "handle": self.handle,
                 "gcp_conn_id": self.gcp_conn_id,
                 "backend_options": self.backend_options,
-                "poll_interval": self.poll_interval,
-                "progress_interval": self.progress_interval,
+                "poll_interval_seconds": self.poll_interval_seconds,
+                "progress_interval_seconds": self.progress_interval_seconds,
                 **self.deadlines.to_json(),
                 "not_before": self.not_before,
             },
@@ -129,7 +129,12 @@ class TrainingJobTrigger(BaseTrigger):
         cursor = await self._retrying(read_cursor, storage, handle)
         poller = self._poller(handle)
         forwarder = LogForwarder(
-            storage, handle, cursor, self.log, pace=poller.pace, progress_interval=self.progress_interval
+            storage,
+            handle,
+            cursor,
+            self.log,
+            pace=poller.pace,
+            progress_interval_seconds=self.progress_interval_seconds,
         )
         deadlines, state = self.deadlines, JobState.UNKNOWN
         try:
@@ -206,7 +211,7 @@ class TrainingJobTrigger(BaseTrigger):
 
     def _poller(self, handle: JobHandle) -> Poller:
         key = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
-        return Poller.shared(key, lambda: self._backend(handle), self.poll_interval)
+        return Poller.shared(key, lambda: self._backend(handle), self.poll_interval_seconds)
 
     def _backend(self, handle: JobHandle) -> TrainingBackend:
         return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)

@@ -18,9 +18,9 @@ FAR = time.time() + 1000.0
     ("deadlines", "state", "limit"),
     [
         (Deadlines(), JobState.QUEUED, None),
-        (Deadlines(queued_until=1.0), JobState.QUEUED, "queued_timeout"),
+        (Deadlines(queued_until=1.0), JobState.QUEUED, "queued_timeout_seconds"),
         (Deadlines(queued_until=1.0), JobState.RUNNING, None),
-        (Deadlines(running_until=1.0), JobState.RUNNING, "running_timeout"),
+        (Deadlines(running_until=1.0), JobState.RUNNING, "running_timeout_seconds"),
         (Deadlines(execution_until=1.0, running_until=FAR), JobState.UNKNOWN, "execution_timeout"),
         (Deadlines(wait_until=1.0), JobState.PREPARING, "timeout"),
         (Deadlines(FAR, FAR, FAR, FAR), JobState.QUEUED, None),

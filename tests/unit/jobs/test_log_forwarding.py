@@ -48,7 +48,7 @@ def polled(at: int, state: JobState = JobState.RUNNING) -> PollResult:
 def make(cursor: LogCursor, pace: float = 0.0) -> LogForwarder:
     no_storage: Any = None
     log = logging.getLogger("test")
-    return LogForwarder(no_storage, HANDLE, cursor, log, pace=lambda: pace, progress_interval=15.0)
+    return LogForwarder(no_storage, HANDLE, cursor, log, pace=lambda: pace, progress_interval_seconds=15.0)
 
 
 def test_the_cursor_moves_past_a_line_15_seconds_after_it_was_logged(clock: Clock, saved: list[LogCursor]) -> None:

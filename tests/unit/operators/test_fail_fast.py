@@ -13,7 +13,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from mlengine.core.errors import MlengineError
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 JOB: dict[str, Any] = {"job_id": "j", "job_dir": "gs://b/m/j"}
 
@@ -35,7 +35,7 @@ def _mapped_submit() -> None:
 
 
 def _task_group() -> None:
-    training_pipeline(model="m", trainer="/trainer", job_file={"trainingInput": {}})
+    RetrainingTaskGroup(model="m", trainer="/trainer", job_file={"trainingInput": {}})
 
 
 def _mapped_task_group() -> None:
