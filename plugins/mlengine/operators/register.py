@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from mlengine.connections import connect_storage
 from mlengine.operators.retry import RetryByCause
+from mlengine.operators.xcom import finite
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
 from mlengine.validation.subject import job_dir_of
@@ -60,4 +61,4 @@ class RegisterModelOperator(BaseOperator):
         followed = follow(connect_storage(self.gcp_conn_id), self.bucket or parent, model, registries)
         if followed.champion.job_dir != job_dir.uri:
             self.log.info("%s is champion by now, in place of %s", followed.champion.job_id, job_dir.job_id)
-        return followed.to_json()
+        return finite(followed.to_json())
