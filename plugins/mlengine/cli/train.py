@@ -176,15 +176,15 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
 
 def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
     """Print what the replicas write until the job has ended; attempt after attempt where its machines failed it."""
-    from mlengine.jobs.progress import Narrator, Told, read_progress
+    from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
     handle = submitted.handle
-    narrator = Narrator(Told(handle.attempt))
+    formatter = LogFormatter(LogCursor(handle.attempt))
     while True:
         status = backend.describe([handle])[0]
-        page = backend.logs(handle, narrator.told.logs)
-        progress = read_progress(storage, JobDir(handle.job_dir)) if narrator.wants_progress else None
-        for line in narrator.tell(status, page, progress):
+        page = backend.logs(handle, formatter.cursor.logs)
+        progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
+        for line in formatter.new_lines(status, page, progress):
             say(line)
         if page.more:
             continue
@@ -201,7 +201,7 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
             say(str(error))
             return 1
         say(f"attempt {handle.attempt} goes on from the last checkpoint")
-        narrator = Narrator(Told(handle.attempt))
+        formatter = LogFormatter(LogCursor(handle.attempt))
 
 
 def _retryable(status: JobStatus) -> bool:

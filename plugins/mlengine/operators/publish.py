@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from mlengine.core.errors import MlengineError
 from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.xcom import finite
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import Report, load_report
@@ -81,7 +82,7 @@ class PublishModelOperator(MlengineOperator):
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
         outcome = publish(storage, bucket, report, by=self.published_by, force=force)
-        result = summary(outcome, report)
+        result = finite(summary(outcome, report))
         self.log.info("%s: %s", outcome.word.value, outcome.sentence)
         if outcome.published:
             self._announce(context, result)

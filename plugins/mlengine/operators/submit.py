@@ -25,11 +25,12 @@ from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators._base import BackendOperator, count, job_ends_with_task
+from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.operators.identity import run_identity
 from mlengine.operators.intent import earlier_keys, job_key
 
 
-class SubmitTrainingJobOperator(BackendOperator):
+class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
 
     A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid

@@ -17,6 +17,7 @@ from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
+from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import kept_report, remember, rules_digest
 from mlengine.validation.environment import local_place
@@ -120,7 +121,7 @@ class ValidateModelOperator(BackendOperator):
             remember(storage, report, asked)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._tell(report)
-        result = summary(report)
+        result = finite(summary(report))
         if report.verdict.decision.publishable or self.on_reject == "continue":
             return result
         # A skipped and a failed task return nothing, so the result is left in XCom before.

@@ -87,6 +87,16 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     assert (again["decision"], again["published"], again["serial"]) == ("already_champion", True, 2)
 
 
+def test_an_accuracy_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
+    """Airflow would fail the task after it has published."""
+    job_dir, context = validated(storage, bucket, "a"), Context()
+    report = json.loads(storage.read(job_dir.report))
+    storage.write(job_dir.report, json.dumps({**report, "figures": {"accuracy": float("nan")}}).encode())
+    result = publish(job_dir.uri, context)
+    assert (result["published"], result["accuracy"]) == (True, None)
+    json.dumps([result, context.extra], allow_nan=False)
+
+
 @pytest.mark.parametrize(
     ("on_not_published", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)]
 )

@@ -9,6 +9,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
 def too_small(model: Path, figures: object) -> Check:
     size = (model / "weights.json").stat().st_size
     return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
+
+
+def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
+    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = ValidateModelOperator._judge
+
+    def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
+        return replace(really(self, *arguments), figures={"accuracy": float("nan")})
+
+    monkeypatch.setattr(ValidateModelOperator, "_judge", judge)
+    result, _ = run(job.uri)
+    assert result["accuracy"] is None
+    json.dumps(result, allow_nan=False)
 
 
 def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
