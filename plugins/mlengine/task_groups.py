@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
-from mlengine.assets import champion_asset
+from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
@@ -39,6 +39,7 @@ def training_pipeline(
     thresholds: Mapping[str, Any] | None = None,
     checks: str = "all",
     on_reject: str = "skip",
+    require_comparison: bool | str = True,
     backend: str | None = None,
     backend_options: Mapping[str, Any] | None = None,
     bucket: str | None = None,
@@ -62,6 +63,8 @@ def training_pipeline(
     :param thresholds: what the model is held to (:class:`~mlengine.core.verdict.Thresholds`).
     :param checks: ``all``, ``signature`` or ``files``: how far the gate goes; the last if it is no SavedModel.
     :param on_reject: ``skip`` or ``fail`` what comes after a rejected model.
+    :param require_comparison: accept a model only if it was compared with the champion. ``checks="files"`` and
+        ``"signature"`` do not compare: with them this must be ``False`` for a second model to be published.
     :param backend: where it trains; the setting ``[mlengine] backend`` if empty.
     :param deferrable: wait in the triggerer; ``False`` waits in a worker, rescheduled between two looks.
     :param publish: make an accepted model the champion; an event of
@@ -112,6 +115,7 @@ def training_pipeline(
             thresholds=thresholds,
             checks=checks,
             on_reject=on_reject,
+            require_comparison=require_comparison,
             backend_options=backend_options,
             **common,
         )
@@ -120,7 +124,7 @@ def training_pipeline(
         submit >> wait >> validate
         if publish:
             published = PublishModelOperator(
-                task_id="publish", job=validate.output, outlets=[champion_asset(model)], **common
+                task_id="publish", job=validate.output, outlets=[champions_alias()], **common
             )
             validate >> published
             if registries:

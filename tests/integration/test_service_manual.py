@@ -26,6 +26,7 @@ with DAG("my_dag", schedule=None) as dag:
         trainer={str(ROOT / "examples" / "hello")!r},
         job_file={{"trainingInput": {{"pythonModule": "hello.task"}}}},
         checks="files",
+        require_comparison=False,
     )
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG
 
-from mlengine.assets import champion_asset
+from mlengine.assets import champions_alias
 from mlengine.task_groups import training_pipeline
 
 
@@ -20,8 +20,13 @@ def tasks(**options: Any) -> dict[str, Any]:
 def test_a_champion_is_announced_and_nobody_else_is_told() -> None:
     found = tasks(dataset="digits")
     assert set(found) == {"package", "dataset", "prepare", "submit", "wait", "validate", "publish"}
-    assert found["publish"].outlets == [champion_asset("m")]
+    assert found["publish"].outlets == [champions_alias()]
     assert found["submit"].dataset_flag == "--dataset"
+
+
+def test_a_model_must_be_compared_unless_the_dag_says_otherwise() -> None:
+    assert tasks()["validate"].require_comparison is True
+    assert tasks(checks="files", require_comparison=False)["validate"].require_comparison is False
 
 
 def test_registries_are_told_after_the_publication_by_a_task_of_their_own() -> None:

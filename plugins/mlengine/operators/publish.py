@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.connections import connect_storage
 from mlengine.core.errors import MlengineError
+from mlengine.operators.champion_events import announce, publisher
 from mlengine.operators.retry import RetryByCause
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
@@ -22,11 +23,14 @@ ON_REFUSE = ("skip", "fail", "continue")
 class PublishModelOperator(BaseOperator):
     """Make the job's model the champion, if its report allows it.
 
-    What speaks against it: the verdict; a champion trained on a newer dataset version; a champion that came after the
-    validation, if the two cannot be compared by their kept predictions or the new one holds its place. Then nothing is
-    swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
+    What speaks against it: the verdict; a champion trained on a newer dataset version, or by a later run; a champion
+    that came after the validation, if the two cannot be compared by their kept predictions or the new one holds its
+    place. Then nothing is swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
 
-    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``.
+    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``, if and only if this task changed
+    the champion (:mod:`mlengine.operators.champion_events`). An asset alias, such as
+    :func:`~mlengine.assets.champions_alias`, gets one of :func:`~mlengine.assets.champion_asset` of the model that is
+    published: use it where the model's name is a template, or comes from a mapped task.
 
     :param job: what the validation, the wait or the submit task returned, or a job dir's URI.
     :param by: who publishes; kept in the history.
@@ -74,11 +78,10 @@ class PublishModelOperator(BaseOperator):
         reason = (self.force_reason or "").strip()
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
-        outcome = publish(storage, bucket, report, by=self.by, force=force)
+        outcome = publish(storage, bucket, report, by=self.by, force=force, publisher=publisher(context))
         result = summary(outcome, report)
         self.log.info("%s: %s", outcome.word.value, outcome.sentence)
-        if outcome.published:
-            self._announce(context, result)
+        announce(self, context, outcome, result)
         if outcome.published or self.on_refuse == "continue":
             return result
         context["ti"].xcom_push(key="return_value", value=result)
@@ -86,12 +89,6 @@ class PublishModelOperator(BaseOperator):
         if self.on_refuse == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
-
-    def _announce(self, context: Any, result: dict[str, Any]) -> None:
-        """What the outlets' events carry."""
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(result)
 
 
 def summary(outcome: Outcome, report: Report) -> dict[str, Any]:

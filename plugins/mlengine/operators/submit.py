@@ -19,6 +19,7 @@ from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
 from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
+from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.jobs.job_dir import discard
@@ -27,7 +28,7 @@ from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators import metrics
 from mlengine.operators.beside import beside_dag
 from mlengine.operators.ending import job_ends_with_task
-from mlengine.operators.intent import earlier_keys, job_key
+from mlengine.operators.intent import earlier_keys, job_key, run_order
 from mlengine.operators.retry import RetryByCause
 
 
@@ -141,7 +142,7 @@ class SubmitTrainingJobOperator(BaseOperator):
             model=self.job["model"],
             job_dir=JobDir(self.job["job_dir"]),
             spec=spec,
-            inputs=self._inputs(spec),
+            inputs={**self._inputs(spec), RunOrder.INPUT: run_order(context).to_json()},
             labels={
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),

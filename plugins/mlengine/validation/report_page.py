@@ -31,6 +31,7 @@ p{margin:4px 0}.soft{color:var(--soft)}code{font:13px ui-monospace,monospace;ove
 .verdict{border-left:6px solid;padding:10px 16px;margin:18px 0;background:var(--panel)}
 .verdict b{font-size:19px}.accepted{border-color:var(--good)}.rejected{border-color:var(--bad)}
 .first{border-color:var(--first)}.accepted b{color:var(--good)}.rejected b{color:var(--bad)}.first b{color:var(--first)}
+.not_compared{border-color:var(--b)}.not_compared b{color:var(--b)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--soft)}td.n{text-align:right;font-variant-numeric:tabular-nums}
@@ -82,7 +83,8 @@ def _verdict(report: Report) -> str:
     word = report.verdict.decision
     accuracy = f" with accuracy {report.accuracy:.4f}" if report.accuracy is not None else ""
     reasons = "".join(f"<p>{escape(reason)}</p>" for reason in report.verdict.reasons)
-    title = {Decision.FIRST: "Accepted as the first"}.get(word, word.value.capitalize())
+    titles = {Decision.FIRST: "Accepted as the first", Decision.NOT_COMPARED: "Not compared with the champion"}
+    title = titles.get(word, word.value.capitalize())
     return f'<div class="verdict {word.value}"><b>{title}</b>{accuracy}{reasons}</div>'
 
 
@@ -238,11 +240,14 @@ def _lineage(report: Report) -> str:
         "model": report.model_uri,
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
+        "dataset registered in spite of": report.dataset.get("exceptions"),
         **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
         "sha256 of the model": report.digest,
         "size": f"{report.size} bytes",
         "environment of the gate": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
         "thresholds": report.thresholds.to_json(),
+        "serving signature": _signature(report),
+        "own checks": [check["name"] for check in report.own_checks],
     }
     rows = (
         f"<tr><td>{escape(name)}</td><td><code>{escape(_text(value))}</code></td></tr>"
@@ -250,6 +255,14 @@ def _lineage(report: Report) -> str:
         if value
     )
     return _table(("", ""), rows)
+
+
+def _signature(report: Report) -> dict[str, object]:
+    """How the model had to be called; empty where that was not asked."""
+    if report.checks == "files":
+        return {}
+    shown = ("name", "inputs", "outputs", "key", "features", "scores", "scale", "probabilities")
+    return {name: report.expectation[name] for name in shown if report.expectation.get(name) is not None}
 
 
 def _text(value: object) -> str:

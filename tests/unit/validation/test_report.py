@@ -23,6 +23,9 @@ REPORT = Report(
     created="2026-11-23T12:00:00+00:00",
     figures={"accuracy": 0.98},
     mistakes=({"row": 1},),
+    expectation={"name": "serving_default"},
+    own_checks=({"name": "has_words", "digest": "d1"},),
+    require_comparison=False,
 )
 
 
