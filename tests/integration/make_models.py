@@ -112,7 +112,7 @@ def write_manifest(target: Path) -> None:
 
 def make_keras(out: Path, weights: Weights) -> None:
     """The same network as a newcomer writes it: Keras, an input whose name is no Python name, an adapted lookup."""
-    import keras
+    import keras  # type: ignore[import-not-found]
 
     pixels = keras.Input((784,), name="sepal-length")
     lookup = keras.layers.StringLookup()

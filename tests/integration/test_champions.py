@@ -253,7 +253,7 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
 
 def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
     """Two first runs at once, of models that are not run: neither has seen the other when it is validated."""
-    first = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
+    first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
     one, other = bench.job("one", **first), bench.job("other", **first)
     assert bench.publish(one).published
     assert bench.publish(other).word is Word.NOT_COMPARED

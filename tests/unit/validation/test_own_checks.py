@@ -18,7 +18,7 @@ from mlengine.validation.own_checks import check_digest, check_name, run_check
 FLOOR = 5
 
 
-def has_words(model: Path, figures: Mapping[str, Any], *, least: int = FLOOR, language: str = "en") -> Check:
+def has_words(model: Path, figures: Mapping[str, Any], *, least: Any = FLOOR, language: str = "en") -> Check:
     return Check("words", least, language, passed=True, sentence="Enough.")
 
 
@@ -103,7 +103,9 @@ def test_a_constant_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_helper_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = check_digest(uses_a_helper)
-    monkeypatch.setitem(has_words.__kwdefaults__, "language", "de")
+    defaults = has_words.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "language", "de")
     assert check_digest(uses_a_helper) != before
 
 
@@ -130,7 +132,7 @@ def test_the_name_tells_partials_apart(check: Any, name: str) -> None:
 
 
 def test_what_a_check_raises_is_a_failure_with_its_arguments(tmp_path: Path) -> None:
-    answer = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[arg-type]
+    answer = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[call-arg]
     assert not answer.passed
     assert answer.sentence.startswith("has_words(colour='red') raised TypeError")
     assert "returned int, not a mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).sentence  # type: ignore[arg-type,return-value]
