@@ -1,4 +1,6 @@
-"""Asset events of champions in a real Airflow: of models named by templates and mapped tasks, once for each change."""
+"""Champions in a real Airflow: events of models named by templates and mapped tasks, once for each change; and no
+backfill of an older run takes the place of a newer one's champion.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from scripts import stack as stacks
 from scripts.stack import Stack
 
 from mlengine.champions.history import current
+from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
 from mlengine.validation.environment import local_place
@@ -50,9 +53,21 @@ class Lab:
     def events(self, asset: str) -> list[dict[str, Any]]:
         """The extras of an asset's events, oldest first."""
         found = self.api.call("GET", f"assets?name_pattern={asset}&only_active=false&limit=100")["assets"]
-        ids = [item["id"] for item in found if item["name"] == asset]
-        listed = [self.api.call("GET", f"assets/events?asset_id={one}&limit=100")["asset_events"] for one in ids]
-        return [event["extra"] for events in listed for event in sorted(events, key=lambda event: int(event["id"]))]
+        events = [event for item in found if item["name"] == asset for event in self._events_of(item["id"])]
+        return [event["extra"] for event in sorted(events, key=lambda event: int(event["id"]))]
+
+    def _events_of(self, asset_id: int) -> list[dict[str, Any]]:
+        """Airflow 3.3.2 answers 500 while a run that an event started is queued."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                answer = self.api.call("GET", f"assets/events?asset_id={asset_id}&limit=100")
+            except AirflowError as error:
+                if error.status != 500 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return list(answer["asset_events"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +77,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     dags = Path(__file__).with_name("champion_dags")
     with stacks.running(data, versions=[], dags=dags, env={"MLENGINE_POLL_INTERVAL": "1"}) as stack:
         lab = Lab(stack)
-        for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped"):
+        for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
             lab.api.wait_for_dag(dag_id)
         yield lab
     os.environ.clear()
@@ -117,4 +132,26 @@ def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) ->
     assert len(lab.events("own_champion")) == before + 1
     champion = current(lab.stack.storage, lab.stack.bucket, "lost")
     assert champion is not None
-    assert champion.publisher == {"dag_id": "killed", "run_id": run.run_id, "task_id": "publish", "map_index": -1}
+    assert champion.publisher["run_id"] == run.run_id
+
+
+@pytest.mark.parametrize("dag_id", ["by_partition", "by_date"])
+def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> None:
+    """There is no dataset: the runs alone say which model is newer."""
+    key = "2026-11-01" if dag_id == "by_partition" else None
+    newer = lab.finish(lab.api.trigger(dag_id, partition_key=key))
+    assert lab.api.xcoms(dag_id, newer.run_id, "retrain.publish")["return_value"]["decision"] == "published"
+    lab.api.backfill(dag_id, "2026-06-01", "2026-06-01")
+    deadline = time.monotonic() + SECONDS
+    while not (older := [run for run in lab.api.runs(dag_id) if run.run_id.startswith("backfill__")]):
+        assert time.monotonic() < deadline, "the backfill made no run"
+        time.sleep(0.5)
+    (run,) = older
+    assert lab.finish(run).state == "success"
+    result = lab.api.xcoms(dag_id, run.run_id, "retrain.publish")["return_value"]
+    assert (result["published"], result["decision"]) == (False, "older_run")
+    assert "belongs to the run of 2026-06-01" in result["reason"]
+    # Airflow may have started the run of this month by itself, too.
+    champion = current(lab.stack.storage, lab.stack.bucket, dag_id)
+    assert champion is not None
+    assert champion.publisher["run_id"] != run.run_id

@@ -3,16 +3,17 @@
 Airflow sends an event for each asset among the outlets of a task that succeeds, and for each asset that the task adds
 to an alias. A task that changed nothing, such as one that finds its job champion already, must succeed without one.
 
-A try may die after it swapped the champion's pointer and before Airflow has taken its event. So a later try of the same
-task, a retry or a clear, asks Airflow whether there is an event of the entry, and sends it only if there is none. One
-thing is not made up for: if another model has become champion meanwhile, the event of the earlier one is not sent,
-since whoever follows the champion would go back to it.
+A try may die after it swapped the champion's pointer and before Airflow has taken its event. The next try finds its job
+champion already, and sends the event: no try before it succeeded. A task that was cleared may have succeeded before, so
+it asks Airflow whether there is an event of the entry. One thing is not made up for: if another model has become
+champion meanwhile, the event of the earlier one is not sent, since whoever follows the champion would go back to it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from airflow.sdk.definitions.asset import AssetRef
 
 from mlengine.assets import champion_asset
 from mlengine.champions.history import Champion
+from mlengine.operators.intent import job_key
 from mlengine.promotion.outcome import Outcome, Word
 
 log = logging.getLogger(__name__)
@@ -30,14 +32,8 @@ _SKEW = timedelta(hours=1)
 
 
 def publisher(context: Any) -> dict[str, Any]:
-    """The task that publishes, as the champion's history has it; the same in each try, and after a clear."""
-    ti = context["ti"]
-    return {
-        "dag_id": ti.dag_id,
-        "run_id": ti.run_id,
-        "task_id": ti.task_id,
-        "map_index": -1 if ti.map_index is None else int(ti.map_index),
-    }
+    """The task that publishes, as the champion's history has it. A clear changes its generation, a retry does not."""
+    return asdict(job_key(context))
 
 
 def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]) -> None:
@@ -53,7 +49,7 @@ def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]
             outlets.append(outlet)
             continue
         asset = champion_asset(str(extra["model"])) if isinstance(outlet, AssetAlias) else outlet
-        if not _due(outcome, asset):
+        if not _due(outcome, asset, publisher(context)):
             log.info("no event of %s: the champion was not changed by this task, or the event was sent before", asset)
             continue
         outlets.append(outlet)
@@ -64,14 +60,20 @@ def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]
     task.outlets = outlets
 
 
-def _due(outcome: Outcome, asset: Asset | AssetRef) -> bool:
-    if outcome.champion is None or not outcome.swapped:
+def _due(outcome: Outcome, asset: Asset | AssetRef, task: Mapping[str, Any]) -> bool:
+    champion = outcome.champion
+    if champion is None or not outcome.swapped:
         return False
-    return outcome.word is Word.PUBLISHED or not _sent(asset, outcome.champion)
+    retried = champion.publisher.get("generation") == task["generation"]
+    return outcome.word is Word.PUBLISHED or retried or not _sent(asset, champion)
 
 
 def _sent(asset: Asset | AssetRef, champion: Champion) -> bool:
-    """Whether Airflow has an event of this entry. If it cannot be asked: no, since twice is better than never."""
+    """Whether Airflow has an event of this entry. If it does not answer: no, since twice is better than never.
+
+    Airflow 3.3.2 answers 500 while a DAG run that one of the events started is queued: its model of a run requires a
+    start date.
+    """
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
     since = (datetime.fromisoformat(champion.at) - _SKEW).isoformat()

@@ -41,14 +41,15 @@ def publish(
 
     :param by: who or what publishes: a person, or a DAG run.
     :param force: publish though rejected, of an older dataset version or run, not compared, or superseded.
-    :param publisher: the task that publishes; kept in the history, so that its retry recognises its own entry.
+    :param publisher: the task that publishes, as a :class:`~mlengine.core.job.JobKey` has it; kept in the history, so
+        that a later try of it recognises its own entry.
     :raises PublishError: the model's files are not those that were validated; or others swap all the time.
     """
     unchanged(storage, report)
     for _ in range(_RACES):
         champion, generation = pointer(storage, bucket, report.model)
         if champion and champion.job_dir == report.job_dir and champion.fingerprint == report.fingerprint:
-            mine = bool(publisher) and champion.publisher == publisher
+            mine = bool(publisher) and _task(champion.publisher) == _task(publisher or {})
             return _told(
                 Outcome(Word.ALREADY_CHAMPION, f"{report.job_id} is the champion already.", champion, swapped=mine)
             )
@@ -95,6 +96,11 @@ def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to
             log.info("model %s: %s", model, _announce(swapped))
             return swapped
     raise PublishError(f"{_RACES} other publications of {model} came first", remedy="try again")
+
+
+def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
+    """The task without its generation, which a clear changes."""
+    return {name: value for name, value in publisher.items() if name != "generation"}
 
 
 def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Champion:

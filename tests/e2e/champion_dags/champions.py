@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, get_current_context, task
 
 from mlengine.assets import champion_asset, champions_alias
 from mlengine.operators.publish import PublishModelOperator
@@ -18,14 +18,28 @@ HELLO = Path(__file__).parents[3] / "examples" / "hello"
 OWN = Asset(name="own_champion")
 JOB: dict[str, Any] = {"job": Param(None, type=["null", "string"])}
 
-with DAG("country_churn", schedule=None, catchup=False, params={"country": Param("de", type="string")}):
+
+def pipeline(model: str) -> None:
+    """A model that trains in a second, without a dataset."""
     training_pipeline(
-        model="{{ params.country }}_churn",
+        model=model,
         trainer=HELLO,
         job_file={"trainingInput": {"pythonModule": "hello.task"}},
+        args=["--max_steps", "1"],
         checks="files",
         require_comparison=False,
     )
+
+
+with DAG("country_churn", schedule=None, catchup=False, params={"country": Param("de", type="string")}):
+    pipeline("{{ params.country }}_churn")
+
+# Their runs say how new a model is, in both ways that Airflow has.
+with DAG("by_partition", schedule=CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-%d")):
+    pipeline("by_partition")
+
+with DAG("by_date", schedule="0 0 1 * *", catchup=False):
+    pipeline("by_date")
 
 with DAG("serve_de", schedule=[champion_asset("de_churn")], catchup=False):
 
