@@ -1,4 +1,4 @@
-"""Champions in a real Airflow: events of models named by templates and mapped tasks, once for each change; and no
+"""Champions in a real Airflow: events of models named by templates and mapped tasks, one for each change; and no
 backfill of an older run takes the place of a newer one's champion.
 """
 

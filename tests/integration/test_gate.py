@@ -136,7 +136,7 @@ def test_a_keras_model_with_a_lookup_and_a_name_that_python_has_not(lab: Lab) ->
     assert report.verdict.decision is Decision.FIRST
     assert report.accuracy is not None
     assert report.accuracy > 0.95
-    assert report.expectation["features"] == "sepal-length"
+    assert report.serving_signature["features"] == "sepal-length"
     # The next one is called otherwise, and both run on the same rows.
     publish(lab.storage, lab.bucket, report, by="test")
     other = lab.judge("good")
@@ -252,7 +252,7 @@ def test_without_a_savedmodel_the_files_are_checked(lab: Lab, tmp_path: Path) ->
     publish(lab.storage, lab.bucket, report, by="test")
     second = lab.judge("own", Rules(scope=Scope.FILES), job_id="second")
     assert second.verdict.decision is Decision.NOT_COMPARED
-    assert "With checks='files' the model is not run." in second.verdict.reasons[0]
+    assert "With validation_level='files' the model is not run." in second.verdict.reasons[0]
     assert checks(second) == {
         "files": "ok",
         "size": "ok",

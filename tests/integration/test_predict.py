@@ -23,8 +23,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(gate_state))
-    monkeypatch.setenv("MLENGINE_BUCKET", lab.bucket)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(gate_state))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", lab.bucket)
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
@@ -95,15 +95,15 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
 
 def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
     job_dir = lab.job("good", "a")
-    code, out, err = run("models", "validate", "mnist", "a", "--checks", "signature")
+    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
     kept = lab.storage.read(job_dir.report)
-    less = ("models", "validate", "mnist", job_dir.uri, "--checks", "files", "--threshold", "size_bytes=9")
+    less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
     code, _, err = run(*less)
     assert code == 1
-    assert "answers questions that this validation does not ask: checks='signature', now 'files'" in err
+    assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
     assert lab.storage.read(job_dir.report) == kept
     code, out, _ = run(*less, "--replace-report")
@@ -133,21 +133,27 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
         inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
     )
     lab.storage.write(job_dir.claim, record.to_bytes())
-    given = ("--checks", "signature", "--no-require-comparison", "--expectation", json.dumps(expectation))
+    given = (
+        "--validation-level",
+        "signature",
+        "--no-require-comparison",
+        "--serving-signature",
+        json.dumps(expectation),
+    )
     code, out, err = run("models", "validate", "mnist", "a", *given)
     assert (code, err) == (0, ""), out
     code, out, err = run("models", "validate", "mnist", "a")
     assert (code, err) == (0, ""), out
-    assert "checks=signature" in out
+    assert "validation_level=signature" in out
     report = load_report(lab.storage, job_dir)
-    assert report.expectation["features"] == "sepal-length"
+    assert report.serving_signature["features"] == "sepal-length"
     assert not report.require_comparison
     code, out, err = run("predict", "mnist", "--job", "a", "--count", "3")
     assert (code, err) == (0, ""), out
     assert [line.split()[2] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
-    code, _, err = run("models", "validate", "mnist", "a", "--expectation", "@/nowhere/at/all")
+    code, _, err = run("models", "validate", "mnist", "a", "--serving-signature", "@/nowhere/at/all")
     assert code == 1
-    assert "--expectation @/nowhere/at/all" in err
+    assert "--serving-signature @/nowhere/at/all" in err
 
 
 def test_champions_by_hand(lab: Lab, run: Run) -> None:

@@ -75,7 +75,9 @@ class Run:
         return {"ti": ti, "dag_run": self.dag_run}
 
     def submit(self) -> dict[str, Any]:
-        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=self.bucket, gcp_conn_id=None)
+        prepare = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
+        )
         job = prepare.execute({"ti": SimpleNamespace(**{**vars(self.context("prepare")["ti"]), "max_tries": 2})})
         operator = SubmitTrainingJobOperator(
             task_id="submit",
@@ -85,7 +87,7 @@ class Run:
             dataset=self.dataset,
             backend="memory",
             gcp_conn_id=None,
-            **{"train_again": "", **self.words},
+            **{"force_retrain": "", **self.words},
         )
         return operator.execute(self.context("submit"))
 
@@ -95,12 +97,12 @@ class Run:
         return result
 
     def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
-        fields = {"checks": "files", "require_comparison": False, **rules}
+        fields = {"validation_level": "files", "require_comparison": False, **rules}
         operator = ValidateModelOperator(task_id="validate", job=job, gcp_conn_id=None, **fields)
         return operator.execute(self.context("validate"))
 
     def publish(self, job: dict[str, Any]) -> dict[str, Any]:
-        operator = PublishModelOperator(task_id="publish", job=job, by="test", gcp_conn_id=None)
+        operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
         return operator.execute({**self.context("publish"), "outlet_events": {}})
 
 
@@ -149,13 +151,13 @@ def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: 
 @pytest.mark.parametrize("yes", [True, "True", "true"])
 def test_train_again_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
     trained()
-    assert Run(bucket, "again", train_again=yes).submit()["decision"] == "fresh_submit"
+    assert Run(bucket, "again", force_retrain=yes).submit()["decision"] == "fresh_submit"
     assert len(backend.jobs) == 2
 
 
 def test_the_model_that_was_trained_last_stands_in(bucket: str, trained: Trained) -> None:
     trained()
-    second = trained("second", train_again=True)
+    second = trained("second", force_retrain=True)
     assert Run(bucket, "third").submit()["job_id"] == second["job_id"]
 
 
@@ -197,26 +199,26 @@ def at_least(model: Path, figures: Any, size: int = 1) -> Check:
 
 def test_an_own_check_with_other_arguments_is_another_question(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "first")
-    run.validate(run.wait(trained(judge=False)), own_checks=[partial(at_least, size=2)])
+    run.validate(run.wait(trained(judge=False)), extra_checks=[partial(at_least, size=2)])
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
     created = load_report(storage, JobDir(job["job_dir"])).to_json()
-    again.validate(again.wait(job), own_checks=[partial(at_least, size=2)])
+    again.validate(again.wait(job), extra_checks=[partial(at_least, size=2)])
     assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report stands"
     with pytest.raises(AirflowSkipException, match="The weights have 5 bytes"):
-        again.validate(again.wait(job), own_checks=[partial(at_least, size=100)])
+        again.validate(again.wait(job), extra_checks=[partial(at_least, size=100)])
 
 
 def test_the_report_of_a_reused_job_stands_where_less_is_asked(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "first")
-    run.validate(run.wait(trained(judge=False)), own_checks=[at_least])
+    run.validate(run.wait(trained(judge=False)), extra_checks=[at_least])
     again = Run(bucket, "again")
     job = again.submit()
     assert again.validate(again.wait(job))["verdict"] == "first"
-    assert load_report(storage, JobDir(job["job_dir"])).own_checks[0]["name"] == "at_least"
+    assert load_report(storage, JobDir(job["job_dir"])).extra_checks[0]["name"] == "at_least"
     # Less is asked, by another bound: neither does the report answer it, nor is it thrown away.
-    with pytest.raises(ModelError, match="own check at_least"):
+    with pytest.raises(ModelError, match="extra check at_least"):
         again.validate(again.wait(job), thresholds={"size_bytes": 1000})
 
 
@@ -257,7 +259,7 @@ def test_an_entry_that_lies_about_its_job_is_not_believed(storage: Storage, buck
 def test_a_retry_keeps_its_own_job_though_another_was_accepted_meanwhile(bucket: str, trained: Trained) -> None:
     mine = Run(bucket, "mine")
     before = mine.submit()
-    trained("other", train_again=True)
+    trained("other", force_retrain=True)
     assert (before["decision"], mine.submit()["decision"]) == ("fresh_submit", "reattached")
 
 
@@ -273,7 +275,7 @@ def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
     bucket: str, trained: Trained, backend: MemoryBackend
 ) -> None:
     mine = Run(bucket, "mine").submit()
-    trained("other", train_again=True)
+    trained("other", force_retrain=True)
     assert [job.handle.name for job in backend.live] == [mine["name"]]
     assert Run(bucket, "mine", max_tries=3).submit()["decision"] == "reused"
     assert backend.live == []

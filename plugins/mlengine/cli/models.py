@@ -48,12 +48,14 @@ def register(commands: Any) -> None:
     )
     validate.add_argument("model")
     validate.add_argument("job", help="the job's id, or its dir as gs://…")
-    validate.add_argument("--checks", help="all, signature or files (default: as in the last report, else all)")
+    validate.add_argument(
+        "--validation-level", help="all, signature or files (default: as in the last report, else all)"
+    )
     validate.add_argument(
         "--threshold", action="append", default=[], metavar="NAME=VALUE", help="accuracy=0.97, tolerance=0.005, …"
     )
     validate.add_argument(
-        "--expectation", metavar="JSON", help="how the model is called: JSON, or @FILE with it (docs/gate.md)"
+        "--serving-signature", metavar="JSON", help="how the model is called: JSON, or @FILE with it (docs/gate.md)"
     )
     validate.add_argument(
         "--require-comparison",
@@ -104,7 +106,11 @@ def register(commands: Any) -> None:
 
 def add_bucket(parser: argparse.ArgumentParser) -> None:
     """``--bucket``, as all commands about models have it."""
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET", ""), help="gs://NAME (MLENGINE_BUCKET)")
+    parser.add_argument(
+        "--bucket",
+        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET", ""),
+        help="gs://NAME (AIRFLOW__MLENGINE__BUCKET)",
+    )
 
 
 def add_who(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +120,7 @@ def add_who(parser: argparse.ArgumentParser) -> None:
 def bucket_of(args: argparse.Namespace) -> str:
     """:raises MlengineError: no bucket was given."""
     if not args.bucket:
-        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set MLENGINE_BUCKET")
+        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set AIRFLOW__MLENGINE__BUCKET")
     return bucket_uri(args.bucket)
 
 
@@ -187,7 +193,7 @@ def _validate(args: argparse.Namespace) -> int:
             found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
             subject = replace(subject, took=found)
     if earlier:
-        say(f"rules of the report of {earlier.created}, and those given here: checks={rules.scope.value}")
+        say(f"rules of the report of {earlier.created}, and those given here: validation_level={rules.scope.value}")
     report = validate(
         storage, subject, rules, local_place(storage, subject.package_uris), replace_report=args.replace_report
     )
@@ -207,12 +213,12 @@ def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
 
     given = {name: value for name, _, value in (text.partition("=") for text in args.threshold)}
     bounds = earlier.thresholds.to_json() if earlier else {}
-    expectation = _json(args.expectation) if args.expectation else earlier.expectation if earlier else None
+    known = earlier.serving_signature if earlier else None
     required = earlier.require_comparison if earlier else True
     return Rules(
-        scope=Scope.parse(args.checks or (earlier.checks if earlier else Scope.ALL)),
+        scope=Scope.parse(args.validation_level or (earlier.checks if earlier else Scope.ALL)),
         thresholds=Thresholds.from_json({**bounds, **given}),
-        expected=Expectation.from_json(expectation),
+        expected=Expectation.from_json(_json(args.serving_signature) if args.serving_signature else known),
         require_comparison=required if args.require_comparison is None else args.require_comparison,
     )
 
@@ -222,9 +228,11 @@ def _json(text: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     except (OSError, ValueError) as error:
-        raise MlengineError(f"--expectation {text}: {error}", remedy="give JSON, or @FILE with it") from error
+        raise MlengineError(f"--serving-signature {text}: {error}", remedy="give JSON, or @FILE with it") from error
     if not isinstance(data, dict):
-        raise MlengineError(f"--expectation {text} is not a JSON object", remedy="see docs/gate.md for its fields")
+        raise MlengineError(
+            f"--serving-signature {text} is not a JSON object", remedy="see docs/gate.md for its fields"
+        )
     return data
 
 

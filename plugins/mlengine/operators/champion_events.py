@@ -6,7 +6,7 @@ to an alias. A task that changed nothing, such as one that finds its job champio
 A try may die after it swapped the champion's pointer and before Airflow has taken its event. The next try finds its job
 champion already, and sends the event: no try before it succeeded. A task that was cleared may have succeeded before, so
 it asks Airflow whether there is an event of the entry. One thing is not made up for: if another model has become
-champion meanwhile, the event of the earlier one is not sent, since whoever follows the champion would go back to it.
+champion meanwhile, the event of the earlier one is not sent: a DAG that follows the champion would go back to it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _sent(asset: Asset | AssetRef, champion: Champion) -> bool:
     try:
         events = list(InletEventsAccessor(asset_name=name, asset_uri=uri).after(since))
     except Exception:  # Airflow's supervisor raises many things, and there is none in `dag.test()`
-        log.warning("Airflow cannot tell which events of %s it has; sending one", asset, exc_info=True)
+        log.warning("Airflow does not answer which events of %s it has; sending one", asset, exc_info=True)
         return False
     entry = (champion.serial, champion.job_dir)
     extras = [event.extra or {} for event in events]

@@ -45,13 +45,14 @@ class ValidateModelOperator(BaseOperator):
     :param package_uris: the packages its environment is made of; without it, those the job was submitted with.
     :param thresholds: names and bounds as in :class:`~mlengine.core.verdict.Thresholds`; what is left out keeps its
         default, and ``None`` (or an empty string, as a form gives it) asks no such question.
-    :param expectation: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
-    :param checks: ``all``; ``signature``: without running the model; ``files``: for models that are no SavedModel.
-    :param own_checks: functions of the user's own: each gets the folder with the model's files and the figures measured
-        so far, and returns a :class:`~mlengine.core.verdict.Check`. One with ``comparison=True`` is a comparison with
-        the champion.
+    :param serving_signature: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
+    :param validation_level: ``all``; ``signature``: without running the model; ``files``: for models that are no
+        SavedModel.
+    :param extra_checks: functions of the user's own: each gets the folder with the model's files and the figures
+        measured so far, and returns a :class:`~mlengine.core.verdict.Check`. One with ``comparison=True`` is a
+        comparison with the champion.
     :param require_comparison: whether a model may be accepted only if it was compared with the champion in quality.
-        ``checks="files"`` and ``"signature"`` do not compare: with them a model is ``not_compared`` once there is a
+        The levels ``files`` and ``signature`` do not compare: with them a model is ``not_compared`` once there is a
         champion, unless this is ``False``.
     :param replace_report: replace the report of another run's job, or of a job given by its URI, even if it answers
         questions that are not asked here. The report of this run's own job is always replaced.
@@ -59,7 +60,7 @@ class ValidateModelOperator(BaseOperator):
         success, for a DAG that decides by the result itself.
     :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
     :param backend_options: of the backend that trained it, which is asked what the job took.
-    :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
+    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
@@ -75,8 +76,8 @@ class ValidateModelOperator(BaseOperator):
         "dataset",
         "package_uris",
         "thresholds",
-        "expectation",
-        "checks",
+        "serving_signature",
+        "validation_level",
         "on_reject",
         "require_comparison",
         "replace_report",
@@ -86,7 +87,7 @@ class ValidateModelOperator(BaseOperator):
         "gcp_conn_id",
     )
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
-    template_fields_renderers = {"thresholds": "json", "expectation": "json"}  # noqa: RUF012
+    template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
     ui_color = "#fff4ce"
 
     def __init__(
@@ -96,17 +97,17 @@ class ValidateModelOperator(BaseOperator):
         dataset: Any = None,
         package_uris: Sequence[str] | None = None,
         thresholds: Mapping[str, Any] | None = None,
-        expectation: Mapping[str, Any] | None = None,
-        checks: str = Scope.ALL.value,
-        own_checks: Sequence[Callable[..., Any]] = (),
+        serving_signature: Mapping[str, Any] | None = None,
+        validation_level: str = Scope.ALL.value,
+        extra_checks: Sequence[Callable[..., Any]] = (),
         on_reject: str = "skip",
         require_comparison: bool | str = True,
         replace_report: bool | str = False,
         model: str | None = None,
         bucket: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
-        time_limit: float = 600.0,
-        memory_limit_gb: float | None = 4.0,
+        time_limit_seconds: float = 600.0,
+        memory_limit_gib: float | None = 4.0,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
@@ -115,17 +116,17 @@ class ValidateModelOperator(BaseOperator):
         self.dataset = dataset
         self.package_uris = package_uris
         self.thresholds = thresholds
-        self.expectation = expectation
-        self.checks = checks
-        self.own_checks = own_checks
+        self.serving_signature = serving_signature
+        self.validation_level = validation_level
+        self.extra_checks = extra_checks
         self.on_reject = on_reject
         self.require_comparison = require_comparison
         self.replace_report = replace_report
         self.model = model
         self.bucket = bucket
         self.backend_options = backend_options
-        self.time_limit = time_limit
-        self.memory_limit_gb = memory_limit_gb
+        self.time_limit_seconds = time_limit_seconds
+        self.memory_limit_gib = memory_limit_gib
         self.gcp_conn_id = gcp_conn_id
         self.report_url: str | None = None
 
@@ -194,13 +195,13 @@ class ValidateModelOperator(BaseOperator):
         """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
         if self.on_reject not in ON_REJECT:
             raise MlengineError(f"on_reject={self.on_reject!r}", remedy=f"write one of {', '.join(ON_REJECT)}")
-        memory = None if self.memory_limit_gb is None else int(self.memory_limit_gb * 1024**3)
+        memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
         return Rules(
-            scope=Scope.parse(self.checks),
+            scope=Scope.parse(self.validation_level),
             thresholds=Thresholds.from_json(self.thresholds),
-            expected=Expectation.from_json(self.expectation),
-            limits=Limits(seconds=self.time_limit, memory_bytes=memory),
-            own=tuple(self.own_checks),
+            expected=Expectation.from_json(self.serving_signature),
+            limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
+            own=tuple(self.extra_checks),
             require_comparison=_is_true("require_comparison", self.require_comparison),
         )
 

@@ -226,5 +226,6 @@ def _version(python: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentBuildError(
-            f"the interpreter {python} does not run: {error}", remedy="correct the setting MLENGINE_LOCAL_PYTHON"
+            f"the interpreter {python} does not run: {error}",
+            remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
         ) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from mlengine.core import layout
@@ -51,8 +51,8 @@ class Entry:
         """:raises MlengineError: it is no entry."""
         try:
             raw = json.loads(data)
-            known = raw.pop("format")
-            made = cls(**{name: str(value) for name, value in raw.items()})
+            known = raw["format"]
+            made = cls(**{item.name: str(raw[item.name]) for item in fields(cls)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MlengineError(f"not an entry of validated inputs: {error!r}") from error
         if known != FORMAT:

@@ -38,7 +38,7 @@ def predict(
     download(storage, resolve(storage, model_uri), model)
     for check in check_wire(model, expected):
         if not check.passed:
-            raise ModelError(check.sentence, remedy="validate the job with an expectation of how its model is called")
+            raise ModelError(check.sentence, remedy="validate the job with serving_signature=")
     served = ServedModel.read(model, expected)
     place = local_place(storage, subject.package_uris)
     folder = fetch(storage, subject.dataset_uri, place.datasets)

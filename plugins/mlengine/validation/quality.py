@@ -55,7 +55,7 @@ def class_scores(columns: int, classes: int, output: str) -> Check:
             f"Output {output!r} has a single value a row, and the dataset has {classes} classes: whether it is a"
             " probability, a regression or a class number cannot be told, so its quality cannot be measured. Export"
             f" {classes} scores a row (for a binary model, those of both classes), or validate with"
-            " checks='signature'."
+            " validation_level='signature'."
         )
     else:
         text = (

@@ -26,8 +26,8 @@ class Report:
     """One validation.
 
     :param checks: how far it went: ``all``, ``signature`` or ``files``.
-    :param expectation: how the model had to be called (:class:`~mlengine.validation.signature.Expectation`).
-    :param own_checks: ``name`` and ``digest`` of each check of the user's own; an empty digest if it has none.
+    :param serving_signature: how the model had to be called (:class:`~mlengine.validation.signature.Expectation`).
+    :param extra_checks: ``name`` and ``digest`` of each check of the user's own; an empty digest if it has none.
     :param require_comparison: whether it had to be compared with the champion to be published.
     :param fingerprint: of the model's objects; a publisher compares it, so that what is published is what was judged.
     :param size: bytes of all files.
@@ -62,8 +62,8 @@ class Report:
     environment: Mapping[str, Any] = field(default_factory=dict)
     mistakes: tuple[Mapping[str, Any], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-    expectation: Mapping[str, Any] = field(default_factory=dict)
-    own_checks: tuple[Mapping[str, str], ...] = ()
+    serving_signature: Mapping[str, Any] = field(default_factory=dict)
+    extra_checks: tuple[Mapping[str, str], ...] = ()
     require_comparison: bool = True
 
     @property
@@ -74,7 +74,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self) | {"format": FORMAT, "thresholds": self.thresholds.to_json()}
         data["verdict"] = self.verdict.to_json()
-        return {**data, "mistakes": list(self.mistakes), "own_checks": list(self.own_checks)}
+        return {**data, "mistakes": list(self.mistakes), "extra_checks": list(self.extra_checks)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -83,7 +83,7 @@ class Report:
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
             known["thresholds"] = Thresholds.from_json(data["thresholds"])
-            known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "own_checks")}
+            known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "extra_checks")}
             made = cls(**known)
         except (KeyError, TypeError) as error:
             raise MlengineError(f"not a report: {error!r}", remedy="run the validation again") from error

@@ -100,7 +100,7 @@ class Expectation:
         try:
             made = cls(**fields)
         except TypeError as error:
-            raise ModelError(f"not an expectation: {error}", remedy="see docs/gate.md for the fields") from error
+            raise ModelError(f"not a serving signature: {error}", remedy="see docs/gate.md for the fields") from error
         made.validate()
         return made
 
@@ -112,7 +112,7 @@ class Expectation:
         for role, name, side in wanted:
             if name not in side:
                 raise ModelError(
-                    f"the expectation's {role} {name!r} is none of {', '.join(sorted(side))}",
+                    f"the serving signature's {role} {name!r} is none of {', '.join(sorted(side))}",
                     remedy=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
                 )
         self._validate_scale()
@@ -122,13 +122,13 @@ class Expectation:
             return
         if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not 0 < self.scale < math.inf:
             raise ModelError(
-                f"the expectation's scale is {self.scale!r}", remedy="write a number greater than 0, such as 255"
+                f"the serving signature's scale is {self.scale!r}", remedy="write a number greater than 0, such as 255"
             )
         features = self.signature.inputs[self.features]
         if self.scale != 1 and features.dtype in _INTEGERS:
             raise ModelError(
-                f"the expectation divides by scale {self.scale:g}, but input {self.features!r} takes {features.dtype}:"
-                " the fractions would be cut off",
+                f"the serving signature divides by scale {self.scale:g}, but input {self.features!r} takes"
+                f" {features.dtype}: the fractions would be cut off",
                 remedy="leave scale out; the model then gets the values as they are",
             )
 

@@ -28,7 +28,7 @@ from mlengine.core.verdict import Check, Verdict, judge
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.export import Export, download, resolve
-from mlengine.validation.own_checks import run_check
+from mlengine.validation.extra_checks import run_check
 from mlengine.validation.paired_test import Paired
 from mlengine.validation.quality import Rival, class_scores, comparison_checks, declared_columns, value_checks
 from mlengine.validation.report import Predictions, Report, find_report, load_predictions, store
@@ -185,7 +185,7 @@ class _Validation:
             self.export.size,
             rival,
             self.rules.thresholds,
-            not_run=f"With checks={self.rules.scope.value!r} the model is not run.",
+            not_run=f"With validation_level={self.rules.scope.value!r} the model is not run.",
         )
         self.checks += checks
 
@@ -196,7 +196,7 @@ class _Validation:
         if not uri:
             raise DatasetError(
                 f"no dataset to validate {self.subject.job_dir.job_id} on",
-                remedy="pass dataset=, or validate with checks='signature' or 'files'",
+                remedy="pass dataset=, or validate with validation_level='signature' or 'files'",
             )
         folder = fetch(self.storage, uri, self.place.datasets)
         manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), uri)
@@ -277,8 +277,8 @@ class _Validation:
             environment=self.measured.environment,
             mistakes=self.measured.mistakes,
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
-            expectation=self.rules.expected.to_json(),
-            own_checks=self.rules.own_checks,
+            serving_signature=self.rules.expected.to_json(),
+            extra_checks=self.rules.extra_checks,
             require_comparison=self.rules.require_comparison,
         )
 

@@ -12,7 +12,7 @@ from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, get_current_c
 
 from mlengine.assets import champion_asset, champions_alias
 from mlengine.operators.publish import PublishModelOperator
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 HELLO = Path(__file__).parents[3] / "examples" / "hello"
 OWN = Asset(name="own_champion")
@@ -21,12 +21,12 @@ JOB: dict[str, Any] = {"job": Param(None, type=["null", "string"])}
 
 def pipeline(model: str) -> None:
     """A model that trains in a second, without a dataset."""
-    training_pipeline(
+    RetrainingTaskGroup(
         model=model,
         trainer=HELLO,
         job_file={"trainingInput": {"pythonModule": "hello.task"}},
         args=["--max_steps", "1"],
-        checks="files",
+        validation_level="files",
         require_comparison=False,
     )
 

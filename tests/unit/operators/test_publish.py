@@ -71,7 +71,7 @@ def validated(
     operator = ValidateModelOperator(
         task_id="validate",
         job=job_dir.uri,
-        checks="files",
+        validation_level="files",
         require_comparison=False,
         dataset=f"{bucket}/datasets/mnist/{version}",
         gcp_conn_id=None,
@@ -82,7 +82,7 @@ def validated(
 
 def task(job: Any, **fields: Any) -> PublishModelOperator:
     outlets = [CHAMPION, champions_alias()]
-    fields = {"by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": outlets, **fields}
+    fields = {"published_by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": outlets, **fields}
     return PublishModelOperator(task_id="publish", job=job, **fields)
 
 
@@ -177,19 +177,21 @@ def test_what_is_no_models_name_has_no_asset(name: str) -> None:
         champion_asset(name)
 
 
-@pytest.mark.parametrize(("on_refuse", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
+@pytest.mark.parametrize(
+    ("on_not_published", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)]
+)
 def test_what_is_not_published_is_not_announced(
-    storage: Storage, bucket: str, on_refuse: str, error: type[Exception]
+    storage: Storage, bucket: str, on_not_published: str, error: type[Exception]
 ) -> None:
     publish(validated(storage, bucket, "new").uri)
     old, context = validated(storage, bucket, "old", "2026-06-01"), Context()
     with pytest.raises(error, match=r"not published \(older_dataset\): old was trained on 2026-06-01"):
-        publish(old.uri, context, on_refuse=on_refuse)
+        publish(old.uri, context, on_not_published=on_not_published)
     assert (context.extra, context.announced) == ({}, [])
     left = context.pushed["return_value"]
     assert (left["published"], left["decision"], left["serial"]) == (False, "older_dataset", 1)
     assert left["champion"].endswith("/mnist/new/model")
-    going_on = task(old.uri, on_refuse="continue")
+    going_on = task(old.uri, on_not_published="continue")
     assert going_on.execute(Context()) == left
     assert going_on.outlets == [], "it succeeds, and nothing was published"
 
@@ -199,7 +201,7 @@ def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket
     job_dir = JobDir.of(bucket, "mnist", "b")
     storage.write(job_dir.model + "weights.json", b"b")
     operator = ValidateModelOperator(
-        task_id="validate", job=job_dir.uri, checks="files", on_reject="continue", gcp_conn_id=None
+        task_id="validate", job=job_dir.uri, validation_level="files", on_reject="continue", gcp_conn_id=None
     )
     assert operator.execute(Context())["verdict"] == "not_compared"
     with pytest.raises(AirflowSkipException, match=r"not published \(not_compared\): .* was not compared with .* a:"):

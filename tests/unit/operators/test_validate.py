@@ -76,7 +76,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
 
 def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
     ti = TaskInstance()
-    fields = {"checks": "files", "gcp_conn_id": None, **fields}
+    fields = {"validation_level": "files", "gcp_conn_id": None, **fields}
     return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
 
 
@@ -119,7 +119,12 @@ def test_rejected_is_a_result_with_reasons(
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
-        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], on_reject=on_reject, gcp_conn_id=None
+        task_id="validate",
+        job=job.uri,
+        validation_level="files",
+        extra_checks=[too_small],
+        on_reject=on_reject,
+        gcp_conn_id=None,
     )
     if error is None:
         result = operator.execute({"ti": ti})
@@ -148,15 +153,13 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
     champion(storage, bucket)
     ti = TaskInstance()
     operator = ValidateModelOperator(
-        task_id="validate", job=job.uri, checks="files", on_reject=on_reject, gcp_conn_id=None
+        task_id="validate", job=job.uri, validation_level="files", on_reject=on_reject, gcp_conn_id=None
     )
     if on_reject == "continue":
         result = operator.execute({"ti": ti})
     else:
         error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
-        with pytest.raises(
-            error, match="not_compared: The model was not compared with the champion hello_0: With chec"
-        ):
+        with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: With val"):
             operator.execute({"ti": ti})
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
@@ -177,20 +180,20 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
 def test_a_report_is_not_replaced_by_one_that_asked_less(storage: Storage, job: JobDir) -> None:
     """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
     storage.write(job.model + "weights.json", b"x" * 100)
-    run(job.uri, own_checks=[too_small])
-    with pytest.raises(ModelError, match="answers questions that this validation does not ask: own check too_small"):
+    run(job.uri, extra_checks=[too_small])
+    with pytest.raises(ModelError, match="answers questions that this validation does not ask: extra check too_small"):
         run(job.uri)
-    assert load_report(storage, job).own_checks[0]["name"] == "too_small"
+    assert load_report(storage, job).extra_checks[0]["name"] == "too_small"
     run(job.uri, replace_report=True)
-    assert load_report(storage, job).own_checks == ()
-    run(job.uri, own_checks=[too_small])
+    assert load_report(storage, job).extra_checks == ()
+    run(job.uri, extra_checks=[too_small])
     run({"job_dir": job.uri, "decision": "fresh_submit"})
-    assert load_report(storage, job).own_checks == (), "this run's own job: the DAG decides what is asked"
+    assert load_report(storage, job).extra_checks == (), "this run's own job: the DAG decides what is asked"
 
 
 def test_a_report_of_other_files_is_replaced(storage: Storage, job: JobDir) -> None:
     storage.write(job.model + "weights.json", b"x" * 100)
-    run(job.uri, own_checks=[too_small])
+    run(job.uri, extra_checks=[too_small])
     storage.write(job.model + "weights.json", b"y" * 100)
     result, _ = run(job.uri)
     assert result["verdict"] == "first"
@@ -202,7 +205,7 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
         run(job.uri)
     storage.write(job.model + "weights.json", b"{}")
     with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb, only weights.json"):
-        run(job.uri, checks="signature")
+        run(job.uri, validation_level="signature")
 
 
 def test_what_a_form_gives_is_understood(job: JobDir) -> None:
@@ -216,10 +219,10 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
     ("fields", "words"),
     [
         ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
-        ({"checks": "some"}, "not a scope of checks"),
+        ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
-        ({"expectation": {"scores": "x"}}, "scores 'x' is none of"),
+        ({"serving_signature": {"scores": "x"}}, "scores 'x' is none of"),
     ],
 )
 def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, Any], words: str) -> None:
@@ -235,7 +238,7 @@ def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
 
 def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: JobDir) -> None:
     operator = ValidateModelOperator(
-        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], gcp_conn_id=None
+        task_id="validate", job=job.uri, validation_level="files", extra_checks=[too_small], gcp_conn_id=None
     )
     link = ReportLink()
     assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def test_what_a_trainer_needs_passes(name: str) -> None:
 
 
 def test_the_installers_settings_reach_the_launcher_only() -> None:
-    env = {"UV_INDEX_URL": "https://user:password@index.invalid", "MLENGINE_LOCAL_CAPACITY": "2"}
+    env = {"UV_INDEX_URL": "https://user:password@index.invalid", "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
 

@@ -119,7 +119,7 @@ def test_a_champion_without_answers_is_no_comparison() -> None:
 
 
 def test_the_size_of_a_model_that_is_not_run_is_compared() -> None:
-    why = "With checks='files' the model is not run."
+    why = "With validation_level='files' the model is not run."
     checks, _ = comparison_checks(Measured(), 400, Rival("old", 100), Thresholds(), not_run=why)
     assert [(check.name, check.skipped, check.passed) for check in checks] == [
         (NOT_WORSE, True, True),

@@ -46,8 +46,8 @@ def report(rules: Rules) -> Report:
         checks=rules.scope.value,
         created="2026-11-23T12:00:00+00:00",
         dataset={"uri": "gs://bucket/datasets/d/v1"},
-        expectation=rules.expected.to_json(),
-        own_checks=rules.own_checks,
+        serving_signature=rules.expected.to_json(),
+        extra_checks=rules.extra_checks,
         require_comparison=rules.require_comparison,
     )
 
@@ -101,11 +101,11 @@ def test_another_dataset_is_another_question_only_where_the_model_runs() -> None
         (FULL, replace(FULL, thresholds=Thresholds(accuracy=None)), []),
         (Rules(Scope.FILES), FULL, []),
         (FULL, replace(FULL, own=(functools.partial(has_words, least=9), has_labels)), []),
-        (FULL, replace(FULL, own=()), ["own check has_words", "own check has_labels"]),
-        (Rules(), Rules(Scope.FILES), ["checks='all', now 'files'"]),
-        (Rules(Scope.SIGNATURE), Rules(Scope.FILES), ["checks='signature', now 'files'"]),
+        (FULL, replace(FULL, own=()), ["extra check has_words", "extra check has_labels"]),
+        (Rules(), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
+        (Rules(Scope.SIGNATURE), Rules(Scope.FILES), ["validation_level 'signature', now 'files'"]),
         (Rules(expected=KERAS), Rules(), ["the serving signature it was given; now the default one"]),
-        (Rules(expected=KERAS), Rules(Scope.FILES), ["checks='all', now 'files'"]),
+        (Rules(expected=KERAS), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
     ],
 )
 def test_what_a_validation_that_asks_less_would_lose(made: Rules, asked: Rules, lost: list[str]) -> None:

@@ -132,7 +132,7 @@ def test_a_scale_comes_as_a_template_gives_it(scale: object, read: float | None)
         ({"features": "pixels"}, "features 'pixels' is none of image, key"),
         ({"inputs": {"image": "float32[-1,784]"}}, "key 'key' is none of image"),
         ({"inputs": {"image": "floats"}}, "not a tensor"),
-        ({"outptus": {}}, "not an expectation"),
+        ({"outptus": {}}, "not a serving signature"),
         ({"scale": 0}, "scale is 0"),
         ({"scale": "many"}, "scale is nan"),
         (

@@ -37,8 +37,8 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         stored.submission.spec.package_uris,
         storage,
         job.state_dir,
-        python=stored.settings.python,
-        seconds=stored.settings.build_seconds,
+        python=stored.settings.python_path,
+        seconds=stored.settings.build_timeout_seconds,
         keep_environments=stored.settings.keep_environments,
         say=say,
     )

@@ -1,4 +1,4 @@
-"""Checks of the user's own: their names, what they are told apart by, and what becomes of their errors."""
+"""Checks of the user's own: their names, their digests, and what becomes of their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mlengine.core.verdict import Check
-from mlengine.validation.own_checks import check_digest, check_name, run_check
+from mlengine.validation.extra_checks import check_digest, check_name, run_check
 
 FLOOR = 5
 
@@ -26,7 +26,7 @@ def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
     return has_words(model, figures, least=FLOOR)
 
 
-def bound_to(value: Any) -> Callable[..., Check]:
+def holding(value: Any) -> Callable[..., Check]:
     def check(model: Path, figures: Mapping[str, Any]) -> Check:
         return Check("bound", str(value), "", passed=bool(value), sentence="")
 
@@ -61,7 +61,7 @@ def recursive(depth: int) -> Callable[..., Check]:
 
 SAME = [
     (functools.partial(has_words, least=3), functools.partial(has_words, least=3)),
-    (bound_to({"a": [1, 2.0], "b": {3, 4}}), bound_to({"b": {4, 3}, "a": [1, 2.0]})),
+    (holding({"a": [1, 2.0], "b": {3, 4}}), holding({"b": {4, 3}, "a": [1, 2.0]})),
     (AtLeast(3), AtLeast(3)),
     (AtLeast(3).method, AtLeast(3).method),
     (Counter(3), Counter(3)),
@@ -73,9 +73,9 @@ OTHER = [
     (functools.partial(has_words, least=3), functools.partial(has_words, language="3")),
     (functools.partial(has_words, least=3), has_words),
     (functools.partial(has_words, least=1), functools.partial(has_words, least=True)),
-    (bound_to([1, 2]), bound_to([2, 1])),
-    (bound_to(Path("a")), bound_to(Path("b"))),
-    (bound_to(has_words), bound_to(uses_a_helper)),
+    (holding([1, 2]), holding([2, 1])),
+    (holding(Path("a")), holding(Path("b"))),
+    (holding(has_words), holding(uses_a_helper)),
     (AtLeast(3), AtLeast(4)),
     (AtLeast(3).method, AtLeast(4).method),
     (Counter(3), Counter(4)),
@@ -109,7 +109,7 @@ def test_a_helper_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert check_digest(uses_a_helper) != before
 
 
-@pytest.mark.parametrize("check", [bound_to(threading.Lock()), functools.partial(has_words, least=object())])
+@pytest.mark.parametrize("check", [holding(threading.Lock()), functools.partial(has_words, least=object())])
 def test_a_check_that_cannot_be_compared_has_no_digest_and_says_so(
     check: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

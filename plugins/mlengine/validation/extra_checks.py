@@ -1,7 +1,7 @@
-"""Checks that users write themselves: how they are called, named, and told apart.
+"""Checks that users write themselves: how they are called, named and compared.
 
 A report that is kept for a reused job must have been made by the same checks. So each check has a digest of its code
-and of the values it is bound to. The digest covers
+and of its arguments. The digest covers
 
 * the function's code, defaults and closure, and the arguments of a :func:`functools.partial`
 * constants and functions of the same module that the code names
@@ -30,7 +30,7 @@ from mlengine.core.verdict import Check
 log = logging.getLogger(__name__)
 
 # A check of the user's own: given the model's files on this machine and the report's figures so far.
-OwnCheck = Callable[[Path, Mapping[str, Any]], Check]
+ExtraCheck = Callable[[Path, Mapping[str, Any]], Check]
 
 _NAME_LENGTH = 100
 
@@ -39,13 +39,13 @@ class _NoDigestError(Exception):
     """A value has no content that can be compared."""
 
 
-def run_check(check: OwnCheck, model: Path, figures: Mapping[str, Any]) -> Check:
+def run_check(check: ExtraCheck, model: Path, figures: Mapping[str, Any]) -> Check:
     """Call a user's check. An exception, or a result that is no :class:`Check`, is a failed check."""
     name = check_name(check)
     try:
         result = check(model, figures)
     except Exception as error:  # other people's code
-        log.warning("own check %s raised", name, exc_info=True)
+        log.warning("extra check %s raised", name, exc_info=True)
         return Check(name, None, "passes", passed=False, sentence=f"{name} raised {type(error).__name__}: {error}")
     if not isinstance(result, Check):
         text = f"{name} returned {type(result).__name__}, not a mlengine.core.verdict.Check."
@@ -53,21 +53,21 @@ def run_check(check: OwnCheck, model: Path, figures: Mapping[str, Any]) -> Check
     return result
 
 
-def check_name(check: OwnCheck) -> str:
+def check_name(check: ExtraCheck) -> str:
     """The function's name; that of a partial with its arguments, ``has_words(5, language='de')``."""
     if not isinstance(check, functools.partial):
         return str(getattr(check, "__name__", type(check).__name__))
-    bound = [repr(value) for value in check.args] + [f"{name}={value!r}" for name, value in check.keywords.items()]
-    return f"{check_name(check.func)}({', '.join(bound)})"[:_NAME_LENGTH]
+    arguments = [repr(value) for value in check.args] + [f"{name}={value!r}" for name, value in check.keywords.items()]
+    return f"{check_name(check.func)}({', '.join(arguments)})"[:_NAME_LENGTH]
 
 
-def check_digest(check: OwnCheck) -> str:
+def check_digest(check: ExtraCheck) -> str:
     """40 hex digits of what the check does; empty, with a warning, if it holds a value without comparable content."""
     try:
         content = _Content().of(check)
     except _NoDigestError as error:
         log.warning(
-            "own check %s holds %s, which cannot be compared: models of reused jobs are validated again",
+            "extra check %s holds %s, which cannot be compared: models of reused jobs are validated again",
             check_name(check),
             error,
         )
