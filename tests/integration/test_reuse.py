@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
@@ -20,6 +20,7 @@ from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir, validated
 from mlengine.core.run_order import RunOrder
 from mlengine.core.verdict import Check
+from mlengine.core.xcoms import DatasetXCom, JobXCom, PackageXCom, PublicationXCom, ValidationXCom
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -45,10 +46,10 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
     global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield memory
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 class Run:
@@ -74,7 +75,7 @@ class Run:
         )
         return {"ti": ti, "dag_run": self.dag_run}
 
-    def submit(self) -> dict[str, Any]:
+    def submit(self) -> JobXCom:
         prepare = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
         )
@@ -83,37 +84,38 @@ class Run:
             task_id="submit",
             job=job,
             job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-            package=PACKAGE,
-            dataset=self.dataset,
+            package=cast(PackageXCom, PACKAGE),
+            dataset=cast(DatasetXCom, self.dataset),
             backend="memory",
             gcp_conn_id=None,
             **{"force_retrain": "", **self.words},
         )
         return operator.execute(self.context("submit"))
 
-    def wait(self, job: dict[str, Any]) -> dict[str, Any]:
-        result = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None).execute(self.context("wait"))
-        assert isinstance(result, dict)
-        return result
+    def wait(self, job: JobXCom) -> JobXCom:
+        result = TrainingJobSensor(task_id="wait", job=job, deferrable=True, gcp_conn_id=None).execute(
+            self.context("wait")
+        )
+        return cast(JobXCom, result)
 
-    def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    def validate(self, job: JobXCom, **rules: Any) -> ValidationXCom:
         fields = {"validation_level": "files", "require_comparison": False, **rules}
         operator = ValidateModelOperator(task_id="validate", job=job, gcp_conn_id=None, **fields)
         return operator.execute(self.context("validate"))
 
-    def publish(self, job: dict[str, Any]) -> dict[str, Any]:
+    def publish(self, job: JobXCom | ValidationXCom) -> PublicationXCom:
         operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
         return operator.execute({**self.context("publish"), "outlet_events": {}})
 
 
-Trained = Callable[..., dict[str, Any]]
+Trained = Callable[..., JobXCom]
 
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
     """A run that trained a model, and had it judged and accepted."""
 
-    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> dict[str, Any]:
+    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> JobXCom:
         run = Run(bucket, run_id, **words)
         job = run.submit()
         storage.write(JobDir(job["job_dir"]).model + "weights.json", run_id.encode())

@@ -23,7 +23,7 @@ from typing import Any
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
 from mlengine.cli import say
-from mlengine.cli.models import add_bucket, bucket_of
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.cli.reap import Backends, elsewhere
 from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
@@ -70,9 +70,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--model", help="of this model only")
     add_bucket(parser)
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+    parser.add_argument("--project", help="of jobs on Vertex AI (default: the setting vertex_project)")
     parser.add_argument(
-        "--region", help="of those whose claim and job file name none (AIRFLOW__MLENGINE__VERTEX_REGION)"
+        "--region", help="of those whose claim and job file name none (default: the setting vertex_region)"
     )
     parser.add_argument("--yes", action="store_true", help="delete them")
     parser.set_defaults(handler=_prune)

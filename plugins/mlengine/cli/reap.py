@@ -11,7 +11,6 @@ belong to a person, and are left alone; jobs of another machine are passed over:
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,12 @@ from typing import Any
 
 from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
-from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
+from mlengine.core.layout import RESERVED_NAMES, JobDir, join
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 from mlengine.storage.client import Storage
@@ -44,9 +44,7 @@ class Living:
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
-    parser.add_argument(
-        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="gs://BUCKET (AIRFLOW__MLENGINE__BUCKET)"
-    )
+    add_bucket(parser)
     parser.add_argument("--model", help="of this model only")
     parser.add_argument(
         "--airflow-url",
@@ -54,9 +52,9 @@ def register(commands: Any) -> None:
         help="of Airflow's UI (MLENGINE_AIRFLOW_URL); to be let in: MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+    parser.add_argument("--project", help="of jobs on Vertex AI (default: the setting vertex_project)")
     parser.add_argument(
-        "--region", help="of those whose claim and job file name none (AIRFLOW__MLENGINE__VERTEX_REGION)"
+        "--region", help="of those whose claim and job file name none (default: the setting vertex_region)"
     )
     parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
     parser.add_argument("--yes", action="store_true", help="end them")
@@ -64,11 +62,9 @@ def register(commands: Any) -> None:
 
 
 def _reap(args: argparse.Namespace) -> int:
-    if not args.bucket:
-        raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
+    bucket = bucket_of(args)
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), Backends(args)
-    bucket = bucket_uri(args.bucket)
     orphans = []
     alive = list(living(backends.get, claims(storage, bucket, args.model)))
     dags = {str(job.record.owner["dag_id"]) for job in alive}

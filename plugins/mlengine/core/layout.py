@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from mlengine.core.errors import StorageError
 
 _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?$", re.DOTALL)
+KEEP = ".keep"  # the empty object that makes a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Prefixes of the bucket that a model must not be named after.
 RESERVED_NAMES = frozenset({"packages", "datasets"})

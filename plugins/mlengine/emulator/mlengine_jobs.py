@@ -83,6 +83,7 @@ def submission(
         job=spec.source,
         storage=storage,
         primary_name=spec.primary_name,
+        single_replica_tf_config=True,
         region=spec.region,
         max_running_seconds=spec.max_running_seconds,
         max_wait_seconds=spec.max_wait_seconds,

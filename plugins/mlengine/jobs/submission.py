@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mlengine.backends import BoundToHost, LearnsPlaces, Submission, TrainingBackend
+from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
     JobFailedError,
@@ -34,6 +35,7 @@ from mlengine.core.errors import (
 from mlengine.core.job import Decision, Failure, JobHandle, JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.job_dir import prepare
 from mlengine.storage.client import Storage
 
@@ -53,14 +55,24 @@ class Submitted:
     handle: JobHandle
     decision: Decision
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.handle.to_json(), "decision": self.decision.value}
+    def to_json(self) -> JobXCom:
+        """What the task that submits it returns."""
+        handle = self.handle
+        return {
+            "backend": handle.backend,
+            "name": handle.name,
+            "job_id": handle.job_id,
+            "attempt": handle.attempt,
+            "job_dir": handle.job_dir,
+            "decision": self.decision.value,
+        }
 
 
 @dataclass(frozen=True)
 class Intent:
     """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there.
 
+    :param job_id: what the job is called; by default, after its dir.
     :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
         ended before this one is paid for, wherever their dirs lie.
     """
@@ -72,17 +84,22 @@ class Intent:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     earlier: tuple[JobKey, ...] = ()
+    job_id: str = ""
 
 
 class Submitter:
     """Submits intents to one backend, at most once each.
 
     :param max_attempts: how many attempts one key may have in all.
+    :raises MlengineError: that is not a sensible number.
     """
 
     def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
         self._storage = storage
         self._backend = backend
+        problem = limits.attempts(max_attempts)
+        if problem is not None:
+            raise MlengineError(f"max_attempts: {problem.message}", remedy=problem.hint)
         self._max_attempts = max_attempts
 
     def submit(self, intent: Intent) -> Submitted:
@@ -207,7 +224,7 @@ class Submitter:
                 prepare(self._storage, job_dir)
                 record = JobRecord(
                     key=digest,
-                    job_id=job_dir.job_id,
+                    job_id=intent.job_id or job_dir.job_id,
                     model=intent.model,
                     backend=self._backend.name,
                     spec=intent.spec.to_json(),

@@ -152,7 +152,8 @@ def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order
     """Where the task submitted to, or what it waits for, is among its rendered fields."""
     options = fields.get("backend_options")
     where: dict[str, Any] = {
-        "gcp_conn_id": fields.get("gcp_conn_id") or None,
+        "gcp_conn_id": fields.get("gcp_conn_id", ""),
+        **{name: fields.get(name) or None for name in ("impersonation_chain", "project_id", "region")},
         "backend_options": options if isinstance(options, dict) else None,
     }
     if task.operator == _SUBMIT:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
+from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
-from mlengine.operators.retry import RetryByCause
+from mlengine.operators._base import BackendOperator
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import kept_report, remember
 from mlengine.validation.environment import local_place
@@ -31,7 +31,7 @@ from mlengine.validation.validation import validate
 ON_REJECT = ("skip", "fail", "continue")
 
 
-class ValidateModelOperator(BaseOperator):
+class ValidateModelOperator(BackendOperator):
     """Judge the model of a finished job: files, signature, behaviour, quality, and the champion beside it.
 
     TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
@@ -58,20 +58,20 @@ class ValidateModelOperator(BaseOperator):
         questions that are not asked here. The report of this run's own job is always replaced.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
-    :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
-    :param backend_options: of the backend that trained it, which is asked what the job took.
-    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
+    :param model: the model's name, for a job dir that was not made here.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param time_limit_seconds: how long the model's process may run.
+    :param memory_limit_gib: the private memory of that process, in GiB; ``None`` for no limit.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
 
-    Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
-    "champion"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.ValidationXCom`: the verdict with its reasons, and where the report is.
     :raises DatasetError: there is no held-out set; :raises EnvironmentBuildError: the environment cannot be built.
     """
 
     template_fields: Sequence[str] = (
+        *BackendOperator.template_fields,
         "job",
         "dataset",
         "package_uris",
@@ -83,8 +83,6 @@ class ValidateModelOperator(BaseOperator):
         "replace_report",
         "model",
         "bucket",
-        "backend_options",
-        "gcp_conn_id",
     )
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
     template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
@@ -93,9 +91,9 @@ class ValidateModelOperator(BaseOperator):
     def __init__(
         self,
         *,
-        job: Any,
-        dataset: Any = None,
-        package_uris: Sequence[str] | None = None,
+        job: JobXCom | XComArg | str,
+        dataset: DatasetXCom | XComArg | str | None = None,
+        package_uris: Sequence[str] | XComArg | str | None = None,
         thresholds: Mapping[str, Any] | None = None,
         serving_signature: Mapping[str, Any] | None = None,
         validation_level: str = Scope.ALL.value,
@@ -105,13 +103,11 @@ class ValidateModelOperator(BaseOperator):
         replace_report: bool | str = False,
         model: str | None = None,
         bucket: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
         time_limit_seconds: float = 600.0,
         memory_limit_gib: float | None = 4.0,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.dataset = dataset
         self.package_uris = package_uris
@@ -124,15 +120,13 @@ class ValidateModelOperator(BaseOperator):
         self.replace_report = replace_report
         self.model = model
         self.bucket = bucket
-        self.backend_options = backend_options
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_gib = memory_limit_gib
-        self.gcp_conn_id = gcp_conn_id
         self.report_url: str | None = None
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> ValidationXCom:
         rules = self._rules()
-        storage = connect_storage(self.gcp_conn_id)
+        storage = self.access.storage()
         report = self._kept(storage, rules)
         if report is None:
             report = self._judge(storage, rules)
@@ -152,11 +146,11 @@ class ValidateModelOperator(BaseOperator):
     def _judge(self, storage: Storage, rules: Rules) -> Report:
         subject = find_subject(
             storage,
-            self.job,
+            self.returned_or_uri("job", "job_dir"),
             model=self.model or None,
             bucket=self.bucket or None,
-            package_uris=self.package_uris or (),
-            dataset=self.dataset or None,
+            package_uris=self.given("package_uris") or (),
+            dataset=self.given("dataset"),
         )
         return validate(
             storage,
@@ -168,14 +162,15 @@ class ValidateModelOperator(BaseOperator):
 
     def _trained_by_this_run(self) -> bool:
         """Whether the job comes from a task of this run and was not reused: then this DAG decides what is asked."""
-        return isinstance(self.job, Mapping) and self.job.get("decision") != Decision.REUSED.value
+        job = self.returned_or_uri("job", "job_dir")
+        return not isinstance(job, str) and job.get("decision") != Decision.REUSED.value
 
     def _asked_what_it_took(self, subject: Subject) -> Subject:
         """For the report alone: whatever goes wrong there is logged, and judges nobody."""
         if subject.record is None:
             return subject
         try:
-            backend = connect_backend(subject.record.backend, self.gcp_conn_id, self.backend_options)
+            backend = self.access.backend(subject.record.backend)
         except MlengineError as error:
             self.log.warning("what the job took is not known: %s", error.message)
             return subject
@@ -183,10 +178,12 @@ class ValidateModelOperator(BaseOperator):
 
     def _kept(self, storage: Storage, rules: Rules) -> Report | None:
         """The report of a reused job, if it answers what is asked here."""
-        if not isinstance(self.job, Mapping) or self.job.get("decision") != Decision.REUSED.value:
+        job = self.returned_or_uri("job", "job_dir")
+        if isinstance(job, str) or job.get("decision") != Decision.REUSED.value:
             return None
-        dataset = self.dataset.get("uri") if isinstance(self.dataset, Mapping) else self.dataset
-        report = kept_report(storage, job_dir_of(self.job), rules, str(dataset or ""))
+        dataset = self.given("dataset")
+        uri = dataset.get("uri") if isinstance(dataset, Mapping) else dataset
+        report = kept_report(storage, job_dir_of(job), rules, str(uri or ""))
         if report is not None:
             self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
         return report
@@ -227,7 +224,7 @@ def _is_true(name: str, value: bool | str) -> bool:
         raise MlengineError(f"{name}={value!r}", remedy="write True or False") from None
 
 
-def summary(report: Report) -> dict[str, Any]:
+def summary(report: Report) -> ValidationXCom:
     """The small dict that goes into XCom; the report has the rest."""
     job_dir = JobDir(report.job_dir)
     return {

@@ -227,5 +227,5 @@ def _version(python: str) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentBuildError(
             f"the interpreter {python} does not run: {error}",
-            remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
+            remedy="correct the setting local_python_path",
         ) from error

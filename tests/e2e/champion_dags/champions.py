@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, get_current_context, task
 
 from mlengine.assets import champion_asset, champions_alias
+from mlengine.core.xcoms import PublicationXCom
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.task_groups import RetrainingTaskGroup
 
@@ -54,7 +55,7 @@ with DAG("serve_de", schedule=[champion_asset("de_churn")], catchup=False):
 class KilledOnce(PublishModelOperator):
     """Its first try is killed after it swapped the champion's pointer, and before Airflow has its event."""
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> PublicationXCom:
         result = super().execute(context)
         if context["ti"].try_number == 1:
             os.kill(os.getpid(), signal.SIGKILL)

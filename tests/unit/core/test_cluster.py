@@ -73,8 +73,15 @@ def test_roles_that_are_not_there_have_no_empty_lists() -> None:
     assert config["job"]["parameter_server_count"] == 0
 
 
-def test_a_chief_alone_has_none() -> None:
-    assert tf_config(TrainingSpec(module="t"), {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0) == {}
+def test_a_chief_alone_has_none_on_vertex_and_a_cluster_of_one_on_ml_engine() -> None:
+    spec = TrainingSpec(module="t")
+    assert tf_config(spec, {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0) == {}
+    config = tf_config(
+        replace(spec, single_replica_tf_config=True, primary_name="master"), {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0
+    )
+    assert config["cluster"] == {"master": ["a:1"]}
+    assert config["task"] == {"type": "master", "index": 0}
+    assert config["job"]["python_module"] == "t"
 
 
 def test_a_trial_is_told() -> None:

@@ -14,9 +14,10 @@ from airflow.sdk.execution_time.context import InletEventsAccessor, OutletEventA
 
 from mlengine.assets import champion_asset, champions_alias
 from mlengine.champions.history import Action, current
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import ModelError, PublishError, StorageError
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import PublicationXCom
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.storage.client import Storage
@@ -27,9 +28,9 @@ CHAMPION = Asset(name="mnist-champion", uri="x-mlengine://mnist")
 
 @pytest.fixture(autouse=True)
 def _no_client_of_another_test() -> Iterator[None]:
-    connect_storage.cache_clear()
+    forget_connections()
     yield
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 class Context(dict[str, Any]):
@@ -86,7 +87,7 @@ def task(job: Any, **fields: Any) -> PublishModelOperator:
     return PublishModelOperator(task_id="publish", job=job, **fields)
 
 
-def publish(job: Any, context: Context | None = None, **fields: Any) -> dict[str, Any]:
+def publish(job: Any, context: Context | None = None, **fields: Any) -> PublicationXCom:
     return task(job, **fields).execute(context or Context())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlengine.backends import BatchesLogs, EstimatesCost, LearnsPlaces, ListsJobs, ShowsRequest
-from mlengine.backends.vertex import location
+from mlengine.backends.vertex import backend, location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle
@@ -23,6 +23,7 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
         "AIRFLOW__MLENGINE__VERTEX_PROJECT",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(backend, "_REGIONS", set())  # other tests of this process name regions
     return VertexBackend()
 
 

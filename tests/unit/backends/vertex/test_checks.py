@@ -29,6 +29,13 @@ def tpu(topology: str) -> dict[str, Any]:
     return {"raw": {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"tpuTopology": topology}}]}}}
 
 
+ONE = {
+    "replicaCount": "1",
+    "machineSpec": {"machineType": "n1-standard-4"},
+    "containerSpec": {"imageUri": "i"},
+}
+
+
 @pytest.mark.parametrize(
     ("pools", "options", "message"),
     [
@@ -63,6 +70,17 @@ def tpu(topology: str) -> dict[str, Any]:
         ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
         ((), {"raw": {"labels": {"Bad Label": "x"}}}, "not a label"),
         ((), {"raw": {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "2"}]}}}, "exactly one replica"),
+        (
+            (),
+            {"raw": {"jobSpec": {"workerPoolSpecs": [ONE, {**ONE, "replicaCount": 10**9}]}}},
+            "replicaCount: is 1000",
+        ),
+        ((), {"env": {"A=B": "x"}}, "env: is not the name of an environment variable: 'A=B'"),
+        ((), {"labels": {f"l{number}": "x" for number in range(65)}}, "labels: has 67 labels"),
+        ((), {"timeout_seconds": -5}, "timeout in seconds: is -5"),
+        ((), {"raw": {"jobSpec": {"scheduling": {"timeout": "2h"}}}}, "timeout: is not a duration: '2h'"),
+        ((), {"flex_start": True, "max_wait_seconds": -1}, "maxWaitDuration in seconds: is -1"),
+        ((), {"boot_disk_gb": 10}, "bootDiskSizeGb: is 10"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(

@@ -18,6 +18,7 @@ from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import start_command
 from mlengine.backends.vertex.request import custom_job, label_value, merge
 from mlengine.core.errors import BackendError
+from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
 from mlengine.core.spec import TrainingSpec
 
@@ -101,12 +102,71 @@ def test_the_start_command_is_whole_and_small() -> None:
     assert '"""' not in source
     assert len(source) < 6000
     assert _functions(source) == _functions(Path(bootstrap.__file__).read_text())
-    # The service expands $(NAME) in commands and args.
-    assert "$(" not in source
+    # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
+    assert expand(source, {}) == source
 
 
 def _functions(source: str) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+
+
+ONE = """
+trainingInput:
+  pythonModule: trainer.task
+  packageUris: [gs://staging/trainer-0.1.0.tar.gz]
+  args: ["--pattern", "$(date)-$$"]
+"""
+
+
+def test_what_ml_engine_took_literally_is_escaped() -> None:
+    container = pool(submit(parse.load(ONE)), 0)["containerSpec"]
+    assert container["args"][1:3] == ["--pattern", "$$(date)-$$$"]
+    assert expand(container["args"][2], {"date": "today"}) == "$(date)-$$"
+    plan = json.loads(expand(container["args"][0], {}))
+    assert plan["tf_config"]["cluster"] == {"master": ["127.0.0.1:2222"]}
+    assert plan["tf_config"]["job"]["args"] == ["--pattern", "$(date)-$$"]
+
+
+def test_one_replica_of_an_image_gets_ml_engine_s_tf_config_as_a_variable() -> None:
+    text = ONE.replace("packageUris: [gs://staging/trainer-0.1.0.tar.gz]", "masterConfig: {imageUri: example/mine:1}")
+    variables = pool(submit(parse.load(text)), 0)["containerSpec"]["env"]
+    found = {variable["name"]: variable["value"] for variable in variables}
+    assert json.loads(expand(found["TF_CONFIG"], {}))["task"] == {"type": "master", "index": 0}
+
+
+def test_an_image_of_a_cluster_is_told_that_its_chief_is_called_otherwise() -> None:
+    text = CUSTOM.replace("  packageUris: [gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz]\n", "").replace(
+        "  masterType: complex_model_m", "  masterType: n1-standard-4\n  masterConfig: {imageUri: example/mine:1}"
+    )
+    submission = Submission("a" * 40, "j", 1, "gs://b/m/j", parse.load(text))
+    assert "it calls the chief chief, where the job file means master" in "".join(
+        custom_job(submission, VertexOptions()).notes
+    )
+    assert "TF_CONFIG" not in json.dumps(custom_job(submission, VertexOptions()).body)
+
+
+VERTEX = """
+workerPoolSpecs:
+- machineSpec: {machineType: n1-standard-8}
+  pythonPackageSpec:
+    packageUris: [gs://staging/trainer-0.1.0.tar.gz]
+    pythonModule: trainer.task
+    args: ["--out=$(AIP_CHECKPOINT_DIR)$(NAME)", "$$(NAME)"]
+    env: [{name: NAME, value: "x"}]
+"""
+
+
+def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> None:
+    container = pool(submit(parse.load(VERTEX)), 0)["containerSpec"]
+    # The service's AIP_CHECKPOINT_DIR is another one than the trainer finds in its environment.
+    assert container["args"][1:3] == ["--out=gs://b/mnist/mnist_1/train/$(NAME)", "$$(NAME)"]
+    assert json.loads(container["args"][0])["tf_config"] is None
+
+
+def test_args_that_are_given_replace_those_of_an_image_in_vertex_s_words() -> None:
+    text = "workerPoolSpecs: [{machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: i, args: [--a]}}]"
+    spec = parse.override(parse.load(text), args=["--b"])
+    assert pool(submit(spec), 0)["containerSpec"]["args"][:1] == ["--b"]
 
 
 def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
