@@ -178,7 +178,7 @@ def _all() -> tuple[Setting, ...]:
             "local_empty_output_warning_seconds",
             "30",
             number,
-            "A local chief that succeeds sooner than this and wrote nothing is reported; 0 disables the report.",
+            "Report a local chief that succeeds within this many seconds and wrote nothing; 0 disables it.",
         ),
         Setting(
             "local_log_upload_timeout_seconds",
