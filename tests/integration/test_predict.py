@@ -133,6 +133,9 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
         inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
     )
     lab.storage.write(job_dir.claim, record.to_bytes())
+    code, out, _ = run("models", "validate", "mnist", "a", "--validation-level", "signature")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("The default serving signature was expected; --serving-signature says")
     given = (
         "--validation-level",
         "signature",

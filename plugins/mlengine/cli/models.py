@@ -185,6 +185,8 @@ def _validate(args: argparse.Namespace) -> int:
     say(f"verdict: {report.verdict.decision.value}")
     for reason in report.verdict.reasons:
         say(f"  {reason}")
+    if not earlier and not args.serving_signature and any(check.name == "signature" for check in report.verdict.failed):
+        say("The default serving signature was expected; --serving-signature says how this model is called.")
     return 0 if report.verdict.decision.publishable else 1
 
 
