@@ -180,7 +180,10 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job runs in it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
+    mine = tmp_path / "envs" / "my-own-venv"
+    mine.mkdir()
     assert venv.prune(tmp_path, 1) == [first.digest]
+    assert mine.is_dir(), "it is not of our naming"
 
 
 def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:

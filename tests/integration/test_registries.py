@@ -180,8 +180,8 @@ def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
 
     client = _googles_client(elsewhere.service)
     parent = elsewhere.name.rsplit("/", 2)[0]
-    model = Model(display_name="mnist", artifact_uri="gs://b/m", version_aliases=["champion"])
+    model = Model(display_name="mnist", artifact_uri="gs://bkt/m", version_aliases=["champion"])
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
     assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
-    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://b/m"
+    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://bkt/m"
     assert registries.names() == ["mlflow", "vertex"]

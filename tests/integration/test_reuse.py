@@ -55,8 +55,12 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
 class Run:
     """One DAG run's tasks after another, as Airflow would call them."""
 
-    def __init__(self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, **submit: Any) -> None:
+    def __init__(
+        self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, uid: str = "", **submit: Any
+    ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
+        # What Airflow keeps until the run is deleted.
+        self.store = {"mlengine_run_uid": uid} if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
         self.words = {"args": ["--dataset", uri], **submit}
@@ -73,7 +77,7 @@ class Run:
             max_tries=self.max_tries,
             xcom_push=lambda key, value: self.pushed.update({key: value}),
         )
-        return {"ti": ti, "dag_run": self.dag_run}
+        return {"ti": ti, "dag_run": self.dag_run, "task_state_store": self.store}
 
     def submit(self) -> JobXCom:
         prepare = PrepareJobDirOperator(
@@ -148,6 +152,26 @@ def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: 
     Run(bucket, "again").submit()
     dirs = {stat.uri.split("/")[4] for stat in storage.ls(f"{bucket}/m/") if stat.uri.count("/") > 4}
     assert dirs == {first["job_id"], "validated"}
+
+
+def test_a_run_that_is_created_again_reuses_what_the_deleted_one_trained(
+    storage: Storage, bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    first = trained("nightly", uid="deleted")
+    before = storage.ls(first["job_dir"] + "/")
+    assert Run(bucket, "nightly", uid="created again").submit() == {**first, "decision": "reused"}
+    assert storage.ls(first["job_dir"] + "/") == before, "the dir that both are given is the first one's"
+    other = Run(bucket, "nightly", uid="once more", args=["--x", "2"]).submit()
+    assert (other["decision"], other["job_dir"]) == ("fresh_submit", f"{first['job_dir']}_2")
+
+
+def test_clearing_the_task_trains_again_though_its_run_was_created_again(
+    bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    trained("nightly", uid="this run")
+    assert Run(bucket, "nightly", uid="this run", max_tries=4).submit()["decision"] == "fresh_submit"
 
 
 @pytest.mark.parametrize("yes", [True, "True", "true"])

@@ -86,7 +86,7 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
     assert "already_succeeded" in capsys.readouterr().out
     assert main([*command, *cluster, "--", "--max_steps", "11"]) == 1
-    assert "trains something else" in capsys.readouterr().err
+    assert "args: --max_steps 10 → --max_steps 11" in capsys.readouterr().err
 
 
 def test_a_job_is_called_by_the_name_that_it_was_given(

@@ -45,7 +45,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://bkt/m/j", **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the container of the chief: its command, its args, its environment, and no other."""
     request = custom_job(Submission("a" * 40, "j", 3, job_dir, spec), VertexOptions.of(options))

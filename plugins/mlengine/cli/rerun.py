@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mlengine.core.spec import TrainingSpec
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
+_JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _ABOUT = """\
 Train the same again: package, dataset version, arguments and cluster are those of the job, whose record must be in its
 job dir. The new job gets a dir of its own beside it; it is not judged and not published.
@@ -55,8 +57,9 @@ def _rerun(args: argparse.Namespace) -> int:
     record = read_record(storage, old)
     spec = TrainingSpec.from_json(record.spec)
     check_inputs(storage, record)
-    new = JobDir(join(old.uri.rsplit("/", 1)[0], args.new or f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"))
+    new = JobDir(join(old.uri.rsplit("/", 1)[0], _new_id(args.new, old)))
     _check_free(storage, new, old)
+    requested = spec
     backend = get_backend(settings.get("backend", args.backend or record.backend), **settings_of(args.set))
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
@@ -69,6 +72,7 @@ def _rerun(args: argparse.Namespace) -> int:
         spec=replace(spec, job_dir=None),
         inputs=_inputs(record, spec, old),
         labels=spec.labels,
+        requested=replace(requested, job_dir=None),
     )
     submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
     submitted = submitter.submit(intent)
@@ -148,6 +152,18 @@ def _job_dir(args: argparse.Namespace) -> JobDir:
             f"which job is {args.job!r}?", remedy="give gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID and --bucket"
         )
     return JobDir(join(bucket_of(args), args.job))
+
+
+def _new_id(given: str | None, old: JobDir) -> str:
+    """The last part of the new job's dir, beside the old one's.
+
+    :raises MlengineError: it is no name of one dir.
+    """
+    if given is None:
+        return f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"
+    if not _JOB_ID.fullmatch(given):
+        raise MlengineError(f"not a job id: --as {given!r}", remedy="use letters, digits, _ and -, a letter first")
+    return given
 
 
 def _check_free(storage: Storage, new: JobDir, old: JobDir) -> None:

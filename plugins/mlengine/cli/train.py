@@ -17,7 +17,8 @@ from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
 from mlengine.cli.train_spec import packages, spec_of
 from mlengine.core import plaintext
-from mlengine.core.errors import JobFailedError, MlengineError, ObjectMissingError
+from mlengine.core.errors import JobConflictError, JobFailedError, MlengineError, ObjectMissingError
+from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir, bucket_uri, join, split_uri
 from mlengine.core.spec import TrainingSpec
@@ -165,11 +166,12 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError:
         return
-    if record.key != _key(job, job_dir).digest or record.spec != spec.to_json():
-        raise MlengineError(
-            f"{job_dir.uri} belongs to job {record.job_id} already, which trains something else",
-            remedy="choose another JOB or --job-dir; the same command again follows the same job",
-        )
+    remedy = "choose another JOB or --job-dir; the same command again follows the same job"
+    if record.key != _key(job, job_dir).digest:
+        raise JobConflictError(f"{job_dir.uri} belongs to job {record.job_id} already", remedy=remedy)
+    if record.spec != spec.to_json():
+        differ = describe(changes(Inputs(record.spec, {}), Inputs(spec.to_json(), {}))) or "region, labels or limits"
+        raise JobConflictError(f"job {record.job_id} was submitted with other inputs: {differ}", remedy=remedy)
 
 
 def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:

@@ -118,6 +118,10 @@ class ServiceRefusalError(MlengineError):
         self.status = status
 
 
+class JobConflictError(MlengineError):
+    """A job of the same name was submitted with other inputs. Says which, with the old and the new value."""
+
+
 class JobFailedError(MlengineError):
     """The job ended without success. Says which replica, its exit code, its last lines, and what that means."""
 

@@ -69,9 +69,21 @@ def check_model_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class JobDir:
-    """The paths below one job dir. ``uri`` has no trailing slash."""
+    """The paths below one job dir. ``uri`` has no trailing slash.
+
+    :raises StorageError: it is no ``gs://`` URI, or names a whole bucket.
+    """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        uri = self.uri.rstrip("/")
+        _, path = split_uri(uri)
+        if not path.strip("/"):
+            raise StorageError(
+                f"the job dir {self.uri} is a whole bucket", remedy=f"give the job a folder of its own: {uri}/FOLDER"
+            )
+        object.__setattr__(self, "uri", uri)
 
     @classmethod
     def of(cls, bucket: str, model: str, job_id: str) -> JobDir:
@@ -85,6 +97,10 @@ class JobDir:
     @property
     def claim(self) -> str:
         return join(self.uri, "job.json")
+
+    def numbered(self, number: int) -> JobDir:
+        """The n-th dir that a job may take if the ones before it belong to other jobs: ``D``, ``D_2``, ``D_3``."""
+        return self if number == 1 else JobDir(f"{self.uri}_{number}")
 
     @property
     def train(self) -> str:

@@ -33,11 +33,12 @@ class DatasetXCom(TypedDict):
 
 
 class JobDirXCom(TypedDict):
-    """Of the task that prepares the job dir."""
+    """Of the task that prepares the job dir. ``key`` is what the job id was made from."""
 
     model: str
     job_id: str
     job_dir: str
+    key: NotRequired[str]
 
 
 class JobXCom(TypedDict):

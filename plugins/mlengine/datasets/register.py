@@ -25,6 +25,10 @@ from mlengine.datasets.download import sha256_of
 from mlengine.storage.client import Storage
 
 _CHUNK = 1 << 20
+# What a registration uploads before its manifest; nothing else in a version's folder is ever deleted.
+_FILES = tuple(
+    f"{split}-{kind}.gz" for split in ("train", "heldout") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+)
 _PACKING = 6  # gzip level: 10 % smaller than level 1 on digits, for twice the time, which is paid once
 
 
@@ -50,7 +54,8 @@ def add(
     :param drift_bound: how much a label's share of the training rows may change, in parts of one.
     :param allow: checks that may fail (:data:`~mlengine.datasets.checks.EXCEPTABLE`), and ``reason`` why that does no
         harm. Both are kept in the manifest, with what was found.
-    :param discard_partial: remove what another registration of this version left half-way; only if none is running.
+    :param discard_partial: remove the data files that another registration of this version left half-way; only if none
+        is running.
     :raises DatasetError: a check failed, or the version exists with other content.
     """
     root = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
@@ -84,7 +89,8 @@ def add(
         reason=reason,
     )
     if discard_partial:
-        storage.delete_tree(root)
+        for file in _FILES:
+            storage.delete(layout.join(root, file))
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         manifest = Manifest(
             name=name,

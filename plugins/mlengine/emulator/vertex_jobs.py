@@ -15,7 +15,7 @@ from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core.errors import ServiceRefusalError, StorageError
 from mlengine.core.expansion import expand
-from mlengine.core.layout import join, split_uri
+from mlengine.core.layout import JobDir, join, split_uri
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage.client import Storage
@@ -43,7 +43,7 @@ def check(job: Job) -> None:
         _check_pool(f"custom_job.job_spec.worker_pool_specs[{place}]", pool)
     output = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix")
     if output is not None:
-        _check_uri("custom_job.job_spec.base_output_directory", output)
+        _check_folder("custom_job.job_spec.base_output_directory", output)
     for name, value in job.get("labels", {}).items():
         if not (_LABEL.fullmatch(name) and _LABEL.fullmatch(value) and name == name.lower() and value == value.lower()):
             raise ServiceRefusalError(f"custom_job.labels: '{name}: {value}' is not a label.")
@@ -83,6 +83,13 @@ def _check_pool(where: str, pool: Job) -> None:
                 raise ServiceRefusalError(f"{where}.python_package_spec.{field} is required.")
         for uri in package["packageUris"]:
             _check_uri(f"{where}.python_package_spec.package_uris", uri)
+
+
+def _check_folder(where: str, uri: str) -> None:
+    try:
+        JobDir(uri)
+    except StorageError as error:
+        raise ServiceRefusalError(f"{where}: {error.message}", remedy=error.remedy) from error
 
 
 def _check_uri(where: str, uri: str) -> None:

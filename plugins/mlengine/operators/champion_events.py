@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from airflow.sdk.definitions.asset import AssetRef
 
 from mlengine.assets import champion_asset
 from mlengine.champions.history import Champion
+from mlengine.operators.identity import run_uid
 from mlengine.operators.intent import job_key
 from mlengine.promotion.outcome import Outcome, Word
 
@@ -33,7 +34,7 @@ _SKEW = timedelta(hours=1)
 
 def publisher(context: Any) -> dict[str, Any]:
     """The task that publishes, as the champion's history has it. A clear changes its generation, a retry does not."""
-    return asdict(job_key(context))
+    return asdict(replace(job_key(context), run_uid=run_uid(context)))
 
 
 def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobDirXCom
-from mlengine.jobs.job_dir import prepare
+from mlengine.jobs.job_dir import prepare_clean
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.intent import job_key
 
@@ -16,14 +16,14 @@ from mlengine.operators.intent import job_key
 class PrepareJobDirOperator(MlengineOperator):
     """Make ``gs://BUCKET/<model>/<job_id>/`` with ``train/`` and ``model/``, clean.
 
-    The job id is made from the DAG run, this task and ``job_id_hint``: a retry prepares the same dir, a
-    cleared task another.
-    Leftovers are removed only inside this dir, and only if no job has claimed it.
+    The job id is made from the DAG run, this task and ``job_id_hint``: a retry prepares the same dir, a cleared task
+    another. Nothing is deleted: if the dir is not empty and belongs to no job, the next name is taken (``<job_id>_2``).
 
     :param model: the model's name: a directory in the bucket, part of the job id.
     :param job_id_hint: what a person looks for in the job id: the dataset version, or a date.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
-    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: the model, the job id and the job dir's URI.
+    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: model, job id, the job directory's URI, and the key that the job
+        id was made from.
     :raises BucketMissingError: the bucket does not exist; :raises StorageForbiddenError: it may not be read.
     """
 
@@ -44,8 +44,8 @@ class PrepareJobDirOperator(MlengineOperator):
         self.bucket = bucket
 
     def execute(self, context: Any) -> JobDirXCom:
-        job_id = make_job_id(self.model, self.job_id_hint, job_key(context))
-        job_dir = JobDir.of(self.access.bucket(self.bucket), self.model, job_id)
-        made = prepare(self.access.storage(), job_dir)
-        self.log.info("job %s: %s %s", job_id, job_dir.uri, "is ready" if made else "was ready")
-        return {"model": self.model, "job_id": job_id, "job_dir": job_dir.uri}
+        key = job_key(context)
+        named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
+        job_dir, made = prepare_clean(self.access.storage(), named)
+        self.log.info("job %s: %s %s", job_dir.job_id, job_dir.uri, "is ready" if made else "was ready")
+        return {"model": self.model, "job_id": job_dir.job_id, "job_dir": job_dir.uri, "key": key.digest}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
-from mlengine.jobs.job_dir import discard
+from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators._base import BackendOperator, count, job_ends_with_task
+from mlengine.operators.identity import run_identity
 from mlengine.operators.intent import earlier_keys, job_key, run_order
 
 
@@ -122,14 +124,17 @@ class SubmitTrainingJobOperator(BackendOperator):
         self.backend = self.access.setting("backend", self.backend)
 
     def execute(self, context: Any) -> JobXCom:
-        self._key = job_key(context)
+        identity = run_identity(context)
+        self._key = replace(job_key(context), run_uid=identity.run_uid)
         with job_ends_with_task(context, self._cancel):
-            return self._submit(self._key, context)
+            return self._submit(self._key, identity.installation, context)
 
-    def _submit(self, key: JobKey, context: Any) -> JobXCom:
+    def _submit(self, key: JobKey, installation: str, context: Any) -> JobXCom:
         job = self.returned("job", "model", "job_dir")
         backend = self._backend()
-        spec = self._spec(backend)
+        requested = self._requested()
+        spec = self._capped(requested, backend)
+        job_dir = JobDir(job["job_dir"])
         submitter = Submitter(
             self.access.storage(),
             backend,
@@ -138,7 +143,7 @@ class SubmitTrainingJobOperator(BackendOperator):
         intent = Intent(
             key=key,
             model=job["model"],
-            job_dir=JobDir(job["job_dir"]),
+            job_dir=job_dir,
             spec=spec,
             inputs={**self._inputs(spec), RunOrder.INPUT: run_order(context).to_json()},
             labels={
@@ -147,7 +152,10 @@ class SubmitTrainingJobOperator(BackendOperator):
                 **spec.labels,
                 **{str(name): str(value) for name, value in (self.labels or {}).items()},
             },
-            earlier=earlier_keys(context),
+            earlier=tuple(replace(earlier, run_uid=key.run_uid) for earlier in earlier_keys(context)),
+            requested=requested,
+            installation=installation,
+            own_dir=carries_key(job_dir, self._prepared_key),
         )
         try:
             submitted = self._reused(submitter, intent)
@@ -186,7 +194,7 @@ class SubmitTrainingJobOperator(BackendOperator):
             job_dir = JobDir(submitted.handle.job_dir)
             self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
             self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
-            discard(storage, intent.job_dir)
+            discard(storage, intent.job_dir, self._prepared_key)
         return submitted
 
     def _check_module(self, spec: TrainingSpec) -> None:
@@ -201,6 +209,11 @@ class SubmitTrainingJobOperator(BackendOperator):
         except StorageError as error:
             # The job may run already: its submission must not depend on this.
             self.log.warning("not checked whether module %s is in the packages: %s", spec.module, error.message)
+
+    @property
+    def _prepared_key(self) -> str:
+        """What the job dir's name was made from; empty if it was named by a person."""
+        return str(self.returned("job", "model", "job_dir").get("key") or "")
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""
@@ -237,22 +250,24 @@ class SubmitTrainingJobOperator(BackendOperator):
             return None if self.args is None else [str(arg) for arg in self.args]
         return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(dataset["uri"])]
 
-    def _spec(self, backend: TrainingBackend) -> TrainingSpec:
-        """The job file with this task's words over it, as it will run on this backend."""
+    def _requested(self) -> TrainingSpec:
+        """The job file with this task's fields over it."""
         if isinstance(self.args, str):
             raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
-        spec = parse.load(self._job_file())
-        spec = parse.override(
-            spec,
+        return parse.override(
+            parse.load(self._job_file()),
             args=self._args(),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
             counts=_counts(self.replica_counts),
             package_uris=(self.returned_or_none("package", "package_uris") or {}).get("package_uris"),
         )
+
+    def _capped(self, spec: TrainingSpec, backend: TrainingBackend) -> TrainingSpec:
+        """As it will run on this backend."""
         if isinstance(backend, CapsCluster):
-            spec, capped = backend.cap(spec)
-            for sentence in capped:
+            spec, reduced = backend.cap(spec)
+            for sentence in reduced:
                 self.log.warning("%s", sentence)
         cluster = ", ".join(f"{pool.count} {pool.role.value}" for pool in spec.pools)
         self.log.info("python -m %s on %s; backend %s", spec.module, cluster, backend.name)

@@ -178,7 +178,7 @@ def _all() -> tuple[Setting, ...]:
             "local_empty_output_warning_seconds",
             "30",
             number,
-            "Report a local chief that succeeds within this many seconds and wrote nothing; 0 disables it.",
+            "A local chief that succeeds within so many seconds and wrote nothing is reported; 0 disables the report.",
         ),
         Setting(
             "local_log_upload_timeout_seconds",

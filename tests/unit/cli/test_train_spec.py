@@ -166,7 +166,7 @@ def test_flags_over_vertex_ai_s_format(tmp_path: Path) -> None:
         (("--master-machine-type", "n1"), None, "--master-machine-type: is not a machine type: 'n1'"),
         (("--module-name", "trainer/task.py"), None, "--module-name: is a path"),
         (("--job-dir", "out"), None, "--job-dir: not a Cloud Storage URI: 'out'"),
-        (("--job-dir", "gs://bucket"), None, "--job-dir: names a bucket only"),
+        (("--job-dir", "gs://bucket"), None, "--job-dir: is a whole bucket"),
         (("--job-dir", "out"), VERTEX, "--job-dir: not a Cloud Storage URI: 'out'"),
         (("--runtime-version", "2.11"), VERTEX, "--runtime-version: means nothing"),
         (("--runtime-version", "new"), None, "--runtime-version: is not a version: 'new'"),
@@ -195,7 +195,7 @@ def test_an_illegal_job_id_is_refused_with_what_is_allowed(name: str) -> None:
         spec_of(args)
 
 
-@pytest.mark.parametrize("command", [["train", "j"], ["rerun", "gs://b/m/j"]])
+@pytest.mark.parametrize("command", [["train", "j"], ["rerun", "gs://bkt/m/j"]])
 @pytest.mark.parametrize("number", ["0", "-1", "1000", "three"])
 def test_attempts_are_a_number_that_makes_sense(command: list[str], number: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):

@@ -19,12 +19,12 @@ ADDRESSES = {
 }
 SPEC = TrainingSpec(
     module="trainer.task",
-    package_uris=("gs://b/packages/trainer-1.0.tar.gz",),
+    package_uris=("gs://bkt/packages/trainer-1.0.tar.gz",),
     args=("--max_steps", "100"),
     pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1), Pool(Role.EVALUATOR, 1)),
     scale_tier="CUSTOM",
     region="us-central1",
-    job_dir="gs://b/m/job_1",
+    job_dir="gs://bkt/m/job_1",
     source={"scaleTier": "CUSTOM", "masterType": "n1-highcpu-8", "workerCount": 4, "parameterServerCount": 1},
 )
 
@@ -43,10 +43,10 @@ def test_a_worker_of_a_cluster() -> None:
             "worker_count": 2,  # what runs, where four were asked for
             "parameter_server_count": 1,
             "python_module": "trainer.task",
-            "package_uris": ["gs://b/packages/trainer-1.0.tar.gz"],
+            "package_uris": ["gs://bkt/packages/trainer-1.0.tar.gz"],
             "args": ["--max_steps", "100"],
             "region": "us-central1",
-            "job_dir": "gs://b/m/job_1",
+            "job_dir": "gs://bkt/m/job_1",
             "run_on_raw_vm": True,
         },
         "environment": "cloud",

@@ -142,6 +142,13 @@ def test_a_job_without_any_bucket_is_refused_with_a_remedy() -> None:
             },
             "not a Cloud Storage URI",
         ),
+        (
+            {
+                "displayName": "j",
+                "jobSpec": {"workerPoolSpecs": [pool()], "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/"}},
+            },
+            "is a whole bucket",
+        ),
     ],
 )
 def test_what_vertex_refuses_at_once(wrong: dict[str, Any], words: str) -> None:
@@ -176,7 +183,13 @@ def test_ml_engine_with_a_job_dir_is_a_plain_training() -> None:
     assert submission.spec.primary_name == "master"
     assert submission.spec.count(Role.WORKER) == 4
     assert "runtimeVersion" in notes[0]
-    assert submission.key != mlengine_jobs.submission(read, spec, "q", storage(), None)[0].key
+
+
+def test_a_job_id_that_is_used_again_is_another_job_to_the_backend() -> None:
+    """The service's state may have been deleted, or lie elsewhere, while the backend still knows the first."""
+    read, spec = mlengine_jobs.read(old(jobDir="gs://bkt/out"))
+    keys = {mlengine_jobs.submission(read, spec, "p", storage(), None)[0].key for _ in range(2)}
+    assert len(keys) == 2
 
 
 def test_ml_engine_without_a_job_dir_gave_the_trainer_none() -> None:
@@ -197,6 +210,8 @@ def test_ml_engine_without_a_job_dir_gave_the_trainer_none() -> None:
         (old(packageUris=None), "packages or an image"),
         (old(workerCount=3), "workerCount"),
         ({**old(), "jobId": "1-x"}, "not a job id"),
+        (old(jobDir="gs://bkt"), "is a whole bucket"),
+        (old(jobDir="gs://bkt/"), "is a whole bucket"),
     ],
 )
 def test_what_ml_engine_refuses_at_once(wrong: dict[str, Any], words: str) -> None:

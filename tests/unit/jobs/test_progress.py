@@ -6,7 +6,7 @@ from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.progress import Narrator, Told
 
-HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://b/m/m_1")
+HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://bkt/m/m_1")
 
 
 def test_a_replica_cannot_forge_another_ones_line_nor_ours() -> None:

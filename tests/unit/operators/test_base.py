@@ -154,7 +154,7 @@ def test_an_output_that_is_missing_is_named_with_its_task(stage: str, field: str
 
 
 @pytest.mark.parametrize("stage", ["submit", "wait", "validate", "publish", "register"])
-@pytest.mark.parametrize("value", [None, "", "None", {}, {"unrelated": 1}, "text", 7, ["gs://b/m/j"]])
+@pytest.mark.parametrize("value", [None, "", "None", {}, {"unrelated": 1}, "text", 7, ["gs://bkt/m/j"]])
 def test_no_job_is_no_attribute_error(stage: str, value: Any) -> None:
     with DAG("d", schedule=None):
         operator = make(stage, gcp_conn_id=None, job=value)

@@ -36,7 +36,7 @@ def _no_client_of_another_test() -> Iterator[None]:
 class Context(dict[str, Any]):
     """What of Airflow's context the operator touches: a task instance of ``run_id``, and Airflow's own events."""
 
-    def __init__(self, run_id: str = "run 1", *, max_tries: int = 2) -> None:
+    def __init__(self, run_id: str = "run 1", *, max_tries: int = 2, run_uid: str = "u1") -> None:
         self.pushed: dict[str, Any] = {}
         self.events = OutletEventAccessors()
         ti = SimpleNamespace(
@@ -47,7 +47,8 @@ class Context(dict[str, Any]):
             max_tries=max_tries,
             xcom_push=self._push,
         )
-        super().__init__(ti=ti, outlet_events=self.events)
+        store = SimpleNamespace(get=lambda _: run_uid)
+        super().__init__(ti=ti, outlet_events=self.events, task_state_store=store)
 
     def _push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -115,7 +116,7 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     assert champion is not None
     assert (champion.job_id, champion.by) == ("b", "dag run 1")
     key = {"dag_id": "dag", "run_id": "run 1", "task_id": "publish", "map_index": -1, "generation": 2}
-    assert champion.publisher == key
+    assert champion.publisher == {**key, "run_uid": "u1"}
 
 
 def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: Storage, bucket: str) -> None:
@@ -127,6 +128,13 @@ def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: St
     assert (result["decision"], result["published"], result["serial"]) == ("already_champion", True, 1)
     assert again.outlets == [], "Airflow sends an event for each asset that is left"
     assert (context.extra, context.announced) == ({}, [])
+
+
+def test_a_run_that_was_deleted_and_created_again_is_another_run(storage: Storage, bucket: str) -> None:
+    job_dir, context = validated(storage, bucket, "a"), Context(run_uid="u2")
+    publish(job_dir.uri)
+    assert publish(job_dir.uri, context)["decision"] == "already_champion"
+    assert context.announced == []
 
 
 def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucket: str) -> None:

@@ -66,7 +66,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
         job_id="hello_1",
         model="hello",
         backend="local",
-        spec={"package_uris": ["gs://b/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
+        spec={"package_uris": ["gs://bkt/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
         inputs={"dataset": {}, "package": {"digest": "abc"}},
     )
     storage.write(job_dir.claim, record.to_bytes())
@@ -106,7 +106,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "bound"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
-    assert report.lineage["package_uris"] == ["gs://b/hello.tar.gz"]
+    assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
     assert report.lineage["args"] == ["--max_steps", "3"]
     assert report.lineage["inputs"]["package"] == {"digest": "abc"}
     assert b"hello_1" in storage.read(job.page)

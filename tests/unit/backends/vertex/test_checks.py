@@ -16,8 +16,8 @@ from mlengine.emulator import messages
 
 
 def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options: Any) -> Request:
-    spec = TrainingSpec("trainer.task", ("gs://b/t.tar.gz",), pools=pools, max_running_seconds=3600)
-    return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://b/m/j1", spec))
+    spec = TrainingSpec("trainer.task", ("gs://bkt/t.tar.gz",), pools=pools, max_running_seconds=3600)
+    return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
 
 
 def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ...]:
@@ -148,6 +148,6 @@ def test_a_cap_refuses_and_says_how_to_go_on() -> None:
 
 
 def test_without_a_limit_the_service_s_own_counts() -> None:
-    spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
-    request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://b/m/j", spec))
+    spec = TrainingSpec("t", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
+    request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://bkt/m/j", spec))
     assert "up to 168 h" in request.notes[-1]
