@@ -169,6 +169,10 @@ def dataset_asset_name(name: str) -> str:
     return f"dataset_{name}"
 
 
+# What the champions of all models are called among Airflow's asset aliases.
+CHAMPIONS_ALIAS = "mlengine_champions"
+
+
 def champion_asset_name(model: str) -> str:
     """What a model's champion is called among Airflow's assets."""
     return f"champion_{model}"

@@ -18,6 +18,7 @@ from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
 from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
+from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
@@ -27,7 +28,7 @@ from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators._base import BackendOperator, count, job_ends_with_task
 from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.operators.identity import run_identity
-from mlengine.operators.intent import earlier_keys, job_key
+from mlengine.operators.intent import earlier_keys, job_key, run_order
 
 
 class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
@@ -145,7 +146,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             model=job["model"],
             job_dir=job_dir,
             spec=spec,
-            inputs=self._inputs(spec),
+            inputs={**self._inputs(spec), RunOrder.INPUT: run_order(context).to_json()},
             labels={
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
