@@ -18,6 +18,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
 
@@ -40,11 +41,11 @@ def backend() -> MemoryBackend:
 def job(storage: Storage, bucket: str, digits: Path, backend: MemoryBackend) -> JobDir:
     """A job that trained on a version of a dataset."""
     manifest = mnist.register(storage, bucket, digits, "v1", train=300, heldout=1000, name="digits")
-    package = f"{bucket}/packages/t/d/t.tar.gz"
-    storage.write(package, b"sdist")
+    package = f"{bucket}/packages/tiny/d/tiny-1.0.tar.gz"
+    storage.write(package, local_cluster.sdist(""))
     uri = dataset_dir(bucket, "digits", "v1")
     spec = TrainingSpec(
-        module="trainer.task",
+        module="tiny.task",
         package_uris=(package,),
         args=("--dataset", uri, "--max_steps", "5"),
         pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)),

@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import TrainingService, running
+from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -111,6 +112,29 @@ def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, t
     assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as None" in said
     assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], []])
+def test_a_module_of_a_job_file_is_looked_for_in_its_packages(
+    state: Path, storage: Storage, bucket: str, tmp_path: Path, capsys: Say, how: list[str]
+) -> None:
+    package = local_cluster.put(storage, bucket, local_cluster.sdist("print('hello')"))
+    job = tmp_path / "job.yaml"
+    job.write_text(f"trainingInput:\n  pythonModule: tiny.tsk\n  packageUris: [{package}]\n")
+    assert main(["train", "mnist_1", "--config", str(job), "--staging-bucket", bucket, *how]) == 1
+    refused = capsys.readouterr().err
+    assert f"no module tiny.tsk in {package}" in refused
+    assert "there is: tiny.task" in refused
+    assert list((state / "jobs").glob("*")) == [], "nothing was submitted"
+
+
+def test_a_dry_run_needs_no_bucket(state: Path, tmp_path: Path, capsys: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    monkeypatch.setattr("mlengine.storage.retries.CONNECT_DEADLINE", 0.1)
+    job = tmp_path / "job.yaml"
+    job.write_text("trainingInput:\n  pythonModule: tiny.task\n  packageUris: [gs://bucket/tiny-1.0.tar.gz]\n")
+    assert main(["train", "mnist_1", "--config", str(job), "--staging-bucket", "gs://bucket", "--dry-run"]) == 0
+    assert "# the packages are not checked" in capsys.readouterr().out
 
 
 def test_another_python_is_used_where_it_is_there(

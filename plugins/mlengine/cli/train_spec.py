@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.cli import say
-from mlengine.core.errors import JobFileError, PackageError
+from mlengine.core.errors import JobFileError, PackageError, StorageForbiddenError, StorageUnavailableError
 from mlengine.core.job_file import parse
 from mlengine.core.spec import Role, TrainingSpec
 
@@ -80,6 +80,8 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
         parse.check(spec)
         if not spec.package_uris and not spec.pools[0].image_uri:
             raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
+        if args.dry_run:
+            _check_packages(spec, storage)
         return spec
     parse.check(spec)
     from mlengine.packaging.publish import package_trainer
@@ -94,6 +96,16 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     for line in lines:
         say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
     return parse.override(spec, package_uris=packaged.uris)
+
+
+def _check_packages(spec: TrainingSpec, storage: Storage) -> None:
+    """What a submission checks. A dry run goes on where the bucket cannot be read."""
+    from mlengine.packaging.modules import check_trainer
+
+    try:
+        check_trainer(spec, storage)
+    except (StorageForbiddenError, StorageUnavailableError) as error:
+        say(f"# the packages are not checked: {error.message}")
 
 
 def _check_job_id(job: str) -> None:

@@ -89,6 +89,7 @@ class Submitter:
         """Bring the intent to a live or finished job, and return it.
 
         :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
+        :raises PackageError: the module that the job runs is in none of its packages.
         :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
         """
         if isinstance(self._backend, LearnsPlaces):
@@ -255,13 +256,18 @@ class Submitter:
         left_behind = self._of_attempt(record)
         if left_behind:
             return self._record(job_dir, left_behind[0], Decision.REATTACHED)
+        spec = TrainingSpec.from_json(record.spec)
+        if record.attempt == 1:
+            from mlengine.packaging.modules import check_trainer
+
+            check_trainer(spec, self._storage)
         handle = self._backend.submit(
             Submission(
                 key=record.key,
                 job_id=record.job_id,
                 attempt=record.attempt,
                 job_dir=job_dir.uri,
-                spec=TrainingSpec.from_json(record.spec),
+                spec=spec,
                 labels=labels,
             )
         )
