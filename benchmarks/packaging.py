@@ -1,4 +1,6 @@
-"""What packaging a trainer costs: a hit, a miss, and beside them a plain ``uv build --sdist`` with setuptools.
+"""What packaging a trainer costs: a hit, a miss, and for comparison a plain ``uv build --sdist`` with setuptools.
+
+A project that changed is built twice: its sdist, and a wheel of that to check it.
 
 Against a real Cloud Storage server on this machine, so a hit's one look at the bucket is in its figure; a look of its
 own is measured beside it.
@@ -59,8 +61,10 @@ def plain_build(project: Path, out: Path) -> None:
 
 def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each kind, in turns."""
-    trainer = make_trainer(work, files)
-    (work / "setup.py").write_text(SETUP)
+    trainer = make_trainer(work / "alone", files)
+    project = work / "project"
+    inside = make_trainer(project, files)
+    (project / "setup.py").write_text(SETUP)
     storage = Storage()
     storage.client.create_bucket("bench")
     found: dict[str, list[float]] = {"look": [], "hit": [], "miss": [], "project miss": [], "plain build": []}
@@ -68,15 +72,16 @@ def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
     def package(source: Path) -> Callable[[], object]:
         return lambda: package_trainer(source, storage=storage, staging="bench", module="trainer.task")
 
-    plain_build(work, work / "out")  # fetches setuptools
+    plain_build(project, work / "out")  # fetches setuptools
     package(trainer)()
     for number in range(rounds):
-        (trainer / "task.py").write_text(f"print({number})\n")
+        for folder in (trainer, inside):
+            (folder / "task.py").write_text(f"print({number})\n")
         found["miss"].append(timed(package(trainer)))
         found["hit"].append(timed(package(trainer)))
         found["look"].append(timed(lambda: storage.ls("gs://bench/packages/trainer/none/")))
-        found["project miss"].append(timed(package(work)))
-        found["plain build"].append(timed(lambda: plain_build(work, work / "out")))
+        found["project miss"].append(timed(package(project)))
+        found["plain build"].append(timed(lambda: plain_build(project, work / "out")))
     return found
 
 
