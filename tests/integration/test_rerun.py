@@ -18,7 +18,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from tests.integration import local_cluster
+from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
@@ -41,11 +41,11 @@ def backend() -> MemoryBackend:
 def job(storage: Storage, bucket: str, digits: Path, backend: MemoryBackend) -> JobDir:
     """A job that trained on a version of a dataset."""
     manifest = mnist.register(storage, bucket, digits, "v1", train=300, heldout=1000, name="digits")
-    package = f"{bucket}/packages/tiny/d/tiny-1.0.tar.gz"
-    storage.write(package, local_cluster.sdist(""))
+    package = f"{bucket}/packages/t/d/t.tar.gz"
+    storage.write(package, b"sdist")
     uri = dataset_dir(bucket, "digits", "v1")
     spec = TrainingSpec(
-        module="tiny.task",
+        module="trainer.task",
         package_uris=(package,),
         args=("--dataset", uri, "--max_steps", "5"),
         pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)),
@@ -99,10 +99,13 @@ def _changed_data(storage: Storage, job: JobDir) -> None:
 HARMS: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
     "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
     "the package is gone": (
-        lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/packages"),
+        lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/packages"),
         "is gone",
     ),
-    "the data are gone": (lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/datasets"), "is gone"),
+    "the data are gone": (
+        lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/datasets"),
+        "is gone",
+    ),
     "the data are others": (_changed_data, "a version never changes"),
 }
 

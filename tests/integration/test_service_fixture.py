@@ -38,7 +38,7 @@ def test_a_fault_that_never_struck_is_reported(storage: Storage, tmp_path: Path)
 
 
 def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     training_service.script("CreateCustomJob", "lose")
     uri = local.put(Storage(), os.environ["AIRFLOW__MLENGINE__BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
@@ -53,8 +53,8 @@ def test_operators_train_on_it(training_service: TrainingService, monkeypatch: p
     assert submitted["backend"] == "vertex"
     assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
     assert training_service.calls.count("CreateCustomJob") == 1
-    backend: Any = connections.connect_backend(None, "google_cloud_default")
+    backend: Any = connections.CloudAccess().backend()
     handles = backend.find(training_service.service.engine.store.all()[0].labels["mlengine-key"][1:])
     assert wait(backend, handles[0]).state is JobState.SUCCEEDED
     assert backend.console_url(handles[0]) is None
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()

@@ -63,7 +63,7 @@ def vertex(service: TrainingService, client: Any = None) -> VertexBackend:
 
 
 def intent_for(bucket: str, run_id: str) -> Intent:
-    spec = TrainingSpec("tiny.task", (f"{bucket}/packages/t-1.0.tar.gz",))
+    spec = TrainingSpec("t.task", (f"{bucket}/packages/t-1.0.tar.gz",))
     return Intent(JobKey("dag", run_id, "submit"), "mnist", JobDir(f"{bucket}/mnist/{run_id}"), spec)
 
 

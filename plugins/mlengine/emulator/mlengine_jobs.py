@@ -7,6 +7,7 @@ Engine had it. Without one, or with images, it runs through :mod:`mlengine.emula
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,9 +61,13 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
 def submission(
     job: Job, spec: TrainingSpec, project: str, storage: Storage, bucket: str | None
 ) -> tuple[Submission, list[str]]:
-    """What the backend is handed, and sentences for the job's log."""
+    """What the backend is handed, and sentences for the job's log.
+
+    The key is another one each time: a job of this id, of a service whose state was deleted or lies elsewhere, may
+    still be known to the backend, and is not this job.
+    """
     name = job["jobId"]
-    key = "m" + hashlib.sha256(f"{project}/{name}".encode()).hexdigest()[:39]
+    key = "m" + hashlib.sha256(f"{project}/{name}/{secrets.token_hex(16)}".encode()).hexdigest()[:39]
     notes = []
     if spec.runtime_version or spec.python_version:
         notes.append(
@@ -83,6 +88,7 @@ def submission(
         job=spec.source,
         storage=storage,
         primary_name=spec.primary_name,
+        single_replica_tf_config=True,
         region=spec.region,
         max_running_seconds=spec.max_running_seconds,
         max_wait_seconds=spec.max_wait_seconds,

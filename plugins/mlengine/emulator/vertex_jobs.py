@@ -14,13 +14,14 @@ from typing import Any
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core.errors import ServiceRefusalError, StorageError
-from mlengine.core.layout import join, split_uri
+from mlengine.core.expansion import expand
+from mlengine.core.layout import JobDir, join, split_uri
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage.client import Storage
 
 _LABEL = re.compile(r"[\w-]{0,63}")
-_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image"})
+_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def check(job: Job) -> None:
         _check_pool(f"custom_job.job_spec.worker_pool_specs[{place}]", pool)
     output = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix")
     if output is not None:
-        _check_uri("custom_job.job_spec.base_output_directory", output)
+        _check_folder("custom_job.job_spec.base_output_directory", output)
     for name, value in job.get("labels", {}).items():
         if not (_LABEL.fullmatch(name) and _LABEL.fullmatch(value) and name == name.lower() and value == value.lower()):
             raise ServiceRefusalError(f"custom_job.labels: '{name}: {value}' is not a label.")
@@ -84,6 +85,13 @@ def _check_pool(where: str, pool: Job) -> None:
             _check_uri(f"{where}.python_package_spec.package_uris", uri)
 
 
+def _check_folder(where: str, uri: str) -> None:
+    try:
+        JobDir(uri)
+    except StorageError as error:
+        raise ServiceRefusalError(f"{where}: {error.message}", remedy=error.remedy) from error
+
+
 def _check_uri(where: str, uri: str) -> None:
     try:
         split_uri(uri)
@@ -120,7 +128,7 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     if len(plans) != 1:
         return None
     args, variables = json.loads(plans.pop())
-    plan = json.loads(args[0])
+    plan = json.loads(expand(args[0], {}))
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
     env = {variable["name"]: variable.get("value", "") for variable in variables}
@@ -132,9 +140,12 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         pools=tuple(kind for kind, _ in _pools(job)),
         primary_name=plan["primary"],
         env=env,
+        single_replica_tf_config=plan["tf_config"] is not None,
+        expand_variables=True,
+        source=(plan["tf_config"] or {}).get("job", {}),
         **_limits(job),
     )
-    return spec, args[-1].rstrip("/"), attempt
+    return spec, expand(args[-1], {}).rstrip("/"), attempt
 
 
 def _foreign_spec(

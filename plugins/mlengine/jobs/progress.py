@@ -120,7 +120,7 @@ class Narrator:
         lines += self.tell_progress(progress)
         state = status.state.value
         if (state, status.detail) != (self.told.state, self.told.detail):
-            lines.append(f"{'job':>11} | {_state_line(status, self.told.state)}")
+            lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.told.state)]
             self.told = replace(self.told, state=state, detail=status.detail)
         return lines
 
@@ -166,9 +166,13 @@ def backoff(attempt: int, first: float) -> float:
     return min(first * 2.0 ** (attempt - 1), 3600.0)
 
 
-def _state_line(status: JobStatus, before: str) -> str:
+def _state_lines(status: JobStatus, before: str) -> list[str]:
+    """The state and its message; further lines of that are indented, so that none looks like a state of its own."""
     arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
-    return f"{arrow}: {plaintext.line(status.detail)}" if status.detail else arrow
+    if not status.detail:
+        return [arrow]
+    first, *rest = plaintext.lines(status.detail)
+    return [f"{arrow}: {first}", *(f"    {line}" for line in rest)]
 
 
 def duration(seconds: float) -> str:

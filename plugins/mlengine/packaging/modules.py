@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from mlengine.core.errors import ObjectMissingError, PackageError
-from mlengine.core.spec import TrainingSpec
 from mlengine.packaging.archive import SUFFIXES, read_archive
 from mlengine.packaging.pyproject import normalized
 from mlengine.storage.client import Storage
@@ -22,18 +21,6 @@ log = logging.getLogger(__name__)
 _MOST_BYTES = 256 << 20
 _SHOWN = 8
 _DISTRIBUTION = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-
-
-def check_trainer(spec: TrainingSpec, storage: Storage) -> None:
-    """Check before a job is submitted that its packages are in the bucket, and its module in them.
-
-    Not where a container image is named, which may have the module.
-
-    :raises PackageError: the module is in none of them.
-    :raises ObjectMissingError: a package is not in the bucket.
-    """
-    if spec.module and spec.package_uris and not any(pool.image_uri for pool in spec.pools):
-        check_module_in_packages(spec.module, spec.package_uris, storage)
 
 
 def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage) -> None:

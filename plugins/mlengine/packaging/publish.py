@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlengine.core.errors import (
     PackageError,
@@ -23,6 +22,7 @@ from mlengine.core.errors import (
     StorageUnavailableError,
 )
 from mlengine.core.layout import package_uri
+from mlengine.core.xcoms import PackageXCom
 from mlengine.packaging import package_build, project_build
 from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
@@ -60,8 +60,8 @@ class PackagedTrainer:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """What an XCom carries."""
+    def to_json(self) -> PackageXCom:
+        """What the task that packages it returns."""
         return {
             "package_uris": list(self.uris),
             "digest": self.digest,

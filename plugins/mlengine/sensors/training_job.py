@@ -17,71 +17,79 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine import settings
 from mlengine.backends import TrainingBackend
-from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import Complaint
 from mlengine.links.job import WAIT_LINKS
-from mlengine.operators import metrics
-from mlengine.operators.ending import job_ends_with_task
-from mlengine.operators.retry import RetryByCause
+from mlengine.operators._base import BackendOperator, count, job_ends_with_task
 from mlengine.triggers.training_job import TrainingJobTrigger
 
+_HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 # Airflow's own limit on the deferral lies behind ours, which ends the job before it ends the task.
 _GRACE = 600.0
 
 
-class TrainingJobSensor(BaseSensorOperator):
+class TrainingJobSensor(BackendOperator, BaseSensorOperator):
     """Wait for a training job.
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
-    :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says.
-    :param poll_interval_seconds: seconds between two looks.
-    :param queued_timeout_seconds: seconds the job may be QUEUED.
-    :param running_timeout_seconds: seconds it may take after that.
+    :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says. By default as Airflow's setting
+        ``[operators] default_deferrable``.
+    :param poll_interval_seconds: polling interval of the job; the setting of that name if not given. The same holds for
+        the other durations, and for ``max_attempts``.
+    :param progress_interval_seconds: between two progress lines in the task's log.
+    :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
+    :param running_timeout_seconds: how long it may take after that.
     :param max_attempts: how many attempts the job may have in all.
+    :param retry_backoff_seconds: before attempt 2; doubled for each further attempt.
+    :param mode: without ``deferrable``: ``reschedule`` frees the worker between two polls, ``poke`` does not.
 
-    Returns the handle of the attempt that succeeded, and its state; at once, for a job that is ``reused``.
+    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
+        that is ``reused``, at once.
 
     If the task is killed, deferred or not, or fails for good, the job is cancelled; so it is when a deadline of ours
     passes. ``timeout`` and ``execution_timeout`` count for a deferral too, each leg by itself; Airflow looks every
     15 s (``[scheduler] trigger_timeout_check_interval``).
     """
 
-    template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
+    template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
     operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
     def __init__(
         self,
         *,
-        job: Any,
-        deferrable: bool = True,
-        backend_options: Mapping[str, Any] | None = None,
+        job: JobXCom | XComArg | str,
+        deferrable: bool | None = None,
         poll_interval_seconds: float | None = None,
+        progress_interval_seconds: float | None = None,
         queued_timeout_seconds: float | None = None,
         running_timeout_seconds: float | None = None,
         max_attempts: int | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
+        retry_backoff_seconds: float | None = None,
+        mode: str = "reschedule",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(mode=mode, **kwargs)
         self.job = job
-        self.deferrable = deferrable
-        self.backend_options = backend_options
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        )
         self.poll_interval_seconds = poll_interval_seconds
+        self.progress_interval_seconds = progress_interval_seconds
         self.queued_timeout_seconds = queued_timeout_seconds
         self.running_timeout_seconds = running_timeout_seconds
         self.max_attempts = max_attempts
-        self.gcp_conn_id = gcp_conn_id
+        self.retry_backoff_seconds = retry_backoff_seconds
         self.job_url: str | None = None
         self._handle: JobHandle | None = None
         self._since = time.time()
@@ -93,8 +101,9 @@ class TrainingJobSensor(BaseSensorOperator):
         self._own_timeout = "timeout" in kwargs
 
     def execute(self, context: Any) -> Any:
-        if self.job.get("decision") == Decision.REUSED:
-            handle = JobHandle.from_json(dict(self.job))
+        job = self.returned("job", *_HANDLE)
+        if job.get("decision") == Decision.REUSED:
+            handle = JobHandle.from_json(job)
             self.log.info("nothing to wait for: job %s stands in", handle.job_id)
             return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
         self._first_look = (
@@ -198,7 +207,7 @@ class TrainingJobSensor(BaseSensorOperator):
 
     def _current(self) -> JobHandle:
         """The live attempt: the submission's, or a later one that this wait has made."""
-        handle = JobHandle.from_json(dict(self.job))
+        handle = JobHandle.from_json(self.returned("job", *_HANDLE))
         self._handle = handle  # what is ended if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
         self._handle = record.handle(handle.job_dir) or handle
@@ -216,7 +225,8 @@ class TrainingJobSensor(BaseSensorOperator):
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
-        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff_seconds"))
+        first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
+        return status.ended + backoff(status.handle.attempt, first)
 
     def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
         """The result of a job that has ended; ``None`` if a new attempt was made and the caller waits on."""
@@ -241,7 +251,7 @@ class TrainingJobSensor(BaseSensorOperator):
         except JobFailedError as error:
             # The message says it all; with its cause it would be shown twice.
             raise AirflowFailException(str(error)) from None
-        metrics.count(submitted.decision, context, handle.backend)
+        count(submitted.decision, context, handle.backend)
         self.log.warning(
             "%s: attempt %d goes on from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
@@ -259,9 +269,14 @@ class TrainingJobSensor(BaseSensorOperator):
             trigger=TrainingJobTrigger(
                 handle=handle.to_json(),
                 gcp_conn_id=self.gcp_conn_id,
+                impersonation_chain=self.impersonation_chain,
+                project_id=self.project_id,
+                region=self.region,
                 backend_options=dict(self.backend_options or {}),
-                poll_interval_seconds=settings.get_float("poll_interval_seconds", self.poll_interval_seconds),
-                progress_interval_seconds=settings.get_float("progress_interval_seconds"),
+                poll_interval_seconds=self.access.number("poll_interval_seconds", self.poll_interval_seconds),
+                progress_interval_seconds=self.access.number(
+                    "progress_interval_seconds", self.progress_interval_seconds
+                ),
                 not_before=not_before,
                 **asdict(deadlines),
             ),
@@ -271,7 +286,7 @@ class TrainingJobSensor(BaseSensorOperator):
 
     def _tell(self, status: JobStatus) -> None:
         """Without a triggerer: log what is new since the last look, whichever process took it."""
-        storage, handle = connect_storage(self.gcp_conn_id), status.handle
+        storage, handle = self.access.storage(), status.handle
         narrator = Narrator(read_told(storage, handle))
         while True:
             page = self._backend(handle).logs(handle, narrator.told.logs)
@@ -288,26 +303,26 @@ class TrainingJobSensor(BaseSensorOperator):
         """Counted from the attempt's submission, so that a wait which is begun again does not begin to count anew."""
         return Deadlines.starting(
             self._since,
-            settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds),
-            settings.get_float("running_timeout_seconds", self.running_timeout_seconds),
+            self.access.number("queued_timeout_seconds", self.queued_timeout_seconds),
+            self.access.number("running_timeout_seconds", self.running_timeout_seconds),
         )
 
     def _longest(self) -> float:
-        queued = settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds)
-        return queued + settings.get_float("running_timeout_seconds", self.running_timeout_seconds)
+        queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
+        return queued + self.access.number("running_timeout_seconds", self.running_timeout_seconds)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(
-            connect_storage(self.gcp_conn_id),
+            self.access.storage(),
             self._backend(handle),
             max_attempts=self._attempts(),
         )
 
     def _attempts(self) -> int:
-        return settings.get_int("max_attempts", self.max_attempts)
+        return self.access.integer("max_attempts", self.max_attempts)
 
     def _backend(self, handle: JobHandle) -> TrainingBackend:
-        return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+        return self.access.backend(handle.backend)
 
 
 def _too_late(handle: JobHandle, reason: str) -> AirflowFailException:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from mlengine.backends import TrainingBackend
-from mlengine.connections import connect_backend, connect_storage
+from mlengine.connections import CloudAccess
 from mlengine.core.errors import StorageError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.jobs.log_forwarding import Account, in_thread
@@ -40,7 +41,8 @@ class TrainingJobTrigger(BaseTrigger):
 
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
     :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
-    :param backend_options: the backend's settings.
+    :param impersonation_chain: :param project_id: :param region: :param backend_options: as of
+        :class:`~mlengine.connections.CloudAccess`.
     :param poll_interval_seconds: seconds between two looks.
     :param progress_interval_seconds: seconds between two progress lines.
     :param queued_until: seconds since the epoch; a job still QUEUED then is given up.
@@ -53,6 +55,9 @@ class TrainingJobTrigger(BaseTrigger):
         *,
         handle: dict[str, Any],
         gcp_conn_id: str | None,
+        impersonation_chain: str | Sequence[str] | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
         backend_options: dict[str, Any] | None = None,
         poll_interval_seconds: float = 5.0,
         progress_interval_seconds: float = 15.0,
@@ -64,6 +69,9 @@ class TrainingJobTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.handle = handle
         self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = impersonation_chain
+        self.project_id = project_id
+        self.region = region
         self.backend_options = backend_options or {}
         self.poll_interval_seconds = poll_interval_seconds
         self.progress_interval_seconds = progress_interval_seconds
@@ -77,6 +85,9 @@ class TrainingJobTrigger(BaseTrigger):
             {
                 "handle": self.handle,
                 "gcp_conn_id": self.gcp_conn_id,
+                "impersonation_chain": self.impersonation_chain,
+                "project_id": self.project_id,
+                "region": self.region,
                 "backend_options": self.backend_options,
                 "poll_interval_seconds": self.poll_interval_seconds,
                 "progress_interval_seconds": self.progress_interval_seconds,
@@ -107,7 +118,7 @@ class TrainingJobTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         handle = JobHandle.from_json(self.handle)
-        storage = connect_storage(self.gcp_conn_id)
+        storage = self._access().storage()
         told = await self._patiently(read_told, storage, handle)
         poller = self._poller(handle)
         account = Account(
@@ -155,16 +166,22 @@ class TrainingJobTrigger(BaseTrigger):
             self.log.warning("%11s | %s", "wait", text)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        place = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
+        access = self._access()
+        place = json.dumps([handle.backend, asdict(access)], sort_keys=True)
 
         def make() -> TrainingBackend:
-            return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+            return access.backend(handle.backend)
 
         return Poller.shared(place, make, self.poll_interval_seconds)
 
+    def _access(self) -> CloudAccess:
+        return CloudAccess(
+            self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
+        )
+
     def _end(self, handle: JobHandle) -> None:
-        backend = connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
-        Submitter(connect_storage(self.gcp_conn_id), backend).end(handle, "the task was ended while it waited")
+        backend = self._access().backend(handle.backend)
+        Submitter(self._access().storage(), backend).end(handle, "the task was ended while it waited")
 
 
 def _shortest(*seconds: float | None) -> float | None:

@@ -19,8 +19,8 @@ from mlengine.testing.backend import MemoryBackend
 
 
 def record(name: str = "1", face: str = VERTEX) -> Record:
-    spec = TrainingSpec("t.task", ("gs://b/t.tar.gz",), ("--a",))
-    submission = Submission(f"k{name}", name, 1, "gs://b/j", spec, {"a": "b"})
+    spec = TrainingSpec("t.task", ("gs://bkt/t.tar.gz",), ("--a",))
+    submission = Submission(f"k{name}", name, 1, "gs://bkt/j", spec, {"a": "b"})
     now = time.time()
     return Record(face, "p", "r" if face == VERTEX else "", name, {"displayName": name}, pack(submission), now, now)
 
@@ -108,6 +108,18 @@ def test_cancel_and_delete_want_the_right_state(engine: Engine, backend: MemoryB
     assert render(engine.get(made.key, "job"))["error"] == {"code": 1, "message": "CANCELED"}
     with pytest.raises(ServiceRefusalError, match="has ended"):
         engine.cancel(made)
+
+
+def test_a_deleted_job_is_only_hidden(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    calls = len(backend.calls)
+    engine.delete(engine.get(made.key, "job"))
+    with pytest.raises(ServiceRefusalError, match="not found"):
+        engine.get(made.key, "job")
+    assert engine.store.get(made.key) is not None
+    assert backend.calls[calls:] == ["describe"], "nothing is asked of the backend but its state"
 
 
 def test_a_stuck_job_is_never_handed_over(engine: Engine, backend: MemoryBackend) -> None:

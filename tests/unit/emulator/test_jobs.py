@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlengine.backends import Submission
+from mlengine.backends.local.replica_env import arguments
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import custom_job
+from mlengine.core.cluster import tf_config
 from mlengine.core.errors import ServiceRefusalError
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.emulator import messages, mlengine_jobs, vertex_jobs
@@ -57,9 +60,43 @@ def test_our_own_request_becomes_the_spec_it_was_made_from() -> None:
     read = messages.read_custom_job(json.loads(json.dumps(request.body)))
     vertex_jobs.check(read)
     submission, notes = vertex_jobs.submission(read, "123", storage(), None)
-    assert submission.spec == spec
+    # The request is in Vertex AI's words, and so is what is made of it: what was escaped is expanded again.
+    assert submission.spec == replace(spec, expand_variables=True)
     assert (submission.job_id, submission.attempt, submission.job_dir) == ("123", 3, "gs://bkt/m/j")
     assert notes == []
+
+
+@pytest.mark.parametrize("expands", [False, True])
+def test_arguments_of_our_own_request_arrive_as_on_the_local_backend(expands: bool) -> None:
+    spec = TrainingSpec(
+        "trainer.task",
+        ("gs://bkt/packages/t-1.tar.gz",),
+        ("$(AIP_CHECKPOINT_DIR)", "$(OWN)", "$$(OWN)", "cost $5 $$", "$(UNKNOWN)"),
+        env={"OWN": "<$(AIP_MODEL_DIR)>"},
+        expand_variables=expands,
+    )
+    made = Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", spec)
+    request = messages.read_custom_job(json.loads(json.dumps(custom_job(made, VertexOptions()).body)))
+    taken = vertex_jobs.submission(request, "123", storage(), None)[0]
+    env = {"AIP_MODEL_DIR": "the service's", "AIP_CHECKPOINT_DIR": "the service's"}
+    assert arguments(taken, env) == arguments(made, env)
+
+
+def test_a_job_of_one_replica_keeps_its_tf_config() -> None:
+    spec = TrainingSpec(
+        "t.task",
+        ("gs://bkt/t-1.tar.gz",),
+        pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),),
+        primary_name="master",
+        single_replica_tf_config=True,
+        expand_variables=True,
+    )
+    request = custom_job(Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", spec), VertexOptions())
+    read = messages.read_custom_job(json.loads(json.dumps(request.body)))
+    taken = vertex_jobs.submission(read, "123", storage(), None)[0].spec
+    assert replace(taken, source={}) == spec
+    alone = {Role.CHIEF: ["127.0.0.1:1"]}
+    assert tf_config(taken, alone, Role.CHIEF, 0) == tf_config(spec, alone, Role.CHIEF, 0)
 
 
 def test_a_foreign_package_runs_through_the_adapter() -> None:
@@ -105,6 +142,13 @@ def test_a_job_without_any_bucket_is_refused_with_a_remedy() -> None:
             },
             "not a Cloud Storage URI",
         ),
+        (
+            {
+                "displayName": "j",
+                "jobSpec": {"workerPoolSpecs": [pool()], "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/"}},
+            },
+            "is a whole bucket",
+        ),
     ],
 )
 def test_what_vertex_refuses_at_once(wrong: dict[str, Any], words: str) -> None:
@@ -139,7 +183,13 @@ def test_ml_engine_with_a_job_dir_is_a_plain_training() -> None:
     assert submission.spec.primary_name == "master"
     assert submission.spec.count(Role.WORKER) == 4
     assert "runtimeVersion" in notes[0]
-    assert submission.key != mlengine_jobs.submission(read, spec, "q", storage(), None)[0].key
+
+
+def test_a_job_id_that_is_used_again_is_another_job_to_the_backend() -> None:
+    """The service's state may have been deleted, or lie elsewhere, while the backend still knows the first."""
+    read, spec = mlengine_jobs.read(old(jobDir="gs://bkt/out"))
+    keys = {mlengine_jobs.submission(read, spec, "p", storage(), None)[0].key for _ in range(2)}
+    assert len(keys) == 2
 
 
 def test_ml_engine_without_a_job_dir_gave_the_trainer_none() -> None:
@@ -160,6 +210,8 @@ def test_ml_engine_without_a_job_dir_gave_the_trainer_none() -> None:
         (old(packageUris=None), "packages or an image"),
         (old(workerCount=3), "workerCount"),
         ({**old(), "jobId": "1-x"}, "not a job id"),
+        (old(jobDir="gs://bkt"), "is a whole bucket"),
+        (old(jobDir="gs://bkt/"), "is a whole bucket"),
     ],
 )
 def test_what_ml_engine_refuses_at_once(wrong: dict[str, Any], words: str) -> None:

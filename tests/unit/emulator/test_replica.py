@@ -36,13 +36,13 @@ def plan(face: str = "vertex", **more: Any) -> dict[str, Any]:
     env = [{"name": "WHERE", "value": "$(AIP_MODEL_DIR)x"}]
     command = ["python3", "-c", SHOW, "--out=$(AIP_MODEL_DIR)", "$(NO_SUCH)", "$$(WHERE)"]
     pools = {"chief": {"command": command, "env": env}, "worker": {"command": ["python", "-c", SHOW, "w"], "env": []}}
-    return {"face": face, "pools": pools, "dirs": {"MODEL": "gs://b/model/"}, "job": {"a": 1}, **more}
+    return {"face": face, "pools": pools, "dirs": {"MODEL": "gs://bkt/model/"}, "job": {"a": 1}, **more}
 
 
 def test_vertex_s_own_command_and_variables() -> None:
     args, env = run(plan())
-    assert args == ["--out=gs://b/model/", "$(NO_SUCH)", "$(WHERE)"]
-    assert env["WHERE"] == "gs://b/model/x"
+    assert args == ["--out=gs://bkt/model/", "$(NO_SUCH)", "$(WHERE)"]
+    assert env["WHERE"] == "gs://bkt/model/x"
     assert "AIP_CHECKPOINT_DIR" not in env
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["task"] == {"type": "workerpool0", "index": 0}

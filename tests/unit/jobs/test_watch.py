@@ -94,7 +94,7 @@ def test_a_tick_is_two_requests_and_no_line_is_lost_or_told_twice(count: int) ->
         async with AsyncExitStack() as stack:
             waits = []
             for number in service.lines:
-                handle = JobHandle("vertex", f"{PARENT}/customJobs/{number}", number, 1, f"gs://b/m/j{number}")
+                handle = JobHandle("vertex", f"{PARENT}/customJobs/{number}", number, 1, f"gs://bkt/m/j{number}")
                 waits.append(asyncio.create_task(wait(await stack.enter_async_context(poller.watch(handle, {})))))
             for _ in range(3):
                 service.speak()
@@ -116,7 +116,7 @@ def test_a_tick_is_two_requests_and_no_line_is_lost_or_told_twice(count: int) ->
 def test_the_ended_come_first_then_who_has_more_then_who_waited_longest() -> None:
     watches, statuses = [], []
     for number in range(12):
-        handle = JobHandle("memory", str(number), str(number), 1, "gs://b/m/j")
+        handle = JobHandle("memory", str(number), str(number), 1, "gs://bkt/m/j")
         watches.append(Watch(handle, {}, read_at=float(number), more=number in {5, 6, 7, 8}))
         state = JobState.FAILED if number in {10, 11} else JobState.RUNNING
         statuses.append(JobStatus(handle, state))

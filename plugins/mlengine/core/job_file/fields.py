@@ -92,7 +92,7 @@ def gs_uri(field: Located, hint: str = "") -> str:
         remedy = f"{error.remedy}; {hint}" if hint else error.remedy
         raise field.error(error.message, remedy) from error
     if not path.strip("/"):
-        raise field.error(f"names a bucket only: {uri}", "add a path: gs://BUCKET/path")
+        raise field.error(f"is a whole bucket: {uri}", "give the job a directory of its own: gs://BUCKET/path")
     return uri
 
 

@@ -67,12 +67,24 @@ class Located:
         for key, item in self.value.items():
             name = names.get(key)
             if name is None:
-                raise item.error("is not a field that is known here", did_you_mean(key, names.values()))
+                raise item.error("is not a field that is known here", did_you_mean(key, set(names.values())))
             if name in found:
                 raise item.error(f"is written twice, as {found[name].path} too", "keep one of them")
             if item.value is not None:
                 found[name] = item
         return found
+
+    def check_beside(self, name: str, fields: Iterable[str]) -> None:
+        """
+        :param name: of this mapping.
+        :param fields: those that belong next to it.
+        :raises JobFileError: one of them is inside of it.
+        """
+        for field in fields:
+            if isinstance(self.value, dict) and field in self.value:
+                raise self.value[field].error(
+                    f"is not a field of {name}", f"move it out: write '{field}:' at the same level as '{name}:'"
+                )
 
     @property
     def kind(self) -> str:
@@ -208,8 +220,14 @@ class _Reader:
         """:param where: the place of the key, which is where a person looks for a field that spans lines."""
         where = where or self._where(node)
         self._left -= 1
-        if id(node) in self._open or self._left < 0:
-            raise JobFileError(f"{where}: {path}: the alias never ends", remedy="write it out without '*'")
+        if id(node) in self._open:
+            raise JobFileError(f"{where}: {path}: the alias refers to itself", remedy="write it out without '*'")
+        if self._left < 0:
+            top = re.split(r"[.\[]", path)[0]
+            raise JobFileError(
+                f"{self._name}: {top}: more than {MAX_FIELDS} fields, counting what aliases repeat",
+                remedy="write it out without '*'; a job file has a few dozen fields",
+            )
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):

@@ -17,6 +17,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 
 _MARKS = frozenset({"workerPoolSpecs", "worker_pool_specs", "jobSpec", "job_spec"})
 _JOB = ("displayName", "jobSpec", "labels", "encryptionSpec")
+_BESIDE = ("labels", "displayName", "display_name", "encryptionSpec", "encryption_spec")
 _SPEC = (
     *("workerPoolSpecs", "scheduling", "serviceAccount", "network", "reservedIpRanges", "pscInterfaceConfig"),
     *("baseOutputDirectory", "tensorboard", "enableWebAccess", "enableDashboardAccess", "experiment", "experimentRun"),
@@ -47,6 +48,8 @@ def read(root: Located) -> TrainingSpec:
         )
     wrapped = not {"jobSpec", "job_spec"}.isdisjoint(root.value)
     outer = root.fields(_JOB if wrapped else (*_SPEC, "displayName", "labels"))
+    if "jobSpec" in outer:
+        outer["jobSpec"].check_beside("jobSpec", _BESIDE)
     fields = outer["jobSpec"].fields(_SPEC) if "jobSpec" in outer else outer
     if "workerPoolSpecs" not in fields:
         raise (outer.get("jobSpec") or root).error("has no workerPoolSpecs", "add one pool at least: the chief's")
@@ -62,6 +65,7 @@ def read(root: Located) -> TrainingSpec:
         job_dir=jobfields.gs_uri(output["outputUriPrefix"]) if "outputUriPrefix" in output else None,
         labels=jobfields.labels(outer["labels"]) if "labels" in outer else {},
         env=common.get("env") or {},
+        expand_variables=True,
         source=root.plain(),
         **_limits(fields.get("scheduling")),
     )
