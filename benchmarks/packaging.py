@@ -2,8 +2,8 @@
 
 A project that changed is built twice: its sdist, and a wheel of that to check it.
 
-Against a real Cloud Storage server on this machine, so a hit's one look at the bucket is in its figure; a look of its
-own is measured beside it.
+Against a real Cloud Storage server on this machine, so a hit's one listing of the bucket is in its figure; a listing
+alone is measured too.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         found = {name: median(times) for name, times in measure(Path(work), args.files, args.rounds).items()}
     print(f"Packaging a trainer of {args.files} modules, median of {args.rounds}")
     labels = {
-        "look": "one look at the bucket",
+        "look": "one listing of the bucket",
         "hit": "unchanged trainer (hit)",
         "miss": "changed package dir (miss)",
         "project miss": "changed project, setuptools (miss)",
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{label:36}{found[name] * 1000:9.1f} ms   {found[name] / found['plain build']:7.3f} x a plain build")
     hit, misses = found["hit"] - found["look"], max(found["miss"], found["project miss"])
     within = hit <= HIT_BUDGET and misses <= MISS_BUDGET
-    print(f"budget: hit at most {HIT_BUDGET * 1000:.0f} ms and a look, miss at most {MISS_BUDGET:.0f} s: ", end="")
+    print(f"budget: hit at most {HIT_BUDGET * 1000:.0f} ms and a listing, miss at most {MISS_BUDGET:.0f} s: ", end="")
     print("within" if within else "BEYOND")
     return 0 if within else 1
 

@@ -1,4 +1,4 @@
-"""The module of a job file, looked for in the packages in the bucket."""
+"""Whether the module of a job file is in the packages in the bucket."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_package_too_large_to_be_read_is_not_checked(
 ) -> None:
     monkeypatch.setattr("mlengine.packaging.modules._MOST_BYTES", 10)
     check_module_in_packages("hello.mian", uris, storage)
-    assert "module hello.mian is not looked for" in caplog.text
+    assert "module hello.mian is not checked" in caplog.text
 
 
 def test_a_package_may_have_a_name_without_a_version(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:

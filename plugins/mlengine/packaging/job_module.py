@@ -1,4 +1,4 @@
-"""The module of a job that brings its packages by itself, checked before anything is paid for."""
+"""The module of a job whose packages are in the bucket already, checked before the job is submitted."""
 
 from __future__ import annotations
 

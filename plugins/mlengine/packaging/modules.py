@@ -1,6 +1,6 @@
 """Whether the module that a job runs is in its packages.
 
-A typing error in a module's name would otherwise be found by each replica, after the machines were paid for.
+A typing error in a module's name would otherwise be found by each replica, after the machines were started.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
         if stat is None:
             raise ObjectMissingError(f"no object {uri}", remedy="package the trainer again, or correct the URI")
         if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
-            log.warning("%s is too large or of a kind that is not read here: module %s is not looked for", uri, module)
+            log.warning("%s is too large, or of a kind that is not read here: module %s is not checked", uri, module)
             return
         archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri, any_name=True)
         paths |= archive.paths
