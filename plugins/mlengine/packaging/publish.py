@@ -306,7 +306,7 @@ def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
     except PackageError as error:
         raise PackageError(
             f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
-            remedy=f"{error.remedy}; to package {tree.root.name} alone, give requirements or move it out of the project",
+            remedy=f"{error.remedy}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
         ) from error
 
 
