@@ -1,4 +1,4 @@
-# One image for every service of docker-compose.yaml but the databases: Airflow, mlengine, the training service, the
+# One image for every service of docker-compose.yaml but the databases: Airflow, mlengine, the emulator, the
 # Cloud Storage server and TensorBoard's starter. What is installed is what the lock files say, with their hashes.
 #
 # Nothing here knows a registry. A package index of one's own: --build-arg UV_DEFAULT_INDEX=… and PIP_INDEX_URL=…; they

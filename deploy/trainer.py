@@ -1,4 +1,4 @@
-"""The training service as a container's first process: keeps it up, and lets jobs save when the container is stopped.
+"""The emulator as a container's first process: keeps it up, and lets jobs save when the container is stopped.
 
 A launcher that is told to end tells its replicas, which save, and the job goes on from there as its next attempt.
 Stopping a container tells one process alone and kills the others a moment later; so that one passes the word on.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SERVE = ("mlengine", "serve", "--host", "0.0.0.0", "--port", "9000")  # noqa: S104 - on a network of the stack's own
+EMULATOR = ("mlengine", "emulator", "--host", "0.0.0.0", "--port", "9000")  # noqa: S104 - on a network of the stack's own
 GRACE_SECONDS = 45.0  # within the stop_grace_period of docker-compose.yaml
 PAUSE_SECONDS = 1.0
 
@@ -22,21 +22,21 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    service = subprocess.Popen(SERVE)
+    emulator = subprocess.Popen(EMULATOR)
     while not stop.wait(PAUSE_SECONDS):
-        if service.poll() is not None:
-            # Jobs do not need the service to go on; a container that ended here would end them.
-            sys.stderr.write(f"trainer: the service ended with code {service.returncode}; it is started again\n")
-            service = subprocess.Popen(SERVE)
-    launchers = list(orphans(service.pid))
+        if emulator.poll() is not None:
+            # Jobs do not need the emulator to go on; a container that ended here would end them.
+            sys.stderr.write(f"trainer: the emulator ended with code {emulator.returncode}; it is started again\n")
+            emulator = subprocess.Popen(EMULATOR)
+    launchers = list(orphans(emulator.pid))
     sys.stderr.write(f"trainer: told to stop; {len(launchers)} jobs are told to save\n")
     for pid in launchers:
         _tell(pid)
     until = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < until and set(launchers) & set(orphans(service.pid)):
+    while time.monotonic() < until and set(launchers) & set(orphans(emulator.pid)):
         time.sleep(0.2)
-    _tell(service.pid)
-    service.wait(GRACE_SECONDS)
+    _tell(emulator.pid)
+    emulator.wait(GRACE_SECONDS)
     return 0
 
 

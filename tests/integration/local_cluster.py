@@ -77,6 +77,17 @@ def wheel(source: str) -> bytes:
     return buffer.getvalue()
 
 
+def thing_wheel(folder: Path) -> Path:
+    """A wheel in ``folder`` of one module, ``thing``, which prints where it is installed."""
+    path = folder / "thing-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("thing.py", "import sys; print('thing in', sys.prefix)")
+        archive.writestr("thing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
+        archive.writestr("thing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("thing-1.dist-info/RECORD", "thing.py,,\n")
+    return path
+
+
 # One trainer for most tests, so that its environment is built once: it does what `--do` of its role says.
 ACTOR = """
 import argparse, json, os, signal, socket, subprocess, sys, time

@@ -45,6 +45,19 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
+def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
+    folder = build_environment([uri], storage, tmp_path).python.parent
+    names = {python.name.replace("python", "pip") for python in folder.glob("python*")}
+    assert {"pip", "pip3"} <= names
+    for name in names:
+        done = subprocess.run([folder / name, "install", "x"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "jobs share this environment" in done.stderr
+
+
 def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """Whoever has built it shares the lock while its job runs: an exclusive one never comes free meanwhile."""
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)

@@ -19,7 +19,7 @@ from mlengine.promotion.registries import Registered
 from mlengine.promotion.registries.follow import Followed, follow
 from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration.test_champions import Bench
 
 pytestmark = pytest.mark.integration
@@ -28,7 +28,7 @@ NAME = f"{PARENT}/models/mnist"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterator[TrainingService]:
+def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterator[RunningEmulator]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in gcs_server.env.items():
             patch.setenv(name, value)
@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterat
             yield started
 
 
-def _googles_client(service: TrainingService) -> Any:
+def _googles_client(service: RunningEmulator) -> Any:
     from google.cloud.aiplatform_v1.services import model_service  # noqa: TID251 - the foreign client
     from google.cloud.aiplatform_v1.services.model_service.transports import rest  # noqa: TID251
 
@@ -49,7 +49,7 @@ def _googles_client(service: TrainingService) -> Any:
 class Elsewhere:
     """A registry with nothing in it, and champions to tell it of."""
 
-    def __init__(self, service: TrainingService, bench: Bench, region: str) -> None:
+    def __init__(self, service: RunningEmulator, bench: Bench, region: str) -> None:
         self.service, self.bench = service, bench
         self.settings = {**service.settings, "region": region}
         self.name = NAME.replace("us-central1", region)
@@ -67,7 +67,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(service: TrainingService, storage: Storage, bucket: str) -> Elsewhere:
+def elsewhere(service: RunningEmulator, storage: Storage, bucket: str) -> Elsewhere:
     region = f"r{bucket.rsplit('-', 1)[1]}"  # a region of one's own: the service is shared
     return Elsewhere(service, Bench(storage, bucket), region)
 

@@ -47,7 +47,7 @@ def wrote_nothing(storage: ListsObjects, job_dir: str) -> bool:
 def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
     """What the state of a job says that succeeded and wrote nothing.
 
-    :param spec: if known, what its replicas were told of their roles.
+    :param spec: if known, for the name that ``TF_CONFIG`` gives the chief.
     :param seconds: if known, how long the chief ran.
     """
     after = "" if seconds is None else f" after {seconds:.1f} s"

@@ -41,17 +41,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class OutputClosedError(Exception):
-    """Nobody reads the output any more, as after ``| head``."""
+    """The reader of the output has closed it, as ``| head`` does."""
 
 
 def say(text: str = "") -> None:
     """A line, or some, for the person at the terminal; what came from elsewhere cannot speak to the terminal itself.
 
-    :raises OutputClosedError: nobody reads it any more.
+    :raises OutputClosedError: its reader has closed it.
     """
     try:
         sys.stdout.write(f"{plaintext.visible(text)}\n")
-        # Whoever follows a log through a pipe sees each line when it is written.
+        # A log that is followed through a pipe shows each line when it is written.
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputClosedError from error

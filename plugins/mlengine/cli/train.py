@@ -210,7 +210,7 @@ def _retryable(status: JobStatus) -> bool:
 
 def _failed(status: JobStatus) -> int:
     failure = status.failure
-    # The lines of a replica's log that may follow stand above, in the message of the state.
+    # Further lines, of a replica's log, were printed with the state.
     message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
     say(f"{status.handle.job_id}: {status.state.value}{message}")
     return 1

@@ -107,8 +107,12 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
-class ServiceRefusalError(MlengineError):
-    """``mlengine serve`` refuses a request as the service it stands for does.
+class EmulatorError(MlengineError):
+    """The emulator cannot start: a port, the state directory, or an option."""
+
+
+class EmulatorApiError(EmulatorError):
+    """The emulator rejects a request, as the service that it emulates does.
 
     :param status: the name of a ``google.rpc.Code``.
     """

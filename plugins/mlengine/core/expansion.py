@@ -1,7 +1,7 @@
 """``$(VAR)`` in arguments and environment variables, by the rules of Kubernetes, which are Vertex AI's.
 
 ``$(VAR)`` becomes the value of ``VAR``, and stays as it is if there is no such variable; ``$$`` becomes ``$``, so that
-``$$(VAR)`` stands for ``$(VAR)``. ML Engine expanded nothing: what it took literally is escaped for Vertex AI.
+``$$(VAR)`` stands for ``$(VAR)``. ML Engine expanded nothing: its arguments are escaped on the way to Vertex AI.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(
 KEEP = ".keep"  # the empty object that makes a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Prefixes of the bucket that a model must not be named after.
-RESERVED_NAMES = frozenset({"packages", "datasets"})
+RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator"})
 # Folders of a model that are no job dirs.
 NO_JOBS = frozenset({"champions", "validated", "index"})
 
@@ -62,7 +62,7 @@ def check_model_name(model: str) -> str:
     if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
-            remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter; 'packages' and 'datasets' are taken",
+            remedy="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets and mlengine-emulator are reserved",
         )
     return model
 

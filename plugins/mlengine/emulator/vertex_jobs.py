@@ -1,59 +1,60 @@
-"""A ``CustomJob`` as a training: what the service checks, and what the backend is handed.
+"""Validates a ``CustomJob`` and converts it to a submission.
 
-A job made by this project's own backend becomes the very spec it was made from. Any other is run through
-:mod:`mlengine.emulator.replica`, with each pool's own command and without ``--job-dir``, as Vertex AI has it.
+A job that this project's own Vertex AI backend created becomes the spec that it was created from. Any other job runs
+through :mod:`mlengine.emulator.replica`, with each pool's own command and without ``--job-dir``, as on Vertex AI.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.core.errors import ServiceRefusalError, StorageError
+from mlengine.core import limits
+from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
 from mlengine.core.expansion import expand
-from mlengine.core.layout import JobDir, join, split_uri
+from mlengine.core.job_file import fields as job_fields
+from mlengine.core.job_file.located import Located, from_python
+from mlengine.core.layout import JobDir, join
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
+from mlengine.emulator.objects import ObjectCopies
 from mlengine.storage.client import Storage
 
-_LABEL = re.compile(r"[\w-]{0,63}")
+MAX_DISPLAY_NAME = 128
 _PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
 
 def check(job: Job) -> None:
-    """:raises ServiceRefusalError: for what the real service refuses at once."""
-    if not job.get("displayName"):
-        raise ServiceRefusalError('Required field "custom_job.display_name" is not set.')
-    if len(job["displayName"]) > 128:
-        raise ServiceRefusalError("custom_job.display_name must be at most 128 characters.")
-    pools = job.get("jobSpec", {}).get("workerPoolSpecs", [])
-    if not any(pools):
-        raise ServiceRefusalError("custom_job.job_spec.worker_pool_specs must have at least one pool.")
-    if len(pools) > len(POOL_ROLES):
-        raise ServiceRefusalError(f"custom_job.job_spec.worker_pool_specs: at most {len(POOL_ROLES)} pools.")
-    if int(pools[0].get("replicaCount", 0)) != 1:
-        raise ServiceRefusalError("custom_job.job_spec.worker_pool_specs[0].replica_count must be 1.")
-    for place, pool in enumerate(pools):
-        _check_pool(f"custom_job.job_spec.worker_pool_specs[{place}]", pool)
-    output = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if output is not None:
-        _check_folder("custom_job.job_spec.base_output_directory", output)
-    for name, value in job.get("labels", {}).items():
-        if not (_LABEL.fullmatch(name) and _LABEL.fullmatch(value) and name == name.lower() and value == value.lower()):
-            raise ServiceRefusalError(f"custom_job.labels: '{name}: {value}' is not a label.")
+    """Check what the service checks when a job is created. Limits of single fields are those of the job file.
+
+    :raises EmulatorApiError: a field is missing or invalid.
+    """
+    name = job.get("displayName")
+    if not name:
+        raise EmulatorApiError('Required field "custom_job.display_name" is not set.')
+    if len(name) > MAX_DISPLAY_NAME:
+        raise EmulatorApiError(f"custom_job.display_name must be at most {MAX_DISPLAY_NAME} characters.")
+    try:
+        _check_fields(from_python(job, "custom_job"))
+    except JobFileError as error:
+        raise EmulatorApiError(error.message, remedy=error.remedy) from error
 
 
-def submission(job: Job, number: str, storage: Storage, bucket: str | None) -> tuple[Submission, list[str]]:
-    """What the backend is handed, and sentences for the job's log.
+def submission(
+    job: Job, number: str, storage: Storage, bucket: str | None, copies: ObjectCopies | None = None
+) -> tuple[Submission, list[str]]:
+    """What the backend gets, and messages for the job's log.
 
-    :param number: the id that the service gave the job.
-    :param bucket: where jobs that name no bucket leave their logs.
+    :param job: as :func:`check` accepted it.
+    :param number: the job's id.
+    :param bucket: for the logs of jobs that name no bucket.
+    :param copies: for the paths below ``/gcs`` that commands name; ``None`` if buckets are mounted where the job runs.
+    :raises EmulatorApiError: the job cannot run here.
     """
     own = _own_spec(job)
     output = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
@@ -62,41 +63,95 @@ def submission(job: Job, number: str, storage: Storage, bucket: str | None) -> t
     if own is not None:
         spec, job_dir, attempt = own
     else:
-        spec, notes = _foreign_spec(job, output, storage, bucket)
+        spec, notes = _other_spec(job, output, storage, bucket, copies)
         job_dir = output or scratch_dir(bucket_of(*spec.package_uris[-1:]), number)
     return Submission(f"v{number}", number, attempt, job_dir, spec, dict(job.get("labels", {}))), notes
 
 
-def _check_pool(where: str, pool: Job) -> None:
-    if not pool or not int(pool.get("replicaCount", 0)):
-        return
-    if not pool.get("machineSpec", {}).get("machineType"):
-        raise ServiceRefusalError(f"{where}.machine_spec.machine_type is required.")
-    container, package = pool.get("containerSpec"), pool.get("pythonPackageSpec")
-    if container is None and package is None:
-        raise ServiceRefusalError(f"{where}: one of container_spec and python_package_spec is required.")
-    if container is not None and not container.get("imageUri"):
-        raise ServiceRefusalError(f"{where}.container_spec.image_uri is required.")
+def _check_fields(job: Located) -> None:
+    spec = job.value.get("jobSpec") or from_python({}, job.where, "jobSpec")
+    pools = _optional(spec, "workerPoolSpecs")
+    if pools is None or not any(pool.value for pool in pools.items()):
+        raise spec.error("has no worker pool", "add a worker_pool_spec")
+    if len(pools.items()) > len(POOL_ROLES):
+        raise pools.error(f"has {len(pools.items())} pools", f"{len(POOL_ROLES)} is the maximum")
+    for place, pool in enumerate(pools.items()):
+        count = _replicas(pool)
+        if place == 0 and count != 1:
+            raise pool.error(f"replica_count must be 1 in the first pool, not {count}", "set it to 1")
+        if count:
+            _check_pool(pool)
+    scheduling = _optional(spec, "scheduling")
+    for name in ("timeout", "maxWaitDuration"):
+        if scheduling is not None and (duration := _optional(scheduling, name)) is not None:
+            duration.seconds()
+    output = _optional(spec, "baseOutputDirectory", "outputUriPrefix")
+    if output is not None:
+        _check_uri(output)
+    if (labels := _optional(job, "labels")) is not None:
+        job_fields.labels(labels)
+
+
+def _check_pool(pool: Located) -> None:
+    machine = _optional(pool, "machineSpec")
+    kind = _optional(pool, "machineSpec", "machineType")
+    if machine is None or kind is None:
+        raise pool.error("machine_spec.machine_type is required", "for example n1-standard-4")
+    job_fields.machine_type(kind)
+    job_fields.accelerator(_optional(machine, "acceleratorType"), _optional(machine, "acceleratorCount"))
+    container, package = _optional(pool, "containerSpec"), _optional(pool, "pythonPackageSpec")
     if package is not None:
-        for field in ("executorImageUri", "packageUris", "pythonModule"):
-            if not package.get(field):
-                raise ServiceRefusalError(f"{where}.python_package_spec.{field} is required.")
-        for uri in package["packageUris"]:
-            _check_uri(f"{where}.python_package_spec.package_uris", uri)
+        _check_package(package)
+    elif container is not None:
+        _check_container(container)
+    else:
+        raise pool.error("one of container_spec and python_package_spec is required", "add one of them")
 
 
-def _check_folder(where: str, uri: str) -> None:
+def _check_container(container: Located) -> None:
+    job_fields.image(_required(container, "imageUri"))
+    _check_process(container)
+
+
+def _check_package(package: Located) -> None:
+    job_fields.image(_required(package, "executorImageUri"))
+    job_fields.package_uris(_required(package, "packageUris"))
+    job_fields.module(_required(package, "pythonModule"))
+    _check_process(package)
+
+
+def _check_process(process: Located) -> None:
+    readers = {"command": job_fields.args, "args": job_fields.args, "env": job_fields.env}
+    for name, reader in readers.items():
+        if (field := _optional(process, name)) is not None:
+            reader(field)
+
+
+def _check_uri(field: Located) -> None:
     try:
-        JobDir(uri)
+        JobDir(str(field.value).rstrip("/"))
     except StorageError as error:
-        raise ServiceRefusalError(f"{where}: {error.message}", remedy=error.remedy) from error
+        raise field.error(error.message, error.remedy) from error
 
 
-def _check_uri(where: str, uri: str) -> None:
-    try:
-        split_uri(uri)
-    except StorageError as error:
-        raise ServiceRefusalError(f"{where}: {error.message}", remedy=error.remedy) from error
+def _replicas(pool: Located) -> int:
+    field = _optional(pool, "replicaCount")
+    return 0 if field is None else field.integer(limits.replica_count)
+
+
+def _optional(parent: Located, *path: str) -> Located | None:
+    """The field at ``path``; ``None`` if it is absent."""
+    found: Located | None = parent
+    for name in path:
+        found = found.value.get(name) if found is not None and isinstance(found.value, dict) else None
+    return found
+
+
+def _required(parent: Located, name: str) -> Located:
+    field = _optional(parent, name)
+    if field is None:
+        raise parent.error(f"{name} is required", f"set {name}")
+    return field
 
 
 def _pools(job: Job) -> list[tuple[Pool, Job]]:
@@ -113,11 +168,13 @@ def _pools(job: Job) -> list[tuple[Pool, Job]]:
 
 def _limits(job: Job) -> dict[str, Any]:
     timeout = job["jobSpec"].get("scheduling", {}).get("timeout", "0s")
-    return {"max_running_seconds": int(float(timeout.rstrip("s"))) or None}
+    return {"max_running_seconds": from_python(timeout, "custom_job").seconds() or None}
 
 
 def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
-    """The spec that our own backend made the job from, with job dir and attempt; ``None`` for anybody else's."""
+    """The spec that this project's Vertex AI backend created the job from, with job directory and attempt; ``None`` for
+    the job of another client.
+    """
     plans = set()
     for _, pool in _pools(job):
         container = pool.get("containerSpec", {})
@@ -128,11 +185,13 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     if len(plans) != 1:
         return None
     args, variables = json.loads(plans.pop())
-    plan = json.loads(expand(args[0], {}))
+    env = {variable["name"]: variable.get("value", "") for variable in variables}
+    try:
+        plan, attempt = json.loads(expand(args[0], {})), int(env.pop(_ATTEMPT, "1"))
+    except ValueError:
+        return None
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
-    env = {variable["name"]: variable.get("value", "") for variable in variables}
-    attempt = int(env.pop(_ATTEMPT, "1"))
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),
@@ -148,46 +207,53 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     return spec, expand(args[-1], {}).rstrip("/"), attempt
 
 
-def _foreign_spec(
-    job: Job, output: str, storage: Storage, default_bucket: str | None
+def _other_spec(
+    job: Job, output: str, storage: Storage, default_bucket: str | None, copies: ObjectCopies | None
 ) -> tuple[TrainingSpec, list[str]]:
     pools = _pools(job)
     packages: dict[str, None] = {}
     tasks: dict[str, Task] = {}
-    notes = []
+    notes: dict[str, None] = {}
     for kind, pool in pools:
         package, container = pool.get("pythonPackageSpec"), pool.get("containerSpec", {})
+        task = _package_task(package) if package is not None else _container_task(container)
+        tasks[kind.role.value] = task if copies is None else copies.localized(task)
         if package is not None:
             packages |= dict.fromkeys(package["packageUris"])
-            command = ["python3", "-m", package["pythonModule"], *package.get("args", ())]
-            tasks[kind.role.value] = Task(command, package.get("env", ()))
-            continue
-        command = [*container.get("command", ()), *container.get("args", ())]
-        if not container.get("command"):
-            raise ServiceRefusalError(
-                f"This service runs commands and no images: {container['imageUri']} has its command inside.",
-                status="FAILED_PRECONDITION",
-                remedy="give container_spec.command, for example python3 -m trainer.task",
-            )
-        tasks[kind.role.value] = Task(command, container.get("env", ()))
-        notes.append(f"image {container['imageUri']} is not pulled: its command runs on this machine")
-    dirs = {}
-    if output:
-        dirs = {
-            "MODEL": join(output, "model/"),
-            "CHECKPOINT": join(output, "checkpoints/"),
-            "TENSORBOARD_LOG": join(output, "logs/"),
-        }
-    bucket = bucket_of(output, *packages, default_bucket)
+        else:
+            notes[f"image {container['imageUri']} is not pulled: its command runs on this machine"] = None
     spec = adapted(
-        face="vertex",
+        api="vertex",
         tasks=tasks,
         pools=[kind for kind, _ in pools],
         packages=list(packages),
-        bucket=bucket,
-        dirs=dirs,
+        bucket=bucket_of(output, *packages, default_bucket),
+        dirs=_output_dirs(output),
         job=job["jobSpec"],
         storage=storage,
         **_limits(job),
     )
-    return spec, list(dict.fromkeys(notes))
+    return spec, [*notes, *(copies.notes if copies is not None else ())]
+
+
+def _package_task(package: Mapping[str, Any]) -> Task:
+    command = ["python3", "-m", package["pythonModule"], *package.get("args", ())]
+    return Task(command, package.get("env", ()))
+
+
+def _container_task(container: Mapping[str, Any]) -> Task:
+    if not container.get("command"):
+        raise EmulatorApiError(
+            f"The emulator does not run images, and {container['imageUri']} contains the command.",
+            status="FAILED_PRECONDITION",
+            remedy="set container_spec.command, for example to python3 -m trainer.task",
+        )
+    return Task([*container["command"], *container.get("args", ())], container.get("env", ()))
+
+
+def _output_dirs(output: str) -> dict[str, str]:
+    """The values of ``AIP_MODEL_DIR``, ``AIP_CHECKPOINT_DIR`` and ``AIP_TENSORBOARD_LOG_DIR``."""
+    if not output:
+        return {}
+    names = {"MODEL": "model/", "CHECKPOINT": "checkpoints/", "TENSORBOARD_LOG": "logs/"}
+    return {name: join(output, path) for name, path in names.items()}

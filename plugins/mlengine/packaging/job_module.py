@@ -1,4 +1,4 @@
-"""The module of a job whose packages are in the bucket already, checked before the job is submitted."""
+"""The module of a job that brings its packages by itself, checked before it is submitted."""
 
 from __future__ import annotations
 

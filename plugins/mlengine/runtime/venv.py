@@ -32,6 +32,11 @@ _DIGEST = re.compile(r"[0-9a-f]{40}")
 
 # What of uv's own settings changes which versions are installed.
 _RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
+_NO_PIP = """\
+#!/bin/sh
+echo "pip cannot be used here: jobs share this environment. Add the requirement to the trainer's package." >&2
+exit 1
+"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class _Recipe:
 
     @cached_property
     def digest(self) -> str:
-        parts = ["1", os.path.realpath(self.python), _version(self.python)]
+        parts = ["2", os.path.realpath(self.python), _version(self.python)]
         parts += [f"{name}={os.environ[name]}" for name in _RESOLUTION if name in os.environ]
         for path in self.packages:
             with path.open("rb") as file:
@@ -162,6 +167,7 @@ class _Builder:
             target = f"--python={python}"
             donor = _newest(recipe.state_dir)
             uv("pip", "install", target, *pins, *map(str, recipe.packages))
+            _forbid_pip(root)
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files are taken from another environment")
             bytecode.compile_all(root, recipe.seconds)
@@ -174,6 +180,15 @@ class _Builder:
         seconds = time.monotonic() - begun
         self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
         return Environment(python, recipe.digest, lock)
+
+
+def _forbid_pip(root: Path) -> None:
+    """Put a ``pip`` that fails in front of the user's own, which would change the user's Python."""
+    for python in sorted((root / "bin").glob("python*")):
+        script = python.with_name(python.name.replace("python", "pip"))
+        if not script.exists():  # the trainer's packages may include pip
+            script.write_text(_NO_PIP)
+            script.chmod(0o755)
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:

@@ -52,7 +52,7 @@ def _all() -> tuple[Setting, ...]:
             "vertex_endpoint",
             "",
             text,
-            "URL of a server that replaces Vertex AI, such as mlengine serve.",
+            "URL of a server that replaces Vertex AI, such as mlengine emulator.",
             extra=("vertex_endpoint",),
         ),
         Setting(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlengine.core.errors import ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator.filters import parse
 
 JOB = {
@@ -50,14 +50,14 @@ def test_what_holds(text: str, holds: bool) -> None:
 
 @pytest.mark.parametrize("text", ["state=", "=x", "state", "(state=x", "state=x)", "state=x AND", '"a"="b"', "a=b OR"])
 def test_what_is_no_filter_is_refused(text: str) -> None:
-    with pytest.raises(ServiceRefusalError, match="Invalid filter"):
+    with pytest.raises(EmulatorApiError, match="Invalid filter"):
         parse(text)
 
 
 def test_a_field_that_is_not_there_is_refused() -> None:
     fields = frozenset({"state"})
     assert parse('state="x" OR labels.any:*', fields)
-    with pytest.raises(ServiceRefusalError, match="'colour' cannot be filtered on"):
+    with pytest.raises(EmulatorApiError, match="'colour' cannot be filtered on"):
         parse('state="x" AND colour="y"', fields)
 
 
@@ -70,5 +70,5 @@ def test_the_one_value_that_a_field_must_have() -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    with contextlib.suppress(ServiceRefusalError):
+    with contextlib.suppress(EmulatorApiError):
         assert parse(text).matches(JOB.get) in {True, False}

@@ -52,6 +52,25 @@ def test_airflows_settings_reach_neither() -> None:
     assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
 
 
+def test_pip_s_settings_reach_a_replica_without_passwords() -> None:
+    env = {
+        "PIP_INDEX_URL": "https://user:password@index.invalid/simple",
+        "PIP_EXTRA_INDEX_URL": "https://index.invalid/simple",
+        "PIP_FIND_LINKS": "/wheels",
+        "PIP_CERT": "/ca.pem",
+    }
+    assert env_allowlist.for_launcher(env) == env
+    assert env_allowlist.for_replica(env) == {name: env[name] for name in env if name != "PIP_INDEX_URL"}
+    assert env_allowlist.for_replica({"PIP_TARGET": "/host", "PIP_USER": "1"}) == {}
+
+
+def test_gcsfs_is_configured_for_a_storage_emulator() -> None:
+    name, emulator = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
+    assert env_allowlist.for_replica(emulator)[name] == "false"
+    assert env_allowlist.for_replica({**emulator, name: "true"})[name] == "true"
+    assert name not in env_allowlist.for_replica({"PATH": "/bin"})
+
+
 def test_a_cluster_of_the_parent_is_not_the_jobs() -> None:
     env = {"TF_CONFIG": "{}", env_allowlist.MARK: "/another/job"}
     assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}

@@ -46,7 +46,7 @@ def replica_env(
     scratch: Path,
 ) -> dict[str, str]:
     """What one replica has: ``base``, its place in the cluster, and a folder of its own."""
-    # Importing Keras writes a file into its home: not into that of whoever runs this.
+    # Importing Keras writes a file into its home directory, which must not be the user's.
     env = {**base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:

@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
     except MlengineError as error:
         say(str(error))
         result = {"error": type(error).__name__, "message": str(error), "retryable": may_pass(error)}
-    if verb != "upload":  # nobody waits for that one's result, and the job may be removed meanwhile
+    if verb != "upload":  # its result is not read, and the job may be removed meanwhile
         write_json(job.step_file, result)
     return 1 if "error" in result else 0
 

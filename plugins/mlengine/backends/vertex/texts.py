@@ -13,13 +13,13 @@ from mlengine.core.expansion import escape, substitute
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role
 
-_ALONE = "127.0.0.1:2222"  # the address of a job's only replica: nobody else connects to it
+_ALONE = "127.0.0.1:2222"  # the address of a job's only replica, to which no other connects
 
 
 class Texts:
     """The texts of one job, so that they arrive as they do on the local backend.
 
-    :param our_start: our start command runs, which sets the ``AIP_`` variables anew: references to them must not get
+    :param our_start: our start command runs, which sets the ``AIP_`` variables itself: references to them must not get
         the service's values.
     """
 

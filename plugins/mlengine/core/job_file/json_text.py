@@ -34,7 +34,7 @@ class _Reader:
     def read(self, begin: int, path: str, where: str) -> tuple[Located, int]:
         """The value that begins at or after ``begin``, and where it ends.
 
-        :param where: the place of the key, which is where a person looks for a field that spans lines.
+        :param where: the line of the key, which is reported for a value that spans lines.
         """
         begin = self._skip(begin)
         where = where or self._where(begin)

@@ -23,7 +23,7 @@ _REFUSED = {
     "nasJobSpec": "remove it; architecture search ended with its service",
 }
 PLAIN = ("pythonModule", "packageUris", "args", "region", "jobDir", "runtimeVersion", "pythonVersion")
-_BESIDE = ("labels", "jobId", "job_id")
+_SIBLINGS = ("labels", "jobId", "job_id")
 _VERSIONS = ("runtimeVersion", "pythonVersion")
 _OTHER = ("scaleTier", "scheduling", "useChiefInTfConfig")
 FIELDS = (*PLAIN, *_OTHER, *SHAPE, *_CONFIGS, *_PASSED_ON, *_REFUSED)
@@ -36,11 +36,11 @@ def read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
 
     :raises JobFileError: for whatever is wrong, with its line and a hint.
     """
-    root.check_beside("trainingInput", _BESIDE)
+    root.check_siblings("trainingInput", _SIBLINGS)
     fields = merge(root.fields(FIELDS), given)
-    for refused, remedy in _REFUSED.items():
+    for refused, hint in _REFUSED.items():
         if refused in fields:
-            raise fields[refused].error("is not supported", remedy)
+            raise fields[refused].error("is not supported", hint)
     name = tier(fields["scaleTier"]) if "scaleTier" in fields else "BASIC"
     pools = _custom_pools(fields) if name == CUSTOM else _tier_pools(name, fields)
     return TrainingSpec(

@@ -1,4 +1,4 @@
-"""The fixture for users' tests, as its manual shows it: an operator trains on it, by an Airflow connection."""
+"""The pytest fixture for users' tests: an operator submits a job to the emulator by an Airflow connection."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from mlengine.testing.emulator import TrainingService, running, training_service
+from mlengine.testing.emulator import RunningEmulator, mlengine_emulator, running
 from tests.integration import local_cluster as local
 from tests.integration.test_vertex_backend import wait
 
 pytestmark = pytest.mark.integration
-__all__ = ["training_service"]
+__all__ = ["mlengine_emulator"]
 
 
-def test_a_fault_that_never_struck_is_reported(storage: Storage, tmp_path: Path) -> None:
-    """What was scripted and not met was not tested."""
+def test_a_fault_that_was_not_triggered_is_an_error(storage: Storage, tmp_path: Path) -> None:
     stack = ExitStack()
-    service = stack.enter_context(running(tmp_path / "service", backend=MemoryBackend(), storage=storage))
-    service.script("DeleteCustomJob", "reset")
-    service.script("projects.jobs.list", "status")
-    assert requests.get(f"{service.url}/v1/projects/p/jobs", timeout=10).status_code == 503
-    with pytest.raises(MlengineError, match=r"never struck: DeleteCustomJob reset\n"):
+    emulator = stack.enter_context(running(tmp_path / "emulator", backend=MemoryBackend(), storage=storage))
+    emulator.script("DeleteCustomJob", "reset")
+    emulator.script("projects.jobs.list", "status")
+    assert requests.get(f"{emulator.url}/v1/projects/p/jobs", timeout=10).status_code == 503
+    with pytest.raises(MlengineError, match=r"faults not triggered: DeleteCustomJob reset\n"):
         stack.close()
 
 
-def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     connections.forget_connections()
-    training_service.script("CreateCustomJob", "lose")
+    mlengine_emulator.script("CreateCustomJob", "lose")
     uri = local.put(Storage(), os.environ["AIRFLOW__MLENGINE__BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
     context: dict[str, Any] = {"ti": ti}
@@ -52,9 +51,9 @@ def test_operators_train_on_it(training_service: TrainingService, monkeypatch: p
     submitted = operator.execute(context)
     assert submitted["backend"] == "vertex"
     assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
-    assert training_service.calls.count("CreateCustomJob") == 1
+    assert mlengine_emulator.calls.count("CreateCustomJob") == 1
     backend: Any = connections.CloudAccess().backend()
-    handles = backend.find(training_service.service.engine.store.all()[0].labels["mlengine-key"][1:])
+    handles = backend.find(mlengine_emulator.server.engine.store.all()[0].labels["mlengine-key"][1:])
     assert wait(backend, handles[0]).state is JobState.SUCCEEDED
     assert backend.console_url(handles[0]) is None
     connections.forget_connections()

@@ -1,4 +1,4 @@
-"""``mlengine train`` and ``mlengine serve``, as typed: on this machine, and through the training service."""
+"""``mlengine train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import mlengine
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.storage.client import Storage
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
@@ -57,8 +57,8 @@ def state(make_backend: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def service(make_backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=make_backend()) as started:
+def emulator(make_backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
+    with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
         yield started
@@ -136,7 +136,7 @@ def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
     assert "no module trainer.tsak" in capsys.readouterr().err
 
 
-def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, tmp_path: Path, capsys: Say) -> None:
+def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, tmp_path: Path, capsys: Say) -> None:
     (tmp_path / "job.yaml").write_text(
         "trainingInput:\n  scaleTier: CUSTOM\n  masterType: complex_model_m\n  pythonModule: trainer.task\n"
         "  args: [--max_steps, '1']\n  region: us-central1\n"
@@ -149,7 +149,7 @@ def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, t
     assert request["labels"]["team"] == "vision"
     assert request["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"] == f"{bucket}/mnist/mnist_1"
     assert "# chief: complex_model_m is n1-highcpu-16 on Vertex AI" in dry
-    assert service.calls == []
+    assert emulator.calls == []
     assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
     said = capsys.readouterr().out
     package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", said)
@@ -217,37 +217,90 @@ def test_failures_are_told(trainer: Path, state: Path, bucket: str, capsys: Say)
     assert "give --package-path" in capsys.readouterr().err
 
 
-def test_serve_as_a_process(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    (tmp_path / "faults.yaml").write_text(
-        "[{method: projects.jobs.list, action: status}, {method: Never, action: reset}]"
+class Command:
+    """``mlengine emulator`` as a process.
+
+    :param url: its address, once it accepts requests.
+    """
+
+    def __init__(self, *options: str) -> None:
+        env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+        script = "import sys; from mlengine.cli import main; sys.exit(main(sys.argv[1:]))"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, "emulator", "--port", "0", *options],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
+        self.url = "".join(re.findall(r"http://[\d.:]+", self.first_line))
+
+    def stop(self) -> tuple[int, str, str]:
+        """Exit code and output."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, self.first_line + out, err
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Command]]:
+    """Starts emulators, and stops those that still run at the end."""
+    started: list[Command] = []
+
+    def start(*options: str) -> Command:
+        started.append(Command(*options))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            command.stop()
+
+
+def test_the_emulator_as_a_process(
+    storage: Storage, bucket: str, tmp_path: Path, start: Callable[..., Command]
+) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("[{method: projects.jobs.list, action: status}, {method: GetOperation, action: reset}]")
+    command = start("--state-dir", str(tmp_path / "state"), "--faults", str(faults), "--bucket", bucket)
+    assert requests.get(f"{command.url}/healthz", timeout=5).json() == {"status": "ok"}
+    jobs = f"{command.url}/v1/projects/p/jobs"
+    rejected = requests.get(jobs, timeout=5)
+    assert (rejected.status_code, rejected.json()["error"]["status"]) == (503, "UNAVAILABLE")
+    assert requests.get(jobs, timeout=5).json() == {"jobs": []}
+    unused = requests.get(f"{command.url}/faults", timeout=5).json()["unused"]
+    assert [fault["method"] for fault in unused] == ["GetOperation"]
+    wrong = requests.post(
+        f"{command.url}/faults", json={"faults": [{"method": "GetOperation", "action": "x"}]}, timeout=5
     )
-    command = [
-        "serve",
-        "--port",
-        "0",
-        "--state-dir",
-        str(tmp_path / "state"),
-        "--faults",
-        str(tmp_path / "faults.yaml"),
-    ]
-    env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
-    script = "import sys; from mlengine.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = re.findall(r"http://[\d.:]+", process.stdout.readline())[0]
-        assert requests.get(f"{url}/healthz", timeout=5).json() == {"status": "ok"}
-        jobs = f"{url}/v1/projects/p/jobs"
-        refused = requests.get(jobs, timeout=5)
-        assert (refused.status_code, refused.json()["error"]["status"]) == (503, "UNAVAILABLE")
-        assert requests.get(jobs, timeout=5).json() == {"jobs": []}
-        assert [fault["method"] for fault in requests.get(f"{url}/faults", timeout=5).json()["unused"]] == ["Never"]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 1, err
-    assert "scripted, and never struck: Never reset" in out
+    assert (wrong.status_code, wrong.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    code, out, err = command.stop()
+    assert code == 1, err
+    assert "fault not triggered: GetOperation reset" in out
     assert "projects.jobs.list /v1/projects/p/jobs: 200" in err
     assert json.dumps(bucket) not in err
+
+
+def test_two_emulators_share_neither_a_port_nor_a_state_directory(
+    storage: Storage, tmp_path: Path, start: Callable[..., Command]
+) -> None:
+    first = start("--state-dir", str(tmp_path / "state"), "--grpc-port", "0")
+    assert first.process.stdout is not None
+    target = first.process.stdout.readline().split()[-1]
+    same_port = start("--state-dir", str(tmp_path / "other"), "--grpc-port", target.rpartition(":")[2])
+    same_directory = start("--state-dir", str(tmp_path / "state"))
+    for second, message in (
+        (same_port, f"cannot listen on {target}: Address already in use"),
+        (same_directory, f"another emulator uses the state directory {tmp_path}/state (process {first.process.pid})"),
+    ):
+        code, out, err = second.wait()
+        assert (code, out) == (1, "")
+        assert message in err
+    assert first.stop()[0] == 0
+    # The port and the directory are free again.
+    assert start("--state-dir", str(tmp_path / "state"), "--grpc-port", target.rpartition(":")[2]).stop()[0] == 0

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote, against the training service: Google's libraries, the Google provider, gcloud."""
+"""Google's own clients on the emulator: its libraries, the Google provider of Airflow, gcloud."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shutil
+import site
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.times import seconds
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from mlengine.testing.gcs import GcsServer
 from tests.integration import local_cluster
 
@@ -29,9 +31,9 @@ EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 
 @pytest.fixture
-def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
+def emulator(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
     with running(
-        tmp_path / "service", backend=make_backend(max_chief_restarts=0, max_restarts=0), grpc_port=0
+        tmp_path / "emulator", backend=make_backend(max_chief_restarts=0, max_restarts=0), grpc_port=0
     ) as started:
         yield started
 
@@ -57,11 +59,11 @@ def package_job(uri: str, bucket: str, do: str, *, workers: int = 0) -> dict[str
     }
 
 
-def job_client(service: TrainingService) -> Any:
-    from google.cloud.aiplatform_v1 import JobServiceClient  # noqa: TID251 - the foreign client
+def job_client(emulator: RunningEmulator) -> Any:
+    from google.cloud.aiplatform_v1 import JobServiceClient  # noqa: TID251 - Google's client
 
     return JobServiceClient(
-        transport="rest", credentials=anonymous_credentials(), client_options={"api_endpoint": service.url}
+        transport="rest", credentials=anonymous_credentials(), client_options={"api_endpoint": emulator.url}
     )
 
 
@@ -75,10 +77,10 @@ def until_ended(get: Callable[[], Any]) -> Any:
     raise AssertionError(f"not ended: {job}")
 
 
-def test_the_generated_client(service: TrainingService, actor: str, bucket: str) -> None:
+def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     from google.api_core import exceptions
 
-    client = job_client(service)
+    client = job_client(emulator)
     show = (
         "env = os.environ; spec = json.loads(env['CLUSTER_SPEC']);"
         "say(sorted(spec['cluster']), spec['task'], args.job_dir, env['COLOUR'], env['AIP_CHECKPOINT_DIR'])"
@@ -90,7 +92,7 @@ def test_the_generated_client(service: TrainingService, actor: str, bucket: str)
     assert ended.state.name == "JOB_STATE_SUCCEEDED"
     assert made.create_time <= ended.start_time <= ended.end_time
     # Vertex AI adds no --job-dir, and its checkpoint dir is not train/.
-    lines = [entry["jsonPayload"]["message"] for entry in entries(service, made.name)]
+    lines = [entry["jsonPayload"]["message"] for entry in entries(emulator, made.name)]
     expected = (
         f"['workerpool0', 'workerpool1'] {{'type': 'workerpool0', 'index': 0}} None blue {bucket}/out/checkpoints/"
     )
@@ -121,7 +123,7 @@ def test_the_generated_client(service: TrainingService, actor: str, bucket: str)
         list(client.list_custom_jobs(request={"parent": PARENT, "filter": "colour=blue"}))
 
 
-def entries(service: TrainingService, name: str) -> list[dict[str, Any]]:
+def entries(emulator: RunningEmulator, name: str) -> list[dict[str, Any]]:
     import requests
 
     body = {
@@ -129,21 +131,21 @@ def entries(service: TrainingService, name: str) -> list[dict[str, Any]]:
         "filter": f'resource.type="ml_job" AND resource.labels.job_id="{name.rsplit("/", 1)[-1]}"',
         "orderBy": "timestamp asc",
     }
-    answer = requests.post(f"{service.url}/v2/entries:list", json=body, timeout=10)
+    answer = requests.post(f"{emulator.url}/v2/entries:list", json=body, timeout=10)
     found: list[dict[str, Any]] = answer.json()["entries"]
     return found
 
 
-def test_the_high_level_sdk(service: TrainingService, bucket: str) -> None:
+def test_the_high_level_sdk(emulator: RunningEmulator, bucket: str) -> None:
     """``aiplatform.CustomJob``, with a container whose command is Python, of which no image is pulled."""
-    from google.cloud import aiplatform  # noqa: TID251 - the foreign client
+    from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
     aiplatform.init(
         project="test-project",
         location="us-central1",
         staging_bucket=bucket,
         credentials=anonymous_credentials(),
-        api_endpoint=service.url,
+        api_endpoint=emulator.url,
         api_transport="rest",
     )
     container = {
@@ -157,22 +159,82 @@ def test_the_high_level_sdk(service: TrainingService, bucket: str) -> None:
     )
     job.run(sync=True)
     assert job.state.name == "JOB_STATE_SUCCEEDED"
-    lines = [entry["jsonPayload"]["message"] for entry in entries(service, job.resource_name)]
+    lines = [entry["jsonPayload"]["message"] for entry in entries(emulator, job.resource_name)]
     assert f"['--model={bucket}/out/model/', '$(NAME)'] {{\"cluster\":" in lines
     assert "image docker.example/any is not pulled: its command runs on this machine" in lines
 
 
+SCRIPT = """
+import argparse, os, sys
+import thing
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps")
+print("trained", parser.parse_args().steps, "steps in", sys.prefix, "with", thing.__file__)
+"""
+
+
+def installed(folders: list[Path]) -> set[str]:
+    return {str(path) for folder in folders if folder.exists() for path in folder.iterdir()}
+
+
+def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
+    emulator: RunningEmulator, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's command is ``pip install --upgrade pip && pip3 install --user /gcs/… && python3 -m …``."""
+    from google.cloud import aiplatform  # noqa: TID251 - Google's client
+
+    home, fake_bin = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    fake_bin.mkdir()
+    for name in ("pip", "pip3", "python", "python3"):
+        (fake_bin / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/host-{name}-was-used\n")
+        (fake_bin / name).chmod(0o755)
+    (wheels := tmp_path / "wheels").mkdir()
+    local_cluster.thing_wheel(wheels)
+    (tmp_path / "task.py").write_text(SCRIPT)
+    user_site = [Path(site.getusersitepackages()), Path(site.getuserbase()) / "bin"]
+    folders = [Path(path) for path in site.getsitepackages()] + [Path(sys.prefix) / "bin"] + user_site
+    before = installed(folders)
+    monkeypatch.setenv("PATH", f"{fake_bin}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(home))
+    aiplatform.init(
+        project="test-project",
+        location="us-central1",
+        staging_bucket=bucket,
+        credentials=anonymous_credentials(),
+        api_endpoint=emulator.url,
+        api_transport="rest",
+    )
+    job = aiplatform.CustomJob.from_local_script(
+        display_name="script",
+        script_path=str(tmp_path / "task.py"),
+        container_uri="docker.example/any",
+        args=["--steps", "7"],
+        requirements=[f"thing @ file://{next(wheels.iterdir())}"],
+    )
+    job.run(sync=True)
+    lines = [entry["jsonPayload"]["message"] for entry in entries(emulator, job.resource_name)]
+    assert job.state.name == "JOB_STATE_SUCCEEDED", lines
+    (trained,) = (line for line in lines if line.startswith("trained 7 steps"))
+    assert trained.count("/.container/python") == 2
+    assert any("is a copy of gs://" in line for line in lines)
+    assert installed(folders) == before
+    assert {path.name for path in home.iterdir()} <= {".cache"}  # uv's, for the job's environment
+    assert list(tmp_path.glob("host-*-was-used")) == []
+    assert not list(emulator.server.engine.objects_dir(("x", "", "", "")).parent.iterdir()), "copies are removed"
+
+
 def test_the_google_provider_s_operator_and_hook(
-    service: TrainingService, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    emulator: RunningEmulator, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
-    from airflow.providers.google.cloud.operators.vertex_ai.custom_job import (  # noqa: TID251 - the foreign client
+    from airflow.providers.google.cloud.operators.vertex_ai.custom_job import (  # noqa: TID251 - Google's client
         CreateCustomJobOperator,
     )
 
     # The provider has no setting for an endpoint: this is the one place a test must reach into.
-    monkeypatch.setattr(hooks.CustomJobHook, "get_job_service_client", lambda self, region=None: job_client(service))
-    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", service.connection)
+    monkeypatch.setattr(hooks.CustomJobHook, "get_job_service_client", lambda self, region=None: job_client(emulator))
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", emulator.connection)
     operator = CreateCustomJobOperator(
         task_id="train",
         project_id="test-project",
@@ -185,25 +247,25 @@ def test_the_google_provider_s_operator_and_hook(
     context: Any = {"ti": ti, "task": operator, "task_instance": ti}
     job = operator.execute(context)
     assert job["name"].endswith(pushed["custom_job_id"])
-    lines = [entry["jsonPayload"]["message"] for entry in entries(service, job["name"])]
+    lines = [entry["jsonPayload"]["message"] for entry in entries(emulator, job["name"])]
     assert "by the provider" in lines
 
 
 def test_the_google_provider_s_trigger_over_grpc(
-    service: TrainingService, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    emulator: RunningEmulator, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a deferred ``CreateCustomJobOperator`` waits with; it speaks gRPC alone."""
     import grpc  # type: ignore[import-untyped,unused-ignore]
     from airflow.providers.google.cloud.hooks.vertex_ai import custom_job as hooks
     from airflow.providers.google.cloud.triggers.vertex_ai import CustomJobTrigger
     from google.api_core import exceptions
-    from google.cloud import aiplatform_v1  # noqa: TID251 - the foreign clients
+    from google.cloud import aiplatform_v1  # noqa: TID251 - Google's client
     from google.cloud.aiplatform_v1.services import job_service  # noqa: TID251
 
     sync, asynchronous = job_service.JobServiceClient, aiplatform_v1.JobServiceAsyncClient
 
-    assert service.service.grpc is not None
-    target = service.service.grpc.target
+    assert emulator.server.grpc is not None
+    target = emulator.server.grpc.target
 
     async def client_of(*_: Any, **__: Any) -> Any:
         transport = asynchronous.get_transport_class("grpc_asyncio")
@@ -225,7 +287,7 @@ def test_the_google_provider_s_trigger_over_grpc(
 
     event = asyncio.run(first_event())
     assert event.payload["status"] == "success", event.payload
-    service.script("GetCustomJob", "status", status="UNAVAILABLE")
+    emulator.script("GetCustomJob", "status", status="UNAVAILABLE")
     with pytest.raises(exceptions.ServiceUnavailable):
         client.get_custom_job(name=made.name)
     assert client.get_custom_job(name=made.name).state.name == "JOB_STATE_SUCCEEDED"
@@ -238,7 +300,7 @@ def test_the_google_provider_s_trigger_over_grpc(
         client.get_custom_job(name=made.name)
 
 
-def test_a_client_built_from_discovery(service: TrainingService, actor: str, bucket: str) -> None:
+def test_a_client_built_from_discovery(emulator: RunningEmulator, actor: str, bucket: str) -> None:
     """ML Engine's Python client of old: ``discovery.build("ml", "v1")``."""
     import httplib2  # type: ignore[import-untyped,unused-ignore]
     from googleapiclient import discovery, errors  # type: ignore[import-untyped,unused-ignore]
@@ -247,8 +309,8 @@ def test_a_client_built_from_discovery(service: TrainingService, actor: str, buc
         "ml",
         "v1",
         http=httplib2.Http(timeout=30),
-        discoveryServiceUrl=f"{service.url}/discovery/v1/apis/{{api}}/{{apiVersion}}/rest",
-        client_options={"api_endpoint": service.url},
+        discoveryServiceUrl=f"{emulator.url}/discovery/v1/apis/{{api}}/{{apiVersion}}/rest",
+        client_options={"api_endpoint": emulator.url},
         cache_discovery=False,
         static_discovery=False,
     )
@@ -278,7 +340,7 @@ def test_a_client_built_from_discovery(service: TrainingService, actor: str, buc
     assert job["state"] == "SUCCEEDED"
     assert seconds(job["createTime"]) <= seconds(job["startTime"]) <= seconds(job["endTime"])
     # Without a jobDir, ML Engine gave the trainer no --job-dir.
-    assert "job dir is None" in [entry["jsonPayload"]["message"] for entry in entries(service, "census_1")]
+    assert "job dir is None" in [entry["jsonPayload"]["message"] for entry in entries(emulator, "census_1")]
     listed = jobs.list(parent="projects/test-project", filter="labels.team=new", pageSize=1).execute()
     assert [job["jobId"] for job in listed["jobs"]] == ["census_1"]
     with pytest.raises(errors.HttpError, match="has ended"):
@@ -293,12 +355,12 @@ needs_gcloud = pytest.mark.skipif(GCLOUD is None, reason="gcloud is not installe
 
 
 @pytest.fixture
-def gcloud(service: TrainingService, gcs_server: GcsServer, tmp_path: Path) -> Callable[..., str]:
+def gcloud(emulator: RunningEmulator, gcs_server: GcsServer, tmp_path: Path) -> Callable[..., str]:
     """Runs gcloud, pointed at loopback; returns what it printed."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CLOUDSDK_", "VIRTUAL"))}
     env = {
         **own,
-        **service.env,
+        **emulator.env,
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{gcs_server.url}/storage/v1/",
         "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
     }
@@ -361,7 +423,7 @@ def test_the_command_line_of_the_old_articles(gcloud: Callable[..., str], bucket
 
 @needs_gcloud
 def test_ready_made_packages_and_the_other_commands(
-    gcloud: Callable[..., str], service: TrainingService, bucket: str, tmp_path: Path
+    gcloud: Callable[..., str], emulator: RunningEmulator, bucket: str, tmp_path: Path
 ) -> None:
     """``--packages``, and what else there was to do with a job: list, update, cancel."""
     (tmp_path / "tiny-1.0.tar.gz").write_bytes(local_cluster.sdist(local_cluster.ACTOR))
@@ -376,7 +438,7 @@ def test_ready_made_packages_and_the_other_commands(
     gcloud(*jobs, "update", "census_1", "--update-labels", "team=new")
     gcloud(*jobs, "cancel", "census_1")
     limit = time.monotonic() + 60
-    while service.service.engine.store.all()[0].state.value != "CANCELLED":
+    while emulator.server.engine.store.all()[0].state.value != "CANCELLED":
         assert time.monotonic() < limit
         time.sleep(0.2)
     described = json.loads(gcloud(*jobs, "describe", "census_1", "--format", "json", data=True))
@@ -386,7 +448,7 @@ def test_ready_made_packages_and_the_other_commands(
 
 @needs_gcloud
 def test_gcloud_ai_custom_jobs(
-    gcloud: Callable[..., str], service: TrainingService, actor: str, bucket: str, tmp_path: Path
+    gcloud: Callable[..., str], emulator: RunningEmulator, actor: str, bucket: str, tmp_path: Path
 ) -> None:
     spec = package_job(actor, bucket, "until('/nowhere')")["job_spec"]
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
@@ -394,6 +456,6 @@ def test_gcloud_ai_custom_jobs(
     gcloud("ai", "custom-jobs", "create", *region, "--display-name", "by gcloud", "--config", "job.yaml")
     name = gcloud("ai", "custom-jobs", "list", *region, "--format", "value(name)", data=True).strip()
     gcloud("ai", "custom-jobs", "cancel", name)
-    client = job_client(service)
+    client = job_client(emulator)
     until_ended(lambda: client.get_custom_job(name=name))
     assert "JOB_STATE_CANCELLED" in gcloud("ai", "custom-jobs", "describe", name)

@@ -43,9 +43,9 @@ def test_an_old_job_runs_on_vertex(
                 time.sleep(0.2)
             assert job["state"] == "SUCCEEDED", job
         assert cloud.calls.count("CreateCustomJob") == 2
-        records = {record.id: record for record in old.service.engine.store.all()}
+        records = {record.id: record for record in old.server.engine.store.all()}
         said = {
-            name: [e["jsonPayload"]["message"] for e in old.service.engine.journal.read(records[name])]
+            name: [e["jsonPayload"]["message"] for e in old.server.engine.journal.read(records[name])]
             for name in records
         }
         assert f"dir {bucket}/out" in said["with_dir"]
