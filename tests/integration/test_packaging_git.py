@@ -227,6 +227,17 @@ def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str,
     assert "read the version from PKG-INFO" in caught.value.remedy
 
 
+def test_a_repository_that_git_cannot_read_stops_only_builds_that_ask_it(
+    storage: Storage, bucket: str, clone: Callable[..., Path]
+) -> None:
+    project = clone({"setup.py": "from setuptools import setup\nsetup(name='t', version='1', packages=['trainer'])\n"})
+    (project / ".git" / "index").write_bytes(b"broken")
+    assert package_trainer(project, storage=storage, staging=bucket).version == "1"
+    (project / "setup.py").write_text(DESCRIBE)
+    with pytest.raises(PackageError, match="git status failed"):
+        package_trainer(project, storage=storage, staging=bucket)
+
+
 def test_poetry_leaves_out_what_git_ignores(
     storage: Storage, bucket: str, tmp_path: Path, clone: Callable[..., Path]
 ) -> None:

@@ -186,6 +186,13 @@ def test_a_package_dir_in_a_project_of_others_is_packaged_alone(storage: Storage
     assert now.name == "dags", "the decision is made again when the build files change"
 
 
+def test_a_project_that_cannot_be_built_names_the_package_dir(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    root = trainer(tmp_path / "project", {"setup.py": "raise SystemExit('no build today')\n"})
+    with pytest.raises(PackageError, match=r"(?s)trainer is part of the project .*no build today") as caught:
+        package_trainer(root / "trainer", storage=storage, staging=bucket)
+    assert "to package trainer alone" in caught.value.remedy
+
+
 APP = UV_BUILD + PROJECT.format(name="app") + 'dependencies = ["acme-lib>=1"]\n'
 LIB = UV_BUILD + PROJECT.format(name="acme_lib")
 MODULES = {"src/app/__init__.py": "", "src/app/task.py": "import acme_lib\nprint(acme_lib.NAME)\n"}

@@ -68,12 +68,14 @@ def name_and_version(filename: str) -> tuple[str, str]:
     return match["name"], match["version"]
 
 
-def read_archive(data: bytes, filename: str, where: str) -> Archive:
-    """:param where: what errors call it.
+def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = False) -> Archive:
+    """What is in an archive.
 
+    :param where: what errors call it.
+    :param any_name: take one whose name does not say what it is, ``trainer.tar.gz``: installers take it too.
     :raises PackageError: if it is not readable, not a package, or would write outside its own directory.
     """
-    name, version = name_and_version(filename)
+    name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
     requirements: tuple[str, ...] = ()
     members = []
     try:

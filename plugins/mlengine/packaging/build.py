@@ -1,6 +1,6 @@
 """Running ``uv build``: an sdist of a source directory, a wheel of an sdist, without the worker's secrets.
 
-Does not judge what comes out of it; see :mod:`mlengine.packaging.project_build`.
+Does not check the result; see :mod:`mlengine.packaging.project_build`.
 """
 
 from __future__ import annotations
@@ -125,4 +125,4 @@ def _uv() -> str:
     try:
         return find_uv_bin()
     except FileNotFoundError as error:
-        raise PackageError("uv is not installed beside mlengine", remedy="pip install uv") from error
+        raise PackageError("uv is not installed in the environment of mlengine", remedy="pip install uv") from error

@@ -1,4 +1,4 @@
-"""What a failed build means for the user: the builder's own words, and a hint that is true of them."""
+"""The error for a failed build: the end of the builder's output, and a hint that fits it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where a project's requirements come from on the developer's machine: ``[tool.uv.sources]``, and the same of poetry.
 
-These tables are no part of what an sdist says to its installer: there, a requirement is only a name, and is looked up
+These tables are no part of what an sdist says to its installer: there, a requirement is only a name, to be found
 in an index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
 cannot be brought along is refused: else an index would be asked for a name that a stranger may have taken.
 """
@@ -24,7 +24,7 @@ _ELSEWHERE = frozenset({"path", "workspace", "git", "url", "index", "source"})
 
 @dataclass(frozen=True)
 class LocalRequirements:
-    """What a project needs besides what an index has.
+    """What a project needs in addition to what an index has.
 
     :param paths: projects and archives of this machine, to be packaged too, nearest first.
     :param notes: what the user should know.

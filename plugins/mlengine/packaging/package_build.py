@@ -19,7 +19,7 @@ from mlengine.packaging.source_tree import SourceTree
 def build_package(tree: SourceTree, package: str, requirements: Sequence[str], work: Path) -> Path:
     """The sdist of a package dir, built below the empty directory ``work``.
 
-    :raises PackageError: with the builder's own words.
+    :raises PackageError: with the builder's output.
     """
     source = work / "source"
     copy_tree(tree, source / package)

@@ -15,7 +15,7 @@ from mlengine.core.errors import PackageError
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, read_archive
 from mlengine.packaging.build_failure import failure, sdist_failure
-from mlengine.packaging.git_repository import NoRepository, Repository, find_repository
+from mlengine.packaging.git_repository import GitError, NoRepository, Repository, find_repository
 from mlengine.packaging.project_copy import copy_project
 from mlengine.packaging.project_inputs import uses_git, version_variable
 from mlengine.packaging.source_tree import SourceTree
@@ -39,13 +39,11 @@ class BuiltProject:
 def build_project(tree: SourceTree, work: Path) -> BuiltProject:
     """Build a project below the empty directory ``work``.
 
-    :raises PackageError: with the builder's own words and a hint.
+    :raises PackageError: with the builder's output and a hint.
     """
     repository = find_repository(tree.root)
     without_git = _without_git(tree.root, repository)
-    base = work / "tree"
-    base.mkdir()
-    source = copy_project(tree, base, repository)
+    source = _copy(tree, work, repository, required=uses_git(tree.root))
     built = builder.build("sdist", source, work / "out", _shown(tree, repository, source))
     if built.archive is None:
         raise failure(built, tree.root, tree=tree, without_git=without_git)
@@ -54,6 +52,21 @@ def build_project(tree: SourceTree, work: Path) -> BuiltProject:
     if without_git:
         notes = (f"{tree.root}: {without_git}. Its version, and files that only git lists, may be wrong", *notes)
     return BuiltProject(built.archive, wheel, notes)
+
+
+def _copy(tree: SourceTree, work: Path, repository: Repository | NoRepository, *, required: bool) -> Path:
+    """The copy, with metadata of git. Where git cannot read the repository, without, if no build asks for it.
+
+    :raises GitError: it is ``required``.
+    """
+    (work / "tree").mkdir()
+    try:
+        return copy_project(tree, work / "tree", repository)
+    except GitError as error:
+        if required:
+            raise
+        (work / "plain").mkdir()
+        return copy_project(tree, work / "plain", NoRepository(error.words))
 
 
 def add_constraints(source: Path, sdist: Path) -> None:

@@ -1,7 +1,7 @@
 """From a trainer's source to a package in the bucket, content-addressed: what has not changed is not built again.
 
-The object's name holds the digest of the inputs, so one read of ``packages/<name>/<digest>/`` tells whether there is
-anything to do; the object is created once, whoever builds.
+The object's name holds the digest of the inputs, so one listing of ``packages/<name>/<digest>/`` shows whether there is
+anything to do. The object is created once, however many processes build it.
 
 Does not: write into the user's tree (a copy is built), or install what it built; that is the backend's.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def package_trainer(
     :param module: what will be run; it must be in the first package.
     :param requirements: for a package dir, which has no place to write them: PEP 508 strings, ``numpy>=2``.
     :param dry_run: build and check, and upload nothing. The bucket is read only for packages that are in one.
-    :raises PackageError: names the file and the remedy, or has the builder's own words.
+    :raises PackageError: with the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
@@ -163,7 +164,9 @@ class _Publisher:
             return self._directory([_project_recipe(tree, module)])
         if source.parent is None:
             return self._directory([_package_recipe(tree, module, self.requirements)])
-        return self._directory(_recipes_in_project(tree, scan(source.parent, project=True), module))
+        with _part_of(source.parent, tree):
+            project = scan(source.parent, project=True)
+        return self._directory(_recipes_in_project(tree, project, module))
 
     def _directory(self, recipes: Sequence[_Recipe]) -> PackagedTrainer:
         """What the bucket has by any of the recipes, else what the first one makes that is right."""
@@ -181,14 +184,14 @@ class _Publisher:
         raise PackageError(f"{recipes[0].tree.root} was not packaged", remedy="give the project's directory itself")
 
     def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
-        """Create the object once; who comes second takes the first one's."""
+        """Create the object once; the second writer uses the first one's."""
         uri = package_uri(self.staging, recipe.name, recipe.digest, built.filename)
         if not self.dry_run:
             try:
                 self.storage.create(uri, built.data, "application/gzip")
             except StorageConflictError:
-                log.info("%s was built by somebody else meanwhile; theirs is used", uri)
-            # Builders whose file names differ (a version made of the date) agree on the first by name.
+                log.info("%s was created by another process meanwhile; that object is used", uri)
+            # Builders whose file names differ (a version with the date in it) agree on the first by name.
             uri = self._find(recipe) or uri
         packaged = _packaged(recipe, uri, reused=False)
         return replace(packaged, left_out=(*packaged.left_out, *built.left_out), notes=(*packaged.notes, *built.notes))
@@ -198,7 +201,7 @@ class _Publisher:
         return next((stat.uri for stat in self.storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
 
     def _archive(self, source: Path | str, module: str | None) -> PackagedTrainer:
-        """A ready-made package: checked every time, as nobody knows who made it; uploaded if it is not there."""
+        """A ready-made package: its origin is unknown, so it is checked every time; uploaded if it is not there."""
         where = str(source)
         filename = where.rsplit("/", 1)[-1]
         name, version = name_and_version(filename)
@@ -221,14 +224,14 @@ class _Publisher:
             try:
                 self.storage.create(uri, data)
             except StorageConflictError:
-                log.info("%s was uploaded by somebody else meanwhile", uri)
+                log.info("%s was uploaded by another process meanwhile", uri)
         return PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
 
 
 def _package_recipe(
     tree: SourceTree, module: str | None, requirements: Sequence[str], *, settings: object = None, note: str = ""
 ) -> _Recipe:
-    """The build is ours: every file of the tree goes in, and so the tree tells which modules there are.
+    """The build is ours: every file of the tree goes in, so the tree shows which modules there are.
 
     :param settings: what else the digest is of.
     """
@@ -286,8 +289,25 @@ def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | Non
     settings = [[file.path, file.sha256] for file in project.files if file.path in build_files]
     note = f"{tree.root} is part of the project {project.root}"
     whole = _project_recipe(project, module, package=name, note=f"{note}, whose build and requirements are used")
+
+    def make(work: Path) -> _Built | None:
+        with _part_of(project.root, tree):
+            return whole.make(work)
+
     alone = f"{note}, whose build does not pack it: it is packaged alone, without requirements"
-    return [whole, _package_recipe(tree, module, (), settings=settings, note=alone)]
+    return [replace(whole, make=make), _package_recipe(tree, module, (), settings=settings, note=alone)]
+
+
+@contextmanager
+def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
+    """Errors of a project say which package dir is meant, and how to package that alone."""
+    try:
+        yield
+    except PackageError as error:
+        raise PackageError(
+            f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
+            remedy=f"{error.remedy}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
+        ) from error
 
 
 def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:

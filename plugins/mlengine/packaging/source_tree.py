@@ -1,4 +1,4 @@
-"""A source tree: what of it goes into a package, what stays out, and the digest that tells whether it has changed.
+"""A source tree: which files go into a package, which stay out, and the digest that changes when they do.
 
 The digest is of the inputs: the sorted relative paths, the executable bits, the bytes, and how the build is set. The
 archives that build tools make differ from one build to the next (time stamps, compression) and would not do.

@@ -18,7 +18,7 @@ from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
 from mlengine.packaging.source_tree import SourceKind, kind_of
 
-# Backends that pack only what they are told to, or the package with the project's name; others search the directory.
+# Backends that pack only what is configured, or the package with the project's name; others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
 
 

@@ -1,4 +1,4 @@
-"""What the wheel of a project shows before anything is paid for: the job's machine installs just this."""
+"""What the wheel of a project shows before a job is submitted: the job's machine installs the same."""
 
 from __future__ import annotations
 

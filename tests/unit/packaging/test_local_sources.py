@@ -85,7 +85,7 @@ def test_a_build_requirement_of_this_machine_is_refused(tmp_path: Path) -> None:
         local_requirements(app)
 
 
-def test_poetry_says_the_same_beside_the_project_table(tmp_path: Path) -> None:
+def test_poetry_has_the_same_in_addition_to_the_project_table(tmp_path: Path) -> None:
     entries = 'python = ">=3.9"\nnumpy = { version = ">=2", extras = ["x"] }\nlib = { path = "lib", develop = true }\n'
     app = project(tmp_path, "app", f'dependencies = ["lib", "numpy"]\n[tool.poetry.dependencies]\n{entries}')
     lib = project(tmp_path / "lib", "lib")
