@@ -160,7 +160,7 @@ def _validate(args: argparse.Namespace) -> int:
         with suppress(MlengineError):  # what the job took is for the report alone
             found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
             subject = replace(subject, took=found)
-    report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
+    report = validate(storage, subject, rules, local_place(storage, subject.package_uris, env=subject.env))
     for line in table(report.verdict.checks):
         say(line)
     say(f"report: {folder.page}")

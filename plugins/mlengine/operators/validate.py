@@ -144,7 +144,12 @@ class ValidateModelOperator(BaseOperator):
             package_uris=self.package_uris or (),
             dataset=self.dataset or None,
         )
-        return validate(storage, self._asked_what_it_took(subject), rules, local_place(storage, subject.package_uris))
+        return validate(
+            storage,
+            self._asked_what_it_took(subject),
+            rules,
+            local_place(storage, subject.package_uris, env=subject.env),
+        )
 
     def _asked_what_it_took(self, subject: Subject) -> Subject:
         """For the report alone: whatever goes wrong there is logged, and judges nobody."""

@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging.source_tree import SourceTree, scan
+from mlengine.runtime.uv_env import index_options, uv_environment
 
 BUILD_SECONDS = 900
 CONSTRAINTS = "constraints.txt"
@@ -86,9 +87,10 @@ def build_sdist(source: Path, out: Path, origin: Path) -> Path:
     :raises PackageError: with the builder's last words.
     """
     command = [_uv(), "build", "--sdist", "--out-dir", str(out), "--python", sys.executable, "--color", "never"]
-    command += ["--no-progress", str(source)]
+    env = _environment(source)
+    command += ["--no-progress", *index_options(env), str(source)]
     try:
-        code, output = _run(command, source)
+        code, output = _run(command, env, source)
     except subprocess.TimeoutExpired as error:
         raise PackageError(
             f"{origin} was not built within {BUILD_SECONDS} s",
@@ -104,11 +106,11 @@ def build_sdist(source: Path, out: Path, origin: Path) -> Path:
     return sdists[0]
 
 
-def _run(command: Sequence[str], source: Path) -> tuple[int, str]:
+def _run(command: Sequence[str], env: Mapping[str, str], source: Path) -> tuple[int, str]:
     """Exit code and output. The builder's own children end with it, also when this task is killed."""
     process = subprocess.Popen(
         command,
-        env=_environment(source),
+        env=env,
         cwd=source,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -155,7 +157,7 @@ def _environment(source: Path) -> dict[str, str]:
     texts = (source / name for name in ("pyproject.toml", "setup.py", "setup.cfg"))
     if any(_SCM.search(path.read_text(encoding="utf-8", errors="replace")) for path in texts if path.is_file()):
         found["SETUPTOOLS_SCM_PRETEND_VERSION"] = "0.0.0"
-    return found
+    return uv_environment(found)
 
 
 def _last_words(output: str, source: Path, origin: Path) -> str:

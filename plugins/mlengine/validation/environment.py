@@ -7,7 +7,7 @@ built from the same packages.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,17 @@ from mlengine.validation.validation import Place
 log = logging.getLogger(__name__)
 
 
-def local_place(storage: Storage, package_uris: Sequence[str], state_dir: str | Path | None = None) -> Place:
-    """The environment of ``package_uris``, built when it is asked for, and not removed while it is used."""
+def local_place(
+    storage: Storage,
+    package_uris: Sequence[str],
+    state_dir: str | Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Place:
+    """The environment of ``package_uris``, built when it is asked for, and not removed while it is used.
+
+    :param env: the job's variables; those for pip say where its packages come from.
+    """
     from mlengine.backends.local.settings import state_dir as resolve
 
     root = resolve(state_dir)
@@ -37,7 +46,7 @@ def local_place(storage: Storage, package_uris: Sequence[str], state_dir: str | 
             )
         settings = Settings.load()
         built = build_environment(
-            package_uris, storage, root, python=settings.python, seconds=settings.build_seconds, say=log.info
+            package_uris, storage, root, python=settings.python, env=env, seconds=settings.build_seconds, say=log.info
         )
         lease = Lease.take(lock_path(root, built.digest), wait=settings.build_seconds, shared=True)
         if lease is None:

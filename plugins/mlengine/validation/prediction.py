@@ -44,7 +44,7 @@ def predict(
     for check in check_wire(model, expected):
         if not check.passed:
             raise ModelError(check.sentence, remedy="this model cannot be asked about digits")
-    place = local_place(storage, subject.package_uris)
+    place = local_place(storage, subject.package_uris, env=subject.env)
     folder = fetch(storage, subject.dataset_uri, place.datasets)
     manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), subject.dataset_uri)
     held = manifest.heldout

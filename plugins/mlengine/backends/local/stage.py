@@ -38,6 +38,7 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         storage,
         job.state_dir,
         python=stored.settings.python,
+        env=stored.submission.spec.env,
         seconds=stored.settings.build_seconds,
         keep_environments=stored.settings.keep_environments,
         say=say,

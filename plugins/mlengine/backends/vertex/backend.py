@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.vertex import checks, logs, prices, python_version
+from mlengine.backends.vertex import checks, logs, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
@@ -62,7 +62,7 @@ class VertexBackend:
         gcp_conn_id: str | None = None,
         impersonation_chain: Any = None,
         client: RestClient | None = None,
-        storage: python_version.Reads | None = None,
+        storage: package_checks.Reads | None = None,
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
@@ -107,7 +107,7 @@ class VertexBackend:
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        python_version.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
@@ -190,7 +190,7 @@ class VertexBackend:
                 self._jobs = self._connect()
             return self._jobs
 
-    def _open_storage(self) -> python_version.Reads:
+    def _open_storage(self) -> package_checks.Reads:
         from mlengine.storage.client import Storage
 
         return self._storage or Storage.from_connection(self._gcp_conn_id, self._impersonation)
