@@ -28,6 +28,10 @@ from mlengine.runtime.constraints import NAME, of_packages
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
+INSTALLED = """
+from importlib.metadata import distributions
+print("\\n".join(sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()})))
+"""
 
 
 def say(text: str) -> None:
@@ -126,11 +130,12 @@ def note(plan: dict[str, Any]) -> None:
     the same: that it cannot be written stops nothing.
     """
     try:
-        frozen = subprocess.check_output([sys.executable, "-m", "pip", "freeze"], timeout=120)
+        # Not `pip freeze`: that names the files that the packages came from, and not their versions.
+        installed = subprocess.check_output([sys.executable, "-c", INSTALLED], timeout=120)
         bucket, _, path = (plan["job_dir"] + "/logs/environment.txt")[len("gs://") :].partition("/")
         server, headers = place()
         url = f"{server}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(path, safe='')}"
-        data = f"# image {plan['image']}\n".encode() + frozen
+        data = f"# image {plan['image']}\n".encode() + installed
         headers["Content-Type"] = "text/plain"
         request = urllib.request.Request(url, data, headers)  # noqa: S310 - only our own http(s) URLs
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
