@@ -104,6 +104,9 @@ def test_train_on_vertex(trainer: Path, service: TrainingService, bucket: str, t
     assert service.calls == []
     assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
     said = capsys.readouterr().out
+    package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", said)
+    assert package is not None
+    assert package[1] in str(request), "a dry run names the package that is then uploaded"
     assert "as projects/test-project/locations/us-central1/customJobs/" in said
     assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as None" in said
     assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1

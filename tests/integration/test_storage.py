@@ -37,6 +37,46 @@ def test_replace_swaps_only_what_was_read(storage: Storage, bucket: str) -> None
     assert storage.read_with_generation(uri) == (b"two", newer)
 
 
+BIG = 9 << 20  # above 8 MiB the client library would open an upload session
+
+
+def test_a_large_object_is_created_once(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/packages/big.tar.gz"
+    generation = storage.create(uri, b"1" * BIG)
+    with pytest.raises(StorageConflictError):
+        storage.create(uri, b"2" * BIG)
+    assert storage.read_with_generation(uri) == (b"1" * BIG, generation)
+
+
+def test_a_large_object_is_replaced_only_if_it_is_the_one_that_was_read(storage: Storage, bucket: str) -> None:
+    uri = f"{bucket}/big"
+    first = storage.create(uri, b"1" * BIG)
+    second = storage.replace(uri, b"2" * BIG, first)
+    with pytest.raises(StorageConflictError):
+        storage.replace(uri, b"3" * BIG, first)
+    assert storage.read_with_generation(uri) == (b"2" * BIG, second)
+
+
+def test_a_large_file_is_uploaded_once(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writers that both saw no object yet: the second must not overwrite the first."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() * (BIG // 3))
+    storage.upload_once(tmp_path / "one", f"{bucket}/big")
+    looked: list[str] = []
+    holds = Storage._holds
+
+    def first_look_was_too_early(self: Storage, uri: str, source: Path) -> bool:
+        looked.append(uri)
+        return len(looked) > 1 and holds(self, uri, source)
+
+    monkeypatch.setattr(Storage, "_holds", first_look_was_too_early)
+    with pytest.raises(StorageConflictError):
+        storage.upload_once(tmp_path / "two", f"{bucket}/big")
+    assert storage.read(f"{bucket}/big") == b"one" * (BIG // 3)
+
+
 def test_missing_things_are_named(storage: Storage, bucket: str) -> None:
     with pytest.raises(ObjectMissingError, match="no object gs://"):
         storage.read(f"{bucket}/nothing")

@@ -18,7 +18,7 @@ from mlengine.core.errors import (
     StorageUnavailableError,
 )
 from mlengine.storage import retries
-from mlengine.storage.client import Storage
+from mlengine.storage.client import ONE_REQUEST_BYTES, Storage
 from mlengine.testing import faults, gcs
 
 pytestmark = pytest.mark.integration
@@ -219,7 +219,7 @@ def test_bytes_changed_on_the_way_are_seen(
 def test_a_big_upload_goes_on_after_a_fault(
     storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
 ) -> None:
-    content = bytes(range(256)) * (9 * MIB // 256)  # over 8 MiB the client opens an upload session
+    content = bytes(range(256)) * (ONE_REQUEST_BYTES // 256 + 1)  # an upload session
     (tmp_path / "big").write_bytes(content)
     proxy.strike(faults.status(503), "POST", "uploadType=resumable")
     proxy.strike(faults.status(503), "PUT")
@@ -230,6 +230,19 @@ def test_a_big_upload_goes_on_after_a_fault(
     (tmp_path / "big").write_bytes(content[:-1] + b"?")
     with pytest.raises(StorageConflictError):
         broken.upload_once(tmp_path / "big", f"{bucket}/big")
+
+
+def test_a_big_object_is_created_in_one_request_that_is_repeated(
+    storage: Storage, broken: Storage, proxy: faults.FaultProxy, bucket: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * (9 * MIB // 256)
+    (tmp_path / "big").write_bytes(content)
+    for fault in (faults.status(503), faults.reset(), faults.lose_answer()):
+        proxy.strike(fault, "POST", "uploadType=multipart", times=2)
+    generation = broken.create(f"{bucket}/created", content)
+    broken.upload_once(tmp_path / "big", f"{bucket}/uploaded")
+    assert storage.read_with_generation(f"{bucket}/created") == (content, generation)
+    assert storage.read(f"{bucket}/uploaded") == content
 
 
 def test_files_arrive_whole_through_a_bad_network(

@@ -52,7 +52,9 @@ def register(commands: Any) -> None:
     how.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a backend's setting: spot=true")
     how.add_argument("--stream-logs", action="store_true", help="follow it to its end; exit code 1 unless it succeeds")
     how.add_argument("--async", action="store_true", dest="asynchronous", help="return when submitted (the default)")
-    how.add_argument("--dry-run", action="store_true", help="print the request as YAML; upload and submit nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="package and check, print the request as YAML; upload and submit nothing"
+    )
     how.add_argument("--max-attempts", type=int, default=3, help="how often the job may be tried in all (3)")
     parser.set_defaults(handler=_train, user_args=None)
 
@@ -82,7 +84,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.python_version and isinstance(backend, ChoosesPython):
         backend.use_python(args.python_version)
     storage = Storage()
-    spec = packages(args, spec, None if args.dry_run else storage, staging)
+    spec = packages(args, spec, storage, staging)
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
         for note in notes:

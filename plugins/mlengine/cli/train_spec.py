@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mlengine.cli import say
 from mlengine.core.errors import JobFileError, PackageError
 from mlengine.core.job_file import parse
-from mlengine.core.layout import join
 from mlengine.core.spec import Role, TrainingSpec
 
 if TYPE_CHECKING:
@@ -69,10 +68,9 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
     return replace(spec, labels={**spec.labels, **_labels(args.labels)})
 
 
-def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | None, staging: str) -> TrainingSpec:
-    """The spec with its packages in the bucket.
+def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str) -> TrainingSpec:
+    """The spec with its packages in the bucket. A dry run builds and checks them too, and uploads nothing.
 
-    :param storage: ``None`` uploads nothing, and names where they would be.
     :raises PackageError: if there is nothing to run, or two sources of it.
     """
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
@@ -84,16 +82,17 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | No
             raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
         return spec
     parse.check(spec)
-    if storage is None:
-        uris = [str(source) if isinstance(source, str) else _would_be(source, staging) for source in sources]
-        return parse.override(spec, package_uris=uris)
     from mlengine.packaging.publish import package_trainer
 
-    packaged = package_trainer(sources, storage=storage, staging=staging, module=spec.module or None)
+    packaged = package_trainer(
+        sources, storage=storage, staging=staging, module=spec.module or None, dry_run=args.dry_run
+    )
     state = "unchanged" if packaged.reused else f"{packaged.files} files"
-    say(f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}")
-    for left in packaged.left_out:
-        say(f"  left out: {left.path} ({left.reason})")
+    lines = [f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}"]
+    lines += [f"  note: {note}" for note in packaged.notes]
+    lines += [f"  left out: {left.path} ({left.reason})" for left in packaged.left_out]
+    for line in lines:
+        say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
     return parse.override(spec, package_uris=packaged.uris)
 
 
@@ -124,10 +123,3 @@ def _labels(text: str | None) -> Mapping[str, str]:
 
 def _items(text: str | None) -> list[str]:
     return [item for item in re.split(r",\s*", text) if item] if text else []
-
-
-def _would_be(source: Path, staging: str) -> str:
-    name = (
-        source.name if source.suffix in {".gz", ".tgz", ".whl", ".zip"} else f"{source.resolve().name}-VERSION.tar.gz"
-    )
-    return join(staging, "packages", source.resolve().name.partition("-")[0], "DIGEST", name)

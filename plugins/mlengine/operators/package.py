@@ -25,10 +25,11 @@ class PackageTrainerOperator(BaseOperator):
 
     :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
         wheel (a path or a ``gs://`` URI), or a list of them, the trainer first. A relative path is relative to the
-        DAG's file.
+        DAG's file. A package dir in a project that packs it is built by that project.
     :param staging_bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
     :param module: what the job will run, ``trainer.task``; checked to be inside.
-    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own.
+    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own. A package
+        dir with requirements is built alone, whatever project it is in.
 
     Returns ``{"package_uris", "digest", "name", "version", "reused"}``.
 
@@ -83,6 +84,8 @@ class PackageTrainerOperator(BaseOperator):
         )
         for uri in packaged.uris:
             self.log.info("  %s", uri)
+        for note in packaged.notes:
+            self.log.info("  note: %s", note)
         for left in packaged.left_out[:_SHOWN]:
             self.log.info("  left out: %s (%s)", left.path, left.reason)
         if len(packaged.left_out) > _SHOWN:
