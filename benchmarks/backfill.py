@@ -128,7 +128,10 @@ def backfills(stack: Stack, capacity: int, lengths: Sequence[int], *, heading: b
 @contextmanager
 def started(capacity: int, settings: dict[str, str] | None = None) -> Iterator[Stack]:
     before = dict(os.environ)
-    env = {"MLENGINE_POLL_INTERVAL": "1", "MLENGINE_LOCAL_CAPACITY": str(capacity)}
+    env = {
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
+        "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": str(capacity),
+    }
     with (
         tempfile.TemporaryDirectory(prefix="mlengine-backfill-") as data,
         stacks.running(Path(data), versions=[], dags=DAGS, env=env, settings=settings) as stack,
@@ -183,6 +186,6 @@ def of_jobs(stack: Stack) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("MLENGINE_LOCAL_STATE") == str(stack.data / "local"):
+            if process.environ().get("AIRFLOW__MLENGINE__LOCAL_STATE_DIR") == str(stack.data / "local"):
                 found.append(process)
     return found

@@ -95,7 +95,7 @@ def ours(count: int) -> list[Any]:
     for number in range(count):
         job_dir = f"gs://bench-{os.getpid()}/m/j{number}"
         handle = JobHandle("bench", f"{PARENT}/customJobs/{number}", f"j{number}", 1, job_dir)
-        found.append(TrainingJobTrigger(handle=handle.to_json(), gcp_conn_id=None, poll_interval=INTERVAL))
+        found.append(TrainingJobTrigger(handle=handle.to_json(), gcp_conn_id=None, poll_interval_seconds=INTERVAL))
     return found
 
 

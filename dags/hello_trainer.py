@@ -10,10 +10,10 @@ from pathlib import Path
 
 from airflow.sdk import DAG
 
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_md=__doc__):
-    training_pipeline(
+    RetrainingTaskGroup(
         model="hello",
         trainer=Path(__file__).parents[1] / "examples" / "hello",
         job_file={
@@ -25,5 +25,5 @@ with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_m
                 "pythonModule": "hello.task",
             }
         },
-        checks="files",
+        validation_level="files",
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow.sdk import Param, TaskGroup
+from airflow.sdk import Param
 
 from mlengine import params
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 HERE = Path(__file__).parent
 _WHERE, _GATE, _MORE = "Where, and how big", "The gate", "Fine tuning"
@@ -23,7 +23,7 @@ PARAMS = {
         title="Steps",
         description="Batches in all, shared by the chief and the workers. 1000 reach about 98 %.",
     ),
-    "train_again": params.train_again(),
+    "force_retrain": params.force_retrain(),
     "backend": params.backend(section=_WHERE),
     "scale_tier": params.scale_tier(section=_WHERE),
     "workers": Param(
@@ -95,10 +95,10 @@ PARAMS = {
 }
 
 
-def retrain_mnist() -> TaskGroup:
+def retrain_mnist() -> RetrainingTaskGroup:
     """Package, train, validate and publish: ``trainer/`` on a version of the dataset ``mnist``, as the form says."""
     arguments = ("max_steps", "batch_size", "learning_rate", "seed")
-    return training_pipeline(
+    return RetrainingTaskGroup(
         model="mnist",
         trainer=HERE.parent / "trainer",
         job_file=HERE / "jobs" / "mnist.yaml",
@@ -106,7 +106,7 @@ def retrain_mnist() -> TaskGroup:
         args=[word for name in arguments for word in (f"--{name}", f"{{{{ params.{name} }}}}")],
         backend="{{ params.backend or '' }}",
         scale_tier="{{ params.scale_tier or '' }}",
-        counts={
+        replica_counts={
             "worker": "{{ '' if params.scale_tier else params.workers }}",
             "ps": "{{ '' if params.scale_tier else params.parameter_servers }}",
         },

@@ -10,7 +10,7 @@ form, or the newest. The stages:
 that ``jobs/mnist.yaml`` describes, at most once; ``wait`` shows every replica's log while it trains; ``validate``
 judges the exported model beside the champion; ``publish`` makes it the champion, if the verdict lets it.
 
-Work that was done and accepted before is not done again: its job stands in (``train_again`` in the form trains in
+Work that was done and accepted before is not done again: its job stands in (``force_retrain`` in the form trains in
 spite of it). A backfill over the dates of old versions: ``airflow backfill create --dag-id mnist_retraining
 --from-date 2026-01-01 --to-date 2026-12-01 --max-active-runs 2``.
 """

@@ -13,7 +13,7 @@ from mlengine.storage.client import Storage
 
 
 def main() -> int:
-    bucket, cache = os.environ["MLENGINE_BUCKET"], Path(os.environ["HOME"]) / "mnist"
+    bucket, cache = os.environ["AIRFLOW__MLENGINE__BUCKET"], Path(os.environ["HOME"]) / "mnist"
     client, name = Storage().client, split_uri(bucket)[0]
     if client.lookup_bucket(name) is None:
         client.create_bucket(name)

@@ -45,25 +45,25 @@ TENSORBOARD_PORT={tensorboard_port}
 GCS_PORT={gcs_port}
 """
 _SETTINGS = """\
-# What every service may know. Settings of mlengine go here under their own names: MLENGINE_<NAME>.
+# What every service may know. Settings of mlengine go here under their own names: AIRFLOW__MLENGINE__<NAME>.
 
 # This machine stands in for Google Cloud (profile local).
 STORAGE_EMULATOR_HOST=http://gcs:9023
 GOOGLE_CLOUD_PROJECT=local
-MLENGINE_BUCKET=gs://mlengine
-MLENGINE_BACKEND=vertex
-MLENGINE_VERTEX_PROJECT=local
-MLENGINE_VERTEX_REGION=europe-west1
-MLENGINE_VERTEX_ENDPOINT=http://trainer:9000
-MLENGINE_VERTEX_PLAIN_HOSTS=trainer
-MLENGINE_TENSORBOARD_URL=http://localhost:{tensorboard_port}
+AIRFLOW__MLENGINE__BUCKET=gs://mlengine
+AIRFLOW__MLENGINE__BACKEND=vertex
+AIRFLOW__MLENGINE__VERTEX_PROJECT=local
+AIRFLOW__MLENGINE__VERTEX_REGION=europe-west1
+AIRFLOW__MLENGINE__VERTEX_ENDPOINT=http://trainer:9000
+AIRFLOW__MLENGINE__VERTEX_HTTP_HOSTS=trainer
+AIRFLOW__MLENGINE__TENSORBOARD_URL=http://localhost:{tensorboard_port}
 AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_anonymous": true, "project": "local"}}}}'
 
 # The real Google Cloud: in place of all of the above (docs/deploy.md), and without `local` in COMPOSE_PROFILES.
-#MLENGINE_BUCKET=gs://my-bucket
-#MLENGINE_BACKEND=vertex
-#MLENGINE_VERTEX_PROJECT=my-project
-#MLENGINE_VERTEX_REGION=europe-west1
+#AIRFLOW__MLENGINE__BUCKET=gs://my-bucket
+#AIRFLOW__MLENGINE__BACKEND=vertex
+#AIRFLOW__MLENGINE__VERTEX_PROJECT=my-project
+#AIRFLOW__MLENGINE__VERTEX_REGION=europe-west1
 #AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "google_cloud_platform"}}'
 """
 

@@ -296,7 +296,11 @@ def _last_words(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch MNIST and register it as dataset versions.")
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://… (default MLENGINE_BUCKET)")
+    parser.add_argument(
+        "--bucket",
+        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
+        help="gs://… (default AIRFLOW__MLENGINE__BUCKET)",
+    )
     parser.add_argument("--from", dest="source", type=Path, help="directory with the four files (default MNIST_DIR)")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the files are kept")
     parser.add_argument("--versions", nargs="+", choices=list(VERSIONS), help="register only these")

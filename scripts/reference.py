@@ -22,13 +22,13 @@ PACKAGE = ROOT / "plugins" / "mlengine"
 REFERENCE, ERRORS = ROOT / "docs" / "reference.md", ROOT / "docs" / "errors.md"
 
 # What a DAG file names, beside the operators, which are found.
-_FIRST = (("mlengine.task_groups", "training_pipeline"),)
+_FIRST = (("mlengine.task_groups", "RetrainingTaskGroup"),)
 _LAST = (
     ("mlengine.timetables", "DatasetVersionTimetable"),
     ("mlengine.params", "dataset_version"),
     ("mlengine.params", "scale_tier"),
     ("mlengine.params", "backend"),
-    ("mlengine.params", "train_again"),
+    ("mlengine.params", "force_retrain"),
 )
 _REFERENCE_HEAD = """# Reference
 
@@ -36,8 +36,8 @@ Written by `make reference` from the code. [Errors, and what to do](errors.md) h
 
 ## Settings
 
-An argument wins over the environment (`MLENGINE_<NAME>`), that over Airflow's configuration (`[mlengine] <name>`,
-`AIRFLOW__MLENGINE__<NAME>`), and that over the default.
+An argument wins over the environment (`AIRFLOW__MLENGINE__<NAME>`), that over Airflow's configuration
+(`[mlengine] <name>`), and that over the default.
 """
 _ERRORS_HEAD = """# Errors, and what to do
 

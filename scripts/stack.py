@@ -252,8 +252,8 @@ def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
     return {
         **server.env,
         **emulator_connection(),
-        "MLENGINE_BUCKET": f"gs://{BUCKET}",
-        "MLENGINE_LOCAL_STATE": str(data / "local"),
+        "AIRFLOW__MLENGINE__BUCKET": f"gs://{BUCKET}",
+        "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(data / "local"),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         "UV_PYTHON_DOWNLOADS": "never",
         # Tasks that look for programs find those of this environment.

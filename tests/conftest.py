@@ -15,6 +15,8 @@ from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
+pytest_plugins = ["tests.support.skips"]
+
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("mlengine", deadline=None)
 settings.load_profile("mlengine")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airflow.sdk import DAG, CronPartitionTimetable
 
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 ROOT = Path(__file__).parents[2]
 END = datetime(2024, 12, 31, tzinfo=UTC)
@@ -18,10 +18,10 @@ MONTHLY = CronPartitionTimetable("0 0 1 * *", timezone="UTC", key_format="%Y-%m-
 for number in range(4):
     name = f"jobs_{number}"
     with DAG(name, schedule=MONTHLY, end_date=END, catchup=False, max_active_runs=8, default_args={"retries": 0}):
-        training_pipeline(
+        RetrainingTaskGroup(
             model=name,
             trainer=ROOT / "tests" / "e2e" / "backfill_lab" / "trainer",
             job_file={"trainingInput": {"pythonModule": "centroids.task"}},
             dataset="digits",
-            checks="files",
+            validation_level="files",
         )

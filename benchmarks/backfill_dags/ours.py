@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, CronPartitionTimetable, Param
 
 from mlengine import backends
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 ROOT = Path(__file__).parents[2]
 COMMON: dict[str, Any] = {"catchup": False, "max_active_runs": 8, "default_args": {"retries": 0}}
@@ -20,14 +20,14 @@ backends.register("instant", "instant:InstantBackend")
 with DAG(
     "instant",
     schedule=CronPartitionTimetable("0 0 1 * *", **MONTHLY),
-    params={"train_again": Param(False, type="boolean"), "dataset_version": Param(None, type=["null", "string"])},
+    params={"force_retrain": Param(False, type="boolean"), "dataset_version": Param(None, type=["null", "string"])},
     **COMMON,
 ):
-    training_pipeline(
+    RetrainingTaskGroup(
         model="instant",
         trainer=ROOT / "examples" / "hello",
         job_file={"trainingInput": {"pythonModule": "hello.task"}},
         dataset="digits",
-        checks="files",
+        validation_level="files",
         backend="instant",
     )

@@ -38,7 +38,7 @@ def dataset_version(dataset: str, section: str = "") -> Param:
     )
 
 
-def train_again(section: str = "") -> Param:
+def force_retrain(section: str = "") -> Param:
     return Param(
         False,
         type="boolean",

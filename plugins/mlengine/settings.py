@@ -1,7 +1,7 @@
 """Every knob, in one place, with one rule of precedence.
 
-An argument wins over the environment variable ``MLENGINE_<NAME>``, that over Airflow's configuration
-(``[mlengine] <name>``, or ``AIRFLOW__MLENGINE__<NAME>``), and that over the default here. Airflow's configuration is
+An argument wins over the environment variable ``AIRFLOW__MLENGINE__<NAME>``, that over Airflow's configuration
+(``[mlengine] <name>``), and that over the default here. Airflow's configuration is
 only asked inside a process of Airflow's; the command line never imports it.
 """
 
@@ -34,43 +34,69 @@ SETTINGS: dict[str, Setting] = {
         Setting("vertex_region", "", "string", "The region of jobs on Vertex AI, where the job file names none."),
         Setting("vertex_endpoint", "", "string", "A server that stands in for Vertex AI's, such as mlengine serve."),
         Setting(
-            "vertex_plain_hosts",
+            "vertex_http_hosts",
             "",
             "string",
             "Hosts of a private network, by commas, whose vertex_endpoint may be plain http, as loopback's may.",
         ),
-        Setting("poll_interval", "5", "float", "Seconds between two looks at the jobs that are waited for."),
-        Setting("progress_interval", "15", "float", "Seconds between two progress lines of a job in the task's log."),
-        Setting("max_attempts", "3", "integer", "How many attempts one job may have when its machines fail it."),
-        Setting("retry_backoff", "10", "float", "Seconds before attempt 2; each later attempt waits twice as long."),
-        Setting("queued_timeout", "86400", "float", "Seconds a job may be QUEUED before it is cancelled."),
+        Setting("poll_interval_seconds", "5", "float", "Seconds between two looks at the jobs that are waited for."),
         Setting(
-            "local_state", "", "string", "Where the local backend keeps its jobs: a folder on this machine's disk."
+            "progress_interval_seconds", "15", "float", "Seconds between two progress lines of a job in the task's log."
         ),
-        Setting("local_capacity", "", "integer", "Jobs that the local backend runs at once (default: half the cores)."),
+        Setting("max_attempts", "3", "integer", "How many attempts one job may have when its machines fail it."),
+        Setting(
+            "retry_backoff_seconds", "10", "float", "Seconds before attempt 2; each later attempt waits twice as long."
+        ),
+        Setting("queued_timeout_seconds", "86400", "float", "Seconds a job may be QUEUED before it is cancelled."),
+        Setting(
+            "local_state_dir", "", "string", "Where the local backend keeps its jobs: a folder on this machine's disk."
+        ),
+        Setting(
+            "local_max_concurrent_jobs",
+            "",
+            "integer",
+            "Jobs that the local backend runs at once (default: half the cores).",
+        ),
         Setting(
             "local_max_workers", "", "integer", "Workers a job may have on the local backend (default: the cores)."
         ),
         Setting("local_max_ps", "", "integer", "Parameter servers, likewise (default: half the cores)."),
         Setting("local_max_evaluators", "1", "integer", "Evaluators, likewise."),
-        Setting("local_python", "", "string", "The interpreter of trainers' environments on the local backend."),
+        Setting("local_python_path", "", "string", "The interpreter of trainers' environments on the local backend."),
         Setting(
-            "local_restarts", "5", "integer", "How often a local worker, ps or evaluator is started again in a row."
+            "local_max_restarts", "5", "integer", "How often a local worker, ps or evaluator is started again in a row."
         ),
-        Setting("local_chief_restarts", "3", "integer", "How often a local chief that was stopped is started again."),
-        Setting("local_backoff", "1", "float", "Seconds before a local replica's first restart; doubles with each."),
-        Setting("local_stop_seconds", "15", "float", "Seconds between SIGTERM and SIGKILL of a local replica."),
-        Setting("local_linger_seconds", "15", "float", "Seconds that local workers may take to end after the chief."),
-        Setting("local_build_seconds", "1800", "float", "Seconds that building a trainer's environment may take."),
         Setting(
-            "local_upload_seconds", "60", "float", "Seconds for sending a local job's logs to the bucket; 0: none."
+            "local_max_chief_restarts", "3", "integer", "How often a local chief that was stopped is started again."
+        ),
+        Setting(
+            "local_restart_backoff_seconds",
+            "1",
+            "float",
+            "Seconds before a local replica's first restart; doubles with each.",
+        ),
+        Setting(
+            "local_termination_grace_seconds", "15", "float", "Seconds between SIGTERM and SIGKILL of a local replica."
+        ),
+        Setting("local_linger_seconds", "15", "float", "Seconds that local workers may take to end after the chief."),
+        Setting(
+            "local_build_timeout_seconds", "1800", "float", "Seconds that building a trainer's environment may take."
+        ),
+        Setting(
+            "local_log_upload_timeout_seconds",
+            "60",
+            "float",
+            "Seconds for sending a local job's logs to the bucket; 0: none.",
         ),
         Setting("local_keep_environments", "8", "integer", "Unused trainers' environments that are kept."),
         Setting("tensorboard_url", "", "string", "A TensorBoard that shows the jobs, for links: http://…"),
         Setting(
-            "forms_dir", "", "string", "Folder of what trigger forms propose (default: mlengine/ in AIRFLOW_HOME)."
+            "param_hints_dir",
+            "",
+            "string",
+            "Folder of what trigger forms propose (default: mlengine/ in AIRFLOW_HOME).",
         ),
-        Setting("running_timeout", "604800", "float", "Seconds a job may take, once it left QUEUED."),
+        Setting("running_timeout_seconds", "604800", "float", "Seconds a job may take, once it left QUEUED."),
     )
 }
 
@@ -84,7 +110,7 @@ def get(name: str, argument: object = None) -> str:
     setting = SETTINGS[name]
     if argument not in (None, ""):
         return str(argument)
-    from_environment = os.environ.get(f"MLENGINE_{name.upper()}")
+    from_environment = os.environ.get(f"AIRFLOW__MLENGINE__{name.upper()}")
     if from_environment:
         return from_environment
     if "airflow" in sys.modules:

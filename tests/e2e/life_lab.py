@@ -32,7 +32,12 @@ from tests.sleeper import sleeper
 
 PATIENCE = 240.0  # seconds; for a busy machine
 TRIGGER_SECONDS = 0.5
-QUICK = {"stop_seconds": 1.0, "linger_seconds": 1.0, "backoff": 0.1, "upload_seconds": 0}
+QUICK = {
+    "termination_grace_seconds": 1.0,
+    "linger_seconds": 1.0,
+    "restart_backoff_seconds": 0.1,
+    "log_upload_timeout_seconds": 0,
+}
 
 
 # Set while the lab is there: raises if a component of its Airflow has ended for good.
@@ -193,7 +198,7 @@ class Lab:
         """A job in ``place``: a folder with its own queue; in those called full one runs, the others are queued."""
         options: dict[str, Any] = {
             "state_dir": str(self.root / place),
-            "capacity": 1 if place.startswith("full") else 200,
+            "max_concurrent_jobs": 1 if place.startswith("full") else 200,
             **QUICK,
         }
         key = JobKey("life", f"{name}-{uuid.uuid4().hex[:6]}", "submit")
@@ -252,9 +257,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> 
         parallelism=8,
         env={
             **gcs_server.env,
-            "MLENGINE_BUCKET": f"gs://{bucket}",
-            "MLENGINE_PROGRESS_INTERVAL": "3",
-            "MLENGINE_RETRY_BACKOFF": "1",
+            "AIRFLOW__MLENGINE__BUCKET": f"gs://{bucket}",
+            "AIRFLOW__MLENGINE__PROGRESS_INTERVAL_SECONDS": "3",
+            "AIRFLOW__MLENGINE__RETRY_BACKOFF_SECONDS": "1",
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         },
         settings={

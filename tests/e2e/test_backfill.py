@@ -106,7 +106,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]:
     before = dict(os.environ)
-    settings = {"MLENGINE_POLL_INTERVAL": "1", "MLENGINE_LOCAL_CAPACITY": "2"}
+    settings = {"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1", "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
     data = tmp_path_factory.mktemp("backfill")
     paused = {"core.dags_are_paused_at_creation": "True"}  # none shall start before Airflow is up
     with stacks.running(data, versions=[], dags=LAB / "dags", env=settings, settings=paused) as stack:
@@ -272,7 +272,7 @@ def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: 
 def test_a_job_is_run_again_from_its_record(
     lab: Lab, first: Backfilled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(lab.stack.data / "local"))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(lab.stack.data / "local"))
     old = JobDir(lab.result(first.runs[MONTHS[0]], "submit")["job_dir"])
     assert cli.main(["rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
     new = JobDir(join(old.uri.rsplit("/", 1)[0], "once_more"))
@@ -311,7 +311,7 @@ def test_by_hand(lab: Lab, second: Backfilled) -> None:
         lab.api.trigger("monthly", partition_key=MONTHS[2]),
         lab.api.trigger("monthly", {"dataset_version": MONTHS[4]}),
         lab.api.trigger("monthly"),
-        lab.api.trigger("monthly", {"train_again": True}, partition_key=MONTHS[1]),
+        lab.api.trigger("monthly", {"force_retrain": True}, partition_key=MONTHS[1]),
     )
     assert [run.state for run in runs] == ["success"] * 4
     versions = [lab.result(run, "dataset")["version"] for run in runs]

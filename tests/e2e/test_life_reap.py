@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"state_dir": str(lab.root / "reap"), "capacity": 200, **QUICK}
+    options = {"state_dir": str(lab.root / "reap"), "max_concurrent_jobs": 200, **QUICK}
     backend = LocalBackend(**options)  # type: ignore[arg-type]
     model = f"reap{uuid.uuid4().hex[:6]}"
     runs = {}

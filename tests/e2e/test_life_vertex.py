@@ -82,7 +82,7 @@ GO_ON = ("clear", "preempted", "triggerer killed")
 
 @pytest.fixture(scope="module")
 def cloud(lab: Lab) -> Iterator[TrainingService]:
-    local = {"capacity": 200, "chief_restarts": 0, **QUICK}
+    local = {"max_concurrent_jobs": 200, "max_chief_restarts": 0, **QUICK}
     with running(lab.root / "cloud", local=local, storage=lab.storage) as service:
         yield service
 

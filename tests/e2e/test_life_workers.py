@@ -157,7 +157,7 @@ def gaps(lab: Lab) -> dict[str, DagRun]:
 
 
 def _gap(lab: Lab) -> dict[str, Any]:
-    return {"state_dir": str(lab.root / "gap"), "capacity": 200, **QUICK}
+    return {"state_dir": str(lab.root / "gap"), "max_concurrent_jobs": 200, **QUICK}
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])

@@ -26,9 +26,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
     before, port = dict(os.environ), free_port()
     env = {
         MARK: mark,
-        "MLENGINE_BACKEND": "vertex",
-        "MLENGINE_VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
-        "MLENGINE_VERTEX_REGION": "us-central1",
+        "AIRFLOW__MLENGINE__BACKEND": "vertex",
+        "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
+        "AIRFLOW__MLENGINE__VERTEX_REGION": "us-central1",
     }
     try:
         with (

@@ -32,7 +32,13 @@ def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable
     (state / "envs").symlink_to(shared_environments / "envs")
 
     def make(**settings: object) -> LocalBackend:
-        quick = {"stop_seconds": 2.0, "linger_seconds": 2.0, "backoff": 0.1, "capacity": 2, "upload_seconds": 0}
+        quick = {
+            "termination_grace_seconds": 2.0,
+            "linger_seconds": 2.0,
+            "restart_backoff_seconds": 0.1,
+            "max_concurrent_jobs": 2,
+            "log_upload_timeout_seconds": 0,
+        }
         made.append(LocalBackend(state, **{**quick, **settings}))
         return made[-1]
 

@@ -78,13 +78,15 @@ def _context(life: Life, task_id: str) -> dict[str, Any]:
 
 def _package(life: Life) -> Any:
     package = PackageTrainerOperator(
-        task_id="package", source=life.source, staging_bucket=life.bucket, module="trainer.task", gcp_conn_id=None
+        task_id="package", source=life.source, bucket=life.bucket, module="trainer.task", gcp_conn_id=None
     )
     return package.execute(_context(life, "package"))
 
 
 def _submit(life: Life) -> Any:
-    prepare = PrepareJobDirOperator(task_id="prepare", model="kill", hint="x", bucket=life.bucket, gcp_conn_id=None)
+    prepare = PrepareJobDirOperator(
+        task_id="prepare", model="kill", job_id_hint="x", bucket=life.bucket, gcp_conn_id=None
+    )
     job = prepare.execute(_context(life, "prepare"))
     submit = SubmitTrainingJobOperator(
         task_id="submit",
@@ -105,7 +107,7 @@ def _wait(life: Life) -> Any:
         backend_options=life.options,
         gcp_conn_id=None,
         deferrable=life.mode == "deferrable",
-        poll_interval=0.1,
+        poll_interval_seconds=0.1,
     )
     if life.mode == "poke":
         return wait.execute(context)
@@ -120,13 +122,15 @@ def _wait(life: Life) -> Any:
 
 
 def _validate(life: Life) -> Any:
-    validate = ValidateModelOperator(task_id="validate", job=dict(life.job or {}), checks="files", gcp_conn_id=None)
+    validate = ValidateModelOperator(
+        task_id="validate", job=dict(life.job or {}), validation_level="files", gcp_conn_id=None
+    )
     return validate.execute(_context(life, "validate"))
 
 
 def _publish(life: Life) -> Any:
     publish = PublishModelOperator(
-        task_id="publish", job=dict(life.job or {}), by="kill", force_by="", gcp_conn_id=None
+        task_id="publish", job=dict(life.job or {}), published_by="kill", force_by="", gcp_conn_id=None
     )
     return publish.execute(_context(life, "publish"))
 

@@ -26,7 +26,7 @@ BUTTON = {"x-requested-by": "mlengine", "sec-fetch-site": "same-origin"}
 
 @pytest.fixture
 def lab(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    monkeypatch.setenv("MLENGINE_BUCKET", bucket)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-of-this-test-" * 4)
     # The list of revoked tokens is Airflow's database, which only the end-to-end tests have.
     monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)

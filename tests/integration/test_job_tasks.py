@@ -60,7 +60,7 @@ def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: 
 
 
 def submit(bucket: str, **ti: Any) -> dict[str, Any]:
-    prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+    prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
     job = prepare.execute(context("prepare"))
     operator = SubmitTrainingJobOperator(
         task_id="submit",
@@ -73,7 +73,7 @@ def submit(bucket: str, **ti: Any) -> dict[str, Any]:
 
 
 def sensor(job: dict[str, Any], **more: Any) -> TrainingJobSensor:
-    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, **more)
+    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, **more)
 
 
 def deferred(job: dict[str, Any], **more: Any) -> TrainingJobTrigger:
@@ -164,16 +164,16 @@ def test_our_deadline_ends_job_and_task(bucket: str, backend: Paid, queued: bool
     job = submit(bucket)
     if not queued:
         backend.jobs[0].state = JobState.RUNNING
-    limits = {"queued_timeout": 0.0, "running_timeout": 100.0 if queued else 0.0}
+    limits = {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 100.0 if queued else 0.0}
     event = asyncio.run(first_event(deferred(job, **limits)))
     assert event["event"] == "deadline"
-    with pytest.raises(AirflowFailException, match="raise queued_timeout or running_timeout"):
+    with pytest.raises(AirflowFailException, match="raise queued_timeout_seconds or running_timeout_seconds"):
         sensor(job, **limits).execute_complete(context("wait"), event)
     assert backend.live == []
 
 
 def test_a_deadline_passes_even_if_nobody_answers(bucket: str, backend: Paid) -> None:
-    trigger = deferred(submit(bucket), queued_timeout=0.0, running_timeout=0.5)
+    trigger = deferred(submit(bucket), queued_timeout_seconds=0.0, running_timeout_seconds=0.5)
     backend.refuse = 10_000
     assert asyncio.run(first_event(trigger))["event"] == "deadline"
 
@@ -234,7 +234,7 @@ def test_airflows_limits_count_for_a_deferral(bucket: str) -> None:
 def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
-    late = {"event": "deadline", "reason": "running_timeout has passed"}
+    late = {"event": "deadline", "reason": "running_timeout_seconds has passed"}
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
@@ -295,7 +295,7 @@ def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, ba
     first = submit(bucket)
 
     def cleared(max_tries: int) -> dict[str, Any]:
-        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=bucket, gcp_conn_id=None)
+        prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
         job = prepare.execute(context("prepare", try_number=2, max_tries=max_tries))
         operator = SubmitTrainingJobOperator(
             task_id="submit",
@@ -398,7 +398,7 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
 
 def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
-    wait = sensor(job, deferrable=False, queued_timeout=0.0)
+    wait = sensor(job, deferrable=False, queued_timeout_seconds=0.0)
     with pytest.raises(AirflowFailException):
         wait.execute(context("wait"))
     assert backend.live == []
@@ -406,7 +406,9 @@ def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Pai
 
 def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: str) -> None:
     def prepared(max_tries: int, hint: str = "2026-11-01") -> str:
-        operator = PrepareJobDirOperator(task_id="prepare", model="m", hint=hint, bucket=bucket, gcp_conn_id=None)
+        operator = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint=hint, bucket=bucket, gcp_conn_id=None
+        )
         return operator.execute(context("prepare", max_tries=max_tries))["job_dir"]
 
     assert prepared(2) == prepared(2)
@@ -460,7 +462,7 @@ def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str,
 def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str) -> None:
     days = 24 * 3600.0
     with pytest.raises(TaskDeferred) as caught:
-        sensor(submit(bucket), running_timeout=20 * days).execute(context("wait"))
+        sensor(submit(bucket), running_timeout_seconds=20 * days).execute(context("wait"))
     assert caught.value.timeout is not None
     assert caught.value.timeout.total_seconds() > 20 * days
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 STATES = (JobState.QUEUED, JobState.PREPARING, JobState.RUNNING, JobState.SUCCEEDED)
 LAST_TRY: Any = {"ti": SimpleNamespace(dag_id="d", run_id="r", task_id="wait", map_index=-1, try_number=3, max_tries=2)}
-NOW = {"queued_timeout": 0.0, "running_timeout": 0.0}
+NOW = {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 0.0}
 
 current = MemoryBackend()
 
@@ -57,7 +57,7 @@ class Wait:
 
     def __init__(self, job: dict[str, Any], state: JobState, *, deferrable: bool, **limits: Any) -> None:
         self.sensor = TrainingJobSensor(
-            task_id="wait", job=job, gcp_conn_id=None, poll_interval=0.01, deferrable=deferrable, **limits
+            task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, deferrable=deferrable, **limits
         )
         self.trigger: TrainingJobTrigger | None = None
         if deferrable:
@@ -99,7 +99,7 @@ class Wait:
             if self.trigger is None:
                 self.sensor.execute(LAST_TRY)
             else:
-                late = {"event": "deadline", "reason": "it took longer than running_timeout allows"}
+                late = {"event": "deadline", "reason": "it took longer than running_timeout_seconds allows"}
                 self.sensor.execute_complete(LAST_TRY, late)
 
 

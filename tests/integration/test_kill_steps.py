@@ -90,7 +90,12 @@ class Ground:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"state_dir": str(self.root / "state"), "capacity": 100, "upload_seconds": 0, "stop_seconds": 1.0}
+        return {
+            "state_dir": str(self.root / "state"),
+            "max_concurrent_jobs": 100,
+            "log_upload_timeout_seconds": 0,
+            "termination_grace_seconds": 1.0,
+        }
 
     @property
     def job_file(self) -> dict[str, Any]:

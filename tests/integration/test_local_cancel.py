@@ -35,7 +35,7 @@ def assert_cancelled(backend: LocalBackend, handle: JobHandle) -> None:
 
 
 def test_while_running_with_a_replica_that_ignores_sigterm(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(stop_seconds=1.0)
+    backend = make_backend(termination_grace_seconds=1.0)
     spec = local.spec(actor, worker=1, args=local.acts(chief=DEAF, worker=DEAF))
     handle = backend.submit(local.submission(bucket, spec))
     local.until(lambda: sum("training" in text for text in local.texts(backend, handle)) == 2, "training")
@@ -45,7 +45,7 @@ def test_while_running_with_a_replica_that_ignores_sigterm(make_backend: Make, a
 
 
 def test_while_queued(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(capacity=1)
+    backend = make_backend(max_concurrent_jobs=1)
     first = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=DEAF)), key="a" * 40))
     second = backend.submit(local.submission(bucket, local.spec(actor), key="b" * 40))
     local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second waits")

@@ -129,7 +129,7 @@ def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
     make_backend: Make, actor: str, bucket: str
 ) -> None:
     """The moments are spread over a job's whole life: its start, the preparation, the training, its end."""
-    backend = make_backend(capacity=8, stop_seconds=1.0)
+    backend = make_backend(max_concurrent_jobs=8, termination_grace_seconds=1.0)
     spec = local.spec(actor, worker=1, args=local.acts(chief="time.sleep(0.3)", worker=DEAF))
     handles = [backend.submit(local.submission(bucket, spec, key=f"{n:x}" * 40)) for n in range(8)]
     begun = time.monotonic()
@@ -157,7 +157,9 @@ def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bu
     spec = local.spec(actor, args=local.acts(chief="time.sleep(1)"))
     submissions = [local.submission(bucket, spec)] * 6
     with ThreadPoolExecutor(6) as pool:
-        handles = set(pool.map(lambda it: LocalBackend(backend.state_dir, capacity=2).submit(it), submissions))
+        handles = set(
+            pool.map(lambda it: LocalBackend(backend.state_dir, max_concurrent_jobs=2).submit(it), submissions)
+        )
     assert len(handles) == 1
     handle = handles.pop()
     assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
@@ -167,7 +169,7 @@ def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bu
 
 
 def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(capacity=4)
+    backend = make_backend(max_concurrent_jobs=4)
     handles = []
     for step, key in (("folder", "a"), ("ticket", "b"), ("submission", "c"), ("submission", "d")):
         submission = local.submission(bucket, local.spec(actor), key=key * 40)
@@ -233,7 +235,7 @@ def test_a_full_disk_fails_the_job_and_says_so(
     small_disk: Path, shared_environments: Path, actor: str, bucket: str
 ) -> None:
     (small_disk / "envs").symlink_to(shared_environments / "envs")
-    backend = LocalBackend(small_disk, backoff=0.1)
+    backend = LocalBackend(small_disk, restart_backoff_seconds=0.1)
     chief = "while True: os.write(1, b'x' * 1023 + b'\\n')"
     handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=chief)))
     assert status.state is JobState.FAILED

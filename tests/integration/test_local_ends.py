@@ -40,7 +40,7 @@ def test_the_chief_decides_and_the_rest_is_ended(make_backend: Make, actor: str,
     spec = local.spec(
         actor, worker=1, ps=1, evaluator=1, args=local.acts(chief=chief, ps=mark + FOR_EVER, evaluator=mark + DEAF)
     )
-    backend = make_backend(stop_seconds=1.0)
+    backend = make_backend(termination_grace_seconds=1.0)
     handle, status = local.run(backend, bucket, spec)
     assert status.state is JobState.SUCCEEDED
     assert not local.alive(backend, handle)
@@ -90,7 +90,7 @@ def test_a_worker_is_started_again_in_its_place(
 
 def test_a_worker_that_never_stays_up_fails_the_job(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, worker=1, args=local.acts(chief=FOR_EVER, worker="sys.exit('broken')"))
-    failure = failure_of(make_backend, bucket, spec, restarts=2)
+    failure = failure_of(make_backend, bucket, spec, max_restarts=2)
     assert (failure.cause, failure.replica) == (FailureCause.TRAINER, "worker-0")
     assert "after 2 restarts" in failure.message
     assert failure.log_tail[-1] == "broken"
@@ -99,12 +99,12 @@ def test_a_worker_that_never_stays_up_fails_the_job(make_backend: Make, actor: s
 def test_training_goes_on_without_an_evaluator(make_backend: Make, actor: str, bucket: str) -> None:
     chief = "until(scratch.parent / 'evaluator-0' / 'life-1'); time.sleep(0.5)"
     spec = local.spec(actor, evaluator=1, args=local.acts(chief=chief, evaluator="sys.exit(3)"))
-    _, status = local.run(make_backend(restarts=1), bucket, spec)
+    _, status = local.run(make_backend(max_restarts=1), bucket, spec)
     assert status.state is JobState.SUCCEEDED
 
 
 def test_a_chief_that_was_stopped_goes_on_where_it_was(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(capacity=4)
+    backend = make_backend(max_concurrent_jobs=4)
     chief = "if lives == 0: (scratch / 'saved').write_text('step 7'); {}\nsay((scratch / 'saved').read_text())"
     ends = ["sys.exit(75)", "sys.exit(143)", "os.kill(os.getpid(), 9)", "os.abort()"]
     handles = [
@@ -125,7 +125,7 @@ def test_a_chief_that_was_stopped_goes_on_where_it_was(make_backend: Make, actor
 def test_a_chief_that_is_always_stopped_fails(
     make_backend: Make, actor: str, bucket: str, end: str, cause: FailureCause
 ) -> None:
-    failure = failure_of(make_backend, bucket, local.spec(actor, args=local.acts(chief=end)), chief_restarts=1)
+    failure = failure_of(make_backend, bucket, local.spec(actor, args=local.acts(chief=end)), max_chief_restarts=1)
     assert failure.cause is cause
     assert "after 1 restarts" in failure.message
 
@@ -146,7 +146,7 @@ def test_grandchildren_do_not_outlive_the_job(make_backend: Make, actor: str, bu
 
 def test_the_deadline_ends_a_job(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, ps=1, max_running_seconds=1, args=local.acts(chief=FOR_EVER, ps=DEAF))
-    failure = failure_of(make_backend, bucket, spec, stop_seconds=0.5)
+    failure = failure_of(make_backend, bucket, spec, termination_grace_seconds=0.5)
     assert failure.cause is FailureCause.DEADLINE
     assert "more than 1 s" in failure.message
 

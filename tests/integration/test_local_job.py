@@ -144,7 +144,7 @@ def test_the_environment_of_a_replica_holds_no_secret(
 
 
 def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
-    backend = make_backend(upload_seconds=60)
+    backend = make_backend(log_upload_timeout_seconds=60)
     spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last word of the chief')"))
     handle, _ = local.run(backend, bucket, spec)
     local.until(lambda: storage.exists(f"{handle.job_dir}/logs/attempt-1/worker-0.log"), "the upload")
@@ -158,7 +158,7 @@ def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, stor
 def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
     make_backend: Make, actor: str, storage: Storage, bucket: str
 ) -> None:
-    backend = make_backend(upload_seconds=60)
+    backend = make_backend(log_upload_timeout_seconds=60)
     job = local.submission(bucket, local.spec(actor))
     gone = type(job)(job.key, job.job_id, 1, "gs://no-such-bucket-here/m/job", job.spec)
     assert local.until_ended(backend, backend.submit(gone)).state is JobState.SUCCEEDED

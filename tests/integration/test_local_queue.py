@@ -25,7 +25,7 @@ def submit(backend: LocalBackend, bucket: str, actor: str, number: int, act: str
 
 def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
     gate, order = tmp_path / "gate", tmp_path / "order"
-    backend = make_backend(capacity=2)
+    backend = make_backend(max_concurrent_jobs=2)
     act = f"""
         with open({str(order)!r}, 'a') as file: file.write(os.environ['CLOUD_ML_JOB_ID'] + '\\n')
         until({str(gate)!r})
@@ -64,7 +64,7 @@ def _kilobytes(pid: int) -> int:
 
 
 def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(capacity=1)
+    backend = make_backend(max_concurrent_jobs=1)
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('training'); time.sleep(3600)"
     first = submit(backend, bucket, actor, 1, deaf)
     local.until(lambda: "chief-0: training" in local.texts(backend, first), "training")
@@ -81,7 +81,7 @@ def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket:
 
 
 def test_waiting_too_long_is_a_failure(make_backend: Make, actor: str, bucket: str) -> None:
-    backend = make_backend(capacity=1)
+    backend = make_backend(max_concurrent_jobs=1)
     submit(backend, bucket, actor, 1, "time.sleep(3600)")
     spec = local.spec(actor, max_wait_seconds=1)
     handle, status = local.run(backend, bucket, spec, key="w" * 40)

@@ -22,8 +22,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(gate_state))
-    monkeypatch.setenv("MLENGINE_BUCKET", lab.bucket)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(gate_state))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", lab.bucket)
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
@@ -94,12 +94,14 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
 
 def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
     job_dir = lab.job("good", "a")
-    code, out, err = run("models", "validate", "mnist", "a", "--checks", "signature")
+    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
     assert lab.storage.exists(job_dir.report)
-    code, out, _ = run("models", "validate", "mnist", job_dir.uri, "--checks", "files", "--threshold", "size_bytes=9")
+    code, out, _ = run(
+        "models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9"
+    )
     assert code == 1
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")

@@ -67,7 +67,9 @@ class Run:
         return {"ti": ti}
 
     def submit(self) -> dict[str, Any]:
-        prepare = PrepareJobDirOperator(task_id="prepare", model="m", hint="h", bucket=self.bucket, gcp_conn_id=None)
+        prepare = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
+        )
         job = prepare.execute({"ti": SimpleNamespace(**{**vars(self.context("prepare")["ti"]), "max_tries": 2})})
         operator = SubmitTrainingJobOperator(
             task_id="submit",
@@ -77,7 +79,7 @@ class Run:
             dataset=self.dataset,
             backend="memory",
             gcp_conn_id=None,
-            **{"train_again": "", **self.words},
+            **{"force_retrain": "", **self.words},
         )
         return operator.execute(self.context("submit"))
 
@@ -87,11 +89,13 @@ class Run:
         return result
 
     def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
-        operator = ValidateModelOperator(task_id="validate", job=job, checks="files", gcp_conn_id=None, **rules)
+        operator = ValidateModelOperator(
+            task_id="validate", job=job, validation_level="files", gcp_conn_id=None, **rules
+        )
         return operator.execute(self.context("validate"))
 
     def publish(self, job: dict[str, Any]) -> dict[str, Any]:
-        operator = PublishModelOperator(task_id="publish", job=job, by="test", gcp_conn_id=None)
+        operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
         return operator.execute({**self.context("publish"), "outlet_events": {}})
 
 
@@ -140,13 +144,13 @@ def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: 
 @pytest.mark.parametrize("yes", [True, "True", "true"])
 def test_train_again_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
     trained()
-    assert Run(bucket, "again", train_again=yes).submit()["decision"] == "fresh_submit"
+    assert Run(bucket, "again", force_retrain=yes).submit()["decision"] == "fresh_submit"
     assert len(backend.jobs) == 2
 
 
 def test_the_model_that_was_trained_last_stands_in(bucket: str, trained: Trained) -> None:
     trained()
-    second = trained("second", train_again=True)
+    second = trained("second", force_retrain=True)
     assert Run(bucket, "third").submit()["job_id"] == second["job_id"]
 
 
@@ -218,7 +222,7 @@ def test_an_entry_that_lies_about_its_job_is_not_believed(storage: Storage, buck
 def test_a_retry_keeps_its_own_job_though_another_was_accepted_meanwhile(bucket: str, trained: Trained) -> None:
     mine = Run(bucket, "mine")
     before = mine.submit()
-    trained("other", train_again=True)
+    trained("other", force_retrain=True)
     assert (before["decision"], mine.submit()["decision"]) == ("fresh_submit", "reattached")
 
 
@@ -234,7 +238,7 @@ def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
     bucket: str, trained: Trained, backend: MemoryBackend
 ) -> None:
     mine = Run(bucket, "mine").submit()
-    trained("other", train_again=True)
+    trained("other", force_retrain=True)
     assert [job.handle.name for job in backend.live] == [mine["name"]]
     assert Run(bucket, "mine", max_tries=3).submit()["decision"] == "reused"
     assert backend.live == []

@@ -30,7 +30,9 @@ EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 @pytest.fixture
 def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0), grpc_port=0) as started:
+    with running(
+        tmp_path / "service", backend=make_backend(max_chief_restarts=0, max_restarts=0), grpc_port=0
+    ) as started:
         yield started
 
 

@@ -40,10 +40,10 @@ def test_a_fault_that_never_struck_is_reported(storage: Storage, tmp_path: Path)
 def test_operators_train_on_it(training_service: TrainingService, monkeypatch: pytest.MonkeyPatch) -> None:
     connections.connect_storage.cache_clear()
     training_service.script("CreateCustomJob", "lose")
-    uri = local.put(Storage(), os.environ["MLENGINE_BUCKET"], local.sdist(local.ACTOR))
+    uri = local.put(Storage(), os.environ["AIRFLOW__MLENGINE__BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
     context: dict[str, Any] = {"ti": ti}
-    job = PrepareJobDirOperator(task_id="prepare", model="m", hint="h").execute(context)
+    job = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h").execute(context)
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job=job,

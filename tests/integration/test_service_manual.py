@@ -18,14 +18,14 @@ pytestmark = pytest.mark.integration
 MY_DAG = f"""
 from airflow.sdk import DAG
 
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 with DAG("my_dag", schedule=None) as dag:
-    training_pipeline(
+    RetrainingTaskGroup(
         model="hello",
         trainer={str(ROOT / "examples" / "hello")!r},
         job_file={{"trainingInput": {{"pythonModule": "hello.task"}}}},
-        checks="files",
+        validation_level="files",
     )
 """
 

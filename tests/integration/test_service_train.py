@@ -50,8 +50,8 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def state(make_backend: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The local backend that a command finds by itself."""
     folder = make_backend().state_dir
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(folder))
-    monkeypatch.delenv("MLENGINE_BACKEND", raising=False)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(folder))
+    monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
     return folder
 
 

@@ -29,7 +29,7 @@ LONG = "until('/nowhere')"
 
 @pytest.fixture
 def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=make_backend(chief_restarts=0, restarts=0)) as started:
+    with running(tmp_path / "service", backend=make_backend(max_chief_restarts=0, max_restarts=0)) as started:
         yield started
 
 

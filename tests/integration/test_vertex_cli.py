@@ -81,8 +81,8 @@ def test_reap_looks_where_the_claims_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A job in its job file's region whose name was never recorded, and one where nobody says which region."""
-    monkeypatch.delenv("MLENGINE_VERTEX_REGION")
-    monkeypatch.setenv("MLENGINE_BACKEND", "vertex")
+    monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_REGION")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "vertex")
     spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
     regions = {"named": "europe-west4", "set": None}
     backend = VertexBackend(**service.settings)

@@ -118,10 +118,10 @@ def test_a_removed_job_goes_from_the_list(lab: Lab, visit: Callable[..., TestCli
 def test_a_bucket_that_does_not_answer_is_said(
     lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLENGINE_BUCKET", "gs://there-is-no-such-bucket")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "gs://there-is-no-such-bucket")
     found = visit().get("api/jobs").json()
     assert "no bucket" in found["error"]
-    monkeypatch.setenv("MLENGINE_BUCKET", "")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "")
     routes.forget()
     answer = visit().get("api/jobs")
     assert answer.status_code == 400

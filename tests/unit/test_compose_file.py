@@ -99,7 +99,7 @@ def test_what_the_file_asks_for_is_made(tmp_path: Path) -> None:
 
 def test_the_settings_are_real_ones(tmp_path: Path) -> None:
     compose_env.write(tmp_path)
-    names = re.findall(r"^#?MLENGINE_(\w+)=", (tmp_path / "mlengine.env").read_text(), re.MULTILINE)
+    names = re.findall(r"^#?AIRFLOW__MLENGINE__(\w+)=", (tmp_path / "mlengine.env").read_text(), re.MULTILINE)
     assert names
     assert {name.lower() for name in names} <= set(SETTINGS)
 

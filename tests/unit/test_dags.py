@@ -20,7 +20,7 @@ DAGS = ROOT / "dags"
 WRONG = {
     "dataset_version": "../x",
     "max_steps": "many",
-    "train_again": "perhaps",
+    "force_retrain": "perhaps",
     "backend": "moon",
     "scale_tier": "HUGE",
     "workers": -1,
@@ -67,7 +67,7 @@ for dag_id, dag in bag.dags.items():
             name: getattr(task, name)
             for task in dag.tasks
             if task.task_id == "retrain.submit"
-            for name in ("args", "backend", "scale_tier", "counts")
+            for name in ("args", "backend", "scale_tier", "replica_counts")
         },
         "refused": {name: refusal(dag, {name: value}) for name, value in wrong.items()} if len(dag.params) > 5 else {},
         "doc": dag.doc_md,
@@ -133,7 +133,7 @@ def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
 def test_what_is_seldom_changed_is_folded(read: dict[str, Any]) -> None:
     params = read["dags"]["mnist_retraining"]["params"]
     open_fields = [name for name, param in params.items() if "section" not in param["schema"]]
-    assert open_fields == ["dataset_version", "max_steps", "train_again"]
+    assert open_fields == ["dataset_version", "max_steps", "force_retrain"]
 
 
 @pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])
@@ -147,12 +147,12 @@ def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ({}, {"backend": "", "scale_tier": "", "counts": {"worker": "2", "ps": "1"}}),
+        ({}, {"backend": "", "scale_tier": "", "replica_counts": {"worker": "2", "ps": "1"}}),
         (
             {"scale_tier": "STANDARD_1", "backend": "vertex"},
-            {"backend": "vertex", "scale_tier": "STANDARD_1", "counts": {"worker": "", "ps": ""}},
+            {"backend": "vertex", "scale_tier": "STANDARD_1", "replica_counts": {"worker": "", "ps": ""}},
         ),
-        ({"workers": 0, "parameter_servers": 0}, {"counts": {"worker": "0", "ps": "0"}}),
+        ({"workers": 0, "parameter_servers": 0}, {"replica_counts": {"worker": "0", "ps": "0"}}),
     ],
 )
 def test_what_the_form_says_is_what_is_submitted(

@@ -35,7 +35,7 @@ def test_a_backend_that_was_registered_can_be_chosen() -> None:
 
 
 def test_versions_that_are_known_are_proposed_and_others_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MLENGINE_FORMS_DIR", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__PARAM_HINTS_DIR", str(tmp_path))
     assert "examples" not in params.dataset_version("mnist").schema
     note_versions("mnist", ["2026-10-01", "2026-11-01"])
     param = params.dataset_version("mnist")

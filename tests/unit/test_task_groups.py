@@ -7,13 +7,13 @@ from typing import Any
 from airflow.sdk import DAG
 
 from mlengine.assets import champion_asset
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 
 
 def tasks(**options: Any) -> dict[str, Any]:
     """Its tasks by their short names."""
     with DAG("any", schedule=None) as dag:
-        training_pipeline(model="m", trainer="trainer", job_file={"trainingInput": {}}, **options)
+        RetrainingTaskGroup(model="m", trainer="trainer", job_file={"trainingInput": {}}, **options)
     return {task.task_id.removeprefix("retrain."): task for task in dag.tasks}
 
 
@@ -21,7 +21,7 @@ def test_a_champion_is_announced_and_nobody_else_is_told() -> None:
     found = tasks(dataset="digits")
     assert set(found) == {"package", "dataset", "prepare", "submit", "wait", "validate", "publish"}
     assert found["publish"].outlets == [champion_asset("m")]
-    assert found["submit"].dataset_flag == "--dataset"
+    assert found["submit"].dataset_arg == "--dataset"
 
 
 def test_registries_are_told_after_the_publication_by_a_task_of_their_own() -> None:
@@ -29,7 +29,7 @@ def test_registries_are_told_after_the_publication_by_a_task_of_their_own() -> N
     assert "dataset" not in found
     assert found["register"].upstream_task_ids == {"retrain.publish"}
     assert found["register"].registries == ["mlflow"]
-    assert found["submit"].dataset_flag is None
+    assert found["submit"].dataset_arg is None
 
 
 def test_who_does_not_publish_tells_nobody() -> None:

@@ -1,7 +1,8 @@
-"""The timetable of versions that are no dates: what Airflow's scheduler, backfills and trigger form ask of it."""
+"""DatasetVersionTimetable: the runs it gives the scheduler, a backfill and a manual trigger."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +20,8 @@ from mlengine.timetables import DatasetVersionTimetable
 VERSIONS = {"v2": "2026-03-02", "v1": "2026-01-15", "v10": "2026-09-01"}
 
 
-def timetable() -> DatasetVersionTimetable:
-    return DatasetVersionTimetable("0 6 * * *", versions=VERSIONS)
+def timetable(cron: str = "0 6 * * *", **options: Any) -> DatasetVersionTimetable:
+    return DatasetVersionTimetable(cron, versions=VERSIONS, **options)
 
 
 def day(text: str) -> datetime:
@@ -49,10 +50,10 @@ def test_a_key_by_hand_must_be_a_version() -> None:
         timetable().resolve_partition_date("v3")
 
 
-def _next(now: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def _next(now: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
     monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: pendulum.instance(day(now)))
     free = TimeRestriction(earliest=None, latest=None, catchup=False)
-    return timetable().next_dagrun_info_v2(last_dagrun_info=None, restriction=free)
+    return timetable(**options).next_dagrun_info_v2(last_dagrun_info=None, restriction=free)
 
 
 @pytest.mark.parametrize(("now", "version"), [("2026-02-01", "v1"), ("2026-05-05", "v2"), ("2027-01-01", "v10")])
@@ -62,6 +63,36 @@ def test_a_scheduled_run_is_about_the_newest_version_then(
     info = _next(now, monkeypatch)
     assert (info.partition_key, info.partition_date) == (version, day(VERSIONS[version]))
     assert info.run_after >= day(now)
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron", "now", "version"),
+    [
+        # 06:00 in Tokyo is 21:00 of the day before in UTC.
+        ("Asia/Tokyo", "0 6 * * *", "2026-03-01T20:00", "v2"),
+        ("Asia/Tokyo", "0 6 * * *", "2026-02-28T20:00", "v1"),
+        # 20:00 in New York is 01:00 of the day after in UTC.
+        ("America/New_York", "0 20 * * *", "2026-03-02T00:30", "v1"),
+        ("America/New_York", "0 20 * * *", "2026-03-03T00:30", "v2"),
+    ],
+)
+def test_a_versions_day_begins_in_the_schedules_time_zone(
+    monkeypatch: pytest.MonkeyPatch, zone: str, cron: str, now: str, version: str
+) -> None:
+    info = _next(now, monkeypatch, cron=cron, timezone=zone)
+    assert info.partition_key == version
+    assert info.partition_date.in_timezone(zone).isoformat()[:19] == f"{VERSIONS[version]}T00:00:00"
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_backfill_runs_the_versions_of_local_days(zone: str) -> None:
+    # Airflow passes the bounds that a person has given as midnight in UTC.
+    infos = list(
+        timetable(timezone=zone).iter_partition_dagrun_infos(earliest=day("2026-03-02"), latest=day("2026-03-02"))
+    )
+    assert [info.partition_key for info in infos] == ["v2"]
+    assert infos[0].partition_date == timetable(timezone=zone).resolve_partition_date("v2")
+    assert infos[0].run_after == pendulum.datetime(2026, 3, 2, tz=zone)
 
 
 def test_nothing_runs_before_the_first_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +110,19 @@ def test_airflow_stores_it_and_reads_it_back() -> None:
     assert again.summary == "0 6 * * *, 3 dataset versions"
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", pendulum.timezone("America/New_York"), pendulum.FixedTimezone(19_800)])
+def test_airflow_keeps_its_time_zone(zone: Any) -> None:
+    with DAG("by_version", schedule=timetable(timezone=zone)) as dag:
+        pass
+    stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+    again = DagSerialization.from_dict(stored).timetable
+    assert isinstance(again, DatasetVersionTimetable)
+    assert again._timezone == timetable(timezone=zone)._timezone
+
+
 @pytest.mark.parametrize(
     ("versions", "word"),
-    [({}, "no versions"), ({"v1": "soon"}, "not a day"), ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day")],
+    [({}, "no versions"), ({"v1": "soon"}, "invalid day"), ({"v1": "2026-01-15", "v2": "2026-01-15"}, "of one day")],
 )
 def test_what_cannot_be_a_schedule_is_refused(versions: dict[str, str], word: str) -> None:
     with pytest.raises(DatasetError, match=word):

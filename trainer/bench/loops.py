@@ -22,12 +22,12 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
-from trainer import graph as graphs
 from trainer import mnist
-from trainer import session as sessions
-from trainer.cluster import Cluster
 from trainer.config import Config
-from trainer.dataset import Split, batches, open_dataset
+from trainer.distributed import graph as graphs
+from trainer.distributed import session as sessions
+from trainer.distributed.cluster import Cluster
+from trainer.files.dataset import Split, batches, open_dataset
 
 v1 = tf.compat.v1
 BATCH = 100

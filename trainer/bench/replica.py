@@ -12,7 +12,7 @@ def _push_whole() -> None:
     """The dense layer's gradient is multiplied on the worker and sent whole: 12.8 MB instead of its factors' 1.7."""
     import tensorflow as tf
 
-    from trainer import graph
+    from trainer.distributed import graph
 
     def outer_product(_weight: Any, inputs: Any, gradient: Any) -> Any:
         return tf.matmul(inputs, gradient, transpose_a=True)
@@ -24,7 +24,7 @@ def _pull_whole() -> None:
     """The dense layer's weights are pulled each step: 12.8 MB instead of inputs and outputs."""
     import tensorflow as tf
 
-    from trainer import graph
+    from trainer.distributed import graph
 
     def dense(weight: Any, inputs: Any) -> Any:
         with tf.device(weight.device):
@@ -36,14 +36,14 @@ def _pull_whole() -> None:
 
 def _all_threads() -> None:
     """Every replica takes all cores of the machine, as TensorFlow does unless told."""
-    from trainer import cluster
+    from trainer.distributed import cluster
 
     setattr(cluster.Cluster, "threads", lambda _self: os.cpu_count() or 1)  # noqa: B010  a type checker must not see it
 
 
 def _one_piece() -> None:
     """The dense layer of a parameter server in one piece, larger than a core's cache."""
-    from trainer import graph
+    from trainer.distributed import graph
 
     vars(graph).update(PIECES=1)
 
@@ -52,7 +52,7 @@ def _each_alone() -> None:
     """Every small weight and every gradient is a message of its own."""
     import tensorflow as tf
 
-    from trainer import graph
+    from trainer.distributed import graph
 
     def pull(variables: dict[str, Any]) -> dict[str, Any]:
         return {name: tf.identity(graph._on(weight, weight.read_value)) for name, weight in variables.items()}
@@ -65,14 +65,15 @@ def _each_alone() -> None:
 
 def _one_step_each() -> None:
     """A trainer waits for each step before it begins the next."""
-    from trainer import cluster
+    from trainer.distributed import cluster
 
     setattr(cluster.Cluster, "steps_each", 1)  # noqa: B010  a type checker must not see it
 
 
 def _no_spinning() -> None:
     """Threads that have nothing to do sleep at once; TensorFlow's look around for work for a while first."""
-    from trainer import loop, session
+    from trainer import loop
+    from trainer.distributed import session
 
     config = session.session_config
 

@@ -9,10 +9,10 @@ import pytest
 
 from trainer import mnist
 from trainer.chief import Chief
-from trainer.cluster import Cluster
 from trainer.config import parse
-from trainer.dataset import open_dataset
+from trainer.distributed.cluster import Cluster
 from trainer.errors import LossNotFiniteError
+from trainer.files.dataset import open_dataset
 
 
 class _Weights:

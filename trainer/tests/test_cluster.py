@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 
 from tests.cluster import ClusterOfProcesses, environment
-from trainer.checkpoint import Checkpoints
 from trainer.errors import MissingError, StorageForbiddenError
-from trainer.storage import GcsStore, LocalStore, open_store
+from trainer.files.checkpoint import Checkpoints
+from trainer.files.storage import GcsStore, LocalStore, open_store
 
 STEPS = 150
 

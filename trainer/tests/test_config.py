@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainer.cluster import Cluster
 from trainer.config import parse
+from trainer.distributed.cluster import Cluster
 from trainer.errors import UsageError
 
 

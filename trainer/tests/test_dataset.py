@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests import datasets
-from trainer.dataset import Split, batches, open_dataset
 from trainer.errors import DatasetError
+from trainer.files.dataset import Split, batches, open_dataset
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tests.cluster import free_ports
-from trainer import graph as graphs
 from trainer import mnist
-from trainer.cluster import Cluster
+from trainer.distributed import graph as graphs
+from trainer.distributed.cluster import Cluster
 
 
 def _session(graph: graphs.Graph, target: str = "") -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trainer import mnist, predict
+from trainer.files.storage import LocalStore
 from trainer.model import LocalModel, export
-from trainer.storage import LocalStore
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trainer import graph as graphs
 from trainer import mnist
-from trainer.checkpoint import Checkpoints
-from trainer.cluster import Cluster
 from trainer.config import Config
-from trainer.dataset import Dataset, Split
+from trainer.distributed import graph as graphs
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.graph import Graph
 from trainer.errors import LossNotFiniteError
-from trainer.graph import Graph
+from trainer.files.checkpoint import Checkpoints
+from trainer.files.dataset import Dataset, Split
+from trainer.files.reports import Progress, Summaries, append_metrics
+from trainer.files.storage import open_store
 from trainer.model import LocalModel, export
-from trainer.reports import Progress, Summaries, append_metrics
-from trainer.storage import open_store
 
 log = logging.getLogger(__name__)
 

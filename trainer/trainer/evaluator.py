@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import time
 
-from trainer import manifest
-from trainer.checkpoint import Checkpoints
-from trainer.cluster import Cluster
 from trainer.config import Config
-from trainer.dataset import open_dataset
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.session import limit_threads
+from trainer.distributed.signals import Stop
 from trainer.errors import PreemptedError, ReplicaLostError, StorageError
+from trainer.files import manifest
+from trainer.files.checkpoint import Checkpoints
+from trainer.files.dataset import open_dataset
+from trainer.files.reports import Summaries, append_metrics, read_progress
+from trainer.files.storage import Store, open_store
 from trainer.model import LocalModel
-from trainer.reports import Summaries, append_metrics, read_progress
-from trainer.session import limit_threads
-from trainer.signals import Stop
-from trainer.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 POLL = 1.0

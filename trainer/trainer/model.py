@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer import manifest, mnist
-from trainer.dataset import Split
-from trainer.storage import Store
+from trainer import mnist
+from trainer.files import manifest
+from trainer.files.dataset import Split
+from trainer.files.storage import Store
 
 log = logging.getLogger(__name__)
 _BATCH = 500

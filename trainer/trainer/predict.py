@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer import manifest
-from trainer.dataset import Split, open_dataset
 from trainer.errors import TrainerError, UsageError
-from trainer.storage import open_store
+from trainer.files import manifest
+from trainer.files.dataset import Split, open_dataset
+from trainer.files.storage import open_store
 
 
 @dataclass(frozen=True)

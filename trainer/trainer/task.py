@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trainer.cluster import Cluster
 from trainer.config import Config, parse
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.signals import Stop
 from trainer.errors import EXIT_ERROR, EXIT_OK, TrainerError, UsageError
-from trainer.signals import Stop
 
 log = logging.getLogger("trainer.task")
 
@@ -45,11 +45,11 @@ def _run(config: Config, cluster: Cluster) -> None:
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
     # Imported here: TensorFlow takes seconds, a wrong argument should not.
     if config.strategy == "sync" and cluster.job != "evaluator":
-        from trainer.sync import train
+        from trainer.distributed.sync import train
 
         train(config, cluster, stop)
     elif cluster.job == "ps":
-        from trainer.ps import serve
+        from trainer.distributed.ps import serve
 
         serve(config, cluster, stop)
     elif cluster.job == "evaluator":

@@ -66,7 +66,9 @@ def _verb(
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text)
     parser.add_argument(
-        "--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (default: MLENGINE_BUCKET)"
+        "--bucket",
+        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
+        help="gs://BUCKET (default: AIRFLOW__MLENGINE__BUCKET)",
     )
     parser.set_defaults(handler=handler)
     return parser
@@ -82,7 +84,7 @@ def _announcing(parser: argparse._ActionsContainer) -> None:
 
 def _bucket(args: argparse.Namespace) -> str:
     if not args.bucket:
-        raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
+        raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
     return str(args.bucket)
 
 

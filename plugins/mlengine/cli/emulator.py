@@ -30,7 +30,9 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="what it remembers (the local state dir's service/)"
     )
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="for jobs that name no bucket")
+    parser.add_argument(
+        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="for jobs that name no bucket"
+    )
     parser.add_argument(
         "--backend", default="local", help="where jobs run: local, or vertex, which passes ML Engine's jobs on (local)"
     )
@@ -39,7 +41,7 @@ def register(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the backend, e.g. capacity=4, max_workers=8, project=P; may be repeated",
+        help="a setting of the backend, e.g. max_concurrent_jobs=4, max_workers=8, project=P; may be repeated",
     )
     parser.add_argument("--faults", type=Path, metavar="FILE", help="scripted faults, YAML: docs/service.md")
     parser.set_defaults(handler=_serve)
@@ -81,7 +83,7 @@ def _welcome(url: str, host: str) -> None:
         say(f"  {host} is not loopback: whoever reaches this port runs programs as you")
     say("  gcloud:    " + "  ".join(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}={url}/" for api in _APIS))
     say("             CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true")
-    say(f"  mlengine:  MLENGINE_VERTEX_ENDPOINT={url}, or the connection's extra 'vertex_endpoint'")
+    say(f"  mlengine:  AIRFLOW__MLENGINE__VERTEX_ENDPOINT={url}, or the connection's extra 'vertex_endpoint'")
 
 
 _APIS = ("ML", "AIPLATFORM", "LOGGING")
@@ -93,7 +95,7 @@ def settings_of(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise MlengineError(f"not NAME=VALUE: {pair!r}", remedy="for example --set capacity=4")
+            raise MlengineError(f"not NAME=VALUE: {pair!r}", remedy="for example --set max_concurrent_jobs=4")
         found[name] = value
     return found
 

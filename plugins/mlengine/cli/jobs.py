@@ -35,9 +35,9 @@ def register(commands: Any) -> None:
     cancel.set_defaults(handler=_cancel)
     for parser in (status, logs, cancel):
         parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-        parser.add_argument("--backend", help="local or vertex (MLENGINE_BACKEND, else local)")
-        parser.add_argument("--project", help="of Vertex AI (MLENGINE_VERTEX_PROJECT)")
-        parser.add_argument("--region", help="of Vertex AI (MLENGINE_VERTEX_REGION)")
+        parser.add_argument("--backend", help="local or vertex (AIRFLOW__MLENGINE__BACKEND, else local)")
+        parser.add_argument("--project", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+        parser.add_argument("--region", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_REGION)")
         parser.add_argument("--attempt", type=int, help="default: the last")
 
 

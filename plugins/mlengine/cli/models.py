@@ -39,7 +39,7 @@ def register(commands: Any) -> None:
     validate = verbs.add_parser("validate", help="run the gate on a job's model; exit code 1 if it is rejected")
     validate.add_argument("model")
     validate.add_argument("job", help="the job's id, or its dir as gs://…")
-    validate.add_argument("--checks", default="all", help="all, signature or files (default: all)")
+    validate.add_argument("--validation-level", default="all", help="all, signature or files (default: all)")
     validate.add_argument(
         "--threshold", action="append", default=[], metavar="NAME=VALUE", help="accuracy=0.97, tolerance=0.005, …"
     )
@@ -82,7 +82,11 @@ def register(commands: Any) -> None:
 
 def add_bucket(parser: argparse.ArgumentParser) -> None:
     """``--bucket``, as all commands about models have it."""
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET", ""), help="gs://NAME (MLENGINE_BUCKET)")
+    parser.add_argument(
+        "--bucket",
+        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET", ""),
+        help="gs://NAME (AIRFLOW__MLENGINE__BUCKET)",
+    )
 
 
 def add_who(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +96,7 @@ def add_who(parser: argparse.ArgumentParser) -> None:
 def bucket_of(args: argparse.Namespace) -> str:
     """:raises MlengineError: no bucket was given."""
     if not args.bucket:
-        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set MLENGINE_BUCKET")
+        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set AIRFLOW__MLENGINE__BUCKET")
     return bucket_uri(args.bucket)
 
 
@@ -149,7 +153,8 @@ def _validate(args: argparse.Namespace) -> int:
 
     pairs = [text.partition("=") for text in args.threshold]
     rules = Rules(
-        scope=Scope.parse(args.checks), thresholds=Thresholds.from_json({name: value for name, _, value in pairs})
+        scope=Scope.parse(args.validation_level),
+        thresholds=Thresholds.from_json({name: value for name, _, value in pairs}),
     )
     storage, bucket = Storage(), bucket_of(args)
     folder = job_dir(bucket, args.model, args.job)

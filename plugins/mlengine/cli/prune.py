@@ -70,8 +70,10 @@ def register(commands: Any) -> None:
     parser.add_argument("--model", help="of this model only")
     add_bucket(parser)
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (MLENGINE_VERTEX_PROJECT)")
-    parser.add_argument("--region", help="of those whose claim and job file name none (MLENGINE_VERTEX_REGION)")
+    parser.add_argument("--project", help="of jobs on Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+    parser.add_argument(
+        "--region", help="of those whose claim and job file name none (AIRFLOW__MLENGINE__VERTEX_REGION)"
+    )
     parser.add_argument("--yes", action="store_true", help="delete them")
     parser.set_defaults(handler=_prune)
 

@@ -44,7 +44,9 @@ class Living:
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (MLENGINE_BUCKET)")
+    parser.add_argument(
+        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="gs://BUCKET (AIRFLOW__MLENGINE__BUCKET)"
+    )
     parser.add_argument("--model", help="of this model only")
     parser.add_argument(
         "--airflow-url",
@@ -52,8 +54,10 @@ def register(commands: Any) -> None:
         help="of Airflow's UI (MLENGINE_AIRFLOW_URL); to be let in: MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (MLENGINE_VERTEX_PROJECT)")
-    parser.add_argument("--region", help="of those whose claim and job file name none (MLENGINE_VERTEX_REGION)")
+    parser.add_argument("--project", help="of jobs on Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+    parser.add_argument(
+        "--region", help="of those whose claim and job file name none (AIRFLOW__MLENGINE__VERTEX_REGION)"
+    )
     parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
     parser.add_argument("--yes", action="store_true", help="end them")
     parser.set_defaults(handler=_reap)
@@ -61,7 +65,7 @@ def register(commands: Any) -> None:
 
 def _reap(args: argparse.Namespace) -> int:
     if not args.bucket:
-        raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set MLENGINE_BUCKET")
+        raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), Backends(args)
     bucket = bucket_uri(args.bucket)

@@ -31,7 +31,9 @@ job dir. The new job gets a dir of its own beside it; it is not judged and not p
 def register(commands: Any) -> None:
     parser = commands.add_parser("rerun", help="train the same as a job did, once more", description=_ABOUT)
     parser.add_argument("job", metavar="JOB", help="a job dir gs://…, or MODEL/JOB_ID in the bucket")
-    parser.add_argument("--bucket", default=os.environ.get("MLENGINE_BUCKET"), help="gs://BUCKET (MLENGINE_BUCKET)")
+    parser.add_argument(
+        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="gs://BUCKET (AIRFLOW__MLENGINE__BUCKET)"
+    )
     parser.add_argument(
         "--as", dest="new", metavar="JOB_ID", help="the new job's id (default: the old one's, _again_…)"
     )

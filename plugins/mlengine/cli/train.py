@@ -42,10 +42,12 @@ def register(commands: Any) -> None:
     what.add_argument("--config", type=Path, metavar="FILE", help="the job file; flags replace its fields")
     where = parser.add_argument_group("where it goes")
     where.add_argument("--job-dir", metavar="GS", help="passed to the trainer as --job-dir (BUCKET/jobs/JOB)")
-    where.add_argument("--staging-bucket", metavar="GS", help="for packages (MLENGINE_BUCKET, else the job dir's)")
+    where.add_argument(
+        "--staging-bucket", metavar="GS", help="for packages (AIRFLOW__MLENGINE__BUCKET, else the job dir's)"
+    )
     where.add_argument("--region", help="of the job, in place of the job file's")
-    where.add_argument("--backend", help="local or vertex (MLENGINE_BACKEND, else local)")
-    where.add_argument("--project", help="of Vertex AI (MLENGINE_VERTEX_PROJECT, else the credentials' own)")
+    where.add_argument("--backend", help="local or vertex (AIRFLOW__MLENGINE__BACKEND, else local)")
+    where.add_argument("--project", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT, else the credentials' own)")
     _cluster(parser.add_argument_group("the cluster"))
     how = parser.add_argument_group("how")
     how.add_argument("--labels", metavar="K=V,…", help="for people and for bills")
@@ -100,12 +102,13 @@ def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
     :raises MlengineError: if no bucket is named anywhere.
     """
     job_dir = args.job_dir or spec.job_dir
-    bucket = args.staging_bucket or os.environ.get("MLENGINE_BUCKET")
+    bucket = args.staging_bucket or os.environ.get("AIRFLOW__MLENGINE__BUCKET")
     if bucket and not bucket.startswith("gs://"):
         bucket = f"gs://{bucket}"
     if not (job_dir or bucket):
         raise MlengineError(
-            "no bucket for the job", remedy="give --job-dir gs://… or --staging-bucket gs://…, or set MLENGINE_BUCKET"
+            "no bucket for the job",
+            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set AIRFLOW__MLENGINE__BUCKET",
         )
     if bucket is None:
         bucket = f"gs://{split_uri(str(job_dir))[0]}"

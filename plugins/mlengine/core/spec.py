@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from mlengine.core import limits
 from mlengine.core.errors import JobFileError
+from mlengine.core.limits import Problem
 
 
 class Role(StrEnum):
@@ -67,6 +69,23 @@ class TrainingSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """:raises JobFileError: a value is outside of :mod:`mlengine.core.limits`, whoever gave it."""
+        for name, problem in self._problems():
+            if problem is not None:
+                raise JobFileError(f"{name}: {problem.message}", remedy=problem.hint)
+
+    def _problems(self) -> Iterator[tuple[str, Problem | None]]:
+        for pool in self.pools:
+            yield f"{pool.role} replicas", limits.replica_count(pool.count)
+            yield f"{pool.role} accelerators", limits.accelerator_count(pool.accelerator_count)
+        for name, seconds in (("maximum running time", self.max_running_seconds), ("wait", self.max_wait_seconds)):
+            yield f"{name} in seconds", None if seconds is None else limits.seconds(seconds)
+        yield "packages", limits.package_count(len(self.package_uris))
+        yield "args", limits.arguments(self.args)
+        yield "labels", limits.labels(self.labels)
+        yield "env", limits.variables(self.env)
+
     def count(self, role: Role) -> int:
         """How many replicas of ``role`` the cluster has."""
         return sum(pool.count for pool in self.pools if pool.role is role)
@@ -84,11 +103,13 @@ class TrainingSpec:
 
         A role that is new runs on the chief's machine type and image, without its accelerators.
 
-        :raises JobFileError: for a count below zero, or another count of chiefs than one.
+        :raises JobFileError: for a count outside of the limits, or another count of chiefs than one.
         """
-        if min(counts.values(), default=0) < 0 or counts.get(Role.CHIEF, 1) != 1:
-            asked = ", ".join(f"{role.value}: {count}" for role, count in counts.items())
-            raise JobFileError(f"not a cluster: {asked}", remedy="one chief, and 0 or more of every other role")
+        if counts.get(Role.CHIEF, 1) != 1:
+            raise JobFileError(f"chief replicas: is {counts[Role.CHIEF]}", remedy="a job has exactly one chief")
+        for role, count in counts.items():
+            if (problem := limits.replica_count(count)) is not None:
+                raise JobFileError(f"{role} replicas: {problem.message}", remedy=problem.hint)
         known = {pool.role for pool in self.pools}
         pools = [replace(pool, count=counts.get(pool.role, pool.count)) for pool in self.pools]
         like = replace(self.pools[0], accelerator_type=None, accelerator_count=0)

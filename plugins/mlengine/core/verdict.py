@@ -183,7 +183,7 @@ def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
     """
     asked = [check for check in checks if not check.skipped]
     if not asked:
-        raise MlengineError("the gate has no checks to judge by", remedy="leave at least checks='files' on")
+        raise MlengineError("the gate has no checks to judge by", remedy="leave at least validation_level='files' on")
     failed = [check for check in asked if not check.passed]
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))

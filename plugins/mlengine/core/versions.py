@@ -1,44 +1,68 @@
 """The order of dataset versions: dates by date, ``v12`` after ``v9``, and the newest at a moment.
 
-A version that starts as a date does (``2026-11-01``, ``20261101``, ``2026-11``, ``2026-11-01T06-00``) has the time
-that its name says; any other (``v12``) has none but that of its registration, which the caller may give.
+A version whose name is a date (``2026-11-01``, ``20261101``, ``2026-11``, ``2026-11-01T06-00``) has the time in its
+name, in the time zone that the caller chooses; any other (``v12``) has only the time of its registration, which the
+caller may pass.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, tzinfo
 
 _DATED = re.compile(
     r"^(?P<year>\d{4})(?P<sep>[-._]?)(?P<month>\d{2})(?:(?P=sep)(?P<day>\d{2})"
-    r"(?:[T_-]?(?P<hour>\d{2})(?:[-._]?(?P<minute>\d{2})(?:[-._]?(?P<second>\d{2}))?)?Z?)?)?$"
+    r"(?:[T_-]?(?P<hour>\d{2})(?:[-._]?(?P<minute>\d{2})(?:[-._]?(?P<second>\d{2}))?)?(?P<utc>Z)?)?)?$"
 )
+_ISO_TIME = re.compile(r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}")
 _DIGITS = re.compile(r"(\d+)")
+_PARTS = (("year", 1), ("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0))
 
 Key = tuple[int, datetime, tuple[tuple[int, int, str], ...], str]
 
 
-def version_time(version: str) -> datetime | None:
-    """The moment (UTC) that a dated version names; ``None`` if the name is no date."""
-    match = _DATED.fullmatch(version)
+def named_date(name: str) -> date | datetime | None:
+    """The day or the time that ``name`` says; ``None`` if it is no date.
+
+    Reads version names and partition keys. Airflow's default key format (``2026-11-01T00:00:00``) is a time, though
+    not a valid version name. A time without ``Z`` or an offset has no time zone.
+    """
+    if _ISO_TIME.match(name):
+        try:
+            return datetime.fromisoformat(name)
+        except ValueError:
+            return None
+    match = _DATED.fullmatch(name)
     if match is None or (match["day"] is None and not match["sep"]):  # 202611 may as well be a serial number
         return None
-    parts = [int(match[part] or default) for part, default in _PARTS]
+    year, month, day, hour, minute, second = (int(match[part] or default) for part, default in _PARTS)
     try:
-        return datetime(parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], tzinfo=UTC)
+        if match["hour"] is None:
+            return date(year, month, day)
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC if match["utc"] else None)
     except ValueError:  # 2026-13-01: a name like any other
         return None
 
 
-_PARTS = (("year", 1), ("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0))
+def version_time(version: str, zone: tzinfo = UTC) -> datetime | None:
+    """When the version named by a date begins; ``None`` if the name is no date.
+
+    :param zone: the time zone of the names: ``2026-11-01`` begins at midnight there.
+    """
+    named = named_date(version)
+    if named is None:
+        return None
+    if isinstance(named, datetime):
+        return _aware(named, zone)
+    return datetime(named.year, named.month, named.day, tzinfo=zone)
 
 
 def version_key(version: str) -> Key:
     """Sorts oldest first: names that are no dates in natural order, then dates in theirs."""
-    time = version_time(version)
+    begins = version_time(version)
     natural = tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(version) if part)
-    return (0 if time is None else 1, time or datetime.min.replace(tzinfo=UTC), natural, version)
+    return (0 if begins is None else 1, begins or datetime.min.replace(tzinfo=UTC), natural, version)
 
 
 def in_order(versions: Iterable[str]) -> list[str]:
@@ -51,23 +75,27 @@ def newest(versions: Iterable[str]) -> str | None:
 
 
 def newest_at(
-    versions: Iterable[str], at: date | datetime, registered: Mapping[str, datetime] | None = None
+    versions: Iterable[str],
+    at: date | datetime,
+    registered: Mapping[str, datetime] | None = None,
+    zone: tzinfo = UTC,
 ) -> str | None:
-    """The newest version that was there at ``at``; ``None`` if there was none.
+    """The newest version that existed at ``at``; ``None`` if there was none.
 
-    :param at: a moment (without a time zone: UTC), or a day, which counts until its end.
+    :param at: a moment (in ``zone`` unless it has a time zone), or a day of ``zone``, which counts until its end.
     :param registered: when versions without a date in their names were registered; those not in it are left out.
+    :param zone: the time zone of the dates in version names.
     """
-    moment = _moment(at)
-    times = {version: version_time(version) or (registered or {}).get(version) for version in versions}
-    return newest(version for version, time in times.items() if time is not None and _utc(time) <= moment)
+    moment = _moment(at, zone)
+    begins = {version: version_time(version, zone) or (registered or {}).get(version) for version in versions}
+    return newest(version for version, begin in begins.items() if begin is not None and _aware(begin, UTC) <= moment)
 
 
-def _moment(at: date | datetime) -> datetime:
+def _moment(at: date | datetime, zone: tzinfo) -> datetime:
     if isinstance(at, datetime):
-        return _utc(at)
-    return datetime(at.year, at.month, at.day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+        return _aware(at, zone)
+    return datetime.combine(at, time.max, tzinfo=zone)
 
 
-def _utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+def _aware(moment: datetime, zone: tzinfo) -> datetime:
+    return moment.replace(tzinfo=zone) if moment.tzinfo is None else moment

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 
 from mlengine.core import layout, versions
 from mlengine.core.dataset import Manifest, check_dataset_name, check_version_name
@@ -64,12 +64,19 @@ def read_manifest(storage: Storage, uri: str) -> Manifest:
 
 
 def resolve(
-    storage: Storage, bucket: str, name: str, *, version: str | None = None, at: date | datetime | str | None = None
+    storage: Storage,
+    bucket: str,
+    name: str,
+    *,
+    version: str | None = None,
+    at: date | datetime | str | None = None,
+    zone: tzinfo = UTC,
 ) -> str:
     """Which version to train on: the one that is named, else the newest at a date, else the newest.
 
-    :param at: a day (counts until its end), a moment (UTC unless it says otherwise), or either as ISO text. A version
-        that is no date by name counts from its registration.
+    :param at: a day (counts until its end), a moment (in ``zone`` unless it says otherwise), or either in ISO format. A
+        version that is no date by name counts from its registration.
+    :param zone: the time zone of ``at`` and of the dates in version names.
     :raises DatasetError: no version answers to that; lists those that exist.
     """
     there = list_versions(storage, bucket, name)
@@ -87,7 +94,7 @@ def resolve(
         manifest.version: datetime.fromisoformat(manifest.created)
         for manifest in load_manifests(storage, bucket, name, undated)
     }
-    chosen = versions.newest_at(there, _moment(at), registered)
+    chosen = versions.newest_at(there, _moment(at), registered, zone)
     if chosen is None:
         raise _no_version(bucket, name, f"dataset {name!r} had no version yet at {at}", there)
     return chosen

@@ -42,5 +42,5 @@ def note_versions(dataset: str, versions: Sequence[str]) -> None:
 
 def _file(dataset: str) -> Path:
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    folder = settings.get("forms_dir") or f"{home}/mlengine"
+    folder = settings.get("param_hints_dir") or f"{home}/mlengine"
     return Path(folder).expanduser() / f"versions-{dataset}.json"

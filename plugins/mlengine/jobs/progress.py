@@ -155,9 +155,9 @@ class Deadlines:
         """A sentence if ``state`` lasts longer than it may."""
         now = time.time()
         if state is JobState.QUEUED and now >= self.queued_until:
-            return "it was QUEUED for longer than queued_timeout allows"
+            return "it was QUEUED for longer than queued_timeout_seconds allows"
         if now >= self.running_until:
-            return "it took longer than running_timeout allows"
+            return "it took longer than running_timeout_seconds allows"
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -11,7 +12,7 @@ from airflow.sdk import BaseOperator
 from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
-from mlengine.core.versions import version_time
+from mlengine.core.versions import named_date
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
@@ -20,15 +21,20 @@ from mlengine.operators.retry import RetryByCause
 
 
 class ResolveDatasetOperator(BaseOperator):
-    """Name the one dataset version of this DAG run, and check that it is whole.
+    """Name the one dataset version of this DAG run, and check that it is complete.
 
-    In this order: the version asked for in the trigger form; the run's partition key, if there is such a version; the
-    newest version at the run's date. A key that is no date names a version, and nothing stands in for it.
+    In this order: the version chosen in the trigger form; the version named by the run's partition key; the newest
+    version at the run's date. A partition key that is no date must name a version. If it is a date without a version of
+    that name, the newest version at that date is used.
+
+    Dates, those of version names too, are in the time zone of the DAG's schedule (``timezone=`` of its timetable). A
+    schedule without one uses the DAG's time zone.
 
     :param dataset: the dataset's name below ``datasets/``.
     :param version: from the form; empty for none.
     :param partition_key: the run's; empty for none.
-    :param at: an ISO date; versions after it are not looked at when the newest is chosen.
+    :param at: an ISO date or time: the newest version at that moment, instead of at the run's date; a date counts until
+        its end.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
 
     Returns ``{"dataset", "version", "uri", "digest", "rows"}``.
@@ -45,7 +51,7 @@ class ResolveDatasetOperator(BaseOperator):
         dataset: str,
         version: str = "{{ params.get('dataset_version') or '' }}",
         partition_key: str = "{{ dag_run.partition_key or '' }}",
-        at: str = "{{ (dag_run.partition_date or dag_run.run_after).date().isoformat() }}",
+        at: str = "",
         bucket: str | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
@@ -58,29 +64,34 @@ class ResolveDatasetOperator(BaseOperator):
         self.bucket = bucket
         self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Any) -> dict[str, Any]:
         storage, bucket = connect_storage(self.gcp_conn_id), configured_bucket(self.bucket)
-        manifest, why = self._find(storage, bucket)
+        manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
         self._note(storage, bucket)
-        self.log.info("dataset %s, version %s, because %s: %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
+        self.log.info("dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
-    def _find(self, storage: Storage, bucket: str) -> tuple[Manifest, str]:
-        """The manifest of the version that is meant, and why it is that one."""
+    def _find(self, storage: Storage, bucket: str, context: Any) -> tuple[Manifest, str]:
+        """The manifest of the run's version, and why it is that one."""
         from mlengine.datasets.catalog import load_manifest, read_manifest, resolve
 
         if self.version:
-            return load_manifest(storage, bucket, self.dataset, self.version), "it was asked for"
+            return load_manifest(storage, bucket, self.dataset, self.version), "chosen in the form"
+        date_of_key = named_date(self.partition_key) if self.partition_key else None
         if self.partition_key:
-            why = "it is the run's partition key"
-            if version_time(self.partition_key) is None:
+            why = "named by the partition key"
+            if date_of_key is None:
                 return load_manifest(storage, bucket, self.dataset, self.partition_key), why
             with suppress(ObjectMissingError):
                 return read_manifest(storage, dataset_dir(bucket, self.dataset, self.partition_key)), why
-        newest = resolve(storage, bucket, self.dataset, at=self.at or None)
-        return load_manifest(storage, bucket, self.dataset, newest), f"it is the newest at {self.at}"
+        zone = schedule_zone(context["dag"])
+        at = self.at or date_of_key or run_date(context["dag_run"], zone)
+        newest = resolve(storage, bucket, self.dataset, at=at, zone=zone)
+        return load_manifest(
+            storage, bucket, self.dataset, newest
+        ), f"the newest at {at}, time zone {getattr(zone, 'name', zone)}"
 
     def _note(self, storage: Storage, bucket: str) -> None:
         """What trigger forms on this machine will propose; a convenience, for which no run fails."""
@@ -89,3 +100,32 @@ class ResolveDatasetOperator(BaseOperator):
 
         with suppress(MlengineError):
             note_versions(self.dataset, list_versions(storage, bucket, self.dataset))
+
+
+def run_date(dag_run: Any, zone: tzinfo) -> date:
+    """The day that a DAG run is about, in ``zone``.
+
+    That of its partition; else of the logical date that a person gave a manual run; else the day on which it was due.
+    """
+    given = dag_run.logical_date if dag_run.run_type == "manual" else None
+    moment: datetime = dag_run.partition_date or given or dag_run.run_after
+    return moment.astimezone(zone).date()
+
+
+def schedule_zone(dag: Any) -> tzinfo:
+    """The time zone of a DAG's schedule; the DAG's own if its schedule has none."""
+    import pendulum
+
+    zone = _timetable_zone(dag.timetable) or dag.timezone
+    return zone if isinstance(zone, tzinfo) else pendulum.timezone(zone)
+
+
+def _timetable_zone(timetable: Any) -> str | tzinfo | None:
+    """Airflow's own timetables and those of DAG files name the attribute differently; some timetables wrap others."""
+    for name in ("timezone", "_timezone"):
+        if zone := getattr(timetable, name, None):
+            return zone  # type: ignore[no-any-return]
+    for name in ("timetable", "timetables", "_timetables"):
+        if inner := getattr(timetable, name, None):
+            return _timetable_zone(inner[0] if isinstance(inner, list) else inner)
+    return None

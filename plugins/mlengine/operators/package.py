@@ -26,7 +26,7 @@ class PackageTrainerOperator(BaseOperator):
     :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
         wheel (a path or a ``gs://`` URI), or a list of them, the trainer first. A relative path is relative to the
         DAG's file. A package dir in a project that packs it is built by that project.
-    :param staging_bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
+    :param bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
     :param module: what the job will run, ``trainer.task``; checked to be inside.
     :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own. A package
         dir with requirements is built alone, whatever project it is in.
@@ -36,7 +36,7 @@ class PackageTrainerOperator(BaseOperator):
     :raises PackageError: names the file and the remedy, or has the builder's own words.
     """
 
-    template_fields: Sequence[str] = ("source", "staging_bucket", "module", "requirements", "gcp_conn_id")
+    template_fields: Sequence[str] = ("source", "bucket", "module", "requirements", "gcp_conn_id")
     template_fields_renderers = {"requirements": "json"}  # noqa: RUF012
     ui_color = "#e6f4ea"
 
@@ -44,7 +44,7 @@ class PackageTrainerOperator(BaseOperator):
         self,
         *,
         source: str | Path | Sequence[str | Path],
-        staging_bucket: str | None = None,
+        bucket: str | None = None,
         module: str | None = None,
         requirements: Sequence[str] = (),
         gcp_conn_id: str | None = "google_cloud_default",
@@ -52,7 +52,7 @@ class PackageTrainerOperator(BaseOperator):
     ) -> None:
         super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.source = source
-        self.staging_bucket = staging_bucket
+        self.bucket = bucket
         self.module = module
         self.requirements = requirements
         self.gcp_conn_id = gcp_conn_id
@@ -64,7 +64,7 @@ class PackageTrainerOperator(BaseOperator):
         packaged = package_trainer(
             [beside_dag(self, source) for source in sources],
             storage=connect_storage(self.gcp_conn_id),
-            staging=configured_bucket(self.staging_bucket),
+            staging=configured_bucket(self.bucket),
             module=self.module or None,
             requirements=self.requirements or (),
         )

@@ -16,7 +16,7 @@ from mlengine.promotion.publish import publish
 from mlengine.validation.report import Report, load_report
 from mlengine.validation.subject import job_dir_of
 
-ON_REFUSE = ("skip", "fail", "continue")
+ON_NOT_PUBLISHED = ("skip", "fail", "continue")
 
 
 class PublishModelOperator(BaseOperator):
@@ -29,10 +29,10 @@ class PublishModelOperator(BaseOperator):
     Assets in ``outlets`` get an event with the model's URI and figures in ``extra``.
 
     :param job: what the validation, the wait or the submit task returned, or a job dir's URI.
-    :param by: who publishes; kept in the history.
+    :param published_by: who publishes; kept in the history.
     :param force_reason: publish in spite of all that; needs ``force_by``. Both are kept in the history.
     :param force_by: who takes it on themselves: by default who triggered the run.
-    :param on_refuse: ``skip``, ``fail`` or ``continue``: how this task ends if the model is not published.
+    :param on_not_published: ``skip``, ``fail`` or ``continue``: how this task ends if the model is not published.
     :param bucket: where the champion's pointer lies; by default where the job dir does.
 
     Returns ``{"published", "decision", "champion", "serial", "previous", "model", "job_id", "job_dir", "accuracy",
@@ -41,49 +41,59 @@ class PublishModelOperator(BaseOperator):
     :raises ModelError: the job was not validated; :raises PublishError: its files changed since.
     """
 
-    template_fields: Sequence[str] = ("job", "by", "force_reason", "force_by", "on_refuse", "bucket", "gcp_conn_id")
+    template_fields: Sequence[str] = (
+        "job",
+        "published_by",
+        "force_reason",
+        "force_by",
+        "on_not_published",
+        "bucket",
+        "gcp_conn_id",
+    )
     ui_color = "#d9ead3"
 
     def __init__(
         self,
         *,
         job: Any,
-        by: str = "{{ dag.dag_id }} {{ run_id }}",
+        published_by: str = "{{ dag.dag_id }} {{ run_id }}",
         force_reason: str = "",
         force_by: str = "{{ dag_run.triggering_user_name or '' }}",
-        on_refuse: str = "skip",
+        on_not_published: str = "skip",
         bucket: str | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
         self.job = job
-        self.by = by
+        self.published_by = published_by
         self.force_reason = force_reason
         self.force_by = force_by
-        self.on_refuse = on_refuse
+        self.on_not_published = on_not_published
         self.bucket = bucket
         self.gcp_conn_id = gcp_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:
-        if self.on_refuse not in ON_REFUSE:
-            raise MlengineError(f"on_refuse={self.on_refuse!r}", remedy=f"write one of {', '.join(ON_REFUSE)}")
+        if self.on_not_published not in ON_NOT_PUBLISHED:
+            raise MlengineError(
+                f"on_not_published={self.on_not_published!r}", remedy=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
+            )
         storage = connect_storage(self.gcp_conn_id)
         job_dir = job_dir_of(self.job)
         report = load_report(storage, job_dir)
         reason = (self.force_reason or "").strip()
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
-        outcome = publish(storage, bucket, report, by=self.by, force=force)
+        outcome = publish(storage, bucket, report, by=self.published_by, force=force)
         result = summary(outcome, report)
         self.log.info("%s: %s", outcome.word.value, outcome.sentence)
         if outcome.published:
             self._announce(context, result)
-        if outcome.published or self.on_refuse == "continue":
+        if outcome.published or self.on_not_published == "continue":
             return result
         context["ti"].xcom_push(key="return_value", value=result)
         sentence = f"not published ({outcome.word.value}): {outcome.sentence}"
-        if self.on_refuse == "fail":
+        if self.on_not_published == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
 

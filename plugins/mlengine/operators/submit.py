@@ -35,8 +35,8 @@ class SubmitTrainingJobOperator(BaseOperator):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
 
     A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid
-    for again: it stands in for a new one, as ``reused``, unless ``train_again``. Clearing a task whose own job that is
-    trains again, too. Jobs whose inputs are not all known (no package digest, or no dataset) are never reused.
+    for again: it stands in for a new one, as ``reused``, unless ``force_retrain``. Clearing a task whose own job that
+    is trains again, too. Jobs whose inputs are not all known (no package digest, or no dataset) are never reused.
 
     Does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed or
     fails for good, the job is cancelled.
@@ -47,15 +47,16 @@ class SubmitTrainingJobOperator(BaseOperator):
         file's ``packageUris`` count.
     :param module: replaces the job file's ``pythonModule``.
     :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned; kept as lineage.
-    :param dataset_flag: the trainer's argument that takes its URI, ``--dataset``; put behind ``args``. Without one, the
+    :param dataset_arg: the trainer's argument that takes its URI, ``--dataset``; put behind ``args``. Without one, the
         trainer is not told.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
     :param scale_tier: replaces the job file's, and with it its machine types and counts.
-    :param counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job file's.
+    :param replica_counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job
+        file's.
     :param backend: where it runs; the setting ``[mlengine] backend`` if empty.
     :param backend_options: the backend's own settings.
     :param max_attempts: how many attempts the job may have in all, when machines fail it.
-    :param train_again: train though the same was trained and accepted before.
+    :param force_retrain: train though the same was trained and accepted before.
     :param labels: for people and bills.
 
     Returns the job's handle and the decision: ``{"backend", "name", "job_id", "attempt", "job_dir", "decision"}``.
@@ -72,14 +73,14 @@ class SubmitTrainingJobOperator(BaseOperator):
         "dataset",
         "args",
         "scale_tier",
-        "counts",
+        "replica_counts",
         "backend",
         "backend_options",
         "labels",
-        "train_again",
+        "force_retrain",
         "gcp_conn_id",
     )
-    template_fields_renderers = {"job_file": "yaml", "args": "json", "counts": "json"}  # noqa: RUF012
+    template_fields_renderers = {"job_file": "yaml", "args": "json", "replica_counts": "json"}  # noqa: RUF012
     operator_extra_links = SUBMIT_LINKS
     ui_color = "#fce8b2"
 
@@ -91,14 +92,14 @@ class SubmitTrainingJobOperator(BaseOperator):
         module: str | None = None,
         package: Any = None,
         dataset: Any = None,
-        dataset_flag: str | None = None,
+        dataset_arg: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
-        counts: Mapping[str, Any] | None = None,
+        replica_counts: Mapping[str, Any] | None = None,
         backend: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
         max_attempts: int | None = None,
-        train_again: bool | str = "{{ params.get('train_again') or '' }}",
+        force_retrain: bool | str = "{{ params.get('force_retrain') or '' }}",
         labels: Mapping[str, str] | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
@@ -109,14 +110,14 @@ class SubmitTrainingJobOperator(BaseOperator):
         self.module = module
         self.package = package
         self.dataset = dataset
-        self.dataset_flag = dataset_flag
+        self.dataset_arg = dataset_arg
         self.args = args
         self.scale_tier = scale_tier
-        self.counts = counts
+        self.replica_counts = replica_counts
         self.backend = backend
         self.backend_options = backend_options
         self.max_attempts = max_attempts
-        self.train_again = train_again
+        self.force_retrain = force_retrain
         self.labels = labels
         self.gcp_conn_id = gcp_conn_id
         self.job_dir: str | None = None
@@ -172,7 +173,7 @@ class SubmitTrainingJobOperator(BaseOperator):
     def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
         """A validated job of the same inputs, if there is one and it may stand in."""
         digest = intent.inputs.get("digest")
-        if not digest or str(self.train_again).strip().lower() in {"true", "1", "yes"}:
+        if not digest or str(self.force_retrain).strip().lower() in {"true", "1", "yes"}:
             return None
         from mlengine.validation import cache
 
@@ -182,7 +183,7 @@ class SubmitTrainingJobOperator(BaseOperator):
         if submitted:
             job_dir = JobDir(submitted.handle.job_dir)
             self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
-            self.log.info("its report: %s; `train_again` trains in spite of it", job_dir.page)
+            self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
             discard(storage, intent.job_dir)
         return submitted
 
@@ -214,9 +215,9 @@ class SubmitTrainingJobOperator(BaseOperator):
 
     def _args(self) -> list[str] | None:
         """The user's, and where the data are; ``None`` keeps the job file's."""
-        if not (self.dataset_flag and self.dataset):
+        if not (self.dataset_arg and self.dataset):
             return None if self.args is None else [str(arg) for arg in self.args]
-        return [*(str(arg) for arg in self.args or ()), self.dataset_flag, str(self.dataset["uri"])]
+        return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(self.dataset["uri"])]
 
     def _spec(self, backend: TrainingBackend) -> TrainingSpec:
         """The job file with this task's words over it, as it will run on this backend."""
@@ -228,7 +229,7 @@ class SubmitTrainingJobOperator(BaseOperator):
             args=self._args(),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
-            counts=_counts(self.counts),
+            counts=_counts(self.replica_counts),
             package_uris=(self.package or {}).get("package_uris"),
         )
         if isinstance(backend, CapsCluster):
@@ -248,5 +249,5 @@ def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"counts={given!r} is not a cluster: {error}", remedy=f"give whole numbers for some of: {roles}"
+            f"replica_counts={given!r} is not a cluster: {error}", remedy=f"give whole numbers for some of: {roles}"
         ) from error

@@ -43,15 +43,16 @@ class ValidateModelOperator(BaseOperator):
     :param package_uris: the packages its environment is made of; without it, those the job was submitted with.
     :param thresholds: names and bounds as in :class:`~mlengine.core.verdict.Thresholds`; what is left out keeps its
         default, and ``None`` (or an empty string, as a form gives it) asks no such question.
-    :param expectation: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
-    :param checks: ``all``; ``signature``: without running the model; ``files``: for models that are no SavedModel.
-    :param own_checks: functions of the user's own: each gets the folder with the model's files and the figures measured
-        so far, and returns a :class:`~mlengine.core.verdict.Check`.
+    :param serving_signature: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
+    :param validation_level: ``all``; ``signature``: without running the model; ``files``: for models that are no
+        SavedModel.
+    :param extra_checks: functions of the user's own: each gets the folder with the model's files and the figures
+        measured so far, and returns a :class:`~mlengine.core.verdict.Check`.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
     :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
     :param backend_options: of the backend that trained it, which is asked what the job took.
-    :param time_limit: seconds for the model's process; ``memory_limit_gb`` its private memory.
+    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
@@ -67,8 +68,8 @@ class ValidateModelOperator(BaseOperator):
         "dataset",
         "package_uris",
         "thresholds",
-        "expectation",
-        "checks",
+        "serving_signature",
+        "validation_level",
         "on_reject",
         "model",
         "bucket",
@@ -76,7 +77,7 @@ class ValidateModelOperator(BaseOperator):
         "gcp_conn_id",
     )
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
-    template_fields_renderers = {"thresholds": "json", "expectation": "json"}  # noqa: RUF012
+    template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
     ui_color = "#fff4ce"
 
     def __init__(
@@ -86,15 +87,15 @@ class ValidateModelOperator(BaseOperator):
         dataset: Any = None,
         package_uris: Sequence[str] | None = None,
         thresholds: Mapping[str, Any] | None = None,
-        expectation: Mapping[str, Any] | None = None,
-        checks: str = Scope.ALL.value,
-        own_checks: Sequence[Callable[..., Any]] = (),
+        serving_signature: Mapping[str, Any] | None = None,
+        validation_level: str = Scope.ALL.value,
+        extra_checks: Sequence[Callable[..., Any]] = (),
         on_reject: str = "skip",
         model: str | None = None,
         bucket: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
-        time_limit: float = 600.0,
-        memory_limit_gb: float | None = 4.0,
+        time_limit_seconds: float = 600.0,
+        memory_limit_gib: float | None = 4.0,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
@@ -103,15 +104,15 @@ class ValidateModelOperator(BaseOperator):
         self.dataset = dataset
         self.package_uris = package_uris
         self.thresholds = thresholds
-        self.expectation = expectation
-        self.checks = checks
-        self.own_checks = own_checks
+        self.serving_signature = serving_signature
+        self.validation_level = validation_level
+        self.extra_checks = extra_checks
         self.on_reject = on_reject
         self.model = model
         self.bucket = bucket
         self.backend_options = backend_options
-        self.time_limit = time_limit
-        self.memory_limit_gb = memory_limit_gb
+        self.time_limit_seconds = time_limit_seconds
+        self.memory_limit_gib = memory_limit_gib
         self.gcp_conn_id = gcp_conn_id
         self.report_url: str | None = None
 
@@ -175,13 +176,13 @@ class ValidateModelOperator(BaseOperator):
         """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
         if self.on_reject not in ON_REJECT:
             raise MlengineError(f"on_reject={self.on_reject!r}", remedy=f"write one of {', '.join(ON_REJECT)}")
-        memory = None if self.memory_limit_gb is None else int(self.memory_limit_gb * 1024**3)
+        memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
         return Rules(
-            scope=Scope.parse(self.checks),
+            scope=Scope.parse(self.validation_level),
             thresholds=Thresholds.from_json(self.thresholds),
-            expected=Expectation.from_json(self.expectation),
-            limits=Limits(seconds=self.time_limit, memory_bytes=memory),
-            own=tuple(self.own_checks),
+            expected=Expectation.from_json(self.serving_signature),
+            limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
+            own=tuple(self.extra_checks),
         )
 
     def _tell(self, report: Report) -> None:
@@ -199,7 +200,7 @@ def _asked(rules: Rules, dataset: Any) -> dict[str, Any]:
     return {
         "scope": rules.scope.value,
         "thresholds": rules.thresholds.to_json(),
-        "expectation": asdict(rules.expected),
+        "serving_signature": asdict(rules.expected),
         "own": [f"{check.__module__}.{getattr(check, '__qualname__', '')}" for check in rules.own],
         "dataset": dataset or None,
     }

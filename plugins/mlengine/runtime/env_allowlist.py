@@ -25,7 +25,7 @@ _REPLICA = re.compile(
 # The settings of uv and pip may hold an index's password: the launcher needs them, the trainer does not.
 # Its choice of an interpreter is not uv's to make.
 _LAUNCHER = re.compile(
-    r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC | MLENGINE_LOCAL_(?!JOB$)\w+", re.VERBOSE
+    r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC | AIRFLOW__MLENGINE__LOCAL_\w+", re.VERBOSE
 )
 _LOOPBACK = ("127.0.0.1", "localhost")
 

@@ -69,7 +69,7 @@ class Recipe:
         except (OSError, subprocess.SubprocessError) as error:
             raise EnvironmentBuildError(
                 f"the interpreter {self.python} does not run: {error}",
-                remedy="correct the setting MLENGINE_LOCAL_PYTHON",
+                remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
             ) from error
 
     @cached_property
@@ -95,8 +95,8 @@ class Recipe:
             if wanted and not accepts(wanted, version):
                 raise EnvironmentBuildError(
                     f"{path.name} requires Python {wanted}, and the environment would have {version} ({self.python})",
-                    remedy="take a Python of this machine that it accepts, by the setting MLENGINE_LOCAL_PYTHON or by "
-                    "mlengine train --python-version; or change requires-python",
+                    remedy="take a Python of this machine that it accepts, by the setting "
+                    "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change requires-python",
                 )
         _ = self.constraints
 

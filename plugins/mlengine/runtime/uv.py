@@ -42,7 +42,7 @@ def run(*arguments: str, env: Mapping[str, str], lock: Lease, seconds: float, sa
             _kill_group(process.pid)
             process.wait()
     if code == -signal.SIGKILL:
-        words.append(f"it was killed, after {seconds:.0f} s at most (MLENGINE_LOCAL_BUILD_SECONDS)")
+        words.append(f"it was killed, after {seconds:.0f} s at most (AIRFLOW__MLENGINE__LOCAL_BUILD_TIMEOUT_SECONDS)")
     if code:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",

@@ -44,9 +44,9 @@ class TrainingJobSensor(BaseSensorOperator):
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
     :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says.
-    :param poll_interval: seconds between two looks.
-    :param queued_timeout: seconds the job may be QUEUED.
-    :param running_timeout: seconds it may take after that.
+    :param poll_interval_seconds: seconds between two looks.
+    :param queued_timeout_seconds: seconds the job may be QUEUED.
+    :param running_timeout_seconds: seconds it may take after that.
     :param max_attempts: how many attempts the job may have in all.
 
     Returns the handle of the attempt that succeeded, and its state; at once, for a job that is ``reused``.
@@ -66,9 +66,9 @@ class TrainingJobSensor(BaseSensorOperator):
         job: Any,
         deferrable: bool = True,
         backend_options: Mapping[str, Any] | None = None,
-        poll_interval: float | None = None,
-        queued_timeout: float | None = None,
-        running_timeout: float | None = None,
+        poll_interval_seconds: float | None = None,
+        queued_timeout_seconds: float | None = None,
+        running_timeout_seconds: float | None = None,
         max_attempts: int | None = None,
         gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
@@ -77,9 +77,9 @@ class TrainingJobSensor(BaseSensorOperator):
         self.job = job
         self.deferrable = deferrable
         self.backend_options = backend_options
-        self.poll_interval_seconds = poll_interval
-        self.queued_timeout = queued_timeout
-        self.running_timeout = running_timeout
+        self.poll_interval_seconds = poll_interval_seconds
+        self.queued_timeout_seconds = queued_timeout_seconds
+        self.running_timeout_seconds = running_timeout_seconds
         self.max_attempts = max_attempts
         self.gcp_conn_id = gcp_conn_id
         self.job_url: str | None = None
@@ -89,7 +89,7 @@ class TrainingJobSensor(BaseSensorOperator):
         self._first_look = False
         self._killed = False
         self._looks = Complaint("the look at the job")
-        # Airflow's default of a week must not cut off what running_timeout allows.
+        # Airflow's default of a week must not cut off what running_timeout_seconds allows.
         self._own_timeout = "timeout" in kwargs
 
     def execute(self, context: Any) -> Any:
@@ -216,7 +216,7 @@ class TrainingJobSensor(BaseSensorOperator):
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
-        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff"))
+        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff_seconds"))
 
     def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
         """The result of a job that has ended; ``None`` if a new attempt was made and the caller waits on."""
@@ -260,8 +260,8 @@ class TrainingJobSensor(BaseSensorOperator):
                 handle=handle.to_json(),
                 gcp_conn_id=self.gcp_conn_id,
                 backend_options=dict(self.backend_options or {}),
-                poll_interval=settings.get_float("poll_interval", self.poll_interval_seconds),
-                progress_interval=settings.get_float("progress_interval"),
+                poll_interval_seconds=settings.get_float("poll_interval_seconds", self.poll_interval_seconds),
+                progress_interval_seconds=settings.get_float("progress_interval_seconds"),
                 not_before=not_before,
                 **asdict(deadlines),
             ),
@@ -288,13 +288,13 @@ class TrainingJobSensor(BaseSensorOperator):
         """Counted from the attempt's submission, so that a wait which is begun again does not begin to count anew."""
         return Deadlines.starting(
             self._since,
-            settings.get_float("queued_timeout", self.queued_timeout),
-            settings.get_float("running_timeout", self.running_timeout),
+            settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds),
+            settings.get_float("running_timeout_seconds", self.running_timeout_seconds),
         )
 
     def _longest(self) -> float:
-        queued = settings.get_float("queued_timeout", self.queued_timeout)
-        return queued + settings.get_float("running_timeout", self.running_timeout)
+        queued = settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds)
+        return queued + settings.get_float("running_timeout_seconds", self.running_timeout_seconds)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(
@@ -313,6 +313,6 @@ class TrainingJobSensor(BaseSensorOperator):
 def _too_late(handle: JobHandle, reason: str) -> AirflowFailException:
     error = JobDeadlineError(
         f"job {handle.job_id} is cancelled: {reason}",
-        remedy="raise queued_timeout or running_timeout, or give the job fewer steps or more machines",
+        remedy="raise queued_timeout_seconds or running_timeout_seconds, or give the job fewer steps or more machines",
     )
     return AirflowFailException(str(error))

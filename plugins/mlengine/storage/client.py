@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 _NONCE = "mlengine-nonce"
-# A file that may only be created is sent in one request, from memory, up to this size; above, in an upload session.
+# A conditional write up to this size goes in one request, from memory; a larger one in an upload session.
 ONE_REQUEST_BYTES = 32 << 20
 
 

@@ -42,9 +42,9 @@ class TrainingService:
         """For processes: this project's settings, and gcloud's endpoints."""
         root = f"{self.url}/"
         return {
-            "MLENGINE_VERTEX_ENDPOINT": self.url,
-            "MLENGINE_VERTEX_PROJECT": self.project,
-            "MLENGINE_VERTEX_REGION": self.region,
+            "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": self.url,
+            "AIRFLOW__MLENGINE__VERTEX_PROJECT": self.project,
+            "AIRFLOW__MLENGINE__VERTEX_REGION": self.region,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": root,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_ML": root,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": root,
@@ -124,7 +124,7 @@ def running(
 
 @pytest.fixture
 def training_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingService]:
-    """A service, an empty bucket (``MLENGINE_BUCKET``), and an environment in which everything finds them.
+    """A service, an empty bucket (``AIRFLOW__MLENGINE__BUCKET``), and an environment in which everything finds them.
 
     A Cloud Storage server is started too, unless ``STORAGE_EMULATOR_HOST`` names one.
     """
@@ -137,8 +137,8 @@ def training_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         service = stack.enter_context(running(tmp_path / "training-service", bucket=f"gs://{bucket}"))
         own = {
             **service.env,
-            "MLENGINE_BACKEND": "vertex",
-            "MLENGINE_BUCKET": f"gs://{bucket}",
+            "AIRFLOW__MLENGINE__BACKEND": "vertex",
+            "AIRFLOW__MLENGINE__BUCKET": f"gs://{bucket}",
             "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": service.connection,
         }
         for name, value in own.items():

@@ -41,8 +41,8 @@ class TrainingJobTrigger(BaseTrigger):
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
     :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
     :param backend_options: the backend's settings.
-    :param poll_interval: seconds between two looks.
-    :param progress_interval: seconds between two progress lines.
+    :param poll_interval_seconds: seconds between two looks.
+    :param progress_interval_seconds: seconds between two progress lines.
     :param queued_until: seconds since the epoch; a job still QUEUED then is given up.
     :param running_until: likewise, for a job in any state.
     :param not_before: do not look at the job; wait until then, and say ``due``.
@@ -54,8 +54,8 @@ class TrainingJobTrigger(BaseTrigger):
         handle: dict[str, Any],
         gcp_conn_id: str | None,
         backend_options: dict[str, Any] | None = None,
-        poll_interval: float = 5.0,
-        progress_interval: float = 15.0,
+        poll_interval_seconds: float = 5.0,
+        progress_interval_seconds: float = 15.0,
         queued_until: float = float("inf"),
         running_until: float = float("inf"),
         not_before: float = 0.0,
@@ -65,8 +65,8 @@ class TrainingJobTrigger(BaseTrigger):
         self.handle = handle
         self.gcp_conn_id = gcp_conn_id
         self.backend_options = backend_options or {}
-        self.poll_interval = poll_interval
-        self.progress_interval = progress_interval
+        self.poll_interval_seconds = poll_interval_seconds
+        self.progress_interval_seconds = progress_interval_seconds
         self.queued_until = queued_until
         self.running_until = running_until
         self.not_before = not_before
@@ -78,8 +78,8 @@ class TrainingJobTrigger(BaseTrigger):
                 "handle": self.handle,
                 "gcp_conn_id": self.gcp_conn_id,
                 "backend_options": self.backend_options,
-                "poll_interval": self.poll_interval,
-                "progress_interval": self.progress_interval,
+                "poll_interval_seconds": self.poll_interval_seconds,
+                "progress_interval_seconds": self.progress_interval_seconds,
                 "queued_until": self.queued_until,
                 "running_until": self.running_until,
                 "not_before": self.not_before,
@@ -110,7 +110,9 @@ class TrainingJobTrigger(BaseTrigger):
         storage = connect_storage(self.gcp_conn_id)
         told = await self._patiently(read_told, storage, handle)
         poller = self._poller(handle)
-        account = Account(storage, handle, told, self.log, pace=poller.pace, progress_interval=self.progress_interval)
+        account = Account(
+            storage, handle, told, self.log, pace=poller.pace, progress_interval=self.progress_interval_seconds
+        )
         deadlines = Deadlines(self.queued_until, self.running_until)
         state = JobState.UNKNOWN
         try:
@@ -158,7 +160,7 @@ class TrainingJobTrigger(BaseTrigger):
         def make() -> TrainingBackend:
             return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
 
-        return Poller.shared(place, make, self.poll_interval)
+        return Poller.shared(place, make, self.poll_interval_seconds)
 
     def _end(self, handle: JobHandle) -> None:
         backend = connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)

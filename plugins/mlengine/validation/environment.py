@@ -42,13 +42,19 @@ def local_place(
         if not package_uris:
             raise EnvironmentBuildError(
                 "it is not known which packages the trainer's environment is made of",
-                remedy="pass package_uris=, or validate with checks='signature' or 'files'",
+                remedy="pass package_uris=, or validate with validation_level='signature' or 'files'",
             )
         settings = Settings.load()
         built = build_environment(
-            package_uris, storage, root, python=settings.python, env=env, seconds=settings.build_seconds, say=log.info
+            package_uris,
+            storage,
+            root,
+            python=settings.python_path,
+            env=env,
+            seconds=settings.build_timeout_seconds,
+            say=log.info,
         )
-        lease = Lease.take(lock_path(root, built.digest), wait=settings.build_seconds, shared=True)
+        lease = Lease.take(lock_path(root, built.digest), wait=settings.build_timeout_seconds, shared=True)
         if lease is None:
             raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", remedy="try again")
         with lease:

@@ -166,7 +166,7 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
     some = ", ".join(sorted(found)[:5])
     raise ModelError(
         f"{root}/ has {f'{len(folders)} models' if folders else 'no ' + GRAPH}, only {some}",
-        remedy="export one SavedModel there; for a trainer of other models, validate with checks='files'",
+        remedy="export one SavedModel there; for a trainer of other models, validate with validation_level='files'",
     )
 
 

@@ -211,7 +211,7 @@ def _read(out: Path, log: Path, code: int, ended: str, seconds: float) -> Measur
     if code == 4 and error:
         raise EnvironmentBuildError(
             f"the trainer's environment cannot load a SavedModel: {error['message']}",
-            remedy="let the trainer depend on tensorflow and numpy, or validate with checks='files'",
+            remedy="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(

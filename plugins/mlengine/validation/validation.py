@@ -57,7 +57,7 @@ class Scope(StrEnum):
             return cls(text)
         except ValueError:
             raise MlengineError(
-                f"not a scope of checks: {text!r}", remedy=f"write one of {', '.join(item.value for item in cls)}"
+                f"unknown validation_level: {text!r}", remedy=f"write one of {', '.join(item.value for item in cls)}"
             ) from None
 
 
@@ -190,7 +190,7 @@ class _Validation:
         if not uri:
             raise DatasetError(
                 f"no dataset to validate {self.subject.job_dir.job_id} on",
-                remedy="pass dataset=, or validate with checks='signature' or 'files'",
+                remedy="pass dataset=, or validate with validation_level='signature' or 'files'",
             )
         folder = fetch(self.storage, uri, self.place.datasets)
         manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), uri)

@@ -36,10 +36,17 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
 # Late ones count until their job has finished unseen; the others may as well end soon.
 for suffix, seconds in (("", 1.0), ("_late", 600.0)):
     late = bool(suffix)
-    wait(f"life_plain{suffix}", poll_interval=seconds)
-    wait(f"life_deadline{suffix}", poll_interval=seconds, queued_timeout=5.0, running_timeout=65.0 if late else 10.0)
-    wait(f"life_limit{suffix}", poll_interval=seconds, execution_timeout=timedelta(seconds=60 if late else 15))
-    wait(f"life_dagtimeout{suffix}", poll_interval=seconds, dagrun_timeout=timedelta(seconds=70 if late else 40))
+    wait(f"life_plain{suffix}", poll_interval_seconds=seconds)
+    wait(
+        f"life_deadline{suffix}",
+        poll_interval_seconds=seconds,
+        queued_timeout_seconds=5.0,
+        running_timeout_seconds=65.0 if late else 10.0,
+    )
+    wait(f"life_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=60 if late else 15))
+    wait(
+        f"life_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=70 if late else 40)
+    )
 with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
     submit = SubmitTrainingJobOperator(
         task_id="submit",
@@ -91,19 +98,21 @@ with DAG("life_retry", schedule=None):
 
 for mode in ("poke", "reschedule"):
     seconds = 1.0 if mode == "poke" else 3.0
-    wait(f"life_{mode}", poll_interval=seconds, deferrable=False, mode=mode)
+    wait(f"life_{mode}", poll_interval_seconds=seconds, deferrable=False, mode=mode)
     wait(
         f"life_{mode}_deadline",
-        poll_interval=seconds,
+        poll_interval_seconds=seconds,
         deferrable=False,
         mode=mode,
-        queued_timeout=5.0,
-        running_timeout=5.0,
+        queued_timeout_seconds=5.0,
+        running_timeout_seconds=5.0,
     )
-wait("life_poke_limit", poll_interval=1.0, deferrable=False, mode="poke", execution_timeout=timedelta(seconds=8))
+wait(
+    "life_poke_limit", poll_interval_seconds=1.0, deferrable=False, mode="poke", execution_timeout=timedelta(seconds=8)
+)
 
 
-with wait("life_beside", poll_interval=3.0, deferrable=False, mode="reschedule"):
+with wait("life_beside", poll_interval_seconds=3.0, deferrable=False, mode="reschedule"):
 
     @task.sensor(task_id="beside", mode="reschedule", poke_interval=600.0)
     def beside() -> bool:
@@ -121,7 +130,14 @@ def note_processes(context: Any) -> None:
     partial.rename(notes)
 
 
-wait("life_last_try", retries=0, poll_interval=1.0, deferrable=False, mode="poke", on_execute_callback=note_processes)
+wait(
+    "life_last_try",
+    retries=0,
+    poll_interval_seconds=1.0,
+    deferrable=False,
+    mode="poke",
+    on_execute_callback=note_processes,
+)
 
 # Between two looks nothing of Airflow's holds the run: its DAG can be deleted.
 for name in ("life_gone", "life_stays"):
@@ -141,5 +157,5 @@ for name in ("life_gone", "life_stays"):
             gcp_conn_id="life",
             deferrable=False,
             mode="reschedule",
-            poll_interval=600.0,
+            poll_interval_seconds=600.0,
         )

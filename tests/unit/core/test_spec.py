@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -45,10 +46,36 @@ def test_other_counts_keep_machines_and_order() -> None:
     assert SPEC.with_counts({Role.EVALUATOR: 0}) == SPEC
 
 
-@pytest.mark.parametrize("counts", [{Role.CHIEF: 0}, {Role.CHIEF: 2}, {Role.WORKER: -1}])
-def test_a_cluster_has_one_chief_and_no_negative_replicas(counts: dict[Role, int]) -> None:
-    with pytest.raises(JobFileError, match=f"{next(iter(counts)).value}: {next(iter(counts.values()))}"):
+@pytest.mark.parametrize(
+    "counts", [{Role.CHIEF: 0}, {Role.CHIEF: 2}, {Role.WORKER: -1}, {Role.PS: 10**9}, {Role.EVALUATOR: 1001}]
+)
+def test_a_cluster_has_one_chief_and_a_sane_number_of_replicas(counts: dict[Role, int]) -> None:
+    role, count = next(iter(counts.items()))
+    with pytest.raises(JobFileError, match=f"^{role} replicas: is {count}\n"):
         SPEC.with_counts(counts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pools": (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 10**9))}, "worker replicas: is 1000000000"),
+        ({"pools": (Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_L4", -1),)}, "chief accelerators: is -1"),
+        ({"max_running_seconds": -5}, "maximum running time in seconds: is -5"),
+        ({"max_wait_seconds": 0}, "wait in seconds: is 0"),
+        ({"labels": {"Team": "vision"}}, "labels: is not a label: 'Team'"),
+        ({"labels": {f"l{n}": "" for n in range(65)}}, "labels: has 65 labels"),
+        ({"env": {"A=B": "1"}}, "env: is not the name of an environment variable: 'A=B'"),
+        ({"env": {"A": "\0"}}, "env: variable A contains a NUL character"),
+        ({"args": ("--a", "\0")}, "args: argument 1 contains a NUL character"),
+        ({"package_uris": ("gs://bucket/t-1.tar.gz",) * 101}, "packages: names 101 packages"),
+    ],
+)
+def test_a_spec_keeps_the_limits_however_it_is_made(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobFileError, match=f"^{re.escape(message)}"):
+        replace(SPEC, **fields)
+    valid = SPEC.to_json()
+    with pytest.raises(JobFileError):
+        TrainingSpec.from_json({**valid, **json.loads(json.dumps(fields, default=asdict))})
 
 
 def test_json_round_trip() -> None:
@@ -78,10 +105,10 @@ def test_what_is_no_spec_is_refused(data: Any) -> None:
         {},
         optional={
             "module": st.text(min_size=1),
-            "args": st.lists(st.text()).map(tuple),
+            "args": st.lists(st.text(st.characters(exclude_characters="\0"))).map(tuple),
             "region": st.none() | st.text(),
-            "labels": st.dictionaries(st.text(), st.text()),
-            "max_running_seconds": st.none() | st.integers(1),
+            "labels": st.dictionaries(st.from_regex("[a-z][a-z0-9_-]{0,62}", fullmatch=True), st.just("x"), max_size=3),
+            "max_running_seconds": st.none() | st.integers(1, 10**6),
         },
     )
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlengine.core.versions import in_order, newest, newest_at, version_key, version_time
+from mlengine.core.versions import in_order, named_date, newest, newest_at, version_key, version_time
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,48 @@ def test_the_newest_at_a_day_counts_the_whole_day() -> None:
     assert newest_at(versions, datetime(2026, 6, 30, 23, 59, tzinfo=UTC)) == "2026-06-01"
     assert newest_at(versions, datetime(2026, 7, 1, 1, tzinfo=timezone(timedelta(hours=2)))) == "2026-06-01"
     assert newest_at(versions, date(2026, 5, 31)) is None
+
+
+TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
+
+
+@pytest.mark.parametrize(
+    ("at", "zone", "version"),
+    [
+        (datetime(2026, 6, 30, 15, tzinfo=UTC), TOKYO, "2026-07-01"),  # midnight in Tokyo
+        (datetime(2026, 6, 30, 14, 59, tzinfo=UTC), TOKYO, "2026-06-01"),
+        (datetime(2026, 7, 1, 3, 59, tzinfo=UTC), NEW_YORK, "2026-06-01"),
+        (datetime(2026, 7, 1, 4, tzinfo=UTC), NEW_YORK, "2026-07-01"),  # midnight in New York
+        (datetime(2026, 7, 1, 6), TOKYO, "2026-07-01"),  # noqa: DTZ001
+        (date(2026, 6, 30), TOKYO, "2026-06-01"),
+        (date(2026, 7, 1), NEW_YORK, "2026-07-01T18-00"),
+    ],
+)
+def test_dates_in_names_are_of_the_time_zone(at: date, zone: ZoneInfo, version: str) -> None:
+    assert newest_at(["2026-06-01", "2026-07-01", "2026-07-01T18-00"], at, zone=zone) == version
+
+
+@pytest.mark.parametrize(("zone", "version"), [(TOKYO, "v9"), (NEW_YORK, "v10")])
+def test_the_end_of_a_day_is_that_of_the_time_zone(zone: ZoneInfo, version: str) -> None:
+    registered = {"v9": datetime(2026, 6, 30, 12, tzinfo=UTC), "v10": datetime(2026, 6, 30, 20, tzinfo=UTC)}
+    assert newest_at(["v9", "v10"], date(2026, 6, 30), registered, zone) == version
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("2026-11-01", date(2026, 11, 1)),
+        ("2026-11", date(2026, 11, 1)),
+        ("2026-11-01T06-00", datetime(2026, 11, 1, 6)),  # noqa: DTZ001
+        ("2026-11-01T06-00Z", datetime(2026, 11, 1, 6, tzinfo=UTC)),
+        ("2026-11-01T00:00:00", datetime(2026, 11, 1)),  # noqa: DTZ001 Airflow's default partition key
+        ("2026-11-01T00:00:00+09:00", datetime(2026, 11, 1, tzinfo=timezone(timedelta(hours=9)))),
+        ("2026-11-31T00:00:00", None),
+        ("v12", None),
+    ],
+)
+def test_named_date(name: str, named: date | None) -> None:
+    assert named_date(name) == named
 
 
 def test_a_name_without_a_date_counts_from_its_registration() -> None:

@@ -11,7 +11,7 @@ from mlengine.datasets.version_hints import MOST, known_versions, note_versions
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.delenv("MLENGINE_FORMS_DIR", raising=False)
+    monkeypatch.delenv("AIRFLOW__MLENGINE__PARAM_HINTS_DIR", raising=False)
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     return tmp_path / "mlengine"
 
@@ -43,7 +43,7 @@ def test_a_note_that_cannot_be_written_is_left_out(home: Path) -> None:
 
 
 def test_the_folder_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MLENGINE_FORMS_DIR", str(tmp_path / "shared"))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__PARAM_HINTS_DIR", str(tmp_path / "shared"))
     note_versions("mnist", ["v1"])
     assert (tmp_path / "shared" / "versions-mnist.json").exists()
     assert known_versions("mnist") == ["v1"]

@@ -90,7 +90,11 @@ def test_python_that_is_whole_runs(tmp_path: Path) -> None:
         "        raise SystemExit(f'{place}: {error!r}')\n"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLENGINE"))}
-    env |= {"AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}", "MLENGINE_BUCKET": "gs://b"}
+    env |= {
+        "AIRFLOW_HOME": str(tmp_path),
+        "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}",
+        "AIRFLOW__MLENGINE__BUCKET": "gs://b",
+    }
     samples = json.dumps([(block.place, block.text) for block in RUN])
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],

@@ -49,7 +49,7 @@ def test_it_packages_and_tells_what_stayed_out(
     log.addHandler(told)
     monkeypatch.setattr(PackageTrainerOperator, "log", log)
 
-    first = operator(source=str(trainer), staging_bucket=bucket, module="trainer.task").execute({})
+    first = operator(source=str(trainer), bucket=bucket, module="trainer.task").execute({})
     assert json.loads(json.dumps(first)) == {
         "package_uris": [f"{bucket}/packages/trainer/{first['digest']}/trainer-0.0.0.tar.gz"],
         "digest": first["digest"],
@@ -63,7 +63,7 @@ def test_it_packages_and_tells_what_stayed_out(
     assert "2 files" in text
     assert "hunter2" not in text
 
-    again = operator(source=trainer, staging_bucket=bucket.removeprefix("gs://"), module="").execute({})
+    again = operator(source=trainer, bucket=bucket.removeprefix("gs://"), module="").execute({})
     assert again == {**first, "reused": True}
     assert "unchanged, and in the bucket already" in told.lines[-3]
 
@@ -71,7 +71,7 @@ def test_it_packages_and_tells_what_stayed_out(
 @pytest.mark.integration
 def test_a_relative_source_is_relative_to_the_dags_file(bucket: str, trainer: Path) -> None:
     with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-        task = operator(source="../project/trainer", staging_bucket=bucket)
+        task = operator(source="../project/trainer", bucket=bucket)
     dag.fileloc = str(trainer.parent.parent / "dags" / "d.py")
     (trainer.parent.parent / "dags").mkdir()
     assert task.execute({})["name"] == "trainer"
@@ -79,11 +79,11 @@ def test_a_relative_source_is_relative_to_the_dags_file(bucket: str, trainer: Pa
 
 def test_mistakes_fail_the_task_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="give a package dir"):
-        operator(source=str(tmp_path / "absent"), staging_bucket="gs://bucket").execute({})
+        operator(source=str(tmp_path / "absent"), bucket="gs://bucket").execute({})
 
 
 def test_making_one_touches_nothing() -> None:
     """What is templated is not rendered yet, so nothing may be checked."""
-    task = operator(source="{{ params.source }}", staging_bucket="{{ params.bucket }}", requirements=["{{ x }}"])
+    task = operator(source="{{ params.source }}", bucket="{{ params.bucket }}", requirements=["{{ x }}"])
     assert task.source == "{{ params.source }}"
-    assert {"source", "staging_bucket", "module", "requirements", "gcp_conn_id"} <= set(task.template_fields)
+    assert {"source", "bucket", "module", "requirements", "gcp_conn_id"} <= set(task.template_fields)

@@ -49,14 +49,14 @@ def validated(storage: Storage, bucket: str, job_id: str, version: str = "2026-1
     storage.write(job_dir.model + "weights.json", job_id.encode())
     dataset = f"{bucket}/datasets/mnist/{version}"
     operator = ValidateModelOperator(
-        task_id="validate", job=job_dir.uri, checks="files", dataset=dataset, gcp_conn_id=None
+        task_id="validate", job=job_dir.uri, validation_level="files", dataset=dataset, gcp_conn_id=None
     )
     operator.execute(Context())
     return job_dir
 
 
 def publish(job: Any, context: Context | None = None, **fields: Any) -> dict[str, Any]:
-    fields = {"by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": [CHAMPION], **fields}
+    fields = {"published_by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": [CHAMPION], **fields}
     return PublishModelOperator(task_id="publish", job=job, **fields).execute(context or Context())
 
 
@@ -86,19 +86,21 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     assert (again["decision"], again["published"], again["serial"]) == ("already_champion", True, 2)
 
 
-@pytest.mark.parametrize(("on_refuse", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
+@pytest.mark.parametrize(
+    ("on_not_published", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)]
+)
 def test_what_is_not_published_is_not_announced(
-    storage: Storage, bucket: str, on_refuse: str, error: type[Exception]
+    storage: Storage, bucket: str, on_not_published: str, error: type[Exception]
 ) -> None:
     publish(validated(storage, bucket, "new").uri)
     old, context = validated(storage, bucket, "old", "2026-06-01"), Context()
     with pytest.raises(error, match=r"not published \(older_dataset\): old was trained on 2026-06-01"):
-        publish(old.uri, context, on_refuse=on_refuse)
+        publish(old.uri, context, on_not_published=on_not_published)
     assert context.extra == {}
     left = context.pushed["return_value"]
     assert (left["published"], left["decision"], left["serial"]) == (False, "older_dataset", 1)
     assert left["champion"].endswith("/mnist/new/model")
-    assert publish(old.uri, on_refuse="continue") == left
+    assert publish(old.uri, on_not_published="continue") == left
 
 
 def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> None:

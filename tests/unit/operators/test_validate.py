@@ -75,7 +75,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
 
 def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
     ti = TaskInstance()
-    fields = {"checks": "files", "gcp_conn_id": None, **fields}
+    fields = {"validation_level": "files", "gcp_conn_id": None, **fields}
     return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
 
 
@@ -118,7 +118,12 @@ def test_rejected_is_a_result_with_reasons(
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
-        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], on_reject=on_reject, gcp_conn_id=None
+        task_id="validate",
+        job=job.uri,
+        validation_level="files",
+        extra_checks=[too_small],
+        on_reject=on_reject,
+        gcp_conn_id=None,
     )
     if error is None:
         result = operator.execute({"ti": ti})
@@ -138,7 +143,7 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
         run(job.uri)
     storage.write(job.model + "weights.json", b"{}")
     with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb, only weights.json"):
-        run(job.uri, checks="signature")
+        run(job.uri, validation_level="signature")
 
 
 def test_what_a_form_gives_is_understood(job: JobDir) -> None:
@@ -152,9 +157,9 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
     ("fields", "words"),
     [
         ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
-        ({"checks": "some"}, "not a scope of checks"),
+        ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
-        ({"expectation": {"scores": "x"}}, "scores 'x' is none of"),
+        ({"serving_signature": {"scores": "x"}}, "scores 'x' is none of"),
     ],
 )
 def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, Any], words: str) -> None:
@@ -170,7 +175,7 @@ def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
 
 def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: JobDir) -> None:
     operator = ValidateModelOperator(
-        task_id="validate", job=job.uri, checks="files", own_checks=[too_small], gcp_conn_id=None
+        task_id="validate", job=job.uri, validation_level="files", extra_checks=[too_small], gcp_conn_id=None
     )
     link = ReportLink()
     assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ def test_what_a_trainer_needs_passes(name: str) -> None:
 
 def test_the_installers_settings_reach_the_launcher_only() -> None:
     url = "https://user:password@index.invalid"
-    env = {"UV_INDEX_URL": url, "PIP_INDEX_URL": url, "MLENGINE_LOCAL_CAPACITY": "2"}
+    env = {"UV_INDEX_URL": url, "PIP_INDEX_URL": url, "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
 

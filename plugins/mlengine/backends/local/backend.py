@@ -161,7 +161,7 @@ class LocalBackend:
 
     def use_python(self, version: str) -> None:
         """See :class:`mlengine.backends.ChoosesPython`: one that uv finds here."""
-        self.settings = replace(self.settings, python=interpreters.find(version))
+        self.settings = replace(self.settings, python_path=interpreters.find(version))
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
         """Every job this state dir knows, or those called ``named``, in order of submission."""

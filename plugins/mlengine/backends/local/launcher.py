@@ -65,11 +65,11 @@ class Launcher:
         if strays:
             log.warning("ended %s processes that the replicas had left running", strays)
         self._finish(outcome)
-        if self.stored.settings.upload_seconds:
-            self._errand("upload", self.stored.settings.upload_seconds, obey=False)
+        if self.stored.settings.log_upload_timeout_seconds:
+            self._errand("upload", self.stored.settings.log_upload_timeout_seconds, obey=False)
 
     def _wait_turn(self) -> Outcome | None:
-        capacity = self.stored.settings.capacity
+        capacity = self.stored.settings.max_concurrent_jobs
         last = 0
         while (place := self.queue.place(self.job.name, capacity, settle)) > 0:
             if (order := self.orders.check()) is not None:
@@ -106,7 +106,7 @@ class Launcher:
     def _prepare(self) -> tuple[Path, Lease] | Outcome:
         """The environment's interpreter, and the lock that keeps it from being removed."""
         for _ in range(3):
-            order = self._errand("prepare", self.stored.settings.build_seconds + 60.0)
+            order = self._errand("prepare", self.stored.settings.build_timeout_seconds + 60.0)
             if order is not None:
                 return order
             result = json_files.read_json(self.job.prepared_file)

@@ -39,7 +39,7 @@ def settle(job: Job) -> dict[str, Any] | None:
         if state is None and not job.cancel_file.exists() and time.time() - stored.created < START_SECONDS:
             return None
         left = processes.of_job(job.root, _recorded(state))
-        if left and not _time_is_up(job, left, stored.settings.stop_seconds):
+        if left and not _time_is_up(job, left, stored.settings.termination_grace_seconds):
             words = f"the launcher died; {len(left)} of the job's processes are being ended"
             return {**(state or {"state": JobState.QUEUED.value, "created": stored.created}), "detail": words}
         processes.end_all(lambda: processes.of_job(job.root, _recorded(state)), 0.0)

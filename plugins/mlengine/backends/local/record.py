@@ -26,7 +26,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.local.settings import Settings
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, JobFileError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.runtime.json_files import read_json
@@ -170,7 +170,7 @@ class Stored:
                 labels=data["labels"],
             )
             return cls(submission, Settings.from_json(data["settings"]), data["created"], data.get("host", ""))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, JobFileError) as error:
             raise BackendError(
                 f"submission.json is not readable: {error}", remedy="remove that job's folder"
             ) from error

@@ -59,10 +59,10 @@ def _of_signal(number: int) -> Meaning:
 def restarts_allowed(role: Role, code: int, settings: Settings) -> int:
     """How many restarts in a row a replica of ``role`` that ended with ``code`` may have had before this one."""
     if role is Role.CHIEF:
-        return settings.chief_restarts if meaning(code).again else 0
-    return settings.restarts
+        return settings.max_chief_restarts if meaning(code).again else 0
+    return settings.max_restarts
 
 
 def backoff(restarts: int, settings: Settings) -> float:
     """Seconds to wait before the next start, after so many restarts."""
-    return float(min(_LONGEST_BACKOFF, settings.backoff * 2**restarts))
+    return float(min(_LONGEST_BACKOFF, settings.restart_backoff_seconds * 2**restarts))

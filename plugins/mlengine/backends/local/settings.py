@@ -1,7 +1,7 @@
 """The local backend's settings: from keyword arguments, else as :mod:`mlengine.settings` finds them, else what suits
 this machine.
 
-``max_workers`` is the knob ``local_max_workers``: ``MLENGINE_LOCAL_MAX_WORKERS``, or Airflow's
+``max_workers`` is the knob ``local_max_workers``: ``AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS``, or Airflow's
 ``[mlengine] local_max_workers``; and so on for every field. A job keeps the settings it was submitted with.
 """
 
@@ -24,31 +24,31 @@ def _cores() -> int:
 @dataclass(frozen=True)
 class Settings:
     """
-    :param capacity: jobs that run at once on this machine; the others wait their turn.
+    :param max_concurrent_jobs: jobs that run at once on this machine; the others wait their turn.
     :param max_workers: replicas a job may have, per role; more are capped (:meth:`LocalBackend.cap`).
-    :param python: the interpreter that trainers' environments are made from; "" is the one that submits.
-    :param restarts: how often a worker, ps or evaluator is started again in its place.
-    :param chief_restarts: how often the chief is, after a signal or an exit code that asks for it.
-    :param backoff: seconds before the first restart; doubles with each.
-    :param stop_seconds: between SIGTERM and SIGKILL.
+    :param python_path: the interpreter that trainers' environments are made from; "" is the one that submits.
+    :param max_restarts: how often a worker, ps or evaluator is started again in its place.
+    :param max_chief_restarts: how often the chief is, after a signal or an exit code that asks for it.
+    :param restart_backoff_seconds: seconds before the first restart; doubles with each.
+    :param termination_grace_seconds: between SIGTERM and SIGKILL.
     :param linger_seconds: for workers to end by themselves after the chief has.
-    :param build_seconds: for downloading the packages and building the environment.
-    :param upload_seconds: for sending the logs to the bucket when the job has ended; 0 sends none.
+    :param build_timeout_seconds: for downloading the packages and building the environment.
+    :param log_upload_timeout_seconds: for sending the logs to the bucket when the job has ended; 0 sends none.
     :param keep_environments: how many unused environments are kept; the longest unused go first.
     """
 
-    capacity: int = 1
+    max_concurrent_jobs: int = 1
     max_workers: int = 2
     max_ps: int = 1
     max_evaluators: int = 1
-    python: str = ""
-    restarts: int = 5
-    chief_restarts: int = 3
-    backoff: float = 1.0
-    stop_seconds: float = 15.0
+    python_path: str = ""
+    max_restarts: int = 5
+    max_chief_restarts: int = 3
+    restart_backoff_seconds: float = 1.0
+    termination_grace_seconds: float = 15.0
     linger_seconds: float = 15.0
-    build_seconds: float = 1800.0
-    upload_seconds: float = 60.0
+    build_timeout_seconds: float = 1800.0
+    log_upload_timeout_seconds: float = 60.0
     keep_environments: int = 8
 
     @classmethod
@@ -59,7 +59,7 @@ class Settings:
         """
         cores = _cores()
         values: dict[str, Any] = {
-            "capacity": max(1, cores // 2),
+            "max_concurrent_jobs": max(1, cores // 2),
             "max_workers": max(2, cores),
             "max_ps": max(1, cores // 2),
         }
@@ -89,12 +89,12 @@ class Settings:
 
 
 def state_dir(given: str | Path | None = None) -> Path:
-    """Where the local backend keeps everything: given, ``MLENGINE_LOCAL_STATE``, ``$AIRFLOW_HOME/mlengine``, or
-    ``~/.local/state/mlengine``.
+    """Where the local backend keeps everything: given, the setting ``local_state_dir``,
+    ``$AIRFLOW_HOME/mlengine``, or ``~/.local/state/mlengine``.
     """
     if given:
         return Path(given).expanduser().absolute()
-    configured = _configured("state")
+    configured = _configured("state_dir")
     if configured:
         return Path(configured).expanduser().absolute()
     if os.environ.get("AIRFLOW_HOME"):
@@ -103,8 +103,7 @@ def state_dir(given: str | Path | None = None) -> Path:
 
 
 def _configured(name: str) -> str:
-    # A terminal has no Airflow imported, but may have its variables.
-    return knobs.get(f"local_{name}") or os.environ.get(f"AIRFLOW__MLENGINE__LOCAL_{name.upper()}", "")
+    return knobs.get(f"local_{name}")
 
 
 def _convert(name: str, default: Any, value: Any) -> Any:
@@ -112,10 +111,12 @@ def _convert(name: str, default: Any, value: Any) -> Any:
         converted = type(default)(value)
     except (TypeError, ValueError) as error:
         raise BackendError(
-            f"local_{name} must be a number, not {value!r}", remedy=f"correct the setting MLENGINE_LOCAL_{name.upper()}"
+            f"local_{name} must be a number, not {value!r}",
+            remedy=f"correct the setting AIRFLOW__MLENGINE__LOCAL_{name.upper()}",
         ) from error
-    if isinstance(converted, (int, float)) and (converted < 0 or (name == "capacity" and converted < 1)):
+    if isinstance(converted, (int, float)) and (converted < 0 or (name == "max_concurrent_jobs" and converted < 1)):
         raise BackendError(
-            f"local_{name} is too small: {value!r}", remedy=f"correct the setting MLENGINE_LOCAL_{name.upper()}"
+            f"local_{name} is too small: {value!r}",
+            remedy=f"correct the setting AIRFLOW__MLENGINE__LOCAL_{name.upper()}",
         )
     return converted

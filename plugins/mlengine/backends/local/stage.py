@@ -37,9 +37,9 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         stored.submission.spec.package_uris,
         storage,
         job.state_dir,
-        python=stored.settings.python,
+        python=stored.settings.python_path,
         env=stored.submission.spec.env,
-        seconds=stored.settings.build_seconds,
+        seconds=stored.settings.build_timeout_seconds,
         keep_environments=stored.settings.keep_environments,
         say=say,
     )

@@ -85,7 +85,7 @@ class Supervisor:
         self._tell()
         while True:
             if (order := self.orders()) is not None:
-                self._end(self.stored.settings.stop_seconds)
+                self._end(self.stored.settings.termination_grace_seconds)
                 return order
             for replica in self.replicas:
                 code = replica.poll()
@@ -94,7 +94,7 @@ class Supervisor:
                 if replica.port is not None and code and replica.port.taken():
                     log.warning("%s: another program took port %s; the cluster begins anew on other ports",
                                 replica.name, replica.port.number)  # fmt: skip
-                    self._end(self.stored.settings.stop_seconds)
+                    self._end(self.stored.settings.termination_grace_seconds)
                     return None
                 outcome = self._ended(replica, code)
                 if outcome is not None:
@@ -142,7 +142,7 @@ class Supervisor:
         log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
         if code == 0:
             if replica.role is Role.CHIEF:
-                self._end(self.stored.settings.stop_seconds, linger=self.stored.settings.linger_seconds)
+                self._end(self.stored.settings.termination_grace_seconds, linger=self.stored.settings.linger_seconds)
                 return Outcome(JobState.SUCCEEDED, "the chief ended with exit code 0")
             self._tell()
             return None
@@ -160,7 +160,7 @@ class Supervisor:
             log.warning("%s has used up its restarts; training goes on without it", replica.name)
             self._tell()
             return None
-        self._end(self.stored.settings.stop_seconds)
+        self._end(self.stored.settings.termination_grace_seconds)
         return self._failed(replica, code, meaning)
 
     def _failed(self, replica: Replica, code: int, meaning: restart_policy.Meaning) -> Outcome:

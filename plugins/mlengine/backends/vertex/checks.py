@@ -6,20 +6,19 @@ is merely unwise goes through.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends.vertex import accelerators
 from mlengine.backends.vertex.accelerators import Problems
 from mlengine.backends.vertex.prices import DEFAULT_TIMEOUT_SECONDS
+from mlengine.core import limits
 from mlengine.core.errors import BackendError
+from mlengine.core.limits import Problem
 
 _FLEX_START = frozenset({"NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB"}) | frozenset(
     {"NVIDIA_H100_MEGA_80GB", "NVIDIA_H200_141GB", "NVIDIA_B200"}
 )
-_LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-_MAX_PACKAGES, _MAX_LABELS = 100, 64
 
 
 def check(job_id: str, body: Mapping[str, Any]) -> None:
@@ -29,6 +28,7 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
     for problem, remedy in (
         *_labels(body),
         *_chief(spec),
+        *_replicas(pools),
         *[found for pool in pools for found in accelerators.of_pool(pool)],
         *accelerators.tpu(pools),
         *_scheduling(spec, pools),
@@ -38,15 +38,23 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
 
 
 def _labels(body: Mapping[str, Any]) -> Problems:
-    labels = body.get("labels", {})
-    found: Problems = [
-        (f"not a label: {name}={value}", "labels have at most 63 of a-z 0-9 _ -, names start with a letter")
-        for name, value in labels.items()
-        if not (_LABEL.fullmatch(value) and _LABEL.fullmatch(name) and name[:1].isalpha())
-    ]
-    if len(labels) > _MAX_LABELS:
-        found.append((f"{len(labels)} labels", f"the service takes {_MAX_LABELS}"))
+    return _found("labels", limits.labels(body.get("labels", {})))
+
+
+def _replicas(pools: list[Mapping[str, Any]]) -> Problems:
+    """What a pool's replicas are, in whatever way it was given: job file, option or raw request."""
+    found: Problems = []
+    for pool in pools:
+        container = pool.get("containerSpec") or pool.get("pythonPackageSpec") or {}
+        variables = {variable["name"]: str(variable.get("value", "")) for variable in container.get("env", ())}
+        found += _found("replicaCount", limits.replica_count(int(pool.get("replicaCount", 0))))
+        found += _found("env", limits.variables(variables))
+        found += _found("packageUris", limits.package_count(len(container.get("packageUris", ()))))
     return found
+
+
+def _found(where: str, problem: Problem | None) -> Problems:
+    return [] if problem is None else [(f"{where}: {problem.message}", problem.hint)]
 
 
 def _chief(spec: Mapping[str, Any]) -> Problems:
@@ -54,9 +62,6 @@ def _chief(spec: Mapping[str, Any]) -> Problems:
     found: Problems = []
     if int(chief.get("replicaCount", 0)) != 1:
         found.append(("the first worker pool is the chief's and has exactly one replica", "set its replicaCount to 1"))
-    uris = chief.get("pythonPackageSpec", {}).get("packageUris", ())
-    if len(uris) > _MAX_PACKAGES:
-        found.append((f"{len(uris)} packages", f"the service takes {_MAX_PACKAGES}; merge some into one sdist"))
     return found
 
 

@@ -6,7 +6,7 @@ One rule of precedence for project, region and endpoint, the first that says som
 2. the job file (``region`` only),
 3. the Airflow connection: its extras ``project``, ``region`` (or ``location``), ``vertex_endpoint``,
 4. the settings ``vertex_project``, ``vertex_region``, ``vertex_endpoint`` (:mod:`mlengine.settings`: an environment
-   variable ``MLENGINE_VERTEX_…``, or Airflow's configuration),
+   variable ``AIRFLOW__MLENGINE__VERTEX_…``, or Airflow's configuration),
 5. for the project alone, the one that the credentials belong to.
 """
 
@@ -52,7 +52,7 @@ class Place:
         if not region:
             raise BackendError(
                 "no region for the vertex backend",
-                remedy="give region=, or 'region' in the job file or the connection's extra, or MLENGINE_VERTEX_REGION",
+                remedy="give region=, 'region' in the job file or the connection, or set [mlengine] vertex_region",
             )
         return f"projects/{self.project}/locations/{region}"
 
@@ -97,16 +97,16 @@ def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connec
 def is_local(endpoint: str | None) -> bool:
     """Whether the endpoint is plain http: it never sees a credential.
 
-    :raises BackendError: if it is plain http beyond loopback and the hosts that the setting ``vertex_plain_hosts``
+    :raises BackendError: if it is plain http beyond loopback and the hosts that the setting ``vertex_http_hosts``
         names: anybody on the way could read and change it.
     """
     if endpoint is None or not endpoint.startswith("http://"):
         return False
-    named = {host.strip() for host in settings.get("vertex_plain_hosts").split(",")}
+    named = {host.strip() for host in settings.get("vertex_http_hosts").split(",")}
     if urlsplit(endpoint).hostname not in _LOOPBACK | named:
         raise BackendError(
             f"plain http is for loopback only, not for {endpoint}",
-            remedy="use https://, or a server on 127.0.0.1; on a private network, name the host in vertex_plain_hosts",
+            remedy="use https://, or a server on 127.0.0.1; on a private network, name the host in vertex_http_hosts",
         )
     return True
 
@@ -129,7 +129,7 @@ def find_place(
     if not project:
         raise BackendError(
             "no Google Cloud project for the vertex backend",
-            remedy="give project=, or the connection's extra 'project', or MLENGINE_VERTEX_PROJECT",
+            remedy="give project=, or the connection's extra 'project', or set [mlengine] vertex_project",
         )
     if endpoint is None:
         return Place(project, region, default_region)

@@ -7,15 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mlengine.core import limits
 from mlengine.core.errors import StorageError
 from mlengine.core.job_file.located import Located, did_you_mean
 from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, looks_like_machine
 from mlengine.core.layout import split_uri
-
-MAX_REPLICAS = 1000  # of one role; more is a typing error
-MAX_ACCELERATORS = 256  # to a machine
-MAX_PACKAGES = 100
-MAX_LABELS = 64
 
 
 def machine_type(field: Located) -> str:
@@ -36,7 +32,7 @@ def accelerator(kind: Located | None, count: Located | None) -> tuple[str | None
     name = kind.text()
     if name not in ACCELERATORS and not re.fullmatch(r"(NVIDIA|TPU|AMD|INTEL)_[A-Z0-9_]+", name):
         raise kind.error(f"is not an accelerator: {name!r}", did_you_mean(name, ACCELERATORS))
-    number = count.count(MAX_ACCELERATORS)
+    number = count.integer(limits.accelerator_count)
     return (name, number) if number else (None, 0)
 
 
@@ -65,8 +61,7 @@ def args(field: Located) -> tuple[str, ...]:
         if not isinstance(item.value, str):
             quoted = f'quote it: "{item.raw}"' if item.raw else "write one text an item"
             raise item.error(f"an argument must be a text, not {item.kind}", quoted)
-        if "\0" in item.value:
-            raise item.error("an argument holds a NUL character", "no process can be given it; remove it")
+        item.check(limits.arguments([item.value]))
         found.append(item.value)
     return tuple(found)
 
@@ -75,8 +70,7 @@ def package_uris(field: Located) -> tuple[str, ...]:
     """Packages in the bucket, each with a name of its own, as they end in one directory on the replica."""
     uris: dict[str, str] = {}
     items = field.items()
-    if len(items) > MAX_PACKAGES:
-        raise field.error(f"names {len(items)} packages", f"{MAX_PACKAGES} is the most a job can have")
+    field.check(limits.package_count(len(items)))
     for item in items:
         uri = gs_uri(item, "PackageTrainerOperator builds and uploads a package on this machine")
         basename = uri.rsplit("/", 1)[1]
@@ -106,17 +100,10 @@ def labels(field: Located) -> dict[str, str]:
     """Labels as Google's services take them: at most 64, short, in lower case."""
     if not isinstance(field.value, dict):
         raise field.error(f"must be a mapping, not {field.kind}", "write 'key: value' lines, indented below it")
-    if len(field.value) > MAX_LABELS:
-        raise field.error(f"has {len(field.value)} labels", f"{MAX_LABELS} is the most a job can have")
-    found = {}
+    found = {key: item.text() for key, item in field.value.items()}
     for key, item in field.value.items():
-        value = item.text()
-        if not (_label_text(key) and key[:1].isalpha()) or not (_label_text(value) or not value):
-            raise item.error(
-                f"not a label: {key!r}: {value!r}",
-                "use up to 63 of a-z 0-9 _ - in key and value; a key begins with a letter",
-            )
-        found[key] = value
+        item.check(limits.label(key, found[key]))
+    field.check(limits.labels(found))
     return found
 
 
@@ -128,9 +115,11 @@ def env(field: Located) -> dict[str, str]:
         if "name" not in pair:
             raise item.error("has no name", "write 'name: X' and 'value: y'")
         name = pair["name"].text()
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in found:
-            raise item.error(f"not a new variable: {name!r}", "use each name once; letters, digits and _")
+        if name in found:
+            raise item.error(f"variable {name} is written twice", "keep one of them")
         found[name] = pair["value"].text() if "value" in pair else ""
+        item.check(limits.variable(name, found[name]))
+    field.check(limits.variables(found))
     return found
 
 
@@ -144,7 +133,3 @@ def same_everywhere(values: Mapping[str, tuple[Located, Any]], what: str) -> Any
         if value != pairs[0][1]:
             raise field.error(f"{what} differs from the first pool's", f"give all pools the same {what}")
     return pairs[0][1] if pairs else None
-
-
-def _label_text(text: str) -> bool:
-    return 0 < len(text) <= 63 and text == text.lower() and all(c.isalnum() or c in "_-" for c in text)

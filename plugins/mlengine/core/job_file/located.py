@@ -9,14 +9,16 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from mlengine.core import limits
 from mlengine.core.errors import JobFileError
+from mlengine.core.limits import Problem
 
 MAX_CHARACTERS = 1_000_000
 MAX_FIELDS = 20_000
@@ -92,18 +94,22 @@ class Located:
             raise self.error(f"must be a version, not {self.kind}", 'for example "2.11"')
         return self.value if isinstance(self.value, str) else self.raw
 
-    def count(self, most: int) -> int:
-        """A whole number from 0 to ``most``; as JSON writes an int64, a text of digits is one too."""
+    def integer(self, limit: Callable[[int], Problem | None]) -> int:
+        """An integer within ``limit``, one of :mod:`mlengine.core.limits`; also as a string of digits, which is how
+        JSON writes an int64.
+        """
         value = self.value
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(f"must be a whole number, not {self.kind}", "for example 2")
-        if value < 0:
-            raise self.error(f"is {value}", "use 0 or more")
-        if value > most:
-            raise self.error(f"is {value}, and {most} is the most there can be", f"use 0 to {most}")
+            raise self.error(f"must be an integer, not {self.kind}", "for example 2")
+        self.check(limit(value))
         return value
+
+    def check(self, problem: Problem | None) -> None:
+        """:raises JobFileError: there is a problem with this field."""
+        if problem is not None:
+            raise self.error(problem.message, problem.hint)
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool):
@@ -124,7 +130,10 @@ class Located:
         if match is None:
             example = f'"{self.raw}s"' if re.fullmatch("[0-9]+", self.raw) else '"7200s" for two hours'
             raise self.error(f"is not a duration: {self.raw or self.kind}", f"write seconds with an s: {example}")
-        return math.ceil(float(match[1]))
+        duration = math.ceil(float(match[1]))
+        if duration:  # 0 is for the caller to judge: Vertex AI means no limit by it
+            self.check(limits.seconds(duration))
+        return duration
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlengine.core import limits
 from mlengine.core.errors import JobFileError
 from mlengine.core.job_file import fields as jobfields
 from mlengine.core.job_file import worker_pools
@@ -23,7 +24,6 @@ from mlengine.core.job_file.tiers import CUSTOM, TIER_NAMES, TIERS
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 MIN_WAIT_SECONDS = 1800
-MAX_PRIORITY = 1000
 
 # The role, and how the names of its fields begin.
 _ROLES = {
@@ -48,7 +48,6 @@ _OTHER = ("scaleTier", "scheduling", "useChiefInTfConfig")
 _FIELDS = (*_PLAIN, *_OTHER, *_SHAPE, *_CONFIGS, *_PASSED_ON, *_REFUSED)
 _CONFIG_FIELDS = ("imageUri", "acceleratorConfig", "containerArgs", "containerCommand", "diskConfig", "tpuTfVersion")
 _SCHEDULING = ("maxRunningTime", "maxWaitTime", "priority", "resilientToWorkerRestart", "strategy")
-_JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 
 
 def load(source: str | Path | Mapping[str, Any], *, name: str | None = None) -> TrainingSpec:
@@ -127,10 +126,8 @@ def _read(root: Located) -> TrainingSpec:
             if key in _FIELDS:
                 raise item.error("is at the top of the file", f"indent it below a line 'trainingInput:', with {key}")
     fields = root.fields(("jobId", "labels", "trainingInput"))
-    if "jobId" in fields and not _JOB_ID.fullmatch(fields["jobId"].text()):
-        raise fields["jobId"].error(
-            f"is not a job id: {fields['jobId'].raw!r}", "use up to 128 letters, digits and _, a letter first"
-        )
+    if "jobId" in fields:
+        fields["jobId"].check(limits.job_id(fields["jobId"].text()))
     if "trainingInput" not in fields:
         raise root.error(
             "has neither trainingInput nor workerPoolSpecs", "begin with 'trainingInput:': docs/job-file.md"
@@ -204,7 +201,7 @@ def _custom_pools(fields: Mapping[str, Located]) -> tuple[Pool, ...]:
     pools = []
     for role, prefix in _ROLES.items():
         number = fields.get(f"{prefix}Count") if role is not Role.CHIEF else None
-        count = number.count(jobfields.MAX_REPLICAS) if number else int(role is Role.CHIEF)
+        count = number.integer(limits.replica_count) if number else int(role is Role.CHIEF)
         kind = fields.get(f"{prefix}Type")
         if number and count and kind is None:
             raise number.error(f"is {count}, and there is no {prefix}Type", f"add '{prefix}Type: n1-standard-4'")
@@ -268,7 +265,7 @@ def _limits(field: Located | None) -> dict[str, Any]:
                 f"is {fields['maxWaitTime'].raw}", f'"{MIN_WAIT_SECONDS}s" is the least the service takes'
             )
     if "priority" in fields:
-        fields["priority"].count(MAX_PRIORITY)
+        fields["priority"].integer(limits.priority)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlengine.core import limits
 from mlengine.core.job_file import fields as jobfields
 from mlengine.core.job_file.located import Located
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -90,7 +91,7 @@ def _pool(role: Role, item: Located, fields: Mapping[str, Located]) -> Pool:
     if "machineType" not in machine:
         raise fields["machineSpec"].error("has no machineType", "for example 'machineType: n1-standard-4'")
     kind, number = jobfields.accelerator(machine.get("acceleratorType"), machine.get("acceleratorCount"))
-    count = fields["replicaCount"].count(jobfields.MAX_REPLICAS) if "replicaCount" in fields else 1
+    count = fields["replicaCount"].integer(limits.replica_count) if "replicaCount" in fields else 1
     return Pool(role, count, jobfields.machine_type(machine["machineType"]), kind, number, _image(item, fields))
 
 

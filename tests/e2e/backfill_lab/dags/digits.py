@@ -17,7 +17,7 @@ from airflow.sdk import (
 )
 
 from mlengine.assets import champion_asset, dataset_asset
-from mlengine.task_groups import training_pipeline
+from mlengine.task_groups import RetrainingTaskGroup
 from mlengine.timetables import DatasetVersionTimetable
 
 TRAINER = Path(__file__).parents[1] / "trainer"
@@ -25,19 +25,19 @@ COMMON: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 3,
     "params": {
-        "train_again": Param(False, type="boolean"),
+        "force_retrain": Param(False, type="boolean"),
         "dataset_version": Param(None, type=["null", "string"]),
     },
 }
 
 
 def pipeline(dataset: str) -> None:
-    training_pipeline(
+    RetrainingTaskGroup(
         model=dataset,
         trainer=TRAINER,
         job_file={"trainingInput": {"pythonModule": "centroids.task"}},
         dataset=dataset,
-        checks="files",
+        validation_level="files",
     )
 
 

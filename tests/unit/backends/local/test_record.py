@@ -20,7 +20,9 @@ from mlengine.runtime import json_files
 
 def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
     spec = TrainingSpec("t", ("gs://b/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
-    stored = Stored(Submission("key", "job", 2, "gs://b/m/job", spec, {"team": "x"}), Settings(capacity=3), 12.5)
+    stored = Stored(
+        Submission("key", "job", 2, "gs://b/m/job", spec, {"team": "x"}), Settings(max_concurrent_jobs=3), 12.5
+    )
     job = Job(tmp_path)
     assert job.submission() is None
     assert json_files.create_json(job.submission_file, stored.to_json())

@@ -43,9 +43,9 @@ def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) ->
     meaning = restart_policy.meaning(code)
     assert (meaning.again, meaning.cause) == (again, cause)
     assert meaning.text
-    assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.chief_restarts if again else 0)
+    assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.max_chief_restarts if again else 0)
     # Whoever is not the chief is started again whatever it ended with.
-    assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.restarts
+    assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.max_restarts
 
 
 def test_a_signal_says_the_same_however_it_is_written() -> None:

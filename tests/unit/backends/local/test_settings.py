@@ -17,25 +17,29 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "_cores", lambda: 2)
-    monkeypatch.delenv("MLENGINE_LOCAL_STATE", raising=False)
+    monkeypatch.delenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", raising=False)
     monkeypatch.delenv("AIRFLOW_HOME", raising=False)
 
 
 def test_given_wins_over_environment_over_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (Settings.load().capacity, Settings.load().max_workers, Settings.load().max_ps) == (1, 2, 1)
-    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS", "5")
-    assert Settings.load().max_workers == 5
-    monkeypatch.setenv("MLENGINE_LOCAL_MAX_WORKERS", "4")
+    assert (Settings.load().max_concurrent_jobs, Settings.load().max_workers, Settings.load().max_ps) == (1, 2, 1)
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_WORKERS", "4")
     assert Settings.load().max_workers == 4
-    assert Settings.load(max_workers=3, capacity=None).max_workers == 3
+    assert Settings.load(max_workers=3, max_concurrent_jobs=None).max_workers == 3
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CAPACITY", "many"), ("CAPACITY", "0"), ("MAX_WORKERS", "-1"), ("BACKOFF", "soon")]
+    ("name", "value"),
+    [
+        ("MAX_CONCURRENT_JOBS", "many"),
+        ("MAX_CONCURRENT_JOBS", "0"),
+        ("MAX_WORKERS", "-1"),
+        ("RESTART_BACKOFF_SECONDS", "soon"),
+    ],
 )
 def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv(f"MLENGINE_LOCAL_{name}", value)
-    with pytest.raises(BackendError, match=f"local_{name.lower()}.*\n.*MLENGINE_LOCAL_{name}"):
+    monkeypatch.setenv(f"AIRFLOW__MLENGINE__LOCAL_{name}", value)
+    with pytest.raises(BackendError, match=f"local_{name.lower()}.*\n.*AIRFLOW__MLENGINE__LOCAL_{name}"):
         Settings.load()
 
 
@@ -51,7 +55,7 @@ def test_an_unknown_setting_is_refused() -> None:
 
 
 def test_settings_survive_the_disk() -> None:
-    given = Settings.load(capacity=7, python="/usr/bin/python3", backoff=0.5)
+    given = Settings.load(max_concurrent_jobs=7, python_path="/usr/bin/python3", restart_backoff_seconds=0.5)
     assert Settings.from_json(given.to_json()) == given
     assert Settings.from_json({**given.to_json(), "of_a_later_version": 1}) == given
 
@@ -61,7 +65,7 @@ def test_where_the_state_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert settings.state_dir() == tmp_path / ".local" / "state" / "mlengine"
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
     assert settings.state_dir() == tmp_path / "airflow" / "mlengine"
-    monkeypatch.setenv("MLENGINE_LOCAL_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path / "state"))
     assert settings.state_dir() == tmp_path / "state"
     assert settings.state_dir("~/mine") == tmp_path / "mine"
 

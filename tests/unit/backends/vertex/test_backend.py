@@ -17,7 +17,11 @@ NAME = "projects/my-project/locations/europe-west1/customJobs/1234"
 def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
     """On the real service, which is never called."""
     monkeypatch.setattr(location, "default_credentials", lambda: (location.anonymous_credentials(), "my-project"))
-    for name in ("MLENGINE_VERTEX_ENDPOINT", "MLENGINE_VERTEX_REGION", "MLENGINE_VERTEX_PROJECT"):
+    for name in (
+        "AIRFLOW__MLENGINE__VERTEX_ENDPOINT",
+        "AIRFLOW__MLENGINE__VERTEX_REGION",
+        "AIRFLOW__MLENGINE__VERTEX_PROJECT",
+    ):
         monkeypatch.delenv(name, raising=False)
     return VertexBackend()
 

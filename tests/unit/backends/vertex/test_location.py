@@ -16,14 +16,14 @@ def find(**given: Any) -> Place:
 
 def test_argument_then_job_file_then_connection_then_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection({"project": "from-connection", "location": "region-c"})
-    monkeypatch.setenv("MLENGINE_VERTEX_PROJECT", "from-setting")
-    monkeypatch.setenv("MLENGINE_VERTEX_REGION", "region-s")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_PROJECT", "from-setting")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_REGION", "region-s")
     argument = find(project="arg", region="r", connection=connection)
     assert argument.parent("region-j") == "projects/arg/locations/r"
     assert find(connection=connection).parent("region-j") == "projects/from-connection/locations/region-j"
     assert find(connection=connection).parent() == "projects/from-connection/locations/region-c"
     assert find(credentials_project="own").parent() == "projects/from-setting/locations/region-s"
-    monkeypatch.delenv("MLENGINE_VERTEX_PROJECT")
+    monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_PROJECT")
     assert find(credentials_project="own").project == "own"
     assert find(credentials_project="own").server("europe-west4") == "https://europe-west4-aiplatform.googleapis.com"
 
@@ -33,7 +33,7 @@ def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
         find(region="r")
     with pytest.raises(BackendError, match="no region") as caught:
         find(project="p").parent()
-    assert "MLENGINE_VERTEX_REGION" in caught.value.remedy
+    assert "vertex_region" in caught.value.remedy
 
 
 def test_a_token_never_travels_in_plain_text() -> None:
@@ -45,11 +45,11 @@ def test_a_token_never_travels_in_plain_text() -> None:
 
 
 def test_a_host_of_a_private_network_is_named_to_be_called_in_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLENGINE_VERTEX_PLAIN_HOSTS", "trainer, trainer-2")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__VERTEX_HTTP_HOSTS", "trainer, trainer-2")
     assert is_local("http://trainer:9000")
     assert is_local("http://trainer-2:9000")
     for other in ("http://elsewhere.example", "http://trainer.elsewhere.example", "http://"):
-        with pytest.raises(BackendError, match="vertex_plain_hosts"):
+        with pytest.raises(BackendError, match="vertex_http_hosts"):
             is_local(other)
 
 

@@ -20,12 +20,12 @@ import tensorflow as tf
 
 from trainer import mnist
 from trainer.chief import Chief
-from trainer.cluster import Cluster
 from trainer.config import Config
-from trainer.dataset import batches, open_dataset
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.graph import BETA1, BETA2, EPSILON
+from trainer.distributed.signals import Stop
 from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, UsageError
-from trainer.graph import BETA1, BETA2, EPSILON
-from trainer.signals import Stop
+from trainer.files.dataset import batches, open_dataset
 
 log = logging.getLogger(__name__)
 

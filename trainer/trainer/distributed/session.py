@@ -16,9 +16,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.cluster import Cluster
 from trainer.config import Config
-from trainer.graph import Graph
+from trainer.distributed.cluster import Cluster
+from trainer.distributed.graph import Graph
 
 log = logging.getLogger(__name__)
 v1 = tf.compat.v1

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from trainer import manifest
 from trainer.errors import LossNotFiniteError, StorageError
-from trainer.storage import Store, retried
+from trainer.files import manifest
+from trainer.files.storage import Store, retried
 
 log = logging.getLogger(__name__)
 PREFIX = "checkpoints/"

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import mnist
-from trainer.dataset import Split
 from trainer.errors import MissingError, StorageError
+from trainer.files.dataset import Split
+from trainer.files.storage import Store
 from trainer.model import Evaluation
-from trainer.storage import Store
 
 log = logging.getLogger(__name__)
 PROGRESS = "progress.json"

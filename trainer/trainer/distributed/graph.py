@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import mnist
-from trainer.cluster import Cluster
+from trainer.distributed.cluster import Cluster
 
 v1 = tf.compat.v1
 

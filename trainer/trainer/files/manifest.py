@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import MissingError, StorageError
-from trainer.storage import Store
+from trainer.files.storage import Store
 
 NAME = "MANIFEST.json"
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import DatasetError, MissingError, StorageError
-from trainer.storage import Store, open_store
+from trainer.files.storage import Store, open_store
 
 log = logging.getLogger(__name__)
 _MAGIC = {"images": 2051, "labels": 2049}

@@ -14,12 +14,12 @@ import time
 
 import tensorflow as tf
 
-from trainer import graph as graphs
-from trainer.cluster import Cluster, is_listening
 from trainer.config import Config
+from trainer.distributed import graph as graphs
+from trainer.distributed.cluster import Cluster, is_listening
+from trainer.distributed.session import session_config, start_server
+from trainer.distributed.signals import Stop
 from trainer.errors import PreemptedError, ReplicaLostError, TrainerError
-from trainer.session import session_config, start_server
-from trainer.signals import Stop
 
 log = logging.getLogger(__name__)
 POLL = 0.25

@@ -1,0 +1,179 @@
+"""``make lint``: keep home-made words out of what people read. ``python -m scripts.prose [--count] [PATH …]``.
+
+Reads docstrings, comments, string literals and defined names of Python files, and the text of Markdown files without
+code blocks. ``scripts/prose.toml`` lists each pattern with the standard term. A line that must keep a
+word, such as a quotation, ends with ``prose: ok`` in a comment.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.bootstrap import ROOT
+
+RULES = ROOT / "scripts" / "prose.toml"
+_CHECKED = ("plugins", "dags", "trainer", "examples", "scripts", "benchmarks", "tests", "docs", "deploy")
+_TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+_EXEMPT = ("scripts/prose.py", "tests/unit/scripts/test_prose.py")
+_KEEP = "prose: ok"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One home-made word and what to write instead.
+
+    :param pattern: a regular expression, matched without regard to case.
+    :param use: the standard term.
+    """
+
+    pattern: re.Pattern[str]
+    use: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One use of a home-made word."""
+
+    path: Path
+    line: int
+    found: str
+    use: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: “{self.found}”: write {self.use}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print each finding, or with ``--count`` the findings per 1,000 lines of each top folder. 1 if there are any."""
+    paths = [Path(arg) for arg in argv if not arg.startswith("-")] or [ROOT]
+    files = sorted({file for path in paths for file in _files(path.resolve())})
+    found = list(check(files, load_rules()))
+    if "--count" in argv:
+        sys.stdout.write(_counts(files, found))
+    else:
+        sys.stdout.writelines(f"{finding}\n" for finding in found)
+    sys.stdout.write(f"{len(found)} findings in {len(files)} files\n")
+    return 1 if found else 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What ``prose.toml`` says: rules for text, and rules for each word of a name."""
+
+    prose: list[Rule]
+    names: list[Rule]
+
+
+def load_rules(path: Path = RULES) -> Rules:
+    """Read the rules."""
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Rules(_rules(raw["prose"]), _rules(raw["names"]))
+
+
+def _rules(table: Mapping[str, Sequence[str]]) -> list[Rule]:
+    return [Rule(re.compile(pattern, re.IGNORECASE), use) for use, patterns in table.items() for pattern in patterns]
+
+
+def check(files: Iterable[Path], rules: Rules) -> Iterator[Finding]:
+    """Each place in ``files`` that a rule matches."""
+    for file in files:
+        source = file.read_text(encoding="utf-8")
+        keep = {number for number, line in enumerate(source.splitlines(), 1) if _KEEP in line}
+        python = file.suffix == ".py"
+        found = list(_in_prose(python_prose(source) if python else markdown_prose(source), rules.prose))
+        if python:
+            found += _in_names(source, rules.names)
+        yield from (Finding(_relative(file), line, text, use) for line, text, use in sorted(found) if line not in keep)
+
+
+def _in_prose(prose: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
+    for first, text in prose:
+        for rule in rules:
+            for match in rule.pattern.finditer(text):
+                yield first + text.count("\n", 0, match.start()), " ".join(match[0].split()), rule.use
+
+
+def _in_names(source: str, rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
+    for line, name in defined_names(source):
+        words = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)
+        for rule in rules:
+            if any(rule.pattern.fullmatch(word) for word in words):
+                yield line, name, rule.use
+
+
+def defined_names(source: str) -> Iterator[tuple[int, str]]:
+    """Functions, classes, parameters and variables, each where it is defined or assigned."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+
+
+def python_prose(source: str) -> Iterator[tuple[int, str]]:
+    """Comments and string literals, each with its first line."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _PROSE_TOKENS:
+            yield token.start[0], token.string
+
+
+_PROSE_TOKENS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+
+
+def markdown_prose(source: str) -> Iterator[tuple[int, str]]:
+    """The text as one piece, with code blocks, code spans and link targets blanked."""
+    blank = re.sub(r"^```.*?^```$", lambda block: "\n" * block[0].count("\n"), source, flags=re.DOTALL | re.MULTILINE)
+    blank = re.sub(r"`[^`\n]*`", "``", blank)
+    yield 1, re.sub(r"\]\([^)\n]*\)", "]()", blank)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    tops = [path / name for name in (*_CHECKED, *_TOP)] if path == ROOT else [path]
+    for top in tops:
+        if top.is_file():
+            yield top
+        for file in top.rglob("*") if top.is_dir() else ():
+            name = _relative(file).as_posix()
+            if file.suffix in {".py", ".md"} and name not in _EXEMPT and "tests/trainers/" not in name:
+                yield file
+
+
+def _relative(file: Path) -> Path:
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+
+
+def _counts(files: Sequence[Path], found: Sequence[Finding]) -> str:
+    lines: dict[str, int] = {}
+    hits: dict[str, int] = {}
+    for file in files:
+        group = _group(_relative(file))
+        lines[group] = lines.get(group, 0) + len(file.read_text(encoding="utf-8").splitlines())
+    for finding in found:
+        group = _group(finding.path)
+        hits[group] = hits.get(group, 0) + 1
+    rows = (f"{hits.get(name, 0) * 1000 / lines[name]:8.1f}  {name}\n" for name in sorted(lines))
+    return "per 1,000 lines\n" + "".join(rows)
+
+
+def _group(path: Path) -> str:
+    parts = path.parts
+    return "/".join(parts[:3] if parts[:2] == ("plugins", "mlengine") and len(parts) > 3 else parts[:1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""The check that keeps home-made words out of code and docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripts import prose
+
+RULES = prose.load_rules()
+
+
+def findings(tmp_path: Path, name: str, source: str) -> list[tuple[int, str]]:
+    file = tmp_path / name
+    file.write_text(source)
+    return [(finding.line, finding.found) for finding in prose.check([file], RULES)]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('log.info("it was looked at")\n', [(1, "was looked"), (1, "looked at")]),
+        ('"""One.\n\nWhoever reads it.\n"""\n', [(3, "Whoever")]),
+        ("x = 1  # nobody knows\n", [(1, "nobody")]),
+        ('f"the remedy of {x}"\n', [(1, "remedy")]),
+        ("def bury(): ...\n", [(1, "bury")]),
+        ("def f(next_look: int): ...\n", [(1, "next_look")]),
+        ("class LeaseTaken: ...\n", [(1, "LeaseTaken")]),
+        ('raise E("…", remedy="do it")\n', []),
+        ("overlook = outlook = 1\n", []),
+        ('x = "stands on a lease"  # prose: ok\n', []),
+    ],
+)
+def test_python(tmp_path: Path, source: str, expected: list[tuple[int, str]]) -> None:
+    assert sorted(findings(tmp_path, "a.py", source)) == sorted(expected)
+
+
+def test_markdown_code_is_not_prose(tmp_path: Path) -> None:
+    source = "# A title\n\n```\nnobody\n```\n\nThe `remedy` of [x](beside.md)\nis made anew.\n"
+    assert findings(tmp_path, "a.md", source) == [(8, "anew")]
+
+
+def test_a_finding_names_file_line_word_and_term(tmp_path: Path) -> None:
+    file = tmp_path / "a.md"
+    file.write_text("one\na knob\n")
+    assert [str(finding) for finding in prose.check([file], RULES)] == [
+        f"{file}:2: “knob”: write setting or option (knob)"
+    ]
