@@ -32,8 +32,14 @@ def outcomes(
         patch.setenv("PIP_CACHE_DIR", str(STATE / "cache" / "pip"))
         storage = Storage()
         storage.client.create_bucket("trainers")
-        settings = {"capacity": _WORKERS, "stop_seconds": 2.0, "linger_seconds": 2.0, "upload_seconds": 0}
-        backend = LocalBackend(scratch / "state", keep_environments=len(CASES), **settings)
+        backend = LocalBackend(
+            scratch / "state",
+            max_concurrent_jobs=_WORKERS,
+            keep_environments=len(CASES),
+            termination_grace_seconds=2.0,
+            linger_seconds=2.0,
+            log_upload_timeout_seconds=0,
+        )
         places = Places(storage, "gs://trainers", backend, scratch)
         selected = dict.fromkeys(
             str(item.callspec.params["name"])

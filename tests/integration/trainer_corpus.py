@@ -47,6 +47,7 @@ from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.packaging.publish import PackagedTrainer, package_trainer
+from mlengine.runtime.constraint_lines import normal_name
 from mlengine.storage.client import Storage
 from tests.integration import container
 from tests.integration import local_cluster as local
@@ -199,7 +200,7 @@ class Places:
         lines = self.storage.read(uri).decode().splitlines()
         return tuple(
             sorted(
-                line.lower().replace("_", "-")
+                f"{normal_name(line.partition('==')[0])}=={line.partition('==')[2]}"
                 for line in lines
                 # An image has pip, and an environment that uv made has not.
                 if not line.startswith(("#", "pip=="))

@@ -96,7 +96,8 @@ class Recipe:
                 raise EnvironmentBuildError(
                     f"{path.name} requires Python {wanted}, and the environment would have {version} ({self.python})",
                     remedy="take a Python of this machine that it accepts, by the setting "
-                    "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change requires-python",
+                    "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change "
+                    "requires-python",
                 )
         _ = self.constraints
 
