@@ -77,24 +77,26 @@ def write_index(folder: Path) -> Path:
         ("quaint-backend", "1.0"): {"quaint_backend.py": _BACKEND},
         ("quaint-library", "1.0"): {"quaint_library.py": "VERSION = '1.0'"},
         ("quaint-library", "2.0"): {"quaint_library.py": "VERSION = '2.0'"},
+        ("quaint-relic", "1.0"): {"quaint_relic.py": ""},
     }
     links: dict[str, str] = {}
     for (name, version), files in wheels.items():
         page = folder / "simple" / name
         page.mkdir(parents=True, exist_ok=True)
         file = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-        (page / file).write_bytes(_wheel(name, version, files))
+        requires = "Requires-Python: >=3.6,<3.11\n" if name == "quaint-relic" else ""
+        (page / file).write_bytes(_wheel(name, version, files, requires))
         (folder / file).write_bytes((page / file).read_bytes())
         links[name] = links.get(name, "") + f'<a href="{file}">{file}</a>\n'
         (page / "index.html").write_text(f"<!DOCTYPE html><html><body>{links[name]}</body></html>")
     return folder
 
 
-def _wheel(name: str, version: str, files: Mapping[str, str]) -> bytes:
+def _wheel(name: str, version: str, files: Mapping[str, str], metadata: str) -> bytes:
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     files = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])

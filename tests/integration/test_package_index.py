@@ -91,6 +91,18 @@ def test_a_jobs_own_variables_for_pip_count_as_in_a_container(
 
 
 @pytest.mark.usefixtures("no_installer_settings")
+def test_a_dependency_that_pip_would_refuse_is_named(
+    index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", index)
+    uri = local.put(storage, bucket, local.sdist("", dependencies='["quaint-relic"]'))
+    said: list[str] = []
+    build_environment([uri], storage, tmp_path / "state", say=said.append)
+    [warning] = [text for text in said if "do not accept Python" in text]
+    assert "quaint-relic 1.0 (>=3.6,<3.11)" in warning
+
+
+@pytest.mark.usefixtures("no_installer_settings")
 def test_builds_see_the_systems_certificates(
     trainer: Path, index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

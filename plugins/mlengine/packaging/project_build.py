@@ -14,7 +14,7 @@ from pathlib import Path
 from mlengine.core.errors import PackageError
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, read_archive
-from mlengine.packaging.build_failure import failure, sdist_failure
+from mlengine.packaging.build_failure import NO_GIT, failure, sdist_failure
 from mlengine.packaging.git_repository import NoRepository, Repository, find_repository
 from mlengine.packaging.project_copy import copy_project
 from mlengine.packaging.project_inputs import uses_git, version_variable
@@ -101,8 +101,7 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
         return None
     return PackageError(
         f"{tree.root}: {line.partition('cause:')[2].strip()}, so it cannot be installed",
-        remedy="where the sdist is installed there is no git: read the version from PKG-INFO there, or use "
-        "setuptools-scm or hatch-vcs, which do",
+        remedy=NO_GIT,
     )
 
 

@@ -72,6 +72,11 @@ class Recipe:
                 remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
             ) from error
 
+    @property
+    def release(self) -> str:
+        """The version of the interpreter alone, such as ``3.11.7``."""
+        return self.version.split()[0].rstrip("+")
+
     @cached_property
     def constraints(self) -> Constraints:
         """What the ``constraints.txt`` of the packages pin.
@@ -89,12 +94,12 @@ class Recipe:
         :raises EnvironmentBuildError: a package is not readable, does not accept the interpreter, or has constraints
             that cannot be used.
         """
-        version = self.version.split()[0].rstrip("+")
         for path in self.packages:
             wanted = _required(path)
-            if wanted and not accepts(wanted, version):
+            if wanted and not accepts(wanted, self.release):
                 raise EnvironmentBuildError(
-                    f"{path.name} requires Python {wanted}, and the environment would have {version} ({self.python})",
+                    f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
+                    f"({self.python})",
                     remedy="take a Python of this machine that it accepts, by the setting "
                     "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change "
                     "requires-python",

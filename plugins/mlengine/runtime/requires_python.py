@@ -1,7 +1,7 @@
 """Which versions of Python a package accepts, by its own metadata.
 
 uv heeds the lower bound only, and pip both: what is refused in the cloud must not be installed here. What a package's
-dependencies accept is known to the index alone.
+dependencies accept is known to the index alone; it shows when they are installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from email.parser import HeaderParser
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import IO, Any
 
 # What reading an archive raises when it is none.
@@ -42,6 +44,16 @@ def accepts(wanted: str, *versions: str) -> bool:
     except InvalidSpecifier:
         return True
     return any(specifiers.contains(version, prereleases=True) for version in versions)
+
+
+def excluded(folder: Path, version: str) -> list[str]:
+    """What is installed in ``folder`` although it does not accept this version of Python: ``name version (<3.11)``."""
+    found = []
+    for distribution in distributions(path=[str(folder)]):
+        wanted = distribution.metadata["Requires-Python"]
+        if wanted and not accepts(wanted, version):
+            found.append(f"{distribution.name} {distribution.version} ({wanted})")
+    return sorted(found)
 
 
 def _metadata(filename: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:

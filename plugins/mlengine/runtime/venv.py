@@ -24,6 +24,7 @@ from mlengine.runtime.constraints import NAME
 from mlengine.runtime.file_lock import Lease
 from mlengine.runtime.json_files import read_json, write_json
 from mlengine.runtime.recipe import Recipe
+from mlengine.runtime.requires_python import excluded
 from mlengine.runtime.uv_env import install_options
 from mlengine.storage.client import Storage
 
@@ -140,6 +141,7 @@ class _Builder:
             target = f"--python={python}"
             donor = _newest(recipe.state_dir)
             run_uv("pip", "install", target, *options, *map(str, recipe.packages))
+            self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files are taken from another environment")
             bytecode.compile_all(root, recipe.seconds)
@@ -152,6 +154,14 @@ class _Builder:
         seconds = time.monotonic() - begun
         self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
         return Environment(python, recipe.digest, lock)
+
+    def _warn_of_excluded(self) -> None:
+        found = excluded(next(self.recipe.root.glob("lib/python*/site-packages")), self.recipe.release)
+        if found:
+            self.say(
+                f"these do not accept Python {self.recipe.release}: {', '.join(found)}. uv installed them; pip, on "
+                "Vertex AI, would refuse them or install other versions"
+            )
 
     def _constrain(self) -> list[str]:
         """Write the packages' constraints into the environment; returns uv's options for them."""
