@@ -120,6 +120,46 @@ def test_constraints_of_the_sdist_pin_what_it_needs(storage: Storage, bucket: st
     assert made.lock == ["iniconfig==2.0.0", "tiny==1.0"]
 
 
+def test_the_constraints_of_each_sdist_count(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    extra = local.sdist(SAY, name="extra", dependencies='["six"]', extra={"constraints.txt": "six==1.16.0\ntiny==9\n"})
+    own = {"constraints.txt": "iniconfig==2.0.0\n-e .\n"}
+    uris = [
+        local.put(storage, bucket, local.sdist(SAY, dependencies='["iniconfig"]', extra=own)),
+        local.put(storage, bucket, extra, "extra-1.0.tar.gz"),
+    ]
+    assert build_environment(uris, storage, tmp_path).lock == [
+        "extra==1.0",
+        "iniconfig==2.0.0",
+        "six==1.16.0",
+        "tiny==1.0",
+    ]
+
+
+def test_constraints_that_cannot_be_used_are_refused_before_anything_is_built(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uri = local.put(storage, bucket, local.sdist(SAY, extra={"constraints.txt": "six==1.16.0\n-r base.txt\n"}))
+    with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz: constraints\.txt:2 includes another file"):
+        build_environment([uri], storage, tmp_path)
+    assert not (tmp_path / "envs").exists()
+
+
+def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_is_built(
+    make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    """uv heeds the lower bound only, and would install it."""
+    too_old = {"PKG-INFO": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: >=3.7,<3.11\n"}
+    uri = local.put(storage, bucket, local.sdist(SAY, extra=too_old))
+    with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz requires Python >=3\.7,<3\.11") as caught:
+        build_environment([uri], storage, tmp_path)
+    assert not (tmp_path / "envs").exists()
+    assert "--python-version" in caught.value.remedy
+    _, status = local.run(make_backend(), bucket, local.spec(uri))
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.TRAINER
+    assert "requires Python >=3.7,<3.11, and the environment would have 3." in status.failure.message
+
+
 def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:
     needs = '["iniconfig==2.0.0"]'
     uris = [

@@ -177,7 +177,11 @@ def _validate(args: argparse.Namespace) -> int:
     if earlier:
         say(f"rules of the report of {earlier.created}, and those given here: validation_level={rules.scope.value}")
     report = validate(
-        storage, subject, rules, local_place(storage, subject.package_uris), replace_report=args.replace_report
+        storage,
+        subject,
+        rules,
+        local_place(storage, subject.package_uris, env=subject.env),
+        replace_report=args.replace_report,
     )
     for line in table(report.verdict.checks):
         say(line)

@@ -42,7 +42,8 @@ def _tensorboard(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, folder: Path) -> int:
-    from mlengine.clients.tensorboard import Mirror, find_job, start
+    from mlengine.clients.tensorboard import Mirror, find_job
+    from mlengine.runtime.tensorboard import start
 
     storage, bucket = Storage(), bucket_of(args)
     named = [find_job(storage, bucket, word) for word in args.jobs]

@@ -157,7 +157,7 @@ class ValidateModelOperator(BackendOperator):
             storage,
             self._asked_what_it_took(subject),
             rules,
-            local_place(storage, subject.package_uris),
+            local_place(storage, subject.package_uris, env=subject.env),
             replace_report=_is_true("replace_report", self.replace_report) or self._trained_by_this_run(),
         )
 

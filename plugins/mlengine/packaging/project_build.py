@@ -14,13 +14,12 @@ from pathlib import Path
 from mlengine.core.errors import PackageError
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, read_archive
-from mlengine.packaging.build_failure import failure, sdist_failure
+from mlengine.packaging.build_failure import NO_GIT, failure, sdist_failure
 from mlengine.packaging.git_repository import GitError, NoRepository, Repository, find_repository
 from mlengine.packaging.project_copy import copy_project
 from mlengine.packaging.project_inputs import uses_git, version_variable
 from mlengine.packaging.source_tree import SourceTree
-
-CONSTRAINTS = "constraints.txt"
+from mlengine.runtime.constraints import NAME
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,17 @@ def add_constraints(source: Path, sdist: Path) -> None:
 
     Most builds do: to them it is a file that no package needs.
     """
-    constraints = source / CONSTRAINTS
+    constraints = source / NAME
     whole = sdist.with_name(f"{sdist.name}.whole")
     with tarfile.open(sdist) as old:
         members = old.getmembers()
         top = members[0].name.split("/")[0]
-        if not constraints.is_file() or f"{top}/{CONSTRAINTS}" in {member.name for member in members}:
+        if not constraints.is_file() or f"{top}/{NAME}" in {member.name for member in members}:
             return
         with tarfile.open(whole, "w:gz") as new:
             for member in members:
                 new.addfile(member, old.extractfile(member) if member.isreg() else None)
-            info = tarfile.TarInfo(f"{top}/{CONSTRAINTS}")
+            info = tarfile.TarInfo(f"{top}/{NAME}")
             info.size, info.mode = constraints.stat().st_size, 0o644
             new.addfile(info, io.BytesIO(constraints.read_bytes()))
     whole.replace(sdist)
@@ -115,8 +114,7 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
         return None
     return PackageError(
         f"{tree.root}: {line.partition('cause:')[2].strip()}, so it cannot be installed",
-        remedy="where the sdist is installed there is no git: read the version from PKG-INFO there, or use "
-        "setuptools-scm or hatch-vcs, which do",
+        remedy=NO_GIT,
     )
 
 

@@ -24,7 +24,7 @@ from mlengine.core.errors import (
 )
 from mlengine.core.layout import package_uri
 from mlengine.core.xcoms import PackageXCom
-from mlengine.packaging import package_build, project_build
+from mlengine.packaging import constraint_check, package_build, project_build
 from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
@@ -32,6 +32,7 @@ from mlengine.packaging.pyproject import normalized, project_name, read_pyprojec
 from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan
 from mlengine.packaging.sources import Source, find_sources
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
+from mlengine.runtime.constraint_lines import File
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class PackagedTrainer:
     :param left_out: what stayed out of the packages, and why. What the project's own build left out is known only
         when it was built.
     :param notes: what else the user should know.
+    :param constraints: the ``constraints.txt`` of a package.
     """
 
     name: str
@@ -60,6 +62,7 @@ class PackagedTrainer:
     size: int = 0
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    constraints: File | None = None
 
     def to_json(self) -> PackageXCom:
         """What the task that packages it returns."""
@@ -89,6 +92,7 @@ class _Recipe:
     :param name: of its folder in the bucket.
     :param make: builds it below an empty directory; ``None`` if it turns out that another recipe is right.
     :param check: finds mistakes that show without a build.
+    :param constraints: the ``constraints.txt`` that goes into the sdist.
     """
 
     tree: SourceTree
@@ -97,6 +101,7 @@ class _Recipe:
     make: Callable[[Path], _Built | None]
     notes: tuple[str, ...] = ()
     check: Callable[[], None] = lambda: None
+    constraints: File | None = None
 
 
 def package_trainer(
@@ -131,7 +136,9 @@ def package_trainer(
             remedy="give one another name or version",
         )
     first = packaged[0]
-    notes = (*sources.notes, *(note for item in packaged for note in item.notes))
+    files = [item.constraints for item in packaged if item.constraints is not None]
+    ignored = constraint_check.check([item.name for item in packaged], files)
+    notes = (*sources.notes, *(note for item in packaged for note in item.notes), *ignored)
     if len(packaged) == 1:
         return replace(first, notes=notes)
     return PackagedTrainer(
@@ -225,7 +232,8 @@ class _Publisher:
                 self.storage.create(uri, data)
             except StorageConflictError:
                 log.info("%s was uploaded by another process meanwhile", uri)
-        return PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
+        packaged = PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
+        return replace(packaged, constraints=constraint_check.of_archive(filename, where, data))
 
 
 def _package_recipe(
@@ -275,7 +283,8 @@ def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", 
 
     inputs = {"format": _FORMAT, "project": True, "module": module, "package": package, **digest_settings(tree)}
     name = normalized(project_name(read_pyproject(tree.root)) or tree.root.name) or "trainer"
-    return _Recipe(tree, name, tree.digest(inputs), make, (note,) if note else ())
+    constraints = constraint_check.of_project(tree)
+    return _Recipe(tree, name, tree.digest(inputs), make, (note,) if note else (), constraints=constraints)
 
 
 def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | None) -> list[_Recipe]:
@@ -314,5 +323,14 @@ def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:
     name, version = name_and_version(uri.rsplit("/", 1)[1])
     tree = recipe.tree
     return PackagedTrainer(
-        name, version, recipe.digest, (uri,), reused, len(tree.files), tree.size, tree.left_out, recipe.notes
+        name,
+        version,
+        recipe.digest,
+        (uri,),
+        reused,
+        len(tree.files),
+        tree.size,
+        tree.left_out,
+        recipe.notes,
+        recipe.constraints,
     )

@@ -7,7 +7,7 @@ built from the same packages.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,17 @@ from mlengine.validation.validation import Place
 log = logging.getLogger(__name__)
 
 
-def local_place(storage: Storage, package_uris: Sequence[str], state_dir: str | Path | None = None) -> Place:
-    """The environment of ``package_uris``, built when it is asked for, and not removed while it is used."""
+def local_place(
+    storage: Storage,
+    package_uris: Sequence[str],
+    state_dir: str | Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Place:
+    """The environment of ``package_uris``, built when it is asked for, and not removed while it is used.
+
+    :param env: the job's variables; those for pip say where its packages come from.
+    """
     root = resolve_state_dir(state_dir)
 
     @contextmanager
@@ -41,6 +50,7 @@ def local_place(storage: Storage, package_uris: Sequence[str], state_dir: str | 
             storage,
             root,
             python=interpreter,
+            env=env,
             seconds=seconds,
             say=log.info,
         )

@@ -40,7 +40,7 @@ def predict(
         if not check.passed:
             raise ModelError(check.sentence, remedy="validate the job with serving_signature=")
     served = ServedModel.read(model, expected)
-    place = local_place(storage, subject.package_uris)
+    place = local_place(storage, subject.package_uris, env=subject.env)
     folder = fetch(storage, subject.dataset_uri, place.datasets)
     manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), subject.dataset_uri)
     held = manifest.heldout
