@@ -52,16 +52,25 @@ def main(arguments: list[str]) -> int:
 
 
 def ensure(kind: str) -> None:
-    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already."""
+    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already.
+
+    :raises SetupError: there is a ``.venv`` that was not made here: all that is installed in it would go.
+    """
     if _current(kind):
         return
+    if VENV.exists() and not STAMP.exists():
+        raise SetupError(
+            f"{VENV} was not made by make, which would remove what is installed in it.\n"
+            "  What to do: move it away, or delete it if a first set-up was cut off"
+        )
     started = time.monotonic()
     python = find_python()
     say(f"Setting up {VENV.name} (once; {LOCKS[kind].name}, Python {_version_of(python)}) …")
     uv = ensure_uv(python)
-    STAMP.unlink(missing_ok=True)
     if not _usable(VENV / "bin" / "python"):
         _run([uv, "venv", "--quiet", "--clear", "--python", python, str(VENV)])
+    # From here on it is known as ours, and as not complete.
+    STAMP.write_text("{}\n", encoding="utf-8")
     inside = ["--python", str(VENV / "bin" / "python")]
     _run([uv, "pip", "sync", *inside, "--require-hashes", "--compile-bytecode", str(LOCKS[kind])])
     # The lock holds the build backend, so nothing is fetched here.

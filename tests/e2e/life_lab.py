@@ -22,7 +22,7 @@ from mlengine.core.errors import AirflowError
 from mlengine.core.job import JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir, package_uri
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.jobs.progress import read_told
+from mlengine.jobs.progress import read_cursor
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing import airflow, gcs
@@ -120,7 +120,7 @@ class Job:
 
     def watched(self) -> bool:
         """Whether a wait has looked at it: it says so in its log at once, and in the bucket a little later."""
-        return self.told() > 0 or read_told(self.lab.storage, self.handle).state != ""
+        return self.told() > 0 or read_cursor(self.lab.storage, self.handle).state != ""
 
     def told(self, word: str = " | ") -> int:
         """How many such lines deferred waits have told, in all triggerers: from the disk, for it is asked often."""

@@ -20,7 +20,7 @@ from tests.sleeper import sleeper
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-CUT = "the wait was cut off here"
+CUT = "Resumed after an interruption"
 
 
 @dataclass(frozen=True)

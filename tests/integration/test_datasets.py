@@ -276,7 +276,10 @@ def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
         add(storage, bucket, small)
     assert "--discard-partial" in str(caught.value)
     assert datasets.list_versions(storage, bucket, "mnist") == []
+    notes = f"{bucket}/datasets/mnist/2026-06-01/raw/notes.txt"
+    storage.write(notes, b"a person's")
     add(storage, bucket, small, discard_partial=True)
+    assert storage.read(notes) == b"a person's"
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
     with pytest.raises(DatasetError, match="exists with other content"):  # and a whole version is not discarded
         add(storage, bucket, grown(digits, tmp_path / "other", 2_100), discard_partial=True)

@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
+from tests.integration import local_cluster
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -85,7 +86,54 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
     assert "already_succeeded" in capsys.readouterr().out
     assert main([*command, *cluster, "--", "--max_steps", "11"]) == 1
-    assert "trains something else" in capsys.readouterr().err
+    assert "args: --max_steps 10 → --max_steps 11" in capsys.readouterr().err
+
+
+def test_a_job_is_called_by_the_name_that_it_was_given(
+    trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say
+) -> None:
+    command = ["train", "my_job_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    where = ["--job-dir", f"{bucket}/out/run"]
+    assert main([*command, *where, "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["job_id"] == "my_job_1"
+    vertex = ["--backend", "vertex", "--region", "us-central1"]
+    assert main([*command, *where, *vertex, "--dry-run"]) == 0
+    request = yaml.safe_load(capsys.readouterr().out)
+    assert request["displayName"] == "my_job_1"
+    assert request["jobSpec"]["baseOutputDirectory"] == {"outputUriPrefix": f"{bucket}/out/run"}
+    assert main([*command, *where, "--stream-logs"]) == 0
+    said = capsys.readouterr().out
+    assert "job my_job_1: fresh_submit" in said
+    assert f"trained None steps into {bucket}/out/run as master" in said
+    assert json.loads(storage.read(f"{bucket}/out/run/job.json"))["job_id"] == "my_job_1"
+    assert main(["status", "my_job_1"]) == 0
+    assert f"job dir:   {bucket}/out/run" in capsys.readouterr().out
+    assert main([*command, *where]) == 0
+    assert "job my_job_1: already_succeeded" in capsys.readouterr().out
+    assert main([*command, "--job-dir", "out", "--dry-run"]) == 1
+    assert "--job-dir: not a Cloud Storage URI: 'out'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
+    trainer: Path, state: Path, storage: Storage, bucket: str, tmp_path: Path, capsys: Say, dry: list[str]
+) -> None:
+    uri = local_cluster.put(storage, bucket, local_cluster.sdist("print('trained')"))
+    config = "trainingInput: {{pythonModule: {}, packageUris: [{}]}}\n"
+    command = ["train", "j", "--staging-bucket", bucket, "--config", "job.yaml", *dry]
+    (tmp_path / "job.yaml").write_text(config.format("tiny.tsak", uri))
+    assert main(command) == 1
+    assert "no module tiny.tsak in" in (err := capsys.readouterr().err)
+    assert "tiny.task" in err
+    (tmp_path / "job.yaml").write_text(config.format("tiny.task", uri.replace("1.0", "1.1")))
+    assert main(command) == 1
+    assert "no object" in capsys.readouterr().err
+    (tmp_path / "job.yaml").write_text(config.format("tiny.task", uri))
+    assert main(command) == 0
+    # A package of this machine, and the module in the job file only.
+    (tmp_path / "job.yaml").write_text("trainingInput: {pythonModule: trainer.tsak}")
+    assert main([*command, "--package-path", "trainer"]) == 1
+    assert "no module trainer.tsak" in capsys.readouterr().err
 
 
 def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, tmp_path: Path, capsys: Say) -> None:
@@ -104,8 +152,11 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     assert emulator.calls == []
     assert main([*command, *places, "--stream-logs", "--", "--max_steps", "2"]) == 0
     said = capsys.readouterr().out
+    package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", said)
+    assert package is not None
+    assert package[1] in str(request), "a dry run names the package that is then uploaded"
     assert "as projects/test-project/locations/us-central1/customJobs/" in said
-    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as None" in said
+    assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
     assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 

@@ -37,7 +37,7 @@ def test_a_fault_that_was_not_triggered_is_an_error(storage: Storage, tmp_path: 
 
 
 def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     mlengine_emulator.script("CreateCustomJob", "lose")
     uri = local.put(Storage(), os.environ["AIRFLOW__MLENGINE__BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
@@ -52,8 +52,8 @@ def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeyp
     assert submitted["backend"] == "vertex"
     assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
     assert mlengine_emulator.calls.count("CreateCustomJob") == 1
-    backend: Any = connections.connect_backend(None, "google_cloud_default")
+    backend: Any = connections.CloudAccess().backend()
     handles = backend.find(mlengine_emulator.server.engine.store.all()[0].labels["mlengine-key"][1:])
     assert wait(backend, handles[0]).state is JobState.SUCCEEDED
     assert backend.console_url(handles[0]) is None
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()

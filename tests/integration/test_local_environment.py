@@ -177,7 +177,7 @@ build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
 def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Path) -> None:
     setup = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
-    with pytest.raises(EnvironmentBuildError, match="AIRFLOW__MLENGINE__LOCAL_BUILD_TIMEOUT_SECONDS"):
+    with pytest.raises(EnvironmentBuildError, match="local_build_timeout_seconds"):
         build_environment([uri], storage, tmp_path, seconds=3.0)
     assert list((tmp_path / "envs").iterdir()) == []
     digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock"))
@@ -193,12 +193,13 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job runs in it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
+    mine = tmp_path / "envs" / "my-own-venv"
+    mine.mkdir()
     assert venv.prune(tmp_path, 1) == [first.digest]
+    assert mine.is_dir(), "it is not of our naming"
 
 
 def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
-    with pytest.raises(
-        EnvironmentBuildError, match=r"/no/python does not run.*\n.*AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH"
-    ):
+    with pytest.raises(EnvironmentBuildError, match=r"/no/python does not run.*\n.*local_python_path"):
         build_environment([uri], storage, tmp_path, python="/no/python")

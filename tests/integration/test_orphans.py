@@ -48,7 +48,7 @@ def backend(orders: Path, storage: Storage) -> MemoryBackend:
     assert storage
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     leave(orders, Order(KEY.digest, backend="memory"))
     return current
 

@@ -10,7 +10,7 @@ from google.auth.credentials import AnonymousCredentials
 
 from mlengine import cli
 from mlengine.champions.history import Champion, current
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import PublishError, RegistryError
 from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
@@ -144,11 +144,11 @@ def test_a_champion_that_changes_meanwhile_is_told_too(elsewhere: Elsewhere) -> 
 
 
 def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
-    connect_storage.cache_clear()
+    forget_connections()
     elsewhere.publish("a")
     elsewhere.publish("b")
     wanted = [{"kind": "vertex", **elsewhere.settings}]
-    job = {"model": "mnist", "job_dir": f"{elsewhere.bench.bucket}/mnist/a"}
+    job = f"{elsewhere.bench.bucket}/mnist/a"
     operator = RegisterModelOperator(task_id="register", job=job, registries=wanted, gcp_conn_id=None)
     assert operator.execute({}) == {
         "model": "mnist",
@@ -161,7 +161,7 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
     )
     with pytest.raises(PublishError, match="other has no champion"):
         nobody.execute({})
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,8 +180,8 @@ def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
 
     client = _googles_client(elsewhere.service)
     parent = elsewhere.name.rsplit("/", 2)[0]
-    model = Model(display_name="mnist", artifact_uri="gs://b/m", version_aliases=["champion"])
+    model = Model(display_name="mnist", artifact_uri="gs://bkt/m", version_aliases=["champion"])
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
     assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
-    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://b/m"
+    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://bkt/m"
     assert registries.names() == ["mlflow", "vertex"]

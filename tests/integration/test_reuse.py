@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
@@ -14,6 +14,7 @@ from mlengine import backends, connections
 from mlengine.champions.history import current
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir, validated
+from mlengine.core.xcoms import DatasetXCom, JobXCom, PackageXCom, PublicationXCom, ValidationXCom
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -38,17 +39,21 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
     global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield memory
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 class Run:
     """One DAG run's tasks after another, as Airflow would call them."""
 
-    def __init__(self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, **submit: Any) -> None:
+    def __init__(
+        self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, uid: str = "", **submit: Any
+    ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
+        # What Airflow keeps until the run is deleted.
+        self.store = {"mlengine_run_uid": uid} if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
         self.words = {"args": ["--dataset", uri], **submit}
@@ -64,9 +69,9 @@ class Run:
             max_tries=self.max_tries,
             xcom_push=lambda key, value: self.pushed.update({key: value}),
         )
-        return {"ti": ti}
+        return {"ti": ti, "task_state_store": self.store}
 
-    def submit(self) -> dict[str, Any]:
+    def submit(self) -> JobXCom:
         prepare = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
         )
@@ -75,38 +80,39 @@ class Run:
             task_id="submit",
             job=job,
             job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-            package=PACKAGE,
-            dataset=self.dataset,
+            package=cast(PackageXCom, PACKAGE),
+            dataset=cast(DatasetXCom, self.dataset),
             backend="memory",
             gcp_conn_id=None,
             **{"force_retrain": "", **self.words},
         )
         return operator.execute(self.context("submit"))
 
-    def wait(self, job: dict[str, Any]) -> dict[str, Any]:
-        result = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None).execute(self.context("wait"))
-        assert isinstance(result, dict)
-        return result
+    def wait(self, job: JobXCom) -> JobXCom:
+        result = TrainingJobSensor(task_id="wait", job=job, deferrable=True, gcp_conn_id=None).execute(
+            self.context("wait")
+        )
+        return cast(JobXCom, result)
 
-    def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    def validate(self, job: JobXCom, **rules: Any) -> ValidationXCom:
         operator = ValidateModelOperator(
             task_id="validate", job=job, validation_level="files", gcp_conn_id=None, **rules
         )
         return operator.execute(self.context("validate"))
 
-    def publish(self, job: dict[str, Any]) -> dict[str, Any]:
+    def publish(self, job: JobXCom | ValidationXCom) -> PublicationXCom:
         operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
         return operator.execute({**self.context("publish"), "outlet_events": {}})
 
 
-Trained = Callable[..., dict[str, Any]]
+Trained = Callable[..., JobXCom]
 
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
     """A run that trained a model, and had it judged and accepted."""
 
-    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> dict[str, Any]:
+    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> JobXCom:
         run = Run(bucket, run_id, **words)
         job = run.submit()
         storage.write(JobDir(job["job_dir"]).model + "weights.json", run_id.encode())
@@ -139,6 +145,26 @@ def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: 
     Run(bucket, "again").submit()
     dirs = {stat.uri.split("/")[4] for stat in storage.ls(f"{bucket}/m/") if stat.uri.count("/") > 4}
     assert dirs == {first["job_id"], "validated"}
+
+
+def test_a_run_that_is_created_again_reuses_what_the_deleted_one_trained(
+    storage: Storage, bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    first = trained("nightly", uid="deleted")
+    before = storage.ls(first["job_dir"] + "/")
+    assert Run(bucket, "nightly", uid="created again").submit() == {**first, "decision": "reused"}
+    assert storage.ls(first["job_dir"] + "/") == before, "the dir that both are given is the first one's"
+    other = Run(bucket, "nightly", uid="once more", args=["--x", "2"]).submit()
+    assert (other["decision"], other["job_dir"]) == ("fresh_submit", f"{first['job_dir']}_2")
+
+
+def test_clearing_the_task_trains_again_though_its_run_was_created_again(
+    bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    trained("nightly", uid="this run")
+    assert Run(bucket, "nightly", uid="this run", max_tries=4).submit()["decision"] == "fresh_submit"
 
 
 @pytest.mark.parametrize("yes", [True, "True", "true"])

@@ -196,7 +196,7 @@ def test_many_jobs_are_one_call(vertex: VertexBackend, service: RunningEmulator,
     calls = len(service.calls)
     assert [status.handle for status in vertex.describe(handles)] == handles
     assert service.calls[calls:] == ["ListCustomJobs"]
-    gone = JobHandle("vertex", handles[0].name + "0", "gone", 1, "gs://b/x")
+    gone = JobHandle("vertex", handles[0].name + "0", "gone", 1, "gs://bkt/x")
     states = vertex.describe([*handles, gone])
     assert states[-1].failure is not None
     assert states[-1].failure.cause is FailureCause.LOST
@@ -213,9 +213,9 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
     assert status.failure is not None
     assert status.failure.cause is FailureCause.CANCELLED
     vertex.cancel(handle)
-    vertex.cancel(JobHandle("vertex", handle.name + "0", "x", 1, "gs://b/x"))
+    vertex.cancel(JobHandle("vertex", handle.name + "0", "x", 1, "gs://bkt/x"))
     with pytest.raises(BackendError, match="not the name of a custom job"):
-        vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://b/x"))
+        vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://bkt/x"))
 
 
 def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, bucket: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://bkt/m/j", **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the container of the chief: its command, its args, its environment, and no other."""
     request = custom_job(Submission("a" * 40, "j", 3, job_dir, spec), VertexOptions.of(options))
@@ -89,6 +90,12 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     noted = storage.read(f"{job_dir}/logs/environment.txt").decode().splitlines()
     assert noted[0] == "# image python:3.11-slim"
     assert "iniconfig==2.0.0" in noted
+    # Of one replica the service says nothing; a job file for ML Engine means a cluster of one.
+    del env["TF_CONFIG"]
+    done = start(image, replace(spec, single_replica_tf_config=True), env, job_dir=job_dir)
+    config = json.loads(json.loads(done.stdout.splitlines()[-1])["env"]["TF_CONFIG"])
+    assert config["cluster"] == {"master": ["127.0.0.1:2222"]}
+    assert config["task"] == {"type": "master", "index": 0}
     # An older trainer in the image is replaced, whatever its version.
     again = local.sdist("import sys; print('another one'); sys.exit(0)")
     local.put(storage, bucket, again, "a folder/tiny-1.0.tar.gz")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from mlengine import settings
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket
 from mlengine.core.errors import EmulatorError, MlengineError
 
 _ABOUT = """\
@@ -34,11 +35,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="where jobs are recorded (emulator/ in the local state dir)"
     )
-    parser.add_argument(
-        "--bucket",
-        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
-        help="gs://NAME, for the logs of jobs that name no bucket (AIRFLOW__MLENGINE__BUCKET)",
-    )
+    add_bucket(parser, "bucket for the logs of jobs that name none")
     parser.add_argument(
         "--backend",
         default="local",
@@ -57,8 +54,8 @@ def register(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
-    from mlengine.backends.local.settings import state_dir
     from mlengine.emulator.server import Emulator
+    from mlengine.runtime.state_dir import state_dir
     from mlengine.storage.client import Storage
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
@@ -66,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         get_backend(args.backend, **settings_of(args.set)),
         args.state_dir or state_dir() / "emulator",
         storage=Storage(),
-        bucket=args.bucket,
+        bucket=settings.get("bucket", args.bucket) or None,
         host=args.host,
         port=args.port,
         grpc_port=args.grpc_port,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 from mlengine.champions import history
 from mlengine.champions.history import Champion
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
-from mlengine.core.layout import JobDir, bucket_uri
+from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
 from mlengine.promotion.outcome import Force
 from mlengine.promotion.publish import publish, rollback
@@ -30,14 +30,14 @@ def register(commands: Any) -> None:
     listing.set_defaults(handler=_list)
 
     show = verbs.add_parser("show", help="one model's champion and its history")
-    show.add_argument("model")
+    show.add_argument("model", help="the model's name")
     show.add_argument("--limit", type=int, default=20, help="entries of the history to show (default: 20)")
     show.add_argument("--json", action="store_true", help="the whole history as JSON")
     add_bucket(show)
     show.set_defaults(handler=_show)
 
     validate = verbs.add_parser("validate", help="run the gate on a job's model; exit code 1 if it is rejected")
-    validate.add_argument("model")
+    validate.add_argument("model", help="the model's name")
     validate.add_argument("job", help="the job's id, or its dir as gs://…")
     validate.add_argument("--validation-level", default="all", help="all, signature or files (default: all)")
     validate.add_argument(
@@ -49,7 +49,7 @@ def register(commands: Any) -> None:
     validate.set_defaults(handler=_validate)
 
     publish = verbs.add_parser("publish", help="make a validated job's model the champion")
-    publish.add_argument("model")
+    publish.add_argument("model", help="the model's name")
     publish.add_argument("job", help="the job's id, or its dir as gs://…")
     publish.add_argument("--force", action="store_true", help="in spite of its verdict, dataset version or comparison")
     publish.add_argument("--reason", default="", help="kept in the history; needed with --force")
@@ -58,7 +58,7 @@ def register(commands: Any) -> None:
     publish.set_defaults(handler=_publish)
 
     registries = verbs.add_parser("register", help="tell a registry elsewhere who is champion; safe to repeat")
-    registries.add_argument("model")
+    registries.add_argument("model", help="the model's name")
     registries.add_argument("--registry", required=True, help="vertex or mlflow")
     registries.add_argument(
         "-o",
@@ -72,7 +72,7 @@ def register(commands: Any) -> None:
     registries.set_defaults(handler=_register)
 
     rollback = verbs.add_parser("rollback", help="make the champion before this one the champion again")
-    rollback.add_argument("model")
+    rollback.add_argument("model", help="the model's name")
     rollback.add_argument("--to", type=int, metavar="SERIAL", help="that entry of the history instead")
     rollback.add_argument("--reason", required=True, help="kept in the history")
     add_who(rollback)
@@ -80,24 +80,8 @@ def register(commands: Any) -> None:
     rollback.set_defaults(handler=_rollback)
 
 
-def add_bucket(parser: argparse.ArgumentParser) -> None:
-    """``--bucket``, as all commands about models have it."""
-    parser.add_argument(
-        "--bucket",
-        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET", ""),
-        help="gs://NAME (AIRFLOW__MLENGINE__BUCKET)",
-    )
-
-
 def add_who(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", default="", help="your name, for the history (default: who is logged in)")
-
-
-def bucket_of(args: argparse.Namespace) -> str:
-    """:raises MlengineError: no bucket was given."""
-    if not args.bucket:
-        raise MlengineError("no bucket", remedy="pass --bucket gs://NAME, or set AIRFLOW__MLENGINE__BUCKET")
-    return bucket_uri(args.bucket)
 
 
 def job_dir(bucket: str, model: str, job: str) -> JobDir:

@@ -24,6 +24,10 @@ from mlengine.datasets.download import sha256_of
 from mlengine.storage.client import Storage
 
 _CHUNK = 1 << 20
+# What a registration uploads before its manifest; nothing else in a version's folder is ever deleted.
+_FILES = tuple(
+    f"{split}-{kind}.gz" for split in ("train", "heldout") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+)
 _PACKING = 6  # gzip level: 10 % smaller than level 1 on digits, for twice the time, which is paid once
 
 
@@ -45,7 +49,8 @@ def add(
     The same data again is no error. Whatever is wrong with the data is said at once, with figures, before any upload.
 
     :param drift_bound: how much a label's share of the training rows may change, in parts of one.
-    :param discard_partial: remove what another registration of this version left half-way; only if none is running.
+    :param discard_partial: remove the data files that another registration of this version left half-way; only if none
+        is running.
     :raises DatasetError: a check failed, or the version exists with other content.
     """
     root = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
@@ -77,7 +82,8 @@ def add(
         f"{name}/{version}",
     )
     if discard_partial:
-        storage.delete_tree(root)
+        for file in _FILES:
+            storage.delete(layout.join(root, file))
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         manifest = Manifest(
             name=name,

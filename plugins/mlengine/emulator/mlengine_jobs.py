@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,11 +64,14 @@ def submission(
 ) -> tuple[Submission, list[str]]:
     """What the backend gets, and messages for the job's log.
 
+    The key is a new one each time: the backend may still know a job of this id, of an emulator whose state was deleted
+    or is stored elsewhere, and it is not this job.
+
     :param bucket: for the logs of jobs that name no bucket.
     :raises EmulatorApiError: the job cannot run here.
     """
     name = job["jobId"]
-    key = "m" + hashlib.sha256(f"{project}/{name}".encode()).hexdigest()[:39]
+    key = "m" + hashlib.sha256(f"{project}/{name}/{secrets.token_hex(16)}".encode()).hexdigest()[:39]
     notes = []
     if spec.runtime_version or spec.python_version:
         notes.append(
@@ -87,6 +91,7 @@ def submission(
         job=spec.source,
         storage=storage,
         primary_name=spec.primary_name,
+        single_replica_tf_config=True,
         region=spec.region,
         max_running_seconds=spec.max_running_seconds,
         max_wait_seconds=spec.max_wait_seconds,

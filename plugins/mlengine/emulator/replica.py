@@ -93,14 +93,12 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
 
 
 def expand(text: str) -> str:
-    """Replace ``$(NAME)`` by the variable's value, if there is one, and ``$$(NAME)`` by ``$(NAME)``."""
+    """As :func:`mlengine.core.expansion.expand` does, which cannot be imported where this runs."""
 
     def replace(match: "re.Match[str]") -> str:
-        if match[0].startswith("$$"):
-            return match[0][1:]
-        return os.environ.get(match[1], match[0])
+        return "$" if match[0] == "$$" else os.environ.get(match[1], match[0])
 
-    return re.sub(r"\$?\$\(([A-Za-z_][A-Za-z0-9_]*)\)", replace, text)
+    return re.sub(r"\$\$|\$\(([^)]*)\)", replace, text)
 
 
 def command(pool: Dict[str, Any], python: str) -> List[str]:  # noqa: UP006

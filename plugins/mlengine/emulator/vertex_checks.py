@@ -13,7 +13,7 @@ from mlengine.core import limits
 from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python
-from mlengine.core.layout import split_uri
+from mlengine.core.layout import JobDir
 
 MAX_DISPLAY_NAME = 128
 
@@ -96,7 +96,7 @@ def _check_process(process: Located) -> None:
 
 def _check_uri(field: Located) -> None:
     try:
-        split_uri(field.value)
+        JobDir(str(field.value).rstrip("/"))
     except StorageError as error:
         raise field.error(error.message, error.remedy) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core.errors import EmulatorApiError
+from mlengine.core.expansion import expand
 from mlengine.core.job_file.located import from_python
 from mlengine.core.layout import join
 from mlengine.core.spec import Pool, TrainingSpec
@@ -20,7 +21,7 @@ from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.emulator.objects import ObjectCopies
 from mlengine.storage.client import Storage
 
-_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image"})
+_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
@@ -81,7 +82,7 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     args, variables = json.loads(plans.pop())
     env = {variable["name"]: variable.get("value", "") for variable in variables}
     try:
-        plan, attempt = json.loads(args[0]), int(env.pop(_ATTEMPT, "1"))
+        plan, attempt = json.loads(expand(args[0], {})), int(env.pop(_ATTEMPT, "1"))
     except ValueError:
         return None
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
@@ -93,9 +94,12 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         pools=tuple(kind for kind, _ in _pools(job)),
         primary_name=plan["primary"],
         env=env,
+        single_replica_tf_config=plan["tf_config"] is not None,
+        expand_variables=True,
+        source=(plan["tf_config"] or {}).get("job", {}),
         **_limits(job),
     )
-    return spec, args[-1].rstrip("/"), attempt
+    return spec, expand(args[-1], {}).rstrip("/"), attempt
 
 
 def _other_spec(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import mlengine
-from mlengine.connections import connect_backend, connect_storage
+from mlengine.connections import CloudAccess
 from mlengine.core.layout import JobDir
 from mlengine.jobs.submission import Submitter
 
@@ -52,6 +52,9 @@ class Order:
     job_dir: str = ""
     backend: str | None = None
     gcp_conn_id: str | None = None
+    impersonation_chain: str | Sequence[str] | None = None
+    project_id: str | None = None
+    region: str | None = None
     backend_options: Mapping[str, Any] | None = None
     begun_before: float | None = None
     why: str = "its DAG run is over"
@@ -96,10 +99,11 @@ def _folder() -> Path:
 
 def end(order: Order) -> bool:
     """Carry out one order. Returns whether anything was ever submitted for its key."""
-    if not order.backend:
-        import airflow  # noqa: F401 its configuration has a say in which it is, once it is there
-    backend = connect_backend(order.backend, order.gcp_conn_id, order.backend_options)
-    submitter = Submitter(connect_storage(order.gcp_conn_id), backend)
+    access = CloudAccess(
+        order.gcp_conn_id, order.impersonation_chain, order.project_id, order.region, order.backend_options
+    )
+    backend = access.backend(order.backend)
+    submitter = Submitter(access.storage(), backend)
     key = order.key or submitter.record(JobDir(order.job_dir)).key
     handles = backend.find(key)
     for status in backend.describe(handles) if handles else ():

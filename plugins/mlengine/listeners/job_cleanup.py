@@ -12,14 +12,16 @@ Costs a DAG without our operators one query a run.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from airflow.listeners import hookimpl
 
-from mlengine.core.job import JobKey
+from mlengine.core.job import RUN_UID_KEY, JobKey
 from mlengine.listeners.cleanup_process import Order, start
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def _wait_over(task: Any) -> None:
     try:
         with _session() as session:
             fields = _rendered(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
-        order = _order(task.dag_id, task.run_id, task, fields)
+        order = _wait_order(fields)
         if order is not None:
             log.info("%s of run %s is over: ending its job, if it runs", task.task_id, task.run_id)
             # What begins later was not meant: somebody may clear the task at once.
@@ -122,10 +124,16 @@ def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
         rendered = _rendered(session, dag_id, run_id)
-    # A run that only waits was given its job by somebody else, and ends it all the same, as its wait would.
-    orders = (
-        _order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
-    )
+        uids = _run_uids(session, dag_id, run_id)
+        handles = _results(session, dag_id, run_id, [task.task_id for task in submits])
+    orders: list[Order | None] = []
+    for task in submits:
+        place = (task.task_id, task.map_index)
+        key = JobKey(dag_id, run_id, *place, int(task.max_tries), uids.get(place, ""))
+        orders.append(_submit_order(key, rendered.get(place, {}), handles.get(place)))
+    if not submits:
+        # A run that only waits was given its job by somebody else, and ends it all the same, as its wait would.
+        orders = [_wait_order(rendered.get((task.task_id, task.map_index), {})) for task in waits]
     return [order for order in orders if order is not None]
 
 
@@ -148,17 +156,52 @@ def _rendered(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], d
     return {(row.task_id, row.map_index): row.rendered_fields for row in found}
 
 
-def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order | None:
-    """Where the task submitted to, or what it waits for, is among its rendered fields."""
-    options = fields.get("backend_options")
-    where: dict[str, Any] = {
-        "gcp_conn_id": fields.get("gcp_conn_id") or None,
-        "backend_options": options if isinstance(options, dict) else None,
-    }
-    if task.operator == _SUBMIT:
-        key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
-        return Order(key=key.digest, backend=fields.get("backend") or None, **where)
+def _run_uids(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:
+    """What the run's submitting tasks keep in the state store, by task id and map index.
+
+    None of a task that has not begun to submit, or where ``[state_store] clear_on_success`` has removed it.
+    """
+    from airflow.models.task_state_store import TaskStateStoreModel as Stored
+    from sqlalchemy import select
+
+    where = (Stored.dag_id == dag_id, Stored.run_id == run_id, Stored.key == RUN_UID_KEY)
+    found = session.execute(select(Stored.task_id, Stored.map_index, Stored.value).where(*where)).all()
+    values = {(row.task_id, row.map_index): json.loads(row.value) for row in found}
+    return {place: value for place, value in values.items() if isinstance(value, str)}
+
+
+def _results(session: Any, dag_id: str, run_id: str, task_ids: Sequence[str]) -> dict[tuple[str, int], Any]:
+    """What these tasks of the run returned, by task id and map index."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    columns = (XComModel.task_id, XComModel.map_index, XComModel.value)
+    where = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "return_value")
+    found = session.execute(select(*columns).where(*where, XComModel.task_id.in_(task_ids))).all()
+    return {(row.task_id, row.map_index): XComModel.deserialize_value(row) for row in found}
+
+
+def _submit_order(key: JobKey, fields: dict[str, Any], handle: Any) -> Order:
+    """By the key of the task; without a run's uid, by the dir of the job that the task returned."""
+    where = _where(fields)
+    backend = fields.get("backend") or None
+    if not key.run_uid and isinstance(handle, dict) and "job_dir" in handle:
+        return Order(job_dir=handle["job_dir"], backend=handle.get("backend") or backend, **where)
+    return Order(key=key.digest, backend=backend, **where)
+
+
+def _wait_order(fields: dict[str, Any]) -> Order | None:
     job = fields.get("job")
     if not isinstance(job, dict) or "job_dir" not in job:
         return None
-    return Order(job_dir=job["job_dir"], backend=job.get("backend"), **where)
+    return Order(job_dir=job["job_dir"], backend=job.get("backend"), **_where(fields))
+
+
+def _where(fields: dict[str, Any]) -> dict[str, Any]:
+    """Where a task submitted to, or what it waits for, is among its rendered fields."""
+    options = fields.get("backend_options")
+    return {
+        "gcp_conn_id": fields.get("gcp_conn_id", ""),
+        **{name: fields.get(name) or None for name in ("impersonation_chain", "project_id", "region")},
+        "backend_options": options if isinstance(options, dict) else None,
+    }

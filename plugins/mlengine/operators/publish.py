@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import Asset, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_storage
 from mlengine.core.errors import MlengineError
-from mlengine.operators.retry import RetryByCause
+from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom
+from mlengine.operators._base import MlengineOperator
+from mlengine.operators.xcom import finite
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import Report, load_report
@@ -19,7 +20,7 @@ from mlengine.validation.subject import job_dir_of
 ON_NOT_PUBLISHED = ("skip", "fail", "continue")
 
 
-class PublishModelOperator(BaseOperator):
+class PublishModelOperator(MlengineOperator):
     """Make the job's model the champion, if its report allows it.
 
     What speaks against it: the verdict; a champion trained on a newer dataset version; a champion that came after the
@@ -35,57 +36,53 @@ class PublishModelOperator(BaseOperator):
     :param on_not_published: ``skip``, ``fail`` or ``continue``: how this task ends if the model is not published.
     :param bucket: where the champion's pointer lies; by default where the job dir does.
 
-    Returns ``{"published", "decision", "champion", "serial", "previous", "model", "job_id", "job_dir", "accuracy",
-    "dataset_version", "reason"}``; ``champion`` is the URI of whoever is champion now.
-
+    :returns: :class:`~mlengine.core.xcoms.PublicationXCom`: whether it was published, and the champion now.
     :raises ModelError: the job was not validated; :raises PublishError: its files changed since.
     """
 
     template_fields: Sequence[str] = (
+        *MlengineOperator.template_fields,
         "job",
         "published_by",
         "force_reason",
         "force_by",
         "on_not_published",
         "bucket",
-        "gcp_conn_id",
     )
     ui_color = "#d9ead3"
 
     def __init__(
         self,
         *,
-        job: Any,
+        job: ValidationXCom | JobXCom | XComArg | str,
         published_by: str = "{{ dag.dag_id }} {{ run_id }}",
         force_reason: str = "",
         force_by: str = "{{ dag_run.triggering_user_name or '' }}",
         on_not_published: str = "skip",
         bucket: str | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.published_by = published_by
         self.force_reason = force_reason
         self.force_by = force_by
         self.on_not_published = on_not_published
         self.bucket = bucket
-        self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> PublicationXCom:
         if self.on_not_published not in ON_NOT_PUBLISHED:
             raise MlengineError(
                 f"on_not_published={self.on_not_published!r}", remedy=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
             )
-        storage = connect_storage(self.gcp_conn_id)
-        job_dir = job_dir_of(self.job)
+        storage = self.access.storage()
+        job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))
         report = load_report(storage, job_dir)
         reason = (self.force_reason or "").strip()
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
         outcome = publish(storage, bucket, report, by=self.published_by, force=force)
-        result = summary(outcome, report)
+        result = finite(summary(outcome, report))
         self.log.info("%s: %s", outcome.word.value, outcome.sentence)
         if outcome.published:
             self._announce(context, result)
@@ -97,14 +94,14 @@ class PublishModelOperator(BaseOperator):
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
 
-    def _announce(self, context: Any, result: dict[str, Any]) -> None:
+    def _announce(self, context: Any, result: PublicationXCom) -> None:
         """What the outlets' events carry."""
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(result)
 
 
-def summary(outcome: Outcome, report: Report) -> dict[str, Any]:
+def summary(outcome: Outcome, report: Report) -> PublicationXCom:
     """The small dict that goes into XCom."""
     champion = outcome.champion
     return {

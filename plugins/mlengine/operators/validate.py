@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
+from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
-from mlengine.operators.retry import RetryByCause
+from mlengine.operators._base import BackendOperator
+from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import kept_report, remember, rules_digest
 from mlengine.validation.environment import local_place
@@ -30,7 +31,7 @@ from mlengine.validation.validation import Rules, Scope, validate
 ON_REJECT = ("skip", "fail", "continue")
 
 
-class ValidateModelOperator(BaseOperator):
+class ValidateModelOperator(BackendOperator):
     """Judge the model of a finished job: files, signature, behaviour, quality, and the champion beside it.
 
     TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
@@ -50,20 +51,20 @@ class ValidateModelOperator(BaseOperator):
         measured so far, and returns a :class:`~mlengine.core.verdict.Check`.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
-    :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
-    :param backend_options: of the backend that trained it, which is asked what the job took.
-    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
+    :param model: the model's name, for a job dir that was not made here.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param time_limit_seconds: how long the model's process may run.
+    :param memory_limit_gib: the private memory of that process, in GiB; ``None`` for no limit.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
 
-    Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
-    "champion"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.ValidationXCom`: the verdict with its reasons, and where the report is.
     :raises DatasetError: there is no held-out set; :raises EnvironmentBuildError: the environment cannot be built.
     """
 
     template_fields: Sequence[str] = (
+        *BackendOperator.template_fields,
         "job",
         "dataset",
         "package_uris",
@@ -73,8 +74,6 @@ class ValidateModelOperator(BaseOperator):
         "on_reject",
         "model",
         "bucket",
-        "backend_options",
-        "gcp_conn_id",
     )
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
     template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
@@ -83,9 +82,9 @@ class ValidateModelOperator(BaseOperator):
     def __init__(
         self,
         *,
-        job: Any,
-        dataset: Any = None,
-        package_uris: Sequence[str] | None = None,
+        job: JobXCom | XComArg | str,
+        dataset: DatasetXCom | XComArg | str | None = None,
+        package_uris: Sequence[str] | XComArg | str | None = None,
         thresholds: Mapping[str, Any] | None = None,
         serving_signature: Mapping[str, Any] | None = None,
         validation_level: str = Scope.ALL.value,
@@ -93,13 +92,11 @@ class ValidateModelOperator(BaseOperator):
         on_reject: str = "skip",
         model: str | None = None,
         bucket: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
         time_limit_seconds: float = 600.0,
         memory_limit_gib: float | None = 4.0,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.dataset = dataset
         self.package_uris = package_uris
@@ -110,23 +107,21 @@ class ValidateModelOperator(BaseOperator):
         self.on_reject = on_reject
         self.model = model
         self.bucket = bucket
-        self.backend_options = backend_options
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_gib = memory_limit_gib
-        self.gcp_conn_id = gcp_conn_id
         self.report_url: str | None = None
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> ValidationXCom:
         rules = self._rules()
-        storage = connect_storage(self.gcp_conn_id)
-        asked = rules_digest(_asked(rules, self.dataset))
+        storage = self.access.storage()
+        asked = rules_digest(_asked(rules, self.given("dataset")))
         report = self._kept(storage, asked)
         if report is None:
             report = self._judge(storage, rules)
             remember(storage, report, asked)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._tell(report)
-        result = summary(report)
+        result = finite(summary(report))
         if report.verdict.decision.publishable or self.on_reject == "continue":
             return result
         # A skipped and a failed task return nothing, so the result is left in XCom before.
@@ -139,11 +134,11 @@ class ValidateModelOperator(BaseOperator):
     def _judge(self, storage: Storage, rules: Rules) -> Report:
         subject = find_subject(
             storage,
-            self.job,
+            self.returned_or_uri("job", "job_dir"),
             model=self.model or None,
             bucket=self.bucket or None,
-            package_uris=self.package_uris or (),
-            dataset=self.dataset or None,
+            package_uris=self.given("package_uris") or (),
+            dataset=self.given("dataset"),
         )
         return validate(storage, self._asked_what_it_took(subject), rules, local_place(storage, subject.package_uris))
 
@@ -152,7 +147,7 @@ class ValidateModelOperator(BaseOperator):
         if subject.record is None:
             return subject
         try:
-            backend = connect_backend(subject.record.backend, self.gcp_conn_id, self.backend_options)
+            backend = self.access.backend(subject.record.backend)
         except MlengineError as error:
             self.log.warning("what the job took is not known: %s", error.message)
             return subject
@@ -160,9 +155,10 @@ class ValidateModelOperator(BaseOperator):
 
     def _kept(self, storage: Storage, asked: str) -> Report | None:
         """The report of a reused job, which stands as long as the gate asks the same."""
-        if not isinstance(self.job, Mapping) or self.job.get("decision") != Decision.REUSED.value:
+        job = self.returned_or_uri("job", "job_dir")
+        if isinstance(job, str) or job.get("decision") != Decision.REUSED.value:
             return None
-        report = kept_report(storage, job_dir_of(self.job), asked)
+        report = kept_report(storage, job_dir_of(job), asked)
         if report is not None:
             self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
         return report
@@ -201,7 +197,7 @@ def _asked(rules: Rules, dataset: Any) -> dict[str, Any]:
     }
 
 
-def summary(report: Report) -> dict[str, Any]:
+def summary(report: Report) -> ValidationXCom:
     """The small dict that goes into XCom; the report has the rest."""
     job_dir = JobDir(report.job_dir)
     return {

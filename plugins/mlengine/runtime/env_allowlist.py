@@ -24,7 +24,7 @@ _REPLICA = re.compile(
 )
 # uv's settings may hold an index's password: the launcher needs them, the trainer does not.
 # Its choice of an interpreter is not uv's to make.
-_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | XDG_\w+ | NETRC | AIRFLOW__MLENGINE__LOCAL_\w+", re.VERBOSE)
+_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | XDG_\w+ | NETRC", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
 # pip's settings: of use to a program that installs packages while it runs. Those with a password do not pass to it.
 _PIP = re.compile(

@@ -40,7 +40,7 @@ def run(*arguments: str, lock: Lease, seconds: float, say: Callable[[str], None]
             _kill_group(process.pid)
             process.wait()
     if code == -signal.SIGKILL:
-        words.append(f"it was killed, after {seconds:.0f} s at most (AIRFLOW__MLENGINE__LOCAL_BUILD_TIMEOUT_SECONDS)")
+        words.append(f"it was killed, after {seconds:.0f} s at most (the setting local_build_timeout_seconds)")
     if code:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",

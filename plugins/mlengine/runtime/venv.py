@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from mlengine.runtime import uv as installer
 from mlengine.runtime.file_lock import Lease
 from mlengine.runtime.json_files import read_json, write_json
 from mlengine.storage.client import Storage
+
+_DIGEST = re.compile(r"[0-9a-f]{40}")
 
 # What of uv's own settings changes which versions are installed.
 _RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
@@ -189,11 +192,15 @@ def _forbid_pip(root: Path) -> None:
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
-    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went."""
+    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went.
+
+    Folders that are not named as :func:`build_environment` names them are a person's, and stay.
+    """
     folder = state_dir / "envs"
     if not folder.is_dir():
         return []
-    by_age = sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_used, reverse=True)
+    own = (path for path in folder.iterdir() if _DIGEST.fullmatch(path.name) and path.is_dir())
+    by_age = sorted(own, key=_last_used, reverse=True)
     gone = []
     for root in by_age[keep:]:
         lock = Lease.take(lock_path(state_dir, root.name))
@@ -242,5 +249,5 @@ def _version(python: str) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentBuildError(
             f"the interpreter {python} does not run: {error}",
-            remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
+            remedy="correct the setting local_python_path",
         ) from error

@@ -24,7 +24,7 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
         TrainingJobSensor(
             task_id="wait",
             job="{{ dag_run.conf['job'] }}",
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
             retries=retries,
             retry_delay=timedelta(seconds=1),
@@ -33,7 +33,7 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
-# Late ones count until their job has finished unseen; the others may as well end soon.
+# The limit of a late one must not pass before its job has finished unseen; those of the others may pass soon.
 for suffix, seconds in (("", 1.0), ("_late", 600.0)):
     late = bool(suffix)
     wait(f"life_plain{suffix}", poll_interval_seconds=seconds)
@@ -41,19 +41,22 @@ for suffix, seconds in (("", 1.0), ("_late", 600.0)):
         f"life_deadline{suffix}",
         poll_interval_seconds=seconds,
         queued_timeout_seconds=5.0,
-        running_timeout_seconds=65.0 if late else 10.0,
+        running_timeout_seconds=115.0 if late else 10.0,
     )
-    wait(f"life_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=60 if late else 15))
+    wait(f"life_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=110 if late else 15))
     wait(
-        f"life_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=70 if late else 40)
+        f"life_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=120 if late else 40)
     )
+# Long enough for a test to pause the DAG before the limit passes.
+wait("life_paused_deadline", poll_interval_seconds=1.0, queued_timeout_seconds=5.0, running_timeout_seconds=85.0)
+wait("life_paused_limit", poll_interval_seconds=1.0, execution_timeout=timedelta(seconds=60))
 with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
     submit = SubmitTrainingJobOperator(
         task_id="submit",
         job="{{ dag_run.conf['dir'] }}",
         job_file="{{ dag_run.conf['job_file'] }}",
         backend="local",
-        backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+        backend_options="{{ dag_run.conf['options'] }}",
         gcp_conn_id="life",
     )
 
@@ -147,13 +150,13 @@ for name in ("life_gone", "life_stays"):
             job="{{ dag_run.conf['dir'] }}",
             job_file="{{ dag_run.conf['job_file'] }}",
             backend="local",
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
         )
         TrainingJobSensor(
             task_id="wait",
             job=trained.output,
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
             deferrable=False,
             mode="reschedule",

@@ -94,15 +94,15 @@ def test_a_wrong_field_is_named(field: str, value: object, named: str) -> None:
         inner = inner[part]
     inner[last] = value
     with pytest.raises(DatasetError, match=named):
-        Manifest.from_json(raw, "gs://b/manifest.json")
+        Manifest.from_json(raw, "gs://bkt/manifest.json")
 
 
 @pytest.mark.parametrize("field", sorted(MANIFEST.to_json()))
 def test_a_missing_field_is_named(field: str) -> None:
     raw = MANIFEST.to_json()
     del raw[field]
-    with pytest.raises(DatasetError, match=rf"gs://b/manifest.json: {field}: is missing"):
-        Manifest.from_json(raw, "gs://b/manifest.json")
+    with pytest.raises(DatasetError, match=rf"gs://bkt/manifest.json: {field}: is missing"):
+        Manifest.from_json(raw, "gs://bkt/manifest.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", json.dumps("x").encode()])

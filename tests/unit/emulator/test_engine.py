@@ -19,8 +19,8 @@ from mlengine.testing.backend import MemoryBackend
 
 
 def record(name: str = "1", api: str = VERTEX) -> Record:
-    spec = TrainingSpec("t.task", ("gs://b/t.tar.gz",), ("--a",))
-    submission = Submission(f"k{name}", name, 1, "gs://b/j", spec, {"a": "b"})
+    spec = TrainingSpec("t.task", ("gs://bkt/t.tar.gz",), ("--a",))
+    submission = Submission(f"k{name}", name, 1, "gs://bkt/j", spec, {"a": "b"})
     now = time.time()
     return Record(api, "p", "r" if api == VERTEX else "", name, {"displayName": name}, pack(submission), now, now)
 
@@ -58,6 +58,18 @@ def test_states_follow_the_backend(engine: Engine, backend: MemoryBackend) -> No
     assert ended["state"] == "JOB_STATE_FAILED"
     assert ended["error"]["code"] == 13
     assert ended["startTime"] <= ended["endTime"]
+
+
+def test_the_copies_of_a_job_are_removed_when_it_ends_and_no_others(engine: Engine, backend: MemoryBackend) -> None:
+    first, second = engine.create(record("1")), engine.create(record("2"))
+    for made in (first, second):
+        engine.objects_dir(made.key).mkdir(parents=True)
+        (engine.objects_dir(made.key) / "data.csv").write_text("x")
+    engine.refresh([first, second])
+    backend.end("job-1", JobState.SUCCEEDED)
+    engine.get(first.key, "job")
+    assert not engine.objects_dir(first.key).exists()
+    assert (engine.objects_dir(second.key) / "data.csv").exists()
 
 
 def test_a_backend_that_cannot_be_reached_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
@@ -108,6 +120,18 @@ def test_cancel_and_delete_check_the_state(engine: Engine, backend: MemoryBacken
     assert render(engine.get(made.key, "job"))["error"] == {"code": 1, "message": "CANCELED"}
     with pytest.raises(EmulatorApiError, match="has ended"):
         engine.cancel(made)
+
+
+def test_a_deleted_job_is_only_hidden(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(record())
+    engine.refresh([made])
+    backend.end("job-1", JobState.SUCCEEDED)
+    calls = len(backend.calls)
+    engine.delete(engine.get(made.key, "job"))
+    with pytest.raises(EmulatorApiError, match="not found"):
+        engine.get(made.key, "job")
+    assert engine.store.get(made.key) is not None
+    assert backend.calls[calls:] == ["describe"], "nothing is asked of the backend but its state"
 
 
 def test_a_stuck_job_is_never_submitted(engine: Engine, backend: MemoryBackend) -> None:

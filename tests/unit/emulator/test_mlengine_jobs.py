@@ -40,7 +40,13 @@ def test_a_job_with_a_job_dir_is_a_plain_training() -> None:
     assert submission.spec.primary_name == "master"
     assert submission.spec.count(Role.WORKER) == 4
     assert "runtimeVersion" in notes[0]
-    assert submission.key != mlengine_jobs.submission(read, spec, "q", storage(), None)[0].key
+
+
+def test_a_job_id_that_is_used_again_is_another_job_to_the_backend() -> None:
+    """The backend may still know the first job of that id after the emulator's state was deleted."""
+    read, spec = mlengine_jobs.read(job(jobDir="gs://bkt/out"))
+    keys = {mlengine_jobs.submission(read, spec, "p", storage(), None)[0].key for _ in range(2)}
+    assert len(keys) == 2
 
 
 def test_a_job_without_a_job_dir_gets_no_job_dir_argument() -> None:
@@ -81,6 +87,7 @@ def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
         (custom(workerType="standard", workerCount=str(10**9)), "workerCount"),
         (job(scheduling={"maxRunningTime": "-5s"}), "maxRunningTime"),
         ({**job(), "jobId": "1-x"}, "not a job id"),
+        (job(jobDir="gs://bkt/"), "is a whole bucket"),
     ],
 )
 def test_invalid_jobs_are_rejected(wrong: dict[str, Any], message: str) -> None:

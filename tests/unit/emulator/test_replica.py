@@ -40,7 +40,7 @@ def plan(api: str = "vertex", **more: Any) -> dict[str, Any]:
     env = [{"name": "WHERE", "value": "$(AIP_MODEL_DIR)x"}]
     command = ["python3", "-c", SHOW, "--out=$(AIP_MODEL_DIR)", "$(NO_SUCH)", "$$(WHERE)"]
     pools = {"chief": {"command": command, "env": env}, "worker": {"command": ["python", "-c", SHOW, "w"], "env": []}}
-    return {"api": api, "pools": pools, "dirs": {"MODEL": "gs://b/model/"}, "job": {"a": 1}, **more}
+    return {"api": api, "pools": pools, "dirs": {"MODEL": "gs://bkt/model/"}, "job": {"a": 1}, **more}
 
 
 def container(*command: str, **env: str) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def container(*command: str, **env: str) -> dict[str, Any]:
 
 def test_a_vertex_ai_job_gets_its_own_command_and_variables() -> None:
     args, env = run(plan())
-    assert args == ["--out=gs://b/model/", "$(NO_SUCH)", "$(WHERE)"]
-    assert env["WHERE"] == "gs://b/model/x"
+    assert args == ["--out=gs://bkt/model/", "$(NO_SUCH)", "$(WHERE)"]
+    assert env["WHERE"] == "gs://bkt/model/x"
     assert "AIP_CHECKPOINT_DIR" not in env
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["task"] == {"type": "workerpool0", "index": 0}

@@ -20,7 +20,7 @@ VALID = (
 
 @pytest.mark.parametrize("chief", VALID)
 def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
-    more = {"scheduling": {"timeout": "3600.5s"}, "baseOutputDirectory": {"outputUriPrefix": "gs://bkt"}}
+    more = {"scheduling": {"timeout": "3600.5s"}, "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"}}
     vertex_checks.check(job(chief, {}, pool(replicaCount="1000"), {}, **more))
 
 
@@ -54,6 +54,7 @@ def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
         (body(pool(), scheduling={"timeout": "-5s"}), "timeout"),
         (body(pool(), scheduling={"maxWaitDuration": "-5s"}), "maxWaitDuration"),
         (body(pool(), baseOutputDirectory={"outputUriPrefix": "x"}), "not a Cloud Storage URI"),
+        (body(pool(), baseOutputDirectory={"outputUriPrefix": "gs://bkt/"}), "is a whole bucket"),
         ({**body(pool()), "labels": {"A": "b"}}, "label"),
         ({**body(pool()), "labels": {"1a": "b"}}, "label"),
         ({**body(pool()), "labels": {f"l{n}": "" for n in range(65)}}, "65 labels"),

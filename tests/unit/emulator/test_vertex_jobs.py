@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlengine.backends import Submission
+from mlengine.backends.local.replica_env import arguments
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import custom_job
+from mlengine.core.cluster import tf_config
 from mlengine.core.errors import EmulatorApiError, StorageError
 from mlengine.core.layout import check_model_name
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -64,9 +67,43 @@ def test_the_job_of_our_own_backend_becomes_the_spec_it_was_created_from() -> No
     read = messages.read_custom_job(json.loads(json.dumps(request.body)))
     vertex_checks.check(read)
     submission, notes = vertex_jobs.submission(read, "123", storage(), None)
-    assert submission.spec == spec
+    # Vertex AI expands $(VAR), so the arguments that were escaped are expanded again.
+    assert submission.spec == replace(spec, expand_variables=True)
     assert (submission.job_id, submission.attempt, submission.job_dir) == ("123", 3, "gs://bkt/m/j")
     assert notes == []
+
+
+@pytest.mark.parametrize("expands", [False, True])
+def test_arguments_of_our_own_request_arrive_as_on_the_local_backend(expands: bool) -> None:
+    spec = TrainingSpec(
+        "trainer.task",
+        ("gs://bkt/packages/t-1.tar.gz",),
+        ("$(AIP_CHECKPOINT_DIR)", "$(OWN)", "$$(OWN)", "cost $5 $$", "$(UNKNOWN)"),
+        env={"OWN": "<$(AIP_MODEL_DIR)>"},
+        expand_variables=expands,
+    )
+    made = Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", spec)
+    request = messages.read_custom_job(json.loads(json.dumps(custom_job(made, VertexOptions()).body)))
+    taken = vertex_jobs.submission(request, "123", storage(), None)[0]
+    env = {"AIP_MODEL_DIR": "the service's", "AIP_CHECKPOINT_DIR": "the service's"}
+    assert arguments(taken, env) == arguments(made, env)
+
+
+def test_a_job_of_one_replica_keeps_its_tf_config() -> None:
+    spec = TrainingSpec(
+        "t.task",
+        ("gs://bkt/t-1.tar.gz",),
+        pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),),
+        primary_name="master",
+        single_replica_tf_config=True,
+        expand_variables=True,
+    )
+    request = custom_job(Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", spec), VertexOptions())
+    read = messages.read_custom_job(json.loads(json.dumps(request.body)))
+    taken = vertex_jobs.submission(read, "123", storage(), None)[0].spec
+    assert replace(taken, source={}) == spec
+    alone = {Role.CHIEF: ["127.0.0.1:1"]}
+    assert tf_config(taken, alone, Role.CHIEF, 0) == tf_config(spec, alone, Role.CHIEF, 0)
 
 
 @pytest.mark.parametrize("args", [['{"module"'], ['{"module": 1}'], ['{"module"', "--job-dir", "x"]])

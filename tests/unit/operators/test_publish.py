@@ -13,9 +13,10 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.champions.history import Action, current
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import ModelError, PublishError
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import PublicationXCom
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.storage.client import Storage
@@ -26,9 +27,9 @@ CHAMPION = Asset(name="mnist-champion", uri="x-mlengine://mnist")
 
 @pytest.fixture(autouse=True)
 def _no_client_of_another_test() -> Iterator[None]:
-    connect_storage.cache_clear()
+    forget_connections()
     yield
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 class Context(dict[str, Any]):
@@ -55,7 +56,7 @@ def validated(storage: Storage, bucket: str, job_id: str, version: str = "2026-1
     return job_dir
 
 
-def publish(job: Any, context: Context | None = None, **fields: Any) -> dict[str, Any]:
+def publish(job: Any, context: Context | None = None, **fields: Any) -> PublicationXCom:
     fields = {"published_by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": [CHAMPION], **fields}
     return PublishModelOperator(task_id="publish", job=job, **fields).execute(context or Context())
 
@@ -84,6 +85,16 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     assert (champion.job_id, champion.by) == ("b", "dag run 1")
     again = publish(job_dir.uri)
     assert (again["decision"], again["published"], again["serial"]) == ("already_champion", True, 2)
+
+
+def test_an_accuracy_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
+    """Airflow would fail the task after it has published."""
+    job_dir, context = validated(storage, bucket, "a"), Context()
+    report = json.loads(storage.read(job_dir.report))
+    storage.write(job_dir.report, json.dumps({**report, "figures": {"accuracy": float("nan")}}).encode())
+    result = publish(job_dir.uri, context)
+    assert (result["published"], result["accuracy"]) == (True, None)
+    json.dumps([result, context.extra], allow_nan=False)
 
 
 @pytest.mark.parametrize(

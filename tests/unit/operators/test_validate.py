@@ -9,17 +9,19 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_storage
-from mlengine.core.errors import MlengineError, ModelError
+from mlengine.connections import forget_connections
+from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision
+from mlengine.core.xcoms import ValidationXCom
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.storage.client import Storage
@@ -31,9 +33,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def _no_client_of_another_test() -> Iterator[None]:
-    connect_storage.cache_clear()
+    forget_connections()
     yield
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 class TaskInstance:
@@ -64,7 +66,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
         job_id="hello_1",
         model="hello",
         backend="local",
-        spec={"package_uris": ["gs://b/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
+        spec={"package_uris": ["gs://bkt/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
         inputs={"dataset": {}, "package": {"digest": "abc"}},
     )
     storage.write(job_dir.claim, record.to_bytes())
@@ -73,7 +75,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
     return job_dir
 
 
-def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
+def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
     ti = TaskInstance()
     fields = {"validation_level": "files", "gcp_conn_id": None, **fields}
     return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
@@ -82,6 +84,20 @@ def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
 def too_small(model: Path, figures: object) -> Check:
     size = (model / "weights.json").stat().st_size
     return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
+
+
+def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
+    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = ValidateModelOperator._judge
+
+    def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
+        return replace(really(self, *arguments), figures={"accuracy": float("nan")})
+
+    monkeypatch.setattr(ValidateModelOperator, "_judge", judge)
+    result, _ = run(job.uri)
+    assert result["accuracy"] is None
+    json.dumps(result, allow_nan=False)
 
 
 def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
@@ -104,7 +120,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "bound"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
-    assert report.lineage["package_uris"] == ["gs://b/hello.tar.gz"]
+    assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
     assert report.lineage["args"] == ["--max_steps", "3"]
     assert report.lineage["inputs"]["package"] == {"digest": "abc"}
     assert b"hello_1" in storage.read(job.page)
@@ -167,9 +183,17 @@ def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, A
         run("gs://no-such-bucket/hello/hello_1", **fields)
 
 
-@pytest.mark.parametrize("job", ["", "hello_1", {"job_id": "hello_1"}, None])
-def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
-    with pytest.raises(ModelError, match="not a job"):
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("", "validate has no job"),
+        (None, "validate has no job"),
+        ("hello_1", "not a job: 'hello_1'"),
+        ({"job_id": "hello_1"}, "job has no job_dir"),
+    ],
+)
+def test_what_is_no_job_is_refused(storage: Storage, job: Any, words: str) -> None:
+    with pytest.raises(MlengineError, match=words):
         run(job)
 
 

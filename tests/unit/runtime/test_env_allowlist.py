@@ -41,9 +41,15 @@ def test_what_a_trainer_needs_passes(name: str) -> None:
 
 
 def test_the_installers_settings_reach_the_launcher_only() -> None:
-    env = {"UV_INDEX_URL": "https://user:password@index.invalid", "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
+    env = {"UV_INDEX_URL": "https://user:password@index.invalid"}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
+
+
+def test_airflows_settings_reach_neither() -> None:
+    """A job's record has the settings it was submitted with."""
+    env = {"AIRFLOW__MLENGINE__LOCAL_MAX_RESTARTS": "2", "AIRFLOW__CORE__FERNET_KEY": "k", "AIRFLOW_HOME": "/airflow"}
+    assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
 
 
 def test_pip_s_settings_reach_a_replica_without_passwords() -> None:

@@ -140,6 +140,9 @@ def environment(plan: Dict[str, Any]) -> None:  # noqa: UP006
     # The service says checkpoints/ and logs/ below the job dir; here both are train/.
     os.environ["AIP_MODEL_DIR"] = plan["job_dir"] + "/model/"
     os.environ["AIP_CHECKPOINT_DIR"] = os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + "/train/"
+    if plan["tf_config"] and not os.environ.get("TF_CONFIG"):
+        # The service sets none for one replica, where ML Engine did.
+        os.environ["TF_CONFIG"] = json.dumps(plan["tf_config"])
     if plan["primary"] == "master" and os.environ.get("TF_CONFIG"):
         # Trainers of the old runtimes look for "master".
         config = json.loads(os.environ["TF_CONFIG"])
