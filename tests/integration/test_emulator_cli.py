@@ -203,7 +203,7 @@ def another_python() -> tuple[str, Path] | None:
     return None
 
 
-def test_failures_are_told(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+def test_failures_are_reported(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
     command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == 1
     said = capsys.readouterr().out
