@@ -98,7 +98,7 @@ def _start(lab: Lab, *names: str) -> None:
     began = datetime.now(UTC)
     for name in names:
         lab.airflow.start_component(name)
-    airflow.wait_until_well(lab.airflow, since=began)
+    airflow.wait_until_healthy(lab.airflow, since=began)
 
 
 def test_no_restart_touches_a_job(outcome: Outcome) -> None:

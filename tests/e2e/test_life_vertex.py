@@ -162,7 +162,7 @@ def _kill_triggerer(lab: Lab) -> None:
     began = datetime.now(UTC)
     lab.airflow.stop_component("triggerer", kill=True)
     lab.airflow.start_component("triggerer")
-    airflow.wait_until_well(lab.airflow, since=began)
+    airflow.wait_until_healthy(lab.airflow, since=began)
 
 
 @pytest.mark.parametrize("name", CASES)

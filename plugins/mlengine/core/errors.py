@@ -160,3 +160,7 @@ class RegistryUnavailableError(RegistryError):
 
 class StackError(MlengineError):
     """What ``make run`` or a test started did not come up, has ended, or does not get done in time."""
+
+
+class ComponentFailedError(StackError):
+    """A component of the Airflow of ``make run`` or of a test keeps ending. Carries the last lines of its log."""

@@ -13,7 +13,7 @@ import pytest
 from mlengine.clients import airflow_api
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.core.errors import AirflowError, StackError
-from mlengine.testing.airflow_api import AirflowApi
+from mlengine.testing.airflow_api import AirflowApi, DagRun
 
 
 class Server(ThreadingHTTPServer):
@@ -124,3 +124,40 @@ def test_names_cannot_leave_their_place(server: Server, api: AirflowApi) -> None
     with pytest.raises(AirflowError):
         api.run("a/../b", "r?x")
     assert server.asked[-1] == "GET /api/v2/dags/a%2F..%2Fb/dagRuns/r%3Fx"
+
+
+RUN: dict[str, Any] = {"dag_id": "d", "dag_run_id": "r", "partition_key": None, "conf": {}}
+TASKS: tuple[int, Any] = (200, {"task_instances": []})
+
+
+def test_waiting_survives_a_restart_of_the_api_server(server: Server, api: AirflowApi) -> None:
+    server.answers = [
+        (503, {}),
+        (200, RUN | {"state": "running"}),
+        (500, {"detail": "database is locked"}),
+        (200, RUN | {"state": "success"}),
+        TASKS,
+    ]
+    run = api.wait(DagRun("d", "r", "queued", None, {}), 30.0, every=0.0)
+    assert run.state == "success"
+
+
+def test_waiting_ends_with_the_servers_last_error(server: Server, api: AirflowApi) -> None:
+    server.answers = [(503, {"detail": "starting"})]
+    with pytest.raises(StackError, match=r"has not ended after -1 s; .*starting"):
+        api.wait(DagRun("d", "r", "queued", None, {}), -1.0)
+
+
+def test_waiting_for_a_run_that_does_not_exist_fails_at_once(server: Server, api: AirflowApi) -> None:
+    server.answers = [(404, {"detail": "no such run"})]
+    with pytest.raises(AirflowError, match="no such run"):
+        api.wait(DagRun("d", "r", "queued", None, {}), 30.0)
+
+
+def test_waiting_ends_when_the_check_says_so(server: Server, api: AirflowApi) -> None:
+    def check() -> None:
+        raise StackError("the scheduler is gone")
+
+    with pytest.raises(StackError, match="the scheduler is gone"):
+        api.wait(DagRun("d", "r", "queued", None, {}), 30.0, check=check)
+    assert server.asked == []
