@@ -29,7 +29,7 @@ def find_browser() -> str:
         found = shutil.which(name)
         if found:
             return found
-    raise StackError("no Chromium on this machine", remedy="apt-get install chromium")
+    raise StackError("no Chromium on this machine", hint="apt-get install chromium")
 
 
 def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float = 600.0) -> dict[str, Any]:

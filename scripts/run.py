@@ -210,7 +210,7 @@ def _conf(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise MlengineError(f"not NAME=VALUE: {pair}", remedy="write --conf max_steps=500")
+            raise MlengineError(f"not NAME=VALUE: {pair}", hint="write --conf max_steps=500")
         try:
             conf[name] = json.loads(value)
         except ValueError:

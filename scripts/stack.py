@@ -119,7 +119,7 @@ class Lock:
             where = f", its UI at {running['ui']}" if "ui" in running else ", and is starting"
             raise StackError(
                 f"the stack is running already: process {running.get('pid', 'unknown')}{where}",
-                remedy="use that one, or end it with Ctrl-C in its terminal",
+                hint="use that one, or end it with Ctrl-C in its terminal",
             ) from error
         _end_leftovers(data)
         _write(data / "running.json", {"pid": os.getpid()})

@@ -154,7 +154,7 @@ class RetrainingTaskGroup(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
-            raise JobFileError(f"args is one string: {args!r}", remedy="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(f"args is one string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -258,7 +258,7 @@ class _TaskArgs:
         """:raises MlengineError: arguments are given for a task that there is not."""
         if unknown := self._given.keys() - set(self._tasks):
             raise MlengineError(
-                f"task_args names {', '.join(sorted(unknown))}", remedy=f"the tasks are {', '.join(self._tasks)}"
+                f"task_args names {', '.join(sorted(unknown))}", hint=f"the tasks are {', '.join(self._tasks)}"
             )
 
 

@@ -153,7 +153,7 @@ def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_i
     with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz requires Python >=3\.7,<3\.11") as caught:
         build_environment([uri], storage, tmp_path)
     assert not (tmp_path / "envs").exists()
-    assert "--python-version" in caught.value.remedy
+    assert "--python-version" in caught.value.hint
     _, status = local.run(make_backend(), bucket, local.spec(uri))
     assert status.failure is not None
     assert status.failure.cause is FailureCause.TRAINER

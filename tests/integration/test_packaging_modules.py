@@ -33,7 +33,7 @@ def test_a_module_of_any_package_is_found(storage: Storage, uris: tuple[str, ...
 def test_a_typing_error_is_found_before_anything_is_submitted(storage: Storage, uris: tuple[str, ...]) -> None:
     with pytest.raises(PackageError, match=r"no module hello\.mian in gs://") as caught:
         check_module_in_packages("hello.mian", uris, storage)
-    assert "hello.main" in caught.value.remedy
+    assert "hello.main" in caught.value.hint
     with pytest.raises(PackageError, match=r"no module helo\.main"):
         check_module_in_packages("helo.main", uris, storage)
 

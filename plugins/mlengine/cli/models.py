@@ -216,11 +216,9 @@ def _json(text: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     except (OSError, ValueError) as error:
-        raise MlengineError(f"--serving-signature {text}: {error}", remedy="give JSON, or @FILE with it") from error
+        raise MlengineError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE with it") from error
     if not isinstance(data, dict):
-        raise MlengineError(
-            f"--serving-signature {text} is not a JSON object", remedy="see docs/gate.md for its fields"
-        )
+        raise MlengineError(f"--serving-signature {text} is not a JSON object", hint="see docs/gate.md for its fields")
     return data
 
 
@@ -261,7 +259,7 @@ def _who(args: argparse.Namespace) -> str:
     try:
         return args.by or getpass.getuser()
     except (KeyError, OSError) as error:
-        raise MlengineError("nobody knows who you are here", remedy="pass --by NAME") from error
+        raise MlengineError("nobody knows who you are here", hint="pass --by NAME") from error
 
 
 def _line(champion: Champion) -> str:

@@ -36,7 +36,7 @@ def register(commands: Any) -> None:
 
 def _tensorboard(args: argparse.Namespace) -> int:
     if bool(args.jobs) == bool(args.model):
-        raise MlengineError("which jobs?", remedy="name jobs, or a model with --model")
+        raise MlengineError("which jobs?", hint="name jobs, or a model with --model")
     with tempfile.TemporaryDirectory(prefix="mlengine-tensorboard-") as scratch:
         return _show(args, Path(args.dir or scratch))
 

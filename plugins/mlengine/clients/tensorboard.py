@@ -40,7 +40,7 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
         found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
-        raise StorageError(f"no job {word!r} in {bucket}", remedy="see the page in Airflow, or `mlengine models show`")
+        raise StorageError(f"no job {word!r} in {bucket}", hint="see the page in Airflow, or `mlengine models show`")
     return found[0]
 
 
@@ -97,7 +97,7 @@ class Mirror:
         root = (self.folder / job_dir.job_id).resolve()
         place = (root / stat.uri[len(job_dir.train) :]).resolve()
         if root.parent != self.folder.resolve() or not place.is_relative_to(root):
-            raise StorageError(f"object name leaves its folder: {stat.uri}", remedy="delete that object")
+            raise StorageError(f"object name leaves its folder: {stat.uri}", hint="delete that object")
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:

@@ -30,7 +30,7 @@ _MANIFEST_REMEDY = "register the version again: mlengine datasets add"
 def check_dataset_name(name: str) -> str:
     """Return ``name`` if it can be a folder in the bucket; else raise."""
     if not _NAME.fullmatch(name):
-        raise DatasetError(f"not a dataset name: {name!r}", remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
+        raise DatasetError(f"not a dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
     return name
 
 
@@ -39,7 +39,7 @@ def check_version_name(version: str) -> str:
     if not _VERSION.fullmatch(version):
         raise DatasetError(
             f"not a dataset version: {version!r}",
-            remedy="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
+            hint="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
         )
     return version
 
@@ -239,7 +239,7 @@ class Manifest:
         try:
             raw = json.loads(data)
         except ValueError as error:
-            raise DatasetError(f"{where} is not JSON: {error}", remedy=_MANIFEST_REMEDY) from error
+            raise DatasetError(f"{where} is not JSON: {error}", hint=_MANIFEST_REMEDY) from error
         return cls.from_json(raw, where)
 
 
@@ -303,12 +303,12 @@ class _Fields:
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
-            raise DatasetError(f"{where} is not an object", remedy=_MANIFEST_REMEDY)
+            raise DatasetError(f"{where} is not an object", hint=_MANIFEST_REMEDY)
         self.data = data
         self.where = where
 
     def wrong(self, field: str, why: str) -> DatasetError:
-        return DatasetError(f"{self.where}: {field}: {why}", remedy=_MANIFEST_REMEDY)
+        return DatasetError(f"{self.where}: {field}: {why}", hint=_MANIFEST_REMEDY)
 
     def absent(self, field: str) -> bool:
         return self.data.get(field) is None

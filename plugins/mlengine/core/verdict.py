@@ -124,7 +124,7 @@ class Thresholds:
         unknown = sorted(set(data or {}) - known)
         if unknown:
             raise MlengineError(
-                f"no such threshold: {', '.join(unknown)}", remedy=f"the thresholds are {', '.join(sorted(known))}"
+                f"no such threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
             )
         return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
 
@@ -134,20 +134,20 @@ def _threshold(name: str, value: object) -> Any:
         try:
             return WhenUndecided(str(value))
         except ValueError:
-            raise MlengineError(f"threshold undecided is {value!r}", remedy="write reject or accept") from None
+            raise MlengineError(f"threshold undecided is {value!r}", hint="write reject or accept") from None
     if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
         if name == "confidence":
-            raise MlengineError("threshold confidence must be a number", remedy="write a number like 0.95")
+            raise MlengineError("threshold confidence must be a number", hint="write a number like 0.95")
         return None
     try:
         number = float(str(value))
     except ValueError:
-        raise MlengineError(f"threshold {name} is not a number: {value!r}", remedy=f"write {name}: 0.97") from None
+        raise MlengineError(f"threshold {name} is not a number: {value!r}", hint=f"write {name}: 0.97") from None
     share = name in {"accuracy", "per_class", "tolerance"}
     if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
         raise MlengineError(
             f"threshold {name} is out of range: {value!r}",
-            remedy="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
+            hint="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
         )
     return int(number) if name == "size_bytes" else number
 
@@ -181,7 +181,7 @@ class Verdict:
                 tuple(Check.from_json(check) for check in data.get("checks", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise MlengineError(f"not a verdict: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not a verdict: {error!r}", hint="run the validation again") from error
 
 
 def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
@@ -193,7 +193,7 @@ def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: 
     """
     asked = [check for check in checks if not check.skipped]
     if not asked:
-        raise MlengineError("the gate has no checks to judge by", remedy="leave at least validation_level='files' on")
+        raise MlengineError("the gate has no checks to judge by", hint="leave at least validation_level='files' on")
     failed = [check for check in asked if not check.passed]
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))

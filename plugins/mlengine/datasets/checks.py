@@ -76,7 +76,7 @@ def find_file(source: Path, names: Sequence[str]) -> Path:
     there = ", ".join(sorted(path.name for path in source.iterdir())[:8]) if source.is_dir() else "no such directory"
     raise DatasetError(
         f"{source}: no {' or '.join(names)} (or with .gz); there: {there or 'nothing'}",
-        remedy="put the images and labels of both splits, in IDX, into one directory",
+        hint="put the images and labels of both splits, in IDX, into one directory",
     )
 
 
@@ -178,10 +178,10 @@ def refuse_failed(
     wrong = [name for name in allow if name not in EXCEPTABLE]
     if wrong:
         raise DatasetError(
-            f"no exception can be made from: {', '.join(wrong)}", remedy=f"one can be from: {', '.join(EXCEPTABLE)}"
+            f"no exception can be made from: {', '.join(wrong)}", hint=f"one can be from: {', '.join(EXCEPTABLE)}"
         )
     if allow and not reason.strip():
-        raise DatasetError("an exception needs a reason", remedy="say with --reason why it does no harm; it is kept")
+        raise DatasetError("an exception needs a reason", hint="say with --reason why it does no harm; it is kept")
     failed = [check for check in checks if not check.passed and check.name not in allow]
     if failed:
         reasons = "\n".join(f"  - {check.name}: {check.sentence}" for check in failed)
@@ -189,7 +189,7 @@ def refuse_failed(
         hint = " ".join(f'--allow "{name}"' for name in possible)
         raise DatasetError(
             f"{what} is not registered; {len(failed)} of {len(checks)} checks failed:\n{reasons}",
-            remedy="correct the data; nothing was uploaded"
+            hint="correct the data; nothing was uploaded"
             + (f'. If it is meant to be so: {hint} --reason "…"' if len(possible) == len(failed) else ""),
         )
     return tuple(CheckException(check.name, check.sentence, reason) for check in checks if not check.passed)

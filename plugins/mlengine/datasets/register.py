@@ -146,7 +146,7 @@ def _pack(split: checks.SplitContent, prefix: str, target: Path) -> Split:
                 unpacked.update(chunk)
                 sink.write(chunk)
         if unpacked.hexdigest() != content:
-            raise DatasetError(f"{path} changed while it was read", remedy="add it again when its writer has finished")
+            raise DatasetError(f"{path} changed while it was read", hint="add it again when its writer has finished")
         files.append(DataFile(packed.name, packed.stat().st_size, sha256_of(packed), content))
     return Split(split.rows, files[0], files[1], split.label_counts)
 
@@ -163,7 +163,7 @@ def _upload(storage: Storage, root: str, folder: Path, manifest: Manifest) -> No
     except StorageConflictError as error:
         raise DatasetError(
             f"{root} holds files of other data and no manifest: another registration is under way, or died",
-            remedy="if none is running, discard what it left: mlengine datasets add --discard-partial",
+            hint="if none is running, discard what it left: mlengine datasets add --discard-partial",
         ) from error
 
 
@@ -188,6 +188,6 @@ def _same_or_refuse(manifest: Manifest, train: checks.SplitContent, heldout: che
     if other:
         raise DatasetError(
             f"{manifest.name}/{manifest.version} exists with other content ({'; '.join(other)})",
-            remedy="a version never changes: register the data under a new one",
+            hint="a version never changes: register the data under a new one",
         )
     return manifest

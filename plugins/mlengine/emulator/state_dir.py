@@ -32,12 +32,12 @@ def locked(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise EmulatorError(
             f"cannot use the state directory {folder}: {error.strerror}",
-            remedy="choose another --state-dir, or change its permissions",
+            hint="choose another --state-dir, or change its permissions",
         ) from error
     if lock is None:
         raise EmulatorError(
             f"another emulator uses the state directory {folder}{_owner(folder)}",
-            remedy="stop that emulator, or choose another --state-dir",
+            hint="stop that emulator, or choose another --state-dir",
         )
     with lock:
         os.ftruncate(lock.fileno(), 0)

@@ -32,7 +32,7 @@ def check(job: Mapping[str, Any]) -> None:
     try:
         _check_fields(from_python(job, "custom_job"))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, remedy=error.remedy) from error
+        raise EmulatorApiError(error.message, hint=error.hint) from error
 
 
 def _check_fields(job: Located) -> None:
@@ -98,7 +98,7 @@ def _check_uri(field: Located) -> None:
     try:
         JobDir(str(field.value).rstrip("/"))
     except StorageError as error:
-        raise field.error(error.message, error.remedy) from error
+        raise field.error(error.message, error.hint) from error
 
 
 def _replicas(pool: Located) -> int:

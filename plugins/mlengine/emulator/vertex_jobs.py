@@ -141,7 +141,7 @@ def _container_task(container: Mapping[str, Any]) -> Task:
         raise EmulatorApiError(
             f"The emulator does not run images, and {container['imageUri']} contains the command.",
             status="FAILED_PRECONDITION",
-            remedy="set container_spec.command, for example to python3 -m trainer.task",
+            hint="set container_spec.command, for example to python3 -m trainer.task",
         )
     return Task([*container["command"], *container.get("args", ())], container.get("env", ()))
 

@@ -43,5 +43,5 @@ def _refuse(dag: DAG | None, task_id: str) -> None:
         raise MlengineError(
             f"DAG {dag.dag_id} has fail_fast=True, and its task {task_id} runs training jobs: "
             "a run whose training failed would end as a success",
-            remedy="remove fail_fast=True; without it, the tasks after a failed one do not run either",
+            hint="remove fail_fast=True; without it, the tasks after a failed one do not run either",
         )

@@ -77,7 +77,7 @@ class PublishModelOperator(MlengineOperator):
     def execute(self, context: Any) -> PublicationXCom:
         if self.on_not_published not in ON_NOT_PUBLISHED:
             raise MlengineError(
-                f"on_not_published={self.on_not_published!r}", remedy=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
+                f"on_not_published={self.on_not_published!r}", hint=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
             )
         storage = self.access.storage()
         job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))

@@ -60,7 +60,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
 
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; if that is ``reused``, the
         handle of the job that stands in.
-    :raises JobFileError: names file, line and remedy, before anything is paid for.
+    :raises JobFileError: names file, line and hint, before anything is paid for.
     :raises PackageError: the packages do not have the module, likewise.
     """
 
@@ -254,7 +254,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _requested(self) -> TrainingSpec:
         """The job file with this task's fields over it."""
         if isinstance(self.args, str):
-            raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
+            raise JobFileError(f"args is one text: {self.args!r}", hint="give a list of words: ['--epochs', '5']")
         return parse.override(
             parse.load(self._job_file()),
             args=self._args(),
@@ -283,7 +283,7 @@ def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"replica_counts={given!r} is not a cluster: {error}", remedy=f"give integers for some of: {roles}"
+            f"replica_counts={given!r} is not a cluster: {error}", hint=f"give integers for some of: {roles}"
         ) from error
 
 

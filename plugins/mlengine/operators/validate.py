@@ -192,7 +192,7 @@ class ValidateModelOperator(BackendOperator):
     def _rules(self) -> Rules:
         """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
         if self.on_reject not in ON_REJECT:
-            raise MlengineError(f"on_reject={self.on_reject!r}", remedy=f"write one of {', '.join(ON_REJECT)}")
+            raise MlengineError(f"on_reject={self.on_reject!r}", hint=f"write one of {', '.join(ON_REJECT)}")
         memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
         return Rules(
             scope=Scope.parse(self.validation_level),
@@ -222,7 +222,7 @@ def _is_true(name: str, value: bool | str) -> bool:
     try:
         return known[str(value).strip().lower()]
     except KeyError:
-        raise MlengineError(f"{name}={value!r}", remedy="write True or False") from None
+        raise MlengineError(f"{name}={value!r}", hint="write True or False") from None
 
 
 def summary(report: Report) -> ValidationXCom:

@@ -70,7 +70,7 @@ def build(kind: Literal["sdist", "wheel"], source: Path, out: Path, shown: Mappi
     except subprocess.TimeoutExpired as error:
         raise PackageError(
             f"{_show(str(source), shown)} was not built within {BUILD_SECONDS} s",
-            remedy=f"find out what takes so long: uv build --{kind} {_show(str(source), shown)}",
+            hint=f"find out what takes so long: uv build --{kind} {_show(str(source), shown)}",
         ) from error
     built = sorted(out.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
     return Build(kind, code, built[0] if built and code == 0 else None, _show(output, shown))
@@ -127,4 +127,4 @@ def _uv() -> str:
     try:
         return find_uv_bin()
     except FileNotFoundError as error:
-        raise PackageError("uv is not installed in the environment of mlengine", remedy="pip install uv") from error
+        raise PackageError("uv is not installed in the environment of mlengine", hint="pip install uv") from error

@@ -44,10 +44,10 @@ def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, witho
     what, output = f"uv build --{built.kind} ended with code {built.code}", _tail(built.output)
     hint = _missing_module(built.output) or without_git or (_missing_source(built.output, tree) if tree else "")
     if hint:
-        return PackageError(f"{origin} could not be built ({what}):\n{output}", remedy=hint)
+        return PackageError(f"{origin} could not be built ({what}):\n{output}", hint=hint)
     return PackageError(
         f"{origin} could not be built ({what}):\n{output}",
-        remedy=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
+        hint=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
     )
 
 
@@ -62,12 +62,12 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
     if lost is not None:
         return PackageError(
             f"{sdist} cannot be installed: its build reads {lost}, in {tree.root} but not in the sdist:\n{output}",
-            remedy=f"include it: {how_to_include(tree.root, lost)}",
+            hint=f"include it: {how_to_include(tree.root, lost)}",
         )
     hint = _missing_module(built.output) or _missing_git(built.output) or "correct what the build says"
     return PackageError(
         f"{tree.root} builds the sdist {sdist}, which cannot be installed: no wheel can be built from it:\n{output}",
-        remedy=f"{hint}; to see it again: uv build {tree.root}",
+        hint=f"{hint}; to see it again: uv build {tree.root}",
     )
 
 

@@ -30,7 +30,7 @@ def of_archive(filename: str, where: str, data: bytes) -> File | None:
     try:
         content = read(filename, io.BytesIO(data))
     except ConstraintsError as error:
-        raise PackageError(str(error), remedy=error.hint) from error
+        raise PackageError(str(error), hint=error.hint) from error
     return None if content is None else File(f"{where}: {NAME}", content)
 
 
@@ -43,4 +43,4 @@ def check(names: Iterable[str], files: Iterable[File]) -> list[str]:
     try:
         return merge(files, {normal_name(name) for name in names}).notes
     except ConstraintsError as error:
-        raise PackageError(str(error), remedy=error.hint) from error
+        raise PackageError(str(error), hint=error.hint) from error

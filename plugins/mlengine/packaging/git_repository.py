@@ -157,7 +157,7 @@ class GitError(PackageError):
     """
 
     def __init__(self, command: str, words: str) -> None:
-        super().__init__(f"git {command} failed: {words}", remedy="run that command in the project's directory")
+        super().__init__(f"git {command} failed: {words}", hint="run that command in the project's directory")
         self.words = words
 
 

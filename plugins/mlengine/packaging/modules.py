@@ -38,7 +38,7 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
     for uri in uris:
         stat = storage.stat(uri)
         if stat is None:
-            raise ObjectMissingError(f"no object {uri}", remedy="package the trainer again, or correct the URI")
+            raise ObjectMissingError(f"no object {uri}", hint="package the trainer again, or correct the URI")
         if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
             log.warning("%s is too large, or of a kind that is not read here: module %s is not checked", uri, module)
             return
@@ -71,14 +71,14 @@ def check_module(
     if has(f"{stem}/__init__.py"):
         raise PackageError(
             f"{where}: {module} is a package without a __main__.py to run",
-            remedy=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
+            hint=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
         )
     if _required(module.partition(".")[0], requirements):
         return
     modules = sorted(set(modules_in(paths)))
     near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
     there = ", ".join(near) if near else "no Python module at all"
-    raise PackageError(f"no module {module} in {where}", remedy=f"there is: {there}")
+    raise PackageError(f"no module {module} in {where}", hint=f"there is: {there}")
 
 
 def modules_in(paths: Collection[str]) -> Iterator[str]:

@@ -114,7 +114,7 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
         return None
     return PackageError(
         f"{tree.root}: {line.partition('cause:')[2].strip()}, so it cannot be installed",
-        remedy=NO_GIT,
+        hint=NO_GIT,
     )
 
 

@@ -93,5 +93,5 @@ def _copy_git_files(repository: Repository, top: Path) -> None:
 
 def _changed(root: Path, path: str) -> PackageError:
     return PackageError(
-        f"{root / path} changed while it was packaged", remedy="run again when the directory is not being written to"
+        f"{root / path} changed while it was packaged", hint="run again when the directory is not being written to"
     )

@@ -133,7 +133,7 @@ def package_trainer(
     if len(set(names)) != len(names):
         raise PackageError(
             f"two packages have the same file name: {', '.join(sorted(names))}",
-            remedy="give one another name or version",
+            hint="give one another name or version",
         )
     first = packaged[0]
     files = [item.constraints for item in packaged if item.constraints is not None]
@@ -188,7 +188,7 @@ class _Publisher:
                 built = recipe.make(Path(work))
             if built is not None:
                 return self._upload(recipe, built)
-        raise PackageError(f"{recipes[0].tree.root} was not packaged", remedy="give the project's directory itself")
+        raise PackageError(f"{recipes[0].tree.root} was not packaged", hint="give the project's directory itself")
 
     def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
         """Create the object once; the second writer uses the first one's."""
@@ -315,7 +315,7 @@ def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
     except PackageError as error:
         raise PackageError(
             f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
-            remedy=f"{error.remedy}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
+            hint=f"{error.hint}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
         ) from error
 
 

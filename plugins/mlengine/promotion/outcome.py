@@ -50,4 +50,4 @@ class Force:
 
     def __post_init__(self) -> None:
         if not self.by.strip() or not self.why.strip():
-            raise PublishError("force needs a name and a reason", remedy="say who forces it, and why; both are kept")
+            raise PublishError("force needs a name and a reason", hint="say who forces it, and why; both are kept")

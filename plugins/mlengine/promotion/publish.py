@@ -62,7 +62,7 @@ def publish(
         if swapped is not None:
             return _told(Outcome(Word.PUBLISHED, _announce(swapped), swapped, swapped=True))
     raise PublishError(
-        f"{_RACES} other publications of {report.model} came first", remedy="find out who publishes, then try again"
+        f"{_RACES} other publications of {report.model} came first", hint="find out who publishes, then try again"
     )
 
 
@@ -77,10 +77,10 @@ def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to
     for _ in range(_RACES):
         champion, generation = pointer(storage, bucket, model)
         if champion is None:
-            raise PublishError(f"model {model} has no champion", remedy="publish one first")
+            raise PublishError(f"model {model} has no champion", hint="publish one first")
         target = _before(storage, bucket, model, champion) if to is None else entry(storage, bucket, model, to)
         if target.origin == champion.origin:
-            raise PublishError(f"{target.job_id} is the champion of {model} already", remedy="choose another serial")
+            raise PublishError(f"{target.job_id} is the champion of {model} already", hint="choose another serial")
         intact(storage, target)
         made = replace(
             target,
@@ -95,7 +95,7 @@ def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to
         if swapped is not None:
             log.info("model %s: %s", model, _announce(swapped))
             return swapped
-    raise PublishError(f"{_RACES} other publications of {model} came first", remedy="try again")
+    raise PublishError(f"{_RACES} other publications of {model} came first", hint="try again")
 
 
 def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Ch
     if first.previous is None:
         raise PublishError(
             f"{first.job_id} is the first champion of {model}: there is none before it",
-            remedy=f"see mlengine models show {model}; name another with --to SERIAL",
+            hint=f"see mlengine models show {model}; name another with --to SERIAL",
         )
     return entry(storage, bucket, model, first.previous)
 

@@ -129,9 +129,9 @@ def _same(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, gr
         export = resolve(storage, model_uri, graph=graph)
     except ModelError as error:
         raise PublishError(
-            f"the model of {job_id} is not whole: {error.message}", remedy="train it again, or choose another"
+            f"the model of {job_id} is not whole: {error.message}", hint="train it again, or choose another"
         ) from error
     if export.fingerprint != fingerprint:
         raise PublishError(
-            f"the model of {job_id} at {model_uri} changed after it was validated", remedy="validate it again"
+            f"the model of {job_id} at {model_uri} changed after it was validated", hint="validate it again"
         )

@@ -69,7 +69,7 @@ class Recipe:
         except (OSError, subprocess.SubprocessError) as error:
             raise EnvironmentBuildError(
                 f"the interpreter {self.python} does not run: {error}",
-                remedy="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
+                hint="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
             ) from error
 
     @property
@@ -86,7 +86,7 @@ class Recipe:
         try:
             return of_packages(self.packages)
         except ConstraintsError as error:
-            raise EnvironmentBuildError(str(error), remedy=error.hint) from error
+            raise EnvironmentBuildError(str(error), hint=error.hint) from error
 
     def check(self) -> None:
         """What can be known before anything is built.
@@ -100,7 +100,7 @@ class Recipe:
                 raise EnvironmentBuildError(
                     f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
                     f"({self.python})",
-                    remedy="take a Python of this machine that it accepts, by the setting "
+                    hint="take a Python of this machine that it accepts, by the setting "
                     "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change "
                     "requires-python",
                 )
@@ -113,5 +113,5 @@ def _required(package: Path) -> str | None:
             return required(package.name, file)
     except UNREADABLE as error:
         raise EnvironmentBuildError(
-            f"{package.name} is not a readable archive: {error}", remedy="package the trainer again"
+            f"{package.name} is not a readable archive: {error}", hint="package the trainer again"
         ) from error

@@ -36,4 +36,4 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: f
         # A group of its own: whoever ends it ends uv and TensorBoard both.
         return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
-        raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", remedy="see that uv runs") from error
+        raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", hint="see that uv runs") from error

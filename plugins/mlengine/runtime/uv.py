@@ -46,7 +46,7 @@ def run(*arguments: str, env: Mapping[str, str], lock: Lease, seconds: float, sa
     if code:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
-            remedy="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
+            hint="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
         )
     return "".join(words)
 
@@ -79,7 +79,7 @@ def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: Lease) -> s
             pass_fds=(lock.fileno(),),
         )
     except OSError as error:
-        raise EnvironmentBuildError(f"uv cannot be started: {error}", remedy="install uv again") from error
+        raise EnvironmentBuildError(f"uv cannot be started: {error}", hint="install uv again") from error
 
 
 def _kill_group(pid: int) -> None:

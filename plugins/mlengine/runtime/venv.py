@@ -80,7 +80,7 @@ def build_environment(
         failed. Nothing is kept of a build that failed.
     """
     if not package_uris:
-        raise EnvironmentBuildError("no packages to install", remedy="give the job file packageUris, or a package")
+        raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
     packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
     recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv.environment(env or {}))
     digest = recipe.digest
@@ -238,7 +238,7 @@ def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
     stat = storage.stat(uri)
     if stat is None:
         raise EnvironmentBuildError(
-            f"no package at {uri}", remedy="package the trainer again, or correct packageUris in the job file"
+            f"no package at {uri}", hint="package the trainer again, or correct packageUris in the job file"
         )
     tag = hashlib.sha256(f"{uri} {stat.generation} {stat.crc32c}".encode()).hexdigest()[:24]
     target = state_dir / "packages" / tag / uri.rsplit("/", 1)[1]

@@ -367,7 +367,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:
     """Airflow retries neither of the two."""
-    error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", remedy=_HINTS.get(limit, ""))
+    error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
     kind = (
         AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
     )

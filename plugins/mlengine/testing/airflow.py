@@ -122,7 +122,7 @@ class Airflow:
 
     def _failure(self, what: str, name: str) -> ComponentFailedError:
         log = self.log_file(name)
-        return ComponentFailedError(f"{what}:\n{tail(log)}", remedy=f"see {log}")
+        return ComponentFailedError(f"{what}:\n{tail(log)}", hint=f"see {log}")
 
     def supervise(self) -> None:
         """From now on, restart components that end unexpectedly, within their limits. Safe to repeat."""
@@ -214,7 +214,7 @@ def wait_until_healthy(stack: Airflow, *, since: datetime, seconds: float = STAR
         time.sleep(0.2)
     raise StackError(
         f"Airflow is not healthy after {seconds:.0f} s; missing: {', '.join(missing)}",
-        remedy=f"see the logs in {stack.log_file('any').parent}",
+        hint=f"see the logs in {stack.log_file('any').parent}",
     )
 
 
@@ -248,5 +248,5 @@ def _migrate(stack: Airflow) -> None:
         stop_all([process])
         raise
     if code:
-        raise StackError(f"the database could not be made (code {code}):\n{tail(log)}", remedy=f"see {log}")
+        raise StackError(f"the database could not be made (code {code}):\n{tail(log)}", hint=f"see {log}")
     stamp.write_text(wanted, encoding="utf-8")

@@ -78,7 +78,7 @@ class AirflowApi:
                 return answer
             if time.monotonic() > deadline:
                 reasons = "\n".join(f"{file}:\n{trace}" for file, trace in self.import_errors().items())
-                raise StackError(f"Airflow has no DAG {dag_id!r} after {seconds:.0f} s", remedy=reasons)
+                raise StackError(f"Airflow has no DAG {dag_id!r} after {seconds:.0f} s", hint=reasons)
             time.sleep(0.3)
 
     def trigger(

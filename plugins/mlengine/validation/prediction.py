@@ -31,14 +31,14 @@ def predict(
     """
     if not subject.dataset_uri:
         raise DatasetError(
-            f"it is not known what {subject.job_dir.job_id} was trained on", remedy="pass --dataset gs://…"
+            f"it is not known what {subject.job_dir.job_id} was trained on", hint="pass --dataset gs://…"
         )
     expected = recorded_expectation(storage, subject.job_dir) or Expectation()
     model = scratch / "model"
     download(storage, resolve(storage, model_uri), model)
     for check in check_wire(model, expected):
         if not check.passed:
-            raise ModelError(check.sentence, remedy="validate the job with serving_signature=")
+            raise ModelError(check.sentence, hint="validate the job with serving_signature=")
     served = ServedModel.read(model, expected)
     place = local_place(storage, subject.package_uris, env=subject.env)
     folder = fetch(storage, subject.dataset_uri, place.datasets)
@@ -50,5 +50,5 @@ def predict(
     with place.python() as python:
         measured = run_probe(python, served, heldout, work=work, limits=Limits(), show=rows, brief=True)
     if measured.error:
-        raise ModelError(measured.error, remedy="see what the gate says of it: its report.json")
+        raise ModelError(measured.error, hint="see what the gate says of it: its report.json")
     return measured.digits, manifest.shape

@@ -86,9 +86,9 @@ class Report:
             known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "extra_checks")}
             made = cls(**known)
         except (KeyError, TypeError) as error:
-            raise MlengineError(f"not a report: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not a report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
-            raise MlengineError(f"a report of format {data.get('format')!r}", remedy="run the validation again")
+            raise MlengineError(f"a report of format {data.get('format')!r}", hint="run the validation again")
         return made
 
 
@@ -111,7 +111,7 @@ class Predictions:
             raw = json.loads(data)
             return cls(raw["heldout"], _unpack(raw["labels"]), _unpack(raw["classes"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise MlengineError(f"not predictions: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not predictions: {error!r}", hint="run the validation again") from error
 
 
 def load_report(storage: Storage, job_dir: JobDir) -> Report:
@@ -119,11 +119,11 @@ def load_report(storage: Storage, job_dir: JobDir) -> Report:
     try:
         data = storage.read(job_dir.report)
     except ObjectMissingError as error:
-        raise ModelError(f"no report at {job_dir.report}", remedy="validate the model first") from error
+        raise ModelError(f"no report at {job_dir.report}", hint="validate the model first") from error
     try:
         return Report.from_json(json.loads(data))
     except ValueError as error:
-        raise MlengineError(f"{job_dir.report} is not JSON: {error}", remedy="run the validation again") from error
+        raise MlengineError(f"{job_dir.report} is not JSON: {error}", hint="run the validation again") from error
 
 
 def find_report(storage: Storage, job_dir: JobDir) -> Report | None:

@@ -38,7 +38,7 @@ class Scope(StrEnum):
             return cls(text)
         except ValueError:
             raise MlengineError(
-                f"unknown validation_level: {text!r}", remedy=f"write one of {', '.join(item.value for item in cls)}"
+                f"unknown validation_level: {text!r}", hint=f"write one of {', '.join(item.value for item in cls)}"
             ) from None
 
     def includes(self, other: Scope) -> bool:

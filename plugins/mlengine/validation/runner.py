@@ -244,13 +244,13 @@ def _read(out: Path, log: Path, code: int, ended: str, seconds: float) -> Measur
     if code == 4 and error:
         raise EnvironmentBuildError(
             f"the trainer's environment cannot load a SavedModel: {error['message']}",
-            remedy="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
+            hint="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(
             f"the probe {ended or f'ended with code {code}'} at {stage or 'its start'}, before it came to the model:\n"
             f"{_tail(log)}",
-            remedy="look at the lines above; more time or memory is given by limits=",
+            hint="look at the lines above; more time or memory is given by limits=",
         )
     why = ""
     if error:

@@ -100,7 +100,7 @@ class Expectation:
         try:
             made = cls(**fields)
         except TypeError as error:
-            raise ModelError(f"not a serving signature: {error}", remedy="see docs/gate.md for the fields") from error
+            raise ModelError(f"not a serving signature: {error}", hint="see docs/gate.md for the fields") from error
         made.validate()
         return made
 
@@ -113,7 +113,7 @@ class Expectation:
             if name not in side:
                 raise ModelError(
                     f"the serving signature's {role} {name!r} is none of {', '.join(sorted(side))}",
-                    remedy=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
+                    hint=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
                 )
         self._validate_scale()
 
@@ -122,14 +122,14 @@ class Expectation:
             return
         if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not 0 < self.scale < math.inf:
             raise ModelError(
-                f"the serving signature's scale is {self.scale!r}", remedy="write a number greater than 0, such as 255"
+                f"the serving signature's scale is {self.scale!r}", hint="write a number greater than 0, such as 255"
             )
         features = self.signature.inputs[self.features]
         if self.scale != 1 and features.dtype in _INTEGERS:
             raise ModelError(
                 f"the serving signature divides by scale {self.scale:g}, but input {self.features!r} takes"
                 f" {features.dtype}: the fractions would be cut off",
-                remedy="leave scale out; the model then gets the values as they are",
+                hint="leave scale out; the model then gets the values as they are",
             )
 
 
@@ -158,7 +158,7 @@ def serving_signature(model: Path, name: str) -> Signature:
     for graph in graphs:
         if "serve" in graph.tags and name in graph.signatures:
             return graph.signatures[name]
-    raise ModelError(f"the model has no signature {name!r}", remedy="export it with that signature, or set name")
+    raise ModelError(f"the model has no signature {name!r}", hint="export it with that signature, or set name")
 
 
 def check_wire(model: Path, expected: Expectation) -> list[Check]:

@@ -95,7 +95,7 @@ def _refuse_to_lose(storage: Storage, subject: Subject, rules: Rules) -> None:
         raise ModelError(
             f"the report of {report.job_id} ({report.verdict.decision.value}, {report.created}) answers questions that"
             f" this validation does not ask: {'; '.join(lost)}",
-            remedy="ask them too: run the task `validate` again; or replace the report all the same:"
+            hint="ask them too: run the task `validate` again; or replace the report all the same:"
             " models validate --replace-report, ValidateModelOperator(replace_report=True)",
         )
 
@@ -196,7 +196,7 @@ class _Validation:
         if not uri:
             raise DatasetError(
                 f"no dataset to validate {self.subject.job_dir.job_id} on",
-                remedy="pass dataset=, or validate with validation_level='signature' or 'files'",
+                hint="pass dataset=, or validate with validation_level='signature' or 'files'",
             )
         folder = fetch(self.storage, uri, self.place.datasets)
         manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), uri)

@@ -65,7 +65,7 @@ def test_what_cannot_be_packaged_is_refused_with_what_to_write(tmp_path: Path, s
     app = project(tmp_path, "app", f'dependencies = ["lib"]\n[tool.uv.sources]\nlib = {source}\n')
     with pytest.raises(PackageError, match="takes lib from") as caught:
         local_requirements(app)
-    assert reference in caught.value.remedy
+    assert reference in caught.value.hint
     assert local_requirements(app, {"lib"}).paths == (), "the user packages it"
 
 

@@ -130,7 +130,7 @@ class VertexBackend:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
             f"job {submission.job_id}: {CREATES} creates in {parent} had no answer, and no job is there",
-            remedy="submit again later; a job that shows up late is found by its label",
+            hint="submit again later; a job that shows up late is found by its label",
         )
 
     def find(self, key: str) -> list[JobHandle]:

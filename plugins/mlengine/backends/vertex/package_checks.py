@@ -59,7 +59,7 @@ def check(job_id: str, body: Mapping[str, Any], package_uris: Sequence[str], sto
         else:
             constraints.merge(files, {constraints.package_name(_filename(uri)) for uri in package_uris})
     except ConstraintsError as error:
-        raise BackendError(f"job {job_id}: {error}", remedy=error.hint) from error
+        raise BackendError(f"job {job_id}: {error}", hint=error.hint) from error
 
 
 def _read(job_id: str, uri: str, storage: Reads) -> _Package | None:
@@ -74,7 +74,7 @@ def _read(job_id: str, uri: str, storage: Reads) -> _Package | None:
         return _Package(name, required(name, io.BytesIO(data)), constraints.read(name, io.BytesIO(data)))
     except ObjectMissingError as error:
         raise BackendError(
-            f"job {job_id}: there is no package {uri}", remedy="package the trainer again, or correct packageUris"
+            f"job {job_id}: there is no package {uri}", hint="package the trainer again, or correct packageUris"
         ) from error
     except (StorageError, *UNREADABLE) as error:
         log.warning("job %s: what %s requires is not known: %s", job_id, uri, error)
@@ -90,7 +90,7 @@ def _check_python(job_id: str, packages: Sequence[_Package], versions: Sequence[
             if wanted and not accepts(wanted, f"{version}.99", f"{version}.0"):
                 raise BackendError(
                     f"job {job_id}: {package.filename} requires Python {wanted}, and the image has {version}",
-                    remedy="set pythonVersion in the job file or image_uri in the vertex settings to one that does, "
+                    hint="set pythonVersion in the job file or image_uri in the vertex settings to one that does, "
                     "or change requires-python",
                 )
 

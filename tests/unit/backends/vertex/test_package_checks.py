@@ -55,7 +55,7 @@ def body(image: str) -> dict[str, Any]:
 def test_what_it_cannot_install_is_refused(data: bytes, uri: str) -> None:
     with pytest.raises(BackendError, match=r"requires Python >=3\.12, and the image has 3\.11") as caught:
         package_checks.check("j", body("python:3.11-slim"), (uri,), Objects({uri: data}))
-    assert "pythonVersion" in caught.value.remedy
+    assert "pythonVersion" in caught.value.hint
     package_checks.check("j", body("python:3.12-slim"), (uri,), Objects({uri: data}))
 
 
