@@ -1,13 +1,13 @@
-"""No job outlives its DAG run: what Airflow tells a plugin when a run, or a wait, is over.
+"""No job outlives its DAG run: cancels jobs when Airflow reports the end of a run, or of a wait.
 
-A task that holds a job ends it on every way out that runs any code of ours. Some run none: the run is marked while the
-job is submitted and not yet waited for; a wait in ``reschedule`` mode is marked between two looks; a worker is killed
-outright on the task's last try. All of these end in a run that is over, and that is told to plugins: in the scheduler,
-or in the API server if a person did it. Where the run goes on, they are told of the wait itself, if somebody marked it
-or its worker was missed; not if its process alone was killed. What may still run is then ended by a process of its own
-(:mod:`mlengine.listeners.cleanup_process`).
+A task that has a job cancels it on every exit that runs our code. Some exits run none: the run is marked between
+``submit`` and ``wait``; a wait in ``reschedule`` mode is marked between two polls; a worker is killed on the task's
+last try. All of these end the DAG run, and Airflow reports that to listeners: in the scheduler, or in the API server if
+a person did it. If the run continues, Airflow reports the end of the wait itself where a person marked it or where its
+worker was missing, but not where only its process was killed. :mod:`mlengine.listeners.cleanup_process` then cancels
+what still runs.
 
-Costs a DAG without our operators one query a run.
+For a DAG without our operators this costs one query a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from mlengine.core.job import JobKey
-from mlengine.listeners.cleanup_process import Order, start
+from mlengine.listeners.cleanup_process import CancelRequest, start
 
 log = logging.getLogger(__name__)
 
@@ -29,38 +29,38 @@ _SUBMIT, _WAIT = "SubmitTrainingJobOperator", "TrainingJobSensor"
 
 @hookimpl
 def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001 Airflow's signature
-    """It failed by itself, timed out, or was marked."""
-    _over(dag_run)
+    """The run failed, timed out, or was marked failed."""
+    _run_ended(dag_run)
 
 
 @hookimpl
 def on_dag_run_success(dag_run: Any, msg: str) -> None:  # noqa: ARG001
-    """Likewise: it may have been marked. But a run that succeeds without a wait of its own has left its job to run."""
-    _over(dag_run, needs_wait=True)
+    """The run succeeded, or was marked so. The job of a run that succeeds without a wait may continue."""
+    _run_ended(dag_run, needs_wait=True)
 
 
 @hookimpl
 def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:  # noqa: ARG001
-    """It was marked, or its worker was missed."""
-    _wait_over(task_instance)
+    """The wait was marked failed, or its worker was missing."""
+    _wait_ended(task_instance)
 
 
 @hookimpl
 def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
-    """It was marked."""
-    _wait_over(task_instance)
+    """The wait was marked successful."""
+    _wait_ended(task_instance)
 
 
 @hookimpl
 def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
-    """Likewise."""
-    _wait_over(task_instance)
+    """The wait was marked skipped."""
+    _wait_ended(task_instance)
 
 
-def _wait_over(task: Any) -> None:
-    """End the job of a wait, unless this is a worker, where the task does it.
+def _wait_ended(task: Any) -> None:
+    """Cancel the job of a wait, except in a worker, where the task does it.
 
-    Of a deferred one the triggerer ends it too, if it had taken it up already; twice does no harm.
+    The triggerer cancels the job of a deferred wait, too. Cancelling twice does no harm.
     """
     if type(task).__module__ != "airflow.models.taskinstance" or task.operator != _WAIT:
         return
@@ -69,29 +69,29 @@ def _wait_over(task: Any) -> None:
     try:
         with _session() as session:
             fields = _rendered(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
-        order = _order(task.dag_id, task.run_id, task, fields)
-        if order is not None:
-            log.info("%s of run %s is over: ending its job, if it runs", task.task_id, task.run_id)
-            # What begins later was not meant: somebody may clear the task at once.
-            start([replace(order, begun_before=time.time(), why="its wait was ended")])
+        request = _request(task.dag_id, task.run_id, task, fields)
+        if request is not None:
+            log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
+            # The task may be cleared at once: attempts that start later are kept.
+            start([replace(request, begun_before=time.time(), why="its wait was ended")])
     except Exception:
-        log.exception("the job of %s of run %s could not be ended; it ends with its run", task.task_id, task.run_id)
+        log.exception("Could not cancel the job of %s of run %s; it ends with its run", task.task_id, task.run_id)
 
 
-def _over(dag_run: Any, *, needs_wait: bool = False) -> None:
+def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:
     dag_id, run_id = dag_run.dag_id, dag_run.run_id
     try:
-        orders = _orders(dag_id, run_id, needs_wait)
-        if orders:
-            log.info("run %s of %s is over: ending what it may have left running", run_id, dag_id)
-            start(orders)
+        requests = _requests(dag_id, run_id, needs_wait)
+        if requests:
+            log.info("Run %s of %s has ended: cancelling jobs that it may have left running", run_id, dag_id)
+            start(requests)
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
-        log.exception("what run %s left running could not be ended; `mlengine reap` finds it", run_id)
+        log.exception("Could not cancel the jobs of run %s; run `mlengine reap`", run_id)
 
 
-def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
-    """One for each submission of the run, unless all of its waits came to their own ends."""
+def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]:
+    """One for each submission of the run, unless all of its waits have succeeded."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from sqlalchemy import func, select
@@ -116,22 +116,22 @@ def _orders(dag_id: str, run_id: str, needs_wait: bool) -> list[Order]:
         if not (submits or any(task.start_date for task in waits)) or (needs_wait and not waits):
             return []
         if waits and all(task.state == "success" for task in waits):
-            # A task that is marked has no result.
+            # A task that was marked successful has no result.
             results = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "return_value")
             those = XComModel.task_id.in_([task.task_id for task in waits])
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
         rendered = _rendered(session, dag_id, run_id)
-    # A run that only waits was given its job by somebody else, and ends it all the same, as its wait would.
-    orders = (
-        _order(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
+    # A run that only waits has its job from elsewhere, and cancels it as its wait would.
+    requests = (
+        _request(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
     )
-    return [order for order in orders if order is not None]
+    return [request for request in requests if request is not None]
 
 
 def _session() -> Any:
-    """A session of its own: the thread's is the scheduler's, in the middle of a transaction that only it may commit. To
-    commit that one, as the usual session does at its end, is refused, and ends the scheduler.
+    """A new session. The thread's session is the scheduler's, in a transaction that only the scheduler may commit:
+    committing it, as ``create_session()`` does at its end, raises and ends the scheduler.
     """
     from airflow.utils.session import create_session
 
@@ -148,8 +148,8 @@ def _rendered(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], d
     return {(row.task_id, row.map_index): row.rendered_fields for row in found}
 
 
-def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order | None:
-    """Where the task submitted to, or what it waits for, is among its rendered fields."""
+def _request(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> CancelRequest | None:
+    """The request for one task, from its rendered fields."""
     options = fields.get("backend_options")
     where: dict[str, Any] = {
         "gcp_conn_id": fields.get("gcp_conn_id") or None,
@@ -157,8 +157,8 @@ def _order(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> Order
     }
     if task.operator == _SUBMIT:
         key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
-        return Order(key=key.digest, backend=fields.get("backend") or None, **where)
+        return CancelRequest(key=key.digest, backend=fields.get("backend") or None, **where)
     job = fields.get("job")
     if not isinstance(job, dict) or "job_dir" not in job:
         return None
-    return Order(job_dir=job["job_dir"], backend=job.get("backend"), **where)
+    return CancelRequest(job_dir=job["job_dir"], backend=job.get("backend"), **where)
