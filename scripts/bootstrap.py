@@ -17,7 +17,6 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import time
@@ -52,16 +51,25 @@ def main(arguments: list[str]) -> int:
 
 
 def ensure(kind: str) -> None:
-    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already."""
+    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already.
+
+    :raises SetupError: there is a ``.venv`` that was not made here: all that is installed in it would go.
+    """
     if _current(kind):
         return
+    if VENV.exists() and not STAMP.exists():
+        raise SetupError(
+            f"{VENV} was not made by make, which would remove what is installed in it.\n"
+            "  What to do: move it away, or delete it if a first set-up was cut off"
+        )
     started = time.monotonic()
     python = find_python()
     say(f"Setting up {VENV.name} (once; {LOCKS[kind].name}, Python {_version_of(python)}) …")
     uv = ensure_uv(python)
-    STAMP.unlink(missing_ok=True)
     if not _usable(VENV / "bin" / "python"):
         _run([uv, "venv", "--quiet", "--clear", "--python", python, str(VENV)])
+    # From here on it is known as ours, and as not complete.
+    STAMP.write_text("{}\n", encoding="utf-8")
     inside = ["--python", str(VENV / "bin" / "python")]
     _run([uv, "pip", "sync", *inside, "--require-hashes", "--compile-bytecode", str(LOCKS[kind])])
     # The lock holds the build backend, so nothing is fetched here.
@@ -171,12 +179,19 @@ def _has(python: str, module: str) -> bool:
     return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
 
-def _run(command: list[str]) -> None:
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_PYTHON_DOWNLOADS": "never"}
+def uv_environment() -> dict[str, str]:
+    """The variables that uv is started with, by this script and by the others."""
+    if str(ROOT / "plugins") not in sys.path:  # the package is not installed yet
+        sys.path.append(str(ROOT / "plugins"))
+    from mlengine.runtime import uv_env
+
+    environment = {**uv_env.uv_environment(os.environ), "UV_PYTHON_DOWNLOADS": "never"}
     environment.setdefault("UV_CACHE_DIR", str(STATE / "cache" / "uv"))
-    # A company's certificate authority is in the system's store, and in no store that uv brings along.
-    if ssl.get_default_verify_paths().cafile:
-        environment.setdefault("UV_SYSTEM_CERTS", "true")
+    return environment
+
+
+def _run(command: list[str]) -> None:
+    environment = {**uv_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     # uv would install into the environment that is active, or that a shell left behind.
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):
         environment.pop(name, None)

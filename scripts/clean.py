@@ -1,4 +1,7 @@
-"""``make clean``: remove everything that make created. Needs only Python, as it removes the environment, too."""
+"""``make clean``: remove everything that make created. Needs only Python, as it removes the environment, too.
+
+It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".venv", ".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "dist", "build")
+FOLDERS = (".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
+STAMP = Path(".venv", ".mlengine-stamp")  # that scripts/bootstrap.py leaves in an environment of its own
 
 
 def main() -> int:
@@ -23,7 +27,11 @@ def main() -> int:
         return 1
     for name in FOLDERS:
         shutil.rmtree(ROOT / name, ignore_errors=True)
-    for folder in [*ROOT.rglob("__pycache__"), *ROOT.rglob("*.egg-info")]:
+    if (ROOT / STAMP).exists():
+        shutil.rmtree(ROOT / STAMP.parent, ignore_errors=True)
+    for wheel in ROOT.glob("dist/mlengine-*.whl"):
+        wheel.unlink()
+    for folder in ROOT.rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 

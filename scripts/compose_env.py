@@ -22,7 +22,7 @@ _SECRETS = """\
 # Read by docker compose. Holds secrets: keep it to yourself, and back it up with the database, which is sealed with
 # AIRFLOW_FERNET_KEY. docs/deploy.md names what else may stand here.
 
-# local: Cloud Storage, training service and MNIST on this machine. celery: workers of their own (AIRFLOW_EXECUTOR too).
+# local: Cloud Storage, emulator and MNIST on this machine. celery: workers of their own (AIRFLOW_EXECUTOR too).
 COMPOSE_PROFILES=local
 COMPOSE_PROJECT_NAME=mlengine
 #AIRFLOW_EXECUTOR=CeleryExecutor
@@ -49,6 +49,7 @@ _SETTINGS = """\
 
 # This machine stands in for Google Cloud (profile local).
 STORAGE_EMULATOR_HOST=http://gcs:9023
+GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false
 GOOGLE_CLOUD_PROJECT=local
 AIRFLOW__MLENGINE__BUCKET=gs://mlengine
 AIRFLOW__MLENGINE__BACKEND=vertex

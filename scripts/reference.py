@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "plugins" / "mlengine"
@@ -36,8 +36,21 @@ Written by `make reference` from the code. [Errors, and what to do](errors.md) h
 
 ## Settings
 
-An argument wins over the environment (`AIRFLOW__MLENGINE__<NAME>`), that over Airflow's configuration
-(`[mlengine] <name>`), and that over the default.
+The first source that has a value wins, in Airflow's processes and on the command line alike:
+
+1. the argument of the operator, backend or command,
+2. the extra of the operator's Airflow connection, for the settings that name a key of it,
+3. Airflow's configuration: `AIRFLOW__MLENGINE__<NAME>`, then `[mlengine] <name>` in `airflow.cfg`,
+4. the default.
+
+The command line reads `airflow.cfg` where Airflow does (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An empty
+value counts as no value. Durations are in seconds.
+"""
+_OPERATORS_HEAD = """Strings are templates. Operators also take the arguments of Airflow's `BaseOperator`, and the
+sensor those of `BaseSensorOperator`. Numbers and dates that a template gives stay text, also in a DAG with
+`render_template_as_native_obj=True`; lists and mappings stay what they are.
+"""
+_XCOMS_HEAD = """Small mappings of ids and URIs, as `TypedDict` in `mlengine.core.xcoms`.
 """
 _ERRORS_HEAD = """# Errors, and what to do
 
@@ -59,7 +72,11 @@ def reference() -> str:
         _REFERENCE_HEAD,
         _settings(),
         "## In a DAG\n",
+        _OPERATORS_HEAD,
         *(_public(module, name) for module, name in (*_FIRST, *_operators(), *_LAST)),
+        "## What the tasks return\n",
+        _XCOMS_HEAD,
+        _xcoms(),
         "## Commands\n",
         *_commands(),
     ]
@@ -85,13 +102,32 @@ def errors() -> str:
 def _settings() -> str:
     from mlengine.settings import SETTINGS
 
-    rows = [(f"`{one.name}`", f"`{one.default}`" if one.default else "", one.description) for one in SETTINGS.values()]
-    return _table(("name", "default", "what it is"), rows)
+    rows = [
+        (
+            f"`{one.name}`",
+            f"`{one.default}`" if one.default else "none",
+            ", ".join(f"`{key}`" for key in one.extra) or "no",
+            one.description,
+        )
+        for one in SETTINGS.values()
+    ]
+    return _table(("name", "default", "connection's extra", "what it is"), rows)
+
+
+def _xcoms() -> str:
+    from mlengine.core import xcoms
+
+    types = [one for one in vars(xcoms).values() if is_typeddict(one)]
+    rows = [
+        (f"`{one.__name__}`", ", ".join(f"`{key}`" for key in one.__annotations__), _prose(inspect.getdoc(one) or ""))
+        for one in types
+    ]
+    return _table(("name", "keys", "what it is"), rows)
 
 
 def _operators() -> Iterator[tuple[str, str]]:
     """Every operator and sensor of the package."""
-    for file in sorted([*PACKAGE.glob("operators/*.py"), *PACKAGE.glob("sensors/*.py")]):
+    for file in sorted([*PACKAGE.glob("operators/[a-z]*.py"), *PACKAGE.glob("sensors/[a-z]*.py")]):
         module = f"mlengine.{file.parent.name}.{file.stem}"
         for name, thing in vars(import_module(module)).items():
             if inspect.isclass(thing) and thing.__module__ == module and hasattr(thing, "template_fields"):
@@ -101,33 +137,52 @@ def _operators() -> Iterator[tuple[str, str]]:
 def _public(module: str, name: str) -> str:
     thing = getattr(import_module(module), name)
     prose, params = _parts(thing)
-    signature = inspect.signature(thing.__init__ if inspect.isclass(thing) else thing)
     rows = []
-    for parameter in signature.parameters.values():
-        if parameter.name in {"self", "kwargs"} or parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            continue
+    for parameter in _parameters(thing):
         needed = parameter.default is inspect.Parameter.empty
-        default = "" if needed else f"`{parameter.default!r}`"
+        default = "required" if needed else f"`{parameter.default!r}`"
         rows.append((f"`{parameter.name}`", default, params.get(parameter.name, "")))
     title = f"### {name}\n\n`from {module} import {name}`\n\n{_prose(prose)}\n"
     return f"{title}\n{_table(('parameter', 'default', 'what it is'), rows)}" if rows else title
 
 
+def _parameters(thing: Any) -> Iterator[inspect.Parameter]:
+    """Those of a function, or of a class and of its bases in this project; its own first."""
+    seen = {"self"}
+    for made in [vars(one)["__init__"] for one in _classes(thing)] if inspect.isclass(thing) else [thing]:
+        for parameter in inspect.signature(made).parameters.values():
+            if parameter.name not in seen and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                seen.add(parameter.name)
+                yield parameter
+
+
+def _classes(thing: type) -> list[type]:
+    ours = [one for one in inspect.getmro(thing) if one.__module__.startswith("mlengine.")]
+    return [one for one in ours if "__init__" in vars(one)]
+
+
 def _parts(thing: Any) -> tuple[str, dict[str, str]]:
-    """A docstring's prose, and its ``:param:`` lines."""
+    """A docstring's prose, and its ``:param:`` lines; those of a class's bases too."""
+    prose, fields = _split(thing)
+    for base in _classes(thing)[1:] if inspect.isclass(thing) else ():
+        fields = {**_split(base)[1], **fields}
+    return prose, fields
+
+
+def _split(thing: Any) -> tuple[str, dict[str, str]]:
     text = inspect.getdoc(thing) or ""
     fields: dict[str, str] = {}
     prose: list[str] = []
     field = None
     for line in text.splitlines():
-        match = re.match(r":(param \w+|raises [\w, ]+):\s*(.*)", line)
+        match = re.match(r":(param \w+|raises [\w, ]+|returns):\s*(.*)", line)
         if match:
             word, _, name = match[1].partition(" ")
             field = name if word == "param" else None
             if field:
                 fields[field] = match[2]
             else:
-                prose += ["", f"Raises {name}: {match[2]}"]
+                prose += ["", f"{f'Raises {name}' if name else 'Returns'}: {match[2]}"]
         elif field and line.startswith(" "):
             fields[field] += f" {line.strip()}"
         else:
@@ -158,7 +213,7 @@ def _commands() -> Iterator[str]:
             value = "" if not action.option_strings or action.nargs == 0 else f" {_value(action)}"
             rows.append((f"`{words}{value}`", (action.help or "").replace("%(default)s", str(action.default))))
         about = f"{_inline(parser.description)}\n\n" if parser.description else ""
-        yield f"### mlengine {name}\n\n{about}{_table(('argument', ''), rows) if rows else ''}"
+        yield f"### mlengine {name}\n\n{about}{_table(('argument', 'what it is'), rows) if rows else ''}"
 
 
 def _leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:

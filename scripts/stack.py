@@ -219,7 +219,7 @@ def write_shell(stack: Stack) -> Path:
     It holds the stack's secrets, as Airflow's own home does: readable by its owner only.
     """
     air = stack.airflow
-    ours = ("AIRFLOW", "MLENGINE_", "STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "UV_")
+    ours = ("AIRFLOW", "MLENGINE_", *stack.server.env, "UV_")
     words = {name: value for name, value in air.env.items() if name.startswith(ours)}
     words |= {
         "AIRFLOW_HOME": str(air.config.home),

@@ -26,6 +26,9 @@ def dataset_version(dataset: str, section: str = "") -> Param:
     """Which version of ``dataset``: those this machine knows of are proposed, and any other may be written.
 
     A choice among a fixed list would refuse a version that was registered a moment ago.
+
+    :param dataset: the dataset's name.
+    :param section: heading under which the form shows the field.
     """
     proposed = known_versions(dataset)
     return Param(
@@ -39,6 +42,10 @@ def dataset_version(dataset: str, section: str = "") -> Param:
 
 
 def force_retrain(section: str = "") -> Param:
+    """Whether to train although a job with the same inputs was accepted before; by default not.
+
+    :param section: heading under which the form shows the field.
+    """
     return Param(
         False,
         type="boolean",
@@ -49,7 +56,10 @@ def force_retrain(section: str = "") -> Param:
 
 
 def backend(section: str = "") -> Param:
-    """Where to train; empty: as ``[mlengine] backend`` says."""
+    """Where to train; empty: as ``[mlengine] backend`` says.
+
+    :param section: heading under which the form shows the field.
+    """
     names = backends.names()
     return Param(
         None,
@@ -63,7 +73,11 @@ def backend(section: str = "") -> Param:
 
 
 def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), section: str = "") -> Param:
-    """How big, by ML Engine's names; empty: by the numbers that the form has beside it."""
+    """The cluster's size by ML Engine's names; empty: by the numbers in the form's other fields.
+
+    :param tiers: the names that the form offers.
+    :param section: heading under which the form shows the field.
+    """
     return Param(
         None,
         type=["null", "string"],

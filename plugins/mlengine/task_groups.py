@@ -1,7 +1,7 @@
-"""The stages of a retraining as one TaskGroup: what most DAGs need, in one call.
+"""The stages of a retraining as one TaskGroup: what most DAGs need.
 
 Each stage is an operator of :mod:`mlengine.operators` or :mod:`mlengine.sensors`; a DAG that needs another order uses
-them by itself. What travels between them are small XComs: ids and URIs.
+them directly. They hand each other small XComs (:mod:`mlengine.core.xcoms`): ids and URIs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
-from mlengine.assets import champion_asset
-from mlengine.core.errors import JobFileError
+from mlengine.assets import champions_alias
+from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -22,36 +22,90 @@ from mlengine.operators.register import RegisterModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
+from mlengine.validation.extra_checks import ExtraCheck
 
 _RUN_DATE = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 
 
 class RetrainingTaskGroup(TaskGroup):
-    """Package, prepare, submit, wait, validate, publish; strings are templates, rendered when each task runs.
+    """Package, prepare, submit, wait, validate, publish.
+
+    The tasks are attributes: ``package``, ``dataset``, ``prepare``, ``submit``, ``wait``, ``validate``, ``publish``,
+    ``register``. Those that the group was not asked for are ``None``.
+
+    An argument that is left out is not passed on: the DAG's ``default_args`` and the settings (``[mlengine]`` in
+    Airflow's configuration) decide. Strings are templates, rendered when each task runs. Durations are in seconds.
 
     :param model: the model's name: its folder in the bucket.
-    :param trainer: a package dir, a project dir, or ready-made archives.
-    :param job_file: path of a YAML job file, or its content.
-    :param module: what to run, if the job file does not say: ``trainer.task``.
-    :param dataset: the name of a dataset; its version of this run is resolved first, and given to the trainer as
-        ``--dataset``. Without one, the trainer finds its own data.
-    :param args: the trainer's own arguments.
+    :param trainer: the trainer's package dir or project dir, or ready-made archives; relative to the DAG's file.
+    :param job_file: path of a YAML job file, relative to the DAG's file, or its content.
+    :param module: what to run if the job file does not say: ``trainer.task``.
+    :param requirements: of a trainer that is a package dir, as in a requirements file; a project has its own.
+    :param dataset: the name of a dataset. Its version of this run is resolved first, and given to the trainer as
+        ``dataset_arg``. Without one, the trainer finds its own data.
+    :param dataset_version: a version of the dataset; without it, the one of the trigger form, of the run's partition
+        key, or the newest at the run's date.
+    :param dataset_arg: the trainer's argument that takes the URI of the dataset version; ``""`` for none.
+    :param args: the trainer's own arguments; they replace the job file's.
     :param scale_tier: instead of the job file's.
-    :param replica_counts: replicas of each role, instead of the job file's.
-    :param thresholds: what the model is held to (:class:`~mlengine.core.verdict.Thresholds`).
-    :param validation_level: ``all``, ``signature`` or ``files``: how far the gate goes; the last if it is no
-        SavedModel.
-    :param on_reject: ``skip`` or ``fail`` what comes after a rejected model.
-    :param backend: where it trains; the setting ``[mlengine] backend`` if empty.
-    :param deferrable: wait in the triggerer; ``False`` waits in a worker, rescheduled between two looks.
-    :param publish: make an accepted model the champion; an event of
-        :func:`~mlengine.assets.champion_asset` tells of it.
-    :param registries: model registries elsewhere that follow the champion, told by a task of its own after that
+    :param replica_counts: replicas of each role, instead of the job file's: ``{"worker": 2, "ps": 1}``.
+    :param labels: of the job, for people and bills.
+    :param job_id_hint: what a person looks for in the job id; by default the dataset version, or the run's date.
+    :param force_retrain: train though the same was trained and accepted before; by default as the trigger form says.
+    :param max_attempts: how many attempts the job may have when its machines fail.
+
+    :param backend: where it trains: ``local`` or ``vertex``.
+    :param backend_options: keyword arguments of the backend.
+    :param project_id: Google Cloud project of the job.
+    :param region: region of the job, also instead of the job file's.
+    :param bucket: ``gs://NAME`` of packages, datasets, jobs and models.
+    :param gcp_conn_id: Airflow connection to Google Cloud; ``None`` for the application default credentials.
+    :param impersonation_chain: service account to impersonate, or a chain of them.
+
+    :param deferrable: wait in the triggerer; otherwise in a worker, which is freed between two polls. By default as
+        ``[operators] default_deferrable``.
+    :param poll_interval_seconds: polling interval of the job.
+    :param progress_interval_seconds: between two progress lines in the log of ``wait``.
+    :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
+    :param running_timeout_seconds: how long it may take after that.
+    :param retry_backoff_seconds: before attempt 2 of the job; doubled for each further attempt.
+
+    :param thresholds: what the model must reach (:class:`~mlengine.core.verdict.Thresholds`).
+    :param validation_level: ``all``, ``signature`` or ``files``: how far the validation goes; ``files`` if the model is
+        no SavedModel.
+    :param serving_signature: how the model must be called (:class:`~mlengine.validation.signature.Expectation`).
+    :param extra_checks: functions of your own, each from the model's folder and the figures to a
+        :class:`~mlengine.core.verdict.Check`.
+    :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
+    :param require_comparison: accept a model only if it was compared with the champion, which is the default. The
+        levels ``files`` and ``signature`` do not compare: with them this must be ``False`` for a second model to be
+        published.
+    :param validation_time_limit_seconds: how long the model's process may run.
+    :param validation_memory_limit_gib: the private memory of that process, in GiB.
+
+    :param publish: make an accepted model the champion; an event of :func:`~mlengine.assets.champion_asset` follows.
+    :param on_not_published: how ``publish`` ends if the model is not published: ``skip``, ``fail`` or ``continue``.
+    :param registries: model registries elsewhere that follow the champion, updated by the task ``register``
         (:class:`~mlengine.operators.register.RegisterModelOperator`).
 
-    :raises JobFileError: ``args`` is a text, not a list of words.
-    :raises AirflowException: outside a ``with DAG(...)`` block.
+    :param task_args: further arguments of single tasks, by the task's name, such as
+        ``{"submit": {"retries": 5}, "wait": {"pool": "training"}}``. They win over all others.
+    :param group_id: the group's name, and the prefix of its tasks' ids.
+    :param kwargs: arguments of :class:`~airflow.sdk.TaskGroup`: ``default_args``, ``tooltip``, ``prefix_group_id``, …
+
+    :raises JobFileError: ``args`` is a string, not a list of strings.
+    :raises MlengineError: ``task_args`` names a task that the group has not.
+    :raises RuntimeError: it is not made in a DAG.
     """
+
+    package: PackageTrainerOperator
+    dataset: ResolveDatasetOperator | None
+    prepare: PrepareJobDirOperator
+    submit: SubmitTrainingJobOperator
+    wait: TrainingJobSensor
+    validate: ValidateModelOperator
+    publish: PublishModelOperator | None
+    register: RegisterModelOperator | None
 
     def __init__(
         self,
@@ -61,79 +115,155 @@ class RetrainingTaskGroup(TaskGroup):
         trainer: str | Path | Sequence[str | Path],
         job_file: str | Path | Mapping[str, Any],
         module: str | None = None,
+        requirements: Sequence[str] | None = None,
         dataset: str | None = None,
+        dataset_version: str | None = None,
+        dataset_arg: str = "--dataset",
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
-        replica_counts: Mapping[str, Any] | None = None,
-        thresholds: Mapping[str, Any] | None = None,
-        validation_level: str = "all",
-        on_reject: str = "skip",
+        replica_counts: Mapping[str, int | str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        job_id_hint: str | None = None,
+        force_retrain: bool | str | None = None,
+        max_attempts: int | None = None,
         backend: str | None = None,
         backend_options: Mapping[str, Any] | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
         bucket: str | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
-        deferrable: bool = True,
+        gcp_conn_id: str | None = "",
+        impersonation_chain: str | Sequence[str] | None = None,
+        deferrable: bool | None = None,
+        poll_interval_seconds: float | None = None,
+        progress_interval_seconds: float | None = None,
+        queued_timeout_seconds: float | None = None,
+        running_timeout_seconds: float | None = None,
+        retry_backoff_seconds: float | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+        validation_level: str | None = None,
+        serving_signature: Mapping[str, Any] | None = None,
+        extra_checks: Sequence[ExtraCheck] | None = None,
+        on_reject: str | None = None,
+        require_comparison: bool | str | None = None,
+        validation_time_limit_seconds: float | None = None,
+        validation_memory_limit_gib: float | None = None,
         publish: bool = True,
+        on_not_published: str | None = None,
         registries: Sequence[str | Mapping[str, Any]] = (),
+        task_args: Mapping[str, Mapping[str, Any]] | None = None,
+        **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
-            raise JobFileError(f"args is one text: {args!r}", remedy="give a list of words: ['--epochs', '5']")
-        common: dict[str, Any] = {"gcp_conn_id": gcp_conn_id}
-        super().__init__(group_id=group_id, tooltip=f"retrain {model}")
+            raise JobFileError(f"args is one string: {args!r}", remedy="give a list of strings: ['--epochs', '5']")
+        own = _TaskArgs(task_args or {})
+        cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
+        if gcp_conn_id is None:
+            cloud["gcp_conn_id"] = None
+        stored = {**cloud, **_given(bucket=bucket)}
+        trained = {**cloud, **_given(project_id=project_id, region=region, backend_options=backend_options)}
+        super().__init__(group_id=group_id, **{"tooltip": f"retrain {model}", **kwargs})
         with self:
-            package = PackageTrainerOperator(
-                task_id="package", source=_paths(trainer), module=module, bucket=bucket, **common
+            self.package = PackageTrainerOperator(
+                **own.of("package", stored, source=_paths(trainer), module=module, requirements=requirements)
             )
-            resolved = dataset and ResolveDatasetOperator(task_id="dataset", dataset=dataset, bucket=bucket, **common)
-            prepare = PrepareJobDirOperator(
-                task_id="prepare",
-                model=model,
-                bucket=bucket,
-                job_id_hint=_said(resolved, "version") or _RUN_DATE,
-                **common,
-            )
-            submit = SubmitTrainingJobOperator(
-                task_id="submit",
-                job=prepare.output,
-                job_file=dict(job_file) if isinstance(job_file, Mapping) else str(job_file),
-                module=module,
-                package=package.output,
-                dataset=resolved.output if resolved else None,
-                dataset_arg="--dataset" if resolved else None,
-                args=args,
-                scale_tier=scale_tier,
-                replica_counts=replica_counts,
-                backend=backend,
-                backend_options=backend_options,
-                **common,
-            )
-            wait = TrainingJobSensor(
-                task_id="wait",
-                job=submit.output,
-                deferrable=deferrable,
-                mode="reschedule",
-                backend_options=backend_options,
-                **common,
-            )
-            validate = ValidateModelOperator(
-                task_id="validate",
-                job=wait.output,
-                thresholds=thresholds,
-                validation_level=validation_level,
-                on_reject=on_reject,
-                backend_options=backend_options,
-                **common,
-            )
-            if resolved:
-                resolved >> prepare
-            submit >> wait >> validate
-            if publish:
-                published = PublishModelOperator(
-                    task_id="publish", job=validate.output, outlets=[champion_asset(model)], **common
+            self.dataset = None
+            if dataset:
+                self.dataset = ResolveDatasetOperator(
+                    **own.of("dataset", stored, dataset=dataset, version=dataset_version)
                 )
-                validate >> published
-                if registries:
-                    RegisterModelOperator(task_id="register", job=published.output, registries=[*registries], **common)
+            self.prepare = PrepareJobDirOperator(
+                **own.of("prepare", stored, model=model, job_id_hint=job_id_hint or _version(self.dataset))
+            )
+            self.submit = SubmitTrainingJobOperator(
+                **own.of(
+                    "submit",
+                    trained,
+                    job=self.prepare.output,
+                    job_file=dict(job_file) if isinstance(job_file, Mapping) else str(job_file),
+                    module=module,
+                    package=self.package.output,
+                    dataset=self.dataset.output if self.dataset else None,
+                    dataset_arg=(dataset_arg or None) if self.dataset else None,
+                    args=args,
+                    scale_tier=scale_tier,
+                    replica_counts=replica_counts,
+                    labels=labels,
+                    force_retrain=force_retrain,
+                    max_attempts=max_attempts,
+                    backend=backend,
+                )
+            )
+            self.wait = TrainingJobSensor(
+                **own.of(
+                    "wait",
+                    trained,
+                    job=self.submit.output,
+                    deferrable=deferrable,
+                    poll_interval_seconds=poll_interval_seconds,
+                    progress_interval_seconds=progress_interval_seconds,
+                    queued_timeout_seconds=queued_timeout_seconds,
+                    running_timeout_seconds=running_timeout_seconds,
+                    retry_backoff_seconds=retry_backoff_seconds,
+                    max_attempts=max_attempts,
+                )
+            )
+            self.validate = ValidateModelOperator(
+                **own.of(
+                    "validate",
+                    {**stored, **trained},
+                    job=self.wait.output,
+                    thresholds=thresholds,
+                    validation_level=validation_level,
+                    serving_signature=serving_signature,
+                    extra_checks=extra_checks,
+                    on_reject=on_reject,
+                    require_comparison=require_comparison,
+                    time_limit_seconds=validation_time_limit_seconds,
+                    memory_limit_gib=validation_memory_limit_gib,
+                )
+            )
+            if self.dataset:
+                self.dataset >> self.prepare
+            self.publish = self.register = None
+            if publish:
+                self.publish = PublishModelOperator(
+                    **own.of(
+                        "publish",
+                        stored,
+                        job=self.validate.output,
+                        on_not_published=on_not_published,
+                        outlets=[champions_alias()],
+                    )
+                )
+            if self.publish and registries:
+                self.register = RegisterModelOperator(
+                    **own.of("register", stored, job=self.publish.output, registries=[*registries])
+                )
+        own.check_all_used()
+
+
+class _TaskArgs:
+    """The arguments of each task: the group's, and those that a user has given for the single task."""
+
+    def __init__(self, given: Mapping[str, Mapping[str, Any]]) -> None:
+        self._given = given
+        self._tasks: list[str] = []
+
+    def of(self, task: str, common: Mapping[str, Any], **specific: Any) -> dict[str, Any]:
+        """Keyword arguments of the operator of ``task``. What is ``None`` was not given, and is left out."""
+        self._tasks.append(task)
+        return {"task_id": task, **common, **_given(**specific), **self._given.get(task, {})}
+
+    def check_all_used(self) -> None:
+        """:raises MlengineError: arguments are given for a task that there is not."""
+        if unknown := self._given.keys() - set(self._tasks):
+            raise MlengineError(
+                f"task_args names {', '.join(sorted(unknown))}", remedy=f"the tasks are {', '.join(self._tasks)}"
+            )
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _paths(trainer: str | Path | Sequence[str | Path]) -> str | list[str]:
@@ -141,6 +271,8 @@ def _paths(trainer: str | Path | Sequence[str | Path]) -> str | list[str]:
     return str(trainer) if isinstance(trainer, str | Path) else [str(one) for one in trainer]
 
 
-def _said(task: Any, key: str) -> str:
-    """The template for one value of what ``task`` returned; empty without a task."""
-    return f"{{{{ ti.xcom_pull(task_ids='{task.task_id}', map_indexes=ti.map_index)['{key}'] }}}}" if task else ""
+def _version(dataset: ResolveDatasetOperator | None) -> str:
+    """The template for the dataset's version; for the run's date without a dataset."""
+    if dataset is None:
+        return _RUN_DATE
+    return f"{{{{ ti.xcom_pull(task_ids='{dataset.task_id}', map_indexes=ti.map_index)['version'] }}}}"

@@ -8,7 +8,7 @@ import pytest
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
-from mlengine.core.job import JobKey, JobState, JobStatus
+from mlengine.core.job import JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from tests.e2e.life_lab import QUICK, Lab, persist, until
 
@@ -36,7 +36,8 @@ def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
         runs[dag] = lab.trigger(dag, {"dir": job, "options": options, "job_file": job_file}, f"{dag}-{model}")
 
     def job_of(dag: str) -> JobStatus:
-        return backend.describe(backend.find(JobKey(dag, runs[dag].run_id, "submit").digest))[0]
+        claim = JobRecord.from_bytes(lab.storage.read(JobDir.of(lab.bucket, model, dag).claim))
+        return backend.describe(backend.find(claim.key))[0]
 
     def waits(dag: str) -> bool:
         states = {task.task_id: task.state for task in persist(lab.api.tasks, dag, runs[dag].run_id)}

@@ -25,7 +25,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.testing import airflow
 from mlengine.testing.airflow_api import AirflowApi, DagRun
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.e2e.life_lab import QUICK, Job, Lab, persist, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -81,13 +81,13 @@ GO_ON = ("clear", "preempted", "triggerer killed")
 
 
 @pytest.fixture(scope="module")
-def cloud(lab: Lab) -> Iterator[TrainingService]:
+def cloud(lab: Lab) -> Iterator[RunningEmulator]:
     local = {"max_concurrent_jobs": 200, "max_chief_restarts": 0, **QUICK}
     with running(lab.root / "cloud", local=local, storage=lab.storage) as service:
         yield service
 
 
-def submit(lab: Lab, cloud: TrainingService, name: str) -> VertexJob:
+def submit(lab: Lab, cloud: RunningEmulator, name: str) -> VertexJob:
     key = JobKey("life", f"vertex-{name}-{uuid.uuid4().hex[:6]}".replace(" ", "-"), "submit")
     end_file = lab.root / f"end-{key.run_id}"
     spec = TrainingSpec(
@@ -102,7 +102,7 @@ def submit(lab: Lab, cloud: TrainingService, name: str) -> VertexJob:
 
 
 @pytest.fixture(scope="module")
-def provider(lab: Lab, cloud: TrainingService) -> Iterator[str]:
+def provider(lab: Lab, cloud: RunningEmulator) -> Iterator[str]:
     """The id of a DAG with the provider's operator; its job is a plain container's."""
     say = "import os; print('by the provider, into', os.environ['AIP_MODEL_DIR'])"
     container = {"image_uri": "docker.example/any", "command": ["python3", "-c", say]}
@@ -125,7 +125,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome(lab: Lab, cloud: TrainingService, provider: str) -> Outcome:
+def outcome(lab: Lab, cloud: RunningEmulator, provider: str) -> Outcome:
     cloud.script("CreateCustomJob", "preempt", skip=list(CASES).index("preempted"))
     jobs = {name: submit(lab, cloud, name) for name in CASES}
     for name, job in jobs.items():
@@ -181,13 +181,13 @@ def test_what_goes_on_goes_on_to_its_end(outcome: Outcome) -> None:
         assert job.live == 0
 
 
-def test_the_google_provider_s_operator_in_a_dag_run(lab: Lab, cloud: TrainingService, outcome: Outcome) -> None:
+def test_the_google_provider_s_operator_in_a_dag_run(lab: Lab, cloud: RunningEmulator, outcome: Outcome) -> None:
     ended = lab.api.wait(outcome.provider_run, 180.0)
     (task,) = lab.api.tasks(ended.dag_id, ended.run_id)
     log = "\n".join(lab.api.log(ended.dag_id, ended.run_id, "train", task.try_number))
     assert (ended.state, task.state) == ("success", "success"), log
     number = lab.api.xcoms(ended.dag_id, ended.run_id, "train")["custom_job_id"]
-    record = next(record for record in cloud.service.engine.store.all() if record.id == number)
+    record = next(record for record in cloud.server.engine.store.all() if record.id == number)
     assert record.state is JobState.SUCCEEDED
-    lines = [entry["jsonPayload"]["message"] for entry in cloud.service.engine.journal.read(record)]
+    lines = [entry["jsonPayload"]["message"] for entry in cloud.server.engine.journal.read(record)]
     assert f"by the provider, into {lab.bucket}/life/provider/model/" in lines

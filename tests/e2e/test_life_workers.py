@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.core.job import JobKey, JobState
+from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import DagRun
 from tests.e2e.life_cells import Cell, Script, act, ends, play, scene, waits_in, watched
@@ -169,7 +169,8 @@ def test_a_run_that_is_marked_before_its_job_is_waited_for(lab: Lab, gaps: dict[
 
     until(lambda: tasks().get("hold") == "running", "the job is submitted")
     backend = LocalBackend(**_gap(lab))
-    (handle,) = backend.find(JobKey(run.dag_id, run.run_id, "submit").digest)
+    claim = JobDir.of(lab.bucket, "life", run.run_id.replace("-", "_")).claim
+    (handle,) = backend.find(JobRecord.from_bytes(lab.storage.read(claim)).key)
     until(lambda: backend.describe([handle])[0].state is JobState.RUNNING, "it runs")
     persist(lab.api.set_run_state, run, state)
     until(lambda: backend.describe([handle])[0].state is JobState.CANCELLED, "it is ended")

@@ -14,14 +14,14 @@ from scripts.stack import Stack
 
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_home import free_port
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.e2e.conftest import MARK, MONTH, RUN_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple[Stack, TrainingService]]:
+def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple[Stack, RunningEmulator]]:
     data = tmp_path_factory.mktemp("vertex-stack")
     before, port = dict(os.environ), free_port()
     env = {
@@ -42,7 +42,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
         os.environ.update(before)
 
 
-def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, TrainingService]) -> None:
+def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> None:
     stack, service = cloud
     api = stack.airflow.api
     api.wait_for_dag("mnist_retraining")

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from airflow.sdk.exceptions import TaskDeferred
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex.client import RestClient
+from mlengine.core.xcoms import JobXCom
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
@@ -103,10 +104,11 @@ def _wait(life: Life) -> Any:
     context = _context(life, "wait")
     wait = TrainingJobSensor(
         task_id="wait",
-        job=dict(life.job or {}),
+        job=cast(JobXCom, dict(life.job or {})),
         backend_options=life.options,
         gcp_conn_id=None,
         deferrable=life.mode == "deferrable",
+        mode="poke",
         poll_interval_seconds=0.1,
     )
     if life.mode == "poke":
@@ -123,14 +125,14 @@ def _wait(life: Life) -> Any:
 
 def _validate(life: Life) -> Any:
     validate = ValidateModelOperator(
-        task_id="validate", job=dict(life.job or {}), validation_level="files", gcp_conn_id=None
+        task_id="validate", job=cast(JobXCom, dict(life.job or {})), validation_level="files", gcp_conn_id=None
     )
     return validate.execute(_context(life, "validate"))
 
 
 def _publish(life: Life) -> Any:
     publish = PublishModelOperator(
-        task_id="publish", job=dict(life.job or {}), published_by="kill", force_by="", gcp_conn_id=None
+        task_id="publish", job=cast(JobXCom, dict(life.job or {})), published_by="kill", force_by="", gcp_conn_id=None
     )
     return publish.execute(_context(life, "publish"))
 

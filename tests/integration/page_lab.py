@@ -91,7 +91,7 @@ class Lab:
         job_dir = JobDir.of(self.bucket, model or self.model, job_id)
         key = JobKey(dag_id, run_id, "retrain.submit", -1, 2)
         pools = (Pool(Role.CHIEF, 1, "standard"), Pool(Role.WORKER, 2, "standard"), Pool(Role.PS, 1, "standard"))
-        spec = TrainingSpec("trainer.task", ("gs://b/packages/trainer.tar.gz",), tuple(args), pools)
+        spec = TrainingSpec("trainer.task", ("gs://bkt/packages/trainer.tar.gz",), tuple(args), pools)
         record = JobRecord(
             key=key.digest,
             job_id=job_id,

@@ -11,7 +11,7 @@ from airflow.models.revoked_token import RevokedToken
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
@@ -31,7 +31,7 @@ def lab(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     # The list of revoked tokens is Airflow's database, which only the end-to-end tests have.
     monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)
     # Credentials of the environment, which the server of these tests does not ask for.
-    connect_storage.cache_clear()
+    forget_connections()
     monkeypatch.setattr(routes, "_storage", lambda: storage)
     monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
     routes.forget()

@@ -23,7 +23,7 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.emulator.records import Record
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 
 _LONG_AGO = 3600.0  # past every pause before another attempt
 
@@ -38,7 +38,7 @@ def impatient() -> RestClient:
 class PaidJob:
     """A job of the service, under the name, key and attempt that Vertex AI's client knows."""
 
-    def __init__(self, service: TrainingService, record: Record, job: MemoryJob) -> None:
+    def __init__(self, service: RunningEmulator, record: Record, job: MemoryJob) -> None:
         self._service, self._record, self._job = service, record, job
         labels = record.labels
         name = f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}"
@@ -63,7 +63,7 @@ class PaidJob:
     @ended.setter
     def ended(self, moment: float) -> None:
         self._job.ended = moment
-        engine = self._service.service.engine
+        engine = self._service.server.engine
         (record,) = engine.refresh([self._record])
         engine.store.put(replace(record, ended=moment))
 
@@ -74,11 +74,11 @@ class VertexOverMemory:
     name = "vertex"
     logs_at_once = 150
 
-    def __init__(self, service: TrainingService, memory: MemoryBackend) -> None:
+    def __init__(self, service: RunningEmulator, memory: MemoryBackend) -> None:
         self._service, self._memory = service, memory
         self._vertex = VertexBackend(**service.settings, client=impatient())
         self._lose = 0
-        self._before = {record.key for record in service.service.engine.store.all()}
+        self._before = {record.key for record in service.server.engine.store.all()}
 
     # The backend.
 
@@ -120,7 +120,7 @@ class VertexOverMemory:
     @property
     def jobs(self) -> list[PaidJob]:
         """The jobs that were paid for through this backend, the eldest first."""
-        engine = self._service.service.engine
+        engine = self._service.server.engine
         records = [record for record in engine.refresh(engine.store.all()) if record.key not in self._before]
         by_name = {job.handle.name: job for job in self._memory.jobs}
         pairs = [(record, by_name[record.handle.name]) for record in records if record.handle is not None]
@@ -131,7 +131,7 @@ class VertexOverMemory:
         return [job for job in self.jobs if not job.state.terminal]
 
     def end(self, name: str, state: JobState, cause: FailureCause | None = None) -> None:
-        for record in self._service.service.engine.store.all():
+        for record in self._service.server.engine.store.all():
             if record.handle is not None and name.endswith(f"/{record.id}"):
                 self._memory.end(record.handle.name, state, cause)
                 for job in self._memory.jobs:
@@ -140,12 +140,12 @@ class VertexOverMemory:
 
     @property
     def refuse(self) -> int:
-        return len(self._service.service.script.unused())
+        return len(self._service.server.script.unused())
 
     @refuse.setter
     def refuse(self, calls: int) -> None:
         """The next so many calls are answered with an error; 0 ends that."""
-        self._service.service.script.clear()
+        self._service.server.script.clear()
         if calls:
             self._service.script("*", "status", times=calls)
 
@@ -174,6 +174,6 @@ def paid(request: pytest.FixtureRequest, storage: Storage, tmp_path: Path) -> It
     if request.param == "memory":
         yield memory
         return
-    with running(tmp_path / "service", backend=memory, storage=storage) as service:
+    with running(tmp_path / "emulator", backend=memory, storage=storage) as service:
         yield VertexOverMemory(service, memory)
-        service.service.script.clear()
+        service.server.script.clear()

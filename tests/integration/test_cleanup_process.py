@@ -48,7 +48,7 @@ def backend(folder: Path, storage: Storage) -> MemoryBackend:
     assert storage
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     write(folder, CancelRequest(KEY.digest, backend="memory"))
     return current
 

@@ -22,9 +22,10 @@ from airflow.sdk.observability import stats
 
 from mlengine import backends, connections
 from mlengine.backends import LogLine, LogPage
-from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError
+from mlengine.core.errors import BackendUnavailableError, JobFileError, ObjectMissingError, PackageError
 from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import read_progress
 from mlengine.operators.intent import job_key
 from mlengine.operators.prepare import PrepareJobDirOperator
@@ -34,6 +35,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
+from tests.integration.local_cluster import put, sdist
 from tests.integration.paid import Paid, paid
 
 pytestmark = pytest.mark.integration
@@ -53,10 +55,10 @@ def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> It
     current = paid
     backends.register(paid.name, f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield current
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: 
     return {"ti": ti}
 
 
-def submit(bucket: str, **ti: Any) -> dict[str, Any]:
+def submit(bucket: str, **ti: Any) -> JobXCom:
     prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
     job = prepare.execute(context("prepare"))
     operator = SubmitTrainingJobOperator(
@@ -79,11 +81,12 @@ def submit(bucket: str, **ti: Any) -> dict[str, Any]:
     return operator.execute(context("submit", **ti))
 
 
-def sensor(job: dict[str, Any], **more: Any) -> TrainingJobSensor:
-    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, **more)
+def sensor(job: JobXCom, **more: Any) -> TrainingJobSensor:
+    more = {"deferrable": True, "mode": "poke", "poll_interval_seconds": 0.01, **more}
+    return TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, **more)
 
 
-def deferred(job: dict[str, Any], **more: Any) -> TrainingJobTrigger:
+def deferred(job: JobXCom, **more: Any) -> TrainingJobTrigger:
     with pytest.raises(TaskDeferred) as caught:
         sensor(job, **more).execute(context("wait"))
     trigger = caught.value.trigger
@@ -108,6 +111,37 @@ def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: P
     assert cleared["decision"] == "fresh_submit"
     assert cleared["job_dir"] != first["job_dir"]
     assert [job.handle.name for job in backend.live] == [cleared["name"]]
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "refused"),
+    [
+        ("tiny.task", {}, False),
+        ("tiny.tsak", {}, True),
+        ("tiny.tsak", {"masterConfig": {"imageUri": "example/mine:1"}}, False),
+    ],
+)
+def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_paid_for(
+    bucket: str, storage: Storage, backend: Paid, module: str, more: dict[str, Any], refused: bool
+) -> None:
+    """Not with an image, which may have the module; and never to the harm of a job that runs already."""
+    uri = put(storage, bucket, sdist("print('trained')"))
+    operator = SubmitTrainingJobOperator(
+        task_id="submit",
+        job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
+        job_file={"trainingInput": {"pythonModule": module, "packageUris": [uri], **more}},
+        backend=current.name,
+        gcp_conn_id=None,
+    )
+    if refused:
+        with pytest.raises(PackageError, match=r"no module tiny\.tsak in .*\n.*tiny\.task"):
+            operator.execute(context("submit"))
+        assert not storage.exists(f"{bucket}/m/j/job.json")
+    else:
+        assert operator.execute(context("submit"))["decision"] == "fresh_submit"
+        storage.delete(uri)
+        assert operator.execute(context("submit", try_number=2))["decision"] == "reattached"
+    assert len(backend.live) == (0 if refused else 1)
 
 
 def test_what_travels_by_xcom_is_small_and_plain(bucket: str) -> None:
@@ -473,7 +507,7 @@ def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend:
     """The cleared run's job dir has another name; the job of before is found by its key."""
     first = submit(bucket)
 
-    def cleared(max_tries: int) -> dict[str, Any]:
+    def cleared(max_tries: int) -> JobXCom:
         prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
         job = prepare.execute(context("prepare", try_number=2, max_tries=max_tries))
         operator = SubmitTrainingJobOperator(

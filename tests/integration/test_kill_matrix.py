@@ -19,6 +19,7 @@ from mlengine import backends, connections
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
@@ -40,25 +41,24 @@ def the_backend(**_: Any) -> MemoryBackend:
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Iterator[dict[str, Any]]:
+def job(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Iterator[JobXCom]:
     """One that was submitted, and is QUEUED."""
     global current  # noqa: PLW0603 the registry makes backends by import path
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     intent = Intent(JobKey("d", "r", "submit"), "m", JobDir.of(bucket, "m", "j"), TrainingSpec("trainer.task"))
     yield Submitter(storage, current).submit(intent).to_json()
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 class Wait:
     """A wait that has begun; then its job came into ``state``, unseen."""
 
-    def __init__(self, job: dict[str, Any], state: JobState, *, deferrable: bool, **limits: Any) -> None:
-        self.sensor = TrainingJobSensor(
-            task_id="wait", job=job, gcp_conn_id=None, poll_interval_seconds=0.01, deferrable=deferrable, **limits
-        )
+    def __init__(self, job: JobXCom, state: JobState, *, deferrable: bool, **limits: Any) -> None:
+        limits = {"poll_interval_seconds": 0.01, "mode": "poke", **limits}
+        self.sensor = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, deferrable=deferrable, **limits)
         self.trigger: TrainingJobTrigger | None = None
         if deferrable:
             with pytest.raises(TaskDeferred) as caught:
@@ -113,7 +113,7 @@ EVENTS: dict[str, tuple[Callable[[Wait], None], dict[str, float]]] = {
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
-def test_the_job_ends_with_its_task(job: dict[str, Any], event: str, state: JobState, deferrable: bool) -> None:
+def test_the_job_ends_with_its_task(job: JobXCom, event: str, state: JobState, deferrable: bool) -> None:
     happens, limits = EVENTS[event]
     happens(Wait(job, state, deferrable=deferrable, **limits))
     assert [one.state for one in current.jobs] == [state if state.terminal else JobState.CANCELLED]
@@ -121,7 +121,7 @@ def test_the_job_ends_with_its_task(job: dict[str, Any], event: str, state: JobS
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "poke"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_cleared_wait_goes_on_from_the_checkpoint(job: dict[str, Any], state: JobState, deferrable: bool) -> None:
+def test_a_cleared_wait_goes_on_from_the_checkpoint(job: JobXCom, state: JobState, deferrable: bool) -> None:
     Wait(job, state, deferrable=deferrable).killed()
     again = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None, deferrable=deferrable)
     if state.terminal:

@@ -48,6 +48,21 @@ def test_the_chief_decides_and_the_rest_is_ended(make_backend: Make, actor: str,
     assert any("evaluator-0 did not end within 1 s of SIGTERM: killed" in text for text in said)
 
 
+def test_the_scratch_of_a_job_goes_with_it_and_what_it_links_to_stays(
+    make_backend: Make, actor: str, bucket: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.csv").touch()
+    chief = f"os.symlink({str(tmp_path / 'data')!r}, 'link'); Path('scratch').touch()"
+    backend = make_backend()
+    handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=chief)))
+    assert status.state is JobState.SUCCEEDED
+    job = backend._job(handle.name)
+    local.until(lambda: not (job.root / "work").exists(), "the scratch is gone")
+    assert job.log("chief-0").exists()
+    assert (tmp_path / "data" / "mine.csv").exists()
+
+
 def test_workers_may_finish_what_they_do(make_backend: Make, actor: str, bucket: str) -> None:
     spec = local.spec(actor, worker=1, ps=1, args=local.acts(worker="time.sleep(1); say('finished')", ps=FOR_EVER))
     backend = make_backend(linger_seconds=30.0)

@@ -45,6 +45,19 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
+def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
+    folder = build_environment([uri], storage, tmp_path).python.parent
+    names = {python.name.replace("python", "pip") for python in folder.glob("python*")}
+    assert {"pip", "pip3"} <= names
+    for name in names:
+        done = subprocess.run([folder / name, "install", "x"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "jobs share this environment" in done.stderr
+
+
 def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """Whoever has built it shares the lock while its job runs: an exclusive one never comes free meanwhile."""
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
@@ -107,6 +120,46 @@ def test_constraints_of_the_sdist_pin_what_it_needs(storage: Storage, bucket: st
     assert made.lock == ["iniconfig==2.0.0", "tiny==1.0"]
 
 
+def test_the_constraints_of_each_sdist_count(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    extra = local.sdist(SAY, name="extra", dependencies='["six"]', extra={"constraints.txt": "six==1.16.0\ntiny==9\n"})
+    own = {"constraints.txt": "iniconfig==2.0.0\n-e .\n"}
+    uris = [
+        local.put(storage, bucket, local.sdist(SAY, dependencies='["iniconfig"]', extra=own)),
+        local.put(storage, bucket, extra, "extra-1.0.tar.gz"),
+    ]
+    assert build_environment(uris, storage, tmp_path).lock == [
+        "extra==1.0",
+        "iniconfig==2.0.0",
+        "six==1.16.0",
+        "tiny==1.0",
+    ]
+
+
+def test_constraints_that_cannot_be_used_are_refused_before_anything_is_built(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    uri = local.put(storage, bucket, local.sdist(SAY, extra={"constraints.txt": "six==1.16.0\n-r base.txt\n"}))
+    with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz: constraints\.txt:2 includes another file"):
+        build_environment([uri], storage, tmp_path)
+    assert not (tmp_path / "envs").exists()
+
+
+def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_is_built(
+    make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    """uv heeds the lower bound only, and would install it."""
+    too_old = {"PKG-INFO": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: >=3.7,<3.11\n"}
+    uri = local.put(storage, bucket, local.sdist(SAY, extra=too_old))
+    with pytest.raises(EnvironmentBuildError, match=r"tiny-1\.0\.tar\.gz requires Python >=3\.7,<3\.11") as caught:
+        build_environment([uri], storage, tmp_path)
+    assert not (tmp_path / "envs").exists()
+    assert "--python-version" in caught.value.remedy
+    _, status = local.run(make_backend(), bucket, local.spec(uri))
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.TRAINER
+    assert "requires Python >=3.7,<3.11, and the environment would have 3." in status.failure.message
+
+
 def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:
     needs = '["iniconfig==2.0.0"]'
     uris = [
@@ -164,7 +217,7 @@ build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
 def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Path) -> None:
     setup = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
     uri = local.put(storage, bucket, local.sdist(SAY, extra={"setup.py": setup}))
-    with pytest.raises(EnvironmentBuildError, match="AIRFLOW__MLENGINE__LOCAL_BUILD_TIMEOUT_SECONDS"):
+    with pytest.raises(EnvironmentBuildError, match="local_build_timeout_seconds"):
         build_environment([uri], storage, tmp_path, seconds=3.0)
     assert list((tmp_path / "envs").iterdir()) == []
     digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock"))
@@ -180,12 +233,13 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job runs in it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}
+    mine = tmp_path / "envs" / "my-own-venv"
+    mine.mkdir()
     assert venv.prune(tmp_path, 1) == [first.digest]
+    assert mine.is_dir(), "it is not of our naming"
 
 
 def test_an_interpreter_that_is_not_there_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
-    with pytest.raises(
-        EnvironmentBuildError, match=r"/no/python does not run.*\n.*AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH"
-    ):
+    with pytest.raises(EnvironmentBuildError, match=r"/no/python does not run.*\n.*local_python_path"):
         build_environment([uri], storage, tmp_path, python="/no/python")

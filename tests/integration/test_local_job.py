@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,37 @@ def test_a_chief_alone_has_no_tf_config(
     assert "TF_CONFIG" not in seen(backend, handle)["chief-0"]["env"]
 
 
+def test_a_chief_alone_gets_ml_engine_s_cluster_of_one(make_backend: Make, actor: str, bucket: str) -> None:
+    backend = make_backend()
+    spec = local.spec(
+        actor, args=local.acts(chief=TELL), single_replica_tf_config=True, primary_name="master", region="r"
+    )
+    handle, _ = local.run(backend, bucket, spec)
+    config = seen(backend, handle)["chief-0"]["config"]
+    assert config["task"] == {"type": "master", "index": 0}
+    assert list(config["cluster"]) == ["master"]
+    assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", *config["cluster"]["master"])
+    assert config["job"]["region"] == "r"
+
+
+@pytest.mark.parametrize("expands", [True, False])
+def test_variables_in_arguments_are_expanded_in_vertex_s_format_only(
+    make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch, expands: bool
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    args = ("--worker", "$(AIP_MODEL_DIR)x", "--ps", "$(OWN)", "--evaluator", "$$(OWN) $(TZ) $(NONE) $5")
+    env = {"FIRST": "1", "OWN": "<$(FIRST)$(CLOUD_ML_JOB_ID)>"}
+    backend = make_backend()
+    spec = local.spec(actor, args=(*local.acts(chief=TELL), *args), env=env, expand_variables=expands)
+    handle, _ = local.run(backend, bucket, spec)
+    view = seen(backend, handle)["chief-0"]
+    own = f"<1{handle.job_id}>"
+    # TZ is this machine's, which a container in the cloud would not have.
+    expanded = ["--worker", f"{handle.job_dir}/model/x", "--ps", own, "--evaluator", "$(OWN) $(TZ) $(NONE) $5"]
+    assert view["args"][2:-2] == (expanded if expands else list(args))
+    assert view["env"]["OWN"] == (own if expands else env["OWN"])
+
+
 def test_the_environment_of_a_replica_holds_no_secret(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +186,32 @@ def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, stor
     assert b"worker-0 life 0" in storage.read(f"{folder}/worker-0.log")
     assert b"SUCCEEDED" in storage.read(f"{folder}/launcher.log")
     assert storage.read(f"{handle.job_dir}/logs/environment.txt") == b"tiny==1.0\n"
+
+
+WRITE = """
+import urllib.parse, urllib.request
+bucket, _, folder = args.job_dir.removeprefix("gs://").partition("/")
+name = urllib.parse.quote(f"{folder}/model/weights", safe="")
+url = f"{os.environ['STORAGE_EMULATOR_HOST']}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(urllib.request.Request(url, b"w"))
+"""
+
+
+def test_a_chief_that_succeeds_at_once_and_writes_nothing_is_reported(
+    make_backend: Make, actor: str, storage: Storage, bucket: str
+) -> None:
+    backend = make_backend(empty_output_warning_seconds=30)
+    spec = local.spec(actor, worker=1, single_replica_tf_config=True, primary_name="master")
+    storage.write(f"{bucket}/m/job_{'k' * 8}/model/.keep", b"")
+    handle, status = local.run(backend, bucket, spec)
+    assert status.state is JobState.SUCCEEDED, "the exit code decides"
+    warning = r"the chief ended with exit code 0 after [0-9.]+ s, but wrote nothing below model/ or train/; TF_CONFIG "
+    assert re.fullmatch(warning + 'calls it "master": .* useChiefInTfConfig', status.detail)
+    assert f"launcher: {status.detail}" in local.texts(backend, handle)
+    _, wrote = local.run(backend, bucket, replace(spec, args=local.acts(chief=WRITE)), key="w" * 40)
+    assert wrote.detail == "the chief ended with exit code 0"
+    _, slow = local.run(make_backend(empty_output_warning_seconds=0.001), bucket, spec, key="s" * 40)
+    assert slow.detail == "the chief ended with exit code 0", "it took longer than that"
 
 
 def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(

@@ -25,6 +25,7 @@ from mlengine.validation.report import Report, store
 pytestmark = pytest.mark.integration
 
 DAY = 86_400.0
+PREPARED = "m_v1_0123abcd"  # named as PrepareJobDirOperator names dirs
 
 
 @pytest.fixture
@@ -95,17 +96,17 @@ def dirs(storage: Storage, bucket: str) -> set[str]:
     return set(storage.list_dirs(layout.model_prefix(bucket, "m"))) - layout.NO_JOBS
 
 
-def test_what_is_stood_on_stays_and_the_rest_goes(
+def test_what_is_referred_to_stays_and_the_rest_goes(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("rejected", "first", "champion", "reusable", "rolled_back")
     made = {name: job(storage, bucket, backend, name) for name in names}
     job(storage, bucket, backend, "alive", ended=False)
-    storage.write(JobDir.of(bucket, "m", "prepared").train + ".keep", b"")
+    storage.write(JobDir.of(bucket, "m", PREPARED).train + ".keep", b"")
     crown(storage, made["first"], 1, None)
     crown(storage, made["rolled_back"], 2, 1)
     crown(storage, made["champion"], 3, 1)  # not in the chain from the pointer: the entry before the rollback
-    entry = Entry("digest", "reusable", made["reusable"].uri, "f", "r", "2026-01-01")
+    entry = Entry("digest", "reusable", made["reusable"].uri, "f", "2026-01-01")
     storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
     storage.write(layout.validated(bucket, "m", "damaged"), b"?")
     package = layout.package_uri(bucket, "trainer", "d", "t.tar.gz")
@@ -117,7 +118,7 @@ def test_what_is_stood_on_stays_and_the_rest_goes(
     assert "/m/rejected  last written" in said
     assert "/m/alive is kept: its job is QUEUED" in said or "/m/alive is kept: its job is RUNNING" in said
     assert "2 job dirs, 0.0 MiB: would be deleted" in said
-    assert dirs(storage, bucket) == {*stay, "rejected", "prepared"}, "nothing is deleted without --yes"
+    assert dirs(storage, bucket) == {*stay, "rejected", PREPARED}, "nothing is deleted without --yes"
 
     assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == stay
@@ -218,7 +219,78 @@ def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         proxy.strike(faults.status(412), "DELETE", "job.json")
         assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
-        (asked,) = proxy.seen("DELETE")
+        (asked,) = proxy.seen("DELETE", "job.json")
     assert "ifGenerationMatch=" in asked.path
     assert "it is in use again" in capsys.readouterr().out
     assert storage.exists(old.claim)
+
+
+def users_files(storage: Storage, folder: str) -> dict[str, bytes]:
+    """What a person keeps in a folder that looks like a job dir."""
+    files = {f"{folder}/{name}": name.encode() for name in ("train/part-0.csv", "model/v7.h5", "notes.txt")}
+    for uri, data in files.items():
+        storage.write(uri, data)
+    return files
+
+
+def test_a_dir_that_was_not_empty_before_its_job_stays(
+    storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = users_files(storage, f"{bucket}/m/proj")
+    failed = job(storage, bucket, backend, "proj")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert {uri: storage.read(uri) for uri in files} == files
+    assert storage.exists(failed.claim)
+    assert "/m/proj is kept: it was not empty when the job began" in capsys.readouterr().out
+
+
+def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
+    storage: Storage, bucket: str, backend: MemoryBackend
+) -> None:
+    """Its submission was cut off between the marks and the claim; what lies beside them is a person's."""
+    files = users_files(storage, f"{bucket}/m/{PREPARED}")
+    for mark in ("train/.keep", "model/.keep"):
+        storage.write(f"{bucket}/m/{PREPARED}/{mark}", b"")
+        storage.write(f"{bucket}/m/empty_folders/{mark}", b"")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert {uri: storage.read(uri) for uri in files} == files
+    assert dirs(storage, bucket) == {PREPARED, "empty_folders"}
+
+
+class Cut(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
+    storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    old = job(storage, bucket, backend, "old")
+    left = [done]
+    really = Storage.delete
+
+    def delete(self: Storage, uri: str, generation: int | None = None) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Cut
+        really(self, uri, generation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "delete", delete)
+        with pytest.raises(Cut):
+            main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"])
+    assert dirs(storage, bucket) == {"old"}
+    theirs = old.train + "added_since.txt"
+    storage.write(theirs, b"x")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    if done:  # the claim is gone: only what was listed goes
+        assert [stat.uri for stat in storage.ls(old.uri + "/")] == [theirs]
+    else:
+        assert dirs(storage, bucket) == set()
+
+
+def test_a_journal_that_is_none_deletes_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    files = users_files(storage, f"{bucket}/m/proj")
+    storage.write(f"{bucket}/m/proj/.mlengine-prune.json", b"?")
+    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert {uri: storage.read(uri) for uri in files} == files

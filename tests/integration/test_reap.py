@@ -35,6 +35,8 @@ class AirflowWords(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, str] = {}
         self.tasks: dict[str, list[dict[str, Any]]] = {}
+        self.uids: dict[str, str] = {}
+        self.installation = ""
         self.silent = False
 
     @property
@@ -47,15 +49,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         assert self.headers["Authorization"] == "Bearer secret"
-        parts = self.path.partition("?")[0].split("/")[3:]  # dags D dagRuns R taskInstances
+        # dags D dagRuns R taskInstances T state-store K; variables V
+        parts = self.path.partition("?")[0].split("/")[3:]
         run = parts[3] if len(parts) > 3 else ""
         if self.server.silent:
             self._say(503, {"detail": "come back later"})
+        elif parts[0] == "variables":
+            found = self.server.installation if parts[1] == "mlengine_installation_id" else ""
+            self._say(200 if found else 404, {"key": parts[1], "value": found} if found else {"detail": "not found"})
         elif len(parts) == 2:
             known = parts[1] == "dag" and self.server.runs
             self._say(200 if known else 404, {"dag_id": parts[1]} if known else {"detail": "no such DAG"})
         elif run not in self.server.runs:
             self._say(404, {"detail": "The DagRun was not found"})
+        elif parts[-2:] == ["state-store", "mlengine_run_uid"]:
+            assert self.path.endswith("?map_index=-1")
+            uid = self.server.uids.get(run)
+            self._say(200 if uid else 404, {"value": uid} if uid else {"detail": "Task state store key not found"})
         elif len(parts) == 5 and "order_by=id" not in self.path:
             self._say(400, {"detail": "Ordering by task_id is disallowed"})  # as the real one says
         elif len(parts) == 5:
@@ -92,9 +102,12 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
     return current
 
 
-def submit(storage: Storage, bucket: str, run_id: str, generation: int = 2, dag_id: str = "dag") -> JobDir:
-    job_dir = JobDir.of(bucket, "m", f"job_{run_id}")
-    intent = Intent(JobKey(dag_id, run_id, "submit", -1, generation), "m", job_dir, TrainingSpec("trainer.task"))
+def submit(
+    storage: Storage, bucket: str, run_id: str, *, dag_id: str = "dag", uid: str = "", installation: str = ""
+) -> JobDir:
+    job_dir = JobDir.of(bucket, "m", f"job_{run_id}{uid}")
+    key = JobKey(dag_id, run_id, "submit", -1, 2, uid)
+    intent = Intent(key, "m", job_dir, TrainingSpec("trainer.task"), installation=installation)
     Submitter(storage, current).submit(intent)
     return job_dir
 
@@ -183,3 +196,44 @@ def test_the_wrong_airflow_ends_nothing(
     assert len(backend.live) == 1
     assert reap(bucket, "--yes", "--unknown") == 0
     assert backend.live == []
+
+
+def test_what_a_deleted_run_left_is_told_from_the_job_of_the_run_created_after_it(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for uid in ("old", "new"):
+        submit(storage, bucket, "nightly", uid=uid, installation="this")
+    submit(storage, bucket, "unborn", uid="x", installation="this")  # its run goes on, and has noted no uid
+    airflow.installation = "this"
+    airflow.runs = {"nightly": "running", "unborn": "running"}
+    airflow.tasks = {"nightly": tasks(), "unborn": tasks()}
+    airflow.uids = {"nightly": "new"}
+    assert reap(bucket, "--yes") == 0
+    assert "job_nightlyold " in (said := capsys.readouterr().out)
+    assert "its run nightly of dag was deleted and created again" in said
+    assert {job.handle.job_id for job in backend.live} == {"job_nightlynew", "job_unbornx"}
+
+
+def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This one knows no such run; the other one waits for it."""
+    submit(storage, bucket, "theirs", installation="other")
+    submit(storage, bucket, "ours", installation="this")
+    submit(storage, bucket, "by_api")
+    airflow.installation, airflow.runs = "this", {"some": "running"}
+    assert reap(bucket, "--yes") == 0
+    assert "left alone, submitted by the Airflow with --installation other: job_theirs" in capsys.readouterr().out
+    assert [job.handle.job_id for job in backend.live] == ["job_theirs"]
+    assert reap(bucket, "--yes", "--installation", "other") == 0
+    assert backend.live == []
+
+
+def test_an_airflow_that_has_submitted_nothing_ends_nothing(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its database is new, say."""
+    submit(storage, bucket, "theirs", installation="other")
+    airflow.runs = {"some": "running"}
+    assert reap(bucket, "--yes") == 0
+    assert len(backend.live) == 1

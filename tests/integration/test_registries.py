@@ -10,7 +10,7 @@ from google.auth.credentials import AnonymousCredentials
 
 from mlengine import cli
 from mlengine.champions.history import Champion, current
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import PublishError, RegistryError
 from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
@@ -19,7 +19,7 @@ from mlengine.promotion.registries import Registered
 from mlengine.promotion.registries.follow import Followed, follow
 from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration.test_champions import Bench
 
 pytestmark = pytest.mark.integration
@@ -28,7 +28,7 @@ NAME = f"{PARENT}/models/mnist"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterator[TrainingService]:
+def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterator[RunningEmulator]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in gcs_server.env.items():
             patch.setenv(name, value)
@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, gcs_server: Any) -> Iterat
             yield started
 
 
-def _googles_client(service: TrainingService) -> Any:
+def _googles_client(service: RunningEmulator) -> Any:
     from google.cloud.aiplatform_v1.services import model_service  # noqa: TID251 - the foreign client
     from google.cloud.aiplatform_v1.services.model_service.transports import rest  # noqa: TID251
 
@@ -49,7 +49,7 @@ def _googles_client(service: TrainingService) -> Any:
 class Elsewhere:
     """A registry with nothing in it, and champions to tell it of."""
 
-    def __init__(self, service: TrainingService, bench: Bench, region: str) -> None:
+    def __init__(self, service: RunningEmulator, bench: Bench, region: str) -> None:
         self.service, self.bench = service, bench
         self.settings = {**service.settings, "region": region}
         self.name = NAME.replace("us-central1", region)
@@ -67,7 +67,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(service: TrainingService, storage: Storage, bucket: str) -> Elsewhere:
+def elsewhere(service: RunningEmulator, storage: Storage, bucket: str) -> Elsewhere:
     region = f"r{bucket.rsplit('-', 1)[1]}"  # a region of one's own: the service is shared
     return Elsewhere(service, Bench(storage, bucket), region)
 
@@ -144,11 +144,11 @@ def test_a_champion_that_changes_meanwhile_is_told_too(elsewhere: Elsewhere) -> 
 
 
 def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
-    connect_storage.cache_clear()
+    forget_connections()
     elsewhere.publish("a")
     elsewhere.publish("b")
     wanted = [{"kind": "vertex", **elsewhere.settings}]
-    job = {"model": "mnist", "job_dir": f"{elsewhere.bench.bucket}/mnist/a"}
+    job = f"{elsewhere.bench.bucket}/mnist/a"
     operator = RegisterModelOperator(task_id="register", job=job, registries=wanted, gcp_conn_id=None)
     assert operator.execute({}) == {
         "model": "mnist",
@@ -161,7 +161,7 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
     )
     with pytest.raises(PublishError, match="other has no champion"):
         nobody.execute({})
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,8 +180,8 @@ def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
 
     client = _googles_client(elsewhere.service)
     parent = elsewhere.name.rsplit("/", 2)[0]
-    model = Model(display_name="mnist", artifact_uri="gs://b/m", version_aliases=["champion"])
+    model = Model(display_name="mnist", artifact_uri="gs://bkt/m", version_aliases=["champion"])
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
     assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
-    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://b/m"
+    assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://bkt/m"
     assert registries.names() == ["mlflow", "vertex"]

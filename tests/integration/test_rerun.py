@@ -18,6 +18,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
@@ -98,10 +99,13 @@ def _changed_data(storage: Storage, job: JobDir) -> None:
 HARMS: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
     "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
     "the package is gone": (
-        lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/packages"),
+        lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/packages"),
         "is gone",
     ),
-    "the data are gone": (lambda storage, job: storage.delete_tree(job.uri.rsplit("/", 2)[0] + "/datasets"), "is gone"),
+    "the data are gone": (
+        lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/datasets"),
+        "is gone",
+    ),
     "the data are others": (_changed_data, "a version never changes"),
 }
 

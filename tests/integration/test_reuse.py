@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from mlengine import backends, connections
 from mlengine.champions.history import current
+from mlengine.core.errors import ModelError
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir, validated
+from mlengine.core.run_order import RunOrder
+from mlengine.core.verdict import Check
+from mlengine.core.xcoms import DatasetXCom, JobXCom, PackageXCom, PublicationXCom, ValidationXCom
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -22,6 +29,7 @@ from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.validation import cache
+from mlengine.validation.report import load_report
 
 pytestmark = pytest.mark.integration
 
@@ -38,21 +46,26 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
     global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     assert storage
     yield memory
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 class Run:
     """One DAG run's tasks after another, as Airflow would call them."""
 
-    def __init__(self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, **submit: Any) -> None:
+    def __init__(
+        self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, uid: str = "", **submit: Any
+    ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
+        # What Airflow keeps until the run is deleted.
+        self.store = {"mlengine_run_uid": uid} if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
         self.words = {"args": ["--dataset", uri], **submit}
         self.pushed: dict[str, Any] = {}
+        self.dag_run: Any = None
 
     def context(self, task_id: str) -> dict[str, Any]:
         ti = SimpleNamespace(
@@ -64,9 +77,9 @@ class Run:
             max_tries=self.max_tries,
             xcom_push=lambda key, value: self.pushed.update({key: value}),
         )
-        return {"ti": ti}
+        return {"ti": ti, "dag_run": self.dag_run, "task_state_store": self.store}
 
-    def submit(self) -> dict[str, Any]:
+    def submit(self) -> JobXCom:
         prepare = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
         )
@@ -75,38 +88,38 @@ class Run:
             task_id="submit",
             job=job,
             job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-            package=PACKAGE,
-            dataset=self.dataset,
+            package=cast(PackageXCom, PACKAGE),
+            dataset=cast(DatasetXCom, self.dataset),
             backend="memory",
             gcp_conn_id=None,
             **{"force_retrain": "", **self.words},
         )
         return operator.execute(self.context("submit"))
 
-    def wait(self, job: dict[str, Any]) -> dict[str, Any]:
-        result = TrainingJobSensor(task_id="wait", job=job, gcp_conn_id=None).execute(self.context("wait"))
-        assert isinstance(result, dict)
-        return result
-
-    def validate(self, job: dict[str, Any], **rules: Any) -> dict[str, Any]:
-        operator = ValidateModelOperator(
-            task_id="validate", job=job, validation_level="files", gcp_conn_id=None, **rules
+    def wait(self, job: JobXCom) -> JobXCom:
+        result = TrainingJobSensor(task_id="wait", job=job, deferrable=True, gcp_conn_id=None).execute(
+            self.context("wait")
         )
+        return cast(JobXCom, result)
+
+    def validate(self, job: JobXCom, **rules: Any) -> ValidationXCom:
+        fields = {"validation_level": "files", "require_comparison": False, **rules}
+        operator = ValidateModelOperator(task_id="validate", job=job, gcp_conn_id=None, **fields)
         return operator.execute(self.context("validate"))
 
-    def publish(self, job: dict[str, Any]) -> dict[str, Any]:
+    def publish(self, job: JobXCom | ValidationXCom) -> PublicationXCom:
         operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
         return operator.execute({**self.context("publish"), "outlet_events": {}})
 
 
-Trained = Callable[..., dict[str, Any]]
+Trained = Callable[..., JobXCom]
 
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
     """A run that trained a model, and had it judged and accepted."""
 
-    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> dict[str, Any]:
+    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> JobXCom:
         run = Run(bucket, run_id, **words)
         job = run.submit()
         storage.write(JobDir(job["job_dir"]).model + "weights.json", run_id.encode())
@@ -139,6 +152,26 @@ def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: 
     Run(bucket, "again").submit()
     dirs = {stat.uri.split("/")[4] for stat in storage.ls(f"{bucket}/m/") if stat.uri.count("/") > 4}
     assert dirs == {first["job_id"], "validated"}
+
+
+def test_a_run_that_is_created_again_reuses_what_the_deleted_one_trained(
+    storage: Storage, bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    first = trained("nightly", uid="deleted")
+    before = storage.ls(first["job_dir"] + "/")
+    assert Run(bucket, "nightly", uid="created again").submit() == {**first, "decision": "reused"}
+    assert storage.ls(first["job_dir"] + "/") == before, "the dir that both are given is the first one's"
+    other = Run(bucket, "nightly", uid="once more", args=["--x", "2"]).submit()
+    assert (other["decision"], other["job_dir"]) == ("fresh_submit", f"{first['job_dir']}_2")
+
+
+def test_clearing_the_task_trains_again_though_its_run_was_created_again(
+    bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", "this")
+    trained("nightly", uid="this run")
+    assert Run(bucket, "nightly", uid="this run", max_tries=4).submit()["decision"] == "fresh_submit"
 
 
 @pytest.mark.parametrize("yes", [True, "True", "true"])
@@ -183,6 +216,36 @@ def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, 
         again.validate(again.wait(job), thresholds={"size_bytes": 1})
     assert again.pushed["return_value"]["verdict"] == "rejected"
     assert Run(bucket, "third").submit()["decision"] == "fresh_submit"
+
+
+def at_least(model: Path, figures: Any, size: int = 1) -> Check:
+    found = (model / "weights.json").stat().st_size
+    return Check("weights", found, f"≥ {size}", passed=found >= size, sentence=f"The weights have {found} bytes.")
+
+
+def test_an_own_check_with_other_arguments_is_another_question(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "first")
+    run.validate(run.wait(trained(judge=False)), extra_checks=[partial(at_least, size=2)])
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert job["decision"] == "reused"
+    created = load_report(storage, JobDir(job["job_dir"])).to_json()
+    again.validate(again.wait(job), extra_checks=[partial(at_least, size=2)])
+    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report stands"
+    with pytest.raises(AirflowSkipException, match="The weights have 5 bytes"):
+        again.validate(again.wait(job), extra_checks=[partial(at_least, size=100)])
+
+
+def test_the_report_of_a_reused_job_stands_where_less_is_asked(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "first")
+    run.validate(run.wait(trained(judge=False)), extra_checks=[at_least])
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert again.validate(again.wait(job))["verdict"] == "first"
+    assert load_report(storage, JobDir(job["job_dir"])).extra_checks[0]["name"] == "at_least"
+    # Less is asked, by another bound: neither does the report answer it, nor is it thrown away.
+    with pytest.raises(ModelError, match="extra check at_least"):
+        again.validate(again.wait(job), thresholds={"size_bytes": 1000})
 
 
 @pytest.mark.parametrize("harm", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
@@ -273,6 +336,14 @@ def test_an_older_version_that_is_reused_does_not_replace_the_newer_champion(
     champion = current(storage, bucket, "m")
     assert champion is not None
     assert champion.version == "v2"
+
+
+def test_the_record_says_which_run_it_belongs_to(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "r")
+    june = datetime(2026, 6, 1, tzinfo=UTC)
+    run.dag_run = SimpleNamespace(partition_key="2026-06-01", partition_date=june, run_after=datetime.now(UTC))
+    record = JobRecord.from_bytes(storage.read(JobDir(run.submit()["job_dir"]).claim))
+    assert RunOrder.from_json(record.inputs["run"]) == RunOrder("2026-06-01", june)
 
 
 def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Trained) -> None:

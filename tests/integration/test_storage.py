@@ -1,4 +1,4 @@
-"""The storage door against a real Cloud Storage server."""
+"""The storage client against a real Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.core.errors import BucketMissingError, ObjectMissingError, StorageConflictError
+from mlengine.core.errors import BucketMissingError, ObjectMissingError, StorageConflictError, StorageError
 from mlengine.storage.client import Storage
+from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
@@ -64,14 +65,14 @@ def test_a_large_file_is_uploaded_once(
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode() * (BIG // 3))
     storage.upload_once(tmp_path / "one", f"{bucket}/big")
-    looked: list[str] = []
+    checks: list[str] = []
     holds = Storage._holds
 
-    def first_look_was_too_early(self: Storage, uri: str, source: Path) -> bool:
-        looked.append(uri)
-        return len(looked) > 1 and holds(self, uri, source)
+    def first_check_was_too_early(self: Storage, uri: str, source: Path) -> bool:
+        checks.append(uri)
+        return len(checks) > 1 and holds(self, uri, source)
 
-    monkeypatch.setattr(Storage, "_holds", first_look_was_too_early)
+    monkeypatch.setattr(Storage, "_holds", first_check_was_too_early)
     with pytest.raises(StorageConflictError):
         storage.upload_once(tmp_path / "two", f"{bucket}/big")
     assert storage.read(f"{bucket}/big") == b"one" * (BIG // 3)
@@ -86,6 +87,16 @@ def test_missing_things_are_named(storage: Storage, bucket: str) -> None:
     storage.delete(f"{bucket}/nothing")
 
 
+def test_deleting_an_object_leaves_its_neighbours(storage: Storage, bucket: str) -> None:
+    for name in ("a", "a/b", "ab"):
+        storage.write(f"{bucket}/{name}", b"x")
+    storage.delete(f"{bucket}/a")
+    storage.delete(f"{bucket}/a")  # safe to repeat
+    assert [stat.uri for stat in storage.ls(f"{bucket}/")] == [f"{bucket}/a/b", f"{bucket}/ab"]
+    with pytest.raises(StorageError, match="names a bucket"):
+        storage.delete(bucket)
+
+
 def test_files_travel_whole_and_a_tree_goes_at_once(storage: Storage, bucket: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "variables").mkdir(parents=True)
@@ -96,5 +107,5 @@ def test_files_travel_whole_and_a_tree_goes_at_once(storage: Storage, bucket: st
     assert storage.list_dirs(f"{bucket}/job/model") == ["variables"]
     storage.download(f"{bucket}/job/model/variables/a b ü.data", tmp_path / "copy" / "data")
     assert (tmp_path / "copy" / "data").read_bytes() == b"x" * 3_000_000
-    assert storage.delete_tree(f"{bucket}/job") == 2
+    assert delete_below(storage, f"{bucket}/job") == 2
     assert storage.ls(f"{bucket}/job") == []

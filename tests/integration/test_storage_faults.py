@@ -20,6 +20,7 @@ from mlengine.core.errors import (
 from mlengine.storage import retries
 from mlengine.storage.client import ONE_REQUEST_BYTES, Storage
 from mlengine.testing import faults, gcs
+from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
@@ -258,7 +259,7 @@ def test_files_arrive_whole_through_a_bad_network(
         assert (tmp_path / "copy" / name).read_bytes() == name.encode() * 1_000
     assert [path.name for path in (tmp_path / "copy").iterdir() if path.name.startswith(".")] == []
     proxy.strike(faults.lose_answer(), "DELETE", times=4)
-    assert broken.delete_tree(f"{bucket}/model") == 3
+    assert delete_below(broken, f"{bucket}/model") == 3
     assert storage.ls(f"{bucket}/model/") == []
 
 

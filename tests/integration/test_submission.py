@@ -19,14 +19,20 @@ from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobLos
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.jobs.job_dir import prepare
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.integration import local_cluster
 from tests.integration.paid import Paid, fresh, paid
 
 pytestmark = pytest.mark.integration
 __all__ = ["paid"]
+
+
+@pytest.fixture(autouse=True)
+def package(storage: Storage, bucket: str) -> None:
+    """What the jobs here install: a backend may ask for it before it takes a job."""
+    storage.write(f"{bucket}/t.tar.gz", local_cluster.sdist(""))
 
 
 class Crashed(BaseException):
@@ -58,11 +64,13 @@ class CrashingStep:
             raise Crashed
 
 
-def intent_for(bucket: str, generation: int = 0, run_id: str = "r1") -> Intent:
-    key = JobKey("dag", run_id, "submit", -1, generation)
+def intent_for(bucket: str, generation: int = 0, run_id: str = "r1", uid: str = "") -> Intent:
+    """What the task of one life of a run wants; with other arguments each time that the run is created again."""
+    key = JobKey("dag", run_id, "submit", -1, generation, uid)
     base = JobKey("dag", run_id, "prepare", -1, 0)
     job_dir = JobDir.of(bucket, "mnist", make_job_id("mnist", "2026-11-01", base))
-    return Intent(key, "mnist", job_dir, TrainingSpec(module="trainer.task"))
+    spec = TrainingSpec("trainer.task", (f"{bucket}/t.tar.gz",), ("--run", uid))
+    return Intent(key, "mnist", job_dir, spec, installation="this", own_dir=True)
 
 
 def test_a_retry_reattaches_and_a_finished_job_is_taken_over(storage: Storage, bucket: str, paid: Paid) -> None:
@@ -182,25 +190,8 @@ def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket:
     assert steps > 8, "the crash points must cover dirs, claim, submit and record, before and after"
 
 
-def test_prepare_removes_only_what_nobody_claimed(storage: Storage, bucket: str) -> None:
-    intent = intent_for(bucket)
-    storage.write(f"{intent.job_dir.uri}/train/model.ckpt-7.index", b"left over")
-    storage.write(f"{intent.job_dir.uri}0/train/model.ckpt-7.index", b"a neighbour's")
-    assert prepare(storage, intent.job_dir)
-    assert sorted(stat.uri for stat in storage.ls(intent.job_dir.uri + "/")) == [
-        f"{intent.job_dir.uri}/model/.keep",
-        f"{intent.job_dir.uri}/train/.keep",
-    ]
-    assert storage.exists(f"{intent.job_dir.uri}0/train/model.ckpt-7.index")
-    assert not prepare(storage, intent.job_dir), "safe to repeat"
-    Submitter(storage, MemoryBackend()).submit(intent)
-    storage.write(f"{intent.job_dir.uri}/train/model.ckpt-9.index", b"a live job's")
-    assert not prepare(storage, intent.job_dir)
-    assert storage.exists(f"{intent.job_dir.uri}/train/model.ckpt-9.index")
-
-
 class Life(RuleBasedStateMachine):
-    """Retries, clears, faults, crashes and endings in any order, against the promise."""
+    """Retries, clears, deletions, faults, crashes and endings in any order, against the promise."""
 
     storage: ClassVar[Storage]
     bucket: ClassVar[str]
@@ -211,9 +202,15 @@ class Life(RuleBasedStateMachine):
         self.backend = fresh(self.paid)
         self.run = uuid.uuid4().hex
         self.generation = 0
+        self.created = 0
+        self.wanted: dict[str, tuple[str, ...]] = {}
+
+    def intent(self) -> Intent:
+        return intent_for(self.bucket, self.generation, self.run, f"uid-{self.created}")
 
     def enter(self, storage_door: Any, backend_door: TrainingBackend) -> None:
-        intent = intent_for(self.bucket, self.generation, self.run)
+        intent = self.intent()
+        self.wanted[intent.key.digest] = intent.spec.args
         with suppress(MlengineError, Crashed):
             Submitter(storage_door, backend_door).submit(intent)
 
@@ -239,6 +236,11 @@ class Life(RuleBasedStateMachine):
     def the_task_is_cleared(self) -> None:
         self.generation += 2
 
+    @rule()
+    def the_run_is_deleted_and_created_again(self) -> None:
+        self.created += 1
+        self.generation = 0
+
     @precondition(lambda self: self.backend.live)
     @rule(cause=st.sampled_from([None, *FailureCause]))
     def the_job_ends(self, cause: FailureCause | None) -> None:
@@ -255,10 +257,15 @@ class Life(RuleBasedStateMachine):
         done = {job.submission.key for job in self.backend.jobs if job.state is JobState.SUCCEEDED}
         assert not done & {job.submission.key for job in self.backend.live}
 
+    @invariant()
+    def each_job_has_the_arguments_of_its_run(self) -> None:
+        for job in self.backend.jobs:
+            assert job.submission.spec.args == self.wanted[job.submission.key]
+
     def teardown(self) -> None:
         self.enter(self.storage, self.backend)
-        current = intent_for(self.bucket, self.generation, self.run).key.digest
-        assert all(job.submission.key == current for job in self.backend.live), "older generations are ended"
+        current = self.intent().key.digest
+        assert all(job.submission.key == current for job in self.backend.live), "earlier jobs are ended"
 
 
 def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid: Paid) -> None:

@@ -19,7 +19,7 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -28,8 +28,8 @@ LONG = "until('/nowhere')"
 
 
 @pytest.fixture
-def service(make_backend: Make, tmp_path: Path) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=make_backend(max_chief_restarts=0, max_restarts=0)) as started:
+def service(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
+    with running(tmp_path / "emulator", backend=make_backend(max_chief_restarts=0, max_restarts=0)) as started:
         yield started
 
 
@@ -40,7 +40,7 @@ def no_regions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def vertex(service: TrainingService) -> VertexBackend:
+def vertex(service: RunningEmulator) -> VertexBackend:
     """The backend with its retries made quick: nothing in these tests waits for a real second."""
     client = RestClient(anonymous_credentials(), deadline=20, quota_patience=20, sleep=lambda _: time.sleep(0.05))
     return VertexBackend(**service.settings, client=client)
@@ -104,7 +104,7 @@ def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: s
 
 
 def test_the_same_submission_is_one_job(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     first = vertex.submit(submission(actor, bucket, "--chief", LONG))
     again = VertexBackend(**service.settings).submit(submission(actor, bucket, "--chief", LONG))
@@ -115,7 +115,7 @@ def test_the_same_submission_is_one_job(
     assert service.calls.count("CreateCustomJob") == 2
 
 
-def test_a_job_is_found_where_its_job_file_put_it(service: TrainingService, actor: str, bucket: str) -> None:
+def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", LONG)
     asked = replace(asked, spec=replace(asked.spec, region="europe-west4"))
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
@@ -133,7 +133,7 @@ def test_a_job_is_found_where_its_job_file_put_it(service: TrainingService, acto
 
 
 def test_a_lost_answer_makes_no_second_job(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "lose")
     handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
@@ -142,7 +142,7 @@ def test_a_lost_answer_makes_no_second_job(
 
 
 def test_a_create_that_failed_is_made_again(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "status", status="UNAVAILABLE")
     service.script("CreateCustomJob", "reset", skip=1)
@@ -151,7 +151,7 @@ def test_a_create_that_failed_is_made_again(
     assert service.calls.count("CreateCustomJob") == 3
 
 
-def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: TrainingService, actor: str, bucket: str) -> None:
+def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str) -> None:
     words = "The following quotas are exceeded: CustomModelTrainingCPUsPerProjectPerRegion"
     service.script("CreateCustomJob", "status", status="RESOURCE_EXHAUSTED", message=words, times=2)
     vertex.submit(submission(actor, bucket, "--chief", LONG))
@@ -163,7 +163,7 @@ def test_a_full_quota_is_waited_for(vertex: VertexBackend, service: TrainingServ
 
 
 def test_two_submitters_in_a_race_leave_one_job(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     # The list does not show the first job yet when the second submitter looks.
     first = vertex.submit(submission(actor, bucket, "--chief", LONG))
@@ -177,7 +177,7 @@ def test_two_submitters_in_a_race_leave_one_job(
 
 
 def test_polls_survive_what_a_network_does(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     handle = vertex.submit(submission(actor, bucket, "--chief", LONG))
     wait(vertex, handle, JobState.RUNNING)
@@ -188,15 +188,15 @@ def test_polls_survive_what_a_network_does(
     brief = VertexBackend(**service.settings, client=RestClient(anonymous_credentials(), deadline=0.5))
     with pytest.raises(BackendUnavailableError):
         brief.describe([handle])
-    service.service.script.clear()
+    service.server.script.clear()
 
 
-def test_many_jobs_are_one_call(vertex: VertexBackend, service: TrainingService, actor: str, bucket: str) -> None:
+def test_many_jobs_are_one_call(vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str) -> None:
     handles = [vertex.submit(submission(actor, bucket, "--chief", LONG, key=f"{n:040x}")) for n in range(12)]
     calls = len(service.calls)
     assert [status.handle for status in vertex.describe(handles)] == handles
     assert service.calls[calls:] == ["ListCustomJobs"]
-    gone = JobHandle("vertex", handles[0].name + "0", "gone", 1, "gs://b/x")
+    gone = JobHandle("vertex", handles[0].name + "0", "gone", 1, "gs://bkt/x")
     states = vertex.describe([*handles, gone])
     assert states[-1].failure is not None
     assert states[-1].failure.cause is FailureCause.LOST
@@ -213,9 +213,9 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
     assert status.failure is not None
     assert status.failure.cause is FailureCause.CANCELLED
     vertex.cancel(handle)
-    vertex.cancel(JobHandle("vertex", handle.name + "0", "x", 1, "gs://b/x"))
+    vertex.cancel(JobHandle("vertex", handle.name + "0", "x", 1, "gs://bkt/x"))
     with pytest.raises(BackendError, match="not the name of a custom job"):
-        vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://b/x"))
+        vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://bkt/x"))
 
 
 def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, bucket: str) -> None:
@@ -227,7 +227,7 @@ def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, 
 
 
 def test_a_preempted_replica_may_be_tried_again(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "preempt", replica="chief-0")
     failure = wait(vertex, vertex.submit(submission(actor, bucket, "--chief", LONG))).failure
@@ -237,7 +237,7 @@ def test_a_preempted_replica_may_be_tried_again(
 
 
 def test_a_job_that_stays_pending_can_be_cancelled(
-    vertex: VertexBackend, service: TrainingService, actor: str, bucket: str
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     service.script("CreateCustomJob", "stick")
     handle = vertex.submit(submission(actor, bucket))
@@ -248,13 +248,13 @@ def test_a_job_that_stays_pending_can_be_cancelled(
 
 def test_jobs_outlive_the_service(make_backend: Make, tmp_path: Path, actor: str, bucket: str) -> None:
     backend, go = make_backend(), tmp_path / "go"
-    with running(tmp_path / "service", backend=backend, keep_jobs=True) as service:
-        port = service.service.port
+    with running(tmp_path / "emulator", backend=backend, keep_jobs=True) as service:
+        port = service.server.port
         vertex = VertexBackend(**service.settings)
         handle = vertex.submit(submission(actor, bucket, "--chief", f"say('before'); until({str(go)!r}); say('after')"))
         wait(vertex, handle, JobState.RUNNING)
         page = vertex.logs(handle, {})
-    with running(tmp_path / "service", backend=make_backend(), port=port):
+    with running(tmp_path / "emulator", backend=make_backend(), port=port):
         go.touch()
         assert wait(vertex, handle).state is JobState.SUCCEEDED
         assert "before" in [line.text for line in all_lines(vertex, handle)]

@@ -18,7 +18,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration.test_reap import AirflowWords, airflow
 from tests.integration.test_vertex_backend import LONG, submission, wait
 
@@ -30,9 +30,9 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def service(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TrainingService]:
+) -> Iterator[RunningEmulator]:
     monkeypatch.setattr(backend_module, "_REGIONS", set())
-    with running(tmp_path / "service", backend=make_backend()) as started:
+    with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
         yield started
@@ -49,7 +49,7 @@ def mlengine(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def test_jobs_are_shown_followed_and_cancelled(
-    mlengine: Command, service: TrainingService, actor: str, bucket: str
+    mlengine: Command, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     vertex = ("--backend", "vertex")
     assert mlengine("status", *vertex)[1] == "no jobs in the vertex backend\n"
@@ -73,7 +73,7 @@ def test_jobs_are_shown_followed_and_cancelled(
 
 def test_reap_looks_where_the_claims_say(
     mlengine: Command,
-    service: TrainingService,
+    service: RunningEmulator,
     airflow: AirflowWords,
     actor: str,
     bucket: str,

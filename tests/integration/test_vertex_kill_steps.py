@@ -27,7 +27,7 @@ from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration import local_cluster as local
 from tests.integration.kill_task import NEVER, Life
 from tests.integration.test_kill_steps import process, report_of
@@ -46,7 +46,7 @@ CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range
 class Ground:
     """Where all cases take place."""
 
-    service: TrainingService
+    service: RunningEmulator
     cloud: MemoryBackend
     storage: Storage
     bucket: str
@@ -63,7 +63,7 @@ class Ground:
 
     def paid(self, life: Life) -> list[MemoryJob]:
         """Every job that was ever paid for by a run, in order."""
-        engine = self.service.service.engine
+        engine = self.service.server.engine
         engine.refresh(engine.store.all())
         label = f"k{_key(life).digest}"
         return [job for job in self.cloud.jobs if job.submission.labels.get("mlengine-key") == label]
@@ -99,7 +99,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) 
         storage, cloud, name = Storage(), MemoryBackend(), f"kill-{uuid.uuid4().hex[:8]}"
         storage.client.create_bucket(name)
         package = local.put(storage, f"gs://{name}", local.sdist(""))
-        with running(root / "service", backend=cloud, storage=storage) as service:
+        with running(root / "emulator", backend=cloud, storage=storage) as service:
             yield Ground(service, cloud, storage, f"gs://{name}", package, root, dict(gcs_server.env))
     finally:
         os.environ.clear()

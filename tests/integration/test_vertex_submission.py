@@ -28,7 +28,7 @@ from mlengine.emulator.faults import Fault
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
-from mlengine.testing.emulator import TrainingService, running
+from mlengine.testing.emulator import RunningEmulator, running
 from tests.integration import local_cluster as local
 from tests.integration.test_submission import Crashed, CrashingStep
 
@@ -49,8 +49,8 @@ def package(storage: Storage, bucket: str) -> None:
 
 
 @pytest.fixture
-def service(cloud: MemoryBackend, storage: Storage, tmp_path: Path) -> Iterator[TrainingService]:
-    with running(tmp_path / "service", backend=cloud, storage=storage) as started:
+def service(cloud: MemoryBackend, storage: Storage, tmp_path: Path) -> Iterator[RunningEmulator]:
+    with running(tmp_path / "emulator", backend=cloud, storage=storage) as started:
         yield started
 
 
@@ -58,7 +58,7 @@ def quick() -> RestClient:
     return RestClient(anonymous_credentials(), deadline=5, quota_patience=30, sleep=lambda _: time.sleep(0.001))
 
 
-def vertex(service: TrainingService, client: Any = None) -> VertexBackend:
+def vertex(service: RunningEmulator, client: Any = None) -> VertexBackend:
     return VertexBackend(**service.settings, client=client or quick())
 
 
@@ -67,15 +67,15 @@ def intent_for(bucket: str, run_id: str) -> Intent:
     return Intent(JobKey("dag", run_id, "submit"), "mnist", JobDir(f"{bucket}/mnist/{run_id}"), spec)
 
 
-def paid(service: TrainingService, cloud: MemoryBackend, run_id: str) -> list[MemoryJob]:
+def paid(service: RunningEmulator, cloud: MemoryBackend, run_id: str) -> list[MemoryJob]:
     """The jobs of a run, once the service has handed over all that it took."""
-    engine = service.service.engine
+    engine = service.server.engine
     engine.refresh(engine.store.all())
     return [job for job in cloud.live if job.handle.job_dir.endswith(run_id)]
 
 
 def test_a_crash_at_any_call_leaves_one_job(
-    service: TrainingService, cloud: MemoryBackend, storage: Storage, bucket: str
+    service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str
 ) -> None:
     crashes = 0
     for number in range(1, 100):
@@ -93,7 +93,7 @@ def test_a_crash_at_any_call_leaves_one_job(
 
 
 def test_racing_submitters_leave_one_job(
-    service: TrainingService, cloud: MemoryBackend, storage: Storage, bucket: str
+    service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str
 ) -> None:
     def submit(_: int) -> str:
         return Submitter(storage, vertex(service)).submit(intent_for(bucket, "race")).handle.name
@@ -121,11 +121,11 @@ FAULTS = st.lists(
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(faults=FAULTS)
 def test_no_fault_makes_a_second_job(
-    service: TrainingService, cloud: MemoryBackend, storage: Storage, bucket: str, faults: list[Fault]
+    service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str, faults: list[Fault]
 ) -> None:
     run_id = uuid.uuid4().hex
-    service.service.script.clear()
-    service.service.script.add(*faults)
+    service.server.script.clear()
+    service.server.script.add(*faults)
     for _ in range(10):
         try:
             submitted = Submitter(storage, vertex(service)).submit(intent_for(bucket, run_id))
@@ -134,13 +134,13 @@ def test_no_fault_makes_a_second_job(
             continue
     else:
         raise AssertionError("never submitted")
-    service.service.script.clear()
+    service.server.script.clear()
     assert len(paid(service, cloud, run_id)) == 1
     assert vertex(service).describe([submitted.handle])[0].state is JobState.QUEUED
 
 
 def test_a_preempted_attempt_is_followed_by_the_next(
-    service: TrainingService, cloud: MemoryBackend, storage: Storage, bucket: str
+    service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str
 ) -> None:
     backend = vertex(service)
     submitter = Submitter(storage, backend, max_attempts=2)
@@ -152,7 +152,7 @@ def test_a_preempted_attempt_is_followed_by_the_next(
     assert [job.submission.attempt for job in paid(service, cloud, "again")] == [2]
 
 
-def test_hundreds_of_jobs_are_one_call_a_tick(service: TrainingService, bucket: str) -> None:
+def test_hundreds_of_jobs_are_one_call_a_tick(service: RunningEmulator, bucket: str) -> None:
     backend, spec = vertex(service), intent_for(bucket, "x").spec
 
     def submit(number: int) -> JobHandle:

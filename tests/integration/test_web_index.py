@@ -16,6 +16,7 @@ from mlengine.web import index, routes
 from mlengine.web.index import Index
 from tests.integration.page_lab import BACKEND, Lab
 from tests.integration.page_server import lab, visit
+from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 __all__ = ["lab", "visit"]
@@ -110,7 +111,7 @@ def test_a_removed_job_goes_from_the_list(lab: Lab, visit: Callable[..., TestCli
     gone = lab.job("mnist_2")
     client = visit()
     assert client.get("api/jobs").json()["total"] == 2
-    lab.storage.delete_tree(gone.uri)
+    delete_below(lab.storage, gone.uri)
     routes._index().refresh()
     assert client.get("api/jobs").json()["total"] == 1
 

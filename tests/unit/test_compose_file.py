@@ -13,6 +13,7 @@ import yaml
 from scripts import compose_env, lock
 
 from mlengine.settings import SETTINGS
+from mlengine.testing.gcs import CLIENT_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 FILE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -102,6 +103,12 @@ def test_the_settings_are_real_ones(tmp_path: Path) -> None:
     names = re.findall(r"^#?AIRFLOW__MLENGINE__(\w+)=", (tmp_path / "mlengine.env").read_text(), re.MULTILINE)
     assert names
     assert {name.lower() for name in names} <= set(SETTINGS)
+
+
+def test_gcsfs_is_configured_for_the_storage_emulator(tmp_path: Path) -> None:
+    compose_env.write(tmp_path)
+    lines = (tmp_path / "mlengine.env").read_text().splitlines()
+    assert {"STORAGE_EMULATOR_HOST=http://gcs:9023", *(f"{k}={v}" for k, v in CLIENT_SETTINGS.items())} <= set(lines)
 
 
 def test_the_image_lock_holds_only_what_the_other_has_not() -> None:

@@ -35,7 +35,7 @@ def test_job_record() -> None:
     assert (record.job_id, record.attempt, record.host, record.backend) == (JOB_ID, 1, "host-1", "local")
     assert record.owner["run_id"] == raw("job.json")["owner"]["run_id"]
     assert [event["event"] for event in record.history] == ["claimed", "fresh_submit"]
-    handle = record.handle(f"gs://b/mnist/{JOB_ID}")
+    handle = record.handle(f"gs://bkt/mnist/{JOB_ID}")
     assert handle is not None
     assert handle.name == raw("job.json")["name"]
 

@@ -1,36 +1,231 @@
-"""The pipeline's shape: what depends on what, and what is there only if it is asked for."""
+"""The task group: its tasks, their order, and which arguments reach them."""
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG
+import pytest
+from airflow.sdk import DAG, BaseSensorOperator, TaskGroup
 
-from mlengine.assets import champion_asset
+from mlengine.assets import champions_alias
+from mlengine.core.errors import JobFileError, MlengineError
+from mlengine.core.verdict import Check
+from mlengine.operators._base import MlengineOperator
 from mlengine.task_groups import RetrainingTaskGroup
+from tests.unit.operators.stages import NEEDED
+
+TASKS = tuple(NEEDED)
 
 
-def tasks(**options: Any) -> dict[str, Any]:
-    """Its tasks by their short names."""
-    with DAG("any", schedule=None) as dag:
-        RetrainingTaskGroup(model="m", trainer="trainer", job_file={"trainingInput": {}}, **options)
-    return {task.task_id.removeprefix("retrain."): task for task in dag.tasks}
+def group(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingTaskGroup:
+    with DAG("any", schedule=None, **(dag_args or {})):
+        return RetrainingTaskGroup(model="m", trainer="trainer", job_file={"trainingInput": {}}, **options)
 
 
-def test_a_champion_is_announced_and_nobody_else_is_told() -> None:
-    found = tasks(dataset="digits")
-    assert set(found) == {"package", "dataset", "prepare", "submit", "wait", "validate", "publish"}
-    assert found["publish"].outlets == [champion_asset("m")]
-    assert found["submit"].dataset_arg == "--dataset"
+def whole(dag_args: dict[str, Any] | None = None, **options: Any) -> RetrainingTaskGroup:
+    """With all tasks that there can be."""
+    return group(dag_args, **{"dataset": "digits", "registries": ["mlflow"], **options})
 
 
-def test_registries_are_told_after_the_publication_by_a_task_of_their_own() -> None:
-    found = tasks(registries=["mlflow"])
-    assert "dataset" not in found
-    assert found["register"].upstream_task_ids == {"retrain.publish"}
-    assert found["register"].registries == ["mlflow"]
-    assert found["submit"].dataset_arg is None
+def tasks(of: RetrainingTaskGroup) -> dict[str, Any]:
+    return {task.task_id.removeprefix("retrain."): task for task in of}
 
 
-def test_who_does_not_publish_tells_nobody() -> None:
-    assert not {"publish", "register"} & set(tasks(publish=False, registries=["mlflow"]))
+def test_its_tasks_are_attributes() -> None:
+    made = whole()
+    assert isinstance(made, TaskGroup)
+    assert set(tasks(made)) == set(TASKS)
+    assert all(getattr(made, name) is task for name, task in tasks(made).items())
+
+
+def test_tasks_that_were_not_asked_for_are_none() -> None:
+    made = group(publish=False, registries=["mlflow"])
+    assert (made.dataset, made.publish, made.register) == (None, None, None)
+    assert set(tasks(made)) == {"package", "prepare", "submit", "wait", "validate"}
+    assert made.submit.dataset_arg is None
+
+
+def test_a_task_waits_for_those_whose_output_it_uses() -> None:
+    upstream = {
+        name: {one.removeprefix("retrain.") for one in task.upstream_task_ids} for name, task in tasks(whole()).items()
+    }
+    assert upstream == {
+        "package": set(),
+        "dataset": set(),
+        "prepare": {"dataset"},
+        "submit": {"package", "dataset", "prepare"},
+        "wait": {"submit"},
+        "validate": {"wait"},
+        "publish": {"validate"},
+        "register": {"publish"},
+    }
+
+
+def test_a_champion_is_announced() -> None:
+    made = whole()
+    assert made.publish is not None
+    assert made.publish.outlets == [champions_alias()]
+
+
+def test_what_the_group_was_not_given_it_does_not_pass() -> None:
+    """So every argument of every operator can come from the DAG's ``default_args``."""
+    taken = {
+        "group_id", "model", "trainer", "job_file", "publish", "registries", "dataset", "task_args",
+        # Templates that connect the tasks.
+        "job_id_hint",
+    }  # fmt: skip
+    for name, task in tasks(whole()).items():
+        own = type(task)(**{"task_id": "alone", **NEEDED[name][1]})
+        for argument in arguments(type(task)) - taken - {"job", "package", "source", "outlets", "dataset_arg"}:
+            assert getattr(task, argument) == getattr(own, argument), f"{name}.{argument}"
+
+
+def arguments(operator: type) -> set[str]:
+    ours = [
+        one for one in inspect.getmro(operator) if one.__module__.startswith("mlengine.") and "__init__" in vars(one)
+    ]
+    names = {name for one in ours for name in inspect.signature(vars(one)["__init__"]).parameters}
+    return names - {"self", "kwargs"}
+
+
+def test_default_args_reach_the_tasks() -> None:
+    defaults = {
+        "gcp_conn_id": "c",
+        "impersonation_chain": "a@p",
+        "retry_policy": None,
+        "deferrable": True,
+        "bucket": "gs://b",
+        "project_id": "p",
+        "region": "r",
+        "backend_options": {"x": 1},
+        "max_attempts": 9,
+        "queued_timeout_seconds": 5,
+        "validation_level": "files",
+        "on_not_published": "fail",
+        "labels": {"team": "x"},
+        "retries": 4,
+    }
+    for made in (whole({"default_args": defaults}), whole(default_args=defaults)):
+        seen = set()
+        for name, task in tasks(made).items():
+            for argument in (arguments(type(task)) | {"retries", "retry_policy"}) & defaults.keys():
+                assert getattr(task, argument) == defaults[argument], f"{name}.{argument}"
+                seen.add(argument)
+        assert seen == defaults.keys()
+
+
+def test_the_groups_arguments_win_over_default_args() -> None:
+    defaults = {"gcp_conn_id": "c", "bucket": "gs://b", "max_attempts": 9, "deferrable": True}
+    made = whole({"default_args": defaults}, gcp_conn_id=None, bucket="gs://mine", max_attempts=1, deferrable=False)
+    assert {task.gcp_conn_id for task in tasks(made).values()} == {None}
+    assert {task.bucket for task in tasks(made).values() if hasattr(task, "bucket")} == {"gs://mine"}
+    assert (made.submit.max_attempts, made.wait.max_attempts, made.wait.deferrable) == (1, 1, False)
+
+
+# Argument of the group → task and argument there.
+OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
+    "module": ("trainer.task", [("package", "module"), ("submit", "module")]),
+    "requirements": (["numpy"], [("package", "requirements")]),
+    "dataset_version": ("v1", [("dataset", "version")]),
+    "dataset_arg": ("--data", [("submit", "dataset_arg")]),
+    "args": (["--x", "1"], [("submit", "args")]),
+    "scale_tier": ("BASIC", [("submit", "scale_tier")]),
+    "replica_counts": ({"worker": 2}, [("submit", "replica_counts")]),
+    "labels": ({"team": "x"}, [("submit", "labels")]),
+    "job_id_hint": ("{{ ds }}", [("prepare", "job_id_hint")]),
+    "force_retrain": (True, [("submit", "force_retrain")]),
+    "max_attempts": (5, [("submit", "max_attempts"), ("wait", "max_attempts")]),
+    "backend": ("vertex", [("submit", "backend")]),
+    "backend_options": ({"x": 1}, [(name, "backend_options") for name in ("submit", "wait", "validate")]),
+    "project_id": ("p", [(name, "project_id") for name in ("submit", "wait", "validate")]),
+    "region": ("r", [(name, "region") for name in ("submit", "wait", "validate")]),
+    "bucket": ("gs://b", [(name, "bucket") for name in set(TASKS) - {"submit", "wait"}]),
+    "gcp_conn_id": ("c", [(name, "gcp_conn_id") for name in TASKS]),
+    "impersonation_chain": (["a@p"], [(name, "impersonation_chain") for name in TASKS]),
+    "deferrable": (True, [("wait", "deferrable")]),
+    "poll_interval_seconds": (2.0, [("wait", "poll_interval_seconds")]),
+    "progress_interval_seconds": (3.0, [("wait", "progress_interval_seconds")]),
+    "queued_timeout_seconds": (4.0, [("wait", "queued_timeout_seconds")]),
+    "running_timeout_seconds": (5.0, [("wait", "running_timeout_seconds")]),
+    "retry_backoff_seconds": (6.0, [("wait", "retry_backoff_seconds")]),
+    "thresholds": ({"accuracy": 0.9}, [("validate", "thresholds")]),
+    "validation_level": ("files", [("validate", "validation_level")]),
+    "serving_signature": ({"inputs": {}}, [("validate", "serving_signature")]),
+    "extra_checks": ([lambda *_: Check("x", 1, "1", passed=True, sentence="")], [("validate", "extra_checks")]),
+    "on_reject": ("fail", [("validate", "on_reject")]),
+    "require_comparison": (False, [("validate", "require_comparison")]),
+    "validation_time_limit_seconds": (7.0, [("validate", "time_limit_seconds")]),
+    "validation_memory_limit_gib": (8.0, [("validate", "memory_limit_gib")]),
+    "on_not_published": ("fail", [("publish", "on_not_published")]),
+    "registries": (["mlflow", {"kind": "vertex"}], [("register", "registries")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_reaches_its_tasks(option: str) -> None:
+    value, there = OPTIONS[option]
+    made = whole(**{option: value})
+    for task, argument in there:
+        assert getattr(getattr(made, task), argument) == value
+
+
+def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
+    """These are arguments of single tasks, by ``task_args``; a new argument of an operator gets an option."""
+    reached = {target for _, there in OPTIONS.values() for target in there}
+    reached |= {("package", "source"), ("prepare", "model"), ("dataset", "dataset"), ("submit", "job_file")}
+    reached |= {(task, "job") for task in TASKS} | {("submit", "package"), ("submit", "dataset")}
+    others = {(name, argument) for name, task in tasks(whole()).items() for argument in arguments(type(task))} - reached
+    assert others == {
+        ("dataset", "partition_key"),
+        ("dataset", "at"),
+        ("wait", "mode"),
+        ("validate", "dataset"),
+        ("validate", "package_uris"),
+        ("validate", "model"),
+        ("validate", "replace_report"),
+        ("publish", "published_by"),
+        ("publish", "force_reason"),
+        ("publish", "force_by"),
+    }
+    named = {"group_id", "model", "trainer", "job_file", "dataset", "publish", "task_args"}
+    assert OPTIONS.keys() | named == arguments(RetrainingTaskGroup)
+
+
+def test_single_tasks_take_further_arguments() -> None:
+    made = whole(task_args={"submit": {"retries": 5, "max_attempts": 2}, "wait": {"pool": "training"}}, max_attempts=1)
+    assert (made.submit.retries, made.submit.max_attempts) == (5, 2)
+    assert (made.wait.pool, made.wait.max_attempts) == ("training", 1)
+    with pytest.raises(MlengineError, match="task_args names sumbit"):
+        whole(task_args={"sumbit": {}})
+    with pytest.raises(MlengineError, match="task_args names register"):
+        group(task_args={"register": {}})
+
+
+def test_it_is_a_task_group_like_others() -> None:
+    with DAG("any", schedule=None):
+        first = RetrainingTaskGroup("digits", model="a", trainer="t", job_file="j.yaml", tooltip="mine")
+        second = RetrainingTaskGroup("letters", model="b", trainer=[Path("t"), "u"], job_file=Path("j.yaml"))
+        first >> second
+    assert first.tooltip == "mine"
+    assert second.package.source == ["t", "u"]
+    assert second.submit.job_file == "j.yaml"
+    assert first.publish is not None
+    assert first.publish.task_id in second.package.upstream_task_ids
+
+
+def test_arguments_that_are_one_string_are_refused() -> None:
+    with pytest.raises(JobFileError, match="args is one string: '--epochs 5'"):
+        group(args="--epochs 5")
+
+
+def test_it_needs_a_dag() -> None:
+    with pytest.raises(RuntimeError, match="inside a dag"):
+        RetrainingTaskGroup(model="m", trainer="trainer", job_file="job.yaml")
+
+
+def test_every_task_has_the_common_base() -> None:
+    made = tasks(whole())
+    assert all(isinstance(task, MlengineOperator) for task in made.values())
+    assert isinstance(made["wait"], BaseSensorOperator)

@@ -195,11 +195,25 @@ def get_backend(name: str, **settings: Any) -> TrainingBackend:
     return _factory(name)(**settings)
 
 
-def connected_backend(name: str, gcp_conn_id: str | None, **settings: Any) -> TrainingBackend:
-    """Likewise, with an Airflow connection's credentials where the backend takes them (``from_connection``)."""
+def connected_backend(
+    name: str,
+    gcp_conn_id: str | None,
+    *,
+    impersonation_chain: str | Sequence[str] | None = None,
+    project: str | None = None,
+    region: str | None = None,
+    **settings: Any,
+) -> TrainingBackend:
+    """Likewise, with an Airflow connection's credentials where the backend takes them (``from_connection``).
+
+    A backend without connections needs no project and no region either, and gets its settings only.
+    """
     factory = _factory(name)
     connect: Callable[..., TrainingBackend] | None = getattr(factory, "from_connection", None)
-    return factory(**settings) if connect is None else connect(gcp_conn_id, **settings)
+    if connect is None:
+        return factory(**settings)
+    where = {"impersonation_chain": impersonation_chain, "project": project, "region": region}
+    return connect(gcp_conn_id, **{**{name: value for name, value in where.items() if value}, **settings})
 
 
 def _factory(name: str) -> Callable[..., TrainingBackend]:

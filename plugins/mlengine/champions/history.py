@@ -53,6 +53,8 @@ class Champion:
     :param by: who; ``why``: for a rollback and a forced publication the reason that was given.
     :param previous: the serial of the entry before; ``None`` for the first.
     :param restores: for a rollback, the serial of the entry that this one repeats.
+    :param publisher: the task that published it, as a :class:`~mlengine.core.job.JobKey` has it. By it a retry knows
+        its own entry. Empty for whatever a person did at a terminal or on the page.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Champion:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     previous: int | None = None
     restores: int | None = None
+    publisher: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,9 @@ _NOUNS: tuple[str, ...] = (
 )
 
 
+_CLOSED = 128 + 13  # as a shell reports a program that SIGPIPE ended
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlengine", description="Retrain models with distributed jobs.")
     parser.add_argument("--version", action="version", version=f"mlengine {__version__}")
@@ -36,13 +40,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class OutputClosedError(Exception):
+    """The reader of the output has closed it, as ``| head`` does."""
+
+
 def say(text: str = "") -> None:
-    """A line, or some, for the person at the terminal; what came from elsewhere cannot speak to the terminal itself."""
-    sys.stdout.write(f"{plaintext.visible(text)}\n")
+    """A line, or some, for the person at the terminal; what came from elsewhere cannot speak to the terminal itself.
+
+    :raises OutputClosedError: its reader has closed it.
+    """
+    try:
+        sys.stdout.write(f"{plaintext.visible(text)}\n")
+        # A log that is followed through a pipe shows each line when it is written.
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0 done, 1 failed with a reason on stderr, 2 wrong usage."""
+    """Run a command. 0 done, 1 failed with a reason on stderr, 2 wrong usage, 141 its output was closed."""
     words = list(sys.argv[1:] if argv is None else argv)
     user_args: list[str] = []
     # What stands behind -- is the trainer's: argparse would take it for this command's own.
@@ -57,5 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MlengineError as error:
         sys.stderr.write(f"mlengine: {plaintext.visible(str(error))}\n")
         return 1
+    except OutputClosedError:
+        # The interpreter flushes once more when it ends: that must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED
     except KeyboardInterrupt:
         return 130

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
 
@@ -22,13 +23,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     add = _verb(verbs, "add", "register a version, all of it or nothing", _add)
-    add.add_argument("name")
+    add.add_argument("name", help="the dataset's name")
     add.add_argument("version", help="2026-11-01, v12, …")
     add.add_argument("directory", type=Path, help="train-… and heldout-… (or t10k-…) images and labels in IDX")
     add.add_argument("--license", required=True, help="under which terms the data may be used")
     add.add_argument("--source", required=True, help="where the data comes from, in words")
-    add.add_argument("--classes", type=int, default=10)
+    add.add_argument("--classes", type=int, default=10, help="number of classes (%(default)s)")
     add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
+    add.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help='register it though this check fails: duplicates, or "class balance"; needs --reason',
+    )
+    add.add_argument("--reason", default="", help="why that does no harm; kept in the manifest")
     add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
 
     _announcing(add.add_argument_group("telling Airflow"))
@@ -37,26 +46,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     tell = _verb(
         verbs, "announce", "start the DAGs that wait for this dataset, about a version that is there", _announce
     )
-    tell.add_argument("name")
-    tell.add_argument("version")
+    tell.add_argument("name", help="the dataset's name")
+    tell.add_argument("version", help="the version that is announced")
     _announcing(tell)
 
     listing = _verb(verbs, "list", "the versions of a dataset, or the datasets", _list)
-    listing.add_argument("name", nargs="?")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("name", nargs="?", help="the dataset's name; without it, all datasets")
+    listing.add_argument("--json", action="store_true", help="print JSON")
 
     verify = _verb(verbs, "verify", "compare every byte with the manifest", _verify)
-    verify.add_argument("name")
+    verify.add_argument("name", help="the dataset's name")
     verify.add_argument("version", nargs="*", help="default: all")
 
     difference = _verb(verbs, "diff", "what changed between two versions; exit code 1 if anything did", _diff)
-    difference.add_argument("name")
-    difference.add_argument("old")
-    difference.add_argument("new")
+    difference.add_argument("name", help="the dataset's name")
+    difference.add_argument("old", help="the earlier version")
+    difference.add_argument("new", help="the later version")
     difference.add_argument("--rows", action="store_true", help="read both, and count rows that came, went, changed")
 
     fetch = _verb(verbs, "fetch", "a verified local copy; prints its directory", _fetch)
-    fetch.add_argument("name")
+    fetch.add_argument("name", help="the dataset's name")
     fetch.add_argument("version", nargs="?", help="default: the newest")
     fetch.add_argument("--to", type=Path, default=Path("datasets"), help="the cache that it is kept in (./datasets)")
 
@@ -65,11 +74,7 @@ def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, handler: object
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text)
-    parser.add_argument(
-        "--bucket",
-        default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
-        help="gs://BUCKET (default: AIRFLOW__MLENGINE__BUCKET)",
-    )
+    add_bucket(parser)
     parser.set_defaults(handler=handler)
     return parser
 
@@ -82,18 +87,12 @@ def _announcing(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _bucket(args: argparse.Namespace) -> str:
-    if not args.bucket:
-        raise DatasetError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
-    return str(args.bucket)
-
-
 def _add(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.datasets.version_hints import note_versions
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     manifest = datasets.add(
         storage,
         bucket,
@@ -104,9 +103,13 @@ def _add(args: argparse.Namespace) -> int:
         source=args.source,
         classes=args.classes,
         drift_bound=args.drift_bound,
+        allow=args.allow,
+        reason=args.reason,
         discard_partial=args.discard_partial,
     )
     say(_line(manifest))
+    for exception in manifest.exceptions:
+        say(f"  in spite of the check {exception.check}: {exception.found} Reason: {exception.reason}")
     if "AIRFLOW_HOME" in os.environ:  # the trigger forms of that Airflow propose it from now on
         note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:
@@ -118,7 +121,7 @@ def _announce(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    _tell(args, datasets.load_manifest(Storage(), _bucket(args), args.name, args.version))
+    _tell(args, datasets.load_manifest(Storage(), bucket_of(args), args.name, args.version))
     return 0
 
 
@@ -136,7 +139,7 @@ def _list(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     if args.name is None:
         names = datasets.list_datasets(storage, bucket)
         say(json.dumps(names) if args.json else "\n".join(names) or f"no dataset in {bucket}")
@@ -160,7 +163,7 @@ def _verify(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     chosen = args.version or datasets.list_versions(storage, bucket, args.name)
     if not chosen:
         raise DatasetError(f"dataset {args.name!r} has no version in {bucket}")
@@ -181,7 +184,7 @@ def _diff(args: argparse.Namespace) -> int:
     from mlengine import datasets
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
     differences = datasets.diff(old, new)
     if not differences:
@@ -212,7 +215,7 @@ def _fetch(args: argparse.Namespace) -> int:
     from mlengine.core.layout import dataset_dir
     from mlengine.storage.client import Storage
 
-    storage, bucket = Storage(), _bucket(args)
+    storage, bucket = Storage(), bucket_of(args)
     version = datasets.resolve(storage, bucket, args.name, version=args.version)
     say(str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to)))
     return 0

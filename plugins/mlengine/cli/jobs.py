@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from mlengine import settings
 from mlengine.backends import ListsJobs, TrainingBackend, get_backend
 from mlengine.cli import say
+from mlengine.core import plaintext
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 
@@ -25,19 +26,19 @@ def register(commands: Any) -> None:
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(handler=_status)
     logs = commands.add_parser("logs", help="what a job's replicas wrote")
-    logs.add_argument("job", metavar="JOB")
+    logs.add_argument("job", metavar="JOB", help="the job's id, or its name in the backend")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
     logs.add_argument("--replica", metavar="ROLE-INDEX", help="of this replica only, e.g. worker-0, or launcher")
     logs.set_defaults(handler=_logs)
     cancel = commands.add_parser("cancel", help="end a job and everything it started")
-    cancel.add_argument("job", metavar="JOB")
+    cancel.add_argument("job", metavar="JOB", help="the job's id, or its name in the backend")
     cancel.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
     cancel.set_defaults(handler=_cancel)
     for parser in (status, logs, cancel):
         parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-        parser.add_argument("--backend", help="local or vertex (AIRFLOW__MLENGINE__BACKEND, else local)")
-        parser.add_argument("--project", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
-        parser.add_argument("--region", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_REGION)")
+        parser.add_argument("--backend", help="local or vertex (default: the setting backend)")
+        parser.add_argument("--project", help="of Vertex AI (default: the setting vertex_project)")
+        parser.add_argument("--region", help="of Vertex AI (default: the setting vertex_region)")
         parser.add_argument("--attempt", type=int, help="default: the last")
 
 
@@ -91,7 +92,8 @@ def _logs(args: argparse.Namespace) -> int:
         cursor = page.cursor
         for line in page.lines:
             if args.replica in {None, line.replica}:
-                say(line.text if args.replica else f"{line.replica:<11} | {line.text}")
+                for text in plaintext.lines(line.text):
+                    say(text if args.replica else f"{line.replica:<11} | {text}")
         if not page.more:
             if ended or not args.follow:
                 return 0
@@ -161,7 +163,7 @@ def _one(backend: _Place, status: JobStatus) -> None:
     }
     for name, value in rows.items():
         if value:
-            say(f"{name + ':':<11}{value}")
+            say(f"{name + ':':<11}" + f"\n{'':<11}".join(plaintext.lines(value)))
     if status.failure is not None:
         retried = "another attempt may be made" if status.failure.cause.retryable else "not tried again"
         say(f"{'cause:':<11}{status.failure.cause.value} ({retried})")

@@ -11,7 +11,8 @@ from typing import Any
 
 from mlengine.champions.history import current
 from mlengine.cli import say
-from mlengine.cli.models import add_bucket, bucket_of, job_dir
+from mlengine.cli.models import job_dir
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import intact
@@ -23,7 +24,7 @@ from mlengine.validation.subject import Subject, find_subject
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("predict", help="ask the champion about held-out digits")
-    parser.add_argument("model")
+    parser.add_argument("model", help="the model's name")
     parser.add_argument("--job", help="this job's model instead of the champion: its id, or gs://…")
     parser.add_argument("--count", type=int, default=10, help="how many digits (default: 10)")
     parser.add_argument("--first", type=int, default=0, metavar="ROW", help="begin at this held-out row (default: 0)")

@@ -4,14 +4,14 @@ What ends a task ends its job, nearly always (``docs/operations.md`` says when n
 through the claims in the bucket, asks the backends which of their jobs are alive, and asks Airflow's REST API whether
 the runs and tasks they belong to still are. It only says so; ``--yes`` ends them.
 
-Where Airflow does not answer, nothing is decided. Jobs of ``mlengine train`` and ``mlengine rerun``
-belong to a person, and are left alone; jobs of another machine are passed over: reap there.
+Where Airflow does not answer, nothing is decided. Jobs that another Airflow submitted are left alone, and so are those
+of ``mlengine train`` and ``mlengine rerun``, which belong to a person; jobs of another machine are passed over: reap
+there.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +21,12 @@ from typing import Any
 
 from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
-from mlengine.core.layout import RESERVED_NAMES, JobDir, bucket_uri, join
+from mlengine.core.layout import RESERVED_NAMES, JobDir, join
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 from mlengine.storage.client import Storage
@@ -44,9 +45,7 @@ class Living:
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
-    parser.add_argument(
-        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="gs://BUCKET (AIRFLOW__MLENGINE__BUCKET)"
-    )
+    add_bucket(parser)
     parser.add_argument("--model", help="of this model only")
     parser.add_argument(
         "--airflow-url",
@@ -54,9 +53,14 @@ def register(commands: Any) -> None:
         help="of Airflow's UI (MLENGINE_AIRFLOW_URL); to be let in: MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
     )
     parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT)")
+    parser.add_argument("--project", help="of jobs on Vertex AI (default: the setting vertex_project)")
     parser.add_argument(
-        "--region", help="of those whose claim and job file name none (AIRFLOW__MLENGINE__VERTEX_REGION)"
+        "--region", help="of those whose claim and job file name none (default: the setting vertex_region)"
+    )
+    parser.add_argument(
+        "--installation",
+        metavar="ID",
+        help="jobs submitted by this Airflow, e.g. before its database was lost (default: by the one at --airflow-url)",
     )
     parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
     parser.add_argument("--yes", action="store_true", help="end them")
@@ -64,13 +68,11 @@ def register(commands: Any) -> None:
 
 
 def _reap(args: argparse.Namespace) -> int:
-    if not args.bucket:
-        raise MlengineError("no bucket", remedy="give --bucket gs://BUCKET, or set AIRFLOW__MLENGINE__BUCKET")
+    bucket = bucket_of(args)
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), Backends(args)
-    bucket = bucket_uri(args.bucket)
     orphans = []
-    alive = list(living(backends.get, claims(storage, bucket, args.model)))
+    alive = _of_installation(living(backends.get, claims(storage, bucket, args.model)), airflow, args.installation)
     dags = {str(job.record.owner["dag_id"]) for job in alive}
     if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
         raise MlengineError(
@@ -93,6 +95,23 @@ def _reap(args: argparse.Namespace) -> int:
         Submitter(storage, backends.get(handle.backend)).end(handle, "nobody waited for it any more")
     say(f"{len(orphans)} jobs told to end")
     return 0
+
+
+def _of_installation(found: Iterable[Living], airflow: AirflowRuns, wanted: str | None) -> list[Living]:
+    """The jobs of one Airflow; those of others are named and left alone. A claim that names none is taken for ours."""
+    found = list(found)
+    named = any(job.record.owner.get("installation") for job in found)
+    ours = (wanted or airflow.installation()) if named else None
+    mine, others = [], defaultdict(list)
+    for job in found:
+        installation = str(job.record.owner.get("installation") or "")
+        if installation in {"", ours}:
+            mine.append(job)
+        else:
+            others[installation].append(job.status.handle.job_id)
+    for installation, jobs in sorted(others.items()):
+        say(f"left alone, submitted by the Airflow with --installation {installation}: {', '.join(sorted(jobs))}")
+    return mine
 
 
 def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[tuple[JobDir, JobRecord]]:
@@ -139,7 +158,17 @@ def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
         return f"its run {run_id} of {dag_id} does not exist any more"
     if run["state"] in _OVER:
         return f"its run {run_id} of {dag_id} is over: {run['state']}"
-    return _unwanted(airflow.tasks(dag_id, run_id), record)
+    return _unwanted(airflow.tasks(dag_id, run_id), record) or _recreated(airflow, record)
+
+
+def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
+    """Whether the run was deleted, and what goes on is another one of its name."""
+    owner = record.owner
+    names = str(owner["dag_id"]), str(owner["run_id"])
+    current = airflow.run_uid(*names, str(owner["task_id"]), int(owner.get("map_index", -1)))
+    if not current or not owner.get("run_uid") or current == owner["run_uid"]:
+        return None
+    return f"its run {names[1]} of {names[0]} was deleted and created again"
 
 
 def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:

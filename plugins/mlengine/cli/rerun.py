@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlengine import settings
 from mlengine.cli import say
+from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.cli.train import follow
 from mlengine.core.errors import DatasetError, MlengineError, ObjectMissingError, PackageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, JobRecord
-from mlengine.core.layout import JobDir, bucket_uri, join
+from mlengine.core.layout import JobDir, join
 from mlengine.core.software import software
 from mlengine.core.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
+_JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _ABOUT = """\
 Train the same again: package, dataset version, arguments and cluster are those of the job, whose record must be in its
 job dir. The new job gets a dir of its own beside it; it is not judged and not published.
@@ -31,9 +34,7 @@ job dir. The new job gets a dir of its own beside it; it is not judged and not p
 def register(commands: Any) -> None:
     parser = commands.add_parser("rerun", help="train the same as a job did, once more", description=_ABOUT)
     parser.add_argument("job", metavar="JOB", help="a job dir gs://…, or MODEL/JOB_ID in the bucket")
-    parser.add_argument(
-        "--bucket", default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"), help="gs://BUCKET (AIRFLOW__MLENGINE__BUCKET)"
-    )
+    add_bucket(parser)
     parser.add_argument(
         "--as", dest="new", metavar="JOB_ID", help="the new job's id (default: the old one's, _again_…)"
     )
@@ -42,7 +43,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--stream-logs", action="store_true", help="follow it to its end; exit code 1 unless it succeeds"
     )
-    parser.add_argument("--max-attempts", type=int, default=3, help="how often the job may be tried in all (3)")
+    parser.add_argument("--max-attempts", type=attempts, default=3, help="how often the job may be tried in all (3)")
     parser.set_defaults(handler=_rerun)
 
 
@@ -56,8 +57,9 @@ def _rerun(args: argparse.Namespace) -> int:
     record = read_record(storage, old)
     spec = TrainingSpec.from_json(record.spec)
     check_inputs(storage, record)
-    new = JobDir(join(old.uri.rsplit("/", 1)[0], args.new or f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"))
+    new = JobDir(join(old.uri.rsplit("/", 1)[0], _new_id(args.new, old)))
     _check_free(storage, new, old)
+    requested = spec
     backend = get_backend(settings.get("backend", args.backend or record.backend), **settings_of(args.set))
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
@@ -70,6 +72,7 @@ def _rerun(args: argparse.Namespace) -> int:
         spec=replace(spec, job_dir=None),
         inputs=_inputs(record, spec, old),
         labels=spec.labels,
+        requested=replace(requested, job_dir=None),
     )
     submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
     submitted = submitter.submit(intent)
@@ -144,11 +147,23 @@ def _inputs(record: JobRecord, spec: TrainingSpec, old: JobDir) -> dict[str, Any
 def _job_dir(args: argparse.Namespace) -> JobDir:
     if args.job.startswith("gs://"):
         return JobDir(args.job.rstrip("/"))
-    if not args.bucket or args.job.count("/") != 1:
+    if args.job.count("/") != 1:
         raise MlengineError(
             f"which job is {args.job!r}?", remedy="give gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID and --bucket"
         )
-    return JobDir(join(bucket_uri(args.bucket), args.job))
+    return JobDir(join(bucket_of(args), args.job))
+
+
+def _new_id(given: str | None, old: JobDir) -> str:
+    """The last part of the new job's dir, beside the old one's.
+
+    :raises MlengineError: it is no name of one dir.
+    """
+    if given is None:
+        return f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"
+    if not _JOB_ID.fullmatch(given):
+        raise MlengineError(f"not a job id: --as {given!r}", remedy="use letters, digits, _ and -, a letter first")
+    return given
 
 
 def _check_free(storage: Storage, new: JobDir, old: JobDir) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.cli import say
-from mlengine.cli.models import add_bucket, bucket_of
+from mlengine.cli.options import add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id, model/id, or its dir as gs://…")
     parser.add_argument("--model", help="the newest jobs of this model, instead of naming them")
     parser.add_argument("--last", type=int, default=10, metavar="N", help="how many of them (default: 10)")
-    parser.add_argument("--port", type=int, default=6006)
+    parser.add_argument("--port", type=int, default=6006, help="port to listen on (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="who may look: by default this machine only")
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="how often news are fetched")
     parser.add_argument("--dir", type=Path, help="keep the copies here (default: a folder that goes with the command)")
@@ -42,7 +42,8 @@ def _tensorboard(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, folder: Path) -> int:
-    from mlengine.clients.tensorboard import Mirror, find_job, start
+    from mlengine.clients.tensorboard import Mirror, find_job
+    from mlengine.runtime.tensorboard import start
 
     storage, bucket = Storage(), bucket_of(args)
     named = [find_job(storage, bucket, word) for word in args.jobs]

@@ -7,18 +7,20 @@ What a flag means, and where it differs from gcloud's, is the table in docs/gclo
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine import settings
 from mlengine.cli import say
+from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
 from mlengine.cli.train_spec import packages, spec_of
-from mlengine.core.errors import JobFailedError, MlengineError, ObjectMissingError
+from mlengine.core import plaintext
+from mlengine.core.errors import JobConflictError, JobFailedError, MlengineError, ObjectMissingError
+from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord, JobState, JobStatus
-from mlengine.core.layout import JobDir, join, split_uri
+from mlengine.core.layout import JobDir, bucket_uri, join, split_uri
 from mlengine.core.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -43,32 +45,41 @@ def register(commands: Any) -> None:
     where = parser.add_argument_group("where it goes")
     where.add_argument("--job-dir", metavar="GS", help="passed to the trainer as --job-dir (BUCKET/jobs/JOB)")
     where.add_argument(
-        "--staging-bucket", metavar="GS", help="for packages (AIRFLOW__MLENGINE__BUCKET, else the job dir's)"
+        "--staging-bucket",
+        metavar="GS",
+        help="bucket of packages (default: the setting bucket, or the job dir's)",
     )
     where.add_argument("--region", help="of the job, in place of the job file's")
-    where.add_argument("--backend", help="local or vertex (AIRFLOW__MLENGINE__BACKEND, else local)")
-    where.add_argument("--project", help="of Vertex AI (AIRFLOW__MLENGINE__VERTEX_PROJECT, else the credentials' own)")
+    where.add_argument("--backend", help="local or vertex (default: the setting backend)")
+    where.add_argument("--project", help="of Vertex AI (default: the setting vertex_project, or the credentials' own)")
     _cluster(parser.add_argument_group("the cluster"))
     how = parser.add_argument_group("how")
     how.add_argument("--labels", metavar="K=V,…", help="for people and for bills")
     how.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a backend's setting: spot=true")
     how.add_argument("--stream-logs", action="store_true", help="follow it to its end; exit code 1 unless it succeeds")
     how.add_argument("--async", action="store_true", dest="asynchronous", help="return when submitted (the default)")
-    how.add_argument("--dry-run", action="store_true", help="print the request as YAML; upload and submit nothing")
-    how.add_argument("--max-attempts", type=int, default=3, help="how often the job may be tried in all (3)")
+    how.add_argument(
+        "--dry-run", action="store_true", help="package and check, print the request as YAML; upload and submit nothing"
+    )
+    how.add_argument("--max-attempts", type=attempts, default=3, help="how often the job may be tried in all (3)")
     parser.set_defaults(handler=_train, user_args=None)
 
 
 def _cluster(group: Any) -> None:
     group.add_argument("--scale-tier", metavar="TIER", help="BASIC, STANDARD_1, PREMIUM_1, BASIC_GPU or CUSTOM")
     group.add_argument("--distributed", action="store_true", help="as gcloud's local train: 2 workers, 2 ps")
-    group.add_argument("--master-machine-type", metavar="TYPE")
-    group.add_argument("--worker-machine-type", metavar="TYPE")
-    group.add_argument("--parameter-server-machine-type", metavar="TYPE")
-    group.add_argument("--worker-count", type=int, metavar="N")
-    group.add_argument("--parameter-server-count", type=int, metavar="N")
-    group.add_argument("--evaluator-count", type=int, metavar="N")
+    group.add_argument("--master-machine-type", metavar="TYPE", help="machine type of the chief")
+    group.add_argument("--worker-machine-type", metavar="TYPE", help="machine type of the workers")
+    group.add_argument("--parameter-server-machine-type", metavar="TYPE", help="machine type of the parameter servers")
+    group.add_argument("--worker-count", type=int, metavar="N", help="number of workers")
+    group.add_argument("--parameter-server-count", type=int, metavar="N", help="number of parameter servers")
+    group.add_argument("--evaluator-count", type=int, metavar="N", help="number of evaluators")
     group.add_argument("--runtime-version", metavar="V", help="whether TF_CONFIG says chief or master; no more")
+    group.add_argument(
+        "--use-chief-in-tf-config",
+        action=argparse.BooleanOptionalAction,
+        help="call the chief chief, or master, in TF_CONFIG, whatever the runtime version",
+    )
     group.add_argument("--python-version", metavar="V", help="of the image on Vertex AI; here, one that uv finds")
     group.add_argument("--max-running-time", metavar="SECONDS", help="7200 or 7200s")
 
@@ -84,7 +95,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.python_version and isinstance(backend, ChoosesPython):
         backend.use_python(args.python_version)
     storage = Storage()
-    spec = packages(args, spec, None if args.dry_run else storage, staging)
+    spec = packages(args, spec, storage, staging)
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
         for note in notes:
@@ -99,16 +110,16 @@ def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
 
     :raises MlengineError: if no bucket is named anywhere.
     """
-    job_dir = args.job_dir or spec.job_dir
-    bucket = args.staging_bucket or os.environ.get("AIRFLOW__MLENGINE__BUCKET")
-    if bucket and not bucket.startswith("gs://"):
-        bucket = f"gs://{bucket}"
+    job_dir = spec.job_dir
+    bucket = settings.get("bucket", args.staging_bucket)
+    if bucket:
+        bucket = bucket_uri(bucket)
     if not (job_dir or bucket):
         raise MlengineError(
             "no bucket for the job",
-            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set AIRFLOW__MLENGINE__BUCKET",
+            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
         )
-    if bucket is None:
+    if not bucket:
         bucket = f"gs://{split_uri(str(job_dir))[0]}"
     return JobDir((job_dir or join(bucket, "jobs", args.job)).rstrip("/")), bucket
 
@@ -116,7 +127,7 @@ def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
 def _show(job: str, backend: TrainingBackend, spec: TrainingSpec, job_dir: JobDir) -> int:
     from mlengine.backends import ShowsRequest, Submission
 
-    submission = Submission(_key(job, job_dir).digest, job_dir.job_id, 1, job_dir.uri, spec, spec.labels)
+    submission = Submission(_key(job, job_dir).digest, job, 1, job_dir.uri, spec, spec.labels)
     if isinstance(backend, ShowsRequest):
         say(backend.show(submission).rstrip())
         return 0
@@ -135,7 +146,8 @@ def _run(
     _check_unused(args.job, storage, spec, job_dir)
     submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
     model = (job_dir.uri.split("/")[3:-1] or ["jobs"])[-1]
-    submitted = submitter.submit(Intent(_key(args.job, job_dir), model, job_dir, spec, labels=spec.labels))
+    intent = Intent(_key(args.job, job_dir), model, job_dir, spec, labels=spec.labels, job_id=args.job)
+    submitted = submitter.submit(intent)
     say(f"job {args.job}: {submitted.decision.value}, as {submitted.handle.name} on {backend.name}")
     say(f"job dir: {submitted.handle.job_dir}")
     url = backend.console_url(submitted.handle)
@@ -154,11 +166,12 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError:
         return
-    if record.key != _key(job, job_dir).digest or record.spec != spec.to_json():
-        raise MlengineError(
-            f"{job_dir.uri} belongs to job {record.job_id} already, which trains something else",
-            remedy="choose another JOB or --job-dir; the same command again follows the same job",
-        )
+    remedy = "choose another JOB or --job-dir; the same command again follows the same job"
+    if record.key != _key(job, job_dir).digest:
+        raise JobConflictError(f"{job_dir.uri} belongs to job {record.job_id} already", remedy=remedy)
+    if record.spec != spec.to_json():
+        differ = describe(changes(Inputs(record.spec, {}), Inputs(spec.to_json(), {}))) or "region, labels or limits"
+        raise JobConflictError(f"job {record.job_id} was submitted with other inputs: {differ}", remedy=remedy)
 
 
 def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
@@ -197,5 +210,7 @@ def _retryable(status: JobStatus) -> bool:
 
 def _failed(status: JobStatus) -> int:
     failure = status.failure
-    say(f"{status.handle.job_id}: {status.state.value}" + (f": {failure.message}" if failure else ""))
+    # Further lines, of a replica's log, were printed with the state.
+    message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
+    say(f"{status.handle.job_id}: {status.state.value}{message}")
     return 1

@@ -10,124 +10,178 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.cli import say
-from mlengine.core.errors import JobFileError, PackageError
-from mlengine.core.job_file import parse
-from mlengine.core.layout import join
+from mlengine.cli.emulator import settings_of
+from mlengine.core import limits
+from mlengine.core.errors import JobFileError, PackageError, StorageForbiddenError, StorageUnavailableError
+from mlengine.core.job_file import fields, parse, worker_pools
+from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.spec import Role, TrainingSpec
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
+# Flags, by the field of a trainingInput that they replace.
+_FLAGS = {
+    "scaleTier": "scale_tier",
+    "masterType": "master_machine_type",
+    "workerType": "worker_machine_type",
+    "parameterServerType": "parameter_server_machine_type",
+    "workerCount": "worker_count",
+    "parameterServerCount": "parameter_server_count",
+    "evaluatorCount": "evaluator_count",
+    "pythonModule": "module_name",
+    "region": "region",
+    "jobDir": "job_dir",
+    "runtimeVersion": "runtime_version",
+    "pythonVersion": "python_version",
+    "useChiefInTfConfig": "use_chief_in_tf_config",
+}
 _TYPES = {
-    Role.CHIEF: "master_machine_type",
-    Role.WORKER: "worker_machine_type",
-    Role.PS: "parameter_server_machine_type",
+    Role.CHIEF: "masterType",
+    Role.WORKER: "workerType",
+    Role.PS: "parameterServerType",
 }
 _COUNTS = {
-    Role.WORKER: "worker_count",
-    Role.PS: "parameter_server_count",
-    Role.EVALUATOR: "evaluator_count",
+    Role.WORKER: "workerCount",
+    Role.PS: "parameterServerCount",
+    Role.EVALUATOR: "evaluatorCount",
 }
-_LOCAL_DISTRIBUTED = {Role.WORKER: 2, Role.PS: 2}  # gcloud ml-engine local train --distributed
+# What Vertex AI's format has no field for.
+_ML_ENGINE_ONLY = ("runtimeVersion", "useChiefInTfConfig")
+_LOCAL_DISTRIBUTED = {"workerCount": 2, "parameterServerCount": 2}  # gcloud ml-engine local train --distributed
 
 
 def spec_of(args: argparse.Namespace) -> TrainingSpec:
     """The job file with the flags over it; a flag replaces its whole field, user args all args, as gcloud's did.
 
-    :raises JobFileError: for what a job file may not say.
+    Flags and file are checked together: one may complete the other.
+
+    :raises JobFileError: names the flag, or the line of the file, that is wrong.
     """
-    _check_job_id(args.job)
-    flags: dict[str, Any] = {
-        "scaleTier": args.scale_tier and args.scale_tier.upper().replace("-", "_"),
-        "pythonModule": args.module_name,
-        "region": args.region,
-        "runtimeVersion": args.runtime_version,
-        "pythonVersion": args.python_version,
-        "args": list(args.user_args) if args.user_args else None,
-    }
-    if args.max_running_time:
-        flags["scheduling"] = {"maxRunningTime": f"{args.max_running_time.rstrip('s')}s"}
-    # What flags say is read by the rules of the job file, with its errors.
-    given = parse.load({"trainingInput": {key: value for key, value in flags.items() if value}}, name="the flags")
-    spec = parse.load(args.config) if args.config else given
-    if args.config:
-        spec = parse.override(
-            spec,
-            args=args.user_args or None,
-            module=args.module_name,
-            region=args.region,
-            scale_tier=flags["scaleTier"],
-        )
-        spec = replace(
-            spec,
-            runtime_version=given.runtime_version or spec.runtime_version,
-            primary_name=given.primary_name if args.runtime_version else spec.primary_name,
-            python_version=given.python_version or spec.python_version,
-            max_running_seconds=given.max_running_seconds or spec.max_running_seconds,
-        )
-    spec = _with_cluster(args, spec)
+    from_python(args.job, "JOB").check(limits.job_id(args.job))
+    given = _given(args)
+    root = parse.locate(args.config) if args.config else from_python({"trainingInput": {}}, "the command line")
+    if isinstance(root.value, dict) and worker_pools.is_vertex(root.value):
+        spec = _over_worker_pools(parse.load(args.config), given)
+    else:
+        spec = parse.load(args.config or {"trainingInput": {}}, given=given)
     return replace(spec, labels={**spec.labels, **_labels(args.labels)})
 
 
-def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage | None, staging: str) -> TrainingSpec:
-    """The spec with its packages in the bucket.
+def _given(args: argparse.Namespace) -> dict[str, Located]:
+    """What the flags say, by field; in errors, each is called by its flag."""
+    found = {
+        field: from_python(value, _flag(name))
+        for field, name in _FLAGS.items()
+        if (value := getattr(args, name)) not in {None, ""}
+    }
+    if "scaleTier" in found:
+        tier = str(args.scale_tier).upper().replace("-", "_")
+        found["scaleTier"] = replace(found["scaleTier"], value=tier)
+    if args.distributed:
+        counts = {field: from_python(count, "--distributed") for field, count in _LOCAL_DISTRIBUTED.items()}
+        found = {**counts, **found}
+    if args.max_running_time is not None:
+        seconds = args.max_running_time if args.max_running_time.endswith("s") else f"{args.max_running_time}s"
+        limit = replace(from_python(seconds, "--max-running-time"), raw=args.max_running_time)
+        found["scheduling"] = Located({"maxRunningTime": limit}, limit.where)
+    if args.user_args:
+        found["args"] = from_python(list(args.user_args), "--")
+    return found
 
-    :param storage: ``None`` uploads nothing, and names where they would be.
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> TrainingSpec:
+    """The flags over a job file in Vertex AI's format.
+
+    :raises JobFileError: a flag means nothing there, or is wrong.
+    """
+    for field in _ML_ENGINE_ONLY:
+        if field in given:
+            raise given[field].error("means nothing to a job file with workerPoolSpecs", "remove the flag")
+    counts = {role: given[field].integer(limits.replica_count) for role, field in _COUNTS.items() if field in given}
+    args = given.get("args")
+    module = given.get("pythonModule")
+    spec = parse.override(
+        spec,
+        args=fields.args(args) if args else None,
+        module=fields.module(module) if module else None,
+        region=given["region"].text() if "region" in given else None,
+        scale_tier=given["scaleTier"].text() if "scaleTier" in given else None,
+        counts=counts or None,
+    )
+    types = {role: fields.machine_type(given[field]) for role, field in _TYPES.items() if field in given}
+    for role in types:
+        if spec.pool(role) is None:
+            raise given[_TYPES[role]].error(f"is given, and the cluster has no {role.value}", "give their number, too")
+    more: dict[str, Any] = {
+        "pools": tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
+    }
+    if "jobDir" in given:
+        more["job_dir"] = fields.gs_uri(given["jobDir"])
+    if "pythonVersion" in given:
+        more["python_version"] = given["pythonVersion"].version()
+    if "scheduling" in given:
+        more["max_running_seconds"] = given["scheduling"].value["maxRunningTime"].seconds() or None
+    return replace(spec, **more)
+
+
+def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str) -> TrainingSpec:
+    """The spec with its packages in the bucket. A dry run builds and checks them too, and uploads nothing.
+
     :raises PackageError: if there is nothing to run, or two sources of it.
     """
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
     if args.package_path:
         sources.insert(0, args.package_path)
+    parse.check(spec)
     if not sources:
-        parse.check(spec)
         if not spec.package_uris and not spec.pools[0].image_uri:
             raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
+        _check_module(args, spec, storage)
         return spec
-    parse.check(spec)
-    if storage is None:
-        uris = [str(source) if isinstance(source, str) else _would_be(source, staging) for source in sources]
-        return parse.override(spec, package_uris=uris)
     from mlengine.packaging.publish import package_trainer
 
-    packaged = package_trainer(sources, storage=storage, staging=staging, module=spec.module or None)
+    packaged = package_trainer(
+        sources, storage=storage, staging=staging, module=spec.module or None, dry_run=args.dry_run
+    )
     state = "unchanged" if packaged.reused else f"{packaged.files} files"
-    say(f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}")
-    for left in packaged.left_out:
-        say(f"  left out: {left.path} ({left.reason})")
+    lines = [f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}"]
+    lines += [f"  note: {note}" for note in packaged.notes]
+    lines += [f"  left out: {left.path} ({left.reason})" for left in packaged.left_out]
+    for line in lines:
+        say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
     return parse.override(spec, package_uris=packaged.uris)
 
 
-def _check_job_id(job: str) -> None:
-    parse.load({"jobId": job, "trainingInput": {}}, name="JOB")
+def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:
+    """:raises PackageError: the packages in the bucket do not have the module.
+    :raises StorageError: they cannot be read; of a dry run, only that they are missing.
+    """
+    from mlengine.packaging.job_module import check_job_module
 
-
-def _with_cluster(args: argparse.Namespace, spec: TrainingSpec) -> TrainingSpec:
-    counts = {role: getattr(args, flag) for role, flag in _COUNTS.items() if getattr(args, flag) is not None}
-    if args.distributed:
-        counts = {**_LOCAL_DISTRIBUTED, **counts}
-    if any(count < 0 for count in counts.values()):
-        raise JobFileError("a count is negative", remedy="give 0 or more")
-    if counts:
-        # A cluster by flags is a CUSTOM one; the tier's machines stay.
-        tier = None if args.scale_tier else "CUSTOM"
-        spec = parse.override(spec, scale_tier=tier, counts=counts)
-    types = {role: getattr(args, flag) for role, flag in _TYPES.items() if getattr(args, flag)}
-    pools = tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
-    return replace(spec, pools=pools)
+    try:
+        check_job_module(spec, storage, settings_of(args.set))
+    except (StorageForbiddenError, StorageUnavailableError) as error:
+        if not args.dry_run:
+            raise
+        say(f"# not checked whether module {spec.module} is in the packages: {error.message}")
 
 
 def _labels(text: str | None) -> Mapping[str, str]:
-    pairs = [item.partition("=") for item in _items(text)]
-    labels = {name: value for name, _, value in pairs}
-    return parse.load({"labels": labels, "trainingInput": {}}, name="--labels").labels
+    """:raises JobFileError: not NAME=VALUE,…, or not labels."""
+    labels: dict[str, str] = {}
+    for item in _items(text):
+        name, equals, value = item.partition("=")
+        if not equals or name in labels:
+            what = "is written twice" if equals else "has no value"
+            raise JobFileError(f"--labels: {name!r} {what}", remedy="write NAME=VALUE,NAME=VALUE; a value may be empty")
+        labels[name] = value
+    return fields.labels(from_python(labels, "--labels"))
 
 
 def _items(text: str | None) -> list[str]:
     return [item for item in re.split(r",\s*", text) if item] if text else []
-
-
-def _would_be(source: Path, staging: str) -> str:
-    name = (
-        source.name if source.suffix in {".gz", ".tgz", ".whl", ".zip"} else f"{source.resolve().name}-VERSION.tar.gz"
-    )
-    return join(staging, "packages", source.resolve().name.partition("-")[0], "DIGEST", name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.clients.airflow_api import AirflowServer, quoted, run_path
+from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class AirflowRuns:
     def run(self, dag_id: str, run_id: str) -> dict[str, Any] | None:
         """The DAG run."""
         return self.server.find(run_path(dag_id, run_id))
+
+    def installation(self) -> str | None:
+        """The id that this Airflow's tasks write into the jobs they submit; ``None`` if none has submitted any."""
+        found = self.server.find(f"variables/{quoted(INSTALLATION_VARIABLE)}")
+        return None if found is None else str(found["value"])
+
+    def run_uid(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
+        """What separates the run from a deleted one of the same name; ``None`` if the task has submitted nothing."""
+        task = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}"
+        found = self.server.find(f"{task}/state-store/{quoted(RUN_UID_KEY)}?map_index={map_index}")
+        value = None if found is None else found["value"]
+        return value if isinstance(value, str) else None
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """All its task instances; none of a run that is gone."""

@@ -2,7 +2,7 @@
 
 What the cloud writes, and so what a trainer may rely on:
 
-- a job of one replica gets no ``TF_CONFIG`` at all, and trains alone;
+- a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` at all on Vertex AI;
 - ``cluster`` names chief (``master`` for old runtimes), worker and ps by address, never the evaluator, which stands in
   its own ``task`` only: it must not take part in training;
 - ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on this machine: to the trainer it is one;
@@ -28,21 +28,28 @@ def tf_config(
     index: int,
     *,
     trial: str | None = None,
+    job_dir: str | None = None,
 ) -> dict[str, Any]:
-    """The ``TF_CONFIG`` of one replica; ``{}`` for a chief alone, which means: do not set the variable.
+    """The ``TF_CONFIG`` of one replica; ``{}`` means: do not set the variable.
 
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param trial: the hyperparameter trial's id, in jobs that have trials.
+    :param job_dir: where the job runs, which may not be where its file says: it may be a repetition of another job.
     :raises ValueError: if an address is missing, or the replica is not in the spec.
     """
     if (role, index) not in spec.replicas:
         raise ValueError(f"no {role}-{index} in this job: {[f'{r}-{i}' for r, i in spec.replicas]}")
-    if len(spec.replicas) == 1:
+    if not has_cluster(spec):
         return {}
     task: dict[str, Any] = {"type": _name(spec, role), "index": index}
     if trial is not None:
         task["trial"] = trial
-    return {"cluster": _cluster(spec, addresses), "task": task, "job": _job(spec), "environment": "cloud"}
+    return {"cluster": _cluster(spec, addresses), "task": task, "job": _job(spec, job_dir), "environment": "cloud"}
+
+
+def has_cluster(spec: TrainingSpec) -> bool:
+    """Whether the replicas of ``spec`` get a ``TF_CONFIG``."""
+    return len(spec.replicas) > 1 or spec.single_replica_tf_config
 
 
 def _cluster(spec: TrainingSpec, addresses: Mapping[Role, Sequence[str]]) -> dict[str, list[str]]:
@@ -61,7 +68,7 @@ def _name(spec: TrainingSpec, role: Role) -> str:
     return spec.primary_name if role is Role.CHIEF else role.value
 
 
-def _job(spec: TrainingSpec) -> dict[str, Any]:
+def _job(spec: TrainingSpec, job_dir: str | None) -> dict[str, Any]:
     """What was asked, corrected by what runs: packages as staged, counts as capped."""
     job: dict[str, Any] = _snake(spec.source)
     job |= {"python_module": spec.module, "package_uris": list(spec.package_uris), "args": list(spec.args)}
@@ -72,6 +79,8 @@ def _job(spec: TrainingSpec) -> dict[str, Any]:
         value = getattr(spec, field)
         if value is not None:
             job[field] = value
+    if job_dir is not None and "job_dir" in job:
+        job["job_dir"] = job_dir
     job["run_on_raw_vm"] = True
     return job
 

@@ -32,6 +32,14 @@ class MlengineError(Exception):
         return f"{self.message}\n  What to do: {self.remedy}" if self.remedy else self.message
 
 
+class SettingError(MlengineError):
+    """A setting has a value that cannot be used. Names the setting, the value and where the value was found."""
+
+
+class XComMissingError(MlengineError):
+    """An operator did not get what an earlier task should have returned. Names the field and that task."""
+
+
 class JobFileError(MlengineError):
     """The job file, or the spec made from it, is wrong. The message has ``file:line`` where there is one."""
 
@@ -99,8 +107,12 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
-class ServiceRefusalError(MlengineError):
-    """``mlengine serve`` refuses a request as the service it stands for does.
+class EmulatorError(MlengineError):
+    """The emulator cannot start: a port, the state directory, or an option."""
+
+
+class EmulatorApiError(EmulatorError):
+    """The emulator rejects a request, as the service that it emulates does.
 
     :param status: the name of a ``google.rpc.Code``.
     """
@@ -108,6 +120,10 @@ class ServiceRefusalError(MlengineError):
     def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.status = status
+
+
+class JobConflictError(MlengineError):
+    """A job of the same name was submitted with other inputs. Says which, with the old and the new value."""
 
 
 class JobFailedError(MlengineError):

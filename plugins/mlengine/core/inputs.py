@@ -38,6 +38,8 @@ def inputs_digest(spec: TrainingSpec, package: Mapping[str, Any], dataset: Mappi
         "args": [_content(arg, str(dataset["uri"]), data) for arg in spec.args],
         "cluster": [asdict(pool) | {"role": pool.role.value} for pool in spec.pools],
         "primary": spec.primary_name,
+        "single_replica_tf_config": spec.single_replica_tf_config,
+        "expand_variables": spec.expand_variables,
         "runtime": [spec.runtime_version, spec.python_version],
         "env": dict(spec.env),
     }

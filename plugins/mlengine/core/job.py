@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -86,6 +87,11 @@ class Decision(StrEnum):
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
 
 
+# Where Airflow keeps what separates runs of one name: a key of each submitting task's state store, and a Variable.
+RUN_UID_KEY = "mlengine_run_uid"
+INSTALLATION_VARIABLE = "mlengine_installation_id"
+
+
 @dataclass(frozen=True)
 class JobKey:
     """The identity of one intent to train: a retry of the same task has the same key, a cleared task another.
@@ -93,6 +99,8 @@ class JobKey:
     :param generation: a number that a clear changes and a retry keeps. From Airflow it is the task instance's
         ``max_tries``: set once from ``retries``, raised by every clear of a task that ran, kept by retries, deferrals
         and edits of the DAG file.
+    :param run_uid: separates DAG runs of the same name: one that was deleted from the one created after it, and those
+        of two Airflow installations. Kept by retries and clears. Empty for jobs that are not Airflow's.
 
     ``digest`` is 40 hex digits, legal in a label.
     """
@@ -102,10 +110,11 @@ class JobKey:
     task_id: str
     map_index: int = -1
     generation: int = 0
+    run_uid: str = ""
 
     @property
     def digest(self) -> str:
-        text = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation])
+        text = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation, self.run_uid])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
@@ -143,7 +152,7 @@ class JobHandle:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         return cls(**{name: data[name] for name in ("backend", "name", "job_id", "attempt", "job_dir")})
 
 
@@ -198,11 +207,14 @@ class JobRecord:
 
     :param key: the :class:`JobKey` digest that owns the dir.
     :param spec: the :class:`~mlengine.core.spec.TrainingSpec` as JSON: what attempt n+1 and a re-run need.
-    :param owner: the fields of the :class:`JobKey`, for people and for finding the job's older generations.
+    :param owner: the fields of the :class:`JobKey`, and ``installation``, the id of the Airflow that submitted it: for
+        people, and for finding earlier jobs of the same task.
     :param inputs: lineage: digests of package and dataset, and what else the caller knows.
+    :param requested: the spec as JSON before the backend reduced the cluster; empty if it did not.
     :param name: the backend's name of the live attempt; ``None`` between claim and submit.
     :param host: the one host that can see its jobs, if the backend is such a one.
     :param history: what was decided when, oldest first.
+    :param found_empty: the dir held nothing when it was claimed, so that all that lies in it came with the job.
     """
 
     key: str
@@ -212,10 +224,12 @@ class JobRecord:
     spec: dict[str, Any]
     owner: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    requested: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
     name: str | None = None
     host: str = ""
     history: tuple[dict[str, Any], ...] = ()
+    found_empty: bool = False
 
     def with_attempt(self, attempt: int, name: str | None, event: dict[str, Any]) -> JobRecord:
         return replace(self, attempt=attempt, name=name, history=(*self.history, event))
@@ -238,5 +252,6 @@ class JobRecord:
             return cls(**raw)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MlengineError(
-                f"job.json is not readable: {error}", remedy="remove the job dir, or run with another job id"
+                f"job.json is not the record of a job: {error}",
+                remedy="choose another job dir; if this one is mlengine's, restore job.json from a backup",
             ) from error

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from mlengine.core.errors import StorageError
 
 _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?$", re.DOTALL)
+KEEP = ".keep"  # the empty object that makes a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Prefixes of the bucket that a model must not be named after.
-RESERVED_NAMES = frozenset({"packages", "datasets"})
+RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator"})
 # Folders of a model that are no job dirs.
 NO_JOBS = frozenset({"champions", "validated", "index"})
 
@@ -61,16 +62,28 @@ def check_model_name(model: str) -> str:
     if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
-            remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter; 'packages' and 'datasets' are taken",
+            remedy="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets and mlengine-emulator are reserved",
         )
     return model
 
 
 @dataclass(frozen=True)
 class JobDir:
-    """The paths below one job dir. ``uri`` has no trailing slash."""
+    """The paths below one job dir. ``uri`` has no trailing slash.
+
+    :raises StorageError: it is no ``gs://`` URI, or names a whole bucket.
+    """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        uri = self.uri.rstrip("/")
+        _, path = split_uri(uri)
+        if not path.strip("/"):
+            raise StorageError(
+                f"the job dir {self.uri} is a whole bucket", remedy=f"give the job a folder of its own: {uri}/FOLDER"
+            )
+        object.__setattr__(self, "uri", uri)
 
     @classmethod
     def of(cls, bucket: str, model: str, job_id: str) -> JobDir:
@@ -84,6 +97,10 @@ class JobDir:
     @property
     def claim(self) -> str:
         return join(self.uri, "job.json")
+
+    def numbered(self, number: int) -> JobDir:
+        """The n-th dir that a job may take if the ones before it belong to other jobs: ``D``, ``D_2``, ``D_3``."""
+        return self if number == 1 else JobDir(f"{self.uri}_{number}")
 
     @property
     def train(self) -> str:
@@ -150,6 +167,10 @@ def datasets_prefix(bucket: str, name: str) -> str:
 def dataset_asset_name(name: str) -> str:
     """What the dataset is called among Airflow's assets."""
     return f"dataset_{name}"
+
+
+# What the champions of all models are called among Airflow's asset aliases.
+CHAMPIONS_ALIAS = "mlengine_champions"
 
 
 def champion_asset_name(model: str) -> str:

@@ -18,6 +18,7 @@ MAX_LABELS = 64
 MAX_VARIABLES = 100
 MAX_ATTEMPTS = 100
 MAX_PRIORITY = 1000
+MIN_DISK_GB, MAX_DISK_GB = 100, 64_000
 MAX_SECONDS = 315_576_000_000  # the longest duration that Google's APIs can express
 
 _JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
@@ -55,6 +56,11 @@ def attempts(count: int) -> Problem | None:
 def seconds(duration: float) -> Problem | None:
     """How long a job may run or wait."""
     return _in_range(duration, 1, MAX_SECONDS)
+
+
+def boot_disk_gb(size: int) -> Problem | None:
+    """The boot disk of one machine on Vertex AI."""
+    return _in_range(size, MIN_DISK_GB, MAX_DISK_GB)
 
 
 def job_id(text: str) -> Problem | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 MOST_CHARACTERS = 4000
+MOST_STATES = 10
 
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
@@ -26,13 +27,23 @@ def visible(text: str) -> str:
 def line(text: str) -> str:
     """One line, and not an endless one: what would begin another is made visible."""
     text = _ESCAPE.sub("", text).rstrip("\r")
-    # A progress bar writes over itself: what is left standing is what it last wrote.
+    # Of a progress bar, the last state is left standing.
     text = visible(text.rsplit("\r", 1)[-1]).replace("\n", "\\x0a")
     if len(text) > MOST_CHARACTERS:
         return f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
     return text
 
 
+def states(text: str) -> list[str]:
+    """What a line showed, one after the other: a progress bar returns to its beginning and writes over itself.
+
+    Of more than :data:`MOST_STATES`, so many are left, evenly spaced; always the last. At least one.
+    """
+    shown = [state for state in _ESCAPE.sub("", text).split("\r") if state.strip()]
+    step = -(-len(shown) // MOST_STATES) or 1
+    return shown[::-1][::step][::-1] or [""]
+
+
 def lines(text: str) -> list[str]:
-    """The lines of a message; at least one."""
-    return [line(one) for one in text.rstrip("\n").split("\n")]
+    """The lines of a message, and the states of each; at least one."""
+    return [line(state) for one in text.rstrip("\n").split("\n") for state in states(one)]

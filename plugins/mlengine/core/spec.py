@@ -46,10 +46,14 @@ class TrainingSpec:
     :param package_uris: sdists or wheels, the trainer's first.
     :param args: the user's arguments; the backend appends ``--job-dir``.
     :param pools: exactly one chief pool of one replica first; then worker, ps, evaluator where there are any.
-    :param primary_name: what ``TF_CONFIG`` calls the chief: ``chief``, or ``master`` for old runtimes.
+    :param primary_name: what ``TF_CONFIG`` calls the chief: ``chief``, or ``master`` as ML Engine's first runtimes did.
     :param max_running_seconds: after this long RUNNING, the job is ended as failed.
     :param max_wait_seconds: after this long QUEUED, likewise.
     :param env: extra environment variables of every replica.
+    :param single_replica_tf_config: whether a job of one replica gets a ``TF_CONFIG`` too: ML Engine gave it one,
+        Vertex AI does not.
+    :param expand_variables: whether ``$(VAR)`` in ``args`` and ``env`` is expanded (:mod:`mlengine.core.expansion`):
+        Vertex AI does, ML Engine did not.
     :param source: the ``trainingInput`` as read, for ``TF_CONFIG``'s ``job`` and for pass-through.
     """
 
@@ -67,6 +71,8 @@ class TrainingSpec:
     max_wait_seconds: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    single_replica_tf_config: bool = False
+    expand_variables: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

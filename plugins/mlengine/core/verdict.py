@@ -6,7 +6,9 @@ The rule, whole:
 2. One failed check rejects the model. Its sentence is the reason.
 3. Without a champion the comparisons are skipped, and only they: the first model still has to reach every floor. If
    it does, the verdict is ``first``.
-4. Otherwise it is ``accepted``.
+4. With a champion, the model must have been compared with it in quality, by :data:`NOT_WORSE` or by a user's check
+   with ``comparison=True``. If it was not, the verdict is ``not_compared``, unless no comparison is required.
+5. Otherwise it is ``accepted``.
 
 Knows neither how a value is measured (:mod:`mlengine.validation`) nor what becomes of an accepted model
 (:mod:`mlengine.champions.history`).
@@ -21,6 +23,11 @@ from typing import Any, Self
 
 from mlengine.core.errors import MlengineError
 
+# The check that compares a model with its champion in quality.
+NOT_WORSE = "not worse than champion"
+# Comparisons of what a model costs; they say nothing of its quality.
+LATENCY_RATIO, SIZE_RATIO = "latency ratio", "size ratio"
+
 
 class Decision(StrEnum):
     """The one word; the same in log, XCom, report, pointer and UI."""
@@ -28,10 +35,12 @@ class Decision(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     FIRST = "first"
+    NOT_COMPARED = "not_compared"  # every check passed, but a required comparison with the champion was not made
 
     @property
     def publishable(self) -> bool:
-        return self is not Decision.REJECTED
+        """Whether the model may become the champion without force."""
+        return self in {Decision.ACCEPTED, Decision.FIRST}
 
 
 class WhenUndecided(StrEnum):
@@ -175,10 +184,11 @@ class Verdict:
             raise MlengineError(f"not a verdict: {error!r}", remedy="run the validation again") from error
 
 
-def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
+def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
     """Come to a verdict.
 
-    :param champion: whether there is a champion to compare with.
+    :param champion: the champion's job id; ``None`` if there is no champion to compare with.
+    :param require_comparison: whether a model that was not compared with the champion in quality may be published.
     :raises MlengineError: if nothing was checked: a gate that asks nothing must not say "accepted".
     """
     asked = [check for check in checks if not check.skipped]
@@ -188,10 +198,18 @@ def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))
     counted = f"all {len(asked)} checks passed"
-    if not champion:
+    if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
     compared = [check.sentence for check in asked if check.comparison]
-    return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
+    if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in asked):
+        return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
+    why = next((check.sentence for check in checks if check.name == NOT_WORSE), "No check compares the two.")
+    missing = f"The model was not compared with the champion {champion}: {why}"
+    if require_comparison:
+        reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")
+        return Verdict(Decision.NOT_COMPARED, reasons, tuple(checks))
+    accepted = (f"{counted.capitalize()}.", *compared, f"{missing} No comparison is required.")
+    return Verdict(Decision.ACCEPTED, accepted, tuple(checks))
 
 
 def table(checks: Sequence[Check]) -> list[str]:

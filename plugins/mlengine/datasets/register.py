@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,10 @@ from mlengine.datasets.download import sha256_of
 from mlengine.storage.client import Storage
 
 _CHUNK = 1 << 20
+# What a registration uploads before its manifest; nothing else in a version's folder is ever deleted.
+_FILES = tuple(
+    f"{split}-{kind}.gz" for split in ("train", "heldout") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+)
 _PACKING = 6  # gzip level: 10 % smaller than level 1 on digits, for twice the time, which is paid once
 
 
@@ -38,6 +43,8 @@ def add(
     source: str,
     classes: int = 10,
     drift_bound: float = checks.DRIFT_BOUND,
+    allow: Sequence[str] = (),
+    reason: str = "",
     discard_partial: bool = False,
 ) -> Manifest:
     """Register the IDX files of ``source_dir`` as ``name/version``: all of it, or nothing that anybody can see.
@@ -45,7 +52,10 @@ def add(
     The same data again is no error. Whatever is wrong with the data is said at once, with figures, before any upload.
 
     :param drift_bound: how much a label's share of the training rows may change, in parts of one.
-    :param discard_partial: remove what another registration of this version left half-way; only if none is running.
+    :param allow: checks that may fail (:data:`~mlengine.datasets.checks.EXCEPTABLE`), and ``reason`` why that does no
+        harm. Both are kept in the manifest, with what was found.
+    :param discard_partial: remove the data files that another registration of this version left half-way; only if none
+        is running.
     :raises DatasetError: a check failed, or the version exists with other content.
     """
     root = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
@@ -65,7 +75,7 @@ def add(
     if version in there:
         return _same_or_refuse(load_manifest(storage, bucket, name, version), train, heldout)
     neighbour = _neighbour(storage, bucket, name, version, there)
-    checks.refuse_failed(
+    exceptions = checks.refuse_failed(
         checks.run_checks(
             train,
             heldout,
@@ -75,9 +85,12 @@ def add(
             neighbour_counts=label_counts(storage, bucket, neighbour) if neighbour else (),
         ),
         f"{name}/{version}",
+        allow=allow,
+        reason=reason,
     )
     if discard_partial:
-        storage.delete_tree(root)
+        for file in _FILES:
+            storage.delete(layout.join(root, file))
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         manifest = Manifest(
             name=name,
@@ -90,6 +103,7 @@ def add(
             shape=train.shape,
             classes=classes,
             dtype=train.dtype,
+            exceptions=exceptions,
         )
         _upload(storage, root, Path(scratch), manifest)
     try:

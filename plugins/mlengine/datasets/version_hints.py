@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlengine import settings
+from mlengine.settings.airflow_cfg import airflow_home
 
 MOST = 100
 _LONGEST = 64 << 10  # bytes of the file that a DAG file would read
@@ -41,6 +42,5 @@ def note_versions(dataset: str, versions: Sequence[str]) -> None:
 
 
 def _file(dataset: str) -> Path:
-    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    folder = settings.get("param_hints_dir") or f"{home}/mlengine"
+    folder = settings.get("param_hints_dir") or airflow_home() / "mlengine"
     return Path(folder).expanduser() / f"versions-{dataset}.json"

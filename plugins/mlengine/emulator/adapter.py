@@ -1,4 +1,7 @@
-"""The package that :mod:`mlengine.emulator.replica` travels in, beside the trainer's own, and the specs that use it."""
+"""Specs whose replicas run another client's commands, and the package that contains the replica adapter.
+
+The package has one module, :mod:`mlengine.emulator.replica`. It is installed along with the trainer's packages.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlengine.core.errors import ServiceRefusalError, StorageConflictError
+from mlengine.core.errors import EmulatorApiError, EmulatorError, StorageConflictError, StorageError
 from mlengine.core.layout import join, split_uri
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.storage.client import Storage
 
-MODULE = "mlengine_service_replica"
+MODULE = "mlengine_emulator_replica"
 _VERSION = "1"
-_FOLDER = "mlengine-service"
+FOLDER = "mlengine-emulator"  # of the bucket; no model has this name
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one pool runs. ``env`` as the API has it: name and value."""
+    """What one pool runs.
+
+    :param command: the command and its arguments.
+    :param env: environment variables as the API has them: ``name`` and ``value``.
+    """
 
     command: Sequence[str]
     env: Sequence[Mapping[str, str]] = field(default_factory=tuple)
@@ -33,7 +40,7 @@ class Task:
 
 def adapted(
     *,
-    face: str,
+    api: str,
     tasks: Mapping[str, Task],
     pools: Sequence[Pool],
     packages: Sequence[str],
@@ -43,13 +50,17 @@ def adapted(
     storage: Storage,
     **limits: Any,
 ) -> TrainingSpec:
-    """A spec whose replicas run ``tasks``, by role, exactly as the client said.
+    """A spec whose replicas run ``tasks`` exactly as the client requested them.
 
-    :param dirs: what ``AIP_…_DIR`` say, by the middle of the name.
-    :param bucket: where the adapter's package is put, once.
+    :param api: the API that created the job; the environment variables depend on it.
+    :param tasks: what each role runs.
+    :param dirs: the values of ``AIP_<name>_DIR``, by name.
+    :param bucket: where the adapter's package is stored.
+    :param job: the job as the client sent it.
+    :param limits: further fields of the spec.
     """
     plan = {
-        "face": face,
+        "api": api,
         "pools": {role: {"command": list(task.command), "env": list(task.env)} for role, task in tasks.items()},
         "dirs": dict(dirs),
         "job": job,
@@ -65,41 +76,57 @@ def adapted(
 
 
 def publish(storage: Storage, bucket: str) -> str:
-    """Put the adapter's wheel into the bucket, unless it is there. Returns its URI."""
+    """Upload the adapter's wheel unless the bucket has it, and return its URI."""
     data = wheel()
     name = f"{MODULE}-{_VERSION}-py3-none-any.whl"
-    uri = join(bucket, _FOLDER, hashlib.sha256(data).hexdigest()[:16], name)
+    uri = join(bucket, FOLDER, hashlib.sha256(data).hexdigest()[:16], name)
     if not storage.exists(uri):
         try:
             storage.create(uri, data)
         except StorageConflictError:
-            return uri  # somebody else put the same bytes there
+            return uri  # another process uploaded the same bytes
     return uri
 
 
-def bucket_of(*uris: str | None) -> str:
-    """``gs://BUCKET`` of the first URI there is.
+def default_bucket(bucket: str | None) -> str | None:
+    """The emulator's own bucket, as ``gs://NAME``.
 
-    :raises ServiceRefusalError: if there is none: jobs leave logs somewhere, and nothing may be made up.
+    :raises EmulatorError: ``bucket`` is not a bucket.
+    """
+    if not bucket:
+        return None
+    try:
+        name, path = split_uri(bucket)
+    except StorageError as error:
+        raise EmulatorError(f"not a bucket: {bucket!r}", remedy="use gs://NAME") from error
+    if path:
+        raise EmulatorError(f"{bucket} has a path; the emulator needs a bucket", remedy=f"use gs://{name}")
+    return f"gs://{name}"
+
+
+def bucket_of(*uris: str | None) -> str:
+    """``gs://BUCKET`` of the first URI that is given.
+
+    :raises EmulatorApiError: none is given. The emulator does not choose a bucket by itself.
     """
     for uri in uris:
         if uri:
             return f"gs://{split_uri(uri)[0]}"
-    raise ServiceRefusalError(
-        "This service needs a bucket for the job: neither an output directory nor a package names one.",
+    raise EmulatorApiError(
+        "The emulator needs a bucket for the job's logs: the job has neither an output directory nor a package.",
         status="FAILED_PRECONDITION",
-        remedy="give the job a base output directory (jobDir for ML Engine), or start the service with --bucket",
+        remedy="set the job's baseOutputDirectory (ML Engine: jobDir), or start the emulator with --bucket",
     )
 
 
 def scratch_dir(bucket: str, number: str) -> str:
-    """Where a job without an output directory leaves its logs."""
-    return join(bucket, _FOLDER, "jobs", number)
+    """The job directory of a job without an output directory; only logs are stored there."""
+    return join(bucket, FOLDER, "jobs", number)
 
 
 @cache
 def wheel() -> bytes:
-    """The same bytes each time, so that the environments made with it are made once."""
+    """The adapter's wheel. Its bytes are reproducible, so that equal environments are built once."""
     source = Path(__file__).with_name("replica.py").read_bytes()
     info = f"{MODULE}-{_VERSION}.dist-info"
     files = {

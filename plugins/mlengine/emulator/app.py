@@ -1,7 +1,6 @@
-"""The service as an ASGI application: request in, method found, faults struck, JSON out.
+"""The emulator as an ASGI application: finds the method of a request, applies faults, responds with JSON.
 
-Methods are synchronous and run in threads. A connection is reset through the transport that the server keeps for it
-(:mod:`mlengine.emulator.server`).
+Methods are synchronous and run in threads. :mod:`mlengine.emulator.server` resets connections.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mlengine.core.errors import MlengineError, ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.emulator.effects import Effects
-from mlengine.emulator.faults import Fault, Script
+from mlengine.emulator.faults import Fault, FaultScript
 from mlengine.emulator.http import HTTP_STATUS, Request, error_body
 from mlengine.emulator.routes import Route, Routes
 
@@ -27,50 +26,54 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 class App:
-    """:param reset: ends the connection of a client's address at once, without a word."""
+    """The ASGI application.
 
-    def __init__(self, routes: Routes, script: Script, effects: Effects, reset: Callable[[Any], None]) -> None:
+    :param reset: resets the connection of a client's address.
+    """
+
+    def __init__(self, routes: Routes, script: FaultScript, effects: Effects, reset: Callable[[Any], None]) -> None:
         self._routes, self._script, self._effects, self._reset = routes, script, effects, reset
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             return
         body = await _body(receive)
         try:
             route, path = self._routes.find(scope["method"], scope["path"])
-        except ServiceRefusalError as error:
+        except EmulatorApiError as error:
             await _send(send, *error_body(error))
             return
-        query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         numbers = "enum-encoding=int" in query.get("$alt", "")
-        struck = self._script.strike(route.name) if route.name else []
-        stuck = any(fault.action == "stick" for fault in struck)
+        faults = self._script.match(route.name) if route.name else []
+        stuck = any(fault.action == "stick" for fault in faults)
         request = Request(path, query, body, enums_as_numbers=numbers, stuck=stuck)
-        if not await self._before(struck, scope, send):
+        if not await self._before(faults, scope, send):
             return
-        status, answer = await asyncio.to_thread(self._do, route, request, struck)
+        status, response = await asyncio.to_thread(self._call, route, request, faults)
         log.info("%s %s: %d", route.name or scope["method"], scope["path"], status)
-        await self._after(struck, scope, send, status, answer)
+        await self._respond(faults, scope, send, status, response)
 
-    def _do(self, route: Route, request: Request, struck: list[Fault]) -> tuple[int, dict[str, Any]]:
+    def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, dict[str, Any]]:
         try:
-            answer = route.handler(request)
-            for fault in struck:
-                answer = self._effects.apply(fault, answer)
+            response = route.handler(request)
+            for fault in faults:
+                response = self._effects.apply(fault, response)
         except MlengineError as error:
             return error_body(error)
         except Exception as error:
             log.exception("%s failed", route.name)
             return 500, {"error": {"code": 500, "message": f"Internal error: {error!r}", "status": "INTERNAL"}}
-        return 200, answer
+        return 200, response
 
-    async def _before(self, struck: list[Fault], scope: Message, send: Send) -> bool:
-        """Whether the method is to be done at all."""
-        for fault in struck:
+    async def _before(self, faults: list[Fault], scope: Message, send: Send) -> bool:
+        """Apply faults that precede the call. Returns whether the method is executed."""
+        for fault in faults:
             if fault.action == "delay":
                 await asyncio.sleep(fault.seconds)
             elif fault.action == "reset":
-                await self._hang_up(scope)
+                await self._reset_connection(scope)
                 return False
             elif fault.action == "status":
                 code = HTTP_STATUS[fault.status]
@@ -79,23 +82,23 @@ class App:
                 return False
         return True
 
-    async def _after(
-        self, struck: list[Fault], scope: Message, send: Send, status: int, answer: dict[str, Any]
+    async def _respond(
+        self, faults: list[Fault], scope: Message, send: Send, status: int, response: dict[str, Any]
     ) -> None:
-        actions = {fault.action: fault for fault in struck}
+        actions = {fault.action: fault for fault in faults}
         if "lose" in actions:
-            await self._hang_up(scope)
+            await self._reset_connection(scope)
         elif "cut" in actions:
-            await _send(send, status, answer, only=actions["cut"].bytes)
-            # What was sent must leave before the reset takes it back.
+            await _send(send, status, response, only=actions["cut"].bytes)
+            # The bytes must leave the socket's buffer before the reset discards it.
             await asyncio.sleep(0.05)
-            await self._hang_up(scope)
+            await self._reset_connection(scope)
         else:
-            await _send(send, status, answer)
+            await _send(send, status, response)
 
-    async def _hang_up(self, scope: Message) -> None:
+    async def _reset_connection(self, scope: Message) -> None:
         self._reset(scope["client"])
-        # Let the server notice, or it complains about an answer that never came.
+        # Lets uvicorn handle the lost connection; otherwise it logs a missing response.
         await asyncio.sleep(0)
 
 
@@ -108,8 +111,8 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _send(send: Send, status: int, answer: dict[str, Any], *, only: int | None = None) -> None:
-    body = json.dumps(answer).encode()
+async def _send(send: Send, status: int, response: dict[str, Any], *, only: int | None = None) -> None:
+    body = json.dumps(response).encode()
     headers = [(b"content-type", b"application/json; charset=UTF-8"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if only is not None:

@@ -1,13 +1,13 @@
-"""Discovery documents: what a client that builds itself from the API's description reads.
+"""Discovery documents, from which Google's API client builds its methods.
 
-As much of each API as is served, no more: a client built from these has no method that would not answer.
+They contain the methods that the emulator has, and no others.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mlengine.core.errors import ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator.http import Request
 
 _PAGING = ("filter", "pageToken")
@@ -18,14 +18,17 @@ _ANY: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "any"
 
 
 def answer(request: Request) -> dict[str, Any]:
-    """:raises ServiceRefusalError: NOT_FOUND for an API that is not served."""
+    """The document of an API.
+
+    :raises EmulatorApiError: NOT_FOUND if the emulator does not have the API.
+    """
     version = request.path.get("version") or request.query.get("version", "v1")
     api = request.path.get("api", "")
     documents = {("ml", "v1"): _ml, ("aiplatform", "v1"): _aiplatform}
     if not api:
         api = "aiplatform" if "aiplatform" in request.query.get("labels", "") else "ml"
     if (api, version) not in documents:
-        raise ServiceRefusalError(f"Requested API {api} {version} is not served here.", status="NOT_FOUND")
+        raise EmulatorApiError(f"Requested API {api} {version} is not available on the emulator.", status="NOT_FOUND")
     return documents[api, version]()
 
 
@@ -33,28 +36,28 @@ def _ml() -> dict[str, Any]:
     parent, name = "v1/{+parent}/jobs", "v1/{+name}"
     job, empty, listing = "Job", "Empty", "ListJobsResponse"
     methods = {
-        "create": _method("ml.projects.jobs.create", "POST", parent, takes=job, gives=job),
-        "list": _method("ml.projects.jobs.list", "GET", parent, gives=listing, query=_PAGING),
-        "get": _method("ml.projects.jobs.get", "GET", name, gives=job),
-        "patch": _method("ml.projects.jobs.patch", "PATCH", name, takes=job, gives=job, query=("updateMask",)),
-        "cancel": _method("ml.projects.jobs.cancel", "POST", f"{name}:cancel", takes=empty, gives=empty),
+        "create": _method("ml.projects.jobs.create", "POST", parent, request=job, response=job),
+        "list": _method("ml.projects.jobs.list", "GET", parent, response=listing, query=_PAGING),
+        "get": _method("ml.projects.jobs.get", "GET", name, response=job),
+        "patch": _method("ml.projects.jobs.patch", "PATCH", name, request=job, response=job, query=("updateMask",)),
+        "cancel": _method("ml.projects.jobs.cancel", "POST", f"{name}:cancel", request=empty, response=empty),
     }
     schemas = {
         "Job": _schema(
-            "Job", _texts("jobId", "createTime", "startTime", "endTime", "state", "errorMessage", "etag"),
+            "Job", _strings("jobId", "createTime", "startTime", "endTime", "state", "errorMessage", "etag"),
             labels=_LABELS, trainingInput={"$ref": "TrainingInput"}, trainingOutput=_ANY,
         ),
         "TrainingInput": _schema(
             "TrainingInput",
-            _texts("scaleTier", "masterType", "workerType", "parameterServerType", "evaluatorType", "workerCount")
-            | _texts("parameterServerCount", "evaluatorCount", "pythonModule", "region", "jobDir", "runtimeVersion")
-            | _texts("pythonVersion", "network", "serviceAccount"),
+            _strings("scaleTier", "masterType", "workerType", "parameterServerType", "evaluatorType", "workerCount")
+            | _strings("parameterServerCount", "evaluatorCount", "pythonModule", "region", "jobDir", "runtimeVersion")
+            | _strings("pythonVersion", "network", "serviceAccount"),
             packageUris=_STRINGS, args=_STRINGS, scheduling=_ANY, masterConfig=_ANY, workerConfig=_ANY,
             parameterServerConfig=_ANY, evaluatorConfig=_ANY, encryptionConfig=_ANY,
             useChiefInTfConfig={"type": "boolean"}, enableWebAccess={"type": "boolean"},
         ),
         "ListJobsResponse": _schema(
-            "ListJobsResponse", _texts("nextPageToken"), jobs={"type": "array", "items": {"$ref": "Job"}}
+            "ListJobsResponse", _strings("nextPageToken"), jobs={"type": "array", "items": {"$ref": "Job"}}
         ),
         "Empty": _schema("Empty", {}),
     }  # fmt: skip
@@ -70,20 +73,20 @@ def _aiplatform() -> dict[str, Any]:
     operation = "GoogleLongrunningOperation"
     query = (*_PAGING, "readMask")
     methods = {
-        "create": _method(f"{prefix}.create", "POST", parent, takes=job, gives=job),
-        "list": _method(f"{prefix}.list", "GET", parent, gives=listing, query=query),
-        "get": _method(f"{prefix}.get", "GET", name, gives=job),
-        "delete": _method(f"{prefix}.delete", "DELETE", name, gives=operation),
-        "cancel": _method(f"{prefix}.cancel", "POST", f"{name}:cancel", takes=empty, gives=empty),
+        "create": _method(f"{prefix}.create", "POST", parent, request=job, response=job),
+        "list": _method(f"{prefix}.list", "GET", parent, response=listing, query=query),
+        "get": _method(f"{prefix}.get", "GET", name, response=job),
+        "delete": _method(f"{prefix}.delete", "DELETE", name, response=operation),
+        "cancel": _method(f"{prefix}.cancel", "POST", f"{name}:cancel", request=empty, response=empty),
     }
     schemas = {
         job: _schema(
-            job, _texts("name", "displayName", "state", "createTime", "startTime", "endTime", "updateTime"),
+            job, _strings("name", "displayName", "state", "createTime", "startTime", "endTime", "updateTime"),
             labels=_LABELS, jobSpec=_ANY, error=_ANY, encryptionSpec=_ANY, webAccessUris=_LABELS,
         ),
-        listing: _schema(listing, _texts("nextPageToken"), customJobs={"type": "array", "items": {"$ref": job}}),
+        listing: _schema(listing, _strings("nextPageToken"), customJobs={"type": "array", "items": {"$ref": job}}),
         operation: _schema(
-            operation, _texts("name"), done={"type": "boolean"}, metadata=_ANY, response=_ANY, error=_ANY
+            operation, _strings("name"), done={"type": "boolean"}, metadata=_ANY, response=_ANY, error=_ANY
         ),
         empty: _schema(empty, {}),
     }  # fmt: skip
@@ -113,7 +116,7 @@ def _document(api: str, resources: dict[str, Any], schemas: dict[str, Any]) -> d
 
 
 def _method(
-    method: str, verb: str, path: str, *, gives: str, takes: str | None = None, query: tuple[str, ...] = ()
+    method: str, verb: str, path: str, *, response: str, request: str | None = None, query: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     name = "parent" if "{+parent}" in path else "name"
     parameters: dict[str, Any] = {name: {"type": "string", "location": "path", "required": True, "pattern": ".+"}}
@@ -127,15 +130,15 @@ def _method(
         "httpMethod": verb,
         "parameters": parameters,
         "parameterOrder": [name],
-        "response": {"$ref": gives},
+        "response": {"$ref": response},
         "scopes": ["https://www.googleapis.com/auth/cloud-platform"],
     }
-    return {**description, "request": {"$ref": takes}} if takes else description
+    return {**description, "request": {"$ref": request}} if request else description
 
 
 def _schema(name: str, properties: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
     return {"id": name, "type": "object", "properties": {**properties, **more}}
 
 
-def _texts(*names: str) -> dict[str, Any]:
+def _strings(*names: str) -> dict[str, Any]:
     return dict.fromkeys(names, _STRING)

@@ -1,4 +1,4 @@
-"""What faults do to jobs and lists, after the method was done."""
+"""The effects of faults on jobs and lists, after a method has been executed."""
 
 from __future__ import annotations
 
@@ -15,53 +15,60 @@ from mlengine.emulator.records import MLENGINE, VERTEX, Record
 
 log = logging.getLogger(__name__)
 
-PREEMPT_PATIENCE = 600.0
+PREEMPT_TIMEOUT = 600.0
 
 
 class Effects:
-    """Applies a fault to what a method answered."""
+    """Applies faults to the response of a method."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def apply(self, fault: Fault, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer as it is to be sent."""
+    def apply(self, fault: Fault, response: dict[str, Any]) -> dict[str, Any]:
+        """The response to send."""
         if fault.action == "lag":
-            return {name: _old(value, fault.seconds) for name, value in answer.items()}
+            return {name: _older_than(value, fault.seconds) for name, value in response.items()}
         if fault.action == "preempt":
-            record = self._record(answer)
+            record = self._record(response)
             if record is not None:
                 threading.Thread(target=self._preempt, args=(record, fault.replica), daemon=True).start()
-        return answer
+        return response
 
-    def _record(self, answer: dict[str, Any]) -> Record | None:
+    def _record(self, response: dict[str, Any]) -> Record | None:
         for record in self._engine.store.all():
             name = f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}"
-            if (record.face == VERTEX and answer.get("name") == name) or (
-                record.face == MLENGINE and answer.get("jobId") == record.id
+            if (record.api == VERTEX and response.get("name") == name) or (
+                record.api == MLENGINE and response.get("jobId") == record.id
             ):
                 return record
         return None
 
     def _preempt(self, record: Record, replica: str) -> None:
-        """Wait until the replica runs, then tell it to stop, as its host would."""
+        """Wait until the replica runs, then send it SIGTERM, as a preempted host does."""
         backend = self._engine.backend
         if not isinstance(backend, EndsReplicas):
-            log.warning("job %s: this backend's replicas cannot be preempted", record.id)
+            log.warning("job %s: cannot preempt %s: this backend does not support it", record.id, replica)
             return
-        until = time.monotonic() + PREEMPT_PATIENCE
-        while time.monotonic() < until:
+        deadline = time.monotonic() + PREEMPT_TIMEOUT
+        while time.monotonic() < deadline:
             current = self._engine.refresh([record])[0]
             if current.state.terminal:
+                log.warning("job %s ended before %s could be preempted", record.id, replica)
                 return
             if current.handle is not None and backend.end_replica(current.handle, replica):
-                log.info("job %s: %s was preempted", record.id, replica)
+                log.info("job %s: preempted %s", record.id, replica)
                 return
             time.sleep(0.2)
+        log.warning("job %s: %s did not run within %.0f s and was not preempted", record.id, replica, PREEMPT_TIMEOUT)
 
 
-def _old(value: Any, age: float) -> Any:
+def _older_than(value: Any, age: float) -> Any:
     if not isinstance(value, list):
         return value
     newest = time.time() - age
-    return [item for item in value if seconds(item.get("createTime", "1970-01-01T00:00:00Z")) <= newest]
+    return [item for item in value if _created(item) <= newest]
+
+
+def _created(item: Any) -> float:
+    created = item.get("createTime") or item.get("timestamp")
+    return seconds(created) if created else 0.0

@@ -1,14 +1,17 @@
-"""The jobs of the service: taken from a face, handed to a backend, remembered over restarts.
+"""The emulator's jobs: created by the APIs, submitted to a backend, kept over restarts.
 
-A job is on disk before the backend hears of it, and a submission is idempotent on its key: a service that dies between
-the two hands the job over when it is started again. A thread looks at live jobs every second, so that times and log
-lines are those of the events, not of the next question.
+1. :meth:`Engine.create` writes the record of a job to disk.
+2. :meth:`Engine.refresh` submits jobs that have no handle yet, and reads the state of active jobs from the backend.
+3. A thread calls it every second, so that times and log entries are accurate without a client that polls.
+
+A submission is idempotent on its key. An emulator that stopped between 1 and 2 submits the job after its next start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -17,48 +20,55 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends import CapsCluster, TrainingBackend
-from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError, ServiceRefusalError
+from mlengine.core.errors import BackendError, BackendUnavailableError, EmulatorApiError, MlengineError
 from mlengine.core.job import JobState, JobStatus
 from mlengine.emulator import error_mapping
 from mlengine.emulator.log_entries import Journal
-from mlengine.emulator.records import Record, Store, pack, unpack
+from mlengine.emulator.records import Key, Record, Store, file_name, pack, unpack
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0
+POLL_SECONDS = 1.0
+_STOP_SECONDS = 30.0
 
 
 class Engine:
-    """See the head of this file.
+    """See the module's docstring.
 
-    :param backend: where jobs run.
-    :param folder: where jobs are remembered.
+    :param backend: runs the jobs.
+    :param folder: the state directory.
     """
 
     def __init__(self, backend: TrainingBackend, folder: Path) -> None:
         self.backend = backend
         self.store = Store(folder / "jobs")
         self.journal = Journal(backend, folder / "logs")
+        self._objects = folder / "objects"
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._watch, name="mlengine-service", daemon=True)
+        """Start the polling thread."""
+        self._thread = threading.Thread(target=self._watch, name="mlengine-emulator-engine", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching. Jobs go on; the next start finds them."""
+        """Stop the polling thread. Jobs continue; the next start finds them."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(30)
+            self._thread.join(_STOP_SECONDS)
+
+    def objects_dir(self, key: Key) -> Path:
+        """The directory of a job's copies of Cloud Storage objects. It is removed when the job has ended."""
+        return self._objects / file_name(key)
 
     def create(self, record: Record) -> Record:
-        """Take a job.
+        """Create a job.
 
-        :raises ServiceRefusalError: ALREADY_EXISTS for an id that was ever used.
+        :raises EmulatorApiError: ALREADY_EXISTS if the id is or was in use.
         """
         submission = unpack(record.submission)
         if isinstance(self.backend, CapsCluster):
@@ -67,35 +77,43 @@ class Engine:
             record = replace(record, submission=packed, notes=(*record.notes, *notes))
         with self._lock:
             if self.store.get(record.key) is not None:
-                raise ServiceRefusalError(
+                raise EmulatorApiError(
                     f"Field: job.job_id Error: A job with this id already exists: {record.id}", status="ALREADY_EXISTS"
                 )
             self.store.put(record)
         self._wake.set()
         return record
 
-    def get(self, key: tuple[str, str, str, str], what: str) -> Record:
-        """:raises ServiceRefusalError: NOT_FOUND."""
+    def get(self, key: Key, name: str) -> Record:
+        """A job with its current state.
+
+        :param name: how the error names it.
+        :raises EmulatorApiError: NOT_FOUND.
+        """
         record = self.store.get(key)
         if record is None or record.deleted:
-            raise ServiceRefusalError(f"{what} is not found.", status="NOT_FOUND")
+            raise EmulatorApiError(f"{name} is not found.", status="NOT_FOUND")
         return self.refresh([record])[0]
 
-    def jobs_of(self, face: str, project: str, region: str) -> list[Record]:
+    def jobs_of(self, api: str, project: str, region: str) -> list[Record]:
         """The jobs of one parent, the newest first."""
         records = [
             record
             for record in self.store.all()
-            if (record.face, record.project, record.region) == (face, project, region) and not record.deleted
+            if (record.api, record.project, record.region) == (api, project, region) and not record.deleted
         ]
         return sorted(self.refresh(records), key=lambda record: (record.created, record.id), reverse=True)
 
     def cancel(self, record: Record) -> None:
-        """:raises ServiceRefusalError: FAILED_PRECONDITION for a job that has ended."""
+        """Cancel a job.
+
+        :raises EmulatorApiError: FAILED_PRECONDITION if the job has ended.
+        :raises BackendUnavailableError: the backend cannot be reached; nothing is changed.
+        """
         with self._lock:
             record = self.refresh([record])[0]
             if record.state.terminal:
-                raise ServiceRefusalError(
+                raise EmulatorApiError(
                     f"Cannot cancel a job that has ended; job {record.id} is {record.state.value}.",
                     status="FAILED_PRECONDITION",
                 )
@@ -104,53 +122,56 @@ class Engine:
                 error = {"code": 1, "message": "CANCELED"}
                 self._put(record, state=JobState.CANCELLED, ended=now, error=error)
                 return
-            # First the backend, so that a service that dies in between has promised nothing.
+            # The backend first: if it fails, the job is not shown as CANCELLING.
             self.backend.cancel(record.handle)
             self._put(record, state=JobState.CANCELLING)
 
     def cancel_all(self) -> None:
         """Cancel every job that has not ended."""
         for record in self.store.all():
-            with contextlib.suppress(ServiceRefusalError):
+            with contextlib.suppress(EmulatorApiError):
                 self.cancel(record)
 
     def delete(self, record: Record) -> None:
-        """Forget an ended job; its id stays used.
+        """Hide a job that has ended. Its id stays used.
 
-        :raises ServiceRefusalError: FAILED_PRECONDITION for a job that has not ended.
+        :raises EmulatorApiError: FAILED_PRECONDITION if the job has not ended.
         """
         if not record.state.terminal:
-            raise ServiceRefusalError(
+            raise EmulatorApiError(
                 f"Cannot delete a job that has not ended; cancel it first: {record.id} is {record.state.value}.",
                 status="FAILED_PRECONDITION",
             )
         self._put(record, deleted=True)
 
     def relabel(self, record: Record, labels: dict[str, str]) -> Record:
+        """Replace a job's labels."""
         return self._put(record, body={**record.body, "labels": labels})
 
     def refresh(self, records: Sequence[Record]) -> list[Record]:
-        """The same records, with what the backend says now. A backend that cannot be reached changes nothing."""
+        """The same records with their current state. If the backend cannot be reached, the states are the last known
+        ones.
+        """
         with self._lock:
             fresh = [self.store.get(record.key) or record for record in records]
-            fresh = [self._submit(record) if self._waits(record) else record for record in fresh]
-            live = [record for record in fresh if record.handle is not None and not record.state.terminal]
+            fresh = [self._submit(record) if self._is_waiting(record) else record for record in fresh]
+            active = [record for record in fresh if record.handle is not None and not record.state.terminal]
             try:
-                statuses = self.backend.describe([record.handle for record in live if record.handle is not None])
+                statuses = self.backend.describe([record.handle for record in active if record.handle is not None])
             except BackendUnavailableError as error:
-                log.warning("the backend does not answer: %s", error)
+                log.warning("cannot read job states from the backend: %s", error)
                 return fresh
-            seen = {record.key: self._apply(record, status) for record, status in zip(live, statuses, strict=True)}
+            seen = {record.key: self._apply(record, status) for record, status in zip(active, statuses, strict=True)}
             return [seen.get(record.key, record) for record in fresh]
 
-    def _waits(self, record: Record) -> bool:
+    def _is_waiting(self, record: Record) -> bool:
         return record.handle is None and not record.state.terminal and not record.stuck
 
     def _submit(self, record: Record) -> Record:
         try:
             handle = self.backend.submit(unpack(record.submission))
         except BackendUnavailableError as error:
-            log.warning("job %s waits: %s", record.id, error)
+            log.warning("job %s: cannot submit; retrying: %s", record.id, error)
             return record
         except BackendError as error:
             failure = {"code": 3, "message": str(error)}
@@ -163,7 +184,7 @@ class Engine:
         state = status.state
         if record.state is JobState.CANCELLING and not state.terminal:
             state = JobState.CANCELLING
-        error = None if status.failure is None else error_mapping.of_failure(record.face, status.failure)
+        error = None if status.failure is None else error_mapping.of_failure(record.api, status.failure)
         started = status.started or record.started
         if started is None and state is JobState.RUNNING:
             started = time.time()
@@ -174,25 +195,27 @@ class Engine:
 
     def _put(self, record: Record, **changes: Any) -> Record:
         with self._lock:
-            # What another thread changed meanwhile stays.
+            # Keeps what another thread has changed in the meantime.
             changed = replace(self.store.get(record.key) or record, updated=time.time(), **changes)
             self.store.put(changed)
-            return changed
+        if changed.state.terminal:
+            shutil.rmtree(self.objects_dir(changed.key), ignore_errors=True)
+        return changed
 
     def _watch(self) -> None:
-        """Until :meth:`stop`: bring states and logs of live jobs up to date."""
-        lines: set[tuple[str, str, str, str]] = set()  # ended jobs whose last lines were read
+        """Update states and logs of active jobs until :meth:`stop`."""
+        finished: set[Key] = set()  # ended jobs whose logs have been read to the end
         while not self._stopping:
-            self._wake.wait(TICK)
+            self._wake.wait(POLL_SECONDS)
             self._wake.clear()
-            records = [record for record in self.store.all() if record.key not in lines]
+            records = [record for record in self.store.all() if record.key not in finished]
             try:
                 for record in self.refresh(records):
                     self.journal.read(record)
                     if record.state.terminal:
-                        lines.add(record.key)
+                        finished.add(record.key)
             except MlengineError as error:
-                log.warning("looking at the jobs failed, and is tried again: %s", error)
+                log.warning("polling the jobs failed; retrying: %s", error)
             except Exception:
-                # A full disk, say: whoever watches must not end for it.
-                log.exception("looking at the jobs failed, and is tried again")
+                # For example a full disk. The thread must not end.
+                log.exception("polling the jobs failed; retrying")

@@ -1,7 +1,4 @@
-"""A failure in the words of the services: what clients of theirs read for.
-
-The words are the services' own where a replica ended; the cause is said by the code too.
-"""
+"""A job's failure as the emulated services report it, for clients that parse their messages."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ CODES: Mapping[FailureCause, int] = {
     FailureCause.CANCELLED: 1,
 }
 _ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
-_BEGINNINGS = {
+_PREFIXES = {
     FailureCause.LOST: "Internal error occurred for the current attempt: ",
     FailureCause.SERVICE: "Internal error occurred for the current attempt: ",
     FailureCause.DEADLINE: "The job exceeded its timeout: ",
@@ -33,21 +30,24 @@ _BEGINNINGS = {
 }
 
 
-def of_failure(face: str, failure: Failure) -> dict[str, Any]:
-    """A ``google.rpc.Status``: code and message."""
+def of_failure(api: str, failure: Failure) -> dict[str, Any]:
+    """The failure as ``google.rpc.Status``: code and message.
+
+    :param api: whose name of a replica is used.
+    """
     if failure.cause is FailureCause.CANCELLED:
         message = "CANCELED"
     elif failure.replica is not None and failure.exit_code is not None:
-        # A shell's way to say "ended by signal N", as containers have it.
+        # A process that signal N ended has exit code 128 + N in a container.
         status = 128 - failure.exit_code if failure.exit_code < 0 else failure.exit_code
-        message = f"The replica {_name(face, failure.replica)} exited with a non-zero status of {status}."
+        message = f"The replica {_name(api, failure.replica)} exited with a non-zero status of {status}."
     else:
-        message = _BEGINNINGS.get(failure.cause, "") + failure.message
+        message = _PREFIXES.get(failure.cause, "") + failure.message
     return {"code": CODES[failure.cause], "message": "\n".join((message, *failure.log_tail))}
 
 
-def _name(face: str, replica: str) -> str:
+def _name(api: str, replica: str) -> str:
     role, _, index = replica.rpartition("-")
     if role not in set(Role):
         return replica
-    return f"{POOL_NAMES[Role(role)]}-{index}" if face == VERTEX else f"{_ML_ROLES[Role(role)]} {index}"
+    return f"{POOL_NAMES[Role(role)]}-{index}" if api == VERTEX else f"{_ML_ROLES[Role(role)]} {index}"

@@ -1,37 +1,52 @@
-"""Scripted faults: what a network and a service do to their clients, on demand, method by method.
+"""Scripted faults: failures of a network or a service that the emulator reproduces on request.
 
-A script is a list of faults; each one strikes a number of calls of its method, in the order of the list, and one that
-never struck is reported: a test that scripted it has not tested what it meant to.
+A script is a list of faults. Each fault applies to a number of calls of its method, in the order of the list. A fault
+that was not triggered is reported, because a test that scripted it did not test it.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
+import re
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import EmulatorApiError
+from mlengine.emulator.http import HTTP_STATUS
 
 ACTIONS: Mapping[str, str] = {
-    "status": "answer with `status` (a google.rpc.Code name); nothing is done",
-    "reset": "reset the connection; nothing is done",
-    "delay": "wait `seconds` before doing anything",
-    "cut": "do it, send `bytes` bytes of the answer, reset the connection",
-    "lose": "do it, then reset the connection without an answer",
-    "lag": "a list: leave out jobs younger than `seconds`",
-    "preempt": "a create: end replica `replica` with SIGTERM once it runs, as a host that is taken away does",
-    "stick": "a create: the job stays PENDING until it is cancelled",
+    "status": "respond with `status` (a google.rpc.Code name) without executing the call",
+    "reset": "reset the connection without executing the call",
+    "delay": "wait `seconds` before executing the call",
+    "cut": "execute the call, send `bytes` bytes of the response, then reset the connection",
+    "lose": "execute the call, then reset the connection without a response",
+    "lag": "omit items younger than `seconds` from a list",
+    "preempt": "after a create: send SIGTERM to replica `replica` once it runs, as a preempted host does",
+    "stick": "keep a created job PENDING until it is cancelled",
 }
+CREATES = ("CreateCustomJob", "projects.jobs.create")
+LISTS = ("ListCustomJobs", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
+METHODS = (
+    *CREATES,
+    *LISTS,
+    *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
+    *("UploadModel", "GetModel", "MergeVersionAliases"),
+    *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
+)
+_ONLY = {"lag": LISTS, "preempt": CREATES, "stick": CREATES}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """
-    :param method: as the log names it: ``CreateCustomJob``, ``ListCustomJobs``, ``projects.jobs.create``, …; ``*`` is
-        any.
+    """One fault.
+
+    :param method: one of :data:`METHODS`, or ``*`` for every method.
     :param action: one of :data:`ACTIONS`.
-    :param times: how many calls it strikes. :param skip: how many calls it lets pass first.
+    :param times: the number of calls that the fault applies to.
+    :param skip: the number of calls before the first of those.
     """
 
     method: str
@@ -45,52 +60,119 @@ class Fault:
     replica: str = "chief-0"
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises MlengineError: naming the field or the action that there is not."""
-        unknown = set(data) - {field.name for field in fields(cls)}
-        if unknown or "method" not in data or data.get("action") not in ACTIONS:
-            raise MlengineError(
-                f"not a fault: {dict(data)}",
-                remedy=f"give method and action ({', '.join(ACTIONS)}), and what fits of "
-                f"{', '.join(field.name for field in fields(cls))}",
-            )
+    def from_json(cls, data: Any) -> Self:
+        """Read a fault.
+
+        :raises EmulatorApiError: a field is missing, unknown or invalid.
+        """
+        if not isinstance(data, Mapping):
+            raise _invalid(data, "it is not a mapping", "give method and action")
+        names = [field.name for field in fields(cls)]
+        for name in data:
+            if name not in names:
+                raise _invalid(data, f"unknown field {name!r}", f"use {', '.join(names)}")
+        for name in ("method", "action"):
+            if name not in data:
+                raise _invalid(data, f"it has no {name}", "give method and action")
+        for name, value in data.items():
+            _check_field(data, name, value)
+        method, allowed = data["method"], _ONLY.get(data["action"], METHODS)
+        if method != "*" and method not in allowed:
+            raise _invalid(data, f"action {data['action']} does not apply to {method}", f"use {', '.join(allowed)}")
         return cls(**data)
 
+    def applies_to(self, method: str) -> bool:
+        """Whether a call of ``method`` can trigger the fault."""
+        return self.method == method or (self.method == "*" and method in _ONLY.get(self.action, METHODS))
 
-class Script:
-    """The faults that are still to come, and the calls that came. Threads share one."""
+
+def read_faults(data: Any, source: str) -> list[Fault]:
+    """Read a list of faults.
+
+    :param source: where the list is from, for the message.
+    :raises EmulatorApiError: it is not a list, or contains an invalid fault.
+    """
+    if not isinstance(data, list):
+        raise EmulatorApiError(f"{source}: not a list of faults", remedy="write '- {method: …, action: …}' items")
+    return [Fault.from_json(item) for item in data]
+
+
+class FaultScript:
+    """The faults that remain, and all calls so far. Thread-safe."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._lock = threading.Lock()
-        self._left: list[Fault] = list(faults)
-        self._struck: list[Fault] = []
+        self._remaining: list[Fault] = list(faults)
         self.calls: list[str] = []
 
     def add(self, *faults: Fault) -> None:
+        """Append faults to the script."""
         with self._lock:
-            self._left += faults
+            self._remaining += faults
 
-    def strike(self, method: str) -> list[Fault]:
-        """What this call of ``method`` meets: each action once at most."""
-        struck: list[Fault] = []
+    def match(self, method: str) -> list[Fault]:
+        """Record a call of ``method`` and return the faults that it triggers, at most one of each action."""
+        triggered: list[Fault] = []
         with self._lock:
             self.calls.append(method)
-            for place, fault in enumerate(self._left):
-                if fault.method not in {method, "*"} or fault.action in {found.action for found in struck}:
+            for place, fault in enumerate(self._remaining):
+                if not fault.applies_to(method) or fault.action in {other.action for other in triggered}:
                     continue
-                changes = {"skip": fault.skip - 1} if fault.skip else {"times": fault.times - 1}
-                if not fault.skip:
-                    struck.append(fault)
-                    self._struck.append(fault)
-                self._left[place] = Fault(**{**asdict(fault), **changes})
-            self._left = [fault for fault in self._left if fault.times > 0]
-        return struck
+                if fault.skip:
+                    self._remaining[place] = replace(fault, skip=fault.skip - 1)
+                else:
+                    triggered.append(fault)
+                    self._remaining[place] = replace(fault, times=fault.times - 1)
+            self._remaining = [fault for fault in self._remaining if fault.times > 0]
+        return triggered
 
     def unused(self) -> list[Fault]:
-        """Faults that have not struck as often as they were to."""
+        """The faults that calls have not triggered as often as scripted."""
         with self._lock:
-            return list(self._left)
+            return list(self._remaining)
 
     def clear(self) -> None:
+        """Remove all faults."""
         with self._lock:
-            self._left.clear()
+            self._remaining.clear()
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "method": (lambda value: value in {"*", *METHODS}, f"one of {', '.join(METHODS)}, or *"),
+    "action": (lambda value: value in set(ACTIONS), f"one of {', '.join(ACTIONS)}"),
+    "times": (lambda value: _is_integer(value, 1), "an integer of 1 or more"),
+    "skip": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
+    "bytes": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
+    "seconds": (_is_seconds, "a number of 0 or more"),
+    "status": (lambda value: value in HTTP_STATUS, f"one of {', '.join(HTTP_STATUS)}"),
+    "message": (lambda value: isinstance(value, str), "a string"),
+    "replica": (
+        lambda value: isinstance(value, str) and re.fullmatch(r"(chief|worker|ps|evaluator)-\d+", value) is not None,
+        "a replica such as chief-0 or worker-1",
+    ),
+}
+
+
+def _check_field(data: Mapping[str, Any], name: str, value: Any) -> None:
+    valid, expected = _CHECKS[name]
+    try:
+        accepted = valid(value)
+    except TypeError:  # a list or a mapping, which no set contains
+        accepted = False
+    if accepted:
+        return
+    close = difflib.get_close_matches(str(value), METHODS if name == "method" else [*ACTIONS, *HTTP_STATUS], 1)
+    raise _invalid(data, f"{name} is {value!r}", f"did you mean {close[0]}?" if close else f"use {expected}")
+
+
+def _invalid(data: Any, reason: str, hint: str) -> EmulatorApiError:
+    shown = dict(data) if isinstance(data, Mapping) else data
+    return EmulatorApiError(f"not a fault: {shown}: {reason}", remedy=hint)

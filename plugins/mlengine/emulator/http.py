@@ -1,14 +1,15 @@
-"""Google's way over HTTP: errors, query parameters, pages, field masks. The same for all faces."""
+"""Google's conventions over HTTP: errors, query parameters, pages and field masks. The same for all APIs."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from mlengine.core.errors import MlengineError, ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError, JobFileError, MlengineError
 
 # google.rpc.Code by name, as HTTP.
 HTTP_STATUS = {
@@ -26,20 +27,23 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-# What every method of Google's takes.
+# Every method of Google's accepts these.
 _SYSTEM_PARAMETERS = frozenset(
     {"alt", "$alt", "key", "prettyPrint", "fields", "quotaUser", "access_token", "oauth_token", "uploadType"}
     | {"upload_protocol", "callback", "$.xgafv", "$prettyPrint", "$unique"}
 )
+_MAX_INT32 = 2**31 - 1
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a method gets. ``path`` has the parts of the URL by name.
+    """The input of a method.
 
+    :param path: the variable parts of the URL's path, by name.
+    :param query: the query parameters.
     :param enums_as_numbers: the client reads enums as numbers.
-    :param stuck: a scripted fault: the job that this creates is to stay PENDING.
+    :param stuck: a scripted fault: keep the created job PENDING.
     """
 
     path: Mapping[str, str]
@@ -49,58 +53,84 @@ class Request:
     stuck: bool = False
 
     def json(self) -> dict[str, Any]:
-        """:raises ServiceRefusalError: if the body is no JSON object."""
+        """The body.
+
+        :raises EmulatorApiError: the body is not a JSON object.
+        """
         try:
-            data = json.loads(self.body or b"{}")
-        except ValueError as error:
-            raise ServiceRefusalError(f"Invalid JSON payload received. {error}") from error
+            data = json.loads(self.body or b"{}", parse_constant=_not_json)
+            json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate cannot be stored or sent
+        except (ValueError, RecursionError) as error:
+            raise EmulatorApiError(f"Invalid JSON payload received. {error}") from error
         if not isinstance(data, dict):
-            raise ServiceRefusalError("Invalid JSON payload received. Root must be an object.")
+            raise EmulatorApiError("Invalid JSON payload received. Root must be an object.")
         return data
 
     def only(self, *names: str) -> None:
-        """:raises ServiceRefusalError: for a query parameter that the method does not have."""
+        """Reject query parameters that the method does not have.
+
+        :raises EmulatorApiError: there is one.
+        """
         for name in self.query:
             if name not in names and name not in _SYSTEM_PARAMETERS:
-                raise ServiceRefusalError(
+                raise EmulatorApiError(
                     f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
                 )
 
 
+def status_of(error: MlengineError) -> str:
+    """The name of the ``google.rpc.Code`` of an error."""
+    if isinstance(error, EmulatorApiError):
+        return error.status
+    if isinstance(error, JobFileError):  # a job outside of the limits in mlengine.core.limits
+        return "INVALID_ARGUMENT"
+    return "UNAVAILABLE" if error.retryable else "INTERNAL"
+
+
 def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of a refusal; what is no refusal is this service's own failure."""
-    status = (
-        error.status if isinstance(error, ServiceRefusalError) else "UNAVAILABLE" if error.retryable else "INTERNAL"
-    )
+    """HTTP status and body of an error."""
+    status = status_of(error)
     code = HTTP_STATUS[status]
     return code, {"error": {"code": code, "message": str(error), "status": status}}
 
 
-def page(items: Sequence[Item], query: Mapping[str, str], most: int) -> tuple[Sequence[Item], str]:
-    """One page of ``items``, and the token of the next, empty on the last.
+def page(items: Sequence[Item], size: Any, token: Any, limit: int) -> tuple[Sequence[Item], str]:
+    """One page of ``items``, and the token of the next page, which is empty on the last one.
 
-    :raises ServiceRefusalError: for a size or a token that is none.
+    :param size: the requested page size, an integer or a string of digits; empty or 0 for ``limit``.
+    :param token: the page token of the request; empty for the first page.
+    :param limit: the largest page size.
+    :raises EmulatorApiError: the size or the token is invalid.
     """
+    begin = _decode_token(token) if token else 0
+    end = begin + min(page_size(size) or limit, limit)
+    following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else ""
+    return items[begin:end], following
+
+
+def page_size(size: Any) -> int:
+    """A page size as a query parameter or a JSON field has it; 0 if none is given.
+
+    :raises EmulatorApiError: it is not an int32 of 0 or more.
+    """
+    if size is None or size == "":
+        return 0
+    if isinstance(size, bool) or not re.fullmatch(r"-?[0-9]{1,10}", str(size)) or abs(int(size)) > _MAX_INT32:
+        raise EmulatorApiError(f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(str(size))}")
+    if int(size) < 0:
+        raise EmulatorApiError(f"page_size must not be negative: {size}")
+    return int(size)
+
+
+def _decode_token(token: Any) -> int:
     try:
-        size = int(query.get("pageSize") or 0)
-        begin = int(base64.urlsafe_b64decode(query["pageToken"])) if query.get("pageToken") else 0
-    except ValueError as error:
-        raise ServiceRefusalError(f"Invalid page size or token: {error}") from error
-    if size < 0 or begin < 0:
-        raise ServiceRefusalError("Page size and token must not be negative.")
-    end = begin + min(size or most, most)
-    token = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else ""
-    return items[begin:end], token
+        text = base64.b64decode(str(token).encode(), altchars=b"-_", validate=True).decode()
+        if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
+            return int(text)
+    except ValueError:
+        pass
+    raise EmulatorApiError(f"Invalid page token: {token}")
 
 
-def mask(data: Mapping[str, Any], paths: str) -> dict[str, Any]:
-    """Only the top-level fields named in ``paths`` (``a,b.c``), in camelCase or snake_case."""
-    if not paths or paths == "*":
-        return dict(data)
-    wanted = {_camel(path.split(".")[0]) for path in paths.split(",")}
-    return {name: value for name, value in data.items() if name in wanted}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,7 +1,7 @@
-"""The jobs' log lines as Cloud Logging's entries, and the one read of it that clients of a job need.
+"""The jobs' log lines as entries of Cloud Logging, and ``entries:list``, the method that clients of a job need.
 
-Lines get their time and a place in the order when the service first reads them, on disk, so that a client's cursor
-holds over a restart of the service. Does not: take entries, keep them for other resources, or forget any.
+A line gets its timestamp and its position when the emulator reads it first. Both are stored on disk, so that a client's
+cursor stays valid when the emulator is restarted. Does not: write entries, or store those of other resources.
 """
 
 from __future__ import annotations
@@ -16,85 +16,84 @@ from typing import Any
 
 from mlengine.backends import LogLine, TrainingBackend
 from mlengine.backends.vertex.states import POOL_NAMES
-from mlengine.core.errors import ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError
 from mlengine.core.spec import Role
 from mlengine.core.times import rfc3339
 from mlengine.emulator.filters import parse
-from mlengine.emulator.records import VERTEX, Record
+from mlengine.emulator.http import page, page_size
+from mlengine.emulator.records import VERTEX, Key, Record, file_name
 
 _PAGE = 1000
+_FIELDS = frozenset({"resourceNames", "projectIds", "filter", "orderBy", "pageSize", "pageToken"})
+_ORDERS = frozenset({"", "timestamp", "timestamp asc", "timestamp desc"})
 _ML_TASKS = {Role.CHIEF: "master-replica", Role.WORKER: "worker-replica", Role.PS: "ps-replica"}
 
 
 class Journal:
-    """One file of entries a job, which grows as the backend gives lines."""
+    """The log entries of all jobs: one file for each job, to which new lines are appended."""
 
     def __init__(self, backend: TrainingBackend, folder: Path) -> None:
         self._backend, self._folder = backend, folder
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.RLock()
-        self._kept: dict[tuple[str, str, str, str], tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        self._cache: dict[Key, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
 
     def read(self, record: Record) -> list[dict[str, Any]]:
-        """All entries of a job, those that are new among them.
+        """All entries of a job, including new ones.
 
-        :raises BackendUnavailableError: the backend does not answer.
+        :raises BackendUnavailableError: the backend cannot be reached.
         """
         with self._lock:
             cursor, entries = self._open(record)
             if not entries and record.notes:
                 lines = [LogLine("launcher", note, record.created) for note in record.notes]
-                self._keep(record, cursor, entries, lines)
+                self._append(record, cursor, entries, lines)
             while record.handle is not None:
-                page = self._backend.logs(record.handle, cursor)
-                cursor = dict(page.cursor)
-                if page.lines:
-                    self._keep(record, cursor, entries, page.lines)
-                if not page.more:
+                lines_page = self._backend.logs(record.handle, cursor)
+                cursor = dict(lines_page.cursor)
+                if lines_page.lines:
+                    self._append(record, cursor, entries, lines_page.lines)
+                if not lines_page.more:
                     break
-            self._kept[record.key] = (cursor, entries)
+            self._cache[record.key] = (cursor, entries)
             return list(entries)
 
     def _open(self, record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        if record.key in self._kept:
-            return self._kept[record.key]
+        if record.key in self._cache:
+            return self._cache[record.key]
         cursor: dict[str, Any] = {}
         entries: list[dict[str, Any]] = []
         path = self._path(record)
         if path.exists():
             for text in path.read_text("utf-8").splitlines():
-                line = json.loads(text)
-                cursor = line["cursor"]
-                entries += line["entries"]
+                batch = json.loads(text)
+                cursor = batch["cursor"]
+                entries += batch["entries"]
         return cursor, entries
 
-    def _keep(
+    def _append(
         self, record: Record, cursor: Mapping[str, Any], entries: list[dict[str, Any]], lines: Sequence[LogLine]
     ) -> None:
-        # One time for a batch, later than all before it: an order in time that no client's cursor can miss.
+        # One timestamp for a batch, later than all before it, so that a cursor by time misses no entry.
         now = time.time()
-        fresh = [_entry(record, line, now, len(entries) + place) for place, line in enumerate(lines)]
+        new = [_entry(record, line, now, len(entries) + place) for place, line in enumerate(lines)]
         with self._path(record).open("a", encoding="utf-8") as sink:
-            sink.write(json.dumps({"cursor": dict(cursor), "entries": fresh}) + "\n")
-        entries += fresh
+            sink.write(json.dumps({"cursor": dict(cursor), "entries": new}) + "\n")
+        entries += new
 
     def _path(self, record: Record) -> Path:
-        return self._folder / ("-".join(part for part in record.key if part) + ".jsonl")
+        return self._folder / f"{file_name(record.key)}.jsonl"
 
 
 def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str, Any]) -> dict[str, Any]:
     """``entries:list``.
 
-    :raises ServiceRefusalError: a filter or an order that Cloud Logging would not take either.
+    :param records: all jobs.
+    :param body: the request.
+    :raises EmulatorApiError: a field of the request is unknown or invalid.
     """
-    condition = parse(str(body.get("filter", "")))
-    order = str(body.get("orderBy", "timestamp asc"))
-    if order not in {"timestamp asc", "timestamp desc", "timestamp"}:
-        raise ServiceRefusalError(f"Invalid orderBy: {order}")
-    projects = {name.split("/")[1] for name in body.get("resourceNames", ()) if name.startswith("projects/")}
-    projects |= set(body.get("projectIds", ()))
-    if not projects:
-        raise ServiceRefusalError("Must specify at least one resource name.")
+    projects, order = _check_request(body)
+    condition = parse(body.get("filter", ""))
     wanted = condition.equals("resource.labels.job_id")
     found = [
         entry
@@ -104,17 +103,44 @@ def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str,
         if condition.matches(partial(_field, entry))
     ]
     found.sort(key=lambda entry: (entry["timestamp"], entry["insertId"]), reverse=order.endswith("desc"))
-    size = min(int(body.get("pageSize") or _PAGE), _PAGE)
-    begin = int(body.get("pageToken") or 0)
-    answer: dict[str, Any] = {"entries": found[begin : begin + size]}
-    if begin + size < len(found):
-        answer["nextPageToken"] = str(begin + size)
-    return answer
+    entries, token = page(found, body.get("pageSize"), body.get("pageToken"), _PAGE)
+    return {"entries": list(entries), **({"nextPageToken": token} if token else {})}
+
+
+def _check_request(body: Mapping[str, Any]) -> tuple[set[str], str]:
+    """The projects and the order that are requested."""
+    for name in sorted(set(body) - _FIELDS):
+        raise EmulatorApiError(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')
+    for name in ("filter", "orderBy", "pageToken"):
+        if not isinstance(body.get(name, ""), str):
+            raise EmulatorApiError(f"Invalid value at '{name}' (TYPE_STRING)")
+    page_size(body.get("pageSize"))
+    order = body.get("orderBy", "")
+    if order not in _ORDERS:
+        raise EmulatorApiError(f"Invalid orderBy: {order}")
+    projects = {_project_of(name) for name in _strings(body, "resourceNames")} | set(_strings(body, "projectIds"))
+    if not projects:
+        raise EmulatorApiError("Must specify at least one resource name.")
+    return projects, order
+
+
+def _strings(body: Mapping[str, Any], name: str) -> list[str]:
+    values = body.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise EmulatorApiError(f"Invalid value at '{name}' (TYPE_STRING), {json.dumps(values)[:200]}")
+    return values
+
+
+def _project_of(name: str) -> str:
+    parts = name.split("/")
+    if parts[0] not in {"projects", "organizations", "folders", "billingAccounts"} or not all(parts) or len(parts) < 2:
+        raise EmulatorApiError(f"Invalid resource name: '{name}'; it must be projects/PROJECT.")
+    return parts[1] if parts[0] == "projects" else name
 
 
 def _entry(record: Record, line: LogLine, moment: float, place: int) -> dict[str, Any]:
     role, _, index = line.replica.rpartition("-")
-    tasks = POOL_NAMES if record.face == VERTEX else _ML_TASKS
+    tasks = POOL_NAMES if record.api == VERTEX else _ML_TASKS
     task = f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else "service"
     return {
         "logName": f"projects/{record.project}/logs/{task}",

@@ -1,4 +1,4 @@
-"""ML Engine's ``projects.jobs``, which the service of that name answered until it was shut."""
+"""ML Engine's ``projects.jobs``, as that service responded before it was shut down."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import hashlib
 import json
 from typing import Any
 
-from mlengine.core.errors import JobFileError, ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError, JobFileError
 from mlengine.core.job import JobState
 from mlengine.core.job_file import parse
 from mlengine.emulator import mlengine_jobs
-from mlengine.emulator.apis import Face, times
 from mlengine.emulator.http import Request
+from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.records import MLENGINE, Record
 
-MOST = 100
-# ML Engine had seven states.
+# States that ML Engine did not have.
 _STATES = {JobState.EXPIRED: JobState.FAILED, JobState.PAUSED: JobState.QUEUED, JobState.UNKNOWN: JobState.QUEUED}
 _FILTERS = {
     "jobId": "jobId",
@@ -31,65 +30,66 @@ _FILTERS = {
 }
 
 
-class MlengineFace(Face):
-    """The methods."""
+class MlengineApi(JobApi):
+    """The methods. Each raises :class:`EmulatorApiError` where the service responded with an error."""
 
-    name, filters, most = MLENGINE, _FILTERS, MOST
+    name, filters, limit = MLENGINE, _FILTERS, 100
 
     def create(self, request: Request) -> dict[str, Any]:
+        """projects.jobs.create."""
         request.only()
+        project, _ = parent_of(request)
         job, spec = mlengine_jobs.read(request.json())
-        what = mlengine_jobs.submission(job, spec, request.path["project"], self._storage, self._bucket)
-        return render(self._take(request, job["jobId"], job, what))
+        submission, notes = mlengine_jobs.submission(job, spec, project, self._storage, self._bucket)
+        return render(self._take(request, job["jobId"], job, submission, notes))
 
     def get(self, request: Request) -> dict[str, Any]:
+        """projects.jobs.get."""
         request.only()
         return render(self._record(request))
 
     def list(self, request: Request) -> dict[str, Any]:
+        """projects.jobs.list."""
         request.only("filter", "pageSize", "pageToken")
-        jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, request.path["project"], "")]
-        some, token = self._page(request, jobs)
-        return {"jobs": list(some), **({"nextPageToken": token} if token else {})}
+        jobs = [render(record) for record in self._engine.jobs_of(MLENGINE, *parent_of(request))]
+        found, token = self._page(request, jobs)
+        return {"jobs": list(found), **({"nextPageToken": token} if token else {})}
 
     def cancel(self, request: Request) -> dict[str, Any]:
+        """projects.jobs.cancel."""
         request.only()
+        request.json()
         self._engine.cancel(self._record(request))
         return {}
 
     def patch(self, request: Request) -> dict[str, Any]:
-        """Labels, the one field that may change."""
+        """projects.jobs.patch. Only labels can be changed."""
         request.only("updateMask")
         names = [name for name in request.query.get("updateMask", "").split(",") if name]
         if not names or any(name.split(".")[0] != "labels" for name in names):
-            raise ServiceRefusalError("Field: update_mask Error: Only labels can be updated.")
+            raise EmulatorApiError("Field: update_mask Error: Only labels can be updated.")
         record, body = self._record(request), request.json()
-        if body.get("etag") not in {None, "", _etag(record)}:
-            raise ServiceRefusalError("The etag is not the job's: somebody changed it.", status="ABORTED")
-        labels = dict(record.labels)
+        if body.get("etag") not in (None, "", _etag(record)):
+            raise EmulatorApiError("The etag is not the job's current etag.", status="ABORTED")
         sent = body.get("labels", {})
-        for name in names:
-            _, _, label = name.partition(".")
-            if not label:
-                labels = dict(sent)
-            elif label in sent:
-                labels[label] = sent[label]
-            else:
-                labels.pop(label, None)
+        if not isinstance(sent, dict):
+            raise EmulatorApiError("Field: job.labels Error: It must be an object.")
+        labels = _merged(dict(record.labels), sent, names)
         try:
             parse.load({"trainingInput": {}, "labels": labels}, name="job")
         except JobFileError as error:
-            raise ServiceRefusalError(error.message, remedy=error.remedy) from error
+            raise EmulatorApiError(error.message, remedy=error.remedy) from error
         return render(self._engine.relabel(record, labels))
 
     def _record(self, request: Request) -> Record:
-        path = request.path
-        name = f"projects/{path['project']}/jobs/{path['job']}"
-        return self._engine.get((MLENGINE, path["project"], "", path["job"]), f"Field: name Error: Job {name}")
+        project, _ = parent_of(request)
+        job_id = request.path["job"]
+        name = f"projects/{project}/jobs/{job_id}"
+        return self._engine.get((MLENGINE, project, "", job_id), f"Field: name Error: Job {name}")
 
 
 def render(record: Record) -> dict[str, Any]:
-    """A job as the service shows it."""
+    """A job as the service returned it."""
     state = JobState.PREPARING if record.stuck and not record.state.terminal else record.state
     job = {
         **record.body,
@@ -101,6 +101,19 @@ def render(record: Record) -> dict[str, Any]:
     if record.error is not None:
         job["errorMessage"] = record.error["message"]
     return job
+
+
+def _merged(labels: dict[str, Any], sent: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The labels after an update of ``names``: all of them, or single ones such as ``labels.team``."""
+    for name in names:
+        _, _, label = name.partition(".")
+        if not label:
+            labels = dict(sent)
+        elif label in sent:
+            labels[label] = sent[label]
+        else:
+            labels.pop(label, None)
+    return labels
 
 
 def _etag(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""What the service remembers of a job, on disk: one JSON file a job, replaced whole."""
+"""The emulator's job records: one JSON file for each job, replaced atomically."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from pathlib import Path
 from typing import Any, Self
 
 from mlengine.backends import Submission
+from mlengine.core.errors import EmulatorError, MlengineError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 
 VERTEX, MLENGINE = "vertex", "mlengine"
+Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A job as a client made it, and what became of it. Times are seconds since the epoch.
+    """A job as a client created it, and its state. Times are seconds since the epoch.
 
-    :param face: whose API made it; ids of the two faces do not meet.
-    :param region: empty for ML Engine, whose jobs are a project's.
-    :param body: the resource as the client sent it, without what the service fills in.
-    :param submission: what is handed to the backend.
-    :param handle: what the backend gave for it; ``None`` until it has taken the job.
+    :param api: the API that created it. Each API has its own ids.
+    :param region: empty for ML Engine, whose jobs belong to a project.
+    :param body: the resource as the client sent it, without output-only fields.
+    :param submission: what the backend gets.
+    :param handle: the backend's handle; ``None`` until the job is submitted.
     :param error: ``google.rpc.Status``: code and message.
-    :param notes: sentences that the service says in the job's log before anything else.
-    :param stuck: a scripted fault: never handed to the backend.
+    :param notes: the first messages of the job's log.
+    :param stuck: a scripted fault: the job is never submitted.
+    :param deleted: the job is hidden; its id stays used.
     """
 
-    face: str
+    api: str
     project: str
     region: str
     id: str
@@ -50,19 +53,23 @@ class Record:
     deleted: bool = False
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.face, self.project, self.region, self.id
+    def key(self) -> Key:
+        """The identity of the job: API, project, region and id."""
+        return self.api, self.project, self.region, self.id
 
     @property
     def labels(self) -> Mapping[str, str]:
+        """The job's labels."""
         labels: Mapping[str, str] = self.body.get("labels", {})
         return labels
 
     def to_json(self) -> dict[str, Any]:
+        """The record as JSON."""
         return {**asdict(self), "state": self.state.value, "notes": list(self.notes)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The record that :meth:`to_json` wrote."""
         handle = data.get("handle")
         return cls(
             **{
@@ -74,41 +81,58 @@ class Record:
         )
 
 
+def file_name(key: Key) -> str:
+    """The base name of a job's files in the state directory."""
+    return "-".join(part for part in key if part)
+
+
 def pack(submission: Submission) -> dict[str, Any]:
     """A submission as JSON."""
     return {**asdict(submission), "spec": submission.spec.to_json(), "labels": dict(submission.labels)}
 
 
 def unpack(data: Mapping[str, Any]) -> Submission:
+    """The submission that :func:`pack` wrote."""
     return Submission(**{**data, "spec": TrainingSpec.from_json(data["spec"])})
 
 
 @dataclass
 class Store:
-    """All records, in memory and below ``folder``. A record is on disk before anybody is told of it."""
+    """All records, in memory and in ``folder``. A record is on disk before a method returns it. Thread-safe.
+
+    :raises EmulatorError: a file is not a record.
+    """
 
     folder: Path
-    _records: dict[tuple[str, str, str, str], Record] = field(default_factory=dict)
+    _records: dict[Key, Record] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self.folder.glob("*.json")):
-            record = Record.from_json(json.loads(path.read_text("utf-8")))
+            try:
+                record = Record.from_json(json.loads(path.read_text("utf-8")))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, MlengineError) as error:
+                raise EmulatorError(
+                    f"cannot read the job record {path}: {error!r}", remedy="remove it, or choose another --state-dir"
+                ) from error
             self._records[record.key] = record
 
-    def get(self, key: tuple[str, str, str, str]) -> Record | None:
+    def get(self, key: Key) -> Record | None:
+        """The record of a job."""
         with self._lock:
             return self._records.get(key)
 
     def all(self) -> list[Record]:
+        """All records, of deleted jobs too."""
         with self._lock:
             return list(self._records.values())
 
     def put(self, record: Record) -> None:
-        path = self.folder / ("-".join(part for part in record.key if part) + ".json")
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        """Create or replace a record."""
+        path = self.folder / f"{file_name(record.key)}.json"
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         with self._lock:
-            aside.write_text(json.dumps(record.to_json()), "utf-8")
-            os.replace(aside, path)  # noqa: PTH105 - the one call that says what it does
+            partial.write_text(json.dumps(record.to_json()), "utf-8")
+            os.replace(partial, path)  # noqa: PTH105 - os.replace is explicit about overwriting
             self._records[record.key] = record

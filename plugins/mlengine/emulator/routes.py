@@ -1,21 +1,21 @@
-"""Which method answers which request, under the names that faults and the log use."""
+"""Finds the method of a request, under the names that faults and the log use."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlengine.core.errors import ServiceRefusalError
+from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator import discovery
 from mlengine.emulator.engine import Engine
-from mlengine.emulator.faults import Fault, Script
+from mlengine.emulator.faults import FaultScript, read_faults
 from mlengine.emulator.http import Request
 from mlengine.emulator.log_entries import list_entries
-from mlengine.emulator.mlengine_api import MlengineFace
-from mlengine.emulator.models_api import ModelsFace
-from mlengine.emulator.vertex_api import VertexFace
+from mlengine.emulator.mlengine_api import MlengineApi
+from mlengine.emulator.models_api import ModelsApi
+from mlengine.emulator.vertex_api import VertexApi
 from mlengine.storage.client import Storage
 
 Handler = Callable[[Request], dict[str, Any]]
@@ -24,7 +24,13 @@ _VERTEX = "/v1(?:beta1)?/projects/{project}/locations/{location}"
 
 @dataclass(frozen=True)
 class Route:
-    """``name`` is empty for what is no method of a service, and meets no faults."""
+    """One method.
+
+    :param verb: the HTTP method.
+    :param pattern: matches the path.
+    :param name: the method's name; empty for the emulator's own endpoints, to which no faults apply.
+    :param handler: executes the method.
+    """
 
     verb: str
     pattern: re.Pattern[str]
@@ -33,22 +39,25 @@ class Route:
 
 
 class Routes:
-    """Finds a request's route."""
+    """All methods.
 
-    def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: Script) -> None:
-        vertex, mlengine = VertexFace(engine, storage, bucket), MlengineFace(engine, storage, bucket)
+    :param bucket: for the logs of jobs that name no bucket.
+    """
+
+    def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
+        vertex, mlengine = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket)
 
         def entries(request: Request) -> dict[str, Any]:
             return list_entries(engine.journal, engine.refresh(engine.store.all()), request.json())
 
-        self._routes = [
+        self.all = [
             _route("POST", f"{_VERTEX}/customJobs", "CreateCustomJob", vertex.create),
             _route("GET", f"{_VERTEX}/customJobs", "ListCustomJobs", vertex.list),
             _route("GET", f"{_VERTEX}/customJobs/{{job}}", "GetCustomJob", vertex.get),
             _route("DELETE", f"{_VERTEX}/customJobs/{{job}}", "DeleteCustomJob", vertex.delete),
             _route("POST", f"{_VERTEX}/customJobs/{{job}}:cancel", "CancelCustomJob", vertex.cancel),
             _route("GET", f"{_VERTEX}/operations/{{operation}}", "GetOperation", vertex.operation),
-            *(_route(verb, _VERTEX + path, name, done) for verb, path, name, done in ModelsFace().methods()),
+            *(_route(verb, _VERTEX + path, name, handler) for verb, path, name, handler in ModelsApi().methods()),
             _route("POST", "/v2/entries:list", "ListLogEntries", entries),
             _route("POST", "/v1/projects/{project}/jobs", "projects.jobs.create", mlengine.create),
             _route("GET", "/v1/projects/{project}/jobs", "projects.jobs.list", mlengine.list),
@@ -58,19 +67,24 @@ class Routes:
             _route("GET", "/discovery/v1/apis/{api}/{version}/rest", "", discovery.answer),
             _route("GET", "/[$]discovery/rest", "", discovery.answer),
             _route("GET", "/healthz", "", lambda _: {"status": "ok"}),
-            _route("GET", "/faults", "", lambda _: {"unused": [vars(fault) for fault in script.unused()]}),
-            _route("POST", "/faults", "", lambda request: _add(script, request)),
-            _route("DELETE", "/faults", "", lambda _: _clear(script)),
+            _route("GET", "/faults", "", lambda _: {"unused": [asdict(fault) for fault in script.unused()]}),
+            _route("POST", "/faults", "", lambda request: _add_faults(script, request)),
+            _route("DELETE", "/faults", "", lambda _: _clear_faults(script)),
         ]
 
     def find(self, verb: str, path: str) -> tuple[Route, Mapping[str, str]]:
-        """:raises ServiceRefusalError: NOT_FOUND, as for a method that Google's server has not."""
-        for route in self._routes:
+        """The route of a request, and the variable parts of its path.
+
+        :raises EmulatorApiError: NOT_FOUND.
+        """
+        for route in self.all:
             match = route.pattern.fullmatch(path)
             if match is not None and route.verb == verb:
                 return route, match.groupdict()
-        raise ServiceRefusalError(
-            f"Method not found: {verb} {path}", status="NOT_FOUND", remedy="docs/service.md lists what is served"
+        raise EmulatorApiError(
+            f"Method not found: {verb} {path}",
+            status="NOT_FOUND",
+            remedy="docs/emulator.md lists the methods of the emulator",
         )
 
 
@@ -78,12 +92,12 @@ def _route(verb: str, template: str, name: str, handler: Handler) -> Route:
     return Route(verb, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/:]+)", template)), name, handler)
 
 
-def _add(script: Script, request: Request) -> dict[str, Any]:
-    faults = [Fault.from_json(data) for data in request.json().get("faults", ())]
+def _add_faults(script: FaultScript, request: Request) -> dict[str, Any]:
+    faults = read_faults(request.json().get("faults", []), "faults")
     script.add(*faults)
     return {"added": len(faults)}
 
 
-def _clear(script: Script) -> dict[str, Any]:
+def _clear_faults(script: FaultScript) -> dict[str, Any]:
     script.clear()
     return {}

@@ -1,41 +1,44 @@
-"""The service as an HTTP server on loopback, from a thread: in a test, or in the process of ``mlengine serve``."""
+"""The emulator: its HTTP server in a thread, the gRPC server if requested, and the engine."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import struct
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mlengine.backends import TrainingBackend
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import EmulatorError
+from mlengine.emulator import listener, state_dir
+from mlengine.emulator.adapter import default_bucket
 from mlengine.emulator.app import App
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.engine import Engine
-from mlengine.emulator.faults import Fault, Script
+from mlengine.emulator.faults import Fault, FaultScript
 from mlengine.emulator.grpc_server import GrpcServer
 from mlengine.emulator.routes import Routes
 from mlengine.storage.client import Storage
 
-log = logging.getLogger(__name__)
-
 START_SECONDS = 30.0
 
 
-class Service:
-    """A training service.
+class Emulator:
+    """The emulator of Vertex AI's and ML Engine's training APIs.
 
-    :param backend: where jobs run.
-    :param folder: what it remembers; started again on the same folder, it has the same jobs.
-    :param storage: where it puts the one package of its own.
-    :param bucket: where jobs that name no bucket leave their logs.
-    :param port: on ``host``; 0 takes a free one.
-    :param grpc_port: likewise, for Vertex AI's methods over gRPC; ``None`` serves none.
+    :param backend: runs the jobs.
+    :param folder: the state directory. An emulator that is started again on it has the same jobs.
+    :param storage: where the emulator stores the package of its replica adapter.
+    :param bucket: for the logs of jobs that name no bucket.
+    :param host: the address to listen on.
+    :param port: the HTTP port; 0 selects a free one.
+    :param grpc_port: the gRPC port; 0 selects a free one, ``None`` disables gRPC.
+    :param faults: scripted faults.
+    :raises EmulatorError: a port or the state directory is in use, or a parameter is invalid.
     """
 
     def __init__(
@@ -50,45 +53,61 @@ class Service:
         grpc_port: int | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
-        self.engine = Engine(backend, folder)
-        self.script = Script(faults)
-        self._transports: dict[Any, Any] = {}
-        routes = Routes(self.engine, storage, bucket, self.script)
-        effects = Effects(self.engine)
-        self._app = App(routes, self.script, effects, self._reset)
+        bucket = default_bucket(bucket)
+        if grpc_port and grpc_port == port:
+            raise EmulatorError(f"HTTP and gRPC have the same port {port}", remedy="choose another --grpc-port")
         self.grpc: GrpcServer | None = None
-        if grpc_port is not None:
-            self.grpc = GrpcServer(routes, self.script, effects, host=host, port=grpc_port)
-        self._socket = _listen(host, port)
-        self.host, self.port = host, int(self._socket.getsockname()[1])
         self._server: Any = None
         self._thread: threading.Thread | None = None
+        self._transports: dict[Any, Any] = {}
+        with ExitStack() as stack:
+            stack.enter_context(state_dir.locked(folder))
+            self._socket = stack.enter_context(listener.listen(host, port))
+            self.host, self.port = host, int(self._socket.getsockname()[1])
+            self.engine = Engine(backend, folder)
+            self.script = FaultScript(faults)
+            effects = Effects(self.engine)
+            routes = Routes(self.engine, storage, bucket, self.script)
+            self._app = App(routes, self.script, effects, self._reset)
+            if grpc_port is not None:
+                self.grpc = GrpcServer(routes, self.script, effects, host=host, port=grpc_port)
+                stack.callback(self.grpc.stop)
+            self._resources = stack.pop_all()
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        """The base URL of all REST APIs."""
+        return f"http://{listener.address_of(self.host, self.port)}"
 
     def start(self) -> None:
-        """Serve from a thread; returns when it answers.
+        """Start the servers and the engine. Returns once the emulator accepts requests.
 
-        :raises BackendUnavailableError: it does not.
+        :raises EmulatorError: the HTTP server did not start.
         """
-        self._thread = threading.Thread(target=self._run, name="mlengine-serve", daemon=True)
+        self.engine.start()
+        self._resources.callback(self.engine.stop)
+        if self.grpc is not None:
+            self.grpc.start()
+        self._thread = threading.Thread(target=self._serve, name="mlengine-emulator", daemon=True)
         self._thread.start()
-        until = time.monotonic() + START_SECONDS
+        self._resources.callback(self._stop_http)
+        deadline = time.monotonic() + START_SECONDS
         while self._server is None or not self._server.started:
-            if time.monotonic() > until or not self._thread.is_alive():
-                raise BackendUnavailableError(f"the service on {self.url} did not start")
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise EmulatorError(f"the HTTP server on {self.url} did not start", remedy="see the log")
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop serving; jobs go on."""
+        """Stop the servers and release the ports and the state directory. Jobs continue. Safe to repeat."""
+        self._resources.close()
+
+    def _stop_http(self) -> None:
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(START_SECONDS)
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         import uvicorn
 
         config = uvicorn.Config(
@@ -96,19 +115,10 @@ class Service:
             timeout_keep_alive=60, timeout_graceful_shutdown=5,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
-        self.engine.start()
-        if self.grpc is not None:
-            self.grpc.start()
-        try:
-            self._server.run(sockets=[self._socket])
-        finally:
-            if self.grpc is not None:
-                self.grpc.stop()
-            self.engine.stop()
-            self._socket.close()
+        self._server.run(sockets=[self._socket])
 
     def _reset(self, client: Any) -> None:
-        """End a connection with RST, not FIN: the client must see that something broke."""
+        """Close a connection with RST instead of FIN, so that the client gets an error."""
         transport = self._transports.get(tuple(client))
         if transport is None:
             return
@@ -118,22 +128,8 @@ class Service:
         transport.abort()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise BackendUnavailableError(
-            f"port {port} on {host} cannot be taken: {error}", remedy="choose another --port, or 0 for a free one"
-        ) from error
-    listener.listen(128)
-    return listener
-
-
 def _protocol(transports: dict[Any, Any]) -> Any:
-    """The HTTP/1.1 of uvicorn, which leaves each connection's transport where a fault can find it."""
+    """Uvicorn's HTTP/1.1 protocol, which also records each connection's transport for :meth:`Emulator._reset`."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):

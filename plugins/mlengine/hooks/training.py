@@ -7,6 +7,7 @@ the Google provider reads them, from the same fields.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -24,7 +25,8 @@ _NO_KEY = "connection-test"
 class TrainingHook(BaseHook):
     """Vertex AI as a connection describes it.
 
-    :param gcp_conn_id: of type ``mlengine``, or ``google_cloud_platform``.
+    :param gcp_conn_id: a connection of type ``mlengine`` or ``google_cloud_platform``.
+    :param impersonation_chain: service account to impersonate, or a chain of them.
     """
 
     conn_name_attr = "gcp_conn_id"
@@ -32,15 +34,21 @@ class TrainingHook(BaseHook):
     conn_type = CONNECTION_TYPE
     hook_name = "mlengine (training jobs)"
 
-    def __init__(self, gcp_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        gcp_conn_id: str = default_conn_name,
+        impersonation_chain: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = impersonation_chain
 
     def get_conn(self) -> TrainingBackend:
         """The backend with this connection's credentials. Asks nobody yet."""
-        from mlengine.connections import connect_backend
+        from mlengine.connections import CloudAccess
 
-        return connect_backend("vertex", self.gcp_conn_id)
+        return CloudAccess(self.gcp_conn_id, self.impersonation_chain).backend("vertex")
 
     def test_connection(self) -> tuple[bool, str]:
         """What the button in the form does: one question to the service. Never raises for what a person can mend."""

@@ -58,7 +58,7 @@ class LogForwarder:
         self._progress_interval = progress_interval_seconds
         self._formatter = LogFormatter(replace(cursor, open=False))
         self._saved = cursor
-        # The cursor to save when its lines have been written, and since when it waits for that. The first cursor only says
+        # The cursor to save when its lines have been written, and since when it waits for that. The first one only says
         # that a wait is logging now: it moves past no line, and can be saved at once.
         self._pending: LogCursor | None = replace(cursor, open=True)
         self._pending_since, self._flush_seconds = time.monotonic(), 0.0

@@ -121,7 +121,7 @@ class LogFormatter:
         lines += self.progress_lines(progress)
         state = status.state.value
         if (state, status.detail) != (self.cursor.state, self.cursor.detail):
-            lines.append(f"{'job':>11} | {_state_line(status, self.cursor.state)}")
+            lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.cursor.state)]
             self.cursor = replace(self.cursor, state=state, detail=status.detail)
         return lines
 
@@ -134,9 +134,13 @@ class LogFormatter:
         return [f"{'progress':>11} | {progress}"]
 
 
-def _state_line(status: JobStatus, before: str) -> str:
+def _state_lines(status: JobStatus, before: str) -> list[str]:
+    """The state and its message. Further lines of the message are indented, so that none looks like another state."""
     arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
-    return f"{arrow}: {plaintext.line(status.detail)}" if status.detail else arrow
+    if not status.detail:
+        return [arrow]
+    first, *rest = plaintext.lines(status.detail)
+    return [f"{arrow}: {first}", *(f"    {line}" for line in rest)]
 
 
 def duration(seconds: float) -> str:

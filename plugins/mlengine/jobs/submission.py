@@ -1,13 +1,16 @@
 """At most one paid job: intent, claim, submit, record. Every step may be entered twice.
 
 The numbers are those of ``docs/architecture.md``; a crash before or after any of these steps leaves a state from which
-the next call goes on. The caller brings its intent: a :class:`~mlengine.core.job.JobKey` and a job dir.
+the next call goes on. The caller brings its :class:`~mlengine.jobs.claims.Intent`.
 
-3. claim: ``job.json`` is created only if it does not exist. Who loses reads it, and goes on from there.
+3. claim: ``job.json`` is created only if it does not exist (:mod:`mlengine.jobs.claims`). The losing writer reads it,
+   and goes on from there.
 4. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
 5. submit, labelled with key and attempt.
-6. duplicates: if the backend now knows two jobs of this key and attempt, the elder lives and the younger is cancelled.
+6. duplicates: if the backend now knows two jobs of this key and attempt, the older one is kept, the other cancelled.
 7. record: the job's name goes into ``job.json`` with a generation match.
+
+A job that is found is taken over only if it was submitted with the same inputs.
 
 Knows no Airflow: the operators, the sensor and the command line call it alike. Does not wait for jobs, and does not
 decide whether a failed one deserves another attempt; its callers ask :meth:`Submitter.next_attempt` for that.
@@ -19,29 +22,33 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, Submission, TrainingBackend
+from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
+from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
+    JobConflictError,
     JobFailedError,
     JobLostError,
     MlengineError,
     ObjectMissingError,
     StorageConflictError,
 )
-from mlengine.core.job import Decision, Failure, JobHandle, JobKey, JobRecord, JobState, JobStatus
+from mlengine.core.input_changes import Change, changes, describe
+from mlengine.core.job import BY_HAND, Decision, Failure, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.jobs.job_dir import prepare
+from mlengine.core.xcoms import JobXCom
+from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
+__all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "submitted_at"]
+
 DEFAULT_MAX_ATTEMPTS = 3
-# How often one task may be cleared before its dirs are not looked for any more.
-_MAX_GENERATIONS = 100
 _ENDED = "ended_with_task"
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
@@ -53,51 +60,49 @@ class Submitted:
     handle: JobHandle
     decision: Decision
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.handle.to_json(), "decision": self.decision.value}
-
-
-@dataclass(frozen=True)
-class Intent:
-    """What somebody wants trained. ``job_dir`` is where it goes unless an older job of the same task lies there.
-
-    :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
-        ended before this one is paid for, wherever their dirs lie.
-    """
-
-    key: JobKey
-    model: str
-    job_dir: JobDir
-    spec: TrainingSpec
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    earlier: tuple[JobKey, ...] = ()
+    def to_json(self) -> JobXCom:
+        """What the task that submits it returns."""
+        handle = self.handle
+        return {
+            "backend": handle.backend,
+            "name": handle.name,
+            "job_id": handle.job_id,
+            "attempt": handle.attempt,
+            "job_dir": handle.job_dir,
+            "decision": self.decision.value,
+        }
 
 
 class Submitter:
     """Submits intents to one backend, at most once each.
 
     :param max_attempts: how many attempts one key may have in all.
+    :raises MlengineError: that is not a sensible number.
     """
 
     def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
         self._storage = storage
         self._backend = backend
+        problem = limits.attempts(max_attempts)
+        if problem is not None:
+            raise MlengineError(f"max_attempts: {problem.message}", remedy=problem.hint)
         self._max_attempts = max_attempts
+        self._claims = Claims(storage, backend)
 
     def submit(self, intent: Intent) -> Submitted:
         """Bring the intent to a live or finished job, and return it.
 
+        :raises JobConflictError: the job of this key was submitted with other inputs.
         :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
         :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
         """
         if isinstance(self._backend, LearnsPlaces):
             self._backend.learn_place(intent.spec)
-        job_dir, record = self._claim(intent)
+        job_dir, record = self._claims.take(intent)
+        record = self._check_inputs(intent, job_dir, record)
         handle = record.handle(job_dir.uri)
         if handle is None:
-            for key in intent.earlier:
-                self._supersede(key.digest)
+            self._end_earlier(intent)
             return self._bring_up(job_dir, intent.labels)
         status = self._backend.describe([handle])[0]
         if status.state is JobState.SUCCEEDED:
@@ -111,24 +116,20 @@ class Submitter:
         """Let a validated job of equal inputs stand in for this intent; nothing is claimed and nothing is paid for.
 
         ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
-        it wants just that trained again. Jobs of the task's older generations are ended, as for a new submission.
+        it wants just that trained again. Live jobs of earlier generations and of a deleted run of the same name are
+        ended, as for a new submission.
 
         :param owner: whose the validated job is, as its claim says.
         """
-        if _same_task(owner, intent.key) or self._has_claim(intent):
+        own = is_same_task(owner, intent.key) and owner.get("run_uid", "") == intent.key.run_uid
+        if own or self._claims.find(intent) is not None:
             return None
-        for key in intent.earlier:
-            self._supersede(key.digest)
+        self._end_earlier(intent)
         return self._decided(Submitted(job, Decision.REUSED))
 
-    def _has_claim(self, intent: Intent) -> bool:
-        for number in range(1, _MAX_GENERATIONS):
-            try:
-                if self._read(_numbered(intent.job_dir, number))[0].key == intent.key.digest:
-                    return True
-            except ObjectMissingError:
-                break
-        return False
+    def _end_earlier(self, intent: Intent) -> None:
+        for key in intent.earlier:
+            self._claims.end_all(key.digest, "its task was cleared and trains again")
 
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
@@ -196,54 +197,47 @@ class Submitter:
         """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
         return self._read(job_dir)[0]
 
-    def _claim(self, intent: Intent) -> tuple[JobDir, JobRecord]:
-        """Step 3: this key's own dir. Dirs of the task's older generations are passed over, their jobs ended."""
-        digest = intent.key.digest
-        for number in range(1, _MAX_GENERATIONS):
-            job_dir = _numbered(intent.job_dir, number)
-            try:
-                record = self._read(job_dir)[0]
-            except ObjectMissingError:
-                prepare(self._storage, job_dir)
-                record = JobRecord(
-                    key=digest,
-                    job_id=job_dir.job_id,
-                    model=intent.model,
-                    backend=self._backend.name,
-                    spec=intent.spec.to_json(),
-                    owner=asdict(intent.key),
-                    inputs=dict(intent.inputs),
-                    host=self._host(),
-                    history=(_event("claimed"),),
-                )
-                try:
-                    self._storage.create(job_dir.claim, record.to_bytes())
-                    log.info("claimed %s for key %s", job_dir.uri, digest)
-                except StorageConflictError:
-                    record = self._read(job_dir)[0]
-            if record.key == digest:
-                return job_dir, record
-            self._end_older_generation(intent, record)
-        raise MlengineError(
-            f"{intent.job_dir.uri} and {_MAX_GENERATIONS} dirs after it belong to other jobs",
-            remedy="remove old job dirs of this run, or trigger a new run",
+    def _check_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> JobRecord:
+        """The claim, if it is of these inputs. One whose job was never submitted takes the new ones.
+
+        :raises JobConflictError: a job was submitted with other inputs.
+        """
+        differ = _differences(intent, record, self._backend.name)
+        if not differ:
+            return record
+        if record.backend == self._backend.name and self._never_submitted(record):
+            record, generation = self._read(job_dir)
+            if record.name is None and record.key == intent.key.digest:
+                log.warning("job %s was not submitted yet, and takes new inputs: %s", record.job_id, describe(differ))
+                return self._with_inputs(intent, job_dir, record, generation)
+        by_hand = intent.key.dag_id in BY_HAND
+        raise JobConflictError(
+            f"job {record.job_id} was submitted with other inputs: {describe(differ)}",
+            remedy="choose another job id or job dir; the same command again follows the same job"
+            if by_hand
+            else "clear the task to train with the new inputs; a retry takes up the job that is there",
         )
 
-    def _end_older_generation(self, intent: Intent, record: JobRecord) -> None:
-        """A cleared task trains again elsewhere; what its former life left running would be paid for twice."""
-        if not _same_task(record.owner, intent.key) or record.backend != self._backend.name:
-            return
-        if record.host and record.host != self._host():
-            log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
-        self._supersede(record.key)
+    def _never_submitted(self, record: JobRecord) -> bool:
+        if record.name is not None:
+            return False
+        self._check_host(record)
+        return not self._backend.find(record.key)
 
-    def _supersede(self, digest: str) -> None:
-        # Asked by key, not by a recorded name: a submission may have been cut off before it was recorded.
-        handles = self._backend.find(digest)
-        for status in self._backend.describe(handles) if handles else ():
-            if not status.state.terminal:
-                log.warning("job %s is superseded: its task was cleared; cancelling it", status.handle.job_id)
-                self._backend.cancel(status.handle)
+    def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
+        requested = (intent.requested or intent.spec).to_json()
+        changed = replace(
+            record,
+            spec=intent.spec.to_json(),
+            requested={} if requested == intent.spec.to_json() else requested,
+            inputs=dict(intent.inputs),
+            history=(*record.history, _event("inputs_changed")),
+        )
+        try:
+            self._storage.replace(job_dir.claim, changed.to_bytes(), generation)
+        except StorageConflictError as error:
+            raise JobLostError(f"job {record.job_id} changed while it was submitted", remedy="try again") from error
+        return changed
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
         """Steps 4 to 7 for the attempt that ``job.json`` names."""
@@ -270,21 +264,19 @@ class Submitter:
         if handle.name not in {other.name for other in handles}:
             handles.append(handle)  # a list may lag behind what was just made
         for younger in handles[1:]:
-            log.warning("job %s: duplicate %s is cancelled, %s lives", record.job_id, younger.name, handles[0].name)
+            log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, younger.name, handles[0].name)
             self._backend.cancel(younger)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
-
-    def _host(self) -> str:
-        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
 
     def _check_host(self, record: JobRecord) -> None:
         """A claim without a job name may hide a job that only the claiming host can see.
 
         :raises BackendUnavailableError: this is another host.
         """
-        if record.host and record.host != self._host():
+        here = self._claims.host()
+        if record.host and record.host != here:
             raise BackendUnavailableError(
-                f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {self._host()}",
+                f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {here}",
                 remedy="run the task on that host again; if it is gone for good, clear the task to train anew",
             )
 
@@ -313,8 +305,7 @@ class Submitter:
         return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
 
     def _read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
-        data, generation = self._storage.read_with_generation(job_dir.claim)
-        return JobRecord.from_bytes(data), generation
+        return self._claims.read(job_dir)
 
     def _decided(self, submitted: Submitted) -> Submitted:
         handle = submitted.handle
@@ -324,14 +315,9 @@ class Submitter:
         return submitted
 
 
-def _same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
-    """Whether a claim is of this task instance, in whatever generation."""
-    return {**owner, "generation": 0} == {**asdict(key), "generation": 0}
-
-
-def _numbered(job_dir: JobDir, number: int) -> JobDir:
-    """The dir of a task's n-th generation, where the first ones are taken."""
-    return job_dir if number == 1 else JobDir(f"{job_dir.uri}_{number}")
+def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change]:
+    elsewhere = [] if record.backend == backend else [Change("backend", record.backend, backend)]
+    return elsewhere + changes(compared(record), intent.compared)
 
 
 def ended_with_task(record: JobRecord) -> bool:

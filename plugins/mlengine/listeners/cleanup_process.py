@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import mlengine
-from mlengine.connections import connect_backend, connect_storage
+from mlengine.connections import CloudAccess
 from mlengine.core.layout import JobDir
 from mlengine.jobs.submission import Submitter
 
@@ -52,6 +52,9 @@ class CancelRequest:
     job_dir: str = ""
     backend: str | None = None
     gcp_conn_id: str | None = None
+    impersonation_chain: str | Sequence[str] | None = None
+    project_id: str | None = None
+    region: str | None = None
     backend_options: Mapping[str, Any] | None = None
     begun_before: float | None = None
     why: str = "its DAG run is over"
@@ -96,10 +99,11 @@ def _folder() -> Path:
 
 def cancel_jobs(request: CancelRequest) -> bool:
     """Handle one request. Returns whether any job was ever submitted for its key."""
-    if not request.backend:
-        import airflow  # noqa: F401 the settings read its configuration once it is imported
-    backend = connect_backend(request.backend, request.gcp_conn_id, request.backend_options)
-    submitter = Submitter(connect_storage(request.gcp_conn_id), backend)
+    access = CloudAccess(
+        request.gcp_conn_id, request.impersonation_chain, request.project_id, request.region, request.backend_options
+    )
+    backend = access.backend(request.backend)
+    submitter = Submitter(access.storage(), backend)
     key = request.key or submitter.record(JobDir(request.job_dir)).key
     handles = backend.find(key)
     for status in backend.describe(handles) if handles else ():

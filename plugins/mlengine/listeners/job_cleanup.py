@@ -12,14 +12,16 @@ For a DAG without our operators this costs one query a run.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from airflow.listeners import hookimpl
 
-from mlengine.core.job import JobKey
+from mlengine.core.job import RUN_UID_KEY, JobKey
 from mlengine.listeners.cleanup_process import CancelRequest, start
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def _wait_ended(task: Any) -> None:
     try:
         with _session() as session:
             fields = _rendered(session, task.dag_id, task.run_id).get((task.task_id, task.map_index), {})
-        request = _request(task.dag_id, task.run_id, task, fields)
+        request = _wait_request(fields)
         if request is not None:
             log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
             # The task may be cleared at once: attempts that start later are kept.
@@ -122,10 +124,16 @@ def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]
             if session.scalar(select(func.count()).select_from(XComModel).where(*results, those)) == len(waits):
                 return []
         rendered = _rendered(session, dag_id, run_id)
-    # A run that only waits has its job from elsewhere, and cancels it as its wait would.
-    requests = (
-        _request(dag_id, run_id, task, rendered.get((task.task_id, task.map_index), {})) for task in submits or waits
-    )
+        uids = _run_uids(session, dag_id, run_id)
+        handles = _results(session, dag_id, run_id, [task.task_id for task in submits])
+    requests: list[CancelRequest | None] = []
+    for task in submits:
+        instance = (task.task_id, task.map_index)
+        key = JobKey(dag_id, run_id, *instance, int(task.max_tries), uids.get(instance, ""))
+        requests.append(_submit_request(key, rendered.get(instance, {}), handles.get(instance)))
+    if not submits:
+        # A run that only waits has its job from elsewhere, and cancels it as its wait would.
+        requests = [_wait_request(rendered.get((task.task_id, task.map_index), {})) for task in waits]
     return [request for request in requests if request is not None]
 
 
@@ -148,17 +156,53 @@ def _rendered(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], d
     return {(row.task_id, row.map_index): row.rendered_fields for row in found}
 
 
-def _request(dag_id: str, run_id: str, task: Any, fields: dict[str, Any]) -> CancelRequest | None:
-    """The request for one task, from its rendered fields."""
-    options = fields.get("backend_options")
-    where: dict[str, Any] = {
-        "gcp_conn_id": fields.get("gcp_conn_id") or None,
-        "backend_options": options if isinstance(options, dict) else None,
-    }
-    if task.operator == _SUBMIT:
-        key = JobKey(dag_id, run_id, task.task_id, task.map_index, int(task.max_tries))
-        return CancelRequest(key=key.digest, backend=fields.get("backend") or None, **where)
+def _run_uids(session: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:
+    """The run UIDs that the run's submitting tasks keep in the state store, by task id and map index.
+
+    There is none for a task that has not begun to submit, or where ``[state_store] clear_on_success`` has removed it.
+    """
+    from airflow.models.task_state_store import TaskStateStoreModel as Stored
+    from sqlalchemy import select
+
+    where = (Stored.dag_id == dag_id, Stored.run_id == run_id, Stored.key == RUN_UID_KEY)
+    found = session.execute(select(Stored.task_id, Stored.map_index, Stored.value).where(*where)).all()
+    values = {(row.task_id, row.map_index): json.loads(row.value) for row in found}
+    return {task: value for task, value in values.items() if isinstance(value, str)}
+
+
+def _results(session: Any, dag_id: str, run_id: str, task_ids: Sequence[str]) -> dict[tuple[str, int], Any]:
+    """The results of these tasks of the run, by task id and map index."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    columns = (XComModel.task_id, XComModel.map_index, XComModel.value)
+    where = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "return_value")
+    found = session.execute(select(*columns).where(*where, XComModel.task_id.in_(task_ids))).all()
+    return {(row.task_id, row.map_index): XComModel.deserialize_value(row) for row in found}
+
+
+def _submit_request(key: JobKey, fields: dict[str, Any], handle: Any) -> CancelRequest:
+    """By the task's key; without a run UID, by the job dir in the task's result."""
+    access = _access(fields)
+    backend = fields.get("backend") or None
+    if not key.run_uid and isinstance(handle, dict) and "job_dir" in handle:
+        return CancelRequest(job_dir=handle["job_dir"], backend=handle.get("backend") or backend, **access)
+    return CancelRequest(key=key.digest, backend=backend, **access)
+
+
+def _wait_request(fields: dict[str, Any]) -> CancelRequest | None:
+    """By the job dir of the job that the task waits for; ``None`` if it knows no job yet."""
     job = fields.get("job")
     if not isinstance(job, dict) or "job_dir" not in job:
         return None
-    return CancelRequest(job_dir=job["job_dir"], backend=job.get("backend"), **where)
+    return CancelRequest(job_dir=job["job_dir"], backend=job.get("backend"), **_access(fields))
+
+
+def _access(fields: dict[str, Any]) -> dict[str, Any]:
+    """How to reach the bucket and the backend, from a task's rendered fields."""
+    options = fields.get("backend_options")
+    return {
+        "gcp_conn_id": fields.get("gcp_conn_id", ""),
+        **{name: fields.get(name) or None for name in ("impersonation_chain", "project_id", "region")},
+        "backend_options": options if isinstance(options, dict) else None,
+    }

@@ -52,7 +52,7 @@ def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(f"champion no. {publish.get('serial')}")
     elif publish.get("reason"):
         parts.append(f"not published: {publish['reason']}")
-    elif validate.get("verdict") == "rejected":
+    elif validate.get("verdict") in {"rejected", "not_compared"}:
         parts.append(" ".join(str(reason) for reason in validate.get("reasons") or ()))
     return " · ".join(parts)[:_LONGEST]
 

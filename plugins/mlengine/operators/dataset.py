@@ -7,20 +7,18 @@ from contextlib import suppress
 from datetime import date, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
-from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.layout import dataset_dir
 from mlengine.core.versions import named_date
+from mlengine.core.xcoms import DatasetXCom
+from mlengine.operators._base import MlengineOperator
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
     from mlengine.storage.client import Storage
-from mlengine.operators.retry import RetryByCause
 
 
-class ResolveDatasetOperator(BaseOperator):
+class ResolveDatasetOperator(MlengineOperator):
     """Name the one dataset version of this DAG run, and check that it is complete.
 
     In this order: the version chosen in the trigger form; the version named by the run's partition key; the newest
@@ -37,12 +35,18 @@ class ResolveDatasetOperator(BaseOperator):
         its end.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
 
-    Returns ``{"dataset", "version", "uri", "digest", "rows"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.DatasetXCom`: the version, its URI and its digest.
     :raises DatasetError: there is no such version, or it is incomplete; lists those that exist.
     """
 
-    template_fields: Sequence[str] = ("dataset", "version", "partition_key", "at", "bucket", "gcp_conn_id")
+    template_fields: Sequence[str] = (
+        *MlengineOperator.template_fields,
+        "dataset",
+        "version",
+        "partition_key",
+        "at",
+        "bucket",
+    )
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -53,19 +57,17 @@ class ResolveDatasetOperator(BaseOperator):
         partition_key: str = "{{ dag_run.partition_key or '' }}",
         at: str = "",
         bucket: str | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.dataset = dataset
         self.version = version
         self.partition_key = partition_key
         self.at = at
         self.bucket = bucket
-        self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        storage, bucket = connect_storage(self.gcp_conn_id), configured_bucket(self.bucket)
+    def execute(self, context: Any) -> DatasetXCom:
+        storage, bucket = self.access.storage(), self.access.bucket(self.bucket)
         manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
-from mlengine.connections import configured_bucket, connect_storage
-from mlengine.operators.beside import beside_dag
-from mlengine.operators.retry import RetryByCause
+from mlengine.core.xcoms import PackageXCom
+from mlengine.operators._base import MlengineOperator
 
 if TYPE_CHECKING:
     from mlengine.packaging.publish import PackagedTrainer
@@ -18,24 +15,24 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-class PackageTrainerOperator(BaseOperator):
+class PackageTrainerOperator(MlengineOperator):
     """Package a trainer; one that has not changed is neither built nor uploaded again.
 
     Does not install anything: the backend does, where the trainer runs.
 
     :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
         wheel (a path or a ``gs://`` URI), or a list of them, the trainer first. A relative path is relative to the
-        DAG's file.
+        DAG's file. A package dir in a project that packs it is built by that project.
     :param bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
     :param module: what the job will run, ``trainer.task``; checked to be inside.
-    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own.
+    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own. A package
+        dir with requirements is built alone, whatever project it is in.
 
-    Returns ``{"package_uris", "digest", "name", "version", "reused"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.PackageXCom`: the URIs and the digest of the archives.
     :raises PackageError: names the file and the remedy, or has the builder's own words.
     """
 
-    template_fields: Sequence[str] = ("source", "bucket", "module", "requirements", "gcp_conn_id")
+    template_fields: Sequence[str] = (*MlengineOperator.template_fields, "source", "bucket", "module", "requirements")
     template_fields_renderers = {"requirements": "json"}  # noqa: RUF012
     ui_color = "#e6f4ea"
 
@@ -46,24 +43,22 @@ class PackageTrainerOperator(BaseOperator):
         bucket: str | None = None,
         module: str | None = None,
         requirements: Sequence[str] = (),
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.source = source
         self.bucket = bucket
         self.module = module
         self.requirements = requirements
-        self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Any) -> PackageXCom:  # noqa: ARG002
         from mlengine.packaging.publish import package_trainer
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
         packaged = package_trainer(
-            [beside_dag(self, source) for source in sources],
-            storage=connect_storage(self.gcp_conn_id),
-            staging=configured_bucket(self.bucket),
+            [self.beside_dag(source) for source in sources],
+            storage=self.access.storage(),
+            staging=self.access.bucket(self.bucket),
             module=self.module or None,
             requirements=self.requirements or (),
         )
@@ -83,6 +78,8 @@ class PackageTrainerOperator(BaseOperator):
         )
         for uri in packaged.uris:
             self.log.info("  %s", uri)
+        for note in packaged.notes:
+            self.log.info("  note: %s", note)
         for left in packaged.left_out[:_SHOWN]:
             self.log.info("  left out: %s (%s)", left.path, left.reason)
         if len(packaged.left_out) > _SHOWN:

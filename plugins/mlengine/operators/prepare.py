@@ -5,34 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
-from mlengine.connections import configured_bucket, connect_storage
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
-from mlengine.jobs.job_dir import prepare
+from mlengine.core.xcoms import JobDirXCom
+from mlengine.jobs.job_dir import prepare_clean
+from mlengine.operators._base import MlengineOperator
 from mlengine.operators.intent import job_key
-from mlengine.operators.retry import RetryByCause
 
 
-class PrepareJobDirOperator(BaseOperator):
+class PrepareJobDirOperator(MlengineOperator):
     """Make ``gs://BUCKET/<model>/<job_id>/`` with ``train/`` and ``model/``, clean.
 
-    The job id is made from the DAG run, this task and ``job_id_hint``: a retry prepares the same dir, a
-    cleared task another.
-    Leftovers are removed only inside this dir, and only if no job has claimed it.
+    The job id is made from the DAG run, this task and ``job_id_hint``: a retry prepares the same dir, a cleared task
+    another. Nothing is deleted: if the dir is not empty and belongs to no job, the next name is taken (``<job_id>_2``).
 
     :param model: the model's name: a directory in the bucket, part of the job id.
     :param job_id_hint: what a person looks for in the job id: the dataset version, or a date.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
-    :param gcp_conn_id: the connection whose credentials are used; ``None`` for the application default credentials.
-
-    Returns ``{"model", "job_id", "job_dir"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: model, job id, the job directory's URI, and the key that the job
+        id was made from.
     :raises BucketMissingError: the bucket does not exist; :raises StorageForbiddenError: it may not be read.
     """
 
-    template_fields: Sequence[str] = ("model", "job_id_hint", "bucket", "gcp_conn_id")
+    template_fields: Sequence[str] = (*MlengineOperator.template_fields, "model", "job_id_hint", "bucket")
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -41,18 +36,16 @@ class PrepareJobDirOperator(BaseOperator):
         model: str,
         job_id_hint: str = "{{ dag_run.partition_key or dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}",
         bucket: str | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.model = model
         self.job_id_hint = job_id_hint
         self.bucket = bucket
-        self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, str]:
-        job_id = make_job_id(self.model, self.job_id_hint, job_key(context))
-        job_dir = JobDir.of(configured_bucket(self.bucket), self.model, job_id)
-        made = prepare(connect_storage(self.gcp_conn_id), job_dir)
-        self.log.info("job %s: %s %s", job_id, job_dir.uri, "is ready" if made else "was ready")
-        return {"model": self.model, "job_id": job_id, "job_dir": job_dir.uri}
+    def execute(self, context: Any) -> JobDirXCom:
+        key = job_key(context)
+        named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
+        job_dir, made = prepare_clean(self.access.storage(), named)
+        self.log.info("job %s: %s %s", job_dir.job_id, job_dir.uri, "is ready" if made else "was ready")
+        return {"model": self.model, "job_id": job_dir.job_id, "job_dir": job_dir.uri, "key": key.digest}

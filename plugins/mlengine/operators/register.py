@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import XComArg
 
-from mlengine.connections import connect_storage
-from mlengine.operators.retry import RetryByCause
+from mlengine.connections import resolve_connection
+from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom
+from mlengine.operators._base import MlengineOperator
 from mlengine.operators.xcom import finite
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
 from mlengine.validation.subject import job_dir_of
 
 
-class RegisterModelOperator(BaseOperator):
+class RegisterModelOperator(MlengineOperator):
     """Tell registries elsewhere who is champion: a version of the model, with the alias ``champion`` on it.
 
     After the publication, and never part of it: the pointer in the bucket is the truth, and nothing here changes it. A
@@ -28,37 +29,35 @@ class RegisterModelOperator(BaseOperator):
         ``[{"kind": "vertex", "region": "europe-west4", "image_uri": …}]``.
     :param bucket: where the champion's pointer lies; by default where the job dir does.
 
-    Returns ``{"model", "serial", "job_id", "registries": [{"registry", "name", "version", "made"}]}``.
-
+    :returns: :class:`~mlengine.core.xcoms.RegistrationXCom`: the champion, and its version in each registry.
     :raises RegistryError: those that refused, with their own words; :raises PublishError: nobody is champion.
     """
 
-    template_fields: Sequence[str] = ("job", "registries", "bucket", "gcp_conn_id")
+    template_fields: Sequence[str] = (*MlengineOperator.template_fields, "job", "registries", "bucket")
     template_fields_renderers = {"registries": "json"}  # noqa: RUF012
     ui_color = "#d9ead3"
 
     def __init__(
         self,
         *,
-        job: Any,
+        job: PublicationXCom | ValidationXCom | JobXCom | XComArg | str,
         registries: Sequence[str | Mapping[str, Any]],
         bucket: str | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.registries = registries
         self.bucket = bucket
-        self.gcp_conn_id = gcp_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ARG002
-        registries = connect_all(self.registries, self.gcp_conn_id)
-        job_dir = job_dir_of(self.job)
+    def execute(self, context: Any) -> RegistrationXCom:  # noqa: ARG002
+        registries = connect_all(self.registries, resolve_connection(self.gcp_conn_id), self.impersonation_chain)
+        job = self.returned_or_uri("job", "job_dir")
+        job_dir = job_dir_of(job)
         parent, model, _ = job_dir.uri.rsplit("/", 2)
-        if isinstance(self.job, Mapping):
-            model = str(self.job.get("model") or model)
-        followed = follow(connect_storage(self.gcp_conn_id), self.bucket or parent, model, registries)
+        if isinstance(job, Mapping):
+            model = str(job.get("model") or model)
+        followed = follow(self.access.storage(), self.bucket or parent, model, registries)
         if followed.champion.job_dir != job_dir.uri:
             self.log.info("%s is champion by now, in place of %s", followed.champion.job_id, job_dir.job_id)
         return finite(followed.to_json())

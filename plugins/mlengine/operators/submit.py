@@ -5,33 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine import settings
 from mlengine.backends import CapsCluster, TrainingBackend
-from mlengine.connections import connect_backend, connect_storage
-from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
 from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
+from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
-from mlengine.jobs.job_dir import discard
+from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
+from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
-from mlengine.operators import metrics
-from mlengine.operators.beside import beside_dag
-from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators._base import BackendOperator, count, job_ends_with_task
 from mlengine.operators.fail_fast import RefusesFailFast
-from mlengine.operators.intent import earlier_keys, job_key
-from mlengine.operators.retry import RetryByCause
+from mlengine.operators.identity import run_identity
+from mlengine.operators.intent import earlier_keys, job_key, run_order
 
 
-class SubmitTrainingJobOperator(RefusesFailFast):
+class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
 
     A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid
@@ -54,31 +54,30 @@ class SubmitTrainingJobOperator(RefusesFailFast):
     :param replica_counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job
         file's.
     :param backend: where it runs; the setting ``[mlengine] backend`` if empty.
-    :param backend_options: the backend's own settings.
     :param max_attempts: how many attempts the job may have in all, when machines fail it.
     :param force_retrain: train though the same was trained and accepted before.
     :param labels: for people and bills.
 
-    Returns the job's handle and the decision: ``{"backend", "name", "job_id", "attempt", "job_dir", "decision"}``.
-    If it is ``reused``, that of the job that stands in.
-
+    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; if that is ``reused``, the
+        handle of the job that stands in.
     :raises JobFileError: names file, line and remedy, before anything is paid for.
+    :raises PackageError: the packages do not have the module, likewise.
     """
 
     template_fields: Sequence[str] = (
+        *BackendOperator.template_fields,
         "job",
         "job_file",
         "module",
         "package",
         "dataset",
+        "dataset_arg",
         "args",
         "scale_tier",
         "replica_counts",
         "backend",
-        "backend_options",
         "labels",
         "force_retrain",
-        "gcp_conn_id",
     )
     template_fields_renderers = {"job_file": "yaml", "args": "json", "replica_counts": "json"}  # noqa: RUF012
     operator_extra_links = SUBMIT_LINKS
@@ -87,24 +86,22 @@ class SubmitTrainingJobOperator(RefusesFailFast):
     def __init__(
         self,
         *,
-        job: Any,
-        job_file: str | Mapping[str, Any],
+        job: JobDirXCom | XComArg | str,
+        job_file: str | Path | Mapping[str, Any],
         module: str | None = None,
-        package: Any = None,
-        dataset: Any = None,
+        package: PackageXCom | XComArg | str | None = None,
+        dataset: DatasetXCom | XComArg | str | None = None,
         dataset_arg: str | None = None,
         args: Sequence[str] | None = None,
         scale_tier: str | None = None,
         replica_counts: Mapping[str, Any] | None = None,
         backend: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
         max_attempts: int | None = None,
         force_retrain: bool | str = "{{ params.get('force_retrain') or '' }}",
         labels: Mapping[str, str] | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.job_file = job_file
         self.module = module
@@ -115,47 +112,60 @@ class SubmitTrainingJobOperator(RefusesFailFast):
         self.scale_tier = scale_tier
         self.replica_counts = replica_counts
         self.backend = backend
-        self.backend_options = backend_options
         self.max_attempts = max_attempts
         self.force_retrain = force_retrain
         self.labels = labels
-        self.gcp_conn_id = gcp_conn_id
         self.job_dir: str | None = None
         self._key: JobKey | None = None
         self._killed = False
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        self._key = job_key(context)
-        with job_ends_with_task(context, self._cancel):
-            return self._submit(self._key, context)
+    def after_rendering(self) -> None:
+        """Fix the backend, for whoever cleans up behind this task."""
+        super().after_rendering()
+        self.backend = self.access.setting("backend", self.backend)
 
-    def _submit(self, key: JobKey, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> JobXCom:
+        identity = run_identity(context)
+        self._key = replace(job_key(context), run_uid=identity.run_uid)
+        with job_ends_with_task(context, self._cancel):
+            return self._submit(self._key, identity.installation, context)
+
+    def _submit(self, key: JobKey, installation: str, context: Any) -> JobXCom:
+        job = self.returned("job", "model", "job_dir")
         backend = self._backend()
-        spec = self._spec(backend)
+        requested = self._requested()
+        spec = self._capped(requested, backend)
+        job_dir = JobDir(job["job_dir"])
         submitter = Submitter(
-            connect_storage(self.gcp_conn_id),
+            self.access.storage(),
             backend,
-            max_attempts=settings.get_int("max_attempts", self.max_attempts),
+            max_attempts=self.access.integer("max_attempts", self.max_attempts),
         )
         intent = Intent(
             key=key,
-            model=self.job["model"],
-            job_dir=JobDir(self.job["job_dir"]),
+            model=job["model"],
+            job_dir=job_dir,
             spec=spec,
-            inputs=self._inputs(spec),
+            inputs={**self._inputs(spec), RunOrder.INPUT: run_order(context).to_json()},
             labels={
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
                 **spec.labels,
-                **(self.labels or {}),
+                **{str(name): str(value) for name, value in (self.labels or {}).items()},
             },
-            earlier=earlier_keys(context),
+            earlier=tuple(replace(earlier, run_uid=key.run_uid) for earlier in earlier_keys(context)),
+            requested=requested,
+            installation=installation,
+            own_dir=carries_key(job_dir, self._prepared_key),
         )
         try:
-            submitted = self._reused(submitter, intent) or submitter.submit(intent)
+            submitted = self._reused(submitter, intent)
+            if submitted is None:
+                self._check_module(spec)
+                submitted = submitter.submit(intent)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from None
-        metrics.count(submitted.decision, context, backend.name)
+        count(submitted.decision, context, backend.name)
         if self._killed:
             # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
             self._cancel("the task was killed")
@@ -165,7 +175,8 @@ class SubmitTrainingJobOperator(RefusesFailFast):
 
     def _inputs(self, spec: TrainingSpec) -> dict[str, Any]:
         """What goes in, to the last version: enough to train the same again, and to know that it was trained."""
-        package, dataset = dict(self.package or {}), dict(self.dataset or {})
+        package = self.returned_or_none("package", "package_uris") or {}
+        dataset = self.returned_or_none("dataset", "uri") or {}
         inputs = {"package": package, "dataset": dataset, "software": software()}
         digest = inputs_digest(spec, package, dataset)
         return inputs if digest is None else {**inputs, "digest": digest}
@@ -177,15 +188,33 @@ class SubmitTrainingJobOperator(RefusesFailFast):
             return None
         from mlengine.validation import cache
 
-        storage = connect_storage(self.gcp_conn_id)
+        storage = self.access.storage()
         found = cache.find(storage, intent.job_dir.uri.rsplit("/", 2)[0], intent.model, digest)
         submitted = submitter.reuse(intent, found.handle, found.owner) if found else None
         if submitted:
             job_dir = JobDir(submitted.handle.job_dir)
             self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
             self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
-            discard(storage, intent.job_dir)
+            discard(storage, intent.job_dir, self._prepared_key)
         return submitted
+
+    def _check_module(self, spec: TrainingSpec) -> None:
+        """The module may be named in the job file only, which the package task does not read.
+
+        :raises PackageError: the job's packages do not have it.
+        """
+        from mlengine.packaging.job_module import check_job_module
+
+        try:
+            check_job_module(spec, self.access.storage(), self.backend_options or {})
+        except StorageError as error:
+            # The job may run already: its submission must not depend on this.
+            self.log.warning("not checked whether module %s is in the packages: %s", spec.module, error.message)
+
+    @property
+    def _prepared_key(self) -> str:
+        """What the job dir's name was made from; empty if it was named by a person."""
+        return str(self.returned("job", "model", "job_dir").get("key") or "")
 
     def on_kill(self) -> None:
         """Cancel what this task has submitted, even if the answer to the submission was still on its way."""
@@ -196,7 +225,7 @@ class SubmitTrainingJobOperator(RefusesFailFast):
         if self._key is None:
             return
         backend = self._backend()
-        submitter = Submitter(connect_storage(self.gcp_conn_id), backend)
+        submitter = Submitter(self.access.storage(), backend)
         for handle in backend.find(self._key.digest):
             with suppress(BackendUnavailableError):
                 if backend.describe([handle])[0].state.terminal:
@@ -205,36 +234,41 @@ class SubmitTrainingJobOperator(RefusesFailFast):
             submitter.end(handle, why)
 
     def _backend(self) -> TrainingBackend:
-        return connect_backend(self.backend, self.gcp_conn_id, self.backend_options)
+        return self.access.backend(self.backend)
 
     def _job_file(self) -> str | Path | Mapping[str, Any]:
         """A path is meant from the DAG's file; the text of a job file, and plain data, stay as they are."""
+        if isinstance(self.job_file, Path):
+            return self.beside_dag(self.job_file)
         if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
-            return beside_dag(self, self.job_file)
+            return self.beside_dag(self.job_file)
         return self.job_file
 
     def _args(self) -> list[str] | None:
         """The user's, and where the data are; ``None`` keeps the job file's."""
-        if not (self.dataset_arg and self.dataset):
+        dataset = self.returned_or_none("dataset", "uri")
+        if not (self.dataset_arg and dataset):
             return None if self.args is None else [str(arg) for arg in self.args]
-        return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(self.dataset["uri"])]
+        return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(dataset["uri"])]
 
-    def _spec(self, backend: TrainingBackend) -> TrainingSpec:
-        """The job file with this task's words over it, as it will run on this backend."""
+    def _requested(self) -> TrainingSpec:
+        """The job file with this task's fields over it."""
         if isinstance(self.args, str):
             raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
-        spec = parse.load(self._job_file())
-        spec = parse.override(
-            spec,
+        return parse.override(
+            parse.load(self._job_file()),
             args=self._args(),
             module=self.module or None,
             scale_tier=self.scale_tier or None,
             counts=_counts(self.replica_counts),
-            package_uris=(self.package or {}).get("package_uris"),
+            package_uris=(self.returned_or_none("package", "package_uris") or {}).get("package_uris"),
         )
+
+    def _capped(self, spec: TrainingSpec, backend: TrainingBackend) -> TrainingSpec:
+        """As it will run on this backend."""
         if isinstance(backend, CapsCluster):
-            spec, capped = backend.cap(spec)
-            for sentence in capped:
+            spec, reduced = backend.cap(spec)
+            for sentence in reduced:
                 self.log.warning("%s", sentence)
         cluster = ", ".join(f"{pool.count} {pool.role.value}" for pool in spec.pools)
         self.log.info("python -m %s on %s; backend %s", spec.module, cluster, backend.name)
@@ -242,12 +276,20 @@ class SubmitTrainingJobOperator(RefusesFailFast):
 
 
 def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
-    """From the form's words: empty ones keep the job file's counts."""
+    """From the form's values: empty ones keep the job file's counts."""
     given = {role: count for role, count in (counts or {}).items() if count not in (None, "", "None")}
     try:
-        return {Role(role): int(count) for role, count in given.items()} or None
+        return {Role(role): _integer(count) for role, count in given.items()} or None
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"replica_counts={given!r} is not a cluster: {error}", remedy=f"give whole numbers for some of: {roles}"
+            f"replica_counts={given!r} is not a cluster: {error}", remedy=f"give integers for some of: {roles}"
         ) from error
+
+
+def _integer(count: object) -> int:
+    """A form's integer may be the number ``2.0``."""
+    number = float(str(count))
+    if not number.is_integer():
+        raise ValueError(f"{count} is not an integer")
+    return int(number)

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
+from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
-from mlengine.operators.retry import RetryByCause
+from mlengine.operators._base import BackendOperator
 from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
-from mlengine.validation.cache import kept_report, remember, rules_digest
+from mlengine.validation.cache import kept_report, remember
 from mlengine.validation.environment import local_place
 from mlengine.validation.report import Report
+from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
 from mlengine.validation.signature import Expectation
 from mlengine.validation.subject import Subject, find_subject, job_dir_of
 from mlengine.validation.usage import took
-from mlengine.validation.validation import Rules, Scope, validate
+from mlengine.validation.validation import validate
 
 ON_REJECT = ("skip", "fail", "continue")
 
 
-class ValidateModelOperator(BaseOperator):
+class ValidateModelOperator(BackendOperator):
     """Judge the model of a finished job: files, signature, behaviour, quality, and the champion beside it.
 
     TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
     A rejected model is a result: the report is written, the result is in XCom and in the log's last lines, and then
-    the task is skipped, so that what comes after it is skipped too. Nothing here publishes.
+    the task is skipped, so that what comes after it is skipped too. The same holds for a model that was not compared
+    with the champion (``not_compared``). Nothing here publishes.
 
     :param job: what the submit task or the wait returned, or a job dir's URI.
     :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned, or a dataset version's
@@ -48,23 +50,29 @@ class ValidateModelOperator(BaseOperator):
     :param validation_level: ``all``; ``signature``: without running the model; ``files``: for models that are no
         SavedModel.
     :param extra_checks: functions of the user's own: each gets the folder with the model's files and the figures
-        measured so far, and returns a :class:`~mlengine.core.verdict.Check`.
+        measured so far, and returns a :class:`~mlengine.core.verdict.Check`. One with ``comparison=True`` is a
+        comparison with the champion.
+    :param require_comparison: whether a model may be accepted only if it was compared with the champion in quality.
+        The levels ``files`` and ``signature`` do not compare: with them a model is ``not_compared`` once there is a
+        champion, unless this is ``False``.
+    :param replace_report: replace the report of another run's job, or of a job given by its URI, even if it answers
+        questions that are not asked here. The report of this run's own job is always replaced.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
-    :param model: the model's name, and ``bucket`` its champion's: only for job dirs that are not ours.
-    :param backend_options: of the backend that trained it, which is asked what the job took.
-    :param time_limit_seconds: seconds for the model's process; ``memory_limit_gib`` its private memory.
+    :param model: the model's name, for a job dir that was not made here.
+    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param time_limit_seconds: how long the model's process may run.
+    :param memory_limit_gib: the private memory of that process, in GiB; ``None`` for no limit.
 
     The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
     accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
 
-    Returns ``{"verdict", "accuracy", "reasons", "report", "page", "model", "model_uri", "job_id", "job_dir",
-    "champion"}``.
-
+    :returns: :class:`~mlengine.core.xcoms.ValidationXCom`: the verdict with its reasons, and where the report is.
     :raises DatasetError: there is no held-out set; :raises EnvironmentBuildError: the environment cannot be built.
     """
 
     template_fields: Sequence[str] = (
+        *BackendOperator.template_fields,
         "job",
         "dataset",
         "package_uris",
@@ -72,10 +80,10 @@ class ValidateModelOperator(BaseOperator):
         "serving_signature",
         "validation_level",
         "on_reject",
+        "require_comparison",
+        "replace_report",
         "model",
         "bucket",
-        "backend_options",
-        "gcp_conn_id",
     )
     operator_extra_links = (*VALIDATE_LINKS, ReportLink())
     template_fields_renderers = {"thresholds": "json", "serving_signature": "json"}  # noqa: RUF012
@@ -84,23 +92,23 @@ class ValidateModelOperator(BaseOperator):
     def __init__(
         self,
         *,
-        job: Any,
-        dataset: Any = None,
-        package_uris: Sequence[str] | None = None,
+        job: JobXCom | XComArg | str,
+        dataset: DatasetXCom | XComArg | str | None = None,
+        package_uris: Sequence[str] | XComArg | str | None = None,
         thresholds: Mapping[str, Any] | None = None,
         serving_signature: Mapping[str, Any] | None = None,
         validation_level: str = Scope.ALL.value,
         extra_checks: Sequence[Callable[..., Any]] = (),
         on_reject: str = "skip",
+        require_comparison: bool | str = True,
+        replace_report: bool | str = False,
         model: str | None = None,
         bucket: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
         time_limit_seconds: float = 600.0,
         memory_limit_gib: float | None = 4.0,
-        gcp_conn_id: str | None = "google_cloud_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(**kwargs)
         self.job = job
         self.dataset = dataset
         self.package_uris = package_uris
@@ -109,22 +117,21 @@ class ValidateModelOperator(BaseOperator):
         self.validation_level = validation_level
         self.extra_checks = extra_checks
         self.on_reject = on_reject
+        self.require_comparison = require_comparison
+        self.replace_report = replace_report
         self.model = model
         self.bucket = bucket
-        self.backend_options = backend_options
         self.time_limit_seconds = time_limit_seconds
         self.memory_limit_gib = memory_limit_gib
-        self.gcp_conn_id = gcp_conn_id
         self.report_url: str | None = None
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> ValidationXCom:
         rules = self._rules()
-        storage = connect_storage(self.gcp_conn_id)
-        asked = rules_digest(_asked(rules, self.dataset))
-        report = self._kept(storage, asked)
+        storage = self.access.storage()
+        report = self._kept(storage, rules)
         if report is None:
             report = self._judge(storage, rules)
-            remember(storage, report, asked)
+            remember(storage, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._tell(report)
         result = finite(summary(report))
@@ -132,7 +139,7 @@ class ValidateModelOperator(BaseOperator):
             return result
         # A skipped and a failed task return nothing, so the result is left in XCom before.
         context["ti"].xcom_push(key="return_value", value=result)
-        sentence = f"rejected: {' '.join(report.verdict.reasons)}"
+        sentence = f"{report.verdict.decision.value}: {' '.join(report.verdict.reasons)}"
         if self.on_reject == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
@@ -140,30 +147,44 @@ class ValidateModelOperator(BaseOperator):
     def _judge(self, storage: Storage, rules: Rules) -> Report:
         subject = find_subject(
             storage,
-            self.job,
+            self.returned_or_uri("job", "job_dir"),
             model=self.model or None,
             bucket=self.bucket or None,
-            package_uris=self.package_uris or (),
-            dataset=self.dataset or None,
+            package_uris=self.given("package_uris") or (),
+            dataset=self.given("dataset"),
         )
-        return validate(storage, self._asked_what_it_took(subject), rules, local_place(storage, subject.package_uris))
+        return validate(
+            storage,
+            self._asked_what_it_took(subject),
+            rules,
+            local_place(storage, subject.package_uris, env=subject.env),
+            replace_report=_is_true("replace_report", self.replace_report) or self._trained_by_this_run(),
+        )
+
+    def _trained_by_this_run(self) -> bool:
+        """Whether the job comes from a task of this run and was not reused: then this DAG decides what is asked."""
+        job = self.returned_or_uri("job", "job_dir")
+        return not isinstance(job, str) and job.get("decision") != Decision.REUSED.value
 
     def _asked_what_it_took(self, subject: Subject) -> Subject:
         """For the report alone: whatever goes wrong there is logged, and judges nobody."""
         if subject.record is None:
             return subject
         try:
-            backend = connect_backend(subject.record.backend, self.gcp_conn_id, self.backend_options)
+            backend = self.access.backend(subject.record.backend)
         except MlengineError as error:
             self.log.warning("what the job took is not known: %s", error.message)
             return subject
         return replace(subject, took=took(backend, subject.record, subject.job_dir))
 
-    def _kept(self, storage: Storage, asked: str) -> Report | None:
-        """The report of a reused job, which stands as long as the gate asks the same."""
-        if not isinstance(self.job, Mapping) or self.job.get("decision") != Decision.REUSED.value:
+    def _kept(self, storage: Storage, rules: Rules) -> Report | None:
+        """The report of a reused job, if it answers what is asked here."""
+        job = self.returned_or_uri("job", "job_dir")
+        if isinstance(job, str) or job.get("decision") != Decision.REUSED.value:
             return None
-        report = kept_report(storage, job_dir_of(self.job), asked)
+        dataset = self.given("dataset")
+        uri = dataset.get("uri") if isinstance(dataset, Mapping) else dataset
+        report = kept_report(storage, job_dir_of(job), rules, str(uri or ""))
         if report is not None:
             self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
         return report
@@ -179,6 +200,7 @@ class ValidateModelOperator(BaseOperator):
             expected=Expectation.from_json(self.serving_signature),
             limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
             own=tuple(self.extra_checks),
+            require_comparison=_is_true("require_comparison", self.require_comparison),
         )
 
     def _tell(self, report: Report) -> None:
@@ -191,18 +213,19 @@ class ValidateModelOperator(BaseOperator):
             self.log.info("  %s", reason)
 
 
-def _asked(rules: Rules, dataset: Any) -> dict[str, Any]:
-    """All that a verdict depends on, but the model and the champion. Own checks count by their names."""
-    return {
-        "scope": rules.scope.value,
-        "thresholds": rules.thresholds.to_json(),
-        "serving_signature": asdict(rules.expected),
-        "own": [f"{check.__module__}.{getattr(check, '__qualname__', '')}" for check in rules.own],
-        "dataset": dataset or None,
-    }
+def _is_true(name: str, value: bool | str) -> bool:
+    """A templated switch: a bool, or what a template renders of one.
+
+    :raises MlengineError: it is neither.
+    """
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise MlengineError(f"{name}={value!r}", remedy="write True or False") from None
 
 
-def summary(report: Report) -> dict[str, Any]:
+def summary(report: Report) -> ValidationXCom:
     """The small dict that goes into XCom; the report has the rest."""
     job_dir = JobDir(report.job_dir)
     return {

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
+
+Result = TypeVar("Result", bound=Mapping[str, Any])
 
 
-def finite(result: Mapping[str, Any]) -> dict[str, Any]:
+def finite(result: Result) -> Result:
     """``result`` with ``None`` instead of each number that is not finite, in nested mappings and lists, too."""
-    return {key: _finite(value) for key, value in result.items()}
+    return cast(Result, {key: _finite(value) for key, value in result.items()})
 
 
 def _finite(value: Any) -> Any:

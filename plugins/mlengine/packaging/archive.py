@@ -1,6 +1,6 @@
 """A ready-made package: what an sdist or a wheel holds, read without unpacking it, and refused if it cannot be trusted.
 
-Looks at names, kinds and sizes only. Whether the package installs is the installer's business.
+Reads names, kinds, sizes, and the metadata. Whether the package installs is the installer's business.
 """
 
 from __future__ import annotations
@@ -11,27 +11,44 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from typing import IO
 
 from mlengine.core.errors import PackageError
 
 SUFFIXES = (".tar.gz", ".zip", ".whl")
 MAX_MEMBERS = 50_000
 MAX_UNPACKED = 2 << 30
+MAX_METADATA = 4 << 20
 
 _SDIST = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)-(?P<version>[0-9][A-Za-z0-9._+!-]*)")
+_METADATA = re.compile(r"[^/]+/PKG-INFO|[^/]+\.dist-info/METADATA")
+_WHEEL_DATA = re.compile(r"^[^/]+\.data/(purelib|platlib)/")
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-[0-9][^-]*)?-[^-]+-[^-]+-[^-]+")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What is in an sdist or a wheel. ``paths`` are its files; those of an sdist without its top directory."""
+    """What is in an sdist or a wheel.
+
+    :param paths: its files; those of an sdist without its top directory, those of a wheel as they are installed.
+    :param requirements: what its metadata requires (``Requires-Dist``); an sdist of an old build may not say.
+    """
 
     filename: str
     name: str
     version: str
     paths: frozenset[str]
+    requirements: tuple[str, ...] = ()
+
+    @property
+    def is_wheel(self) -> bool:
+        return self.filename.endswith(".whl")
+
+
+_Member = tuple[str, Callable[[], bytes]]  # a file's path in the archive, and what reads it
 
 
 def name_and_version(filename: str) -> tuple[str, str]:
@@ -51,21 +68,28 @@ def name_and_version(filename: str) -> tuple[str, str]:
     return match["name"], match["version"]
 
 
-def read_archive(data: bytes, filename: str, where: str) -> Archive:
-    """:param where: what errors call it.
+def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = False) -> Archive:
+    """What is in an archive.
 
+    :param where: what errors call it.
+    :param any_name: take one whose name does not say what it is, ``trainer.tar.gz``: installers take it too.
     :raises PackageError: if it is not readable, not a package, or would write outside its own directory.
     """
-    name, version = name_and_version(filename)
+    name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
+    requirements: tuple[str, ...] = ()
+    members = []
     try:
-        members = list(_tar(data, where) if filename.endswith(".tar.gz") else _zip(data, where))
+        for path, read in _tar(data, where) if filename.endswith(".tar.gz") else _zip(data, where):
+            members.append(path)
+            if _METADATA.fullmatch(path):
+                requirements = tuple(BytesHeaderParser().parsebytes(read()).get_all("Requires-Dist") or ())
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
         raise PackageError(f"{where} cannot be read: {error}", remedy="build it again, or upload it again") from error
     paths = frozenset(members)
     if filename.endswith(".whl"):
         if not any(path.endswith(".dist-info/METADATA") for path in paths):
             raise PackageError(f"{where} is not a wheel: no .dist-info/METADATA in it", remedy="uv build --wheel")
-        return Archive(filename, name, version, paths)
+        return Archive(filename, name, version, frozenset(_installed(path) for path in paths), requirements)
     tops = {path.split("/", 1)[0] for path in paths}
     inner = frozenset(path.split("/", 1)[1] for path in paths if "/" in path)
     if len(tops) != 1 or inner.isdisjoint({"pyproject.toml", "setup.py"}):
@@ -73,10 +97,15 @@ def read_archive(data: bytes, filename: str, where: str) -> Archive:
             f"{where} is not an sdist: no single directory with a pyproject.toml or setup.py",
             remedy="build it with uv build --sdist, or give the directory itself",
         )
-    return Archive(filename, name, version, inner)
+    return Archive(filename, name, version, inner, requirements)
 
 
-def _tar(data: bytes, where: str) -> Iterator[str]:
+def _installed(path: str) -> str:
+    """Where the file of a wheel is in ``site-packages``."""
+    return _WHEEL_DATA.sub("", path)
+
+
+def _tar(data: bytes, where: str) -> Iterator[_Member]:
     left = MAX_UNPACKED
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as archive:
         for number, member in enumerate(archive):
@@ -90,14 +119,14 @@ def _tar(data: bytes, where: str) -> Iterator[str]:
             elif not member.isfile() and not member.isdir():
                 raise PackageError(f"{where} holds a device or a pipe: {member.name}", remedy="build it again without")
             if not member.isdir():
-                yield path
+                yield path, lambda member=member: _read(archive.extractfile(member), member.size)  # type: ignore[misc]
         # What follows the last member is padding, and then the checksum of it all.
         while chunk := unzipped.read(1 << 20):
             left -= len(chunk)
             _check_size(0, left, where)
 
 
-def _zip(data: bytes, where: str) -> Iterator[str]:
+def _zip(data: bytes, where: str) -> Iterator[_Member]:
     left = MAX_UNPACKED
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for number, member in enumerate(archive.infolist()):
@@ -107,7 +136,14 @@ def _zip(data: bytes, where: str) -> Iterator[str]:
             if member.flag_bits & 1:
                 raise PackageError(f"{where} is encrypted", remedy="build it again without a password")
             if not member.is_dir():
-                yield path
+                yield path, lambda member=member: _read(archive.open(member), member.file_size)  # type: ignore[misc]
+
+
+def _read(stream: IO[bytes] | None, size: int) -> bytes:
+    if stream is None or size > MAX_METADATA:
+        return b""
+    with stream:
+        return stream.read(MAX_METADATA)
 
 
 def _check_size(number: int, left: int, where: str) -> None:

@@ -1,8 +1,7 @@
 """From a trainer's source to a package in the bucket, content-addressed: what has not changed is not built again.
 
-Three kinds of source, see :mod:`mlengine.packaging.source_tree`. The object's name holds the digest of the inputs, so
-one read of ``packages/<name>/<digest>/`` tells whether there is anything to do; the object is created once, whoever
-builds.
+The object's name holds the digest of the inputs, so one listing of ``packages/<name>/<digest>/`` shows whether there is
+anything to do. The object is created once, however many processes build it.
 
 Does not: write into the user's tree (a copy is built), or install what it built; that is the backend's.
 """
@@ -11,34 +10,35 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import tempfile
-import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from mlengine.core.errors import PackageError, StorageConflictError
-from mlengine.core.layout import package_uri
-from mlengine.packaging import build as builder
-from mlengine.packaging.archive import Archive, name_and_version, read_archive
-from mlengine.packaging.source_tree import (
-    LeftOut,
-    SourceKind,
-    SourceTree,
-    check_inits,
-    check_module,
-    kind_of,
-    package_name,
-    scan,
+from mlengine.core.errors import (
+    PackageError,
+    StorageConflictError,
+    StorageForbiddenError,
+    StorageUnavailableError,
 )
+from mlengine.core.layout import package_uri
+from mlengine.core.xcoms import PackageXCom
+from mlengine.packaging import constraint_check, package_build, project_build
+from mlengine.packaging.archive import name_and_version, read_archive
+from mlengine.packaging.modules import check_module
+from mlengine.packaging.project_inputs import digest_settings
+from mlengine.packaging.pyproject import normalized, project_name, read_pyproject
+from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan
+from mlengine.packaging.sources import Source, find_sources
+from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
+from mlengine.runtime.constraint_lines import File
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
 # Counted up when the same inputs come to be built differently.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ class PackagedTrainer:
 
     :param digest: of the inputs: 40 hex digits; equal inputs, equal digest.
     :param reused: whether all of it was in the bucket already.
-    :param left_out: what stayed out of the packages, and why.
+    :param left_out: what stayed out of the packages, and why. What the project's own build left out is known only
+        when it was built.
+    :param notes: what else the user should know.
+    :param constraints: the ``constraints.txt`` of a package.
     """
 
     name: str
@@ -58,9 +61,11 @@ class PackagedTrainer:
     files: int = 0
     size: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    constraints: File | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """What an XCom carries."""
+    def to_json(self) -> PackageXCom:
+        """What the task that packages it returns."""
         return {
             "package_uris": list(self.uris),
             "digest": self.digest,
@@ -71,13 +76,32 @@ class PackagedTrainer:
 
 
 @dataclass(frozen=True)
-class _Build:
-    """How one source is built, and what its sdist must pass."""
+class _Built:
+    """A package that was built and checked."""
 
+    filename: str
+    data: bytes
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How one directory is built.
+
+    :param name: of its folder in the bucket.
+    :param make: builds it below an empty directory; ``None`` if it turns out that another recipe is right.
+    :param check: finds mistakes that show without a build.
+    :param constraints: the ``constraints.txt`` that goes into the sdist.
+    """
+
+    tree: SourceTree
     name: str
     digest: str
-    make: Callable[[Path], Path]  # in a work dir, gives the sdist
-    check: Callable[[Archive], None]
+    make: Callable[[Path], _Built | None]
+    notes: tuple[str, ...] = ()
+    check: Callable[[], None] = lambda: None
+    constraints: File | None = None
 
 
 def package_trainer(
@@ -87,6 +111,7 @@ def package_trainer(
     staging: str,
     module: str | None = None,
     requirements: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> PackagedTrainer:
     """Package ``source`` and see that the bucket has it.
 
@@ -95,16 +120,14 @@ def package_trainer(
     :param staging: the bucket, ``gs://NAME[/prefix]``.
     :param module: what will be run; it must be in the first package.
     :param requirements: for a package dir, which has no place to write them: PEP 508 strings, ``numpy>=2``.
-    :raises PackageError: names the file and the remedy, or has the builder's own words.
+    :param dry_run: build and check, and upload nothing. The bucket is read only for packages that are in one.
+    :raises PackageError: with the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    if not sources:
-        raise PackageError("no source to package", remedy="give a package dir, a project dir, an sdist or a wheel")
-    packaged = [
-        _package(item, storage, staging, module=module if index == 0 else None, requirements=tuple(requirements))
-        for index, item in enumerate(sources)
-    ]
+    named = [source] if isinstance(source, str | Path) else list(source)
+    sources = find_sources(named, requirements)
+    publisher = _Publisher(storage, staging, tuple(requirements), dry_run)
+    packaged = [publisher.publish(item, module if index == 0 else None) for index, item in enumerate(sources.items)]
     uris = [uri for item in packaged for uri in item.uris]
     names = [uri.rsplit("/", 1)[1] for uri in uris]
     if len(set(names)) != len(names):
@@ -113,8 +136,11 @@ def package_trainer(
             remedy="give one another name or version",
         )
     first = packaged[0]
+    files = [item.constraints for item in packaged if item.constraints is not None]
+    ignored = constraint_check.check([item.name for item in packaged], files)
+    notes = (*sources.notes, *(note for item in packaged for note in item.notes), *ignored)
     if len(packaged) == 1:
-        return first
+        return replace(first, notes=notes)
     return PackagedTrainer(
         first.name,
         first.version,
@@ -124,125 +150,187 @@ def package_trainer(
         sum(item.files for item in packaged),
         sum(item.size for item in packaged),
         tuple(left for item in packaged for left in item.left_out),
+        notes,
     )
 
 
-def _package(
-    source: Path | str, storage: Storage, staging: str, *, module: str | None, requirements: tuple[str, ...]
-) -> PackagedTrainer:
-    if isinstance(source, str) and source.startswith("gs://"):
-        kind = SourceKind.ARCHIVE
-    else:
-        source = Path(source)
-        kind = kind_of(source)
-    if requirements and kind is not SourceKind.PACKAGE:
-        raise PackageError(
-            f"requirements are given, and {source} has its own: it is no package dir",
-            remedy="write them in its pyproject.toml, or give the package dir alone",
-        )
-    if kind is SourceKind.ARCHIVE:
-        return _stage_archive(source, storage, staging, module)
-    root = Path(source).resolve()
-    tree = scan(root, project=kind is SourceKind.PROJECT)
-    build = _package_dir(tree, module, requirements) if kind is SourceKind.PACKAGE else _project_dir(tree, module)
-    return _find_or_build(tree, build, storage, staging)
+@dataclass(frozen=True)
+class _Publisher:
+    """Publishes one source after the other into one bucket."""
+
+    storage: Storage
+    staging: str
+    requirements: tuple[str, ...]
+    dry_run: bool
+
+    def publish(self, source: Source, module: str | None) -> PackagedTrainer:
+        if source.kind is SourceKind.ARCHIVE:
+            return self._archive(source.location, module)
+        tree = scan(Path(source.location), project=source.kind is SourceKind.PROJECT)
+        if source.kind is SourceKind.PROJECT:
+            return self._directory([_project_recipe(tree, module)])
+        if source.parent is None:
+            return self._directory([_package_recipe(tree, module, self.requirements)])
+        with _part_of(source.parent, tree):
+            project = scan(source.parent, project=True)
+        return self._directory(_recipes_in_project(tree, project, module))
+
+    def _directory(self, recipes: Sequence[_Recipe]) -> PackagedTrainer:
+        """What the bucket has by any of the recipes, else what the first one makes that is right."""
+        for recipe in () if self.dry_run else recipes:
+            uri = self._find(recipe)
+            if uri is not None:
+                recipe.check()
+                return _packaged(recipe, uri, reused=True)
+        for recipe in recipes:
+            recipe.check()
+            with tempfile.TemporaryDirectory(prefix="mlengine-package-") as work:
+                built = recipe.make(Path(work))
+            if built is not None:
+                return self._upload(recipe, built)
+        raise PackageError(f"{recipes[0].tree.root} was not packaged", remedy="give the project's directory itself")
+
+    def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
+        """Create the object once; the second writer uses the first one's."""
+        uri = package_uri(self.staging, recipe.name, recipe.digest, built.filename)
+        if not self.dry_run:
+            try:
+                self.storage.create(uri, built.data, "application/gzip")
+            except StorageConflictError:
+                log.info("%s was created by another process meanwhile; that object is used", uri)
+            # Builders whose file names differ (a version with the date in it) agree on the first by name.
+            uri = self._find(recipe) or uri
+        packaged = _packaged(recipe, uri, reused=False)
+        return replace(packaged, left_out=(*packaged.left_out, *built.left_out), notes=(*packaged.notes, *built.notes))
+
+    def _find(self, recipe: _Recipe) -> str | None:
+        prefix = package_uri(self.staging, recipe.name, recipe.digest, "")
+        return next((stat.uri for stat in self.storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
+
+    def _archive(self, source: Path | str, module: str | None) -> PackagedTrainer:
+        """A ready-made package: its origin is unknown, so it is checked every time; uploaded if it is not there."""
+        where = str(source)
+        filename = where.rsplit("/", 1)[-1]
+        name, version = name_and_version(filename)
+        if isinstance(source, Path):
+            data = source.read_bytes()
+        else:
+            try:
+                data = self.storage.read(source)
+            except (StorageForbiddenError, StorageUnavailableError) as error:
+                if not self.dry_run:
+                    raise
+                return PackagedTrainer(name, version, "", (where,), True, notes=(f"not checked: {error.message}",))
+        archive = read_archive(data, filename, where)
+        if module is not None:
+            check_module(module, archive.paths, where, archive.requirements, installed=archive.is_wheel)
+        digest = hashlib.sha256(data).hexdigest()[:40]
+        uri = package_uri(self.staging, normalized(name), digest, filename) if isinstance(source, Path) else where
+        reused = not isinstance(source, Path) or (not self.dry_run and self.storage.exists(uri))
+        if not reused and not self.dry_run:
+            try:
+                self.storage.create(uri, data)
+            except StorageConflictError:
+                log.info("%s was uploaded by another process meanwhile", uri)
+        packaged = PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
+        return replace(packaged, constraints=constraint_check.of_archive(filename, where, data))
 
 
-def _package_dir(tree: SourceTree, module: str | None, requirements: tuple[str, ...]) -> _Build:
-    """The build is ours: every file of the tree goes in, and so the tree tells which modules there are."""
+def _package_recipe(
+    tree: SourceTree, module: str | None, requirements: Sequence[str], *, settings: object = None, note: str = ""
+) -> _Recipe:
+    """The build is ours: every file of the tree goes in, so the tree shows which modules there are.
+
+    :param settings: what else the digest is of.
+    """
     name = package_name(tree.root)
-    check_inits(tree)
-    paths = frozenset(f"{name}/{path}" for path in tree.paths)
-    if module is not None:
-        check_module(module, paths, str(tree.root))
 
-    def make(work: Path) -> Path:
-        builder.copy_tree(tree, work / "source" / name)
-        builder.write_pyproject(work / "source", name, requirements)
-        return builder.build_sdist(work / "source", work / "out", tree.root)
+    def check() -> None:
+        check_inits(tree)
+        if module is not None:
+            paths = {f"{name}/{path}" for path in tree.paths}
+            check_module(module, paths, str(tree.root), requirements, installed=True)
 
-    def check(archive: Archive) -> None:
-        lost = sorted(paths - archive.paths)
-        if lost:
-            raise PackageError(f"the build of {tree.root} left out {', '.join(lost[:5])}", remedy="rename these files")
+    def make(work: Path) -> _Built:
+        sdist = package_build.build_package(tree, name, requirements, work)
+        data = sdist.read_bytes()
+        package_build.check_complete(tree, name, read_archive(data, sdist.name, sdist.name).paths)
+        return _Built(sdist.name, data)
 
-    digest = tree.digest({"format": _FORMAT, "package": name, "requirements": requirements})
-    return _Build(name.lower(), digest, make, check)
+    inputs = {"format": _FORMAT, "package": name, "requirements": list(requirements), "settings": settings}
+    return _Recipe(tree, name.lower(), tree.digest(inputs), make, (note,) if note else (), check)
 
 
-def _project_dir(tree: SourceTree, module: str | None) -> _Build:
-    """The build is the project's own. What is in is known from its sdist, and checked when it is built; so the module
-    is part of the digest: a package that is there has passed the check.
+def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", note: str = "") -> _Recipe:
+    """The build is the project's own. What is installed is known from its wheel, and checked when it is built; so the
+    module is part of the digest: a package that is there has passed the check.
+
+    :param package: what the wheel must hold for this to be the right recipe.
     """
 
-    def make(work: Path) -> Path:
-        builder.copy_tree(tree, work / "source")
-        sdist = builder.build_sdist(work / "source", work / "out", tree.root)
-        builder.add_constraints(work / "source", sdist)
-        return sdist
+    def make(work: Path) -> _Built | None:
+        built = project_build.build_project(tree, work)
+        data = built.sdist.read_bytes()
+        archive = read_archive(data, built.sdist.name, built.sdist.name)
+        if built.wheel is None:
+            if module is not None:
+                check_module(module, archive.paths, f"{archive.filename}, which {tree.root} builds")
+            return _Built(archive.filename, data, notes=built.notes)
+        if package and not holds_package(built.wheel, package):
+            return None
+        check_wheel(built.wheel, tree, module)
+        return _Built(archive.filename, data, left_out_by_build(built.wheel, tree), built.notes)
 
-    def check(archive: Archive) -> None:
-        if module is not None:
-            check_module(module, archive.paths, f"{archive.filename}, which {tree.root} builds")
-
-    digest = tree.digest({"format": _FORMAT, "project": True, "module": module})
-    return _Build(_project_name(tree.root), digest, make, check)
-
-
-def _find_or_build(tree: SourceTree, build: _Build, storage: Storage, staging: str) -> PackagedTrainer:
-    """One listing on a hit. On a miss: build aside, check, create once; who comes second takes the first one's."""
-    prefix = package_uri(staging, build.name, build.digest, "")
-    uri = _find(storage, prefix)
-    reused = uri is not None
-    if uri is None:
-        with tempfile.TemporaryDirectory(prefix="mlengine-package-") as work:
-            sdist = build.make(Path(work))
-            data = sdist.read_bytes()
-        build.check(read_archive(data, sdist.name, sdist.name))
-        uri = prefix + sdist.name
-        try:
-            storage.create(uri, data, "application/gzip")
-        except StorageConflictError:
-            log.info("%s was built by somebody else meanwhile; theirs is used", uri)
-        # Builders whose file names differ (a version made of the date) agree on the first by name.
-        uri = _find(storage, prefix) or uri
-    name, version = name_and_version(uri.rsplit("/", 1)[1])
-    return PackagedTrainer(name, version, build.digest, (uri,), reused, len(tree.files), tree.size, tree.left_out)
+    inputs = {"format": _FORMAT, "project": True, "module": module, "package": package, **digest_settings(tree)}
+    name = normalized(project_name(read_pyproject(tree.root)) or tree.root.name) or "trainer"
+    constraints = constraint_check.of_project(tree)
+    return _Recipe(tree, name, tree.digest(inputs), make, (note,) if note else (), constraints=constraints)
 
 
-def _find(storage: Storage, prefix: str) -> str | None:
-    return next((stat.uri for stat in storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
+def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | None) -> list[_Recipe]:
+    """For a package dir in a project: the project's build, or if that does not pack the package, ours.
+
+    Which of them is right shows when the project is built. A package of ours in the bucket says that it was built once
+    with the same build files, and did not pack the package.
+    """
+    name = package_name(tree.root)
+    build_files = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
+    settings = [[file.path, file.sha256] for file in project.files if file.path in build_files]
+    note = f"{tree.root} is part of the project {project.root}"
+    whole = _project_recipe(project, module, package=name, note=f"{note}, whose build and requirements are used")
+
+    def make(work: Path) -> _Built | None:
+        with _part_of(project.root, tree):
+            return whole.make(work)
+
+    alone = f"{note}, whose build does not pack it: it is packaged alone, without requirements"
+    return [replace(whole, make=make), _package_recipe(tree, module, (), settings=settings, note=alone)]
 
 
-def _stage_archive(source: Path | str, storage: Storage, staging: str, module: str | None) -> PackagedTrainer:
-    """A ready-made package: checked every time, as nobody knows who made it; uploaded if it is not there."""
-    where = str(source)
-    filename = where.rsplit("/", 1)[1]
-    name, version = name_and_version(filename)
-    data = storage.read(source) if isinstance(source, str) else source.read_bytes()
-    archive = read_archive(data, filename, where)
-    if module is not None:
-        check_module(module, archive.paths, where)
-    digest = hashlib.sha256(data).hexdigest()[:40]
-    uri = where if isinstance(source, str) else package_uri(staging, _normal(name), digest, filename)
-    reused = isinstance(source, str) or storage.exists(uri)
-    if not reused:
-        try:
-            storage.create(uri, data)
-        except StorageConflictError:
-            log.info("%s was uploaded by somebody else meanwhile", uri)
-    return PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
-
-
-def _project_name(root: Path) -> str:
-    """For the path in the bucket only: the project's name where it stands in pyproject.toml, else the directory's."""
+@contextmanager
+def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
+    """Errors of a project say which package dir is meant, and how to package that alone."""
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project")
-    except (OSError, ValueError):
-        project = None
-    name = project.get("name") if isinstance(project, dict) else None
-    return _normal(name if isinstance(name, str) else root.name)
+        yield
+    except PackageError as error:
+        raise PackageError(
+            f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
+            remedy=f"{error.remedy}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
+        ) from error
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "trainer"
+def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:
+    name, version = name_and_version(uri.rsplit("/", 1)[1])
+    tree = recipe.tree
+    return PackagedTrainer(
+        name,
+        version,
+        recipe.digest,
+        (uri,),
+        reused,
+        len(tree.files),
+        tree.size,
+        tree.left_out,
+        recipe.notes,
+        recipe.constraints,
+    )

@@ -1,4 +1,4 @@
-"""A source tree: what of it goes into a package, what stays out, and the digest that tells whether it has changed.
+"""A source tree: which files go into a package, which stay out, and the digest that changes when they do.
 
 The digest is of the inputs: the sorted relative paths, the executable bits, the bytes, and how the build is set. The
 archives that build tools make differ from one build to the next (time stamps, compression) and would not do.
@@ -8,11 +8,9 @@ Reads the tree, and nothing else: no build, no bucket, no process.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import keyword
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +19,7 @@ from typing import Any
 
 from mlengine.core.errors import PackageError
 from mlengine.packaging import excludes
+from mlengine.packaging.pyproject import read_pyproject
 
 MAX_FILES = 20_000
 MAX_BYTES = 256 << 20
@@ -85,7 +84,7 @@ def kind_of(source: Path) -> SourceKind:
         return SourceKind.ARCHIVE
     if not source.is_dir():
         raise PackageError(f"nothing at {source}", remedy="give a package dir, a project dir, an sdist or a wheel")
-    if (source / "setup.py").is_file() or _has_build(source / "pyproject.toml"):
+    if (source / "setup.py").is_file() or _has_build(source):
         return SourceKind.PROJECT
     if (source / "__init__.py").is_file():
         return SourceKind.PACKAGE
@@ -152,57 +151,9 @@ def check_inits(tree: SourceTree) -> None:
                 )
 
 
-def check_module(module: str, paths: Collection[str], where: str) -> None:
-    """That ``python -m module`` finds something to run.
-
-    :param paths: the files of the package, relative to the directory that holds it or to a parent of that.
-    :raises PackageError: with the modules there are, the nearest first.
-    """
-    stem = module.replace(".", "/")
-    if _has(f"{stem}.py", paths) or _has(f"{stem}/__main__.py", paths):
-        return
-    if _has(f"{stem}/__init__.py", paths):
-        raise PackageError(
-            f"{where}: {module} is a package, and has no __main__.py to run",
-            remedy=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
-        )
-    modules = sorted(set(modules_in(paths)))
-    near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
-    there = ", ".join(near) if near else "no Python module at all"
-    raise PackageError(f"no module {module} in {where}", remedy=f"there is: {there}")
-
-
-def modules_in(paths: Collection[str]) -> Iterator[str]:
-    """The dotted names of what can be imported, each from the top of its own package."""
-    for path in paths:
-        file = PurePosixPath(path)
-        if file.suffix != ".py" or file.name in {"__init__.py", "setup.py"}:
-            continue
-        parts = [file.stem] if file.stem != "__main__" else []
-        folder = file.parent
-        while (folder / "__init__.py").as_posix() in paths:
-            parts.insert(0, folder.name)
-            folder = folder.parent
-        if parts:
-            yield ".".join(parts)
-
-
-def _has(wanted: str, paths: Collection[str]) -> bool:
-    """Whether ``wanted`` is there, at the root or in a source folder such as ``src``, which is no package itself."""
-    if wanted in paths:
-        return True
-    folders = (path[: -len(wanted) - 1] for path in paths if path.endswith(f"/{wanted}"))
-    return any(f"{folder}/__init__.py" not in paths for folder in folders)
-
-
-def _has_build(pyproject: Path) -> bool:
+def _has_build(folder: Path) -> bool:
     """Whether a ``pyproject.toml`` describes a project, and not only the settings of some tools."""
-    if not pyproject.is_file():
-        return False
-    try:
-        data = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PackageError(f"{pyproject} is not TOML: {error}", remedy="correct that line") from error
+    data = read_pyproject(folder)
     return "project" in data or "build-system" in data
 
 

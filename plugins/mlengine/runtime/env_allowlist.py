@@ -22,19 +22,35 @@ _REPLICA = re.compile(
     """,
     re.VERBOSE,
 )
-# uv's settings may hold an index's password: the launcher needs them, the trainer does not.
+# The settings of uv and pip may hold an index's password: the launcher needs them, the trainer does not.
 # Its choice of an interpreter is not uv's to make.
-_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | XDG_\w+ | NETRC | AIRFLOW__MLENGINE__LOCAL_\w+", re.VERBOSE)
+_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
+# pip's settings: of use to a program that installs packages while it runs. Those with a password do not pass to it.
+_PIP = re.compile(
+    r"PIP_(CERT|CONFIG_FILE|DEFAULT_TIMEOUT|(EXTRA_)?INDEX_URL|FIND_LINKS|NO_INDEX|PROXY|RETRIES|TRUSTED_HOST)"
+)
+_PASSWORD = re.compile(r"://[^/\s]*@")
+_STORAGE_EMULATOR = "STORAGE_EMULATOR_HOST"
+# Without it, gcsfs calls a gRPC API that Cloud Storage emulators do not have, and waits for more than a minute.
+_GCSFS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 
 
 def for_launcher(parent: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in parent.items() if _REPLICA.fullmatch(name) or _LAUNCHER.fullmatch(name)}
+    """The environment of a launcher."""
+    patterns = (_REPLICA, _LAUNCHER, _PIP)
+    return {name: value for name, value in parent.items() if any(pattern.fullmatch(name) for pattern in patterns)}
 
 
 def for_replica(parent: Mapping[str, str]) -> dict[str, str]:
     """What passes from the launcher to a replica, before the job's own variables."""
-    env = {name: value for name, value in parent.items() if _REPLICA.fullmatch(name)}
+    env = {
+        name: value
+        for name, value in parent.items()
+        if _REPLICA.fullmatch(name) or (_PIP.fullmatch(name) and not _PASSWORD.search(value))
+    }
+    if env.get(_STORAGE_EMULATOR):
+        env.setdefault(_GCSFS, "false")
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
         # The cluster talks on loopback, and gRPC would send even that through a proxy.
         for name in ("NO_PROXY", "no_proxy"):

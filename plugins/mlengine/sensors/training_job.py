@@ -22,7 +22,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -32,23 +33,21 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from mlengine import settings
 from mlengine.backends import TrainingBackend
-from mlengine.connections import connect_backend, connect_storage
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.deadlines import Deadlines, backoff
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.links.job import WAIT_LINKS
-from mlengine.operators import metrics
-from mlengine.operators.ending import job_ends_with_task
+from mlengine.operators._base import BackendOperator, count, job_ends_with_task
 from mlengine.operators.fail_fast import RefusesFailFast
-from mlengine.operators.retry import RetryByCause
 from mlengine.triggers.training_job import TrainingJobTrigger
 
+_HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 # Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
 _GRACE = 600.0
 _HINTS = {
@@ -59,49 +58,58 @@ _HINTS = {
 }
 
 
-class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
+class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     """Wait for a training job.
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
-    :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says.
-    :param poll_interval_seconds: seconds between two polls.
-    :param queued_timeout_seconds: seconds the job may be QUEUED.
-    :param running_timeout_seconds: seconds it may take after that.
+    :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says. By default as Airflow's setting
+        ``[operators] default_deferrable``.
+    :param poll_interval_seconds: polling interval of the job; the setting of that name if not given. The same holds for
+        the other durations, and for ``max_attempts``.
+    :param progress_interval_seconds: between two progress lines in the task's log.
+    :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
+    :param running_timeout_seconds: how long it may take after that.
     :param max_attempts: how many attempts the job may have in all.
+    :param retry_backoff_seconds: before attempt 2; doubled for each further attempt.
+    :param mode: without ``deferrable``: ``reschedule`` frees the worker between two polls, ``poke`` does not.
 
-    Returns the handle of the attempt that succeeded, and its state; at once, for a job that is ``reused``.
+    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
+        that is ``reused``, at once.
 
     If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
     ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
     holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
     """
 
-    template_fields: Sequence[str] = ("job", "backend_options", "gcp_conn_id")
+    template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
     operator_extra_links = WAIT_LINKS
     ui_color = "#e6f4ea"
 
     def __init__(
         self,
         *,
-        job: Any,
-        deferrable: bool = True,
-        backend_options: Mapping[str, Any] | None = None,
+        job: JobXCom | XComArg | str,
+        deferrable: bool | None = None,
         poll_interval_seconds: float | None = None,
+        progress_interval_seconds: float | None = None,
         queued_timeout_seconds: float | None = None,
         running_timeout_seconds: float | None = None,
         max_attempts: int | None = None,
-        gcp_conn_id: str | None = "google_cloud_default",
+        retry_backoff_seconds: float | None = None,
+        mode: str = "reschedule",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"retry_policy": RetryByCause(), **kwargs})
+        super().__init__(mode=mode, **kwargs)
         self.job = job
-        self.deferrable = deferrable
-        self.backend_options = backend_options
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        )
         self.poll_interval_seconds = poll_interval_seconds
+        self.progress_interval_seconds = progress_interval_seconds
         self.queued_timeout_seconds = queued_timeout_seconds
         self.running_timeout_seconds = running_timeout_seconds
         self.max_attempts = max_attempts
-        self.gcp_conn_id = gcp_conn_id
+        self.retry_backoff_seconds = retry_backoff_seconds
         self.job_url: str | None = None
         self._handle: JobHandle | None = None
         self._since = time.time()
@@ -113,8 +121,9 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         self._own_timeout = "timeout" in kwargs
 
     def execute(self, context: Any) -> Any:
-        if self.job.get("decision") == Decision.REUSED:
-            handle = JobHandle.from_json(dict(self.job))
+        job = self.returned("job", *_HANDLE)
+        if job.get("decision") == Decision.REUSED:
+            handle = JobHandle.from_json(job)
             self.log.info("Nothing to wait for: job %s is reused", handle.job_id)
             return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
         self._first_poll = (
@@ -234,7 +243,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
 
     def _current(self) -> JobHandle:
         """The live attempt: the submission's, or a later one that this wait has made."""
-        handle = JobHandle.from_json(dict(self.job))
+        handle = JobHandle.from_json(self.returned("job", *_HANDLE))
         self._handle = handle  # the attempt to cancel if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
         self._handle = record.handle(handle.job_dir) or handle
@@ -252,7 +261,8 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
-        return status.ended + backoff(status.handle.attempt, settings.get_float("retry_backoff_seconds"))
+        first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
+        return status.ended + backoff(status.handle.attempt, first)
 
     def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
         """The result of a job that has ended; ``None`` if a new attempt was made and the wait continues."""
@@ -277,7 +287,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         except JobFailedError as error:
             # Without the cause, whose message would be shown twice.
             raise AirflowFailException(str(error)) from None
-        metrics.count(submitted.decision, context, handle.backend)
+        count(submitted.decision, context, handle.backend)
         self.log.warning(
             "%s: attempt %d continues from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
@@ -290,9 +300,14 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
             trigger=TrainingJobTrigger(
                 handle=handle.to_json(),
                 gcp_conn_id=self.gcp_conn_id,
+                impersonation_chain=self.impersonation_chain,
+                project_id=self.project_id,
+                region=self.region,
                 backend_options=dict(self.backend_options or {}),
-                poll_interval_seconds=settings.get_float("poll_interval_seconds", self.poll_interval_seconds),
-                progress_interval_seconds=settings.get_float("progress_interval_seconds"),
+                poll_interval_seconds=self.access.number("poll_interval_seconds", self.poll_interval_seconds),
+                progress_interval_seconds=self.access.number(
+                    "progress_interval_seconds", self.progress_interval_seconds
+                ),
                 not_before=not_before,
                 **deadlines.to_json(),
             ),
@@ -302,7 +317,7 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
 
     def _forward_logs(self, status: JobStatus) -> None:
         """Without a triggerer: log what is new since the last poll, in whichever process that was."""
-        storage, handle = connect_storage(self.gcp_conn_id), status.handle
+        storage, handle = self.access.storage(), status.handle
         formatter = LogFormatter(read_cursor(storage, handle))
         while True:
             page = self._backend(handle).logs(handle, formatter.cursor.logs)
@@ -319,8 +334,8 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
         return Deadlines.starting(
             self._since,
-            settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds),
-            settings.get_float("running_timeout_seconds", self.running_timeout_seconds),
+            self.access.number("queued_timeout_seconds", self.queued_timeout_seconds),
+            self.access.number("running_timeout_seconds", self.running_timeout_seconds),
         )
 
     def _deadlines_of_deferral(self) -> Deadlines:
@@ -333,21 +348,21 @@ class TrainingJobSensor(RefusesFailFast, BaseSensorOperator):
         return deadlines
 
     def _longest(self) -> float:
-        queued = settings.get_float("queued_timeout_seconds", self.queued_timeout_seconds)
-        return queued + settings.get_float("running_timeout_seconds", self.running_timeout_seconds)
+        queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
+        return queued + self.access.number("running_timeout_seconds", self.running_timeout_seconds)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(
-            connect_storage(self.gcp_conn_id),
+            self.access.storage(),
             self._backend(handle),
             max_attempts=self._attempts(),
         )
 
     def _attempts(self) -> int:
-        return settings.get_int("max_attempts", self.max_attempts)
+        return self.access.integer("max_attempts", self.max_attempts)
 
     def _backend(self, handle: JobHandle) -> TrainingBackend:
-        return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+        return self.access.backend(handle.backend)
 
 
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:

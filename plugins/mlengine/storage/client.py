@@ -14,7 +14,6 @@ import io
 import mimetypes
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +198,7 @@ class Storage:
             partial.unlink(missing_ok=True)
 
     def delete(self, uri: str, generation: int | None = None) -> None:
-        """Safe to repeat: an object that is gone already is not an error.
+        """One object; there is no deletion of a whole folder. Safe to repeat: one that is gone already is no error.
 
         :param generation: delete only this version of the object.
         :raises StorageConflictError: it has changed since.
@@ -209,13 +208,6 @@ class Storage:
                 self._blob(uri).delete(if_generation_match=generation, timeout=ATTEMPT, retry=retry())
         except ObjectMissingError:
             return  # gone already, perhaps by a first try of ours whose answer was lost
-
-    def delete_tree(self, prefix: str) -> int:
-        """Everything below the folder ``prefix``; returns how many objects there were."""
-        stats = self.ls(prefix.rstrip("/") + "/")
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda stat: self.delete(stat.uri), stats))
-        return len(stats)
 
     def _blob(self, uri: str) -> Any:
         bucket, path = split_uri(uri)

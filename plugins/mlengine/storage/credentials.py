@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlengine.settings import SETTINGS
+
 if TYPE_CHECKING:
     from google.cloud import storage
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _PREFIX = "extra__google_cloud_platform__"
-# Extras that say nothing of how to get credentials but what is handled here.
-_UNDERSTOOD = frozenset({"project", "is_anonymous", "num_retries", "scope"})
+# Extras that do not change how credentials are found, or are handled here.
+_UNDERSTOOD = frozenset({"is_anonymous", "num_retries", "scope", "logging_endpoint"}).union(
+    *(setting.extra for setting in SETTINGS.values())
+)
 
 
 def client_of_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> storage.Client:

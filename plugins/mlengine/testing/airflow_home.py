@@ -130,6 +130,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         "api.workers": "1",
         "api.secret_key": kept["secret_key"],
         "api_auth.jwt_secret": kept["jwt_secret"],
+        "operators.default_deferrable": "True",
         "logging.base_log_folder": str(config.home / "logs"),
         **silent,
         # A finished task's slot is held for up to this long (5 s by default), and a task that resumes within that

@@ -1,13 +1,13 @@
-"""A training service for users' own tests: Vertex AI's API on loopback, which runs the jobs for real.
+"""An emulator for users' own tests: Vertex AI's API on loopback, which runs jobs as processes.
 
 ::
 
     pytest_plugins = ["mlengine.testing.emulator"]
 
-    def test_my_dag(training_service): ...
+    def test_my_dag(mlengine_emulator): ...
 
-While the test runs, this project's operators train on Vertex AI, which is the service; the connection
-``google_cloud_default`` and the bucket are set for it. A scripted fault that never struck fails the test.
+During the test, this project's operators submit jobs to the emulator. The fixture sets the connection
+``google_cloud_default`` and the bucket for it. A scripted fault that no call has triggered fails the test.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ import pytest
 from mlengine.backends import TrainingBackend, get_backend
 from mlengine.core.errors import MlengineError
 from mlengine.emulator.faults import Fault
-from mlengine.emulator.server import Service
+from mlengine.emulator.server import Emulator
 from mlengine.storage.client import Storage
-from mlengine.testing import gcs
+from mlengine.testing import dag_tests, gcs
 
 
-class TrainingService:
-    """A started service, and what a test wants of it. At ``url`` Vertex AI, ML Engine and Cloud Logging all answer."""
+class RunningEmulator:
+    """A started emulator. Vertex AI, ML Engine and Cloud Logging are all at ``url``.
 
-    def __init__(self, service: Service, project: str, region: str) -> None:
-        self.service, self.project, self.region = service, project, region
-        self.url = service.url
+    :param server: the emulator.
+    :param project: the Google Cloud project in the settings below.
+    :param region: the region in them.
+    """
+
+    def __init__(self, server: Emulator, project: str, region: str) -> None:
+        self.server, self.project, self.region = server, project, region
+        self.url = server.url
 
     @property
     def env(self) -> dict[str, str]:
-        """For processes: this project's settings, and gcloud's endpoints."""
+        """Environment variables for other processes: this project's settings, and gcloud's endpoints."""
         root = f"{self.url}/"
         return {
             "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": self.url,
@@ -55,7 +60,7 @@ class TrainingService:
 
     @property
     def connection(self) -> str:
-        """An Airflow connection in JSON, for ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
+        """An Airflow connection as JSON, for ``AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT``."""
         extra = {"project": self.project, "region": self.region, "vertex_endpoint": self.url, "is_anonymous": True}
         return json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
 
@@ -66,12 +71,16 @@ class TrainingService:
 
     @property
     def calls(self) -> list[str]:
-        """Every method called so far, in order."""
-        return list(self.service.script.calls)
+        """The names of all methods called so far, in order."""
+        return list(self.server.script.calls)
 
     def script(self, method: str, action: str, **more: Any) -> None:
-        """Let the next call of ``method`` meet a fault: see :mod:`mlengine.emulator.faults`."""
-        self.service.script.add(Fault.from_json({"method": method, "action": action, **more}))
+        """Apply a fault to the next call of ``method``: see :mod:`mlengine.emulator.faults`.
+
+        :param more: further fields of :class:`~mlengine.emulator.faults.Fault`.
+        :raises EmulatorApiError: there is no such fault.
+        """
+        self.server.script.add(Fault.from_json({"method": method, "action": action, **more}))
 
 
 @contextmanager
@@ -88,59 +97,75 @@ def running(
     grpc_port: int | None = None,
     faults: Sequence[Fault] = (),
     keep_jobs: bool = False,
-) -> Iterator[TrainingService]:
-    """A service for the block's length. Jobs that have not ended are cancelled at its end.
+) -> Iterator[RunningEmulator]:
+    """Run an emulator for the duration of the block, and cancel the jobs that have not ended.
 
-    :param folder: what the service and its jobs keep; the same folder again has the same jobs.
-    :param backend: in place of the local one. :param local: settings of the local one.
-    :param grpc_port: serve Vertex AI's methods over gRPC too; 0 takes a free port (``service.grpc.target``).
-    :param keep_jobs: let jobs go on without the service.
-    :raises MlengineError: at the end, if a scripted fault never struck.
+    :param folder: the state of the emulator and its jobs. An emulator on the same folder has the same jobs.
+    :param backend: runs the jobs; by default the local one.
+    :param local: settings of the local backend.
+    :param storage: the bucket's client.
+    :param bucket: ``gs://NAME``, for the logs of jobs that name no bucket.
+    :param port: the HTTP port; 0 selects a free one.
+    :param grpc_port: the gRPC port; 0 selects a free one (``emulator.server.grpc.target``), ``None`` disables gRPC.
+    :param faults: scripted faults.
+    :param keep_jobs: do not cancel jobs.
+    :raises EmulatorError: the emulator cannot start.
+    :raises MlengineError: at the end, if no call has triggered a scripted fault.
     """
-    runs = backend or get_backend("local", state_dir=folder / "local", **(local or {}))
-    service = Service(
-        runs,
-        folder / "service",
+    server = Emulator(
+        backend or get_backend("local", state_dir=folder / "local", **(local or {})),
+        folder / "emulator",
         storage=storage or Storage(),
         bucket=bucket,
         port=port,
         grpc_port=grpc_port,
         faults=faults,
     )
-    service.start()
     try:
-        yield TrainingService(service, project, region)
+        server.start()
+        yield RunningEmulator(server, project, region)
     finally:
         if not keep_jobs:
-            service.engine.cancel_all()
-        service.stop()
-    unused = service.script.unused()
+            server.engine.cancel_all()
+        server.stop()
+    unused = server.script.unused()
     if unused:
         raise MlengineError(
-            f"scripted faults never struck: {', '.join(f'{fault.method} {fault.action}' for fault in unused)}",
-            remedy="does the test call that method, and often enough?",
+            f"faults not triggered: {', '.join(f'{fault.method} {fault.action}' for fault in unused)}",
+            remedy="check that the test calls these methods, and often enough",
         )
 
 
-@pytest.fixture
-def training_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingService]:
-    """A service, an empty bucket (``AIRFLOW__MLENGINE__BUCKET``), and an environment in which everything finds them.
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare Airflow for ``dag.test()``, unless ``AIRFLOW_HOME`` is set: see :mod:`mlengine.testing.dag_tests`."""
+    dag_tests.prepare(config)
 
-    A Cloud Storage server is started too, unless ``STORAGE_EMULATOR_HOST`` names one.
+
+@pytest.fixture
+def mlengine_emulator(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunningEmulator]:
+    """An emulator, an empty bucket (``AIRFLOW__MLENGINE__BUCKET``), and the environment variables for both.
+
+    Also starts a Cloud Storage server, unless ``STORAGE_EMULATOR_HOST`` names one, and creates Airflow's database,
+    unless ``AIRFLOW_HOME`` is set.
     """
+    dag_tests.migrate(request.config)
     with ExitStack() as stack:
+        storage = gcs.CLIENT_SETTINGS
         if not os.environ.get("STORAGE_EMULATOR_HOST"):
-            for name, value in stack.enter_context(gcs.running()).env.items():
-                monkeypatch.setenv(name, value)
-        bucket = f"training-service-{uuid.uuid4().hex[:12]}"
+            storage = stack.enter_context(gcs.running()).env
+        for name, value in storage.items():
+            monkeypatch.setenv(name, value)
+        bucket = f"mlengine-emulator-{uuid.uuid4().hex[:12]}"
         Storage().client.create_bucket(bucket)
-        service = stack.enter_context(running(tmp_path / "training-service", bucket=f"gs://{bucket}"))
-        own = {
-            **service.env,
+        emulator = stack.enter_context(running(tmp_path / "mlengine-emulator", bucket=f"gs://{bucket}"))
+        variables = {
+            **emulator.env,
             "AIRFLOW__MLENGINE__BACKEND": "vertex",
             "AIRFLOW__MLENGINE__BUCKET": f"gs://{bucket}",
-            "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": service.connection,
+            "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": emulator.connection,
         }
-        for name, value in own.items():
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        yield service
+        yield emulator

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from mlengine.backends import TrainingBackend
-from mlengine.connections import connect_backend, connect_storage
+from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.jobs.deadlines import Deadlines
@@ -46,7 +47,8 @@ class TrainingJobTrigger(BaseTrigger):
 
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
     :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
-    :param backend_options: the backend's settings.
+    :param impersonation_chain: :param project_id: :param region: :param backend_options: as of
+        :class:`~mlengine.connections.CloudAccess`.
     :param poll_interval_seconds: seconds between two polls.
     :param progress_interval_seconds: seconds between two progress lines.
     :param queued_until: in seconds since the epoch; a job that is still QUEUED then is cancelled. ``None``: no limit.
@@ -61,6 +63,9 @@ class TrainingJobTrigger(BaseTrigger):
         *,
         handle: dict[str, Any],
         gcp_conn_id: str | None,
+        impersonation_chain: str | Sequence[str] | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
         backend_options: dict[str, Any] | None = None,
         poll_interval_seconds: float = 5.0,
         progress_interval_seconds: float = 15.0,
@@ -74,6 +79,9 @@ class TrainingJobTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.handle = handle
         self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = impersonation_chain
+        self.project_id = project_id
+        self.region = region
         self.backend_options = backend_options or {}
         self.poll_interval_seconds = poll_interval_seconds
         self.progress_interval_seconds = progress_interval_seconds
@@ -93,6 +101,9 @@ class TrainingJobTrigger(BaseTrigger):
             {
                 "handle": self.handle,
                 "gcp_conn_id": self.gcp_conn_id,
+                "impersonation_chain": self.impersonation_chain,
+                "project_id": self.project_id,
+                "region": self.region,
                 "backend_options": self.backend_options,
                 "poll_interval_seconds": self.poll_interval_seconds,
                 "progress_interval_seconds": self.progress_interval_seconds,
@@ -125,7 +136,7 @@ class TrainingJobTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         handle = JobHandle.from_json(self.handle)
-        storage = connect_storage(self.gcp_conn_id)
+        storage = self._access().storage()
         cursor = await self._retrying(read_cursor, storage, handle)
         poller = self._poller(handle)
         forwarder = LogForwarder(
@@ -210,14 +221,19 @@ class TrainingJobTrigger(BaseTrigger):
             self.log.warning("%11s | %s", "wait", message)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        key = json.dumps([handle.backend, self.gcp_conn_id, self.backend_options], sort_keys=True)
+        key = json.dumps([handle.backend, asdict(self._access())], sort_keys=True)
         return Poller.shared(key, lambda: self._backend(handle), self.poll_interval_seconds)
 
+    def _access(self) -> CloudAccess:
+        return CloudAccess(
+            self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
+        )
+
     def _backend(self, handle: JobHandle) -> TrainingBackend:
-        return connect_backend(handle.backend, self.gcp_conn_id, self.backend_options)
+        return self._access().backend(handle.backend)
 
     def _cancel(self, handle: JobHandle, why: str = "the task was ended while it waited") -> None:
-        Submitter(connect_storage(self.gcp_conn_id), self._backend(handle)).end(handle, why)
+        Submitter(self._access().storage(), self._backend(handle)).end(handle, why)
 
 
 def _shortest(*seconds: float | None) -> float | None:

@@ -38,6 +38,11 @@ class Subject:
     def dataset_uri(self) -> str:
         return str(self.dataset.get("uri") or "")
 
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The job's variables."""
+        return dict(self.record.spec.get("env") or {}) if self.record else {}
+
 
 def job_dir_of(job: Any) -> JobDir:
     """The job dir out of what an operator or a person gives: its URI, or a dict with ``job_dir``.

@@ -21,6 +21,7 @@ from mlengine.validation.report import load_report
 from mlengine.web.rows import Claimed, Row
 
 LOG_LINES = 500
+_TASK = ("dag_id", "run_id", "task_id", "map_index", "generation")
 _LOG_CHUNK = 256 << 10
 _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4})?)\.log")
 
@@ -32,7 +33,7 @@ def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
     return {
         "row": row.to_json(),
         "job_dir": job_dir.uri,
-        "owner": dict(record.owner),
+        "owner": {name: record.owner[name] for name in _TASK if name in record.owner},
         "inputs": dict(record.inputs),
         "spec": _spec(record.spec),
         "history": [dict(event) for event in record.history],

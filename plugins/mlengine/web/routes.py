@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend
-from mlengine.connections import configured_bucket, connect_backend, connect_storage
+from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
@@ -193,18 +193,18 @@ def _index() -> Index:
 
 
 def _storage() -> Storage:
-    return connect_storage(settings.get("gcp_conn_id"))
+    return CloudAccess().storage()
 
 
 def _bucket() -> str:
-    return configured_bucket(None)
+    return CloudAccess().bucket()
 
 
 @lru_cache(maxsize=8)
 def _backend(name: str) -> TrainingBackend | None:
     """With the settings of Airflow's configuration; a DAG's own options are not known here."""
     try:
-        return connect_backend(name, settings.get("gcp_conn_id")) if name else None
+        return CloudAccess().backend(name) if name else None
     except MlengineError:
         return None
 

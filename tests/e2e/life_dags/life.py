@@ -24,7 +24,7 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
         TrainingJobSensor(
             task_id="wait",
             job="{{ dag_run.conf['job'] }}",
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
             retries=retries,
             retry_delay=timedelta(seconds=1),
@@ -56,7 +56,7 @@ with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
         job="{{ dag_run.conf['dir'] }}",
         job_file="{{ dag_run.conf['job_file'] }}",
         backend="local",
-        backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+        backend_options="{{ dag_run.conf['options'] }}",
         gcp_conn_id="life",
     )
 
@@ -150,13 +150,13 @@ for name in ("life_gone", "life_stays"):
             job="{{ dag_run.conf['dir'] }}",
             job_file="{{ dag_run.conf['job_file'] }}",
             backend="local",
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
         )
         TrainingJobSensor(
             task_id="wait",
             job=trained.output,
-            backend_options="{{ dag_run.conf['options'] }}",  # type: ignore[arg-type]
+            backend_options="{{ dag_run.conf['options'] }}",
             gcp_conn_id="life",
             deferrable=False,
             mode="reschedule",

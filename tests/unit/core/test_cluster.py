@@ -19,12 +19,12 @@ ADDRESSES = {
 }
 SPEC = TrainingSpec(
     module="trainer.task",
-    package_uris=("gs://b/packages/trainer-1.0.tar.gz",),
+    package_uris=("gs://bkt/packages/trainer-1.0.tar.gz",),
     args=("--max_steps", "100"),
     pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1), Pool(Role.EVALUATOR, 1)),
     scale_tier="CUSTOM",
     region="us-central1",
-    job_dir="gs://b/m/job_1",
+    job_dir="gs://bkt/m/job_1",
     source={"scaleTier": "CUSTOM", "masterType": "n1-highcpu-8", "workerCount": 4, "parameterServerCount": 1},
 )
 
@@ -43,10 +43,10 @@ def test_a_worker_of_a_cluster() -> None:
             "worker_count": 2,  # what runs, where four were asked for
             "parameter_server_count": 1,
             "python_module": "trainer.task",
-            "package_uris": ["gs://b/packages/trainer-1.0.tar.gz"],
+            "package_uris": ["gs://bkt/packages/trainer-1.0.tar.gz"],
             "args": ["--max_steps", "100"],
             "region": "us-central1",
-            "job_dir": "gs://b/m/job_1",
+            "job_dir": "gs://bkt/m/job_1",
             "run_on_raw_vm": True,
         },
         "environment": "cloud",
@@ -73,8 +73,15 @@ def test_roles_that_are_not_there_have_no_empty_lists() -> None:
     assert config["job"]["parameter_server_count"] == 0
 
 
-def test_a_chief_alone_has_none() -> None:
-    assert tf_config(TrainingSpec(module="t"), {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0) == {}
+def test_a_chief_alone_has_none_on_vertex_and_a_cluster_of_one_on_ml_engine() -> None:
+    spec = TrainingSpec(module="t")
+    assert tf_config(spec, {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0) == {}
+    config = tf_config(
+        replace(spec, single_replica_tf_config=True, primary_name="master"), {Role.CHIEF: ["a:1"]}, Role.CHIEF, 0
+    )
+    assert config["cluster"] == {"master": ["a:1"]}
+    assert config["task"] == {"type": "master", "index": 0}
+    assert config["job"]["python_module"] == "t"
 
 
 def test_a_trial_is_told() -> None:

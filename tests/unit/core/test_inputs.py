@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
-URI = "gs://b/datasets/mnist/2026-11-01"
-PACKAGE = {"digest": "p1", "package_uris": ["gs://b/packages/t/p1/t.tar.gz"]}
+URI = "gs://bkt/datasets/mnist/2026-11-01"
+PACKAGE = {"digest": "p1", "package_uris": ["gs://bkt/packages/t/p1/t.tar.gz"]}
 DATASET = {"digest": "d1", "uri": URI, "version": "2026-11-01"}
 SPEC = TrainingSpec(
     module="trainer.task",
-    package_uris=("gs://b/packages/t/p1/t.tar.gz",),
+    package_uris=("gs://bkt/packages/t/p1/t.tar.gz",),
     args=("--max_steps", "100", "--dataset", URI),
     pools=(Pool(Role.CHIEF, 1, "n1-standard-4"), Pool(Role.WORKER, 2, "n1-standard-4")),
 )
@@ -58,7 +58,7 @@ def test_so_do_package_and_data() -> None:
 @pytest.mark.parametrize(
     "same",
     [
-        replace(SPEC, job_dir="gs://b/elsewhere"),
+        replace(SPEC, job_dir="gs://bkt/elsewhere"),
         replace(SPEC, region="europe-west4"),
         replace(SPEC, labels={"team": "x"}),
         replace(SPEC, max_running_seconds=60),
@@ -71,7 +71,7 @@ def test_where_it_runs_and_what_it_is_called_does_not(same: TrainingSpec) -> Non
 
 @pytest.mark.parametrize("written", [("--dataset", "{}"), ("--dataset={}",), ("--dataset={}/",)])
 def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[str, ...]) -> None:
-    other = "gs://b/datasets/mnist/2026-12-01"
+    other = "gs://bkt/datasets/mnist/2026-12-01"
     here = replace(SPEC, args=tuple(arg.format(URI) for arg in written))
     there = replace(SPEC, args=tuple(arg.format(other) for arg in written))
     assert digest(here) == digest(there, dataset={"uri": other, "version": "2026-12-01"})
@@ -84,7 +84,7 @@ def test_equal_data_in_another_versions_folder_is_the_same_data(written: tuple[s
         {"package": {"digest": ""}},
         {"dataset": {"digest": None}},
         {"dataset": {"uri": ""}},
-        {"package": {"package_uris": ["gs://b/other.tar.gz"]}},
+        {"package": {"package_uris": ["gs://bkt/other.tar.gz"]}},
     ],
 )
 def test_what_is_not_known_equals_nothing(unknown: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def test_a_trainers_own_error_is_not_paid_for_twice() -> None:
     assert retryable == {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
 
 
-keys = st.builds(JobKey, st.text(), st.text(), st.text(), st.integers(-1, 10_000), st.integers(0, 10_000))
+keys = st.builds(JobKey, st.text(), st.text(), st.text(), st.integers(-1, 10_000), st.integers(0, 10_000), st.text())
 
 
 @given(keys, keys)
@@ -47,6 +47,10 @@ def test_keys_are_equal_if_and_only_if_their_digests_are(one: JobKey, two: JobKe
 
 def test_a_cleared_task_has_another_key() -> None:
     assert JobKey("d", "r", "t", generation=1).digest != JobKey("d", "r", "t", generation=0).digest
+
+
+def test_a_run_that_is_created_again_has_another_key() -> None:
+    assert JobKey("d", "r", "t", run_uid="a").digest != JobKey("d", "r", "t", run_uid="b").digest
 
 
 @given(st.text(max_size=300), st.text(max_size=300), keys)
@@ -91,6 +95,6 @@ def test_a_record_travels_and_remembers() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff"])
 def test_what_is_no_record_is_refused_with_a_remedy(data: bytes) -> None:
-    with pytest.raises(MlengineError, match=r"job\.json is not readable") as caught:
+    with pytest.raises(MlengineError, match=r"job\.json is not the record of a job") as caught:
         JobRecord.from_bytes(data)
     assert caught.value.remedy

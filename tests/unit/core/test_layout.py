@@ -56,6 +56,28 @@ def test_the_paths_of_a_job(bucket: str) -> None:
     assert job.metrics == "gs://bucket/mnist/mnist_1/train/metrics.jsonl"
 
 
+@pytest.mark.parametrize("uri", ["gs://bucket", "gs://bucket/", "gs://bucket//"])
+def test_a_whole_bucket_is_no_job_dir(uri: str) -> None:
+    with pytest.raises(StorageError, match="is a whole bucket") as caught:
+        JobDir(uri)
+    assert "gs://bucket/FOLDER" in caught.value.remedy
+
+
+def test_what_is_no_uri_is_no_job_dir() -> None:
+    with pytest.raises(StorageError, match="not a Cloud Storage URI"):
+        JobDir("out")
+
+
+def test_a_job_dirs_slash_at_the_end_does_not_count() -> None:
+    assert JobDir("gs://bucket/proj/") == JobDir("gs://bucket/proj")
+    assert JobDir("gs://bucket/proj/").claim == "gs://bucket/proj/job.json"
+
+
+def test_the_dirs_that_follow_a_taken_one() -> None:
+    job = JobDir("gs://bucket/mnist/mnist_1")
+    assert [job.numbered(number).job_id for number in (1, 2, 3)] == ["mnist_1", "mnist_1_2", "mnist_1_3"]
+
+
 def test_the_paths_of_the_rest() -> None:
     assert layout.package_uri("bucket", "trainer", "abc", "t-1.tar.gz") == "gs://bucket/packages/trainer/abc/t-1.tar.gz"
     assert layout.dataset_dir("gs://bucket/team", "mnist", "2026-11-01") == "gs://bucket/team/datasets/mnist/2026-11-01"

@@ -18,6 +18,13 @@ def test_lines_are_told_apart_and_shown() -> None:
     assert plaintext.line(HOSTILE).count("\n") == 0
 
 
+def test_a_progress_bar_is_shown_state_by_state() -> None:
+    assert plaintext.lines("epoch 1\n\r 10 %\r 20 %\r\x1b[K\r30 %\r") == ["epoch 1", " 10 %", " 20 %", "30 %"]
+    many = "\r".join(str(number) for number in range(101))
+    assert plaintext.states(many) == [str(number) for number in range(1, 101, 11)]
+    assert plaintext.states("") == plaintext.states("\r \r") == [""]
+
+
 def test_long_texts_are_cut_and_listings_are_not() -> None:
     assert plaintext.line("x" * 5000).endswith("[1000 characters cut]")
     assert plaintext.visible("x" * 5000) == "x" * 5000

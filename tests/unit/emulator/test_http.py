@@ -1,48 +1,59 @@
-"""Google's way over HTTP: pages, masks, errors."""
+"""Google's conventions over HTTP: pages, errors, query parameters and bodies."""
 
 from __future__ import annotations
 
+import base64
+from typing import Any
+
 import pytest
 
-from mlengine.core.errors import BackendUnavailableError, ServiceRefusalError
-from mlengine.emulator.http import Request, error_body, mask, page
+from mlengine.core.errors import BackendUnavailableError, EmulatorApiError, JobFileError, StorageForbiddenError
+from mlengine.emulator.http import Request, error_body, page
 
 
-def test_pages_cover_everything_once() -> None:
+def test_pages_contain_every_item_once() -> None:
     items = list(range(7))
     seen: list[int] = []
-    query = {"pageSize": "3"}
+    token = ""
     for _ in range(3):
-        some, token = page(items, query, 100)
-        seen += some
-        query = {"pageSize": "3", "pageToken": token}
+        found, token = page(items, "3", token, 100)
+        seen += found
     assert seen == items
     assert token == ""
-    assert page(items, {"pageSize": "1000"}, 5)[0] == items[:5]
-    for wrong in ({"pageSize": "x"}, {"pageSize": "-1"}, {"pageToken": "?"}):
-        with pytest.raises(ServiceRefusalError):
-            page(items, wrong, 5)
+    assert page(items, "1000", "", 5)[0] == items[:5]
+    assert page(items, 2, None, 5)[0] == items[:2]
 
 
-def test_a_mask_leaves_what_it_names() -> None:
-    job = {"name": "n", "createTime": "t", "jobSpec": {"a": 1}, "labels": {}}
-    assert mask(job, "name,create_time") == {"name": "n", "createTime": "t"}
-    assert mask(job, "jobSpec.scheduling") == {"jobSpec": {"a": 1}}
-    assert mask(job, "") == mask(job, "*") == job
+@pytest.mark.parametrize("size", ["x", "-1", "1e3", "99999999999", "²", True, 1.5, [], {}])
+def test_an_invalid_page_size_is_rejected(size: Any) -> None:
+    with pytest.raises(EmulatorApiError) as caught:
+        page([], size, "", 5)
+    assert caught.value.status == "INVALID_ARGUMENT"
 
 
-def test_errors_have_google_s_shape() -> None:
-    assert error_body(ServiceRefusalError("no", status="NOT_FOUND")) == (
+@pytest.mark.parametrize("token", ["abc", "?", "MQ", "LTE=", 5, base64.urlsafe_b64encode(b"9" * 5000).decode(), "é"])
+def test_an_invalid_page_token_is_rejected(token: Any) -> None:
+    with pytest.raises(EmulatorApiError, match="page token"):
+        page([], "", token, 5)
+
+
+def test_errors_have_google_s_format() -> None:
+    assert error_body(EmulatorApiError("no", status="NOT_FOUND")) == (
         404,
         {"error": {"code": 404, "message": "no", "status": "NOT_FOUND"}},
     )
     assert error_body(BackendUnavailableError("later"))[0] == 503
+    assert error_body(JobFileError("too many"))[0] == 400
+    assert error_body(StorageForbiddenError("no"))[0] == 500
 
 
-def test_unknown_parameters_and_broken_bodies_are_refused() -> None:
+def test_unknown_query_parameters_are_rejected() -> None:
     Request({}, {"alt": "json", "pageSize": "1"}).only("pageSize")
-    with pytest.raises(ServiceRefusalError, match='Unknown name "pagesize"'):
+    with pytest.raises(EmulatorApiError, match='Unknown name "pagesize"'):
         Request({}, {"pagesize": "1"}).only("pageSize")
-    for body in (b"{", b"[]", b'"x"', b"\xff"):
-        with pytest.raises(ServiceRefusalError, match="Invalid JSON"):
-            Request({}, {}, body).json()
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b'{"a": NaN}', b"[" * 100_000, b'{"a": "\\ud800"}'])
+def test_a_body_that_is_not_a_json_object_is_rejected(body: bytes) -> None:
+    with pytest.raises(EmulatorApiError, match="Invalid JSON"):
+        Request({}, {}, body).json()

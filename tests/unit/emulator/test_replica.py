@@ -1,4 +1,4 @@
-"""What becomes of one replica of a foreign job; and the package that brings it."""
+"""How one replica of another client's job is started, the Python that it gets, and the package of the adapter."""
 
 from __future__ import annotations
 
@@ -17,39 +17,48 @@ from mlengine.emulator.adapter import MODULE, wheel
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
 
-def run(plan: dict[str, Any], tf_config: dict[str, Any] | None = None) -> tuple[list[str], dict[str, str]]:
-    env = {"PATH": os.environ["PATH"], "AIP_MODEL_DIR": "launcher's", "AIP_CHECKPOINT_DIR": "launcher's"}
-    if tf_config:
-        env["TF_CONFIG"] = json.dumps(tf_config)
-    done = subprocess.run(
+def start(plan: dict[str, Any], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, replica.__file__, json.dumps(plan), "--job-dir", "gs://added/by/launcher"],
-        env=env,
+        env={"PATH": os.environ["PATH"], "HOME": "/nowhere", **env},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def run(plan: dict[str, Any], tf_config: dict[str, Any] | None = None) -> tuple[list[str], dict[str, str]]:
+    env = {"AIP_MODEL_DIR": "launcher's", "AIP_CHECKPOINT_DIR": "launcher's"}
+    if tf_config:
+        env["TF_CONFIG"] = json.dumps(tf_config)
+    done = start(plan, env)
     args, environment = json.loads(done.stdout)
     return args, environment
 
 
-def plan(face: str = "vertex", **more: Any) -> dict[str, Any]:
+def plan(api: str = "vertex", **more: Any) -> dict[str, Any]:
     env = [{"name": "WHERE", "value": "$(AIP_MODEL_DIR)x"}]
     command = ["python3", "-c", SHOW, "--out=$(AIP_MODEL_DIR)", "$(NO_SUCH)", "$$(WHERE)"]
     pools = {"chief": {"command": command, "env": env}, "worker": {"command": ["python", "-c", SHOW, "w"], "env": []}}
-    return {"face": face, "pools": pools, "dirs": {"MODEL": "gs://b/model/"}, "job": {"a": 1}, **more}
+    return {"api": api, "pools": pools, "dirs": {"MODEL": "gs://bkt/model/"}, "job": {"a": 1}, **more}
 
 
-def test_vertex_s_own_command_and_variables() -> None:
+def container(*command: str, **env: str) -> dict[str, Any]:
+    variables = [{"name": name, "value": value} for name, value in env.items()]
+    return plan(pools={"chief": {"command": list(command), "env": variables}}, dirs={})
+
+
+def test_a_vertex_ai_job_gets_its_own_command_and_variables() -> None:
     args, env = run(plan())
-    assert args == ["--out=gs://b/model/", "$(NO_SUCH)", "$(WHERE)"]
-    assert env["WHERE"] == "gs://b/model/x"
+    assert args == ["--out=gs://bkt/model/", "$(NO_SUCH)", "$(WHERE)"]
+    assert env["WHERE"] == "gs://bkt/model/x"
     assert "AIP_CHECKPOINT_DIR" not in env
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["task"] == {"type": "workerpool0", "index": 0}
     assert json.loads(spec["job"]) == {"a": 1}
 
 
-def test_each_pool_runs_its_own() -> None:
+def test_each_pool_runs_its_own_command() -> None:
     config = {"cluster": {"chief": ["c:1"], "worker": ["w:1", "w:2"]}, "task": {"type": "worker", "index": 1}}
     args, env = run(plan(), config)
     assert args == ["w"]
@@ -58,22 +67,19 @@ def test_each_pool_runs_its_own() -> None:
     assert spec["task"] == {"type": "workerpool1", "index": 1}
 
 
-def test_ml_engine_set_no_variables_of_vertex() -> None:
+def test_an_ml_engine_job_gets_no_variables_of_vertex_ai() -> None:
     config = {"cluster": {"master": ["c:1"]}, "task": {"type": "master", "index": 0}}
     _, env = run(plan("mlengine", dirs={}), config)
     assert not [name for name in env if name.startswith("AIP_") or name == "CLUSTER_SPEC"]
 
 
-def test_what_cannot_run_is_said() -> None:
-    pools = {"chief": {"command": ["/no/such/program"], "env": []}}
-    done = subprocess.run(
-        [sys.executable, replica.__file__, json.dumps(plan(pools=pools))], capture_output=True, text=True, check=False
-    )
+def test_a_command_that_cannot_run_is_an_error() -> None:
+    done = start(container("/no/such/program"), {})
     assert done.returncode == 127
-    assert "/no/such/program cannot be run" in done.stderr
+    assert "cannot run /no/such/program" in done.stderr
 
 
-def test_the_wheel_is_the_same_each_time_and_holds_the_module(tmp_path: Path) -> None:
+def test_the_wheel_is_reproducible_and_contains_the_module() -> None:
     wheel.cache_clear()
     first = wheel()
     wheel.cache_clear()

@@ -6,7 +6,7 @@ from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.progress import LogCursor, LogFormatter
 
-HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://b/m/m_1")
+HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://bkt/m/m_1")
 
 
 def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
@@ -19,5 +19,23 @@ def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
         "   worker-0 | done",
         "   worker-0 |       chief | all is well",
         "   worker-0 | job | RUNNING → SUCCEEDED",
-        "        job | FAILED: exit code 1\\x0a        job | SUCCEEDED",
+        "        job | FAILED: exit code 1",
+        "        job |             job | SUCCEEDED",
     ]
+
+
+def test_the_lines_of_a_message_are_lines_of_the_log() -> None:
+    detail = "The replica workerpool0-0 exited with a non-zero status of 1.\nTraceback:\n  File\nKeyError: 'x'"
+    lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.FAILED, detail))
+    assert lines == [
+        "        job | FAILED: The replica workerpool0-0 exited with a non-zero status of 1.",
+        "        job |     Traceback:",
+        "        job |       File",
+        "        job |     KeyError: 'x'",
+    ]
+
+
+def test_a_progress_bar_of_the_service_is_shown_state_by_state() -> None:
+    page = LogPage((LogLine("chief-0", "\r 10 %\r 20 %\r 30 %"),), {})
+    lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.RUNNING), page)
+    assert lines[:-1] == ["    chief-0 |  10 %", "    chief-0 |  20 %", "    chief-0 |  30 %"]

@@ -95,7 +95,7 @@ def test_a_tick_is_two_requests_and_no_line_is_lost_or_repeated(count: int) -> N
         async with AsyncExitStack() as stack:
             waits = []
             for number in service.lines:
-                handle = JobHandle("vertex", f"{PARENT}/customJobs/{number}", number, 1, f"gs://b/m/j{number}")
+                handle = JobHandle("vertex", f"{PARENT}/customJobs/{number}", number, 1, f"gs://bkt/m/j{number}")
                 waits.append(asyncio.create_task(wait(await stack.enter_async_context(poller.watch(handle, {})))))
             for _ in range(3):
                 service.write_lines()
@@ -117,7 +117,7 @@ def test_a_tick_is_two_requests_and_no_line_is_lost_or_repeated(count: int) -> N
 def test_logs_are_read_of_ended_jobs_first_then_of_those_with_more_then_by_age() -> None:
     watches, statuses = [], []
     for number in range(12):
-        handle = JobHandle("memory", str(number), str(number), 1, "gs://b/m/j")
+        handle = JobHandle("memory", str(number), str(number), 1, "gs://bkt/m/j")
         watches.append(Watch(handle, {}, read_at=float(number), more=number in {5, 6, 7, 8}))
         state = JobState.FAILED if number in {10, 11} else JobState.RUNNING
         statuses.append(JobStatus(handle, state))

@@ -32,6 +32,10 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
             "rejected (0.5000) · Too few. Too slow.",
         ),
         (
+            {"ValidateModelOperator": {"verdict": "not_compared", "reasons": ["It was not compared."]}},
+            "not_compared · It was not compared.",
+        ),
+        (
             {
                 "SubmitTrainingJobOperator": {"decision": "reused"},
                 "ValidateModelOperator": {"verdict": "accepted", "accuracy": None},

@@ -48,9 +48,9 @@ def versions(storage: Storage, bucket: str, registered: Path) -> Iterator[str]:
 
     for version in VERSIONS:
         datasets.add(storage, bucket, "digits", version, registered, license="l", source="s")
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
     yield bucket
-    connections.connect_storage.cache_clear()
+    connections.forget_connections()
 
 
 def resolved(bucket: str, *, version: str = "", key: str = "", at: str = "2027-01-01") -> str:

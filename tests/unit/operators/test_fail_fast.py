@@ -15,7 +15,7 @@ from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.task_groups import RetrainingTaskGroup
 
-JOB: dict[str, Any] = {"job_id": "j", "job_dir": "gs://b/m/j"}
+JOB: Any = {"job_id": "j", "job_dir": "gs://bkt/m/j"}
 
 
 def _sensor() -> None:

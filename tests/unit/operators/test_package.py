@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import PackageError
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.storage.client import Storage
@@ -21,9 +21,9 @@ from tests.unit.operators.told import Told
 
 @pytest.fixture(autouse=True)
 def _no_client_of_another_test() -> Iterator[None]:
-    connect_storage.cache_clear()
+    forget_connections()
     yield
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 @pytest.fixture

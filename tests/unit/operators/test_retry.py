@@ -12,11 +12,11 @@ from mlengine.core.errors import (
     PackageError,
     StorageUnavailableError,
 )
+from mlengine.operators._base import RetryByCause
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
-from mlengine.operators.retry import RetryByCause
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
@@ -39,10 +39,10 @@ def test_every_stage_has_it_and_a_dag_can_replace_it() -> None:
         PackageTrainerOperator(task_id="a", source="x"),
         ResolveDatasetOperator(task_id="b", dataset="d"),
         PrepareJobDirOperator(task_id="c", model="m"),
-        SubmitTrainingJobOperator(task_id="d", job={}, job_file={}),
-        TrainingJobSensor(task_id="e", job={}),
-        ValidateModelOperator(task_id="f", job={}),
-        PublishModelOperator(task_id="g", job={}),
+        SubmitTrainingJobOperator(task_id="d", job="gs://bkt/m/j", job_file={}),
+        TrainingJobSensor(task_id="e", job="gs://bkt/m/j"),
+        ValidateModelOperator(task_id="f", job="gs://bkt/m/j"),
+        PublishModelOperator(task_id="g", job="gs://bkt/m/j"),
     ]
     assert all(isinstance(stage.retry_policy, RetryByCause) for stage in stages)
     assert PrepareJobDirOperator(task_id="c", model="m", retry_policy=None).retry_policy is None

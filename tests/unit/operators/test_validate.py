@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.connections import connect_storage
+from mlengine.connections import forget_connections
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision
+from mlengine.core.xcoms import ValidationXCom
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
+from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
 from tests.unit.operators.told import Told
@@ -32,9 +34,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def _no_client_of_another_test() -> Iterator[None]:
-    connect_storage.cache_clear()
+    forget_connections()
     yield
-    connect_storage.cache_clear()
+    forget_connections()
 
 
 class TaskInstance:
@@ -65,7 +67,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
         job_id="hello_1",
         model="hello",
         backend="local",
-        spec={"package_uris": ["gs://b/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
+        spec={"package_uris": ["gs://bkt/hello.tar.gz"], "module": "hello.task", "args": ["--max_steps", "3"]},
         inputs={"dataset": {}, "package": {"digest": "abc"}},
     )
     storage.write(job_dir.claim, record.to_bytes())
@@ -74,7 +76,7 @@ def job(storage: Storage, bucket: str) -> JobDir:
     return job_dir
 
 
-def run(job: Any, **fields: Any) -> tuple[dict[str, Any], TaskInstance]:
+def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
     ti = TaskInstance()
     fields = {"validation_level": "files", "gcp_conn_id": None, **fields}
     return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
@@ -119,7 +121,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "bound"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
-    assert report.lineage["package_uris"] == ["gs://b/hello.tar.gz"]
+    assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
     assert report.lineage["args"] == ["--max_steps", "3"]
     assert report.lineage["inputs"]["package"] == {"digest": "abc"}
     assert b"hello_1" in storage.read(job.page)
@@ -152,6 +154,67 @@ def test_rejected_is_a_result_with_reasons(
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
 
+def champion(storage: Storage, bucket: str) -> None:
+    """Of the model ``hello``: a job of another run."""
+    job_dir = JobDir.of(bucket, "hello", "hello_0")
+    storage.write(job_dir.model + "weights.json", b"{}")
+    run(job_dir.uri)
+    publish(storage, bucket, load_report(storage, job_dir), by="test")
+
+
+@pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
+def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
+    storage: Storage, bucket: str, job: JobDir, told: list[str], on_reject: str
+) -> None:
+    champion(storage, bucket)
+    ti = TaskInstance()
+    operator = ValidateModelOperator(
+        task_id="validate", job=job.uri, validation_level="files", on_reject=on_reject, gcp_conn_id=None
+    )
+    if on_reject == "continue":
+        result = operator.execute({"ti": ti})
+    else:
+        error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
+        with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: With val"):
+            operator.execute({"ti": ti})
+        result = ti.pushed["return_value"]
+    assert result["verdict"] == "not_compared"
+    assert result["champion"] == "hello_0"
+    assert told[-3] == "verdict: not_compared"
+    assert "Not compared with the champion" in storage.read(job.page).decode()
+
+
+@pytest.mark.parametrize("said", [False, "False", "false", "no", "0"])
+def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: str, job: JobDir, said: Any) -> None:
+    champion(storage, bucket)
+    result, _ = run(job.uri, require_comparison=said)
+    assert result["verdict"] == "accepted"
+    assert result["reasons"][-1].endswith("No comparison is required.")
+    assert "hello_0" in result["reasons"][-1]
+
+
+def test_a_report_is_not_replaced_by_one_that_asked_less(storage: Storage, job: JobDir) -> None:
+    """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
+    storage.write(job.model + "weights.json", b"x" * 100)
+    run(job.uri, extra_checks=[too_small])
+    with pytest.raises(ModelError, match="answers questions that this validation does not ask: extra check too_small"):
+        run(job.uri)
+    assert load_report(storage, job).extra_checks[0]["name"] == "too_small"
+    run(job.uri, replace_report=True)
+    assert load_report(storage, job).extra_checks == ()
+    run(job.uri, extra_checks=[too_small])
+    run({"job_dir": job.uri, "decision": "fresh_submit"})
+    assert load_report(storage, job).extra_checks == (), "this run's own job: the DAG decides what is asked"
+
+
+def test_a_report_of_other_files_is_replaced(storage: Storage, job: JobDir) -> None:
+    storage.write(job.model + "weights.json", b"x" * 100)
+    run(job.uri, extra_checks=[too_small])
+    storage.write(job.model + "weights.json", b"y" * 100)
+    result, _ = run(job.uri)
+    assert result["verdict"] == "first"
+
+
 def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> None:
     storage.delete(job.model + "weights.json")
     with pytest.raises(AirflowSkipException, match="there is no model in"):
@@ -174,6 +237,7 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
         ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
+        ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
         ({"serving_signature": {"scores": "x"}}, "scores 'x' is none of"),
     ],
 )
@@ -182,9 +246,17 @@ def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, A
         run("gs://no-such-bucket/hello/hello_1", **fields)
 
 
-@pytest.mark.parametrize("job", ["", "hello_1", {"job_id": "hello_1"}, None])
-def test_what_is_no_job_is_refused(storage: Storage, job: Any) -> None:
-    with pytest.raises(ModelError, match="not a job"):
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("", "validate has no job"),
+        (None, "validate has no job"),
+        ("hello_1", "not a job: 'hello_1'"),
+        ({"job_id": "hello_1"}, "job has no job_dir"),
+    ],
+)
+def test_what_is_no_job_is_refused(storage: Storage, job: Any, words: str) -> None:
+    with pytest.raises(MlengineError, match=words):
         run(job)
 
 

@@ -42,7 +42,9 @@ SDIST = {"t-1.0/setup.py": "", "t-1.0/trainer/task.py": "x", "./t-1.0/src/../REA
 
 
 def test_an_sdist_is_read_without_its_top_directory() -> None:
-    archive = read_archive(tar(SDIST, member("t-1.0/trainer", tarfile.DIRTYPE)), "t-1.0.tar.gz", "gs://b/t-1.0.tar.gz")
+    archive = read_archive(
+        tar(SDIST, member("t-1.0/trainer", tarfile.DIRTYPE)), "t-1.0.tar.gz", "gs://bkt/t-1.0.tar.gz"
+    )
     assert (archive.name, archive.version) == ("t", "1.0")
     assert archive.paths == {"setup.py", "trainer/task.py", "README"}
     assert read_archive(zipped(SDIST), "t-1.0.zip", "x").paths == archive.paths
@@ -96,8 +98,8 @@ def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
     ],
 )
 def test_what_cannot_be_trusted_is_refused(data: bytes, what: str) -> None:
-    with pytest.raises(PackageError, match=rf"^gs://b/t.*{what}"):
-        read_archive(data, "t-1.0.tar.gz", "gs://b/t-1.0.tar.gz")
+    with pytest.raises(PackageError, match=rf"^gs://bkt/t.*{what}"):
+        read_archive(data, "t-1.0.tar.gz", "gs://bkt/t-1.0.tar.gz")
 
 
 def test_links_within_the_package_are_fine() -> None:

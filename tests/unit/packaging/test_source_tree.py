@@ -173,31 +173,6 @@ def test_data_directories_need_no_init(trainer: Path) -> None:
     source_tree.check_inits(source_tree.scan(trainer))
 
 
-def test_modules_are_found_and_their_neighbours_named(trainer: Path) -> None:
-    paths = {f"trainer/{path}" for path in source_tree.scan(trainer).paths}
-    source_tree.check_module("trainer.task", paths, "here")
-    source_tree.check_module("trainer.models.deep.net", paths, "here")
-    with pytest.raises(PackageError, match=r"no module trainer\.tsk in here") as caught:
-        source_tree.check_module("trainer.tsk", paths, "here")
-    assert "trainer.task" in caught.value.remedy
-    with pytest.raises(PackageError, match="no module task"):
-        source_tree.check_module("task", paths, "here")
-    with pytest.raises(PackageError, match="is a package, and has no __main__"):
-        source_tree.check_module("trainer.models", paths, "here")
-    source_tree.check_module("trainer.models", {*paths, "trainer/models/__main__.py"}, "here")
-    with pytest.raises(PackageError, match="no module") as caught:
-        source_tree.check_module("trainer.task", {"README.md"}, "here")
-    assert "no Python module at all" in caught.value.remedy
-
-
-def test_modules_in_source_folders_are_found_but_not_halves_of_packages() -> None:
-    source_tree.check_module("trainer.task", {"src/trainer/task.py", "pyproject.toml"}, "here")
-    inside = {"lib/__init__.py", "lib/trainer/__init__.py", "lib/trainer/task.py"}
-    with pytest.raises(PackageError) as caught:
-        source_tree.check_module("trainer.task", inside, "here")
-    assert "lib.trainer.task" in caught.value.remedy
-
-
 def test_kinds(trainer: Path, tmp_path: Path) -> None:
     assert source_tree.kind_of(trainer) is SourceKind.PACKAGE
     write(trainer, {"pyproject.toml": "[tool.ruff]\n"})

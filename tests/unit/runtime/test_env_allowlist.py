@@ -41,9 +41,35 @@ def test_what_a_trainer_needs_passes(name: str) -> None:
 
 
 def test_the_installers_settings_reach_the_launcher_only() -> None:
-    env = {"UV_INDEX_URL": "https://user:password@index.invalid", "AIRFLOW__MLENGINE__LOCAL_MAX_CONCURRENT_JOBS": "2"}
+    url = "https://user:password@index.invalid"
+    env = {"UV_INDEX_URL": url, "PIP_INDEX_URL": url}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
+
+
+def test_airflows_settings_reach_neither() -> None:
+    """A job's record has the settings it was submitted with."""
+    env = {"AIRFLOW__MLENGINE__LOCAL_MAX_RESTARTS": "2", "AIRFLOW__CORE__FERNET_KEY": "k", "AIRFLOW_HOME": "/airflow"}
+    assert env_allowlist.for_launcher(env) == env_allowlist.for_replica(env) == {}
+
+
+def test_pip_s_settings_reach_a_replica_without_passwords() -> None:
+    env = {
+        "PIP_INDEX_URL": "https://user:password@index.invalid/simple",
+        "PIP_EXTRA_INDEX_URL": "https://index.invalid/simple",
+        "PIP_FIND_LINKS": "/wheels",
+        "PIP_CERT": "/ca.pem",
+    }
+    assert env_allowlist.for_launcher(env) == env
+    assert env_allowlist.for_replica(env) == {name: env[name] for name in env if name != "PIP_INDEX_URL"}
+    assert env_allowlist.for_replica({"PIP_TARGET": "/host", "PIP_USER": "1"}) == {}
+
+
+def test_gcsfs_is_configured_for_a_storage_emulator() -> None:
+    name, emulator = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}
+    assert env_allowlist.for_replica(emulator)[name] == "false"
+    assert env_allowlist.for_replica({**emulator, name: "true"})[name] == "true"
+    assert name not in env_allowlist.for_replica({"PATH": "/bin"})
 
 
 def test_a_cluster_of_the_parent_is_not_the_jobs() -> None:

@@ -54,9 +54,33 @@ def test_an_interrupted_setup_is_not_taken_for_a_whole_one(tmp_path: Path, monke
     _an_environment(tmp_path, monkeypatch, "run")
     monkeypatch.setattr(bootstrap, "_run", _fails)
     monkeypatch.setattr(bootstrap, "ensure_uv", lambda _: "uv")
-    with pytest.raises(AssertionError):
-        bootstrap.ensure("dev")
-    assert not bootstrap.STAMP.exists()
+    for _ in range(2):  # the second call goes on with it
+        with pytest.raises(AssertionError):
+            bootstrap.ensure("dev")
+
+
+def test_an_environment_that_make_did_not_set_up_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _an_environment(tmp_path, monkeypatch, "run")
+    bootstrap.STAMP.unlink()
+    monkeypatch.setattr(bootstrap, "_run", _fails)
+    with pytest.raises(bootstrap.SetupError, match="was not made by make"):
+        bootstrap.ensure("run")
+
+
+def test_an_installer_that_was_cut_off_is_made_again_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(bootstrap, "TOOLS", tmp_path / "tools")
+    monkeypatch.setattr(bootstrap, "_run", lambda command: None)
+    version, _ = bootstrap.uv_requirement(bootstrap.LOCKS["run"].read_text(encoding="utf-8"))
+    half, other = tmp_path / "tools" / f"uv-{version}" / "half", tmp_path / "tools" / "mine" / "file"
+    for path in (half, other):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    bootstrap.ensure_uv(sys.executable)
+    assert not half.exists()
+    assert other.exists()
 
 
 def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

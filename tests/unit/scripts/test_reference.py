@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from scripts import reference
 
@@ -25,4 +27,45 @@ def test_every_command_and_every_operator_is_there() -> None:
     text = reference.reference()
     for name in ("mlengine datasets add", "mlengine models rollback", "mlengine reap", "SubmitTrainingJobOperator"):
         assert f"### {name}\n" in text
-    assert "| `backend_options` | `None` | the backend's own settings. |" in text
+    assert "| `backend_options` | `None` | keyword arguments of the backend. |" in text
+
+
+def section(name: str) -> str:
+    return reference.reference().partition(f"### {name}\n")[2].partition("\n### ")[0]
+
+
+def test_no_cell_is_empty() -> None:
+    for page in (reference.reference(), reference.errors()):
+        assert not [line for line in page.splitlines() if re.search(r"\|\s*\|", line)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_attempts",
+        "poll_interval_seconds",
+        "progress_interval_seconds",
+        "queued_timeout_seconds",
+        "running_timeout_seconds",
+        "retry_backoff_seconds",
+        "validation_time_limit_seconds",
+        "validation_memory_limit_gib",
+        "serving_signature",
+        "extra_checks",
+        "labels",
+        "requirements",
+        "impersonation_chain",
+        "project_id",
+        "region",
+        "task_args",
+    ],
+)
+def test_the_task_groups_options_are_there(name: str) -> None:
+    assert f"| `{name}` |" in section("RetrainingTaskGroup")
+
+
+@pytest.mark.parametrize("operator", ["SubmitTrainingJobOperator", "TrainingJobSensor", "PublishModelOperator"])
+def test_arguments_of_the_base_class_are_there(operator: str) -> None:
+    assert "| `gcp_conn_id` |" in section(operator)
+    assert "| `impersonation_chain` |" in section(operator)
+    assert "`retry_delay`" not in section(operator)

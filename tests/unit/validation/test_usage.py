@@ -17,7 +17,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.validation.usage import took
 
-JOB_DIR = JobDir("gs://b/m/j")
+JOB_DIR = JobDir("gs://bucket/m/j")
 SPEC = TrainingSpec("trainer.task", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 3)))
 RECORD = JobRecord("k", "j", "m", "vertex", SPEC.to_json(), {})
 FAILED = (0.0, 60.0, 660.0)  # made, begun, ended

@@ -15,7 +15,7 @@ from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.local import host, logs, settings
+from mlengine.backends.local import host, logs
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import settle
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
@@ -26,6 +26,7 @@ from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files
 from mlengine.runtime.file_lock import Lease, held
 from mlengine.runtime.processes import Process
+from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
 _START_SECONDS = 60.0
 _LEASE_SECONDS = 5.0
@@ -37,14 +38,14 @@ class LocalBackend:
     Packages, checkpoints and models go through the bucket, as in the cloud, with the application default credentials
     of the environment that submits (or ``STORAGE_EMULATOR_HOST``); an Airflow connection's keys do not reach here.
 
-    :param state_dir: see :func:`mlengine.backends.local.settings.state_dir`; on a disk of this machine.
-    :param given: fields of :class:`Settings`; what is not given comes from the environment.
+    :param state_dir: see :func:`mlengine.runtime.state_dir.state_dir`; on a disk of this machine.
+    :param given: fields of :class:`Settings`; others as :mod:`mlengine.settings` finds them.
     """
 
     name = "local"
 
     def __init__(self, state_dir: str | Path | None = None, **given: Any) -> None:
-        self.state_dir = settings.state_dir(state_dir)
+        self.state_dir = resolve_state_dir(state_dir)
         self.settings = Settings.load(**given)
 
     def submit(self, submission: Submission) -> JobHandle:

@@ -19,25 +19,29 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlengine.backends import outputs
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import settle
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
+from mlengine.backends.local.replica_env import base_env
 from mlengine.backends.local.statefile import StateFile
 from mlengine.backends.local.stop_conditions import Orders
 from mlengine.backends.local.supervisor import Supervisor
 from mlengine.backends.local.waker import Waker
+from mlengine.core.cluster import has_cluster
 from mlengine.core.job import FailureCause, JobState
-from mlengine.core.layout import JobDir
 from mlengine.runtime import env_allowlist, json_files, processes
 from mlengine.runtime.file_lock import Lease
 from mlengine.runtime.venv import find_environment, lock_path
 
 log = logging.getLogger("mlengine.local")
+
+_OUTPUTS_SECONDS = 10.0
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Launcher:
                 spec.runtime_version,
                 spec.python_version,
             )
+        if has_cluster(spec):
+            log.info('TF_CONFIG calls the chief "%s"', spec.primary_name)
         prepared = self._prepare()
         if isinstance(prepared, Outcome):
             return prepared
@@ -97,11 +103,24 @@ class Launcher:
         try:
             self.orders.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
-            return Supervisor(
-                self.job, self.stored, python, self._base_env(python), self.orders.check, self._wait, self._report
-            ).run()
+            env = base_env(self.job, self.stored.submission, python)
+            supervisor = Supervisor(self.job, self.stored, python, env, self.orders.check, self._wait, self._report)
+            outcome = supervisor.run()
         finally:
             in_use.give_back()
+        return self._with_outputs_checked(outcome, supervisor.chief_seconds)
+
+    def _with_outputs_checked(self, outcome: Outcome, chief_seconds: float) -> Outcome:
+        """A job that succeeded within seconds and wrote nothing says so: its trainer probably matched no role."""
+        limit = self.stored.settings.empty_output_warning_seconds
+        if outcome.state is not JobState.SUCCEEDED or chief_seconds >= limit:
+            return outcome
+        self._errand("outputs", _OUTPUTS_SECONDS, obey=False)
+        if not (json_files.read_json(self.job.step_file) or {}).get("empty"):
+            return outcome
+        message = outputs.warning(self.stored.submission.spec, chief_seconds)
+        log.warning("%s", message)
+        return replace(outcome, detail=message)
 
     def _prepare(self) -> tuple[Path, Lease] | Outcome:
         """The environment's interpreter, and the lock that keeps it from being removed."""
@@ -109,7 +128,7 @@ class Launcher:
             order = self._errand("prepare", self.stored.settings.build_timeout_seconds + 60.0)
             if order is not None:
                 return order
-            result = json_files.read_json(self.job.prepared_file)
+            result = json_files.read_json(self.job.step_file)
             if result is None:
                 return Outcome.because(FailureCause.SERVICE, "the process that prepares the environment was ended")
             if "error" in result:
@@ -131,7 +150,7 @@ class Launcher:
 
         :param obey: look at orders meanwhile; not after the job has ended.
         """
-        self.job.prepared_file.unlink(missing_ok=True)
+        self.job.step_file.unlink(missing_ok=True)
         parent = os.getpid()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
@@ -154,26 +173,6 @@ class Launcher:
                 processes.end_all(self._strays, 2.0)
             process.wait()
         return order
-
-    def _base_env(self, python: Path) -> dict[str, str]:
-        it = self.stored.submission
-        folder = JobDir(it.job_dir.rstrip("/"))
-        env = env_allowlist.for_replica(os.environ)
-        cache = self.job.state_dir / "data-cache"
-        cache.mkdir(exist_ok=True)
-        return {
-            **env,
-            "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
-            "PYTHONUNBUFFERED": "1",
-            **it.spec.env,
-            "CLOUD_ML_JOB_ID": it.job_id,
-            "AIP_MODEL_DIR": folder.model,
-            "AIP_CHECKPOINT_DIR": folder.train,
-            "AIP_TENSORBOARD_LOG_DIR": folder.train,
-            "MLENGINE_ATTEMPT": str(it.attempt),
-            "MLENGINE_DATA_CACHE": str(cache),
-            env_allowlist.MARK: str(self.job.root),
-        }
 
     def _wait(self, seconds: float, own: set[int]) -> None:
         self.waker.wait(seconds)

@@ -1,8 +1,10 @@
 """Reading the logs of a job: page by page, each line once, whatever the replicas write.
 
 A cursor is ``{replica: byte offset}``. Only whole lines are given out; a line without its end waits for it, until the
-job has ended. What a terminal would obey (escapes, carriage returns, bidirectional marks) is taken out or made visible,
-so that a trainer's log can neither hide nor forge anything in the log it is shown in.
+job has ended. A progress bar, which writes over itself, is given out while it does so: one state at each read.
+
+What a terminal would obey (escapes, carriage returns, bidirectional marks) is taken out or made visible, so that a
+trainer's log can neither hide nor forge anything in the log it is shown in.
 """
 
 from __future__ import annotations
@@ -87,16 +89,31 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
     while len(texts) < limit:
         end = data.find(b"\n", begin)
         if end >= 0:
-            texts.append(clean(data[begin:end]))
+            texts += _states(data[begin:end])[len(texts) - limit :]
             begin = end + 1
             continue
         rest = data[begin:]
-        whole = ended and len(data) < _CHUNK
-        if rest and (whole or len(rest) >= _PARTIAL):
-            texts.append(clean(rest))
+        if rest and ((ended and len(data) < _CHUNK) or (len(rest) >= _PARTIAL and b"\r" not in rest)):
+            texts += _states(rest)[len(texts) - limit :]
             begin = len(data)
+        elif shown := _shown(rest):
+            # A progress bar that goes on: its last whole state, at each read.
+            texts.append(_states(rest[:shown])[-1])
+            begin += shown
         break
     return texts, offset + begin
+
+
+def _shown(rest: bytes) -> int:
+    """How much of a line without its end was shown and written over: up to where its present state begins."""
+    end = rest.rfind(b"\r")
+    while end >= 0 and rest[end + 1 : end + 2] in {b"", b"\r", b"\n"}:
+        end = rest.rfind(b"\r", 0, end)
+    return end + 1 if rest[: end + 1].strip() else 0
+
+
+def _states(raw: bytes) -> list[str]:
+    return [clean(state.encode()) for state in plaintext.states(raw.decode("utf-8", "replace"))]
 
 
 def _line(name: str, text: str) -> LogLine:

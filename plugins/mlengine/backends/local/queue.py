@@ -7,6 +7,7 @@ a place taken.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mlengine.runtime.file_lock import Lease, held
 
 # How long a job may be on its way from its ticket to its launcher's lease.
 START_SECONDS = 60.0
+# Other files in the folder are not ours.
+_TICKET = re.compile(r"(\d{10})-(.+)")
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class Queue:
         """In order."""
         if not self.folder.is_dir():
             return []
-        pairs = ((path, *path.name.partition("-")[::2]) for path in self.folder.iterdir())
+        pairs = ((path, _TICKET.fullmatch(path.name)) for path in self.folder.iterdir())
         return sorted(
-            (Ticket(int(number), job, path) for path, number, job in pairs if number.isdigit()),
+            (Ticket(int(match[1]), match[2], path) for path, match in pairs if match),
             key=lambda ticket: ticket.number,
         )
 

@@ -80,8 +80,9 @@ class Job:
         return self.root / "orphans"
 
     @property
-    def prepared_file(self) -> Path:
-        return self.root / "prepared.json"
+    def step_file(self) -> Path:
+        """The result of the last step that ran in a process of its own."""
+        return self.root / "step.json"
 
     @property
     def launcher_log(self) -> Path:

@@ -1,10 +1,11 @@
-"""The two errands that need the bucket, each in a process of its own: fetch and build before, upload logs after.
+"""The steps of a job that need the bucket, each in a process of its own: build the environment before the training;
+look for outputs and upload logs after it.
 
 Google's library takes three times the memory of a launcher; a launcher that waits or watches for hours must not hold
-it. And an errand in a process of its own can be ended at once when the job is cancelled.
+it. And a step in a process of its own can be ended at once when the job is cancelled.
 
-``python -m mlengine.backends.local.stage prepare|upload JOB``: what it says goes to the launcher's log, its result
-into ``prepared.json``.
+``python -m mlengine.backends.local.stage prepare|outputs|upload JOB``: its messages go to the launcher's log, its
+result into ``step.json``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.replica_env import own_variables
+from mlengine.backends.outputs import wrote_nothing
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
 from mlengine.runtime.json_files import write_json
@@ -32,12 +35,13 @@ _PASSING = re.compile(
 
 
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Build the job's environment; returns what ``prepared.json`` says."""
+    """Build the job's environment; returns its digest."""
     environment = build_environment(
         stored.submission.spec.package_uris,
         storage,
         job.state_dir,
         python=stored.settings.python_path,
+        env=own_variables(stored.submission),
         seconds=stored.settings.build_timeout_seconds,
         keep_environments=stored.settings.keep_environments,
         say=say,
@@ -50,6 +54,11 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     except MlengineError as error:  # a record for later; the job does without
         say(f"what is installed could not be noted in the bucket: {error.message}")
     return {"digest": environment.digest}
+
+
+def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # noqa: ARG001 - one signature for all steps
+    """Whether the trainer wrote anything."""
+    return {"empty": wrote_nothing(storage, stored.submission.job_dir)}
 
 
 def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
@@ -88,7 +97,11 @@ def _tail(path: Path) -> bytes:
     return f"[the first {size - _MOST_BYTES} bytes are only on the machine that trained]\n".encode() + data
 
 
-_ERRANDS: dict[str, Callable[[Job, Stored, Storage], dict[str, Any]]] = {"prepare": prepare, "upload": upload}
+_STEPS: dict[str, Callable[[Job, Stored, Storage], dict[str, Any]]] = {
+    "prepare": prepare,
+    "outputs": outputs,
+    "upload": upload,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -97,12 +110,12 @@ def main(argv: list[str]) -> int:
     if stored is None:
         return 2
     try:
-        result = _ERRANDS[verb](job, stored, Storage())
+        result = _STEPS[verb](job, stored, Storage())
     except MlengineError as error:
         say(str(error))
         result = {"error": type(error).__name__, "message": str(error), "retryable": may_pass(error)}
-    if verb == "prepare":
-        write_json(job.prepared_file, result)
+    if verb != "upload":  # its result is not read, and the job may be removed meanwhile
+        write_json(job.step_file, result)
     return 1 if "error" in result else 0
 
 

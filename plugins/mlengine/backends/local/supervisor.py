@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from mlengine.backends.local import listening, logs, ports, restart_policy
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
-from mlengine.core.cluster import tf_config
+from mlengine.backends.local.replica_env import arguments, replica_env
+from mlengine.core.cluster import has_cluster
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import Role
 
@@ -39,6 +39,7 @@ class Supervisor:
     :param orders: looked at all the time: an outcome that was decided elsewhere (cancelled, deadline, told to stop).
     :param wait: sleeps so many seconds at most, and wakes when a child ends; told the pids that are reaped here.
     :param report: told of every change worth writing down.
+    :param chief_seconds: how long the chief's last process ran, once it has ended with 0.
     """
 
     job: Job
@@ -49,6 +50,7 @@ class Supervisor:
     wait: Callable[[float, set[int]], None]
     report: Callable[[str, list[Replica]], None]
     replicas: list[Replica] = field(default_factory=list)
+    chief_seconds: float = 0.0
     _silent: list[str] = field(default_factory=list)
     _next_look: float = 0.0
 
@@ -67,8 +69,8 @@ class Supervisor:
         return Outcome.because(FailureCause.SERVICE, f"a port was taken {_MOST_CLUSTERS} times by another program")
 
     def _addressed(self) -> int:
-        replicas = self.stored.submission.spec.replicas
-        return sum(role in _ADDRESSED for role, _ in replicas) if len(replicas) > 1 else 0
+        spec = self.stored.submission.spec
+        return sum(role in _ADDRESSED for role, _ in spec.replicas) if has_cluster(spec) else 0
 
     def _run_once(self, taken: list[ports.Port]) -> Outcome | None:
         """``None``: another program took a port, the cluster must begin anew on others."""
@@ -110,31 +112,14 @@ class Supervisor:
         addresses = {
             role: [port.address for (owner, _), port in port_of.items() if owner is role] for role in _ADDRESSED
         }
-        return [
-            Replica(
-                role,
-                index,
-                [str(self.python), "-m", spec.module, *spec.args, "--job-dir", self.stored.submission.job_dir],
-                self._env(role, index, addresses),
-                self.job.scratch(f"{role.value}-{index}"),
-                self.job.log(f"{role.value}-{index}"),
-                port_of.get((role, index)),
-            )
-            for role, index in spec.replicas
-        ]
+        return [self._replica(role, index, addresses, port_of.get((role, index))) for role, index in spec.replicas]
 
-    def _env(self, role: Role, index: int, addresses: dict[Role, list[str]]) -> dict[str, str]:
+    def _replica(self, role: Role, index: int, addresses: dict[Role, list[str]], port: ports.Port | None) -> Replica:
         submission = self.stored.submission
-        env = {
-            **self.base_env,
-            "MLENGINE_SCRATCH": str(self.job.scratch(f"{role.value}-{index}")),
-            # Importing Keras writes a file into its home: not into that of whoever runs this.
-            "KERAS_HOME": str(self.job.scratch(f"{role.value}-{index}") / ".keras"),
-        }
-        config = tf_config(submission.spec, addresses, role, index)
-        if config:
-            env["TF_CONFIG"] = json.dumps(config)
-        return env
+        scratch = self.job.scratch(f"{role.value}-{index}")
+        env = replica_env(self.base_env, submission, addresses, role=role, index=index, scratch=scratch)
+        command = [str(self.python), "-m", submission.spec.module, *arguments(submission, env)]
+        return Replica(role, index, command, env, scratch, self.job.log(f"{role.value}-{index}"), port)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """What the end of a replica comes to: ``None`` if the job goes on."""
@@ -142,6 +127,7 @@ class Supervisor:
         log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
         if code == 0:
             if replica.role is Role.CHIEF:
+                self.chief_seconds = time.monotonic() - replica.began
                 self._end(self.stored.settings.termination_grace_seconds, linger=self.stored.settings.linger_seconds)
                 return Outcome(JobState.SUCCEEDED, "the chief ended with exit code 0")
             self._tell()

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.vertex import checks, logs, prices, python_version
+from mlengine.backends.outputs import ListsObjects, OutputCheck
+from mlengine.backends.vertex import checks, logs, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
@@ -34,7 +36,12 @@ CREATES = 3
 # Regions that job files of this process have named: a task that is killed looks for its job with a new backend.
 _REGIONS: set[str] = set()
 _JOB_ID = re.compile(r"[\w-]+")
+_JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are looked for when few are asked about
 _FEW = 2  # so many jobs of unknown age are asked for one by one
+
+
+class _Bucket(package_checks.Reads, ListsObjects, Protocol):
+    """As much of :class:`mlengine.storage.client.Storage` as this backend needs."""
 
 
 class VertexBackend:
@@ -62,7 +69,7 @@ class VertexBackend:
         gcp_conn_id: str | None = None,
         impersonation_chain: Any = None,
         client: RestClient | None = None,
-        storage: python_version.Reads | None = None,
+        storage: _Bucket | None = None,
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
@@ -71,6 +78,7 @@ class VertexBackend:
         self._client, self._storage = client, storage
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
+        self._outputs = OutputCheck(self._open_storage)
         self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
 
     @classmethod
@@ -107,7 +115,7 @@ class VertexBackend:
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        python_version.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
@@ -149,7 +157,7 @@ class VertexBackend:
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
             found |= self._look(parent, names)
-        return [self._status(handle, found[handle.name]) for handle in handles]
+        return [self._status(handle, found[handle.name], alone=len(handles) <= _FEW) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
@@ -190,10 +198,12 @@ class VertexBackend:
                 self._jobs = self._connect()
             return self._jobs
 
-    def _open_storage(self) -> python_version.Reads:
+    def _open_storage(self) -> _Bucket:
         from mlengine.storage.client import Storage
 
-        return self._storage or Storage.from_connection(self._gcp_conn_id, self._impersonation)
+        if self._storage is None:
+            self._storage = Storage.from_connection(self._gcp_conn_id, self._impersonation)
+        return self._storage
 
     def _connect(self) -> Jobs:
         place, credentials = places.settle(
@@ -244,7 +254,7 @@ class VertexBackend:
                 self._created[name] = job["createTime"]
         return found
 
-    def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+    def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
             gone = Failure(FailureCause.LOST, f"Vertex AI knows no job {handle.name}: it was deleted")
@@ -254,7 +264,11 @@ class VertexBackend:
             self._created.pop(handle.name, None)
         times = [seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
         error = job.get("error")
-        return JobStatus(handle, state, str((error or {}).get("message", "")), failure(state, error), *times)
+        detail = str((error or {}).get("message", ""))
+        ended = times[-1]
+        if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
+            detail = self._outputs.message(handle)
+        return JobStatus(handle, state, detail, failure(state, error), *times)
 
     def _handle(self, job: Job) -> JobHandle:
         if "createTime" in job:

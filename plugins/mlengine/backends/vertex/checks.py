@@ -6,6 +6,7 @@ is merely unwise goes through.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ def _replicas(pools: list[Mapping[str, Any]]) -> Problems:
         variables = {variable["name"]: str(variable.get("value", "")) for variable in container.get("env", ())}
         found += _found("replicaCount", limits.replica_count(int(pool.get("replicaCount", 0))))
         found += _found("env", limits.variables(variables))
+        disk = pool.get("diskSpec", {}).get("bootDiskSizeGb")
+        found += _found("bootDiskSizeGb", None if disk is None else limits.boot_disk_gb(int(disk)))
         found += _found("packageUris", limits.package_count(len(container.get("packageUris", ()))))
     return found
 
@@ -67,6 +70,9 @@ def _chief(spec: Mapping[str, Any]) -> Problems:
 
 def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Problems:
     scheduling = spec.get("scheduling", {})
+    wrong = [problem for name in ("timeout", "maxWaitDuration") for problem in _duration(name, scheduling.get(name))]
+    if wrong:
+        return wrong
     strategy = scheduling.get("strategy", "STANDARD")
     timeout = float(str(scheduling.get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")).rstrip("s"))
     reserved = any("reservationAffinity" in pool["machineSpec"] for pool in pools)
@@ -84,6 +90,15 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
     if "maxWaitDuration" in scheduling and strategy != "FLEX_START":
         found.append(("max_wait_seconds works with flex_start only", "set flex_start, or drop the wait limit"))
     return found
+
+
+def _duration(name: str, value: str | None) -> Problems:
+    """``0s`` is a duration too: it means no limit."""
+    seconds = None if value is None else re.fullmatch(r"(-?[0-9]{1,18}(?:\.[0-9]+)?)s", value)
+    if value is not None and seconds is None:
+        return [(f"{name}: is not a duration: {value!r}", 'for example "7200s"')]
+    number = float(seconds[1]) if seconds else 0.0
+    return _found(f"{name} in seconds", limits.seconds(number) if number else None)
 
 
 def _flex_start(pools: list[Mapping[str, Any]], timeout: float) -> Problems:

@@ -1,13 +1,8 @@
-"""Where Vertex AI is, and as whom: project, region, endpoints, credentials.
+"""Project, region, endpoints and credentials of Vertex AI.
 
-One rule of precedence for project, region and endpoint, the first that says something wins:
-
-1. the argument (a keyword of the backend, an option of the command line),
-2. the job file (``region`` only),
-3. the Airflow connection: its extras ``project``, ``region`` (or ``location``), ``vertex_endpoint``,
-4. the settings ``vertex_project``, ``vertex_region``, ``vertex_endpoint`` (:mod:`mlengine.settings`: an environment
-   variable ``AIRFLOW__MLENGINE__VERTEX_…``, or Airflow's configuration),
-5. for the project alone, the one that the credentials belong to.
+Project, region and endpoint are the settings ``vertex_project``, ``vertex_region`` and ``vertex_endpoint``, found by
+the rule of :mod:`mlengine.settings`, with two additions: a job file's ``region`` comes after the argument and before
+the connection, and the last resort for the project is the one that the credentials belong to.
 """
 
 from __future__ import annotations
@@ -69,8 +64,9 @@ class Connection:
     credentials: Any = None
     project: str | None = None
 
-    def get(self, *names: str) -> str | None:
-        return next((str(self.extras[name]) for name in names if self.extras.get(name)), None)
+    def setting(self, name: str, argument: str | None = None) -> str | None:
+        """A setting by the rule of :mod:`mlengine.settings`, with this connection; ``None`` if nothing sets it."""
+        return settings.get(name, argument, self.extras) or None
 
 
 def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connection:
@@ -124,8 +120,8 @@ def find_place(
     :param endpoint: settled already, as credentials depend on it.
     :raises BackendError: if the project is nowhere to be found, with the places to write it.
     """
-    project = project or connection.get("project") or settings.get("vertex_project") or credentials_project
-    default_region = connection.get("region", "location") or settings.get("vertex_region") or None
+    project = connection.setting("vertex_project", project) or credentials_project
+    default_region = connection.setting("vertex_region")
     if not project:
         raise BackendError(
             "no Google Cloud project for the vertex backend",
@@ -134,7 +130,8 @@ def find_place(
     if endpoint is None:
         return Place(project, region, default_region)
     own = endpoint.rstrip("/")
-    return Place(project, region, default_region, own, (connection.get("logging_endpoint") or own).rstrip("/"))
+    logs = str(connection.extras.get("logging_endpoint") or own).rstrip("/")
+    return Place(project, region, default_region, own, logs)
 
 
 def settle(
@@ -153,7 +150,7 @@ def settle(
     connection = Connection({})
     if gcp_conn_id is not None:
         connection = read_connection(gcp_conn_id, impersonation_chain)
-    endpoint = endpoint or connection.get("vertex_endpoint") or settings.get("vertex_endpoint") or None
+    endpoint = connection.setting("vertex_endpoint", endpoint)
     credentials, own = connection.credentials, connection.project
     if is_local(endpoint):
         credentials = anonymous_credentials()

@@ -7,17 +7,17 @@ Python, and this project's start command.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.start_command import start_command
 from mlengine.backends.vertex.states import POOL_ROLES
+from mlengine.backends.vertex.texts import Texts, single_tf_config
+from mlengine.core.expansion import escape
 from mlengine.core.job_file import tiers, tpus, worker_pools
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
@@ -58,16 +58,6 @@ def camel(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value) for name, value in data.items()}
     return [camel(item) for item in data] if isinstance(data, list | tuple) else data
-
-
-@cache
-def start_command() -> str:
-    """The source of :mod:`mlengine.backends.vertex.bootstrap`, without the comments and docstrings."""
-    tree = ast.parse(Path(__file__).with_name("bootstrap.py").read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.unparse(tree)
 
 
 def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,23 +107,26 @@ def _task(
     pool: Pool, written: Mapping[str, Any], submission: Submission, options: VertexOptions
 ) -> tuple[dict[str, Any], list[str]]:
     spec = submission.spec
-    env = {"MLENGINE_ATTEMPT": str(submission.attempt), **spec.env, **options.env}
-    variables = [{"name": name, "value": str(value)} for name, value in env.items()]
-    job_dir = ["--job-dir", submission.job_dir]
+    texts = Texts(submission)
+    job_dir = ["--job-dir", escape(submission.job_dir)]
     if pool.image_uri and not spec.package_uris:
         own = written.get("containerSpec", {})
+        # In Vertex AI's format all pools have the same args, and so they are the spec's, which may have been replaced.
+        args = spec.args if spec.expand_variables else own.get("args") or spec.args
         container = {
             "imageUri": pool.image_uri,
-            "command": list(own.get("command", ())),
-            "args": [*(own.get("args") or spec.args), *job_dir],
-            "env": variables,
+            "command": texts.of(own.get("command", ())),
+            "args": [*texts.of(args), *job_dir],
+            "env": texts.env(options, with_tf_config=True),
         }
-        return {"containerSpec": without_empty(container)}, []
+        return {"containerSpec": without_empty(container)}, _own_start(spec)
     executor = written.get("pythonPackageSpec", {}).get("executorImageUri") or options.executor_image_uri
     if executor:
         package = {"executorImageUri": executor, "packageUris": list(spec.package_uris), "pythonModule": spec.module}
-        return {"pythonPackageSpec": {**package, "args": [*spec.args, *job_dir], "env": variables}}, []
+        package |= {"args": [*texts.of(spec.args), *job_dir], "env": texts.env(options, with_tf_config=True)}
+        return {"pythonPackageSpec": package}, _own_start(spec)
     image, notes = _image(pool, spec, options)
+    texts = Texts(submission, our_start=True)
     # The same plan for every pool; the chief's image, as the chief says what was installed.
     chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
@@ -142,14 +135,22 @@ def _task(
         "job_dir": submission.job_dir.rstrip("/"),
         "primary": spec.primary_name,
         "image": _image(chief, spec, options)[0],
+        "tf_config": single_tf_config(submission),
     }
     container = {
         "imageUri": image,
-        "command": ["python3", "-c", start_command()],
-        "args": [json.dumps(plan), *spec.args, *job_dir],
-        "env": variables,
+        "command": ["python3", "-c", escape(start_command())],
+        "args": [escape(json.dumps(plan)), *texts.of(spec.args), *job_dir],
+        "env": texts.env(options),
     }
     return {"containerSpec": container}, notes
+
+
+def _own_start(spec: TrainingSpec) -> list[str]:
+    """What a job loses whose replicas are not started by our start command."""
+    if spec.primary_name == "chief" or len(spec.replicas) == 1:
+        return []
+    return [f"TF_CONFIG is the service's own: it calls the chief chief, where the job file means {spec.primary_name}"]
 
 
 def _image(pool: Pool, spec: TrainingSpec, options: VertexOptions) -> tuple[str, list[str]]:

@@ -13,7 +13,9 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import start_command, without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.start_command import start_command
+from mlengine.core.expansion import escape
 
 KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"
 _LABEL_LIMIT = 63
@@ -30,7 +32,8 @@ class Request:
         """For people: the start command is shown by its name, as its source would hide all else."""
         import yaml
 
-        text = json.dumps(self.body).replace(json.dumps(start_command()), json.dumps("<mlengine's start command>"))
+        command = json.dumps(escape(start_command()))
+        text = json.dumps(self.body).replace(command, json.dumps("<mlengine's start command>"))
         return str(yaml.safe_dump(json.loads(text), sort_keys=False, width=120))
 
 

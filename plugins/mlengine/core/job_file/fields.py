@@ -28,7 +28,7 @@ def accelerator(kind: Located | None, count: Located | None) -> tuple[str | None
         alone = kind or count
         if alone is None:
             return None, 0
-        raise alone.error("stands alone", "an accelerator has a type and a count; write both, or neither")
+        raise alone.error("is given alone", "an accelerator has a type and a count; write both, or neither")
     name = kind.text()
     if name not in ACCELERATORS and not re.fullmatch(r"(NVIDIA|TPU|AMD|INTEL)_[A-Z0-9_]+", name):
         raise kind.error(f"is not an accelerator: {name!r}", did_you_mean(name, ACCELERATORS))
@@ -55,12 +55,12 @@ def module(field: Located) -> str:
 
 
 def args(field: Located) -> tuple[str, ...]:
-    """The user's arguments, each a text, as a command line has them."""
+    """The user's arguments, each a string, as a command line has them."""
     found = []
     for item in field.items():
         if not isinstance(item.value, str):
-            quoted = f'quote it: "{item.raw}"' if item.raw else "write one text an item"
-            raise item.error(f"an argument must be a text, not {item.kind}", quoted)
+            quoted = f'quote it: "{item.raw}"' if item.raw else "write one string per item"
+            raise item.error(f"an argument must be a string, not {item.kind}", quoted)
         item.check(limits.arguments([item.value]))
         found.append(item.value)
     return tuple(found)
@@ -89,10 +89,9 @@ def gs_uri(field: Located, hint: str = "") -> str:
     try:
         _, path = split_uri(uri)
     except StorageError as error:
-        remedy = f"{error.remedy}; {hint}" if hint else error.remedy
-        raise field.error(error.message, remedy) from error
+        raise field.error(error.message, f"{error.remedy}; {hint}" if hint else error.remedy) from error
     if not path.strip("/"):
-        raise field.error(f"names a bucket only: {uri}", "add a path: gs://BUCKET/path")
+        raise field.error(f"is a whole bucket: {uri}", "give the job a directory of its own: gs://BUCKET/path")
     return uri
 
 

@@ -1,6 +1,6 @@
 """A value that knows where it was written: YAML read with the line of each field, or plain Python data without lines.
 
-Errors made here name ``file:line``, the field, what is wrong with it, and the remedy. Only plain data is built, by
+Errors made here name ``file:line``, the field, what is wrong with it, and a hint. Only plain data is built, by
 PyYAML's safe constructor; aliases that contain themselves, or that multiply beyond what a job file can be, are refused.
 """
 
@@ -41,9 +41,9 @@ class Located:
     path: str = ""
     raw: str = ""
 
-    def error(self, what: str, remedy: str) -> JobFileError:
+    def error(self, what: str, hint: str) -> JobFileError:
         field = f"{self.path}: " if self.path else ""
-        return JobFileError(f"{self.where}: {field}{what}", remedy=remedy)
+        return JobFileError(f"{self.where}: {field}{what}", remedy=hint)
 
     def plain(self) -> Any:
         """The value without places, as JSON has it; a date, which JSON has not, becomes the text that was written."""
@@ -67,25 +67,39 @@ class Located:
         for key, item in self.value.items():
             name = names.get(key)
             if name is None:
-                raise item.error("is not a field that is known here", did_you_mean(key, names.values()))
+                raise item.error("unknown field", did_you_mean(key, set(names.values())))
             if name in found:
                 raise item.error(f"is written twice, as {found[name].path} too", "keep one of them")
             if item.value is not None:
                 found[name] = item
         return found
 
+    def check_siblings(self, name: str, fields: Iterable[str]) -> None:
+        """
+        :param name: of this mapping.
+        :param fields: those that belong next to it.
+        :raises JobFileError: one of them is inside of it.
+        """
+        for field in fields:
+            if isinstance(self.value, dict) and field in self.value:
+                raise self.value[field].error(
+                    f"is not a field of {name}", f"move it out: write '{field}:' at the same level as '{name}:'"
+                )
+
     @property
     def kind(self) -> str:
-        kinds = ((dict, "a mapping"), (list, "a list"), (bool, "true or false"), (str, "a text"))
+        kinds = ((dict, "a mapping"), (list, "a list"), (bool, "true or false"), (str, "a string"))
         for kind, words in kinds:
             if isinstance(self.value, kind):
                 return words
         return "nothing" if self.value is None else f"{type(self.value).__name__} {self.raw}"
 
     def text(self) -> str:
-        """A text. A number is refused: what YAML makes of ``1.10`` or ``0x10`` is seldom what was meant."""
+        """A string. A number is refused: what YAML makes of ``1.10`` or ``0x10`` is seldom what was meant."""
         if not isinstance(self.value, str):
-            raise self.error(f"must be a text, not {self.kind}", f'quote it: "{self.raw}"' if self.raw else "a text")
+            raise self.error(
+                f"must be a string, not {self.kind}", f'quote it: "{self.raw}"' if self.raw else "a string"
+            )
         return self.value
 
     def version(self) -> str:
@@ -131,13 +145,13 @@ class Located:
             example = f'"{self.raw}s"' if re.fullmatch("[0-9]+", self.raw) else '"7200s" for two hours'
             raise self.error(f"is not a duration: {self.raw or self.kind}", f"write seconds with an s: {example}")
         duration = math.ceil(float(match[1]))
-        if duration:  # 0 is for the caller to judge: Vertex AI means no limit by it
+        if duration:  # what 0 means depends on the caller: on Vertex AI, no limit
             self.check(limits.seconds(duration))
         return duration
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The remedy for an unknown word: the nearest one, or all there are."""
+    """The hint for an unknown word: the nearest one, or all there are."""
     names = sorted(known)
     by_fold = {_fold(name): name for name in names}
     near = difflib.get_close_matches(_fold(word), by_fold, 1, 0.6)
@@ -177,7 +191,7 @@ def from_yaml(text: str, name: str) -> Located:
         mark = error.problem_mark or error.context_mark
         line = f"{name}:{mark.line + 1}" if mark else name
         problem = ", ".join(words for words in (error.context, error.problem) if words)
-        raise JobFileError(f"{line}: not YAML: {problem}", remedy=_yaml_remedy(error)) from error
+        raise JobFileError(f"{line}: not YAML: {problem}", remedy=_yaml_hint(error)) from error
     except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; numbers and dates that are none
         raise JobFileError(f"{name}: not YAML: {error}", remedy="save the file as plain UTF-8 text") from error
     except RecursionError as error:
@@ -205,11 +219,17 @@ class _Reader:
         self._left = MAX_FIELDS
 
     def read(self, node: yaml.Node, path: str, where: str = "") -> Located:
-        """:param where: the place of the key, which is where a person looks for a field that spans lines."""
+        """:param where: the line of the key, which is reported for a value that spans lines."""
         where = where or self._where(node)
         self._left -= 1
-        if id(node) in self._open or self._left < 0:
-            raise JobFileError(f"{where}: {path}: the alias never ends", remedy="write it out without '*'")
+        if id(node) in self._open:
+            raise JobFileError(f"{where}: {path}: the alias refers to itself", remedy="write it out without '*'")
+        if self._left < 0:
+            top = re.split(r"[.\[]", path)[0]
+            raise JobFileError(
+                f"{self._name}: {top}: more than {MAX_FIELDS} fields, counting what aliases repeat",
+                remedy="write it out without '*'; a job file has a few dozen fields",
+            )
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -262,7 +282,7 @@ def _snake(word: str) -> str:
     return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda hit: "_" + hit[0].lower(), word)
 
 
-def _yaml_remedy(error: yaml.MarkedYAMLError) -> str:
+def _yaml_hint(error: yaml.MarkedYAMLError) -> str:
     problem = f"{error.problem} {error.context}"
     if "\\t" in problem:
         return "indent with spaces, not with tabs"
@@ -271,5 +291,5 @@ def _yaml_remedy(error: yaml.MarkedYAMLError) -> str:
     if "constructor for the tag" in problem:
         return "write plain values, without '!' tags"
     if "undefined alias" in problem:
-        return "quote a text that begins with '*'"
+        return "quote a string that begins with '*'"
     return "check indentation, colons and quotes of that line and of the one above"

@@ -17,6 +17,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 
 _MARKS = frozenset({"workerPoolSpecs", "worker_pool_specs", "jobSpec", "job_spec"})
 _JOB = ("displayName", "jobSpec", "labels", "encryptionSpec")
+_SIBLINGS = ("labels", "displayName", "display_name", "encryptionSpec", "encryption_spec")
 _SPEC = (
     *("workerPoolSpecs", "scheduling", "serviceAccount", "network", "reservedIpRanges", "pscInterfaceConfig"),
     *("baseOutputDirectory", "tensorboard", "enableWebAccess", "enableDashboardAccess", "experiment", "experimentRun"),
@@ -40,13 +41,15 @@ def is_vertex(data: Mapping[str, Any]) -> bool:
 
 
 def read(root: Located) -> TrainingSpec:
-    """:raises JobFileError: for whatever is wrong, with the place and the remedy."""
+    """:raises JobFileError: for whatever is wrong, with the line and a hint."""
     if "trainingInput" in root.value:
         raise root.value["trainingInput"].error(
-            "stands beside Vertex AI's fields", "keep one of the two ways to write a job"
+            "is given with Vertex AI's fields", "keep one of the two ways to write a job"
         )
     wrapped = not {"jobSpec", "job_spec"}.isdisjoint(root.value)
     outer = root.fields(_JOB if wrapped else (*_SPEC, "displayName", "labels"))
+    if "jobSpec" in outer:
+        outer["jobSpec"].check_siblings("jobSpec", _SIBLINGS)
     fields = outer["jobSpec"].fields(_SPEC) if "jobSpec" in outer else outer
     if "workerPoolSpecs" not in fields:
         raise (outer.get("jobSpec") or root).error("has no workerPoolSpecs", "add one pool at least: the chief's")
@@ -62,6 +65,7 @@ def read(root: Located) -> TrainingSpec:
         job_dir=jobfields.gs_uri(output["outputUriPrefix"]) if "outputUriPrefix" in output else None,
         labels=jobfields.labels(outer["labels"]) if "labels" in outer else {},
         env=common.get("env") or {},
+        expand_variables=True,
         source=root.plain(),
         **_limits(fields.get("scheduling")),
     )

@@ -7,6 +7,7 @@ the model, and an alias on the version that is champion. Each adapter imports it
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from mlengine.champions.history import Champion
 from mlengine.core.errors import RegistryError
+from mlengine.core.xcoms import RegisteredXCom
 
 ALIAS = "champion"
 
@@ -27,7 +29,8 @@ class Registered:
     version: str
     made: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RegisteredXCom:
+        """As the task that registers it returns it."""
         return {"registry": self.registry, "name": self.name, "version": self.version, "made": self.made}
 
 
@@ -62,17 +65,23 @@ def names() -> list[str]:
     return sorted(_REGISTRIES)
 
 
-def connect(wanted: str | Mapping[str, Any], gcp_conn_id: str | None = None) -> Registry:
+def connect(
+    wanted: str | Mapping[str, Any],
+    gcp_conn_id: str | None = None,
+    impersonation_chain: str | Sequence[str] | None = None,
+) -> Registry:
     """The registry that a DAG names: ``"vertex"``, or ``{"kind": "vertex", "region": …}`` with its settings.
 
     :raises RegistryError: there is none of that name, or it has no such setting. Asks nobody.
     """
-    settings = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
+    settings: dict[str, Any] = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
     kind = str(settings.pop("kind", ""))
     if kind not in _REGISTRIES:
         raise RegistryError(f"no registry of models named {kind!r}", remedy=f"use one of: {', '.join(names())}")
     module, _, attribute = _REGISTRIES[kind].partition(":")
     factory: Callable[..., Registry] = getattr(import_module(module), attribute)
+    if impersonation_chain and "impersonation_chain" in inspect.signature(factory).parameters:
+        settings.setdefault("impersonation_chain", impersonation_chain)
     try:
         return factory(gcp_conn_id=gcp_conn_id, **settings)
     except TypeError as error:
@@ -93,6 +102,10 @@ def described(champion: Champion) -> str:
     )
 
 
-def connect_all(wanted: Sequence[str | Mapping[str, Any]], gcp_conn_id: str | None = None) -> list[Registry]:
+def connect_all(
+    wanted: Sequence[str | Mapping[str, Any]],
+    gcp_conn_id: str | None = None,
+    impersonation_chain: str | Sequence[str] | None = None,
+) -> list[Registry]:
     """:func:`connect` for each, so that a wrong one is told before any is asked."""
-    return [connect(one, gcp_conn_id) for one in wanted]
+    return [connect(one, gcp_conn_id, impersonation_chain) for one in wanted]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlengine.champions.history import Champion, current
 from mlengine.core.errors import PublishError, RegistryError, RegistryUnavailableError
+from mlengine.core.xcoms import RegistrationXCom
 from mlengine.promotion.registries import Registered, Registry
 from mlengine.storage.client import Storage
 
@@ -24,8 +24,8 @@ class Followed:
     champion: Champion
     registered: tuple[Registered, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """What an XCom carries."""
+    def to_json(self) -> RegistrationXCom:
+        """What the task that registers it returns."""
         return {
             "model": self.champion.model,
             "serial": self.champion.serial,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class VertexRegistry:
         self,
         *,
         gcp_conn_id: str | None = None,
+        impersonation_chain: str | Sequence[str] | None = None,
         image_uri: str | None = None,
         container: Mapping[str, Any] | None = None,
         model_id: str | None = None,
@@ -58,7 +59,7 @@ class VertexRegistry:
         endpoint: str | None = None,
         client: RestClient | None = None,
     ) -> None:
-        self._gcp_conn_id = gcp_conn_id
+        self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
         self._image_uri, self._container = image_uri, dict(container or {})
         self._model_id, self._labels, self._raw = model_id, dict(labels or {}), dict(raw or {})
         self._project, self._region, self._endpoint = project, region, endpoint
@@ -107,7 +108,11 @@ class VertexRegistry:
 
     def _open(self, champion: Champion) -> _Model:
         place, credentials = places.settle(
-            self._gcp_conn_id, project=self._project, region=self._region, endpoint=self._endpoint
+            self._gcp_conn_id,
+            self._impersonation,
+            project=self._project,
+            region=self._region,
+            endpoint=self._endpoint,
         )
         self._client = self._client or RestClient(credentials, direct=places.is_local(place.endpoint))
         parent = place.parent()

@@ -29,7 +29,7 @@ def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
     assert host.split("vm-3-1a2b3c4d:abc-2") == ("vm-3-1a2b3c4d", "abc-2")
     backend = LocalBackend(tmp_path)
     assert isinstance(backend, BoundToHost)
-    old = JobHandle("local", "abc-2", "j", 2, "gs://b/m/j")
+    old = JobHandle("local", "abc-2", "j", 2, "gs://bkt/m/j")
     assert backend.elsewhere(old) is None
     failure = backend.describe([old])[0].failure
     assert failure is not None
@@ -38,7 +38,7 @@ def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
 
 def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path)
-    handle = JobHandle("local", "vm-3-1a2b3c4d:abc-1", "mnist_1", 1, "gs://b/m/mnist_1")
+    handle = JobHandle("local", "vm-3-1a2b3c4d:abc-1", "mnist_1", 1, "gs://bkt/m/mnist_1")
     (status,) = backend.describe([handle])
     assert (status.state, status.failure) == (JobState.UNKNOWN, None)
     assert "runs on host vm-3-1a2b3c4d; ask there" in status.detail

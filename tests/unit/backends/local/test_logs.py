@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 
 from mlengine.backends.local import logs
 from mlengine.backends.local.record import Job
+from mlengine.core import plaintext
 
 
 @pytest.fixture
@@ -45,6 +46,36 @@ def test_a_line_without_its_end_waits_for_it(job: Job) -> None:
     page = logs.page(job, page.cursor, 10, ended=False)
     assert [line.text for line in page.lines] == ["two"]
     assert logs.page(job, page.cursor, 10, ended=False).lines == ()
+
+
+def test_a_progress_bar_is_seen_while_it_goes_on_one_state_a_read(job: Job) -> None:
+    log = job.log("chief-0")
+    shown: list[str] = []
+    cursor: Any = {}
+    for written in (b"start\n\r 1 %", b"\r 2 %\r 3", b" %", b"\r 4 %", b"", b"\r100 %\n", b"done\n"):
+        with log.open("ab") as file:
+            file.write(written)
+        page = logs.page(job, cursor, 10, ended=False)
+        cursor = page.cursor
+        assert not page.more
+        shown.append(" | ".join(line.text for line in page.lines))
+    assert shown == ["start", " 2 %", "", " 3 %", "", " 4 % | 100 %", "done"]
+
+
+def test_a_line_with_a_carriage_return_at_its_end_is_one_line(job: Job) -> None:
+    log = job.log("chief-0")
+    log.write_bytes(b"one\r")
+    assert logs.page(job, {}, 10, ended=False).lines == ()
+    log.write_bytes(b"one\r\ntwo\r\n")
+    assert read_all(job) == [("chief-0", "one"), ("chief-0", "two")]
+
+
+def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"".join(b"\rstep %d" % n for n in range(1000)) + b"\nend\n")
+    texts = [text for _, text in read_all(job)]
+    assert len(texts) == plaintext.MOST_STATES + 1
+    assert texts[-2:] == ["step 999", "end"]
+    assert read_all(job, limit=3)[-2:] == [("chief-0", "step 999"), ("chief-0", "end")]
 
 
 def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:

@@ -54,6 +54,18 @@ def test_a_ticket_is_given_once(queue: Queue) -> None:
     assert len(queue.tickets()) == 2
 
 
+def test_other_files_in_the_folder_are_left_alone(queue: Queue) -> None:
+    queue.enter("a-1")
+    theirs = [queue.folder / name for name in ("2024-report.csv", "notes.txt", "0000000001")]
+    for path in theirs:
+        path.touch()
+        os.utime(path, (0, 0))
+    assert [ticket.job for ticket in queue.tickets()] == ["a-1"]
+    queue.place("b-1", 1, lambda job: None)
+    queue.leave("report.csv")
+    assert all(path.exists() for path in theirs)
+
+
 def test_who_leaves_makes_room(queue: Queue) -> None:
     leases = enter(queue, "a-1", "b-1", "c-1")
     queue.leave("a-1")

@@ -13,15 +13,17 @@ from mlengine.backends import Submission
 from mlengine.backends.local import record
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.settings import Settings
+from mlengine.backends.local.statefile import StateFile
 from mlengine.core.errors import BackendError
+from mlengine.core.job import JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime import json_files
 
 
 def test_a_submission_survives_the_disk(tmp_path: Path) -> None:
-    spec = TrainingSpec("t", ("gs://b/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
+    spec = TrainingSpec("t", ("gs://bkt/p",), ("--a", "ü"), (Pool(Role.CHIEF, 1), Pool(Role.PS, 2)), env={"A": "b"})
     stored = Stored(
-        Submission("key", "job", 2, "gs://b/m/job", spec, {"team": "x"}), Settings(max_concurrent_jobs=3), 12.5
+        Submission("key", "job", 2, "gs://bkt/m/job", spec, {"team": "x"}), Settings.load(max_concurrent_jobs=3), 12.5
     )
     job = Job(tmp_path)
     assert job.submission() is None
@@ -36,6 +38,24 @@ def test_of_two_who_create_one_wins(tmp_path: Path) -> None:
     assert sum(wins) == 1
     assert json_files.read_json(tmp_path / "x.json") == {"n": wins.index(True)}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    json_files.write_json(tmp_path / "x.json", {"n": 1})
+    theirs = tmp_path / ".x.json.swp"  # an editor's
+    theirs.touch()
+    with pytest.raises(TypeError):
+        json_files.write_json(tmp_path / "x.json", {"n": object()})
+    assert json_files.read_json(tmp_path / "x.json") == {"n": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json.swp", "x.json"]
+
+
+def test_the_space_that_is_kept_aside_is_given_back_at_the_end(tmp_path: Path) -> None:
+    state = StateFile(Job(tmp_path))
+    assert state.write(JobState.RUNNING, "it runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reserve", "state.json"]
+    assert state.write(JobState.SUCCEEDED, "done")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mlengine.backends.local.settings import Settings
 from mlengine.core.job import FailureCause
 from mlengine.core.spec import Role
 
-SETTINGS = Settings()
+SETTINGS = Settings.load()
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from mlengine import settings as knobs
 from mlengine.backends.local import settings
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.local.settings import Settings
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, SettingError
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.settings import SETTINGS
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "_cores", lambda: 2)
-    monkeypatch.delenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", raising=False)
+    for name in SETTINGS:
+        monkeypatch.delenv(f"AIRFLOW__MLENGINE__{name.upper()}", raising=False)
     monkeypatch.delenv("AIRFLOW_HOME", raising=False)
 
 
@@ -39,13 +40,16 @@ def test_given_wins_over_environment_over_machine(monkeypatch: pytest.MonkeyPatc
 )
 def test_a_value_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"AIRFLOW__MLENGINE__LOCAL_{name}", value)
-    with pytest.raises(BackendError, match=f"local_{name.lower()}.*\n.*AIRFLOW__MLENGINE__LOCAL_{name}"):
+    with pytest.raises(SettingError, match=f"local_{name.lower()}.*\n.*AIRFLOW__MLENGINE__LOCAL_{name}"):
         Settings.load()
 
 
-def test_every_setting_is_a_knob_with_the_same_default() -> None:
-    for name, value in Settings().to_json().items():
-        default = knobs.SETTINGS[f"local_{name}"].default
+def test_defaults_are_those_of_the_settings() -> None:
+    assert {f"local_{name}" for name in Settings.load().to_json()} | {"local_state_dir"} == {
+        name for name in SETTINGS if name.startswith("local_")
+    }
+    for name, value in Settings.load().to_json().items():
+        default = SETTINGS[f"local_{name}"].default
         assert default in {"", f"{value:g}" if isinstance(value, float) else str(value)}, name
 
 
@@ -54,20 +58,21 @@ def test_an_unknown_setting_is_refused() -> None:
         Settings.load(capasity=3)
 
 
-def test_settings_survive_the_disk() -> None:
+def test_settings_survive_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Settings.load(max_concurrent_jobs=7, python_path="/usr/bin/python3", restart_backoff_seconds=0.5)
     assert Settings.from_json(given.to_json()) == given
     assert Settings.from_json({**given.to_json(), "of_a_later_version": 1}) == given
+    default = Settings.load()
+    for name in ("PYTHON_PATH", "MAX_RESTARTS"):
+        monkeypatch.setenv(f"AIRFLOW__MLENGINE__LOCAL_{name}", "77")
+    assert Settings.from_json(default.to_json()) == default
 
 
-def test_where_the_state_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert settings.state_dir() == tmp_path / ".local" / "state" / "mlengine"
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
-    assert settings.state_dir() == tmp_path / "airflow" / "mlengine"
-    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path / "state"))
-    assert settings.state_dir() == tmp_path / "state"
-    assert settings.state_dir("~/mine") == tmp_path / "mine"
+def test_a_record_is_read_whatever_the_configuration_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = Settings.load().to_json()
+    (tmp_path / "airflow.cfg").write_text("[mlengine]\nnonsense\n")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    assert Settings.from_json(kept).to_json() == kept
 
 
 def test_what_is_capped_is_said(tmp_path: Path) -> None:

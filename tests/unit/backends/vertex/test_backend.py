@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlengine.backends import BatchesLogs, EstimatesCost, LearnsPlaces, ListsJobs, ShowsRequest
-from mlengine.backends.vertex import location
+from mlengine.backends.vertex import backend, location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle
@@ -23,17 +23,18 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
         "AIRFLOW__MLENGINE__VERTEX_PROJECT",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(backend, "_REGIONS", set())  # other tests of this process name regions
     return VertexBackend()
 
 
 def test_the_console_s_page_of_a_job(vertex: VertexBackend) -> None:
-    url = vertex.console_url(JobHandle("vertex", NAME, "j", 1, "gs://b/m/j"))
+    url = vertex.console_url(JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j"))
     assert url == ("https://console.cloud.google.com/vertex-ai/locations/europe-west1/training/1234?project=my-project")
 
 
 def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
     with pytest.raises(BackendError, match="another backend"):
-        vertex.console_url(JobHandle("local", "abc-1", "j", 1, "gs://b/m/j"))
+        vertex.console_url(JobHandle("local", "abc-1", "j", 1, "gs://bkt/m/j"))
     with pytest.raises(BackendError, match="region"):
         vertex.find("ab" * 20)
 

@@ -16,8 +16,8 @@ from mlengine.emulator import messages
 
 
 def prepare(pools: tuple[Pool, ...] = (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options: Any) -> Request:
-    spec = TrainingSpec("trainer.task", ("gs://b/t.tar.gz",), pools=pools, max_running_seconds=3600)
-    return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://b/m/j1", spec))
+    spec = TrainingSpec("trainer.task", ("gs://bkt/t.tar.gz",), pools=pools, max_running_seconds=3600)
+    return VertexBackend(**options).prepare(Submission("a" * 40, "j1", 1, "gs://bkt/m/j1", spec))
 
 
 def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ...]:
@@ -27,6 +27,13 @@ def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ..
 def tpu(topology: str) -> dict[str, Any]:
     """What the job file cannot say, through the raw pass-through."""
     return {"raw": {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"tpuTopology": topology}}]}}}
+
+
+ONE = {
+    "replicaCount": "1",
+    "machineSpec": {"machineType": "n1-standard-4"},
+    "containerSpec": {"imageUri": "i"},
+}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +70,17 @@ def tpu(topology: str) -> dict[str, Any]:
         ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
         ((), {"raw": {"labels": {"Bad Label": "x"}}}, "not a label"),
         ((), {"raw": {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "2"}]}}}, "exactly one replica"),
+        (
+            (),
+            {"raw": {"jobSpec": {"workerPoolSpecs": [ONE, {**ONE, "replicaCount": 10**9}]}}},
+            "replicaCount: is 1000",
+        ),
+        ((), {"env": {"A=B": "x"}}, "env: is not the name of an environment variable: 'A=B'"),
+        ((), {"labels": {f"l{number}": "x" for number in range(65)}}, "labels: has 67 labels"),
+        ((), {"timeout_seconds": -5}, "timeout in seconds: is -5"),
+        ((), {"raw": {"jobSpec": {"scheduling": {"timeout": "2h"}}}}, "timeout: is not a duration: '2h'"),
+        ((), {"flex_start": True, "max_wait_seconds": -1}, "maxWaitDuration in seconds: is -1"),
+        ((), {"boot_disk_gb": 10}, "bootDiskSizeGb: is 10"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(
@@ -130,6 +148,6 @@ def test_a_cap_refuses_and_says_how_to_go_on() -> None:
 
 
 def test_without_a_limit_the_service_s_own_counts() -> None:
-    spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
-    request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://b/m/j", spec))
+    spec = TrainingSpec("t", ("gs://bkt/t.tar.gz",), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
+    request = VertexBackend().prepare(Submission("a" * 40, "j", 1, "gs://bkt/m/j", spec))
     assert "up to 168 h" in request.notes[-1]

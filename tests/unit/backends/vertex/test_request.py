@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +11,11 @@ from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID
 from google.protobuf import json_format
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import bootstrap
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import start_command
 from mlengine.backends.vertex.request import custom_job, label_value, merge
+from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.errors import BackendError
+from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
 from mlengine.core.spec import TrainingSpec
 
@@ -42,7 +40,7 @@ trainingInput:
 
 
 def submit(spec: TrainingSpec, **options: Any) -> dict[str, Any]:
-    submission = Submission("a" * 40, "mnist_1", 2, "gs://b/mnist/mnist_1", spec, {"dag": "Retrain.MNIST"})
+    submission = Submission("a" * 40, "mnist_1", 2, "gs://bkt/mnist/mnist_1", spec, {"dag": "Retrain.MNIST"})
     body = dict(custom_job(submission, VertexOptions.of(options)).body)
     # Unknown fields, wrong types and unknown words of an enum are refused here, as the service does.
     json_format.ParseDict(body, messages.CustomJob.pb(messages.CustomJob()))
@@ -64,12 +62,12 @@ def test_the_old_job_file_becomes_four_pools() -> None:
     assert body["jobSpec"]["scheduling"] == {"timeout": "7200s"}
     assert body["jobSpec"]["serviceAccount"] == "trainer@project.iam.gserviceaccount.com"
     assert body["jobSpec"]["network"] == "projects/1/global/networks/net"
-    assert body["jobSpec"]["baseOutputDirectory"] == {"outputUriPrefix": "gs://b/mnist/mnist_1"}
+    assert body["jobSpec"]["baseOutputDirectory"] == {"outputUriPrefix": "gs://bkt/mnist/mnist_1"}
     assert body["displayName"] == "mnist_1"
 
 
 def test_machines_that_are_gone_are_named_with_their_replacement() -> None:
-    submission = Submission("a" * 40, "j", 1, "gs://b/m/j", parse.load(CUSTOM))
+    submission = Submission("a" * 40, "j", 1, "gs://bkt/m/j", parse.load(CUSTOM))
     notes = "\n".join(custom_job(submission, VertexOptions()).notes)
     assert "NVIDIA_TESLA_K80" in notes
     assert "NVIDIA_TESLA_T4" in notes
@@ -90,23 +88,69 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
     plan = json.loads(container["args"][0])
     assert plan["module"] == "trainer.task"
     assert plan["packages"] == ["gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz"]
-    assert container["args"][1:] == ["--batch_size", "100", "--job-dir", "gs://b/mnist/mnist_1"]
+    assert container["args"][1:] == ["--batch_size", "100", "--job-dir", "gs://bkt/mnist/mnist_1"]
     assert {"name": "MLENGINE_ATTEMPT", "value": "2"} in container["env"]
     image = pool(submit(parse.load(CUSTOM), image_uri="docker.example/mine:1"), 0)["containerSpec"]["imageUri"]
     assert image == "docker.example/mine:1"
 
 
-def test_the_start_command_is_whole_and_small() -> None:
-    source = start_command()
-    assert '"""' not in source
-    assert len(source) < 6000
-    assert _functions(source) == _functions(Path(bootstrap.__file__).read_text())
-    # The service expands $(NAME) in commands and args.
-    assert "$(" not in source
+ONE = """
+trainingInput:
+  pythonModule: trainer.task
+  packageUris: [gs://staging/trainer-0.1.0.tar.gz]
+  args: ["--pattern", "$(date)-$$"]
+"""
 
 
-def _functions(source: str) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+def test_what_ml_engine_took_literally_is_escaped() -> None:
+    container = pool(submit(parse.load(ONE)), 0)["containerSpec"]
+    assert container["args"][1:3] == ["--pattern", "$$(date)-$$$"]
+    assert expand(container["args"][2], {"date": "today"}) == "$(date)-$$"
+    plan = json.loads(expand(container["args"][0], {}))
+    assert plan["tf_config"]["cluster"] == {"master": ["127.0.0.1:2222"]}
+    assert plan["tf_config"]["job"]["args"] == ["--pattern", "$(date)-$$"]
+
+
+def test_one_replica_of_an_image_gets_ml_engine_s_tf_config_as_a_variable() -> None:
+    text = ONE.replace("packageUris: [gs://staging/trainer-0.1.0.tar.gz]", "masterConfig: {imageUri: example/mine:1}")
+    variables = pool(submit(parse.load(text)), 0)["containerSpec"]["env"]
+    found = {variable["name"]: variable["value"] for variable in variables}
+    assert json.loads(expand(found["TF_CONFIG"], {}))["task"] == {"type": "master", "index": 0}
+
+
+def test_an_image_of_a_cluster_is_told_that_its_chief_is_called_otherwise() -> None:
+    text = CUSTOM.replace("  packageUris: [gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz]\n", "").replace(
+        "  masterType: complex_model_m", "  masterType: n1-standard-4\n  masterConfig: {imageUri: example/mine:1}"
+    )
+    submission = Submission("a" * 40, "j", 1, "gs://bkt/m/j", parse.load(text))
+    assert "it calls the chief chief, where the job file means master" in "".join(
+        custom_job(submission, VertexOptions()).notes
+    )
+    assert "TF_CONFIG" not in json.dumps(custom_job(submission, VertexOptions()).body)
+
+
+VERTEX = """
+workerPoolSpecs:
+- machineSpec: {machineType: n1-standard-8}
+  pythonPackageSpec:
+    packageUris: [gs://staging/trainer-0.1.0.tar.gz]
+    pythonModule: trainer.task
+    args: ["--out=$(AIP_CHECKPOINT_DIR)$(NAME)", "$$(NAME)"]
+    env: [{name: NAME, value: "x"}]
+"""
+
+
+def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> None:
+    container = pool(submit(parse.load(VERTEX)), 0)["containerSpec"]
+    # The service's AIP_CHECKPOINT_DIR is another one than the trainer finds in its environment.
+    assert container["args"][1:3] == ["--out=gs://bkt/mnist/mnist_1/train/$(NAME)", "$$(NAME)"]
+    assert json.loads(container["args"][0])["tf_config"] is None
+
+
+def test_args_that_are_given_replace_those_of_an_image_in_vertex_s_words() -> None:
+    text = "workerPoolSpecs: [{machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: i, args: [--a]}}]"
+    spec = parse.override(parse.load(text), args=["--b"])
+    assert pool(submit(spec), 0)["containerSpec"]["args"][:1] == ["--b"]
 
 
 def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
@@ -114,7 +158,7 @@ def test_who_has_an_executor_image_may_send_a_package_spec() -> None:
     package = pool(submit(parse.load(CUSTOM), executor_image_uri=executor), 2)["pythonPackageSpec"]
     assert package["executorImageUri"] == executor
     assert package["pythonModule"] == "trainer.task"
-    assert package["args"][-2:] == ["--job-dir", "gs://b/mnist/mnist_1"]
+    assert package["args"][-2:] == ["--job-dir", "gs://bkt/mnist/mnist_1"]
 
 
 def test_an_image_of_the_users_own_runs_its_own_command() -> None:
@@ -128,7 +172,7 @@ def test_an_image_of_the_users_own_runs_its_own_command() -> None:
     container = {**chief["containerSpec"], "env": None}
     assert container["imageUri"] == "docker.example/me/mine:1"
     assert "command" not in container
-    assert container["args"] == ["train", "--job-dir", "gs://b/mnist/mnist_1"]
+    assert container["args"] == ["train", "--job-dir", "gs://bkt/mnist/mnist_1"]
     assert chief["diskSpec"] == {"bootDiskSizeGb": 200}
 
 
@@ -201,7 +245,7 @@ def test_labels_are_legal_and_ours_win() -> None:
 
 
 def test_yaml_for_people_hides_the_source_of_the_start_command() -> None:
-    submission = Submission("a" * 40, "mnist_1", 1, "gs://b/m/j", parse.load(CUSTOM))
+    submission = Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", parse.load(CUSTOM))
     text = custom_job(submission, VertexOptions()).to_yaml()
     assert "import" not in text
     command = yaml.safe_load(text)["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["command"]

@@ -51,6 +51,7 @@ def test_every_field_of_a_training_input_lands_in_the_spec() -> None:
             Pool(Role.WORKER, 2, "n1-standard-4"),
             Pool(Role.PS, 1, "large_model"),
         ),
+        single_replica_tf_config=True,
         scale_tier="CUSTOM",
         region="us-central1",
         job_dir="gs://bucket/mnist/1",
@@ -101,7 +102,12 @@ def test_no_tier_is_basic() -> None:
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({}, "chief"),
+        ({}, "master"),
+        ({"scaleTier": "STANDARD_1"}, "master"),
+        ({"useChiefInTfConfig": True}, "chief"),
+        ({"useChiefInTfConfig": False}, "master"),
+        ({"runtimeVersion": "2.11", "useChiefInTfConfig": False}, "master"),
+        ({"masterConfig": {"imageUri": "python:3.11"}, "useChiefInTfConfig": False}, "master"),
         ({"runtimeVersion": "1.15"}, "master"),
         ({"runtimeVersion": "2.0"}, "master"),
         ({"runtimeVersion": "2.1"}, "chief"),
@@ -161,7 +167,7 @@ BAD = {
     "no module at all": (changed("trainer.task", "train-er"), 11, "not a module", "trainer.task"),
     "a package on this machine": (changed("gs://bucket/packages", "./dist"), 13, "not a Cloud", "PackageTrainerOper"),
     "a job dir on this machine": (changed("gs://bucket/mnist/1", "/tmp/out"), 14, "not a Cloud", "gs://"),
-    "a bucket for a job dir": (changed("gs://bucket/mnist/1", "gs://bucket/"), 14, "bucket only", "gs://BUCKET/path"),
+    "a bucket for a job dir": (changed("gs://bucket/mnist/1", "gs://bucket/"), 14, "whole bucket", "gs://BUCKET/path"),
     "a duration in hours": (changed("7200s", "2h"), 17, "not a duration", '"7200s"'),
     "a duration without unit": (changed("7200s", "7200"), 17, "not a duration", '"7200s"'),
     "a time that no API can say": (changed("7200s", "9999999999999s"), 17, "9999999999999", "315576000000"),
@@ -179,14 +185,20 @@ BAD = {
         "fixed",
     ),
     "a program": (changed("us-central1", "!!python/name:os.getcwd ''"), 8, "not YAML", "tags"),
-    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a text", "text"),
+    "a list for a text": (changed("us-central1", "[a]"), 8, "must be a string", "string"),
     "a version that is none": (changed("2.10", "latest"), 9, "not a version", "2.11"),
     "a fieldless job": ("jobId: x\n", 1, "neither", "trainingInput"),
     "a field too far left": ("scaleTier: BASIC\n", 1, "top of the file", "indent"),
+    "labels in the training input": ("trainingInput:\n  region: r\n  labels: {a: b}\n", 3, "labels", "same level"),
+    "a job id in the training input": ("trainingInput:\n  job_id: x\n", 2, "job_id", "same level as 'trainingInput:'"),
+    "labels in the job spec": (
+        "jobSpec:\n  labels: {a: b}\n  workerPoolSpecs: []\n",
+        *(2, "is not a field of jobSpec", "write 'labels:' at the same level as 'jobSpec:'"),
+    ),
     "a list": ("- trainingInput:\n", 1, "must be a mapping", "field: value"),
     "two jobs": ("trainingInput: {}\n---\ntrainingInput: {}\n", 2, "single document", "one job"),
     "an id that is none": ("jobId: a-b\ntrainingInput: {}\n", 1, "job id", "letters"),
-    "an alias of itself": ("trainingInput: &a\n  args: [*a]\n", 1, "never ends", "without"),
+    "an alias of itself": ("trainingInput: &a\n  args: [*a]\n", 1, "refers to itself", "without"),
     "an alias of nothing": ("trainingInput:\n  region: *here\n", 2, "undefined alias", "quote"),
     "an accelerator alone": (
         "trainingInput:\n  masterConfig:\n    acceleratorConfig: {count: 1}\n",
@@ -200,7 +212,7 @@ BAD = {
     ),
     "an image and a runtime": (
         "trainingInput:\n  runtimeVersion: '2.1'\n  masterConfig: {imageUri: python}\n",
-        *(2, "beside an image", "keep one"),
+        *(2, "as well as an image", "keep one"),
     ),
 }
 
@@ -215,9 +227,59 @@ def test_a_bad_job_file_is_refused_with_the_place_and_the_remedy(text: str, line
     assert remedy in advice
 
 
+def test_all_fields_are_named_once_where_none_is_near() -> None:
+    with pytest.raises(JobFileError) as caught:
+        parse.load("trainingInput: {zzz: 1}")
+    named = caught.value.remedy.removeprefix("use one of: ").split(", ")
+    assert named == sorted(set(named))
+    assert "workerCount" in named
+    assert "worker_count" not in named
+
+
+def test_json_is_read_as_json_with_tabs_and_escapes(tmp_path: Path) -> None:
+    data = yaml.safe_load(ARTICLE)
+    data["trainingInput"]["runtimeVersion"] = "2.10"
+    data["labels"]["note"] = "\u00fc"
+    text = json.dumps(data, indent="\t").replace("/", "\\/")
+    assert parse.load(text) == parse.load(data)
+    path = tmp_path / "job.json"
+    path.write_text("\ufeff\n" + text)
+    assert parse.load(path) == parse.load(data)
+    line = 1 + next(number for number, one in enumerate(text.splitlines(), 1) if "workerCount" in one)
+    path.write_text("\n" + text.replace("workerCount", "workerCuont"))
+    with pytest.raises(JobFileError, match=rf"job\.json:{line}: trainingInput\.workerCuont: .*"):
+        parse.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{\n\t"trainingInput": {\n\t\t"region": "r"\n\t\t"args": []\n\t}\n}',
+            "f:4: not JSON: Expecting ',' delimiter",
+        ),
+        ('{"trainingInput": {},\n"trainingInput": {}}', "f:2: trainingInput: is written twice, at f:1 too"),
+        ('{"trainingInput": ' + "[" * 100_000, "f: nested too deep"),
+        (
+            '{"trainingInput":\n{"args": ["--x", 3]}}',
+            "f:2: trainingInput.args[1]: an argument must be a string, not int 3",
+        ),
+        ("{trainingInput: {region: 5}}", "f:1: trainingInput.region: must be a string"),
+        ("{a: [}", "f:1: not YAML"),
+    ],
+)
+def test_wrong_json_is_told_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(JobFileError, match=f"^{re.escape(message)}"):
+        parse.load(text, name="f")
+
+
+def test_json_that_yaml_alone_understands_is_still_read() -> None:
+    assert parse.load('{"trainingInput": {"region": "r",},  # a comment\n}').region == "r"
+
+
 def test_monstrous_files_are_refused_at_once() -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
-    with pytest.raises(JobFileError, match="never ends"):
+    with pytest.raises(JobFileError, match=r"^job file: a[0-9]+: more than 20000 fields, counting what aliases repeat"):
         parse.load(bomb)
     with pytest.raises(JobFileError, match="characters long"):
         parse.load("# " + "x" * 2_000_000 + "\n")
@@ -283,8 +345,10 @@ def test_vertex_pools_are_roles_by_their_order() -> None:
         max_running_seconds=600,
         labels={"a": "b"},
         env={"X": "1"},
+        expand_variables=True,
         source=spec.source,
     )
+    assert (spec.primary_name, spec.single_replica_tf_config) == ("chief", False), "as the service has it"
     bare = yaml.safe_load(VERTEX)["jobSpec"]
     assert replace(parse.load(bare), source={}, labels={}) == replace(spec, source={}, labels={})
 
@@ -294,11 +358,11 @@ def test_vertex_pools_are_roles_by_their_order() -> None:
     [
         ("replicaCount: 1", "replicaCount: 2", 4, "first pool is the chief"),
         ("machineType: n1-standard-4", "", 4, "no machineType"),
-        ("pythonModule", "pythonModul", 9, "not a field"),
+        ("pythonModule", "pythonModul", 9, "unknown field"),
         ("    pythonPackageSpec: *package\n", "", 13, "either"),
         ("pythonPackageSpec: *package", "containerSpec: {imageUri: x, args: [--c]}", 13, "pythonModule differs"),
-        ("  workerPoolSpecs:", "  workerPools:", 3, "not a field"),
-        ("displayName: mnist", "trainingInput: {}", 1, "beside"),
+        ("  workerPoolSpecs:", "  workerPools:", 3, "unknown field"),
+        ("displayName: mnist", "trainingInput: {}", 1, "with Vertex"),
         ("name: X,", "name: 'X Y',", 11, "variable"),
     ],
 )
@@ -393,6 +457,7 @@ def test_round_trip(fields: dict[str, Any], labels: dict[str, str]) -> None:
     job = {"trainingInput": fields, "labels": labels}
     spec = parse.load(job)
     assert parse.load(yaml.safe_dump(job, allow_unicode=True)) == spec
+    assert parse.load(json.dumps(job, indent="\t")) == spec
     assert TrainingSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
     assert parse.load({"trainingInput": dict(spec.source), "labels": dict(spec.labels)}) == spec
     assert sum(pool.count for pool in spec.pools) == len(spec.replicas)

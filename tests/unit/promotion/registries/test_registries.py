@@ -18,8 +18,8 @@ CHAMPION = Champion(
     serial=7,
     action=Action.PUBLISHED,
     job_id="mnist_2026_11_01_0dc1c776",
-    job_dir="gs://b/mnist/mnist_2026_11_01_0dc1c776",
-    model_uri="gs://b/mnist/mnist_2026_11_01_0dc1c776/model",
+    job_dir="gs://bkt/mnist/mnist_2026_11_01_0dc1c776",
+    model_uri="gs://bkt/mnist/mnist_2026_11_01_0dc1c776/model",
     verdict="accepted",
     accuracy=0.9812,
     by="a dag run",
@@ -35,7 +35,7 @@ def test_googles_own_message_takes_the_request() -> None:
         image_uri="europe-docker.pkg.dev/p/r/serving:1",
         container={"ports": [{"containerPort": 8501}], "predictRoute": "/v1/models/m:predict"},
         labels={"team": "vision"},
-        raw={"metadataSchemaUri": "gs://b/schema.yaml"},
+        raw={"metadataSchemaUri": "gs://bkt/schema.yaml"},
     )
     for parent_model in (None, "projects/p/locations/r/models/mnist"):
         body = registry.request(CHAMPION, parent_model=parent_model)
@@ -54,7 +54,7 @@ def test_googles_own_message_takes_the_request() -> None:
             "mlengine-key": registries.key_of(CHAMPION),
         }
         assert "0.9812" in model.version_description
-        assert model.metadata_schema_uri == "gs://b/schema.yaml"
+        assert model.metadata_schema_uri == "gs://bkt/schema.yaml"
 
 
 def test_the_key_is_of_the_model_and_not_of_the_entry() -> None:

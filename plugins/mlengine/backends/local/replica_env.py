@@ -1,0 +1,86 @@
+"""The environment variables and the arguments of a job's replicas, as a training service gives them.
+
+What ``$(VAR)`` may refer to is what Vertex AI's containers are declared with: the service's variables, the job's own,
+and ``TF_CONFIG``; never those of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlengine.backends import Submission
+from mlengine.backends.local.record import Job
+from mlengine.core.cluster import tf_config
+from mlengine.core.expansion import expand, expand_environment
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Role
+from mlengine.runtime import env_allowlist
+
+
+def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
+    """What all replicas of the job have in common."""
+    env = env_allowlist.for_replica(os.environ)
+    cache = job.state_dir / "data-cache"
+    cache.mkdir(exist_ok=True)
+    return {
+        **env,
+        "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        **own_variables(submission),
+        **_service(submission),
+        "MLENGINE_DATA_CACHE": str(cache),
+        env_allowlist.MARK: str(job.root),
+    }
+
+
+def replica_env(
+    base: Mapping[str, str],
+    submission: Submission,
+    addresses: Mapping[Role, Sequence[str]],
+    *,
+    role: Role,
+    index: int,
+    scratch: Path,
+) -> dict[str, str]:
+    """What one replica has: ``base``, its place in the cluster, and a folder of its own."""
+    # Importing Keras writes a file into its home directory, which must not be the user's.
+    env = {**base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
+    config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
+    if config:
+        env["TF_CONFIG"] = json.dumps(config)
+    return env
+
+
+def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
+    """The trainer's arguments, ``--job-dir`` last.
+
+    :param env: the replica's.
+    """
+    spec = submission.spec
+    args = list(spec.args)
+    if spec.expand_variables:
+        declared = {**own_variables(submission), **_service(submission)}
+        if "TF_CONFIG" in env:
+            declared["TF_CONFIG"] = env["TF_CONFIG"]
+        args = [expand(arg, declared) for arg in args]
+    return [*args, "--job-dir", submission.job_dir]
+
+
+def own_variables(submission: Submission) -> dict[str, str]:
+    """The job's own variables."""
+    env = submission.spec.env
+    return expand_environment(env, _service(submission)) if submission.spec.expand_variables else dict(env)
+
+
+def _service(submission: Submission) -> dict[str, str]:
+    folder = JobDir(submission.job_dir.rstrip("/"))
+    return {
+        "CLOUD_ML_JOB_ID": submission.job_id,
+        "AIP_MODEL_DIR": folder.model,
+        "AIP_CHECKPOINT_DIR": folder.train,
+        "AIP_TENSORBOARD_LOG_DIR": folder.train,
+        "MLENGINE_ATTEMPT": str(submission.attempt),
+    }

@@ -1,0 +1,41 @@
+"""``$(VAR)`` in arguments and environment variables, by the rules of Kubernetes, which are Vertex AI's.
+
+``$(VAR)`` becomes the value of ``VAR``, and stays as it is if there is no such variable; ``$$`` becomes ``$``, so that
+``$$(VAR)`` stands for ``$(VAR)``. ML Engine expanded nothing: its arguments are escaped on the way to Vertex AI.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
+_SPECIAL = re.compile(r"\$(?=[$(])")
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """``text`` with the values of ``variables``."""
+    return _REFERENCE.sub(lambda match: "$" if match[0] == "$$" else variables.get(match[1], match[0]), text)
+
+
+def escape(text: str) -> str:
+    """What :func:`expand` turns back into ``text``, whatever the variables are."""
+    return _SPECIAL.sub("$$", text)
+
+
+def substitute(text: str, variables: Mapping[str, str]) -> str:
+    """Replace references to ``variables`` only; everything else is left for a later :func:`expand`."""
+
+    def replace(match: re.Match[str]) -> str:
+        value = variables.get(match[1]) if match[1] is not None else None
+        return match[0] if value is None else escape(value)
+
+    return _REFERENCE.sub(replace, text)
+
+
+def expand_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The values of ``own``, each of which may refer to ``given`` and to those before it."""
+    expanded: dict[str, str] = {}
+    for name, value in own.items():
+        expanded[name] = expand(value, {**given, **expanded})
+    return expanded

@@ -1,0 +1,114 @@
+"""What the operators return: small mappings of ids and URIs, as Airflow keeps them in XCom.
+
+Whoever needs more reads it again from the bucket or from the backend. Every value is JSON, and none of them is NaN.
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class PackageXCom(TypedDict):
+    """Of the task that packages the trainer.
+
+    ``package_uris`` has the trainer's own archive first. ``digest`` is the content's: the same source has the same.
+    ``reused`` says that the archives were in the bucket already.
+    """
+
+    package_uris: list[str]
+    digest: str
+    name: str
+    version: str
+    reused: bool
+
+
+class DatasetXCom(TypedDict):
+    """Of the task that resolves the dataset version. ``rows`` are those of the training split."""
+
+    dataset: str
+    version: str
+    uri: str
+    digest: str
+    rows: int
+
+
+class JobDirXCom(TypedDict):
+    """Of the task that prepares the job dir. ``key`` is what the job id was made from."""
+
+    model: str
+    job_id: str
+    job_dir: str
+    key: NotRequired[str]
+
+
+class JobXCom(TypedDict):
+    """Of the task that submits the job, and of the one that waits for it.
+
+    ``backend`` is the backend's registered name, and ``name`` the job's name there. ``decision`` is how the job came
+    about (:class:`~mlengine.core.job.Decision`); the wait has it only for a job that was reused. ``state`` is the
+    wait's alone (:class:`~mlengine.core.job.JobState`).
+    """
+
+    backend: str
+    name: str
+    job_id: str
+    attempt: int
+    job_dir: str
+    decision: NotRequired[str]
+    state: NotRequired[str]
+
+
+class ValidationXCom(TypedDict):
+    """Of the task that validates the model.
+
+    ``verdict`` is a :class:`~mlengine.core.verdict.Decision`. ``report`` is the URI of the report as JSON, ``page``
+    that of the report for people, ``champion`` the id of the job that the model was compared with.
+    """
+
+    verdict: str
+    accuracy: float | None
+    reasons: list[str]
+    report: str
+    page: str
+    model: str
+    model_uri: str
+    job_id: str
+    job_dir: str
+    champion: str | None
+
+
+class PublicationXCom(TypedDict):
+    """Of the task that publishes the model.
+
+    ``champion`` is the URI of the model that is champion now, ``serial`` its number, ``previous`` the one before.
+    """
+
+    published: bool
+    decision: str
+    reason: str
+    model: str
+    job_id: str
+    job_dir: str
+    accuracy: float | None
+    dataset_version: str
+    champion: str | None
+    serial: int | None
+    previous: int | None
+
+
+class RegisteredXCom(TypedDict):
+    """One registry's entry: ``made`` says that this task made the version."""
+
+    registry: str
+    name: str
+    version: str
+    made: bool
+
+
+class RegistrationXCom(TypedDict):
+    """Of the task that registers the champion in model registries."""
+
+    model: str
+    serial: int
+    job_id: str
+    registries: list[RegisteredXCom]

@@ -1,0 +1,95 @@
+"""What the job APIs have in common: creating a job, its times, and lists with filters and pages."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from mlengine.backends import Submission
+from mlengine.core.errors import EmulatorApiError
+from mlengine.core.times import rfc3339
+from mlengine.emulator.engine import Engine
+from mlengine.emulator.filters import parse
+from mlengine.emulator.http import Request, page
+from mlengine.emulator.records import Record, pack
+from mlengine.storage.client import Storage
+
+_PROJECT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}")
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+class JobApi:
+    """The methods of one API. Each takes a :class:`~mlengine.emulator.http.Request` and returns JSON.
+
+    :param engine: the jobs.
+    :param storage: where the emulator stores the package of its replica adapter.
+    :param bucket: for the logs of jobs that name no bucket.
+    """
+
+    name: str
+    filters: Mapping[str, str]  # the names that a filter may use → the field of the JSON
+    limit: int  # the largest page
+
+    def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
+        self._engine, self._storage, self._bucket = engine, storage, bucket
+
+    def _take(
+        self, request: Request, job_id: str, body: Mapping[str, Any], submission: Submission, notes: Sequence[str]
+    ) -> Record:
+        """Create a job.
+
+        :param body: the job as the client sent it.
+        :param submission: what the backend gets.
+        :param notes: messages for the job's log.
+        :raises EmulatorApiError: ALREADY_EXISTS.
+        """
+        now = time.time()
+        project, region = parent_of(request)
+        record = Record(
+            api=self.name,
+            project=project,
+            region=region,
+            id=job_id,
+            body=body,
+            submission=pack(submission),
+            created=now,
+            updated=now,
+            notes=tuple(notes),
+            stuck=request.stuck,
+        )
+        return self._engine.create(record)
+
+    def _page(self, request: Request, jobs: list[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], str]:
+        """One page of the jobs that the request's filter matches, and the next page's token."""
+        query = request.query
+        condition = parse(query.get("filter", ""), frozenset(self.filters))
+        found = [job for job in jobs if condition.matches(partial(self._field, job))]
+        return page(found, query.get("pageSize"), query.get("pageToken"), self.limit)
+
+    def _field(self, job: Mapping[str, Any], name: str) -> str | None:
+        if name.startswith("labels."):
+            label: str | None = job.get("labels", {}).get(name.removeprefix("labels."))
+            return label
+        return job.get(self.filters[name])
+
+
+def parent_of(request: Request) -> tuple[str, str]:
+    """Project and location of a request; the location is empty for ML Engine, whose jobs belong to a project.
+
+    :raises EmulatorApiError: one of them is not a valid name.
+    """
+    project, location = request.path["project"], request.path.get("location", "")
+    if not _PROJECT.fullmatch(project):
+        raise EmulatorApiError(f"Invalid project: {project!r}")
+    if location and not _LOCATION.fullmatch(location):
+        raise EmulatorApiError(f"Invalid location: {location!r}")
+    return project, location
+
+
+def times(record: Record) -> dict[str, str]:
+    """The times of creation, start and end that have passed."""
+    moments = {"createTime": record.created, "startTime": record.started, "endTime": record.ended}
+    return {name: rfc3339(moment) for name, moment in moments.items() if moment is not None}

@@ -1,0 +1,202 @@
+"""The claims on job dirs: which dir a job lies in, and what becomes of the jobs that lie in the dirs before it.
+
+A job dir belongs to whoever created ``job.json`` in it; Cloud Storage lets one creator win. A dir that belongs to
+another job is passed over for the next name (``D``, ``D_2``, …). Where that other job is an earlier one of the same
+task, it is ended first, so that a task never has two live jobs:
+
+* an earlier generation: the task was cleared;
+* a deleted run of the same name, in the same Airflow.
+
+A job of *another* Airflow with the same names is left alone, and so is everybody else's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend
+from mlengine.core.errors import MlengineError, ObjectMissingError, StorageConflictError
+from mlengine.core.input_changes import Inputs, changes, describe
+from mlengine.core.job import JobKey, JobRecord, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.job_dir import contents, numbered, prepare
+from mlengine.storage.client import Storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What somebody wants trained. ``job_dir`` is where it goes unless another job lies there.
+
+    :param own_dir: the dir's name is of our making: if something lies in it, the next name is taken. A dir that a
+        person named is used as it is.
+    :param job_id: the job's name; by default, that of its dir.
+    :param requested: the spec before the backend reduced the cluster to what its machine takes; ``spec`` if it did not.
+    :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
+        ended before this one is submitted, wherever their dirs lie.
+    :param installation: the id of the Airflow that submits; empty if it is none, or not known.
+    """
+
+    key: JobKey
+    model: str
+    job_dir: JobDir
+    spec: TrainingSpec
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[JobKey, ...] = ()
+    requested: TrainingSpec | None = None
+    installation: str = ""
+    own_dir: bool = False
+    job_id: str = ""
+
+    @property
+    def compared(self) -> Inputs:
+        """What decides whether a job that is found is the one that is wanted."""
+        return Inputs((self.requested or self.spec).to_json(), self.inputs)
+
+
+def compared(record: JobRecord) -> Inputs:
+    """The same of a job that was claimed."""
+    return Inputs(record.requested or record.spec, record.inputs)
+
+
+class Claims:
+    """The claims of jobs on one backend."""
+
+    def __init__(self, storage: Storage, backend: TrainingBackend) -> None:
+        self._storage = storage
+        self._backend = backend
+
+    def read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
+        """The claim and its generation. :raises ObjectMissingError: nobody claimed the dir."""
+        data, generation = self._storage.read_with_generation(job_dir.claim)
+        return JobRecord.from_bytes(data), generation
+
+    def find(self, intent: Intent) -> tuple[JobDir, JobRecord] | None:
+        """The claim of this very key, if there is one. Live jobs of the same task that lie before it are ended."""
+        for job_dir, record in self._claimed(intent):
+            if record is None:
+                return None
+            if record.key == intent.key.digest:
+                return job_dir, record
+            self._pass_over(intent, record, job_dir)
+        return None
+
+    def take(self, intent: Intent) -> tuple[JobDir, JobRecord]:
+        """Likewise, and where there is none, the claim that is made now.
+
+        :raises MlengineError: too many dirs of that name belong to other jobs.
+        """
+        digest = intent.key.digest
+        for job_dir, found in self._claimed(intent):
+            record = found or self._create(intent, job_dir)
+            if record.key == digest:
+                return job_dir, record
+            self._pass_over(intent, record, job_dir)
+        raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", remedy="trigger a new run")
+
+    def end_all(self, key: str, why: str) -> None:
+        """Cancel what is alive of a key. Asked by key, for a submission may be cut off before its name is recorded."""
+        for status in self._live(key):
+            log.warning("job %s is cancelled: %s", status.handle.job_id, why)
+            self._backend.cancel(status.handle)
+
+    def host(self) -> str:
+        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
+
+    def _claimed(self, intent: Intent) -> Iterator[tuple[JobDir, JobRecord | None]]:
+        """The dirs that may hold the job, with their claims. One of our making that is not empty is passed over."""
+        for job_dir in numbered(intent.job_dir):
+            try:
+                record = self.read(job_dir)[0]
+            except ObjectMissingError:
+                named = job_dir == intent.job_dir and not intent.own_dir
+                if named or not contents(self._storage, job_dir):
+                    yield job_dir, None
+            else:
+                yield job_dir, record
+
+    def _create(self, intent: Intent, job_dir: JobDir) -> JobRecord:
+        """A new claim; if another process is faster, that one's."""
+        found_empty = not contents(self._storage, job_dir)
+        if not found_empty:
+            log.warning("%s is not empty: the job trains into it, and leaves what lies there", job_dir.uri)
+        prepare(self._storage, job_dir)
+        requested = (intent.requested or intent.spec).to_json()
+        record = JobRecord(
+            key=intent.key.digest,
+            job_id=intent.job_id or job_dir.job_id,
+            model=intent.model,
+            backend=self._backend.name,
+            spec=intent.spec.to_json(),
+            owner={**asdict(intent.key), "installation": intent.installation},
+            inputs=dict(intent.inputs),
+            requested={} if requested == intent.spec.to_json() else requested,
+            host=self.host(),
+            history=({"time": round(time.time(), 3), "event": "claimed"},),
+            found_empty=found_empty,
+        )
+        try:
+            self._storage.create(job_dir.claim, record.to_bytes())
+        except StorageConflictError:
+            return self.read(job_dir)[0]
+        log.info("claimed %s for key %s", job_dir.uri, record.key)
+        return record
+
+    def _pass_over(self, intent: Intent, record: JobRecord, job_dir: JobDir) -> None:
+        if not is_same_task(record.owner, intent.key):
+            return
+        if record.owner.get("run_uid", "") == intent.key.run_uid:
+            self._end_earlier(record, "its task was cleared and trains again")
+            return
+        differ = describe(changes(compared(record), intent.compared)) or "its inputs are the same"
+        run = f"run {intent.key.run_id} of {intent.key.dag_id}"
+        if intent.installation and record.owner.get("installation") == intent.installation:
+            log.info("%s belongs to an earlier %s, which was deleted (%s); it is kept", job_dir.uri, run, differ)
+            self._end_earlier(record, f"{run} was deleted and created again")
+            return
+        log.info("%s belongs to %s of another Airflow (%s); it is left alone", job_dir.uri, run, differ)
+        self._warn_of_foreign(record)
+
+    def _end_earlier(self, record: JobRecord, why: str) -> None:
+        if record.backend != self._backend.name:
+            log.warning(
+                "job %s ran on backend %s, not %s: if it still does, end it there: mlengine cancel %s --backend %s",
+                *(record.job_id, record.backend, self._backend.name, record.job_id, record.backend),
+            )
+            return
+        if record.host and record.host != self.host():
+            log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
+        self._learn(record)
+        self.end_all(record.key, why)
+
+    def _warn_of_foreign(self, record: JobRecord) -> None:
+        """A job of an Airflow whose database was lost looks like this too, and nobody waits for that one."""
+        if record.backend != self._backend.name:
+            return
+        self._learn(record)
+        for status in self._live(record.key):
+            log.warning(
+                "job %s of that run is %s; if no Airflow waits for it any more: mlengine reap --installation %s",
+                *(status.handle.job_id, status.state.value, record.owner.get("installation") or "ID"),
+            )
+
+    def _learn(self, record: JobRecord) -> None:
+        if isinstance(self._backend, LearnsPlaces):
+            self._backend.learn_place(TrainingSpec.from_json(record.spec))
+
+    def _live(self, key: str) -> list[JobStatus]:
+        handles = self._backend.find(key)
+        return [status for status in self._backend.describe(handles) if not status.state.terminal] if handles else []
+
+
+def is_same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
+    """Whether a claim is of a task instance of this name, in whatever generation, and of whichever run of that name."""
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    return all(owner.get(name) == getattr(key, name) for name in names)

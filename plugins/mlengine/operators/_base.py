@@ -1,0 +1,213 @@
+"""What all operators have in common: credentials, settings, results of earlier tasks, retries.
+
+:class:`MlengineOperator` is the base of every operator, and :class:`BackendOperator` of those that talk to a training
+backend. The sensor has the same bases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import RetryPolicy
+from airflow.sdk.definitions.retry_policy import RetryDecision
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTerminated,
+    TaskDeferred,
+)
+
+from mlengine.connections import CloudAccess, resolve_connection
+from mlengine.core.errors import MlengineError, XComMissingError
+from mlengine.core.job import Decision
+from mlengine.operators._rendering import TextRendering
+
+log = logging.getLogger(__name__)
+
+_CLEAR = (
+    "clear the task that returns it, so that it runs; a task that was skipped, or marked success by hand, returns "
+    "nothing"
+)
+_OTHER_TASK = "pass the output of the task that the documentation of {} names"
+_LONGEST = 500  # of a message that quotes a value
+# After these Airflow does not try the task again, however many tries it has left.
+_FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTerminated)
+
+
+class RetryByCause(RetryPolicy):
+    """A wrong job file, a missing bucket or a corrupt dataset fails the task at once, without a retry.
+
+    Anything else is left to the task's ``retries``. It is the default of every operator here; pass another
+    ``retry_policy``, or ``None``, to replace it.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002 Airflow's signature
+        max_tries: int,  # noqa: ARG002
+        context: Any = None,  # noqa: ARG002
+    ) -> RetryDecision:
+        """Fail for errors that do not pass by themselves; otherwise as the task says."""
+        if isinstance(exception, MlengineError) and not exception.retryable:
+            return RetryDecision.fail(reason=exception.message)
+        return RetryDecision.default()
+
+
+class MlengineOperator(TextRendering):
+    """Base of the operators.
+
+    Arguments that are not given are settings (:mod:`mlengine.settings`). So ``default_args`` of a DAG reach every task.
+
+    :param gcp_conn_id: Airflow connection whose credentials are used; the setting ``[mlengine] gcp_conn_id`` if empty,
+        and the application default credentials if ``None``.
+    :param impersonation_chain: service account to impersonate, or a chain of them of which each may impersonate the
+        next one, as in Google's operators.
+    """
+
+    template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
+
+    def __init__(
+        self,
+        *,
+        gcp_conn_id: str | None = "",
+        impersonation_chain: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if "retry_policy" not in {**(kwargs.get("default_args") or {}), **kwargs}:
+            kwargs["retry_policy"] = RetryByCause()
+        super().__init__(**kwargs)
+        self.gcp_conn_id = gcp_conn_id
+        self.impersonation_chain = impersonation_chain
+
+    @property
+    def access(self) -> CloudAccess:
+        """Credentials and settings of this task."""
+        return CloudAccess(self.gcp_conn_id, self.impersonation_chain)
+
+    def after_rendering(self) -> None:
+        """Fix the connection: the UI shows it, and whoever cleans up behind this task reads it there."""
+        self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
+
+    def given(self, field: str) -> Any:
+        """The value of an argument that may be an earlier task's output; ``None`` if nothing was given.
+
+        :raises XComMissingError: it is a task's output, and that task returned nothing.
+        """
+        value = getattr(self, field)
+        if value not in (None, "", "None"):  # the last is what a template makes of a missing XCom
+            return value
+        if tasks := self._missing_xcoms.get(field):
+            raise XComMissingError(
+                f"{self.task_id} has no {field}: {', '.join(map(repr, tasks))} returned nothing", remedy=_CLEAR
+            )
+        return None
+
+    def returned(self, field: str, *keys: str) -> dict[str, Any]:
+        """The output of an earlier task, which this operator cannot do without.
+
+        :param field: the argument of this operator.
+        :param keys: what the output must have.
+        :raises XComMissingError: there is none, or it is the output of another kind of task.
+        """
+        value = self.given(field)
+        if value is None:
+            raise XComMissingError(f"{self.task_id} has no {field}", remedy=_CLEAR)
+        if not isinstance(value, Mapping):
+            raise XComMissingError(f"{self.task_id}: {field} is {value!r}"[:_LONGEST], remedy=_OTHER_TASK.format(field))
+        if missing := [key for key in keys if key not in value]:
+            raise XComMissingError(
+                f"{self.task_id}: {field} has no {', '.join(missing)}: {value!r}"[:_LONGEST],
+                remedy=_OTHER_TASK.format(field),
+            )
+        return dict(value)
+
+    def returned_or_none(self, field: str, *keys: str) -> dict[str, Any] | None:
+        """Likewise, for an argument that may be left out."""
+        return None if self.given(field) is None else self.returned(field, *keys)
+
+    def returned_or_uri(self, field: str, *keys: str) -> dict[str, Any] | str:
+        """Likewise, for an argument that may be a ``gs://`` URI instead."""
+        value = self.given(field)
+        return value if isinstance(value, str) else self.returned(field, *keys)
+
+    def beside_dag(self, path: str | Path) -> str | Path:
+        """``path`` relative to the folder of the DAG's file: the working directory of a worker means nothing.
+
+        Absolute paths and ``gs://`` URIs stay as they are.
+        """
+        if isinstance(path, str) and path.startswith("gs://"):
+            return path
+        fileloc = getattr(self.dag, "fileloc", None) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        return Path(fileloc).parent / path if fileloc else Path(path)
+
+
+class BackendOperator(MlengineOperator):
+    """Base of the operators that talk to a training backend.
+
+    :param project_id: Google Cloud project of the job; the setting ``[mlengine] vertex_project`` if empty.
+    :param region: region of the job, also instead of the job file's; else the setting ``[mlengine] vertex_region``.
+        Both mean nothing to the local backend.
+    :param backend_options: keyword arguments of the backend.
+    """
+
+    template_fields: Sequence[str] = (*MlengineOperator.template_fields, "project_id", "region", "backend_options")
+
+    def __init__(
+        self,
+        *,
+        project_id: str | None = None,
+        region: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.project_id = project_id
+        self.region = region
+        self.backend_options = backend_options
+
+    @property
+    def access(self) -> CloudAccess:
+        """Credentials, settings and location of this task."""
+        return CloudAccess(
+            self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
+        )
+
+
+@contextmanager
+def job_ends_with_task(context: Any, cancel: Callable[[str], None]) -> Iterator[None]:
+    """If the body fails and the task will not be tried again, ``cancel`` the job, with the reason.
+
+    A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
+    is logged and does not hide the first one; ``mlengine reap`` finds the job.
+    """
+    try:
+        yield
+    except (TaskDeferred, AirflowRescheduleException):
+        raise
+    except BaseException as error:
+        ti = context["ti"]
+        own = isinstance(error, MlengineError) and not error.retryable
+        if own or isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
+            try:
+                cancel(f"the task ended: {type(error).__name__}")
+            except Exception:
+                log.exception("the job could not be cancelled; `mlengine reap` will find it")
+        raise
+
+
+def count(decision: Decision, context: Any, backend: str) -> None:
+    """Count a decision as Airflow's metric ``mlengine.<decision>``, with the tags DAG, task and backend.
+
+    The same words are in the log. It goes where Airflow's own metrics go (``[metrics]`` in its configuration).
+    """
+    from airflow.sdk.observability import stats
+
+    ti = context["ti"]
+    stats.incr(f"mlengine.{decision.value}", tags={"dag_id": ti.dag_id, "task_id": ti.task_id, "backend": backend})

@@ -1,0 +1,129 @@
+"""The error for a failed build: the end of the builder's output, and a hint that fits it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.build import Build
+from mlengine.packaging.pyproject import build_backend, read_pyproject
+from mlengine.packaging.source_tree import SourceTree
+
+_LINES = 30  # of the builder's output, at the end of an error
+_NO_FILE = re.compile(r"(?:No such file or directory|\[Errno 2\][^'\"\n]*): ['\"]?([^'\"\n]+)['\"]?")
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
+_NO_REPOSITORY = re.compile(r"fatal: not a git repository")
+# For builds of an sdist that ask git.
+NO_GIT = (
+    "where the sdist is installed there is no git: read the version from PKG-INFO there, or use setuptools-scm or "
+    "hatch-vcs, which do"
+)
+_UV_HINT = re.compile(r"^hint: (?:This error likely indicates that|Build failures usually indicate)")
+# How a file comes into an sdist.
+_INCLUDE = {
+    "setuptools": "add the line 'include {path}' to MANIFEST.in",
+    "hatchling": "add it to 'include' of [tool.hatch.build.targets.sdist] in pyproject.toml",
+    "uv_build": "add it to 'source-include' of [tool.uv.build-backend] in pyproject.toml",
+    "poetry": 'add {{ path = "{path}", format = "sdist" }} to \'include\' of [tool.poetry] in pyproject.toml',
+    "flit_core": "add it to 'include' of [tool.flit.sdist] in pyproject.toml",
+    "pdm": "add it to 'source-includes' of [tool.pdm.build] in pyproject.toml",
+    "scikit_build_core": "add it to 'sdist.include' of [tool.scikit-build] in pyproject.toml",
+    "maturin": 'add {{ path = "{path}", format = "sdist" }} to \'include\' of [tool.maturin] in pyproject.toml',
+}
+
+
+def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, without_git: str = "") -> PackageError:
+    """The error for a build of the user's directory ``origin`` that failed.
+
+    :param tree: the files that were there to build from.
+    :param without_git: why there is no git repository, if the build asks for one.
+    """
+    what, output = f"uv build --{built.kind} ended with code {built.code}", _tail(built.output)
+    hint = _missing_module(built.output) or without_git or (_missing_source(built.output, tree) if tree else "")
+    if hint:
+        return PackageError(f"{origin} could not be built ({what}):\n{output}", remedy=hint)
+    return PackageError(
+        f"{origin} could not be built ({what}):\n{output}",
+        remedy=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
+    )
+
+
+def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection[str]) -> PackageError:
+    """The error for an sdist that was built and cannot be installed, as its own build needs what it lacks.
+
+    :param sdist: its file name.
+    :param packed: the files in it.
+    """
+    output = _tail(built.output)
+    lost = _missing_from_sdist(output, tree.paths - set(packed))
+    if lost is not None:
+        return PackageError(
+            f"{sdist} cannot be installed: its build reads {lost}, in {tree.root} but not in the sdist:\n{output}",
+            remedy=f"include it: {how_to_include(tree.root, lost)}",
+        )
+    hint = _missing_module(built.output) or _missing_git(built.output) or "correct what the build says"
+    return PackageError(
+        f"{tree.root} builds the sdist {sdist}, which cannot be installed: no wheel can be built from it:\n{output}",
+        remedy=f"{hint}; to see it again: uv build {tree.root}",
+    )
+
+
+def how_to_include(root: Path, path: str) -> str:
+    """What to write where, so that a project's sdist has the file ``path``."""
+    hint = _INCLUDE.get(build_backend(read_pyproject(root)))
+    return hint.format(path=path) if hint else f"have the sdist include {path}: see the manual of the build backend"
+
+
+def _tail(output: str) -> str:
+    """The end of the output. uv's guesses at the cause are left out where this module knows better."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    cut = next((number for number, line in enumerate(lines) if _UV_HINT.match(line)), len(lines))
+    return "\n".join(f"    {line}" for line in lines[:cut][-_LINES:])
+
+
+def _missing_module(output: str) -> str:
+    found = _NO_MODULE.search(output)
+    if found is None:
+        return ""
+    module = found[1].partition(".")[0]
+    if module == "pkg_resources":
+        return (
+            'setuptools 82 removed pkg_resources: write requires = ["setuptools<82"] in [build-system] of '
+            "pyproject.toml (create the file if there is none), or use importlib.metadata and importlib.resources"
+        )
+    return f"the build imports {module}: add what provides it to 'requires' of [build-system] in pyproject.toml"
+
+
+def _missing_git(output: str) -> str:
+    return NO_GIT if _NO_REPOSITORY.search(output) else ""
+
+
+def _missing_source(output: str, tree: SourceTree) -> str:
+    """A hint for a file that the build did not find in the copy of the directory."""
+    for name in _NO_FILE.findall(output):
+        path = Path(os.path.normpath(tree.root / name))
+        if not path.is_relative_to(tree.root):
+            return (
+                f"{path} lies outside of the project, and the job's machine will not have it: move it into {tree.root}"
+            )
+        relative = path.relative_to(tree.root).as_posix()
+        for left in tree.left_out:
+            if f"{relative}/".startswith(f"{left.path.rstrip('/')}/"):
+                return f"{left.path} is not packaged ({left.reason}), so the build cannot read it: keep it elsewhere"
+    return ""
+
+
+def _missing_from_sdist(output: str, candidates: Collection[str]) -> str | None:
+    """The file that the builder's last lines name among those that the sdist lacks, if there is one."""
+    words = set(re.split(r"[\s'\"`,;:()\[\]]+", output))
+    named = {word.rstrip(".") for word in words} | words
+    best = [path for path in candidates if any(_is_path(word, path) for word in named)]
+    return max(best, key=len, default=None)
+
+
+def _is_path(word: str, path: str) -> bool:
+    """Whether ``word`` is ``path``, as such or below some directory; or, without directories, its name."""
+    return word == path or word.endswith(f"/{path}") or ("/" not in word and word == PurePosixPath(path).name)

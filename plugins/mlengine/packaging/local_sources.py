@@ -1,0 +1,231 @@
+"""Where a project's requirements come from on the developer's machine: ``[tool.uv.sources]``, and the same of poetry.
+
+These tables are no part of what an sdist says to its installer: there, a requirement is only a name, to be found
+in an index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
+cannot be brought along is refused: else an index would be asked for a name that a stranger may have taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, strings, table
+
+# Keys that say where a requirement is, if not in the usual index. ``source`` is poetry's name of an index.
+_ELSEWHERE = frozenset({"path", "workspace", "git", "url", "index", "source"})
+
+
+@dataclass(frozen=True)
+class LocalRequirements:
+    """What a project needs in addition to what an index has.
+
+    :param paths: projects and archives of this machine, to be packaged too, nearest first.
+    :param notes: what the user should know.
+    """
+
+    paths: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Search:
+    given: Collection[str]
+    paths: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: set[tuple[Path, frozenset[str]]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An entry of such a table, and the directory of the file that has it."""
+
+    entry: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Requirement:
+    """A requirement that has a source."""
+
+    project: Path
+    workspace: Path | None
+    name: str
+    source: _Source
+
+
+def local_requirements(project: Path, given: Collection[str] = ()) -> LocalRequirements:
+    """What the project at ``project`` requires from this machine, and what that requires, and so on.
+
+    :param given: the normalized names of distributions that are packaged anyway: the user's own list.
+    :raises PackageError: for a requirement from git or a URL, which has no place in the bucket, and for a build
+        requirement that is not in an index.
+    """
+    project = project.resolve()
+    search = _Search({*given, normalized(project_name(read_pyproject(project)) or "")})
+    _visit(project, frozenset(), search)
+    return LocalRequirements(tuple(search.paths), tuple(search.notes))
+
+
+def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
+    pyproject = read_pyproject(project)
+    workspace = _workspace(project)
+    sources = {**(_sources(workspace) if workspace else {}), **_sources(project)}
+    if not sources:
+        return
+    for name in _build_requirements(pyproject):
+        if name in sources and not all(_index(source) for source in sources[name]):
+            raise PackageError(
+                f"{project}: its build requires {name} from {_where(sources[name][0])}, which the job's machine lacks",
+                remedy=f"publish {name} to an index, or package a wheel of {project.name}: uv build --wheel {project}",
+            )
+    for name, more in _requirements(pyproject, extras, sources):
+        for source in sources.get(name, ()) if name not in search.given else ():
+            path = _add(_Requirement(project, workspace, name, source), search)
+            if path is not None and path.is_dir() and (path, more) not in search.seen:
+                search.seen.add((path, more))
+                _visit(path, more, search)
+
+
+def _add(requirement: _Requirement, search: _Search) -> Path | None:
+    """Note what is to be packaged for one requirement; returns its path, if it has one."""
+    project, name, source = requirement.project, requirement.name, requirement.source
+    if _index(source):
+        note = (
+            f"{project} takes {name} from the index {_index(source)!r}; where the job runs, uv and pip look it "
+            "up in the indexes of their own settings (UV_INDEX, PIP_EXTRA_INDEX_URL)"
+        )
+        if note not in search.notes:
+            search.notes.append(note)
+        return None
+    path = _path(requirement)
+    if path is None:
+        raise PackageError(
+            f"{project} takes {name} from {_where(source)}, which its sdist does not say: an index would be asked",
+            remedy=f"{_as_reference(source, name)}; or package a copy of it too: a list of sources, the trainer first",
+        )
+    if path not in search.paths:
+        search.paths.append(path)
+    return path
+
+
+def _path(requirement: _Requirement) -> Path | None:
+    """The directory or archive that a source names; ``None`` if it is not on this machine.
+
+    :raises PackageError: if there is nothing.
+    """
+    source, name, workspace = requirement.source, requirement.name, requirement.workspace
+    entry = source.entry
+    if isinstance(entry.get("path"), str):
+        path: Path = (source.folder / entry["path"]).resolve()
+        if not path.exists():
+            raise PackageError(
+                f"{source.folder}: pyproject.toml has {name} at {path}, and nothing is there",
+                remedy="correct the path",
+            )
+        return path
+    if entry.get("workspace") is not True:
+        return None
+    for member in _members(workspace) if workspace else ():
+        if normalized(project_name(read_pyproject(member)) or "") == name:
+            return member
+    raise PackageError(
+        f"{source.folder}: {name} is to be a member of the workspace {workspace or '(there is none)'}, and is not",
+        remedy="correct 'members' of [tool.uv.workspace], or [tool.uv.sources]",
+    )
+
+
+def _workspace(project: Path) -> Path | None:
+    """The root of the uv workspace that a project is a member of."""
+    for folder in (project, *project.parents):
+        if table(read_pyproject(folder), "tool", "uv", "workspace") and project in _members(folder):
+            return folder
+    return None
+
+
+def _members(workspace: Path) -> list[Path]:
+    settings = table(read_pyproject(workspace), "tool", "uv", "workspace")
+    found = [workspace]
+    excluded = {path for pattern in strings(settings.get("exclude")) for path in workspace.glob(pattern)}
+    for pattern in strings(settings.get("members")):
+        found += [path for path in sorted(workspace.glob(pattern)) if path not in excluded]
+    return [path.resolve() for path in found if (path / "pyproject.toml").is_file()]
+
+
+def _sources(folder: Path) -> dict[str, list[_Source]]:
+    """The entries by normalized name; one name may have several, for different platforms."""
+    pyproject = read_pyproject(folder)
+    named = dict(table(pyproject, "tool", "uv", "sources"))
+    if table(pyproject, "project"):  # without it poetry writes paths and URLs into the metadata
+        named |= table(pyproject, "tool", "poetry", "dependencies")
+    found = {}
+    for name, value in named.items():
+        entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, Mapping)]
+        sources = [_Source(entry, folder) for entry in entries if not _ELSEWHERE.isdisjoint(entry)]
+        if sources:
+            found[normalized(name)] = sources
+    return found
+
+
+def _requirements(
+    pyproject: Mapping[str, Any], extras: frozenset[str], sources: Mapping[str, Any]
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """The names a project requires, with the extras of each. All that have a source, if only its build knows."""
+    project = table(pyproject, "project")
+    if not project or "dependencies" in strings(project.get("dynamic")):
+        yield from ((name, frozenset[str]()) for name in sources)
+    own = normalized(project_name(pyproject) or "")
+    pending = list(strings(project.get("dependencies")))
+    groups = {normalized(name): strings(value) for name, value in table(project, "optional-dependencies").items()}
+    for extra in extras:
+        pending += groups.pop(extra, [])
+    while pending:
+        requirement = _parsed(pending.pop(0))
+        if requirement is None or requirement.url:
+            continue
+        more = frozenset(map(normalized, requirement.extras))
+        if normalized(requirement.name) != own:
+            yield normalized(requirement.name), more
+        for extra in more if normalized(requirement.name) == own else ():
+            pending += groups.pop(extra, [])
+
+
+def _build_requirements(pyproject: Mapping[str, Any]) -> list[str]:
+    requirements = map(_parsed, strings(table(pyproject, "build-system").get("requires")))
+    return [normalized(requirement.name) for requirement in requirements if requirement]
+
+
+def _parsed(text: str) -> Requirement | None:
+    """``None`` for what is no requirement: the build says so."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def _index(source: _Source) -> str:
+    return str(source.entry.get("index") or source.entry.get("source") or "")
+
+
+def _where(source: _Source) -> str:
+    kinds = ("git", "url", "path")
+    return next((f"{kind} {source.entry[kind]}" for kind in kinds if kind in source.entry), "the workspace")
+
+
+def _as_reference(source: _Source, name: str) -> str:
+    """The requirement that says the same in an sdist."""
+    entry = source.entry
+    if "git" in entry:
+        revision = next((f"@{entry[key]}" for key in ("rev", "tag", "branch") if isinstance(entry.get(key), str)), "")
+        url = re.sub(r"^(?!git\+)", "git+", str(entry["git"])) + revision
+    else:
+        url = str(entry.get("url", "URL"))
+    if isinstance(entry.get("subdirectory"), str):
+        url += f"#subdirectory={entry['subdirectory']}"
+    return f"write \"{name} @ {url}\" in 'dependencies'"

@@ -1,0 +1,107 @@
+"""Whether the module that a job runs is in its packages.
+
+A typing error in a module's name would otherwise be found by each replica, after the machines were started.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from mlengine.core.errors import ObjectMissingError, PackageError
+from mlengine.packaging.archive import SUFFIXES, read_archive
+from mlengine.packaging.pyproject import normalized
+from mlengine.storage.client import Storage
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 256 << 20
+_SHOWN = 8
+_DISTRIBUTION = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage) -> None:
+    """Check that ``python -m module`` finds something to run once the packages are installed. Nothing is installed.
+
+    A module of a package that the trainer requires counts as found if it is called as that requirement is
+    (``torch.distributed.run`` with ``torch``).
+
+    :param uris: the job's packages in the bucket, sdists or wheels.
+    :raises PackageError: if the module is in none of them; the message names the modules that are.
+    :raises ObjectMissingError: if a package is not in the bucket.
+    """
+    paths: set[str] = set()
+    requirements: list[str] = []
+    for uri in uris:
+        stat = storage.stat(uri)
+        if stat is None:
+            raise ObjectMissingError(f"no object {uri}", remedy="package the trainer again, or correct the URI")
+        if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
+            log.warning("%s is too large, or of a kind that is not read here: module %s is not checked", uri, module)
+            return
+        archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri, any_name=True)
+        paths |= archive.paths
+        requirements += archive.requirements
+    if uris:
+        check_module(module, paths, ", ".join(uris), requirements)
+
+
+def check_module(
+    module: str, paths: Collection[str], where: str, requirements: Sequence[str] = (), *, installed: bool = False
+) -> None:
+    """Check that ``python -m module`` finds something to run.
+
+    :param paths: the files of the package, relative to the directory that holds it or to a parent of that.
+    :param where: what errors call the package.
+    :param requirements: what the package requires, as in a requirements file; they may bring the module.
+    :param installed: whether ``paths`` are those below ``site-packages``, as in a wheel, so that a source folder such
+        as ``src`` would not be found.
+    :raises PackageError: with the modules there are, the nearest first.
+    """
+    stem = module.replace(".", "/")
+
+    def has(wanted: str) -> bool:
+        return wanted in paths or (not installed and _in_source_folder(wanted, paths))
+
+    if has(f"{stem}.py") or has(f"{stem}/__main__.py"):
+        return
+    if has(f"{stem}/__init__.py"):
+        raise PackageError(
+            f"{where}: {module} is a package without a __main__.py to run",
+            remedy=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
+        )
+    if _required(module.partition(".")[0], requirements):
+        return
+    modules = sorted(set(modules_in(paths)))
+    near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
+    there = ", ".join(near) if near else "no Python module at all"
+    raise PackageError(f"no module {module} in {where}", remedy=f"there is: {there}")
+
+
+def modules_in(paths: Collection[str]) -> Iterator[str]:
+    """The dotted names of what can be imported, each from the top of its own package."""
+    for path in paths:
+        file = PurePosixPath(path)
+        if file.suffix != ".py" or file.name in {"__init__.py", "setup.py"}:
+            continue
+        parts = [file.stem] if file.stem != "__main__" else []
+        folder = file.parent
+        while (folder / "__init__.py").as_posix() in paths:
+            parts.insert(0, folder.name)
+            folder = folder.parent
+        if parts:
+            yield ".".join(parts)
+
+
+def _in_source_folder(wanted: str, paths: Collection[str]) -> bool:
+    """Whether ``wanted`` is in a folder such as ``src``, which is no package itself."""
+    folders = (path[: -len(wanted) - 1] for path in paths if path.endswith(f"/{wanted}"))
+    return any(f"{folder}/__init__.py" not in paths for folder in folders)
+
+
+def _required(package: str, requirements: Sequence[str]) -> bool:
+    names = (_DISTRIBUTION.match(requirement) for requirement in requirements)
+    return normalized(package) in {normalized(match[1]) for match in names if match}

@@ -1,0 +1,64 @@
+"""The build of a package dir, written for it: uv's own backend, which packs every file below the package.
+
+It needs nothing from a registry, and makes the same bytes of the same files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging import build as builder
+from mlengine.packaging.build_failure import failure
+from mlengine.packaging.project_copy import copy_tree
+from mlengine.packaging.source_tree import SourceTree
+
+
+def build_package(tree: SourceTree, package: str, requirements: Sequence[str], work: Path) -> Path:
+    """The sdist of a package dir, built below the empty directory ``work``.
+
+    :raises PackageError: with the builder's output.
+    """
+    source = work / "source"
+    copy_tree(tree, source / package)
+    write_pyproject(source, package, requirements)
+    built = builder.build("sdist", source, work / "out", {source / package: tree.root, source: tree.root.parent})
+    if built.archive is None:
+        raise failure(built, tree.root)
+    return built.archive
+
+
+def write_pyproject(folder: Path, package: str, requirements: Sequence[str]) -> None:
+    """The build of a package dir: all of its sub-packages and data, version 0.0.0 as gcloud had it.
+
+    The digest in the package's path tells builds apart, not the version.
+    """
+    name = package.strip("_").replace("_", "-").lower() or "trainer"
+    lines = [
+        "[build-system]",
+        'requires = ["uv_build>=0.9,<1"]',
+        'build-backend = "uv_build"',
+        "",
+        "[project]",
+        f"name = {json.dumps(name)}",
+        'version = "0.0.0"',
+        f"dependencies = {json.dumps(list(requirements))}",
+        "",
+        "[tool.uv.build-backend]",
+        f"module-name = {json.dumps(package)}",
+        'module-root = ""',
+    ]
+    (folder / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def check_complete(tree: SourceTree, package: str, packed: frozenset[str]) -> None:
+    """Check that each file of the tree is in the sdist.
+
+    :param packed: the files of the sdist.
+    :raises PackageError: naming those that are not.
+    """
+    lost = sorted({f"{package}/{path}" for path in tree.paths} - packed)
+    if lost:
+        raise PackageError(f"the build of {tree.root} left out {', '.join(lost[:5])}", remedy="rename these files")

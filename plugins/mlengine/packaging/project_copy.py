@@ -1,0 +1,97 @@
+"""The copy of a project that its build runs on, with all that a build finds around it in the user's directory.
+
+The copy lies as deep in its repository as the project does, and its directory has the project's name. Above it are the
+ignore files that apply to the project (hatchling reads them, and so does git), and none that belong to this machine's
+temporary directory. See :mod:`mlengine.packaging.git_repository` for the ``.git`` in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.git_repository import NoRepository, Repository
+from mlengine.packaging.source_tree import SourceTree, scan
+
+# Ignore files, and what marks the root of the repository, above which hatchling reads none.
+_IGNORE_FILES = {".gitignore": ".git", ".hgignore": ".hg"}
+_GIT_FILES = (".gitignore", ".gitattributes")
+
+
+def copy_tree(tree: SourceTree, target: Path) -> None:
+    """Copy what goes in, and nothing else.
+
+    :raises PackageError: if the tree changed since it was read, as its digest would not be that of the copy.
+    """
+    for file in tree.files:
+        copy = target / file.path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(tree.root / file.path, copy)
+        except OSError as error:
+            raise _changed(tree.root, file.path) from error
+        copy.chmod(0o755 if file.executable else 0o644)
+    copied = {file.path: file for file in scan(target).files}
+    for file in tree.files:
+        if copied.get(file.path) != file:
+            raise _changed(tree.root, file.path)
+
+
+def copy_project(tree: SourceTree, base: Path, repository: Repository | NoRepository) -> Path:
+    """Copy a project into the empty directory ``base``. Returns its directory there.
+
+    :raises PackageError: if the tree changed since it was read.
+    """
+    project = base / (tree.root.name or "project")
+    if isinstance(repository, Repository):
+        top = base / (repository.top.name or "repository")
+        project = top / repository.prefix
+        copy_tree(tree, project)
+        _copy_git_files(repository, top)
+        repository.link(top)
+    else:
+        copy_tree(tree, project)
+    for name, marker in _IGNORE_FILES.items():
+        if not _find(project, name, base):
+            found = ignore_file_above(tree.root, name)
+            if found is not None:
+                shutil.copyfile(found, base / name)
+            else:
+                (base / marker).mkdir()  # hatchling stops here; to git an empty directory is no repository
+    return project
+
+
+def ignore_file_above(project: Path, name: str) -> Path | None:
+    """The ignore file in a directory above ``project`` that hatchling applies to it, if any.
+
+    hatchling takes the nearest one. It stops at the root of a repository, but without one it goes up to ``/``.
+    """
+    for folder in (project, *project.parents):
+        if (folder / name).is_file():
+            return None if folder == project else folder / name
+        if (folder / _IGNORE_FILES[name]).exists():
+            return None
+    return None
+
+
+def _find(project: Path, name: str, base: Path) -> bool:
+    """Whether an ignore file or the root of a repository lies between ``project`` and ``base``, without ``base``."""
+    folders = (project, *project.parents)
+    below = folders[: folders.index(base)]
+    return any((folder / name).is_file() or (folder / _IGNORE_FILES[name]).exists() for folder in below)
+
+
+def _copy_git_files(repository: Repository, top: Path) -> None:
+    """Copy the files that tell git what to ignore, from the directories between the root and the project."""
+    for above in repository.prefix.parents:
+        for name in _GIT_FILES:
+            source = repository.top / above / name
+            if source.is_file() and not (top / above / name).exists():
+                shutil.copyfile(source, top / above / name)
+
+
+def _changed(root: Path, path: str) -> PackageError:
+    return PackageError(
+        f"{root / path} changed while it was packaged", remedy="run again when the directory is not being written to"
+    )

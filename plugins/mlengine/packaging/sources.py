@@ -1,0 +1,121 @@
+"""What is packaged for the sources that a user names: their kind, and what has to come with them.
+
+* A package dir in a project whose build packs it is packaged by that build, with its requirements, as gcloud did.
+* A project's local requirements are packaged with it; see :mod:`mlengine.packaging.local_sources`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.archive import name_and_version
+from mlengine.packaging.local_sources import local_requirements
+from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
+from mlengine.packaging.source_tree import SourceKind, kind_of
+
+# Backends that pack only what is configured, or the package with the project's name; others search the directory.
+_EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source.
+
+    :param location: a directory, an archive, or the URI of an archive in a bucket.
+    :param parent: of a package dir, the project around it whose build may pack it.
+    """
+
+    kind: SourceKind
+    location: Path | str
+    parent: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that is packaged, the trainer first.
+
+    :param notes: what the user should know.
+    """
+
+    items: tuple[Source, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_sources(named: Sequence[Path | str], requirements: Sequence[str]) -> Sources:
+    """What is packaged for what the user named.
+
+    :param requirements: those of a package dir. Where some are given, the project around it is of no interest.
+    :raises PackageError: if there is nothing to package, or a local requirement that cannot be.
+    """
+    if not named:
+        raise PackageError("no source to package", remedy="give a package dir, a project dir, an sdist or a wheel")
+    items = [_source(item, requirements) for item in named]
+    names = {name for item in items for name in _names(item)}
+    notes: list[str] = []
+    for item in tuple(items):
+        project = item.parent or item.location
+        if item.kind is SourceKind.ARCHIVE or not isinstance(project, Path):
+            continue
+        local = local_requirements(project, names)
+        there = {other.location for other in items}
+        new = [_source(path, ()) for path in local.paths if path not in there]
+        notes += local.notes
+        notes += [f"{project} requires {other.location}, which is packaged too" for other in new]
+        items += new
+    return Sources(tuple(items), tuple(dict.fromkeys(notes)))
+
+
+def _source(named: Path | str, requirements: Sequence[str]) -> Source:
+    if isinstance(named, str) and named.startswith("gs://"):
+        return Source(SourceKind.ARCHIVE, named)
+    path = Path(named)
+    kind = kind_of(path)
+    if requirements and kind is not SourceKind.PACKAGE:
+        raise PackageError(
+            f"requirements are given, and {path} has its own: it is no package dir",
+            remedy="write them in its pyproject.toml, or give the package dir alone",
+        )
+    if kind is SourceKind.ARCHIVE:
+        return Source(kind, path)
+    path = path.resolve()
+    parent = None if requirements or kind is SourceKind.PROJECT else _project_around(path)
+    return Source(kind, path, parent)
+
+
+def _project_around(package: Path) -> Path | None:
+    """The project that a package dir lies in, at its root or in ``src``, unless its build surely packs others only."""
+    folders = [package.parent, package.parent.parent] if package.parent.name == "src" else [package.parent]
+    for folder in folders:
+        if (folder / "setup.py").is_file() or _is_built(folder):
+            return folder if _may_pack(folder, package) else None
+    return None
+
+
+def _is_built(folder: Path) -> bool:
+    """Whether a ``pyproject.toml`` says how to build its directory. Many only list what an application needs."""
+    data = read_pyproject(folder)
+    return "build-system" in data or table(data, "tool", "uv").get("package") is True
+
+
+def _may_pack(project: Path, package: Path) -> bool:
+    data = read_pyproject(project)
+    section = _EXPLICIT.get(build_backend(data))
+    if section is None or (project / "setup.py").is_file():
+        return True
+    settings = json.dumps(table(data, "tool", section))
+    named = re.search(rf"(?<![\w.-]){re.escape(package.name)}(?![\w.-])", settings)
+    return bool(named) or normalized(project_name(data) or "") == normalized(package.name)
+
+
+def _names(source: Source) -> Iterator[str]:
+    """The normalized name of the distribution that a source becomes, where that is known."""
+    location = source.parent or source.location
+    if source.kind is SourceKind.ARCHIVE:
+        yield normalized(name_and_version(str(location).rsplit("/", 1)[1])[0])
+    elif isinstance(location, Path):
+        yield normalized(project_name(read_pyproject(location)) or location.name)

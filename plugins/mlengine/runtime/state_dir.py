@@ -1,0 +1,20 @@
+"""The directory in which this machine keeps local jobs, training environments and downloaded datasets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlengine import settings
+
+
+def state_dir(given: str | Path | None = None) -> Path:
+    """The argument, or the setting ``local_state_dir``, or ``mlengine/`` in ``AIRFLOW_HOME``, or
+    ``~/.local/state/mlengine`` where that variable is not set.
+    """
+    named = settings.get("local_state_dir", given)
+    if named:
+        return Path(named).expanduser().absolute()
+    if os.environ.get("AIRFLOW_HOME"):
+        return Path(os.environ["AIRFLOW_HOME"]).expanduser().absolute() / "mlengine"
+    return Path.home() / ".local" / "state" / "mlengine"

@@ -1,0 +1,200 @@
+"""Every setting: its name, default, type and description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting. Airflow's configuration reference shows it too.
+
+    :param kind: ``string``, ``integer`` or ``float``, as in Airflow's provider metadata.
+    :param minimum: the smallest number that is allowed.
+    :param extra: the names under which a connection's extra may have it; empty if it is not read from a connection,
+        because it describes a machine, or is needed before there is a connection.
+    """
+
+    name: str
+    default: str
+    kind: str
+    description: str
+    minimum: float = 0.0
+    extra: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"AIRFLOW__MLENGINE__{self.name.upper()}"
+
+
+def _all() -> tuple[Setting, ...]:
+    text, whole, number = "string", "integer", "float"
+    return (
+        Setting("backend", "local", text, "Where jobs run: local or vertex.", extra=("backend",)),
+        Setting("bucket", "", text, "Bucket of jobs, datasets and packages: gs://NAME.", extra=("bucket",)),
+        Setting("gcp_conn_id", "google_cloud_default", text, "Airflow connection to Google Cloud."),
+        Setting(
+            "vertex_project",
+            "",
+            text,
+            "Google Cloud project of jobs on Vertex AI (default: the project of the credentials).",
+            extra=("project",),
+        ),
+        Setting(
+            "vertex_region",
+            "",
+            text,
+            "Region of jobs on Vertex AI whose job file names no region.",
+            extra=("region", "location"),
+        ),
+        Setting(
+            "vertex_endpoint",
+            "",
+            text,
+            "URL of a server that replaces Vertex AI, such as mlengine emulator.",
+            extra=("vertex_endpoint",),
+        ),
+        Setting(
+            "vertex_http_hosts",
+            "",
+            text,
+            "Comma-separated hosts of a private network that vertex_endpoint may name with http:// instead of https://.",
+        ),
+        Setting(
+            "poll_interval_seconds",
+            "5",
+            number,
+            "Polling interval of running jobs, in seconds.",
+            minimum=0.01,
+            extra=("poll_interval_seconds",),
+        ),
+        Setting(
+            "progress_interval_seconds",
+            "15",
+            number,
+            "Seconds between two progress lines in the task log.",
+            extra=("progress_interval_seconds",),
+        ),
+        Setting(
+            "max_attempts",
+            "3",
+            whole,
+            "Maximum number of attempts of a job whose machines fail.",
+            minimum=1,
+            extra=("max_attempts",),
+        ),
+        Setting(
+            "retry_backoff_seconds",
+            "10",
+            number,
+            "Seconds before attempt 2; doubled for each further attempt.",
+            extra=("retry_backoff_seconds",),
+        ),
+        Setting(
+            "queued_timeout_seconds",
+            "86400",
+            number,
+            "Seconds that a job may be QUEUED before it is cancelled.",
+            extra=("queued_timeout_seconds",),
+        ),
+        Setting(
+            "running_timeout_seconds",
+            "604800",
+            number,
+            "Seconds that a job may take after it left QUEUED, before it is cancelled.",
+            extra=("running_timeout_seconds",),
+        ),
+        Setting(
+            "local_state_dir",
+            "",
+            text,
+            "Directory of the local backend, on a disk of this machine (default: mlengine/ in AIRFLOW_HOME, or "
+            "~/.local/state/mlengine).",
+        ),
+        Setting(
+            "local_max_concurrent_jobs",
+            "",
+            whole,
+            "Jobs that the local backend runs at the same time (default: half the cores).",
+            minimum=1,
+        ),
+        Setting(
+            "local_max_workers",
+            "",
+            whole,
+            "Maximum number of workers of a local job (default: the number of cores, but at least 2).",
+        ),
+        Setting(
+            "local_max_ps",
+            "",
+            whole,
+            "Maximum number of parameter servers of a local job (default: half the cores).",
+        ),
+        Setting("local_max_evaluators", "1", whole, "Maximum number of evaluators of a local job."),
+        Setting(
+            "local_python_path",
+            "",
+            text,
+            "Python interpreter of local training environments (default: the one that submits).",
+        ),
+        Setting(
+            "local_max_restarts",
+            "5",
+            whole,
+            "How often a worker, parameter server or evaluator of a local job is restarted in a row.",
+        ),
+        Setting(
+            "local_max_chief_restarts",
+            "3",
+            whole,
+            "How often the chief of a local job is restarted after a signal.",
+        ),
+        Setting(
+            "local_restart_backoff_seconds",
+            "1",
+            number,
+            "Seconds before a local replica's first restart; doubled for each further restart.",
+        ),
+        Setting(
+            "local_termination_grace_seconds",
+            "15",
+            number,
+            "Seconds between SIGTERM and SIGKILL of a local replica.",
+        ),
+        Setting(
+            "local_linger_seconds",
+            "15",
+            number,
+            "Seconds that the workers of a local job may run on after the chief has ended.",
+        ),
+        Setting(
+            "local_build_timeout_seconds",
+            "1800",
+            number,
+            "Seconds that building a local training environment may take.",
+        ),
+        Setting(
+            "local_empty_output_warning_seconds",
+            "30",
+            number,
+            "A local chief that succeeds within so many seconds and wrote nothing is reported; 0 disables the report.",
+        ),
+        Setting(
+            "local_log_upload_timeout_seconds",
+            "60",
+            number,
+            "Seconds that uploading a local job's logs to the bucket may take; 0 disables the upload.",
+        ),
+        Setting("local_keep_environments", "8", whole, "Unused local training environments that are kept."),
+        Setting("tensorboard_url", "", text, "URL of a TensorBoard that shows all jobs, for links."),
+        Setting(
+            "param_hints_dir",
+            "",
+            text,
+            "Directory of the dataset versions that trigger forms suggest (default: mlengine/ in AIRFLOW_HOME).",
+        ),
+    )
+
+
+SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _all()}

@@ -1,0 +1,49 @@
+"""Whether a job left anything in a real bucket."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mlengine.backends.outputs import OutputCheck, warning, wrote_nothing
+from mlengine.core.job import JobHandle
+from mlengine.core.spec import TrainingSpec
+from mlengine.storage.client import Storage
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("name", ["model/saved_model.pb", "train/progress.json", "checkpoints/a/b", "model/.keeper"])
+def test_an_object_of_the_trainer_is_an_output(storage: Storage, bucket: str, name: str) -> None:
+    job_dir = f"{bucket}/m/j"
+    # Not the trainer's: placeholders, our own records, another job whose name begins alike.
+    for other in ("model/.keep", "train/.keep", "train/", "job.json", "logs/x.log", "../j_2/model/weights"):
+        storage.write(f"{bucket}/m/j_2/model/weights" if other.startswith("..") else f"{job_dir}/{other}", b"")
+    assert wrote_nothing(storage, job_dir)
+    storage.write(f"{job_dir}/{name}", b"")
+    assert not wrote_nothing(storage, job_dir)
+
+
+def test_a_job_is_checked_once_and_a_bucket_that_cannot_be_read_says_nothing(
+    storage: Storage, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check = OutputCheck(lambda: storage)
+    handle = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "j", 1, f"{bucket}/m/j")
+    with caplog.at_level(logging.WARNING):
+        assert check.message(handle) == warning(None)
+        storage.write(f"{bucket}/m/j/model/late", b"")
+        assert check.message(handle) == warning(None)
+    assert len(caplog.records) == 1, "it is logged once"
+    gone = JobHandle("vertex", "projects/p/locations/r/customJobs/2", "j", 1, "gs://no-such-bucket-here/m/j")
+    assert check.message(gone) == ""
+    assert check.message(JobHandle("vertex", "projects/p/locations/r/customJobs/3", "j", 1, "")) == ""
+
+
+def test_the_message_names_the_chief_as_the_trainer_was_to_find_it() -> None:
+    assert warning(TrainingSpec("t")) == "the chief ended with exit code 0, but wrote nothing below model/ or train/"
+    master = TrainingSpec("t", primary_name="master", single_replica_tf_config=True)
+    assert warning(master, 2.04) == (
+        "the chief ended with exit code 0 after 2.0 s, but wrote nothing below model/ or train/; TF_CONFIG calls it "
+        '"master": if the trainer knows it by its other name, set useChiefInTfConfig'
+    )

@@ -1,0 +1,62 @@
+"""Whether the module of a job file is in the packages in the bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.core.errors import ObjectMissingError, PackageError
+from mlengine.packaging.modules import check_module_in_packages
+from mlengine.packaging.publish import package_trainer
+from mlengine.storage.client import Storage
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def uris(storage: Storage, bucket: str, tmp_path: Path) -> tuple[str, ...]:
+    """A trainer and a helper in the bucket."""
+    for name, module in (("hello", "main.py"), ("helper", "words.py")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / module).touch()
+    trainer = package_trainer(tmp_path / "hello", storage=storage, staging=bucket, requirements=["torch>=2"])
+    return (*trainer.uris, *package_trainer(tmp_path / "helper", storage=storage, staging=bucket).uris)
+
+
+def test_a_module_of_any_package_is_found(storage: Storage, uris: tuple[str, ...]) -> None:
+    for module in ("hello.main", "helper.words", "torch.distributed.run"):
+        check_module_in_packages(module, uris, storage)
+
+
+def test_a_typing_error_is_found_before_anything_is_submitted(storage: Storage, uris: tuple[str, ...]) -> None:
+    with pytest.raises(PackageError, match=r"no module hello\.mian in gs://") as caught:
+        check_module_in_packages("hello.mian", uris, storage)
+    assert "hello.main" in caught.value.remedy
+    with pytest.raises(PackageError, match=r"no module helo\.main"):
+        check_module_in_packages("helo.main", uris, storage)
+
+
+def test_a_package_that_is_gone_is_named(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
+    with pytest.raises(ObjectMissingError, match=r"gone-1\.0\.tar\.gz"):
+        check_module_in_packages("hello.main", [*uris, f"{bucket}/gone-1.0.tar.gz"], storage)
+
+
+def test_a_package_too_large_to_be_read_is_not_checked(
+    storage: Storage, uris: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mlengine.packaging.modules._MOST_BYTES", 10)
+    check_module_in_packages("hello.mian", uris, storage)
+    assert "module hello.mian is not checked" in caplog.text
+
+
+def test_a_package_may_have_a_name_without_a_version(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
+    """Installers take it too."""
+    uri = f"{bucket}/old/hello.tar.gz"
+    storage.write(uri, storage.read(uris[0]))
+    check_module_in_packages("hello.main", [uri], storage)
+    with pytest.raises(PackageError, match=r"no module hello\.mian"):
+        check_module_in_packages("hello.mian", [uri], storage)
+    storage.write(f"{bucket}/old/hello.tgz", b"")
+    check_module_in_packages("hello.main", [f"{bucket}/old/hello.tgz"], storage)

@@ -1,0 +1,304 @@
+"""A run that is deleted and created again, two Airflows with one bucket, a retry whose inputs have changed.
+
+The tasks are called as Airflow calls them; ``tests/e2e/test_life_recreated.py`` asks the real one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlengine import backends, connections
+from mlengine.core.errors import BackendUnavailableError, JobConflictError
+from mlengine.core.job import FailureCause, JobHandle, JobKey, JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Role, TrainingSpec
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.storage.client import Storage
+from mlengine.testing.backend import MemoryBackend
+from tests.integration import local_cluster
+from tests.integration.paid import Paid, paid
+
+pytestmark = pytest.mark.integration
+
+__all__ = ["paid"]
+current: Paid = MemoryBackend()
+
+
+def the_backend(**_: Any) -> Paid:
+    return current
+
+
+@pytest.fixture(autouse=True)
+def backend(storage: Storage, paid: Paid) -> Iterator[Paid]:
+    """The backend of that name, whatever its name is: everything here holds for each."""
+    global current  # noqa: PLW0603 the registry makes backends by import path
+    current = paid
+    backends.register(paid.name, f"{__name__}:the_backend")
+    connections.forget_connections()
+    assert storage
+    yield current
+    connections.forget_connections()
+
+
+class StateStore(dict[str, Any]):
+    """Airflow's task state store of one task of one run: there from its first try until the run is deleted."""
+
+    def set(self, key: str, value: Any, *, retention: timedelta) -> None:
+        assert retention == timedelta.max, "a run may be cleared after any time"
+        self[key] = value
+
+
+class Run:
+    """One DAG run of one Airflow, from its creation to its deletion."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, bucket: str, package: str, *, airflow: str = "this", **words: Any
+    ) -> None:
+        self._patch, self.bucket, self.package, self.airflow, self.words = monkeypatch, bucket, package, airflow, words
+        self.store = StateStore()
+
+    def context(self, task_id: str, **ti: Any) -> dict[str, Any]:
+        fields = {"dag_id": "dag", "run_id": "nightly", "map_index": -1, "try_number": 1, "max_tries": 2, **ti}
+        return {"ti": SimpleNamespace(task_id=task_id, **fields), "task_state_store": self.store}
+
+    def submit(self, **more: Any) -> dict[str, Any]:
+        """Prepare and submit.
+
+        :param more: ``try_number`` and ``max_tries``, and arguments of the operator.
+        """
+        ti = {name: more.pop(name) for name in ("try_number", "max_tries") if name in more}
+        self._patch.setenv("AIRFLOW_VAR_MLENGINE_INSTALLATION_ID", self.airflow)
+        prepare = PrepareJobDirOperator(
+            task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
+        )
+        job_file = {"trainingInput": {"pythonModule": "tiny.task", "packageUris": [self.package]}}
+        words = {"job_file": job_file, "force_retrain": "", **self.words}
+        operator = SubmitTrainingJobOperator(
+            task_id="submit",
+            job=prepare.execute(self.context("prepare")),
+            gcp_conn_id=None,
+            **{"backend": current.name, **words, **more},
+        )
+        return dict(operator.execute(self.context("submit", **ti)))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Any:
+    """Makes runs called ``nightly`` in this bucket."""
+    package = local_cluster.put(storage, bucket, local_cluster.sdist(""))
+
+    def make(*args: str, **more: Any) -> Run:
+        return Run(monkeypatch, bucket, package, args=list(args), **more)
+
+    return make
+
+
+def args_of(backend: Paid) -> list[tuple[str, ...]]:
+    return [job.submission.spec.args for job in backend.jobs]
+
+
+def test_a_run_that_is_created_again_trains_with_its_own_arguments(
+    storage: Storage, run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = run("--x", "1").submit()
+    backend.end(first["name"], JobState.SUCCEEDED)
+    claim = storage.read(JobDir(first["job_dir"]).claim)
+    again = run("--x", "2").submit()
+    assert again["decision"] == "fresh_submit"
+    assert again["job_dir"] == f"{first['job_dir']}_2"
+    assert args_of(backend) == [("--x", "1"), ("--x", "2")]
+    assert storage.read(JobDir(first["job_dir"]).claim) == claim
+    assert "belongs to an earlier run nightly of dag, which was deleted (args: --x 1 → --x 2)" in caplog.text
+
+
+def test_after_a_failed_job_corrected_arguments_run(run: Any, backend: Paid) -> None:
+    first = run("--x", "bad").submit()
+    backend.end(first["name"], JobState.FAILED, FailureCause.TRAINER)
+    assert run("--x", "good").submit()["decision"] == "fresh_submit"
+    assert args_of(backend)[-1] == ("--x", "good")
+
+
+def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: Paid) -> None:
+    first = run("--x", "1").submit()
+    backend.end(first["name"], JobState.SUCCEEDED)
+    again = run("--x", "1").submit()
+    assert again["decision"] == "fresh_submit"
+    assert again["job_dir"] != first["job_dir"]
+
+
+def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: Paid) -> None:
+    """In a run that was created again, beside the job of the deleted one."""
+    deleted = run("--x", "1").submit()
+    backend.end(deleted["name"], JobState.SUCCEEDED)
+    this = run("--x", "2")
+    first = this.submit()
+    assert this.submit(try_number=2) == {**first, "decision": "reattached"}
+    cleared = this.submit(try_number=3, max_tries=4)
+    assert (cleared["decision"], cleared["job_dir"]) == ("fresh_submit", f"{deleted['job_dir']}_3")
+    assert this.submit(try_number=4, max_tries=4) == {**cleared, "decision": "reattached"}
+    assert [job.handle.name for job in backend.live] == [cleared["name"]]
+    backend.end(cleared["name"], JobState.SUCCEEDED)
+    assert this.submit(try_number=4, max_tries=4)["decision"] == "already_succeeded"
+
+
+def test_a_job_that_a_deleted_run_left_running_is_ended(
+    run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("--x", "1").submit()
+    again = run("--x", "2").submit()
+    assert [job.handle.name for job in backend.live] == [again["name"]]
+    assert "is cancelled: run nightly of dag was deleted and created again" in caplog.text
+
+
+def test_even_if_its_submission_was_never_recorded(run: Any, backend: Paid) -> None:
+    backend.lose_answers = 1
+    with pytest.raises(BackendUnavailableError):
+        run("--x", "1").submit()
+    assert len(backend.live) == 1
+    again = run("--x", "2").submit()
+    assert [job.handle.name for job in backend.live] == [again["name"]]
+
+
+def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, backend: Paid) -> None:
+    """The new run's submission is ``reused``: it ends the deleted run's job all the same."""
+    old = run("--x", "1").submit()
+    key = JobKey("dag", "nightly", "submit", -1, 2, "the new run")
+    intent = Intent(key, "m", JobDir(old["job_dir"]), TrainingSpec("trainer.task"), installation="this", own_dir=True)
+    accepted = JobHandle(backend.name, "accepted", "accepted", 1, f"{old['job_dir']}_of_another_run")
+    submitted = Submitter(storage, backend).reuse(intent, accepted, {"dag_id": "dag", "run_id": "another"})
+    assert submitted is not None
+    assert submitted.decision == "reused"
+    assert backend.live == []
+
+
+def test_two_airflows_do_not_take_each_others_jobs(run: Any, backend: Paid, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ours, theirs = run("--x", "1"), run("--x", "2", airflow="other")
+    first, second = ours.submit(), theirs.submit()
+    assert {job.handle.name for job in backend.live} == {first["name"], second["name"]}
+    assert ours.submit(try_number=2) == {**first, "decision": "reattached"}
+    assert theirs.submit(try_number=2) == {**second, "decision": "reattached"}
+    cleared = theirs.submit(try_number=3, max_tries=4)
+    assert {job.handle.name for job in backend.live} == {first["name"], cleared["name"]}
+    assert "of another Airflow (args: --x 1 → --x 2); it is left alone" in caplog.text
+    assert "mlengine reap --installation this" in caplog.text
+
+
+def test_so_does_an_airflow_whose_database_was_lost(run: Any, backend: Paid, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody can tell it from another one: the job of the lost one is named, and left to a person."""
+    first = run("--x", "1", airflow="lost").submit()
+    again = run("--x", "2", airflow="new").submit()
+    assert {job.handle.name for job in backend.live} == {first["name"], again["name"]}
+    assert f"job {first['job_id']} of that run is " in caplog.text
+    assert "mlengine reap --installation lost" in caplog.text
+
+
+def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothing_running(
+    run: Any, backend: Paid
+) -> None:
+    this = run("--x", "1", "--y", "3")
+    this.submit()
+    with pytest.raises(JobConflictError, match="args: --x 1 → --x 2") as caught:
+        this.submit(try_number=2, args=["--x", "2", "--y", "3"])
+    assert "clear the task" in caught.value.remedy
+    assert len(backend.jobs) == 1, "a retry never pays for a second job"
+    assert backend.live == [], "and the task has failed for good"
+    assert this.submit(try_number=3, max_tries=4, args=["--x", "2", "--y", "3"])["decision"] == "fresh_submit"
+
+
+def test_so_is_one_whose_job_has_succeeded(run: Any, backend: Paid) -> None:
+    this = run("--x", "1")
+    backend.end(this.submit()["name"], JobState.SUCCEEDED)
+    with pytest.raises(JobConflictError, match="args: --x 1 → --x 2"):
+        this.submit(try_number=2, args=["--x", "2"])
+
+
+def test_a_retry_whose_job_was_never_submitted_takes_its_new_inputs(
+    storage: Storage, run: Any, backend: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    this = run("--stamp", "first try")
+
+    def refuse(_: Any) -> Any:
+        raise BackendUnavailableError("come back later")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "submit", refuse)
+        with pytest.raises(BackendUnavailableError):
+            this.submit()
+    job = this.submit(try_number=2, args=["--stamp", "second try"])
+    assert args_of(backend) == [("--stamp", "second try")]
+    record = JobRecord.from_bytes(storage.read(JobDir(job["job_dir"]).claim))
+    assert record.spec["args"] == ["--stamp", "second try"]
+
+
+def test_what_changes_no_model_is_no_difference(run: Any, backend: Paid, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlengine.operators import submit as operator
+
+    this = run("--x", "1")
+    first = this.submit()
+    monkeypatch.setattr(operator, "software", lambda: {"mlengine": "another version"})
+    assert this.submit(try_number=2, labels={"team": "x"}) == {**first, "decision": "reattached"}
+
+
+class Small(MemoryBackend):
+    """Takes as many workers as its machine has room for."""
+
+    room = 4
+
+    def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
+        return spec.with_counts({Role.WORKER: min(self.room, spec.count(Role.WORKER))}), []
+
+
+def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
+    """The machine, or its settings, changed between two tries; what was asked for did not."""
+    global current  # noqa: PLW0603
+    current = small = Small()
+    backends.register("memory", f"{__name__}:the_backend")
+    this = run("--x", "1", replica_counts={"worker": 4})
+    first = this.submit()
+    small.room = 2
+    assert this.submit(try_number=2) == {**first, "decision": "reattached"}
+    with pytest.raises(JobConflictError, match=r"4 worker .* → .* 3 worker"):
+        this.submit(try_number=2, replica_counts={"worker": 3})
+
+
+def test_a_retry_on_another_backend_is_an_error_that_names_it(run: Any, backend: Paid) -> None:
+    this = run("--x", "1")
+    this.submit()
+    global current  # noqa: PLW0603
+    current = MemoryBackend(name="elsewhere")
+    backends.register("elsewhere", f"{__name__}:the_backend")
+    with pytest.raises(JobConflictError, match=f"backend: {backend.name} → elsewhere"):
+        this.submit(try_number=2)
+    assert current.jobs == []
+
+
+def test_a_run_that_is_created_again_on_another_backend_says_where_the_old_job_was(
+    run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run("--x", "1").submit()
+    global current  # noqa: PLW0603
+    current = MemoryBackend(name="elsewhere")
+    backends.register("elsewhere", f"{__name__}:the_backend")
+    assert run("--x", "1").submit()["decision"] == "fresh_submit"
+    assert f"mlengine cancel {first['job_id']} --backend {backend.name}" in caplog.text
+
+
+def test_a_job_id_stays_readable(run: Any, backend: Paid) -> None:
+    names = []
+    for _ in range(3):
+        job = run("--x", "1").submit()
+        backend.end(job["name"], JobState.SUCCEEDED)
+        names.append(job["job_id"])
+    first = names[0]
+    assert first.startswith("m_h_")
+    assert names == [first, f"{first}_2", f"{first}_3"]

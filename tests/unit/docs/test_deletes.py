@@ -1,0 +1,41 @@
+"""The list of all that deletes, in ``docs/security.md``, names every file of the code that does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.unit.docs.manual import ROOT
+
+_CALLS = frozenset({"delete", "unlink", "rmtree", "rmdir", "removedirs", "delete_blob", "delete_blobs", "truncate"})
+
+
+def deletes(file: Path) -> bool:
+    """Whether the file calls something that deletes, by its name: ``os.remove`` too, a set's ``remove`` not."""
+
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                prefix = f"{owner.id}." if isinstance(owner, ast.Name) and owner.id == "os" else ""
+                yield prefix + node.func.attr
+
+    return any(name.removeprefix("os.") in _CALLS or name == "os.remove" for name in names())
+
+
+def test_every_file_that_deletes_is_in_the_list_and_no_other() -> None:
+    files = [*(ROOT / "plugins" / "mlengine").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
+    found = {str(file.relative_to(ROOT)) for file in files if deletes(file)}
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    section = page.partition("## What deletes")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`((?:plugins|scripts)/[\w/]+\.py)`", section)) == found
+
+
+def test_each_line_of_the_list_names_a_test() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    section = page.partition("## What deletes")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    assert [row for row in rows if "`tests/" not in row] == []

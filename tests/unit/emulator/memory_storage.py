@@ -1,0 +1,22 @@
+"""The methods of the storage that creating a job needs, with objects in memory."""
+
+from __future__ import annotations
+
+from mlengine.storage.client import ObjectStat
+
+
+class MemoryStorage:
+    """A bucket's objects, by URI."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def exists(self, uri: str) -> bool:
+        return uri in self.objects
+
+    def stat(self, uri: str) -> ObjectStat | None:
+        return ObjectStat(uri, len(self.objects[uri]), 1) if uri in self.objects else None
+
+    def create(self, uri: str, data: bytes) -> None:
+        assert uri not in self.objects
+        self.objects[uri] = data

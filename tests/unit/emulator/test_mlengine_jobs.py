@@ -1,0 +1,96 @@
+"""ML Engine's jobs as submissions: what is rejected, and what the backend gets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mlengine.core.errors import EmulatorApiError
+from mlengine.core.spec import Role
+from mlengine.emulator import mlengine_jobs
+from tests.unit.emulator.memory_storage import MemoryStorage
+
+
+def storage() -> Any:
+    return MemoryStorage()
+
+
+def job(**more: Any) -> dict[str, Any]:
+    fields = {"region": "r", "pythonModule": "t.task", "packageUris": ["gs://pkgs/t-1.tar.gz"], **more}
+    return {"jobId": "census_1", "trainingInput": {name: value for name, value in fields.items() if value is not None}}
+
+
+def custom(**more: Any) -> dict[str, Any]:
+    return job(scaleTier="CUSTOM", masterType="standard", **more)
+
+
+def image(**config: Any) -> dict[str, Any]:
+    return custom(packageUris=None, pythonModule=None, masterConfig={"imageUri": "i", **config})
+
+
+def test_a_job_with_a_job_dir_is_a_plain_training() -> None:
+    read, spec = mlengine_jobs.read(
+        job(jobDir="gs://bkt/out", args=["--a", "1"], scaleTier="STANDARD_1", runtimeVersion="1.0")
+    )
+    submission, notes = mlengine_jobs.submission(read, spec, "p", storage(), None)
+    assert submission.spec.module == "t.task"
+    assert submission.job_dir == "gs://bkt/out"
+    assert submission.spec.primary_name == "master"
+    assert submission.spec.count(Role.WORKER) == 4
+    assert "runtimeVersion" in notes[0]
+
+
+def test_a_job_id_that_is_used_again_is_another_job_to_the_backend() -> None:
+    """The backend may still know the first job of that id after the emulator's state was deleted."""
+    read, spec = mlengine_jobs.read(job(jobDir="gs://bkt/out"))
+    keys = {mlengine_jobs.submission(read, spec, "p", storage(), None)[0].key for _ in range(2)}
+    assert len(keys) == 2
+
+
+def test_a_job_without_a_job_dir_gets_no_job_dir_argument() -> None:
+    read, spec = mlengine_jobs.read(job(args=["--a", "1"]))
+    submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), None)
+    plan = json.loads(submission.spec.args[0])
+    assert plan["pools"]["chief"]["command"] == ["python3", "-m", "t.task", "--a", "1"]
+
+
+@pytest.mark.parametrize("names", [("containerCommand", "containerArgs"), ("container_command", "container_args")])
+def test_an_image_runs_its_command(names: tuple[str, str]) -> None:
+    read, spec = mlengine_jobs.read(image(**{names[0]: ["python3", "-m", "x"], names[1]: ["--y"]}))
+    submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+    assert json.loads(submission.spec.args[0])["pools"]["chief"]["command"] == ["python3", "-m", "x", "--y"]
+
+
+@pytest.mark.parametrize("config", [{"containerCommand": 5}, {"containerCommand": "sh"}, {"containerCommand": [5]}, {}])
+def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
+    read, spec = mlengine_jobs.read(image(**config))
+    with pytest.raises(EmulatorApiError, match="containerCommand"):
+        mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"jobId": "j", "predictionInput": {}}, "predictionInput"),
+        ({"trainingInput": {"region": "r"}}, "job id is required"),
+        ({"jobId": "j"}, "training_input"),
+        ({"jobId": "j", "trainingInput": 5}, "mapping"),
+        ({"jobId": 5, "trainingInput": {"region": "r"}}, "jobId"),
+        ({**job(), "colour": "blue"}, 'Unknown name "colour"'),
+        ({**job(), "labels": {"A": "b"}}, "label"),
+        (job(region=None), "region is required"),
+        (job(packageUris=None), "packages or an image"),
+        (job(workerCount=3), "workerCount"),
+        (custom(workerType="standard", workerCount="-5"), "workerCount: is -5"),
+        (custom(workerType="standard", workerCount=str(10**9)), "workerCount"),
+        (job(scheduling={"maxRunningTime": "-5s"}), "maxRunningTime"),
+        ({**job(), "jobId": "1-x"}, "not a job id"),
+        (job(jobDir="gs://bkt/"), "is a whole bucket"),
+    ],
+)
+def test_invalid_jobs_are_rejected(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(EmulatorApiError, match=message) as caught:
+        mlengine_jobs.read(wrong)
+    assert caught.value.status in {"INVALID_ARGUMENT", "UNIMPLEMENTED"}

@@ -1,0 +1,181 @@
+"""Where an operator's credentials, settings and inputs come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, XComArg
+
+from mlengine.connections import CloudAccess, forget_connections
+from mlengine.core.errors import MlengineError, SettingError, XComMissingError
+from mlengine.operators._base import BackendOperator, RetryByCause
+from mlengine.operators.prepare import PrepareJobDirOperator
+from tests.unit.operators.stages import JOB, NEEDED, context, make, render
+
+STAGES = list(NEEDED)
+# Which arguments are the output of another task.
+OUTPUTS = [
+    ("submit", "job"),
+    ("submit", "package"),
+    ("submit", "dataset"),
+    ("wait", "job"),
+    ("validate", "job"),
+    ("validate", "dataset"),
+    ("validate", "package_uris"),
+    ("publish", "job"),
+    ("register", "job"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_connections() -> Any:
+    forget_connections()
+    yield
+    forget_connections()
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a connection that has a word on bucket and attempts."""
+    extra = {"bucket": "gs://of-the-connection", "max_attempts": 7, "backend": "vertex", "local_max_ps": 3}
+    monkeypatch.setenv("AIRFLOW_CONN_STAGING", json.dumps({"conn_type": "google_cloud_platform", "extra": extra}))
+    return "staging"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_default_args_reach_every_operator(stage: str) -> None:
+    policy = RetryByCause()
+    defaults = {
+        "gcp_conn_id": "of_the_dag",
+        "impersonation_chain": ["a@p", "b@p"],
+        "retry_policy": policy,
+        "bucket": "gs://of-the-dag",
+        "project_id": "p",
+        "region": "r",
+        "backend_options": {"x": 1},
+        "deferrable": True,
+        "poll_interval_seconds": 3,
+    }
+    with DAG("d", schedule=None, default_args=defaults):
+        operator = make(stage)
+    taken = {name: getattr(operator, name) for name in defaults if hasattr(operator, name)}
+    assert taken == {name: defaults[name] for name in taken}
+    assert {"gcp_conn_id", "impersonation_chain", "retry_policy"} <= set(taken)
+    assert isinstance(operator, BackendOperator) == ("project_id" in taken)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_default_args_the_cause_of_a_failure_decides_about_retries(stage: str) -> None:
+    assert isinstance(make(stage).retry_policy, RetryByCause)
+    with DAG("d", schedule=None, default_args={"retry_policy": None}):
+        assert make(stage).retry_policy is None
+    assert make(stage, retry_policy=None).retry_policy is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_connection_is_that_of_the_settings(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__MLENGINE__GCP_CONN_ID", "of_the_settings")
+    with DAG("d", schedule=None):
+        assert render(make(stage), params={}).gcp_conn_id == "of_the_settings"
+    for given, used in (("{{ params.conn }}", "mine"), ("{{ params.no or '' }}", "of_the_settings"), (None, None)):
+        with DAG("d", schedule=None):
+            operator = make(stage, gcp_conn_id=given)
+        assert render(operator, params={"conn": "mine", "no": None}).gcp_conn_id == used
+
+
+@pytest.mark.parametrize(("name", "set_to"), [("default_deferrable", "True"), ("default_deferrable", "False")])
+def test_a_wait_is_deferred_as_airflow_is_configured(name: str, set_to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AIRFLOW__OPERATORS__{name.upper()}", set_to)
+    assert make("wait").deferrable is (set_to == "True")
+    assert make("wait", deferrable=True).deferrable
+    assert not make("wait", deferrable=False).deferrable
+    assert make("wait").mode == "reschedule"
+
+
+def test_a_connection_decides_before_the_configuration(connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "gs://of-the-settings")
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_MAX_PS", "5")
+    access = CloudAccess(connection)
+    assert access.bucket() == "gs://of-the-connection"
+    assert access.bucket("mine") == "gs://mine"
+    assert access.integer("max_attempts") == 7
+    assert access.integer("max_attempts", 2) == 2
+    assert access.integer("local_max_ps") == 5, "this setting is not a connection's"
+    for other in (None, "no_such_connection"):
+        assert CloudAccess(other).bucket() == "gs://of-the-settings"
+
+
+def test_the_backend_that_a_connection_names_is_in_the_rendered_field(connection: str) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"gcp_conn_id": connection}, "vertex"),
+        ({"gcp_conn_id": connection, "backend": "local"}, "local"),
+        ({"gcp_conn_id": None}, "local"),
+    ]
+    for given, backend in cases:
+        with DAG("d", schedule=None):
+            operator = make("submit", **given)
+        assert render(operator, params={}).backend == backend
+
+
+def test_impersonation_needs_a_connection() -> None:
+    for build in (CloudAccess(None, "a@p").storage, CloudAccess(None, "a@p").backend):
+        with pytest.raises(SettingError, match="impersonation_chain needs an Airflow connection"):
+            build()
+
+
+def test_project_region_and_impersonation_reach_a_backend_that_knows_them() -> None:
+    access = CloudAccess("c", ["a@p"], "my-project", "europe-west4")
+    backend: Any = access.backend("vertex")
+    assert (backend._project, backend._region) == ("my-project", "europe-west4")
+    assert (backend._gcp_conn_id, backend._impersonation) == ("c", ["a@p"])
+    assert access.backend("local").name == "local"
+    options: Any = CloudAccess("c", None, "one", None, {"project": "other"}).backend("vertex")
+    assert options._project == "other"
+
+
+@pytest.mark.parametrize(("stage", "field"), OUTPUTS)
+def test_an_output_that_is_missing_is_named_with_its_task(stage: str, field: str) -> None:
+    with DAG("d", schedule=None):
+        upstream = PrepareJobDirOperator(task_id="upstream", model="m")
+        given: dict[str, Any] = {"job_file": {"trainingInput": {"pythonModule": "t"}}} if stage == "submit" else {}
+        if field != "job":
+            given["job"] = {"model": "m", "job_dir": JOB} if stage == "submit" else JOB
+        operator = make(stage, gcp_conn_id=None, **{**given, field: upstream.output})
+    values = context(operator.dag, {})
+    operator.render_template_fields(values, operator.dag.get_template_env())
+    with pytest.raises(XComMissingError) as error:
+        operator.execute(values)
+    assert f"{stage} has no {field}: 'upstream' returned nothing" in error.value.message
+    assert "clear the task" in error.value.remedy
+    assert not error.value.retryable
+
+
+@pytest.mark.parametrize("stage", ["submit", "wait", "validate", "publish", "register"])
+@pytest.mark.parametrize("value", [None, "", "None", {}, {"unrelated": 1}, "text", 7, ["gs://bkt/m/j"]])
+def test_no_job_is_no_attribute_error(stage: str, value: Any) -> None:
+    with DAG("d", schedule=None):
+        operator = make(stage, gcp_conn_id=None, job=value)
+    with pytest.raises(MlengineError, match="job"):
+        operator.execute(context(operator.dag, {}))
+
+
+def test_a_key_of_an_output_that_is_missing_is_named_too() -> None:
+    with DAG("d", schedule=None):
+        upstream = PrepareJobDirOperator(task_id="upstream", model="m")
+        operator = make("publish", gcp_conn_id=None, job=XComArg(upstream, "job"))
+    values = context(operator.dag, {})
+    with pytest.raises(Exception, match="upstream"):
+        operator.render_template_fields(values, operator.dag.get_template_env())
+
+
+def test_paths_are_relative_to_the_dag_file(tmp_path: Path) -> None:
+    with DAG("d", schedule=None) as dag:
+        operator = make("package")
+    dag.fileloc = str(tmp_path / "dag.py")
+    assert operator.beside_dag("trainer") == tmp_path / "trainer"
+    assert operator.beside_dag(Path("/absolute")) == Path("/absolute")
+    assert operator.beside_dag("gs://bucket/trainer.tar.gz") == "gs://bucket/trainer.tar.gz"
+    assert make("package").beside_dag("trainer") == Path("trainer")

@@ -1,0 +1,101 @@
+"""``[tool.uv.sources]`` and its like: what has to be packaged with a project, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.local_sources import local_requirements
+
+
+def project(root: Path, name: str, text: str = "") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "1"\n{text}')
+    return root.resolve()
+
+
+def test_a_project_without_sources_needs_nothing(tmp_path: Path) -> None:
+    assert local_requirements(project(tmp_path, "app", 'dependencies = ["numpy"]\n')).paths == ()
+    (tmp_path / "old").mkdir()
+    assert local_requirements(tmp_path / "old").paths == ()
+
+
+def test_members_of_a_workspace_and_what_they_require_in_turn(tmp_path: Path) -> None:
+    root = project(tmp_path, "root", '[tool.uv.workspace]\nmembers = ["packages/*"]\nexclude = ["packages/old"]\n')
+    sources = "[tool.uv.sources]\nAcme_Lib = { workspace = true }\n"
+    app = project(root / "packages/app", "app", f'dependencies = ["acme-lib>=1", "numpy"]\n{sources}')
+    sources = '[tool.uv.sources]\nbase = { path = "../../base" }\nunused = { path = "../nowhere" }\n'
+    lib = project(root / "packages/lib", "acme.lib", f"dependencies = [\"base; python_version > '3'\"]\n{sources}")
+    base = project(root / "base", "base", 'dependencies = ["app"]\n')
+    assert local_requirements(app).paths == (lib, base)
+
+
+def test_sources_of_the_workspaces_root_hold_for_its_members(tmp_path: Path) -> None:
+    sources = '[tool.uv.workspace]\nmembers = ["app"]\n[tool.uv.sources]\nlib = { path = "lib" }\n'
+    root = project(tmp_path, "root", sources)
+    lib = project(root / "lib", "lib")
+    assert local_requirements(project(root / "app", "app", 'dependencies = ["lib"]\n')).paths == (lib,)
+
+
+def test_only_what_is_installed_comes_along(tmp_path: Path) -> None:
+    sources = '[tool.uv.sources]\na = { path = "a" }\nb = { path = "b" }\n'
+    extras = '[project.optional-dependencies]\ngpu = ["a"]\ndev = ["b"]\n'
+    app = project(tmp_path, "app", f'dependencies = ["app[gpu]"]\n{extras}{sources}')
+    a, _ = project(tmp_path / "a", "a"), project(tmp_path / "b", "b")
+    assert local_requirements(app).paths == (a,)
+
+
+def test_all_sources_come_along_where_only_the_build_knows_the_requirements(tmp_path: Path) -> None:
+    app = project(tmp_path, "app", 'dynamic = ["dependencies"]\n[tool.uv.sources]\na = { path = "a-1.0.tar.gz" }\n')
+    (tmp_path / "a-1.0.tar.gz").touch()
+    assert local_requirements(app).paths == (tmp_path / "a-1.0.tar.gz",)
+
+
+@pytest.mark.parametrize(
+    ("source", "reference"),
+    [
+        ('{ git = "https://example.com/x.git", tag = "v1" }', "lib @ git+https://example.com/x.git@v1"),
+        ('{ git = "ssh://git@example.com/x", subdirectory = "py" }', "git+ssh://git@example.com/x#subdirectory=py"),
+        ('{ url = "https://example.com/lib-1.0.tar.gz" }', "lib @ https://example.com/lib-1.0.tar.gz"),
+    ],
+)
+def test_what_cannot_be_packaged_is_refused_with_what_to_write(tmp_path: Path, source: str, reference: str) -> None:
+    app = project(tmp_path, "app", f'dependencies = ["lib"]\n[tool.uv.sources]\nlib = {source}\n')
+    with pytest.raises(PackageError, match="takes lib from") as caught:
+        local_requirements(app)
+    assert reference in caught.value.remedy
+    assert local_requirements(app, {"lib"}).paths == (), "the user packages it"
+
+
+def test_a_member_or_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    app = project(tmp_path, "app", 'dependencies = ["lib"]\n[tool.uv.sources]\nlib = { workspace = true }\n')
+    with pytest.raises(PackageError, match="lib is to be a member of the workspace"):
+        local_requirements(app)
+    project(tmp_path, "app", 'dependencies = ["lib"]\n[tool.uv.sources]\nlib = { path = "../lib" }\n')
+    with pytest.raises(PackageError, match="nothing is there"):
+        local_requirements(app)
+
+
+def test_a_build_requirement_of_this_machine_is_refused(tmp_path: Path) -> None:
+    build = '[build-system]\nrequires = ["setuptools", "our-plugin"]\n'
+    app = project(tmp_path, "app", f'{build}[tool.uv.sources]\nour-plugin = {{ path = "plugin" }}\n')
+    with pytest.raises(PackageError, match="its build requires our-plugin from path plugin"):
+        local_requirements(app)
+
+
+def test_poetry_has_the_same_in_addition_to_the_project_table(tmp_path: Path) -> None:
+    entries = 'python = ">=3.9"\nnumpy = { version = ">=2", extras = ["x"] }\nlib = { path = "lib", develop = true }\n'
+    app = project(tmp_path, "app", f'dependencies = ["lib", "numpy"]\n[tool.poetry.dependencies]\n{entries}')
+    lib = project(tmp_path / "lib", "lib")
+    assert local_requirements(app).paths == (lib,)
+    (app / "pyproject.toml").write_text(f'[tool.poetry]\nname = "app"\n[tool.poetry.dependencies]\n{entries}')
+    assert local_requirements(app).paths == (), "the wheel's metadata says the path, and is refused"
+
+
+def test_an_index_is_only_noted(tmp_path: Path) -> None:
+    sources = '[tool.uv.sources]\ntorch = [{ index = "cpu", marker = "sys_platform == \'linux\'" }]\n'
+    found = local_requirements(project(tmp_path, "app", f'dependencies = ["torch"]\n{sources}'))
+    assert found.paths == ()
+    assert "takes torch from the index 'cpu'" in found.notes[0]

@@ -1,0 +1,73 @@
+"""What is packaged for what a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.core.errors import PackageError
+from mlengine.packaging.sources import find_sources
+
+HATCH = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n[project]\nname = "{name}"\n'
+SETUPTOOLS = '[build-system]\nrequires = ["setuptools"]\n'
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    root = tmp_path / "project" / "trainer"
+    root.mkdir(parents=True)
+    (root / "__init__.py").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_parent"),
+    [
+        ("setup.py", "", True),
+        ("pyproject.toml", SETUPTOOLS, True),
+        ("pyproject.toml", '[project]\nname = "app"\n[tool.uv]\npackage = true\n', True),
+        ("pyproject.toml", '[project]\nname = "an-application"\ndependencies = ["apache-airflow"]\n', False),
+        ("pyproject.toml", "[tool.ruff]\n", False),
+        ("pyproject.toml", HATCH.format(name="Trainer"), True),
+        ("pyproject.toml", HATCH.format(name="dags"), False),
+        ("pyproject.toml", HATCH.format(name="x") + '[tool.hatch.build.targets.wheel]\npackages = ["trainer"]\n', True),
+        ("pyproject.toml", HATCH.format(name="x") + '[tool.hatch.build.targets.wheel]\npackages = ["lib"]\n', False),
+    ],
+)
+def test_the_project_around_a_package_dir(package: Path, name: str, text: str, is_parent: bool) -> None:
+    (package.parent / name).write_text(text)
+    [source] = find_sources([package], ()).items
+    assert source.parent == (package.parent if is_parent else None)
+    [source] = find_sources([package], ["numpy"]).items
+    assert source.parent is None, "requirements of its own are given"
+
+
+def test_a_source_folder_belongs_to_the_project_above_it(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "trainer"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "setup.py").touch()
+    [source] = find_sources([package], ()).items
+    assert source.parent == tmp_path
+
+
+def test_what_the_user_names_is_not_packaged_twice(tmp_path: Path) -> None:
+    app, lib = tmp_path / "app", tmp_path / "lib"
+    for folder, text in (
+        (app, '[project]\nname = "app"\ndependencies = ["lib"]\n[tool.uv.sources]\nlib = { path = "../lib" }\n'),
+        (lib, '[project]\nname = "lib"\n'),
+    ):
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text(text)
+    assert [item.location for item in find_sources([app], ()).items] == [app, lib]
+    assert [item.location for item in find_sources([app, lib], ()).items] == [app, lib]
+    archive = "gs://bucket/lib-2.0-py3-none-any.whl"
+    assert [item.location for item in find_sources([app, archive], ()).items] == [app, archive]
+
+
+def test_nothing_to_package(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="no source"):
+        find_sources([], ())
+    with pytest.raises(PackageError, match="nothing at"):
+        find_sources([tmp_path / "absent"], ())

@@ -1,0 +1,21 @@
+"""Where local jobs, environments and datasets are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.runtime.state_dir import state_dir
+
+
+def test_argument_then_setting_then_airflow_home_then_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", raising=False)
+    monkeypatch.delenv("AIRFLOW_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_dir() == tmp_path / ".local" / "state" / "mlengine"
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    assert state_dir() == tmp_path / "airflow" / "mlengine"
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(tmp_path / "state"))
+    assert state_dir() == tmp_path / "state"
+    assert state_dir("~/mine") == tmp_path / "mine"

@@ -1,0 +1,48 @@
+"""``make clean`` removes what make made, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripts import clean
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone."""
+    made = tmp_path / "clone"
+    made.mkdir()
+    monkeypatch.setattr(clean, "ROOT", made)
+    return made
+
+
+def put(root: Path, *names: str) -> list[Path]:
+    paths = [root / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
+def test_what_make_made_goes(root: Path) -> None:
+    put(root, ".mlengine/data/gcs/object", ".venv/.mlengine-stamp", ".venv/bin/python", ".ruff_cache/x")
+    put(root, "plugins/__pycache__/a.pyc", "dist/mlengine-1.0-py3-none-any.whl")
+    kept = put(root, "plugins/a.py")
+    assert clean.main() == 0
+    assert [path for path in root.rglob("*") if path.is_file()] == kept
+
+
+def test_what_a_person_put_there_stays(root: Path) -> None:
+    kept = put(root, ".venv/bin/python", "dist/mine-1.0.tar.gz", "build/lib/x", "my_trainer/mine.egg-info/PKG-INFO")
+    kept += put(root.parent, "elsewhere/__pycache__/x.pyc")
+    (root / "link").symlink_to(root.parent / "elsewhere")
+    assert clean.main() == 0
+    assert all(path.exists() for path in kept)
+
+
+def test_nothing_goes_while_make_run_is_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kept,) = put(root, ".mlengine/data/lock")
+    monkeypatch.setattr(clean, "_locked", lambda: True)
+    assert clean.main() == 1
+    assert kept.exists()
