@@ -11,6 +11,8 @@ ARG PIP_INDEX_URL
 ENV UV_SYSTEM_CERTS=true UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_CACHE=1
 WORKDIR /src
 COPY scripts/bootstrap.py scripts/
+COPY plugins/mlengine/__init__.py plugins/mlengine/
+COPY plugins/mlengine/runtime/__init__.py plugins/mlengine/runtime/uv_env.py plugins/mlengine/runtime/
 COPY requirements.lock requirements-image.lock ./
 # uv is the one that the lock names, as in every other environment of this project.
 # (An argument that compose was not given is empty here, and no index.)

@@ -1,7 +1,9 @@
-"""What packaging a trainer costs: a hit, a miss, and beside them a plain ``uv build --sdist`` with setuptools.
+"""What packaging a trainer costs: a hit, a miss, and for comparison a plain ``uv build --sdist`` with setuptools.
 
-Against a real Cloud Storage server on this machine, so a hit's one look at the bucket is in its figure; a look of its
-own is measured beside it.
+A project that changed is built twice: its sdist, and a wheel of that to check it.
+
+Against a real Cloud Storage server on this machine, so a hit's one listing of the bucket is in its figure; a listing
+alone is measured too.
 """
 
 from __future__ import annotations
@@ -59,8 +61,10 @@ def plain_build(project: Path, out: Path) -> None:
 
 def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each kind, in turns."""
-    trainer = make_trainer(work, files)
-    (work / "setup.py").write_text(SETUP)
+    trainer = make_trainer(work / "alone", files)
+    project = work / "project"
+    inside = make_trainer(project, files)
+    (project / "setup.py").write_text(SETUP)
     storage = Storage()
     storage.client.create_bucket("bench")
     found: dict[str, list[float]] = {"look": [], "hit": [], "miss": [], "project miss": [], "plain build": []}
@@ -68,15 +72,16 @@ def measure(work: Path, files: int, rounds: int) -> dict[str, list[float]]:
     def package(source: Path) -> Callable[[], object]:
         return lambda: package_trainer(source, storage=storage, staging="bench", module="trainer.task")
 
-    plain_build(work, work / "out")  # fetches setuptools
+    plain_build(project, work / "out")  # fetches setuptools
     package(trainer)()
     for number in range(rounds):
-        (trainer / "task.py").write_text(f"print({number})\n")
+        for folder in (trainer, inside):
+            (folder / "task.py").write_text(f"print({number})\n")
         found["miss"].append(timed(package(trainer)))
         found["hit"].append(timed(package(trainer)))
         found["look"].append(timed(lambda: storage.ls("gs://bench/packages/trainer/none/")))
-        found["project miss"].append(timed(package(work)))
-        found["plain build"].append(timed(lambda: plain_build(work, work / "out")))
+        found["project miss"].append(timed(package(project)))
+        found["plain build"].append(timed(lambda: plain_build(project, work / "out")))
     return found
 
 
@@ -91,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         found = {name: median(times) for name, times in measure(Path(work), args.files, args.rounds).items()}
     print(f"Packaging a trainer of {args.files} modules, median of {args.rounds}")
     labels = {
-        "look": "one look at the bucket",
+        "look": "one listing of the bucket",
         "hit": "unchanged trainer (hit)",
         "miss": "changed package dir (miss)",
         "project miss": "changed project, setuptools (miss)",
@@ -101,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{label:36}{found[name] * 1000:9.1f} ms   {found[name] / found['plain build']:7.3f} x a plain build")
     hit, misses = found["hit"] - found["look"], max(found["miss"], found["project miss"])
     within = hit <= HIT_BUDGET and misses <= MISS_BUDGET
-    print(f"budget: hit at most {HIT_BUDGET * 1000:.0f} ms and a look, miss at most {MISS_BUDGET:.0f} s: ", end="")
+    print(f"budget: hit at most {HIT_BUDGET * 1000:.0f} ms and a listing, miss at most {MISS_BUDGET:.0f} s: ", end="")
     print("within" if within else "BEYOND")
     return 0 if within else 1
 

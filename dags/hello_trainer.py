@@ -26,4 +26,5 @@ with DAG("hello_trainer", schedule=None, catchup=False, tags=["mlengine"], doc_m
             }
         },
         validation_level="files",
+        require_comparison=False,  # this model is not measured, so none is compared with the champion
     )

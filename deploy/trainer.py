@@ -1,7 +1,8 @@
-"""The emulator as a container's first process: keeps it up, and lets jobs save when the container is stopped.
+"""Runs the emulator in a container: restarts it, and lets jobs save a checkpoint when the container stops.
 
-A launcher that is told to end tells its replicas, which save, and the job goes on from there as its next attempt.
-Stopping a container tells one process alone and kills the others a moment later; so that one passes the word on.
+A launcher that gets SIGTERM forwards it to its replicas. They save a checkpoint, and the job's next attempt resumes
+from it. A container's stop signals only its first process, and kills the others later. So this process forwards the
+signal to all launchers.
 """
 
 import os
@@ -25,34 +26,34 @@ def main() -> int:
     emulator = subprocess.Popen(EMULATOR)
     while not stop.wait(PAUSE_SECONDS):
         if emulator.poll() is not None:
-            # Jobs do not need the emulator to go on; a container that ended here would end them.
-            sys.stderr.write(f"trainer: the emulator ended with code {emulator.returncode}; it is started again\n")
+            # Jobs continue without the emulator, but not without the container.
+            sys.stderr.write(f"trainer: the emulator ended with exit code {emulator.returncode}; restarting it\n")
             emulator = subprocess.Popen(EMULATOR)
     launchers = list(orphans(emulator.pid))
-    sys.stderr.write(f"trainer: told to stop; {len(launchers)} jobs are told to save\n")
+    sys.stderr.write(f"trainer: stopping; sending SIGTERM to the launchers of {len(launchers)} jobs\n")
     for pid in launchers:
-        _tell(pid)
+        _terminate(pid)
     until = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < until and set(launchers) & set(orphans(emulator.pid)):
         time.sleep(0.2)
-    _tell(emulator.pid)
+    _terminate(emulator.pid)
     emulator.wait(GRACE_SECONDS)
     return 0
 
 
 def orphans(*others: int) -> Iterator[int]:
-    """The processes that belong to nobody but the container's init: the launchers, one a job."""
+    """The children of the container's init process: the launchers, one for each job."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
         except (OSError, ValueError):
-            continue  # it has just ended
+            continue  # the process has ended
         pid = int(stat.parent.name)
         if parent == "1" and state != "Z" and pid not in {1, os.getpid(), *others}:
             yield pid
 
 
-def _tell(pid: int) -> None:
+def _terminate(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:

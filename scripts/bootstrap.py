@@ -17,7 +17,6 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import time
@@ -180,12 +179,19 @@ def _has(python: str, module: str) -> bool:
     return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
 
-def _run(command: list[str]) -> None:
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "UV_PYTHON_DOWNLOADS": "never"}
+def uv_environment() -> dict[str, str]:
+    """The variables that uv is started with, by this script and by the others."""
+    if str(ROOT / "plugins") not in sys.path:  # the package is not installed yet
+        sys.path.append(str(ROOT / "plugins"))
+    from mlengine.runtime import uv_env
+
+    environment = {**uv_env.uv_environment(os.environ), "UV_PYTHON_DOWNLOADS": "never"}
     environment.setdefault("UV_CACHE_DIR", str(STATE / "cache" / "uv"))
-    # A company's certificate authority is in the system's store, and in no store that uv brings along.
-    if ssl.get_default_verify_paths().cafile:
-        environment.setdefault("UV_SYSTEM_CERTS", "true")
+    return environment
+
+
+def _run(command: list[str]) -> None:
+    environment = {**uv_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     # uv would install into the environment that is active, or that a shell left behind.
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):
         environment.pop(name, None)

@@ -7,7 +7,6 @@ is in no lock file. The script's own half is :mod:`scripts.visit`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.bootstrap import uv_environment
 from scripts.stack import ROOT
 
 from mlengine.core.errors import StackError
@@ -29,7 +29,7 @@ def find_browser() -> str:
         found = shutil.which(name)
         if found:
             return found
-    raise StackError("no Chromium on this machine", remedy="apt-get install chromium")
+    raise StackError("no Chromium on this machine", hint="apt-get install chromium")
 
 
 def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float = 600.0) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float =
     path.write_text(json.dumps(order), encoding="utf-8")
     uv = str(Path(sys.executable).with_name("uv"))
     command = [uv, "run", "--quiet", "--no-project", "--with", _DRIVER, "python", "-m", module, str(path)]
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | {"HOME": str(scratch)}
+    env = {**uv_environment(), "HOME": str(scratch)}
+    env.pop("VIRTUAL_ENV", None)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         raise StackError(f"{module} ended with code {done.returncode}:\n{done.stdout}\n{done.stderr[-4000:]}")

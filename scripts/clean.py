@@ -1,6 +1,6 @@
-"""``make clean``: remove all that make has made. Needs nothing but Python, as the environment is what it removes.
+"""``make clean``: remove everything that make created. Needs only Python, as it removes the environment, too.
 
-Removes nothing else: a ``.venv`` that make did not set up stays, and so does whatever else lies in ``dist``.
+It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ STAMP = Path(".venv", ".mlengine-stamp")  # that scripts/bootstrap.py leaves in 
 
 def main() -> int:
     if _locked() or (alive := _alive()):
-        who = "make run is up" if _locked() else f"processes of this clone are alive: {', '.join(map(str, alive))}"
-        sys.stderr.write(f"clean: {who}\n  What to do: end it with Ctrl-C in its terminal, then make clean again\n")
+        if _locked():
+            what, hint = "make run is up", "end it with Ctrl-C in its terminal, then make clean again"
+        else:
+            what = f"processes of this clone are alive: {', '.join(map(str, alive))}"
+            hint = "make run, then Ctrl-C ends training jobs; kill others; then make clean again"
+        sys.stderr.write(f"clean: {what}\n  What to do: {hint}\n")
         return 1
     for name in FOLDERS:
         shutil.rmtree(ROOT / name, ignore_errors=True)
@@ -45,7 +49,7 @@ def _locked() -> bool:
 
 
 def _alive() -> list[int]:
-    """Processes that work in ``.mlengine``: training jobs outlive whoever submitted them. Known on Linux only."""
+    """Processes that work in ``.mlengine``: training jobs outlive the process that submitted them. Linux only."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -7,13 +7,12 @@ shows the manual and follows changes.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bootstrap import ROOT
+from scripts.bootstrap import ROOT, uv_environment
 
 LOCK = ROOT / "requirements-docs.lock"
 
@@ -23,8 +22,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv) if argv and not argv[0].startswith("-") else ["build", "--strict", "--quiet", *argv]
     command = [uv, "run", "--quiet", "--isolated", "--no-project", "--python", sys.executable]
     # Its theme advertises its successor at each build.
-    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    env.setdefault("UV_CACHE_DIR", str(ROOT / ".mlengine" / "cache" / "uv"))
+    env = {**uv_environment(), "NO_MKDOCS_2_WARNING": "1"}
     env.pop("VIRTUAL_ENV", None)
     code = subprocess.run(
         [*command, "--with-requirements", str(LOCK), "mkdocs", *words], cwd=ROOT, env=env, check=False

@@ -21,46 +21,46 @@ _QUIET = frozenset({None, "scheduled", "queued", "running", "deferred", "upstrea
 
 
 class Follower:
-    """Looks at one run again and again, and says what is new."""
+    """Polls one run and prints what is new."""
 
     def __init__(self, stack: Stack, console: Console) -> None:
         self.stack = stack
         self.console = console
         self.job_dir: JobDir | None = None
-        self._told: dict[tuple[str, int], tuple[str | None, int]] = {}
+        self._printed: dict[tuple[str, int], tuple[str | None, int]] = {}
         self._states: set[str] = set()
-        self._looked = float("-inf")
+        self._polled_at = float("-inf")
 
     def follow(self, run: DagRun) -> DagRun:
         """Until the run has ended.
 
         :raises StackError: a component of Airflow has died, or four hours have passed.
         """
-        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._look, every=0.7)
+        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._on_poll, check=self.stack.airflow.check, every=0.7)
 
-    def _look(self, run: DagRun, tasks: list[TaskRun]) -> None:
-        self.stack.airflow.check()
+    def _on_poll(self, run: DagRun, tasks: list[TaskRun]) -> None:
         for task in tasks:
             key, now = (task.task_id, task.map_index), (task.state, task.try_number)
-            if self._told.get(key) != now and task.state not in _QUIET:
+            if self._printed.get(key) != now and task.state not in _QUIET:
+                returned = result(self.stack, run, task)
                 self.console.say(_task_line(task))
-                self._take_in(result(self.stack, run, task))
-            self._told[key] = now
+                self._note_job(returned)
+            self._printed[key] = now
         busy = [task.task_id for task in tasks if task.state in {"running", "deferred"}]
         self.console.note(f"    … {', '.join(busy) or run.state}{self._training()}")
 
-    def _take_in(self, value: Mapping[str, Any]) -> None:
-        """Which job the run is about: the last word counts, as a job that was reused lies in another run's dir."""
+    def _note_job(self, value: Mapping[str, Any]) -> None:
+        """Keep the run's job dir. The last task's counts: a reused job has the dir of another run."""
         if "job_dir" in value:
             self.job_dir = JobDir(str(value["job_dir"]))
         if "decision" in value:
             self.console.say(f"      {value['decision']}: job {value.get('job_id')}")
 
     def _training(self) -> str:
-        """How far the job is, as its launcher and its trainer say."""
-        if self.job_dir is None or time.monotonic() - self._looked < 1.0:
+        """The job's progress, as its launcher and its trainer report it."""
+        if self.job_dir is None or time.monotonic() - self._polled_at < 1.0:
             return ""
-        self._looked = time.monotonic()
+        self._polled_at = time.monotonic()
         status = job_status(self.stack, self.job_dir)
         if status is None or status.state.terminal:
             return ""
@@ -74,7 +74,7 @@ class Follower:
 
 
 def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
-    """What a task that succeeded has returned, if that is a mapping; else an empty one."""
+    """The result of a task that succeeded, if that is a mapping; else an empty one."""
     if task.state != "success":
         return {}
     value = stack.airflow.api.xcoms(run.dag_id, run.run_id, task.task_id, task.map_index).get("return_value")
@@ -82,7 +82,7 @@ def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
 
 
 def job_status(stack: Stack, job_dir: JobDir) -> JobStatus | None:
-    """What the backend says of the live attempt; ``None`` before there is one."""
+    """The backend's status of the live attempt; ``None`` before there is one."""
     try:
         record = JobRecord.from_bytes(stack.storage.read(job_dir.claim))
     except MlengineError:
@@ -92,7 +92,7 @@ def job_status(stack: Stack, job_dir: JobDir) -> JobStatus | None:
 
 
 def failures(stack: Stack, run: DagRun) -> list[str]:
-    """The last words of each task that failed."""
+    """The last log lines of each task that failed."""
     lines: list[str] = []
     for task in stack.airflow.api.tasks(run.dag_id, run.run_id):
         if task.state == "failed":
@@ -106,15 +106,15 @@ def _last(log: list[str]) -> list[str]:
 
 
 def _task_line(task: TaskRun) -> str:
-    took = f"{task.duration:8.1f} s" if task.duration else ""
+    duration = f"{task.duration:8.1f} s" if task.duration else ""
     name = task.task_id + (f" [{task.map_index}]" if task.map_index >= 0 else "")
     again = f"  (try {task.try_number})" if task.try_number > 1 else ""
-    return f"    {_MARKS.get(str(task.state), ' ')} {name:<32} {task.state!s:<12}{took}{again}"
+    return f"    {_MARKS.get(str(task.state), ' ')} {name:<32} {task.state!s:<12}{duration}{again}"
 
 
 def _why(state: JobState) -> str:
     words: dict[Any, str] = {
-        JobState.PREPARING: "; building the trainer's environment, once for each change of its requirements",
-        JobState.QUEUED: "; waiting for a place on this machine",
+        JobState.PREPARING: "; building the trainer's environment, which is kept until its requirements change",
+        JobState.QUEUED: "; waiting for other jobs of this machine",
     }
     return words.get(state, "")

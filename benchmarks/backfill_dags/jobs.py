@@ -24,4 +24,5 @@ for number in range(4):
             job_file={"trainingInput": {"pythonModule": "centroids.task"}},
             dataset="digits",
             validation_level="files",
+            require_comparison=False,
         )

@@ -29,5 +29,6 @@ with DAG(
         job_file={"trainingInput": {"pythonModule": "hello.task"}},
         dataset="digits",
         validation_level="files",
+        require_comparison=False,
         backend="instant",
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias
 
-from mlengine.core.layout import champion_asset_name, dataset_asset_name
+from mlengine.core.layout import CHAMPIONS_ALIAS, champion_asset_name, check_model_name, dataset_asset_name
 
 
 def dataset_asset(name: str) -> Asset:
@@ -22,5 +22,18 @@ def champion_asset(model: str) -> Asset:
 
     It has the partition key of the run that published, if that has one: Airflow 3.3 starts those DAGs alone on it that
     wait with a ``PartitionedAssetTimetable``, and on an event without a key the others.
+
+    :param model: the model's name as it is when the task runs: ``de_churn``, not ``{{ params.country }}_churn``.
+    :raises StorageError: it is no model's name.
     """
-    return Asset(name=champion_asset_name(model))
+    return Asset(name=champion_asset_name(check_model_name(model)))
+
+
+def champions_alias() -> AssetAlias:
+    """The outlet of publications: when the task runs, it stands for :func:`champion_asset` of the model published.
+
+    An asset among a task's outlets gets an event whenever the task succeeds, and its name is fixed when the DAG file is
+    parsed. An alias gets one only for the assets that the task adds to it. A DAG with ``schedule=champions_alias()``
+    follows the champions of all models.
+    """
+    return AssetAlias(name=CHAMPIONS_ALIAS)

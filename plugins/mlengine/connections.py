@@ -82,7 +82,7 @@ class CloudAccess:
         if self.impersonation_chain and resolve_connection(self.gcp_conn_id) is None:
             raise SettingError(
                 "impersonation_chain needs an Airflow connection, and gcp_conn_id is None",
-                remedy="name a connection of type google_cloud_platform; without a key it has the application default "
+                hint="name a connection of type google_cloud_platform; without a key it has the application default "
                 "credentials",
             )
 
@@ -135,7 +135,7 @@ def configured_bucket(bucket: str | None, extra: Mapping[str, Any] | None = None
     """
     name = settings.get("bucket", bucket, extra)
     if not name:
-        raise StorageError("no bucket", remedy="give bucket= or --bucket, or set AIRFLOW__MLENGINE__BUCKET=gs://NAME")
+        raise StorageError("no bucket", hint="give bucket= or --bucket, or set AIRFLOW__MLENGINE__BUCKET=gs://NAME")
     return bucket_uri(name)
 
 

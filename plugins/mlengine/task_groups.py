@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import TaskGroup
 
-from mlengine.assets import champion_asset
+from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.operators.dataset import ResolveDatasetOperator
 from mlengine.operators.package import PackageTrainerOperator
@@ -22,7 +22,7 @@ from mlengine.operators.register import RegisterModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.operators.validate import ValidateModelOperator
 from mlengine.sensors.training_job import TrainingJobSensor
-from mlengine.validation.validation import OwnCheck
+from mlengine.validation.extra_checks import ExtraCheck
 
 _RUN_DATE = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 
@@ -76,7 +76,10 @@ class RetrainingTaskGroup(TaskGroup):
     :param serving_signature: how the model must be called (:class:`~mlengine.validation.signature.Expectation`).
     :param extra_checks: functions of your own, each from the model's folder and the figures to a
         :class:`~mlengine.core.verdict.Check`.
-    :param on_reject: how ``validate`` ends for a rejected model: ``skip``, ``fail`` or ``continue``.
+    :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
+    :param require_comparison: accept a model only if it was compared with the champion, which is the default. The
+        levels ``files`` and ``signature`` do not compare: with them this must be ``False`` for a second model to be
+        published.
     :param validation_time_limit_seconds: how long the model's process may run.
     :param validation_memory_limit_gib: the private memory of that process, in GiB.
 
@@ -139,8 +142,9 @@ class RetrainingTaskGroup(TaskGroup):
         thresholds: Mapping[str, Any] | None = None,
         validation_level: str | None = None,
         serving_signature: Mapping[str, Any] | None = None,
-        extra_checks: Sequence[OwnCheck] | None = None,
+        extra_checks: Sequence[ExtraCheck] | None = None,
         on_reject: str | None = None,
+        require_comparison: bool | str | None = None,
         validation_time_limit_seconds: float | None = None,
         validation_memory_limit_gib: float | None = None,
         publish: bool = True,
@@ -150,7 +154,7 @@ class RetrainingTaskGroup(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
-            raise JobFileError(f"args is one string: {args!r}", remedy="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(f"args is one string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -213,6 +217,7 @@ class RetrainingTaskGroup(TaskGroup):
                     serving_signature=serving_signature,
                     extra_checks=extra_checks,
                     on_reject=on_reject,
+                    require_comparison=require_comparison,
                     time_limit_seconds=validation_time_limit_seconds,
                     memory_limit_gib=validation_memory_limit_gib,
                 )
@@ -227,7 +232,7 @@ class RetrainingTaskGroup(TaskGroup):
                         stored,
                         job=self.validate.output,
                         on_not_published=on_not_published,
-                        outlets=[champion_asset(model)],
+                        outlets=[champions_alias()],
                     )
                 )
             if self.publish and registries:
@@ -253,7 +258,7 @@ class _TaskArgs:
         """:raises MlengineError: arguments are given for a task that there is not."""
         if unknown := self._given.keys() - set(self._tasks):
             raise MlengineError(
-                f"task_args names {', '.join(sorted(unknown))}", remedy=f"the tasks are {', '.join(self._tasks)}"
+                f"task_args names {', '.join(sorted(unknown))}", hint=f"the tasks are {', '.join(self._tasks)}"
             )
 
 

@@ -44,9 +44,9 @@ class DatasetVersionTimetable(CronPartitionTimetable):
         days = {version: _day(version, day) for version, day in versions.items()}
         self._versions = dict(sorted(days.items(), key=lambda pair: pair[1]))
         if not days:
-            raise DatasetError("the schedule has no versions", remedy='pass versions={"v1": "2026-01-15"}')
+            raise DatasetError("the schedule has no versions", hint='pass versions={"v1": "2026-01-15"}')
         if len(set(days.values())) < len(days):
-            raise DatasetError(f"two versions of one day: {_shown(days)}", remedy="give each version its own day")
+            raise DatasetError(f"two versions of one day: {_shown(days)}", hint="give each version its own day")
 
     @property
     def summary(self) -> str:
@@ -75,7 +75,8 @@ class DatasetVersionTimetable(CronPartitionTimetable):
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
         """One run for each version whose day lies between the two, oldest first: the runs of a backfill.
 
-        As for Airflow's own timetables, the wall-clock time of the bounds counts, whatever their time zone.
+        As for Airflow's own timetables, the wall-clock times of ``earliest`` and ``latest`` count, whatever their time
+        zone.
         """
         for version, day in self._versions.items():
             if earliest.date() <= day <= latest.date():
@@ -103,7 +104,7 @@ def _day(version: str, day: str | date) -> date:
         found = date.fromisoformat(day) if isinstance(day, str) else day
         return date(found.year, found.month, found.day)
     except (ValueError, TypeError, AttributeError) as error:
-        raise DatasetError(f"version {version}: invalid day {day!r}", remedy="write 2026-01-15") from error
+        raise DatasetError(f"version {version}: invalid day {day!r}", hint="write 2026-01-15") from error
 
 
 def _shown(versions: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def finish(stack: Stack) -> Callable[[DagRun], Ended]:
 
     def wait(run: DagRun) -> Ended:
         api = stack.airflow.api
-        ended = api.wait(run, RUN_SECONDS, lambda *_: stack.airflow.check())
+        ended = api.wait(run, RUN_SECONDS, check=stack.airflow.check)
         return Ended(ended, {task.task_id: task for task in api.tasks(run.dag_id, run.run_id)}, api)
 
     return wait

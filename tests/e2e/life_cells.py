@@ -36,29 +36,38 @@ class Cell:
     acted: bool = False
     seen: tuple[str | None, tuple[str, ...]] = (None, ())
 
-    def go_on(self, tasks: Mapping[str, TaskRun]) -> bool:
-        """One step. Whether everything has happened, and is as expected."""
+    def go_on(self, tasks: Mapping[str, TaskRun]) -> None:
+        """One step of the script; once it has ended, look at the outcome."""
         if not self.acted:
             self.acted = next(self.steps, self) is self
-            return False
+            return
         states = (status.state for status in self.job.attempts)
         attempts = tuple("live" if not state.terminal else state.value for state in states)
         if self.alike_are_one:
             attempts = tuple(dict.fromkeys(attempts))
         task = tasks.get(self.job.run.run_id) if self.job.run else None
         self.seen = (task.state if task else None, attempts)
-        return self.seen == self.expected
+
+
+def act_all(lab: Lab, cells: Iterable[Cell], seconds: float) -> None:
+    """Run the scripts of all cells to their ends; returns early if ``seconds`` have passed."""
+    _run(lab, cells, seconds, lambda cell: cell.acted)
 
 
 def play(lab: Lab, cells: Iterable[Cell], seconds: float) -> None:
-    """Until all are as expected, or the time is over: then ``seen`` says how they are."""
+    """Until all are as expected, or ``seconds`` have passed: then ``seen`` says how they are."""
+    _run(lab, cells, seconds, lambda cell: cell.acted and cell.seen == cell.expected)
+
+
+def _run(lab: Lab, cells: Iterable[Cell], seconds: float, done: Callable[[Cell], bool]) -> None:
     waiting = list(cells)
     deadline = time.monotonic() + seconds
     while waiting and time.monotonic() < deadline:
         check()
         for cell in list(waiting):
-            if cell.go_on(lab.waits()):
-                log.info("%s is as expected", cell.job.name)
+            cell.go_on(lab.waits())
+            if done(cell):
+                log.info("%s is done", cell.job.name)
                 waiting.remove(cell)
         time.sleep(0.2)
 
@@ -82,7 +91,7 @@ def deferred(lab: Lab, job: Job) -> Iterator[Any]:
 
 
 def watched(_: Lab, job: Job) -> Iterator[Any]:
-    """Until the wait has looked at the job."""
+    """Until the wait has polled the job."""
     while not job.watched():
         yield
 
@@ -95,7 +104,7 @@ def ends(_: Lab, job: Job) -> Iterator[Any]:
 
 
 def act(what: Callable[[Lab, Job], Any]) -> Script:
-    """Something that somebody does."""
+    """Something that a person does."""
 
     def script(lab: Lab, job: Job) -> Iterator[Any]:
         what(lab, job)

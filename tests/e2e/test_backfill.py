@@ -60,7 +60,7 @@ class Lab:
         return {handle.name for handle in self.stack.backend.jobs()}
 
     def finish(self, *runs: DagRun) -> list[DagRun]:
-        return [self.api.wait(run, SECONDS, lambda *_: self.stack.airflow.check()) for run in runs]
+        return [self.api.wait(run, SECONDS, check=self.stack.airflow.check) for run in runs]
 
     def new_runs(self, dag_id: str, before: list[DagRun], count: int) -> list[DagRun]:
         """Wait until there are that many more runs than ``before``."""

@@ -1,7 +1,7 @@
 """The kill matrix: every way to end a deferred wait, in every state of its job; what is expected, and what is seen.
 
-All cells run at once in one Airflow with its real scheduler and triggerer. Each is a run of its own. Those whose job
-has just finished look at it once and then not for ten minutes: what came of it meanwhile they do not know.
+All cells run in one Airflow with its real scheduler and triggerer, each as a run of its own. The waits of jobs that
+have just finished poll once and then not for ten minutes: they have not seen that the job has finished.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from mlengine.core.job import JobState
 from mlengine.testing.airflow_api import AirflowApi
-from tests.e2e.life_cells import Cell, act, deferred, ends, play, scene, waits_in, watched
+from tests.e2e.life_cells import Cell, act, act_all, deferred, ends, play, scene, waits_in, watched
 from tests.e2e.life_lab import Job, Lab, persist, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -66,14 +66,18 @@ Matrix = dict[tuple[str, str], Cell]
 
 @pytest.fixture(scope="module")
 def matrix(lab: Lab) -> Matrix:
-    """All cells, each at its end. Those that have a limit, and a job that must finish before it, begin first."""
+    """All cells, each at its end.
+
+    The jobs of the last state must finish before their limits pass. So their cells run alone until that is done: the
+    load of the others would delay them.
+    """
     blocker = lab.submit("blocker", place="full")
     until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
-    names = sorted(
-        ((event, state) for event in EVENTS for state in STATES),
-        key=lambda name: (name[1] != STATES[-1], EVENTS[name[0]].act is not None),
-    )
-    cells = {name: _cell(lab, *name) for name in names}
+    # Those with a limit first.
+    events = sorted(EVENTS, key=lambda name: EVENTS[name].act is not None)
+    cells = {(event, STATES[-1]): _cell(lab, event, STATES[-1]) for event in events}
+    act_all(lab, cells.values(), OUTCOME_SECONDS)
+    cells |= {(event, state): _cell(lab, event, state) for event in events for state in STATES[:-1]}
     play(lab, cells.values(), OUTCOME_SECONDS)
     return cells
 

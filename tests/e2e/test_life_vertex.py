@@ -144,8 +144,8 @@ def outcome(lab: Lab, cloud: RunningEmulator, provider: str) -> Outcome:
     _settle(jobs)
     watched = jobs["triggerer killed"]
     _kill_triggerer(lab)
-    lines = watched.told()
-    until(lambda: watched.told() > lines, "the wait goes on after the triggerer's end")
+    lines = watched.logged()
+    until(lambda: watched.logged() > lines, "the wait goes on after the triggerer's end")
     return Outcome(jobs, run)
 
 
@@ -162,7 +162,7 @@ def _kill_triggerer(lab: Lab) -> None:
     began = datetime.now(UTC)
     lab.airflow.stop_component("triggerer", kill=True)
     lab.airflow.start_component("triggerer")
-    airflow.wait_until_well(lab.airflow, since=began)
+    airflow.wait_until_healthy(lab.airflow, since=began)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -21,9 +21,10 @@ from mlengine.core.verdict import Thresholds
 from mlengine.storage.client import Storage
 from mlengine.validation.environment import local_place
 from mlengine.validation.report import Report
+from mlengine.validation.rules import Rules
 from mlengine.validation.runner import Limits
 from mlengine.validation.subject import find_subject
-from mlengine.validation.validation import Place, Rules, validate
+from mlengine.validation.validation import Place, validate
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "trainer" / "constraints.txt"

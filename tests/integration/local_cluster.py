@@ -27,23 +27,28 @@ _PROJECT = """
 requires = ["setuptools>=77"]
 build-backend = "setuptools.build_meta"
 [project]
-name = "tiny"
+name = "{name}"
 version = "{version}"
 dependencies = {dependencies}
 [tool.setuptools]
-packages = ["tiny"]
+packages = ["{name}"]
 """
 
 
 def sdist(
-    source: str, *, version: str = "1.0", dependencies: str = "[]", extra: Mapping[str, str] | None = None
+    source: str,
+    *,
+    name: str = "tiny",
+    version: str = "1.0",
+    dependencies: str = "[]",
+    extra: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A source distribution of a trainer whose module ``tiny.task`` is ``source``."""
+    """A source distribution of a trainer whose module ``<name>.task`` is ``source``."""
     files = {
-        "pyproject.toml": _PROJECT.format(version=version, dependencies=dependencies),
-        "PKG-INFO": f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n",
-        "tiny/__init__.py": "",
-        "tiny/task.py": textwrap.dedent(source),
+        "pyproject.toml": _PROJECT.format(name=name, version=version, dependencies=dependencies),
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{name}/__init__.py": "",
+        f"{name}/task.py": textwrap.dedent(source),
         **(extra or {}),
     }
     buffer = io.BytesIO()
@@ -52,9 +57,9 @@ def sdist(
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as tar,
     ):
-        for name, text in files.items():
+        for path, text in files.items():
             data = text.encode()
-            member = tarfile.TarInfo(f"tiny-{version}/{name}")
+            member = tarfile.TarInfo(f"{name}-{version}/{path}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()

@@ -73,19 +73,22 @@ class Maker:
         body: Any = None,
         manifest: bool = True,
         device: str = "",
+        image: str = "image",
+        scale: float = 1.0,
     ) -> Path:
+        """A model; ``body`` makes its outputs of key and scores, ``scale`` is what it divides its input by itself."""
         module = tf.Module()
         for key, value in (weights or self.weights).items():
             setattr(module, key, tf.Variable(value, name=key))
 
-        def serve(key: Any, image: Any) -> dict[str, Any]:
+        def serve(key: Any, pixels: Any) -> dict[str, Any]:
             if device:
                 with tf.device(device):
-                    image = tf.identity(image)
-            scores = forward(module, tf.cast(image, tf.float32))
+                    pixels = tf.identity(pixels)
+            scores = forward(module, tf.cast(pixels, tf.float32) / scale)
             return body(key, scores) if body else {"key": tf.identity(key), "scores": scores}
 
-        specs = [tf.TensorSpec([None], tf.int64, name="key"), tf.TensorSpec([None, 784], dtype, name="image")]
+        specs = [tf.TensorSpec([None], tf.int64, name="key"), tf.TensorSpec([None, 784], dtype, name=image)]
         module.serve = tf.function(serve, input_signature=specs)
         target = self.out / name
         tf.saved_model.save(module, str(target), signatures={signature: module.serve})
@@ -107,6 +110,23 @@ def write_manifest(target: Path) -> None:
     (target / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
+def make_keras(out: Path, weights: Weights) -> None:
+    """The same network as a newcomer writes it: Keras, an input whose name is no Python name, an adapted lookup."""
+    import keras  # type: ignore[import-not-found]
+
+    pixels = keras.Input((784,), name="sepal-length")
+    lookup = keras.layers.StringLookup()
+    lookup.adapt(np.array(["0", "1", "2"]))
+    first = lookup(keras.layers.Lambda(lambda x: tf.strings.as_string(tf.cast(x[:, :1], tf.int32)))(pixels))
+    hidden = keras.layers.Dense(HIDDEN, activation="relu", name="hidden")(pixels)
+    unused = keras.layers.Lambda(lambda x: tf.cast(x, tf.float32) * 0.0)(first)
+    scores = keras.layers.Dense(10, activation="softmax", name="scores")(keras.layers.Add()([hidden, unused]))
+    model = keras.Model(pixels, scores)
+    model.get_layer("hidden").set_weights([weights["w1"], weights["b1"]])
+    model.get_layer("scores").set_weights([weights["w2"], weights["b2"]])
+    model.export(str(out / "keras"), verbose=False)
+
+
 def slightly_worse(weights: Weights, images: Any, labels: Any, rows: int) -> Weights:
     """The same network with its last layer bent until it loses ``rows`` rows, or a few more."""
 
@@ -121,6 +141,12 @@ def slightly_worse(weights: Weights, images: Any, labels: Any, rows: int) -> Wei
         bent = {**weights, "b2": weights["b2"] - np.eye(10, dtype=np.float32)[8] * np.float32(middle)}
         low, high = (middle, high) if right(bent) > want else (low, middle)
     return {**weights, "b2": weights["b2"] - np.eye(10, dtype=np.float32)[8] * np.float32(high)}
+
+
+def one_score(key: Any, scores: Any) -> dict[str, Any]:
+    """Of how many scores a row has, the signature says nothing."""
+    columns = tf.shape(key)[0] * 0 + 1
+    return {"key": tf.identity(key), "scores": tf.slice(scores, [0, 0], tf.stack([-1, columns]))}
 
 
 def spin(key: Any, scores: Any) -> dict[str, Any]:
@@ -160,6 +186,14 @@ def main(data: Path, out: Path) -> None:
     maker.make(
         "company", body=lambda key, scores: {"key": tf.identity(key), "scores": tf.nn.softmax(tf.cumsum(scores))}
     )
+    maker.make("sigmoid", body=lambda key, scores: {"key": tf.identity(key), "scores": scores[:, :1]})
+    maker.make("regression", body=lambda key, scores: {"key": tf.identity(key), "scores": scores[:, 0]})
+    maker.make("nine_classes", body=lambda key, scores: {"key": tf.identity(key), "scores": scores[:, :9]})
+    maker.make("hidden_sigmoid", body=one_score)
+    maker.make("large_scores", body=lambda key, scores: {"key": tf.identity(key), "scores": scores * 1e5})
+    maker.make("bytes", dtype=tf.uint8, image="1st", scale=255.0)
+    maker.make("local_gpu", device="/GPU:0")
+    make_keras(out, good)
     maker.make("hangs", body=spin)
     maker.make("gorges", body=gorge)
 

@@ -195,6 +195,88 @@ def test_an_older_dataset_version_never_replaces_a_newer_ones_champion(bench: Be
     assert bench.serials() == [(1, "new"), (2, "old")]
 
 
+def of_run(key: str = "", at: str = "", claimed: float | None = None) -> dict[str, Any]:
+    """What a report has of a job of that run; or of one that was submitted at ``claimed``, without a run."""
+    run = {"partition_key": key, "as_of": f"{at}T00:00:00+00:00" if at else None}
+    events = [] if claimed is None else [{"time": claimed, "event": "claimed"}]
+    return {"dataset": {}, "lineage": {"inputs": {"run": run} if key or at else {}, "events": events}}
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (of_run("2026-06-01", "2026-06-01"), of_run("2026-11-01", "2026-11-01")),
+        (of_run("v9", "2026-12-01"), of_run("v12", "2026-11-01")),
+        (of_run("", "2026-06-01"), of_run("", "2026-11-01")),
+        (of_run("2026-06-01", "2026-06-01"), of_run(claimed=time.time())),
+        (of_run(claimed=1_780_000_000.0), of_run("", "2026-11-01")),
+    ],
+)
+def test_without_a_dataset_an_older_run_never_replaces_a_newer_ones_champion(
+    bench: Bench, older: dict[str, Any], newer: dict[str, Any]
+) -> None:
+    bench.publish(bench.job("new", **newer))
+    backfilled = bench.job("old", **older)
+    outcome = bench.publish(backfilled)
+    assert outcome.word is Word.OLDER_RUN
+    assert "old belongs to the run of " in outcome.sentence
+    assert bench.serials() == [(1, "new")]
+    assert bench.publish(backfilled, force=Force("anna", "the new data are wrong")).published
+    assert bench.publish(bench.job("newer", **newer)).published, "the forced champion is of an older run"
+    assert bench.serials() == [(1, "new"), (2, "old"), (3, "newer")]
+
+
+def test_versions_of_one_dataset_count_more_than_runs(bench: Bench) -> None:
+    june, december = of_run("", "2026-06-01")["lineage"], of_run("", "2026-12-01")["lineage"]
+    bench.publish(bench.job("a", version="2026-10-01", lineage=december))
+    assert bench.publish(bench.job("b", version="2026-11-01", lineage=june)).published
+
+
+def test_versions_of_different_datasets_have_no_order_and_the_runs_decide(bench: Bench) -> None:
+    """A change to another dataset goes through; a backfill over the other one does not undo it."""
+    bench.publish(bench.job("a", lineage=of_run("2026-11-01", "2026-11-01")["lineage"]))
+    other = {"name": "letters", "version": "2020-01-01"}
+    changed = bench.job("b", dataset=other, lineage=of_run("2026-12-01", "2026-12-01")["lineage"])
+    assert bench.publish(changed).published
+    back = bench.job("c", version="2026-10-01", lineage=of_run("2026-10-01", "2026-10-01")["lineage"])
+    assert bench.publish(back).word is Word.OLDER_RUN
+
+
+def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Bench) -> None:
+    bench.publish(bench.job("a"))
+    reasons = ("The model was not compared with the champion a: it was not run.",)
+    report = bench.job("b", verdict=Verdict(Decision.NOT_COMPARED, reasons), checks="files")
+    outcome = bench.publish(report)
+    assert outcome.word is Word.NOT_COMPARED
+    assert reasons[0] in outcome.sentence
+    assert bench.publish(report, force=Force("anna", "looked at it myself")).published
+
+
+def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
+    """Two first runs at once, of models that are not run: neither has seen the other when it is validated."""
+    first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
+    one, other = bench.job("one", **first), bench.job("other", **first)
+    assert bench.publish(one).published
+    assert bench.publish(other).word is Word.NOT_COMPARED
+    assert bench.publish(bench.job("third", **{**first, "champion": {}}, require_comparison=False)).published
+
+
+def test_a_publisher_recognises_its_own_swap(bench: Bench) -> None:
+    me = {"dag_id": "d", "run_id": "r", "task_id": "publish", "map_index": -1}
+    report = bench.job("a")
+    assert bench.publish(report, publisher=me).swapped
+    again = bench.publish(report, publisher=me)
+    assert (again.word, again.swapped) == (Word.ALREADY_CHAMPION, True)
+    stranger = bench.publish(report, publisher={**me, "run_id": "r2"})
+    assert (stranger.word, stranger.swapped) == (Word.ALREADY_CHAMPION, False)
+    assert not bench.publish(report).swapped
+    # A rollback to it is somebody else's doing.
+    bench.publish(bench.job("b"))
+    rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
+    back = bench.publish(report, publisher=me)
+    assert (back.word, back.swapped) == (Word.ALREADY_CHAMPION, False)
+
+
 def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
     bench.publish(bench.job("a", accuracy=0.97))
     better, equal, worse = bench.job("b", accuracy=0.99), bench.job("c", accuracy=0.99), bench.job("d", accuracy=0.95)

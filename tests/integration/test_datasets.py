@@ -159,7 +159,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "labels of two bytes": (_patch(TRAIN_LABELS, 0, bytes.fromhex("00000b01 000003e8")), r"int16\[\] a row"),
     "held-out images to train on": (
         _examined_on_what_was_learnt,
-        r"2 of 2000 training images .*row 7 = held-out row 3, row 8 = held-out row 4",
+        r"2 of 1000 held-out images \(0\.20 %, 0\.10 allowed\) .*row 7 = held-out row 3, row 8 = held-out row 4",
     ),
     "classes drifted": (_all_sevens, r"label 7 is 2\d\.\d\d % .*points of change, 5\.00 allowed"),
     "nothing to train on": (_empty, r"has 0 images, train-labels-idx1-ubyte 0 labels"),
@@ -184,6 +184,51 @@ def test_every_reason_is_told_at_once(storage: Storage, bucket: str, source: Pat
         add(storage, bucket, source)
     assert "duplicates" in str(caught.value)
     assert "label 99 in 1 rows" in str(caught.value)
+
+
+def _few_values(source: Path) -> None:
+    """Only the first pixel of each image is left, of which there are ten: as in a table with few columns."""
+    for name in (TRAIN_IMAGES, HELD_IMAGES):
+        content = bytearray((source / name).read_bytes())
+        for row, at in enumerate(range(16, len(content), 784)):
+            content[at : at + 784] = bytes([row % 10]) + bytes(783)
+        (source / name).write_bytes(content)
+
+
+def test_rows_that_are_equal_by_nature_are_registered_with_a_reason(
+    storage: Storage, bucket: str, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _few_values(source)
+    with pytest.raises(DatasetError, match=r"1000 of 1000 held-out images \(100\.00 %, 0\.10 allowed\)") as caught:
+        add(storage, bucket, source)
+    assert '--allow "duplicates" --reason' in str(caught.value)
+    with pytest.raises(DatasetError, match="an exception needs a reason"):
+        add(storage, bucket, source, allow=["duplicates"])
+    command = ["datasets", "add", "mnist", "2026-06-01", str(source), "--license", "x", "--source", "x"]
+    command += ["--bucket", bucket, "--allow", "duplicates", "--reason", "ten distinct rows only"]
+    assert cli.main(command) == 0
+    assert "in spite of the check duplicates: 1000 of 1000 held-out images" in capsys.readouterr().out
+    manifest = datasets.load_manifest(storage, bucket, "mnist", "2026-06-01")
+    (exception,) = manifest.exceptions
+    assert (exception.check, exception.reason) == ("duplicates", "ten distinct rows only")
+    assert exception.found.startswith("1000 of 1000 held-out images")
+
+
+def test_an_exception_is_from_the_checks_it_names_alone(storage: Storage, bucket: str, source: Path) -> None:
+    _few_values(source)
+    _all_sevens(source)
+    with pytest.raises(DatasetError, match="1 of 9 checks failed:\n  - class balance"):
+        add(storage, bucket, source, allow=["duplicates"], reason="meant")
+    with pytest.raises(DatasetError, match="no exception can be made from: rows"):
+        add(storage, bucket, source, allow=["rows"], reason="meant")
+    manifest = add(storage, bucket, source, allow=["duplicates", "class balance"], reason="meant")
+    assert [item.check for item in manifest.exceptions] == ["duplicates", "class balance"]
+
+
+def test_a_row_or_two_that_are_equal_by_chance_are_no_obstacle(storage: Storage, bucket: str, source: Path) -> None:
+    held = (source / HELD_IMAGES).read_bytes()[16:]
+    _patch(TRAIN_IMAGES, 16 + 784 * 7, held[784 * 3 : 784 * 4])(source)
+    assert add(storage, bucket, source, allow=["duplicates"], reason="not needed").exceptions == ()
 
 
 def test_a_new_version_is_compared_with_the_one_before(

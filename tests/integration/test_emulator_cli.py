@@ -161,6 +161,15 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 
 
+def test_a_dry_run_needs_no_bucket(state: Path, tmp_path: Path, capsys: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    monkeypatch.setattr("mlengine.storage.retries.CONNECT_DEADLINE", 0.1)
+    job = tmp_path / "job.yaml"
+    job.write_text("trainingInput:\n  pythonModule: tiny.task\n  packageUris: [gs://bucket/tiny-1.0.tar.gz]\n")
+    assert main(["train", "mnist_1", "--config", str(job), "--staging-bucket", "gs://bucket", "--dry-run"]) == 0
+    assert "# not checked whether module tiny.task is in the packages" in capsys.readouterr().out
+
+
 def test_another_python_is_used_where_it_is_there(
     trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +203,7 @@ def another_python() -> tuple[str, Path] | None:
     return None
 
 
-def test_failures_are_told(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+def test_failures_are_reported(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
     command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == 1
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""ML Engine's jobs passed on to Vertex AI: old scripts go on in the cloud, which is a second service here."""
+"""ML Engine's jobs forwarded to Vertex AI, for which a second emulator is used here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.testing.emulator import running
 pytestmark = pytest.mark.integration
 
 
-def test_an_old_job_runs_on_vertex(
+def test_an_ml_engine_job_runs_on_vertex_ai(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, actor: str, bucket: str
 ) -> None:
     with (

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import mnist
 
+from mlengine import datasets
 from mlengine.core.errors import DatasetError, EnvironmentBuildError
-from mlengine.core.layout import JobDir
+from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Check, Decision, Thresholds
 from mlengine.promotion.publish import publish
 from mlengine.validation.environment import local_place
 from mlengine.validation.report import load_predictions, load_report
+from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
-from mlengine.validation.validation import Rules, Scope
-from tests.integration.gate_lab import RULES, Lab, checks, failed
+from mlengine.validation.signature import Expectation
+from mlengine.validation.subject import find_subject
+from mlengine.validation.validation import validate
+from tests.integration.gate_lab import PACKAGE, RULES, Lab, checks, failed
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +40,7 @@ def test_the_first_good_model_is_first(lab: Lab) -> None:
         "ops": "ok",
         "runs": "ok",
         "keys come back": "ok",
+        "one score per class": "ok",
         "finite scores": "ok",
         "scores are probabilities": "ok",
         "batch independence": "ok",
@@ -73,7 +80,7 @@ def test_the_first_good_model_is_first(lab: Lab) -> None:
         ("truncated", ["runs"], "failed at load"),
         ("lost_keys", ["keys come back"], "not come back as sent: -1, -5"),
         ("logits", ["scores are probabilities"], "a row's sum is off by"),
-        ("company", ["batch independence", "accuracy", "accuracy per class"], "depend on the rows beside it"),
+        ("company", ["batch independence", "accuracy", "accuracy per class"], "depend on the other rows of its batch"),
     ],
 )
 def test_a_bad_model_is_rejected_with_its_reason(lab: Lab, model: str, reasons: list[str], words: str) -> None:
@@ -83,6 +90,93 @@ def test_a_bad_model_is_rejected_with_its_reason(lab: Lab, model: str, reasons: 
     assert words in " ".join(report.verdict.reasons)
     assert words in " ".join(load_report(lab.storage, JobDir(report.job_dir)).verdict.reasons)
     assert not lab.storage.exists(f"{lab.bucket}/mnist/champion.json")
+
+
+def expecting(**fields: Any) -> Rules:
+    """The lab's rules for a model that is called otherwise."""
+    return replace(RULES, expected=Expectation.from_json(fields))
+
+
+KEY = {"key": "int64[-1]"}
+KERAS = {
+    "inputs": {"sepal-length": "float32[-1,784]"},
+    "outputs": {"output_0": "float32[-1,10]"},
+    "key": None,
+    "features": "sepal-length",
+    "scores": "output_0",
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "scores", "words"),
+    [
+        ("sigmoid", "float32[-1,1]", "has a single value a row, and the dataset has 10 classes"),
+        ("regression", "float32[-1]", "has a single value a row, and the dataset has 10 classes"),
+        ("hidden_sigmoid", "float32[-1,-1]", "has a single value a row, and the dataset has 10 classes"),
+        ("nine_classes", "float32[-1,9]", "has 9 scores a row, and the dataset has 10 classes"),
+    ],
+)
+def test_scores_that_are_not_one_per_class_have_no_accuracy(lab: Lab, model: str, scores: str, words: str) -> None:
+    rules = expecting(outputs={**KEY, "scores": scores}, probabilities=False)
+    report = lab.judge(model, rules)
+    assert failed(report) == ["one score per class"]
+    assert words in report.verdict.reasons[0]
+    assert report.accuracy is None
+    assert load_predictions(lab.storage, JobDir(report.job_dir)) is None, "nothing to compare a later model with"
+    declared = "-1,-1" not in scores
+    assert (report.figures == {}) is declared, "what the signature says need not be run"
+    by_files = lab.judge(model, replace(rules, scope=Scope.SIGNATURE), job_id=f"{model}_by_signature")
+    assert by_files.verdict.decision is Decision.FIRST
+
+
+def test_a_keras_model_with_a_lookup_and_a_name_that_python_has_not(lab: Lab) -> None:
+    """`/job:localhost` is the machine itself; ``sepal-length`` is the input's name in the SignatureDef."""
+    report = lab.judge("keras", expecting(**KERAS))
+    assert failed(report) == []
+    assert report.verdict.decision is Decision.FIRST
+    assert report.accuracy is not None
+    assert report.accuracy > 0.95
+    assert report.serving_signature["features"] == "sepal-length"
+    # The next one is called otherwise, and both run on the same rows.
+    publish(lab.storage, lab.bucket, report, by="test")
+    other = lab.judge("good")
+    assert other.verdict.decision is Decision.ACCEPTED
+    assert (other.comparison["gained"], other.comparison["lost"]) == (0, 0)
+    assert "latency_ms" in other.baseline, "the champion itself was run, not its predictions read"
+
+
+def test_a_model_of_bytes_gets_them_as_they_are(lab: Lab) -> None:
+    inputs = {**KEY, "1st": "uint8[-1,784]"}
+    report = lab.judge("bytes", expecting(inputs=inputs, features="1st"))
+    assert failed(report) == []
+    assert report.accuracy is not None
+    assert report.accuracy > 0.95
+
+
+def test_large_scores_are_rounded_more_and_a_local_gpu_is_no_cluster(lab: Lab) -> None:
+    report = lab.judge("large_scores", expecting(probabilities=False))
+    assert report.figures["batch_difference"] > 1e-4, "more than an absolute bound allows"
+    assert failed(report) == []
+    assert failed(lab.judge("local_gpu")) == []
+
+
+def test_rows_of_floats_are_fed_as_they_are(lab: Lab, digits: Path, tmp_path: Path) -> None:
+    """The same digits, stored as shares of one."""
+    source = mnist.subset(digits, tmp_path, train=500, heldout=1000)
+    for path in source.glob("*-images-*"):
+        data = path.read_bytes()
+        values = struct.pack(f">{len(data) - 16}f", *(byte / 255 for byte in data[16:]))
+        path.write_bytes(b"\0\0\x0d\x03" + data[4:16] + values)
+    datasets.add(lab.storage, lab.bucket, "floats", "v1", source, license="x", source="x")
+    job_dir = lab.job("good")
+    uri = dataset_dir(lab.bucket, "floats", "v1")
+    subject = find_subject(lab.storage, job_dir.uri, package_uris=[PACKAGE], dataset=uri)
+    rules = replace(RULES, thresholds=Thresholds(accuracy=0.95, per_class=None))
+    report = validate(lab.storage, subject, rules, lab.place)
+    assert failed(report) == []
+    assert report.accuracy is not None
+    assert report.accuracy > 0.95
+    assert len(report.mistakes) > 0, "shown as pictures all the same"
 
 
 def test_a_model_that_hangs_is_ended(lab: Lab) -> None:
@@ -122,8 +216,12 @@ def test_a_champion_whose_files_are_gone_is_compared_by_its_kept_predictions(lab
     assert report.comparison["lost"] > report.comparison["gained"]
     lab.storage.delete(JobDir(champion.job_dir).predictions)
     blind = lab.judge("slightly_worse")
-    assert failed(blind) == ["not worse than champion"]
-    assert "could not be asked" in blind.verdict.reasons[0]
+    assert blind.verdict.decision is Decision.NOT_COMPARED
+    assert failed(blind) == []
+    assert "mnist_good could not be run on these rows" in blind.verdict.reasons[0]
+    accepted = lab.judge("slightly_worse", replace(RULES, require_comparison=False))
+    assert accepted.verdict.decision is Decision.ACCEPTED
+    assert "mnist_good could not be run on these rows" in accepted.verdict.reasons[-1]
 
 
 def test_a_foreign_export_with_checks_of_the_trainers_own(lab: Lab) -> None:
@@ -151,6 +249,17 @@ def test_without_a_savedmodel_the_files_are_checked(lab: Lab, tmp_path: Path) ->
     report = lab.judge("own", Rules(scope=Scope.FILES))
     assert report.verdict.decision is Decision.FIRST
     assert checks(report) == {"files": "ok", "size": "ok"}
+    publish(lab.storage, lab.bucket, report, by="test")
+    second = lab.judge("own", Rules(scope=Scope.FILES), job_id="second")
+    assert second.verdict.decision is Decision.NOT_COMPARED
+    assert "With validation_level='files' the model is not run." in second.verdict.reasons[0]
+    assert checks(second) == {
+        "files": "ok",
+        "size": "ok",
+        "not worse than champion": "skipped",
+        "latency ratio": "skipped",
+        "size ratio": "ok",
+    }
 
 
 def test_what_is_wrong_around_the_model_is_raised(lab: Lab, tmp_path: Path) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 from airflow.sdk.observability import stats
 
 from mlengine import backends, connections
@@ -193,23 +200,123 @@ def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: 
     assert len(backend.jobs) == 1
 
 
-@pytest.mark.parametrize("queued", [True, False])
-def test_our_deadline_ends_job_and_task(bucket: str, backend: Paid, queued: bool) -> None:
+LIMITS: dict[str, dict[str, Any]] = {
+    "queued_timeout_seconds": {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 100.0},
+    "running_timeout_seconds": {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 0.0},
+    "execution_timeout": {"execution_timeout": timedelta(seconds=0.2)},
+    "timeout": {"timeout": 0.2},
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: Paid, limit: str) -> None:
+    """While a DAG is paused, no worker resumes: what the trigger does is all that happens."""
     job = submit(bucket)
-    if not queued:
-        backend.jobs[0].state = JobState.RUNNING
-    limits = {"queued_timeout_seconds": 0.0, "running_timeout_seconds": 100.0 if queued else 0.0}
-    event = asyncio.run(first_event(deferred(job, **limits)))
-    assert event["event"] == "deadline"
-    with pytest.raises(AirflowFailException, match="raise queued_timeout_seconds or running_timeout_seconds"):
-        sensor(job, **limits).execute_complete(context("wait"), event)
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
+    event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
+    assert event == {"job_id": job["job_id"], "event": "deadline", "limit": limit}
+    assert [one.state for one in backend.jobs] == [JobState.CANCELLED]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_task_of_a_cancelled_job_fails_without_another_attempt(bucket: str, backend: Paid, limit: str) -> None:
+    job = submit(bucket)
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
+    event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
+    kind = (
+        AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
+    )
+    with pytest.raises(kind, match=rf"is cancelled: it exceeded {limit}\n.*: raise .*{limit}, or"):
+        sensor(job, **LIMITS[limit]).execute_complete(context("wait"), event)
+    assert len(backend.jobs) == 1
+    with pytest.raises(TaskDeferred):
+        sensor(job).execute(context("wait", try_number=2))
+    assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+def test_a_job_that_ends_at_its_deadline_keeps_its_result(
+    bucket: str, backend: Paid, state: JobState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends between the trigger's last poll and its deadline."""
+    job = submit(bucket)
+    backend.jobs[0].state = JobState.RUNNING
+    trigger = deferred(job, running_timeout_seconds=0.0, queued_timeout_seconds=0.5)
+    trigger.poll_interval_seconds = 600.0
+    once_more = TrainingJobTrigger._cancel_if_late
+
+    def just_ended(self: TrainingJobTrigger, handle: JobHandle) -> Any:
+        backend.end(job["name"], state, FailureCause.TRAINER if state is JobState.FAILED else None)
+        return once_more(self, handle)
+
+    monkeypatch.setattr(TrainingJobTrigger, "_cancel_if_late", just_ended)
+    event = asyncio.run(asyncio.wait_for(first_event(trigger), 30.0))
+    assert event == {"job_id": job["job_id"], "event": "ended", "state": state.value}
+    assert [one.state for one in backend.jobs] == [state]
+
+
+def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(bucket)
+    trigger = deferred(job, queued_timeout_seconds=0.3, running_timeout_seconds=1.0)
+    trigger.poll_interval_seconds = 600.0
+    once_more = TrainingJobTrigger._cancel_if_late
+    limits: list[str | None] = []
+
+    def started(self: TrainingJobTrigger, handle: JobHandle) -> Any:
+        if not limits:
+            backend.jobs[0].state = JobState.RUNNING
+        limits.append(once_more(self, handle)[1])
+        return backend.jobs[0].state, limits[-1]
+
+    monkeypatch.setattr(TrainingJobTrigger, "_cancel_if_late", started)
+    event = asyncio.run(asyncio.wait_for(first_event(trigger), 30.0))
+    assert limits == [None, "running_timeout_seconds"]
+    assert event["limit"] == "running_timeout_seconds"
+
+
+def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_reported(
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(bucket)
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.2)
+    again = backend.cancel
+    refusals = [BackendUnavailableError("come back later")]
+
+    def cancel(handle: JobHandle) -> None:
+        if refusals:
+            raise refusals.pop()
+        again(handle)
+
+    monkeypatch.setattr(backend, "cancel", cancel)
+    assert asyncio.run(first_event(trigger))["event"] == "deadline"
+    assert refusals == []
     assert backend.live == []
 
 
-def test_a_deadline_passes_even_if_nobody_answers(bucket: str, backend: Paid) -> None:
-    trigger = deferred(submit(bucket), queued_timeout_seconds=0.0, running_timeout_seconds=0.5)
+def test_a_deadline_is_reported_even_if_nobody_answers(
+    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_job, "CANCEL_RETRY_SECONDS", 0.0)
+    job = submit(bucket)
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.5)
     backend.refuse = 10_000
-    assert asyncio.run(first_event(trigger))["event"] == "deadline"
+    event = asyncio.run(first_event(trigger))
+    assert event["event"] == "deadline"
+    backend.refuse = 0
+    with pytest.raises(AirflowFailException, match="it exceeded running_timeout_seconds"):
+        sensor(job).execute_complete(context("wait"), event)
+    assert backend.live == [], "the worker cancels what the trigger could not"
+
+
+def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: Paid) -> None:
+    job = submit(bucket)
+    _, arguments = deferred(job).serialize()
+    older = {name: arguments[name] for name in ("handle", "gcp_conn_id", "backend_options", "poll_interval_seconds")}
+    trigger = TrainingJobTrigger(**older, queued_until=float("inf"), running_until=float("inf"), not_before=0.0)
+    backend.end(job["name"], JobState.SUCCEEDED)
+    assert asyncio.run(first_event(trigger))["event"] == "ended"
 
 
 def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: Paid) -> None:
@@ -251,6 +358,61 @@ def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
     assert len(backend.live) == live
 
 
+def _first_leg(wait: TrainingJobSensor) -> None:
+    wait.execute(context("wait"))
+
+
+def _resumed(wait: TrainingJobSensor) -> None:
+    wait.resume_execution("execute_complete", {"event": {"event": "ended"}}, context("wait"))
+
+
+def _poked(wait: TrainingJobSensor) -> None:
+    wait.deferrable, wait.poke_interval = False, 0.01
+    wait.execute(context("wait"))
+
+
+ENDINGS: dict[str, tuple[JobState, FailureCause | None]] = {
+    "trainer": (JobState.FAILED, FailureCause.TRAINER),
+    "last attempt": (JobState.FAILED, FailureCause.PREEMPTED),
+    "service's limit": (JobState.EXPIRED, FailureCause.DEADLINE),
+}
+
+
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("noticed", [_first_leg, _resumed, _poked])
+def test_soft_fail_skips_whenever_the_failure_is_noticed(
+    bucket: str, backend: Paid, noticed: Callable[[TrainingJobSensor], None], ending: str, option: str
+) -> None:
+    job = submit(bucket)
+    backend.end(job["name"], *ENDINGS[ending])
+    soft = sensor(job, max_attempts=1, **{option: True})
+    with pytest.raises(AirflowSkipException):
+        noticed(soft)
+    hard = sensor(job, max_attempts=1)
+    with pytest.raises(AirflowFailException):
+        noticed(hard)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_soft_fail_skips_at_a_deadline_and_the_job_is_cancelled(bucket: str, backend: Paid, limit: str) -> None:
+    job = submit(bucket)
+    late = {"event": {"event": "deadline", "limit": limit}}
+    with pytest.raises(AirflowSkipException):
+        sensor(job, soft_fail=True).resume_execution("execute_complete", late, context("wait"))
+    assert backend.live == []
+
+
+def test_soft_fail_hides_no_error_that_a_retry_or_a_person_can_mend(
+    bucket: str, backend: Paid, storage: Storage
+) -> None:
+    job = submit(bucket)
+    storage.delete(JobDir(job["job_dir"]).claim)
+    for noticed in (_first_leg, _resumed, _poked):
+        with pytest.raises(ObjectMissingError):
+            noticed(sensor(job, soft_fail=True))
+
+
 def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     with pytest.raises(AirflowSkipException):
@@ -258,24 +420,41 @@ def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: Paid) -> No
     assert backend.live == []
 
 
-def test_airflows_limits_count_for_a_deferral(bucket: str) -> None:
-    for limits in ({"execution_timeout": timedelta(seconds=7)}, {"timeout": 7.0}):
-        with pytest.raises(TaskDeferred) as caught:
-            sensor(submit(bucket), **limits).execute(context("wait"))
-        assert caught.value.timeout == timedelta(seconds=7)
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [({"execution_timeout": timedelta(seconds=7)}, "execution_until"), ({"timeout": 7.0}, "wait_until")],
+)
+def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
+    bucket: str, limits: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(submit(bucket), **limits).execute(context("wait"))
+    _, arguments = caught.value.trigger.serialize()
+    assert arguments[name] == pytest.approx(time.time() + 7.0, abs=5.0)
+    assert caught.value.timeout is not None
+    assert caught.value.timeout.total_seconds() == pytest.approx(607.0, abs=5.0)
+
+
+def test_what_a_trigger_is_made_of_is_json(bucket: str) -> None:
+    """Airflow's API turns infinity into null on the way."""
+    limits = {"queued_timeout_seconds": float("inf"), "running_timeout_seconds": float("inf")}
+    _, arguments = deferred(submit(bucket), **limits).serialize()
+    json.dumps(arguments, allow_nan=False)
+    assert arguments["running_until"] is None
+    assert arguments["wait_until"] is not None, "without a limit of ours, Airflow's default counts"
 
 
 def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
-    late = {"event": "deadline", "reason": "running_timeout_seconds has passed"}
+    late = {"event": "deadline", "limit": "running_timeout_seconds"}
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
-def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, backend: Paid) -> None:
+def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.cancel(JobHandle.from_json(job))
-    with pytest.raises(AirflowFailException, match="by somebody else"):
+    with pytest.raises(AirflowFailException, match="outside this task"):
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
@@ -283,16 +462,16 @@ def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, 
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: str, backend: Paid) -> None:
+def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     asyncio.run(deferred(job).on_kill())
-    # The new try's first look came before the cancellation; its second does not take it for somebody else's.
+    # The new try polls before the cancellation, and again after it.
     with pytest.raises(TaskDeferred):
         sensor(job).execute_complete(context("wait", try_number=2), {"event": "ended"})
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
+def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     wait = sensor(job, deferrable=False)
     wait.on_kill()
@@ -324,8 +503,8 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     assert backend.live == []
 
 
-def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, backend: Paid) -> None:
-    """The cleared run's job dir has another name; the former life's job is found by its key all the same."""
+def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: Paid) -> None:
+    """The cleared run's job dir has another name; the job of before is found by its key."""
     first = submit(bucket)
 
     def cleared(max_tries: int) -> JobXCom:
@@ -418,12 +597,12 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
         return LogPage(lines, {"at": start + len(lines)}, more=start + len(lines) < len(texts))
 
     monkeypatch.setattr(backend, "logs", logs)
-    told: list[str] = []
+    logged: list[str] = []
     for _ in range(2):  # two pokes, each in a process of its own
         wait = sensor(job, deferrable=False, mode="reschedule")
-        monkeypatch.setattr(wait.log, "info", lambda message, *words: told.append(message % words))
+        monkeypatch.setattr(wait.log, "info", lambda message, *words: logged.append(message % words))
         assert not wait.poke(context("wait"))
-    assert [line.split("| ")[1] for line in told if "worker-1" in line] == texts
+    assert [line.split("| ")[1] for line in logged if "worker-1" in line] == texts
     backend.end(job["name"], JobState.SUCCEEDED)
     done = sensor(job, deferrable=False).poke(context("wait"))
     assert done.is_done
@@ -451,7 +630,7 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
 
 
-def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, backend: Paid) -> None:
+def test_no_second_job_starts_while_the_cancelled_one_still_runs(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.jobs[0].state = JobState.CANCELLING
     assert submit(bucket, try_number=2)["decision"] == "reattached"
@@ -460,7 +639,7 @@ def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, ba
     assert submit(bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
 
 
-def test_a_look_that_fails_ends_no_job(bucket: str, backend: Paid) -> None:
+def test_a_failed_poll_cancels_no_job(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.refuse = 1
     done = sensor(job, deferrable=False).poke(context("wait", try_number=3))

@@ -24,8 +24,9 @@ from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from mlengine.validation.environment import local_place
 from mlengine.validation.report import load_report
+from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.subject import find_subject
-from mlengine.validation.validation import Rules, Scope, validate
+from mlengine.validation.validation import validate
 from tests.integration.kill_task import NEVER, Life
 from tests.integration.test_kill_steps import process, report_of
 

@@ -99,7 +99,7 @@ class Wait:
             if self.trigger is None:
                 self.sensor.execute(LAST_TRY)
             else:
-                late = {"event": "deadline", "reason": "it took longer than running_timeout_seconds allows"}
+                late = {"event": "deadline", "limit": "running_timeout_seconds"}
                 self.sensor.execute_complete(LAST_TRY, late)
 
 
@@ -133,7 +133,7 @@ def test_a_cleared_wait_goes_on_from_the_checkpoint(job: JobXCom, state: JobStat
         with pytest.raises(TaskDeferred):
             again.execute(LAST_TRY)
     else:
-        again.poke_interval, again._first_look = 0.0, True
+        again.poke_interval, again._first_poll = 0.0, True
         assert not again.poke(LAST_TRY).is_done
     assert [one.state for one in current.jobs] == [JobState.CANCELLED, JobState.QUEUED]
     assert current.live[0].handle.attempt == 2

@@ -201,7 +201,7 @@ def test_an_old_setup_py_builds_and_one_that_forgets_sub_packages_is_caught(
     assert (packaged.name, packaged.version) == ("t", "2")
     with pytest.raises(PackageError, match=r"no module trainer\.sub\.deep in t-2-py3-none") as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.sub.deep")
-    assert "trainer.task" in caught.value.remedy
+    assert "trainer.task" in caught.value.hint
     assert len(storage.ls(f"{bucket}/packages/")) == 1
 
 

@@ -196,8 +196,8 @@ def test_the_version_can_be_said_without_git(
     (project / "pyproject.toml").write_text(SCM)
     with pytest.raises(PackageError) as caught:
         package_trainer(project, storage=storage, staging=bucket)
-    assert "git finds no repository" in caught.value.remedy
-    assert "set SETUPTOOLS_SCM_PRETEND_VERSION" in caught.value.remedy
+    assert "git finds no repository" in caught.value.hint
+    assert "set SETUPTOOLS_SCM_PRETEND_VERSION" in caught.value.hint
 
     monkeypatch.setenv("SETUPTOOLS_SCM_PRETEND_VERSION", "3.4")
     packaged = package_trainer(project, storage=storage, staging=bucket)
@@ -214,7 +214,7 @@ def test_a_machine_without_git_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PackageError) as caught:
         package_trainer(project, storage=storage, staging=bucket)
-    assert "git is not installed on this machine" in caught.value.remedy
+    assert "git is not installed on this machine" in caught.value.hint
 
 
 def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str, clone: Callable[..., Path]) -> None:
@@ -224,7 +224,18 @@ def test_a_version_that_only_git_knows_is_refused(storage: Storage, bucket: str,
     setup += "setup(name='trainer', version=done.stdout.strip() or '0.0.0', packages=['trainer'])\n"
     with pytest.raises(PackageError, match=r"declares version 1\.2\.0.*declares version 0\.0\.0") as caught:
         package_trainer(clone({"setup.py": setup}), storage=storage, staging=bucket)
-    assert "read the version from PKG-INFO" in caught.value.remedy
+    assert "read the version from PKG-INFO" in caught.value.hint
+
+
+def test_a_repository_that_git_cannot_read_stops_only_builds_that_ask_it(
+    storage: Storage, bucket: str, clone: Callable[..., Path]
+) -> None:
+    project = clone({"setup.py": "from setuptools import setup\nsetup(name='t', version='1', packages=['trainer'])\n"})
+    (project / ".git" / "index").write_bytes(b"broken")
+    assert package_trainer(project, storage=storage, staging=bucket).version == "1"
+    (project / "setup.py").write_text(DESCRIBE)
+    with pytest.raises(PackageError, match="git status failed"):
+        package_trainer(project, storage=storage, staging=bucket)
 
 
 def test_poetry_leaves_out_what_git_ignores(

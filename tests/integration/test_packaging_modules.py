@@ -1,4 +1,4 @@
-"""The module of a job file, looked for in the packages in the bucket."""
+"""Whether the module of a job file is in the packages in the bucket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_module_of_any_package_is_found(storage: Storage, uris: tuple[str, ...
 def test_a_typing_error_is_found_before_anything_is_submitted(storage: Storage, uris: tuple[str, ...]) -> None:
     with pytest.raises(PackageError, match=r"no module hello\.mian in gs://") as caught:
         check_module_in_packages("hello.mian", uris, storage)
-    assert "hello.main" in caught.value.remedy
+    assert "hello.main" in caught.value.hint
     with pytest.raises(PackageError, match=r"no module helo\.main"):
         check_module_in_packages("helo.main", uris, storage)
 
@@ -48,4 +48,15 @@ def test_a_package_too_large_to_be_read_is_not_checked(
 ) -> None:
     monkeypatch.setattr("mlengine.packaging.modules._MOST_BYTES", 10)
     check_module_in_packages("hello.mian", uris, storage)
-    assert "not checked whether module hello.mian is in it" in caplog.text
+    assert "module hello.mian is not checked" in caplog.text
+
+
+def test_a_package_may_have_a_name_without_a_version(storage: Storage, bucket: str, uris: tuple[str, ...]) -> None:
+    """Installers take it too."""
+    uri = f"{bucket}/old/hello.tar.gz"
+    storage.write(uri, storage.read(uris[0]))
+    check_module_in_packages("hello.main", [uri], storage)
+    with pytest.raises(PackageError, match=r"no module hello\.mian"):
+        check_module_in_packages("hello.mian", [uri], storage)
+    storage.write(f"{bucket}/old/hello.tgz", b"")
+    check_module_in_packages("hello.main", [f"{bucket}/old/hello.tgz"], storage)

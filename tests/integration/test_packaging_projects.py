@@ -64,7 +64,7 @@ def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storag
     with pytest.raises(PackageError, match=r"reads requirements\.txt, in .*old but not in the sdist") as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
     assert "FileNotFoundError" in caught.value.message
-    assert "'include requirements.txt' to MANIFEST.in" in caught.value.remedy
+    assert "'include requirements.txt' to MANIFEST.in" in caught.value.hint
     assert storage.ls(bucket) == []
 
     write(root, {"MANIFEST.in": "include requirements.txt\n"})
@@ -77,7 +77,7 @@ def test_a_file_outside_of_the_project_is_no_part_of_a_package(storage: Storage,
     root = trainer(tmp_path / "project", {"setup.py": setup})
     with pytest.raises(PackageError) as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert f"{tmp_path / 'VERSION'} lies outside of the project" in caught.value.remedy
+    assert f"{tmp_path / 'VERSION'} lies outside of the project" in caught.value.hint
 
 
 def test_a_file_that_is_left_out_for_a_reason_is_named_with_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_is_left_out_for_a_reason_is_named_with_it(storage: Storage,
     root = trainer(tmp_path / "project", {"setup.py": setup, ".env": "1.0"})
     with pytest.raises(PackageError) as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert ".env is not packaged (looks like a secret)" in caught.value.remedy
+    assert ".env is not packaged (looks like a secret)" in caught.value.hint
 
 
 def test_a_module_in_the_sdist_and_not_in_the_wheel_is_missing(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_module_in_the_sdist_and_not_in_the_wheel_is_missing(storage: Storage,
     root = trainer(tmp_path / "t", {**files, "trainer/sub/__init__.py": "", "trainer/sub/deep.py": ""})
     with pytest.raises(PackageError, match=r"no module trainer\.sub\.deep in t-1\.0-py3-none-any\.whl") as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.sub.deep")
-    assert "trainer.task" in caught.value.remedy
+    assert "trainer.task" in caught.value.hint
 
 
 def test_data_files_that_a_build_forgets_are_listed(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bu
     root = trainer(tmp_path / "t", {"setup.py": setup})
     with pytest.raises(PackageError, match="requires lib at a path of this machine") as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert "require lib by its name, and package both" in caught.value.remedy
+    assert "require lib by its name, and package both" in caught.value.hint
 
 
 def test_what_only_a_compiler_can_build_is_packaged_with_a_note(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_pkg_resources_has_a_hint_that_helps(storage: Storage, bucket: str, tmp_
     root = trainer(tmp_path / "my-trainer", {"setup.py": setup})
     with pytest.raises(PackageError, match="No module named 'pkg_resources'") as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert "setuptools<82" in caught.value.remedy
+    assert "setuptools<82" in caught.value.hint
     assert "--no-build-isolation" not in str(caught.value), "uv's own advice cannot help"
 
     write(root, {"pyproject.toml": '[build-system]\nrequires = ["setuptools<82"]\n'})
@@ -144,7 +144,7 @@ def test_builders_speak_of_the_users_directory(storage: Storage, bucket: str, tm
     root = trainer(tmp_path / "my-project", {"setup.py": setup})
     with pytest.raises(PackageError, match="No module named 'numpy'") as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert "add what provides it to 'requires' of [build-system]" in caught.value.remedy
+    assert "add what provides it to 'requires' of [build-system]" in caught.value.hint
     assert f"directory {root} my-project" in caught.value.message
     assert "mlengine-package" not in str(caught.value)
 
@@ -184,6 +184,13 @@ def test_a_package_dir_in_a_project_of_others_is_packaged_alone(storage: Storage
     write(root, {"setup.py": setup.replace("['dags']", "['dags', 'trainer']")})
     now = package_trainer(root / "trainer", storage=storage, staging=bucket, module="trainer.task")
     assert now.name == "dags", "the decision is made again when the build files change"
+
+
+def test_a_project_that_cannot_be_built_names_the_package_dir(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    root = trainer(tmp_path / "project", {"setup.py": "raise SystemExit('no build today')\n"})
+    with pytest.raises(PackageError, match=r"(?s)trainer is part of the project .*no build today") as caught:
+        package_trainer(root / "trainer", storage=storage, staging=bucket)
+    assert "to package trainer alone" in caught.value.hint
 
 
 APP = UV_BUILD + PROJECT.format(name="app") + 'dependencies = ["acme-lib>=1"]\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from mlengine.champions.history import current
 from mlengine.cli import main
 from mlengine.core.job import JobRecord
-from mlengine.core.verdict import Thresholds
 from mlengine.promotion.publish import publish
-from mlengine.validation.validation import Rules, Scope
+from mlengine.validation.report import load_report
+from mlengine.validation.rules import Rules, Scope
 from tests.integration.gate_lab import PACKAGE, Lab
 
 pytestmark = pytest.mark.integration
@@ -35,7 +36,7 @@ def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def quick(lab: Lab, model: str, job_id: str = "") -> None:
     """Publish without running the model."""
-    report = lab.judge(model, Rules(scope=Scope.SIGNATURE, thresholds=Thresholds()), job_id=job_id)
+    report = lab.judge(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
     publish(lab.storage, lab.bucket, report, by="test")
 
 
@@ -98,15 +99,64 @@ def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
-    assert lab.storage.exists(job_dir.report)
-    code, out, _ = run(
-        "models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9"
-    )
+    kept = lab.storage.read(job_dir.report)
+    less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
+    code, _, err = run(*less)
+    assert code == 1
+    assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
+    assert "--replace-report" in err
+    assert lab.storage.read(job_dir.report) == kept
+    code, out, _ = run(*less, "--replace-report")
     assert code == 1
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
     assert "no such threshold: accurcy" in err
+
+
+def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
+    """The DAG knows it; whoever validates or predicts at a terminal need not."""
+    expectation = {
+        "inputs": {"sepal-length": "float32[-1,784]"},
+        "outputs": {"output_0": "float32[-1,10]"},
+        "key": None,
+        "features": "sepal-length",
+        "scores": "output_0",
+    }
+    job_dir = lab.job("keras", "a")
+    record = JobRecord(
+        key="k",
+        job_id="a",
+        model="mnist",
+        backend="local",
+        spec={"package_uris": [PACKAGE]},
+        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+    )
+    lab.storage.write(job_dir.claim, record.to_bytes())
+    code, out, _ = run("models", "validate", "mnist", "a", "--validation-level", "signature")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("The default serving signature was expected; --serving-signature says")
+    given = (
+        "--validation-level",
+        "signature",
+        "--no-require-comparison",
+        "--serving-signature",
+        json.dumps(expectation),
+    )
+    code, out, err = run("models", "validate", "mnist", "a", *given)
+    assert (code, err) == (0, ""), out
+    code, out, err = run("models", "validate", "mnist", "a")
+    assert (code, err) == (0, ""), out
+    assert "validation_level=signature" in out
+    report = load_report(lab.storage, job_dir)
+    assert report.serving_signature["features"] == "sepal-length"
+    assert not report.require_comparison
+    code, out, err = run("predict", "mnist", "--job", "a", "--count", "3")
+    assert (code, err) == (0, ""), out
+    assert [line.split()[2] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
+    code, _, err = run("models", "validate", "mnist", "a", "--serving-signature", "@/nowhere/at/all")
+    assert code == 1
+    assert "--serving-signature @/nowhere/at/all" in err
 
 
 def test_champions_by_hand(lab: Lab, run: Run) -> None:

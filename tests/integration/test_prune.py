@@ -106,7 +106,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
     crown(storage, made["first"], 1, None)
     crown(storage, made["rolled_back"], 2, 1)
     crown(storage, made["champion"], 3, 1)  # not in the chain from the pointer: the entry before the rollback
-    entry = Entry("digest", "reusable", made["reusable"].uri, "f", "r", "2026-01-01")
+    entry = Entry("digest", "reusable", made["reusable"].uri, "f", "2026-01-01")
     storage.create(layout.validated(bucket, "m", "digest"), entry.to_bytes())
     storage.write(layout.validated(bucket, "m", "damaged"), b"?")
     package = layout.package_uri(bucket, "trainer", "d", "t.tar.gz")

@@ -209,7 +209,7 @@ def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothin
     this.submit()
     with pytest.raises(JobConflictError, match="args: --x 1 → --x 2") as caught:
         this.submit(try_number=2, args=["--x", "2", "--y", "3"])
-    assert "clear the task" in caught.value.remedy
+    assert "clear the task" in caught.value.hint
     assert len(backend.jobs) == 1, "a retry never pays for a second job"
     assert backend.live == [], "and the task has failed for good"
     assert this.submit(try_number=3, max_tries=4, args=["--x", "2", "--y", "3"])["decision"] == "fresh_submit"

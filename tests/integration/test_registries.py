@@ -97,7 +97,7 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
     elsewhere.service.script("UploadModel", "status", status="PERMISSION_DENIED", message="aiplatform.models.upload")
     with pytest.raises(RegistryError, match=r"refused a: .*aiplatform\.models\.upload") as caught:
         elsewhere.follow()
-    assert "roles/aiplatform.user" in caught.value.remedy
+    assert "roles/aiplatform.user" in caught.value.hint
     assert not caught.value.retryable
     champion = current(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist")
     assert champion is not None

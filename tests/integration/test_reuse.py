@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,8 +15,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from mlengine import backends, connections
 from mlengine.champions.history import current
+from mlengine.core.errors import ModelError
 from mlengine.core.job import JobRecord, JobState
 from mlengine.core.layout import JobDir, validated
+from mlengine.core.run_order import RunOrder
+from mlengine.core.verdict import Check
 from mlengine.core.xcoms import DatasetXCom, JobXCom, PackageXCom, PublicationXCom, ValidationXCom
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
@@ -23,6 +29,7 @@ from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.validation import cache
+from mlengine.validation.report import load_report
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +65,7 @@ class Run:
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
         self.words = {"args": ["--dataset", uri], **submit}
         self.pushed: dict[str, Any] = {}
+        self.dag_run: Any = None
 
     def context(self, task_id: str) -> dict[str, Any]:
         ti = SimpleNamespace(
@@ -69,7 +77,7 @@ class Run:
             max_tries=self.max_tries,
             xcom_push=lambda key, value: self.pushed.update({key: value}),
         )
-        return {"ti": ti, "task_state_store": self.store}
+        return {"ti": ti, "dag_run": self.dag_run, "task_state_store": self.store}
 
     def submit(self) -> JobXCom:
         prepare = PrepareJobDirOperator(
@@ -95,9 +103,8 @@ class Run:
         return cast(JobXCom, result)
 
     def validate(self, job: JobXCom, **rules: Any) -> ValidationXCom:
-        operator = ValidateModelOperator(
-            task_id="validate", job=job, validation_level="files", gcp_conn_id=None, **rules
-        )
+        fields = {"validation_level": "files", "require_comparison": False, **rules}
+        operator = ValidateModelOperator(task_id="validate", job=job, gcp_conn_id=None, **fields)
         return operator.execute(self.context("validate"))
 
     def publish(self, job: JobXCom | ValidationXCom) -> PublicationXCom:
@@ -211,6 +218,36 @@ def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, 
     assert Run(bucket, "third").submit()["decision"] == "fresh_submit"
 
 
+def at_least(model: Path, figures: Any, size: int = 1) -> Check:
+    found = (model / "weights.json").stat().st_size
+    return Check("weights", found, f"≥ {size}", passed=found >= size, sentence=f"The weights have {found} bytes.")
+
+
+def test_an_own_check_with_other_arguments_is_another_question(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "first")
+    run.validate(run.wait(trained(judge=False)), extra_checks=[partial(at_least, size=2)])
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert job["decision"] == "reused"
+    created = load_report(storage, JobDir(job["job_dir"])).to_json()
+    again.validate(again.wait(job), extra_checks=[partial(at_least, size=2)])
+    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report stands"
+    with pytest.raises(AirflowSkipException, match="The weights have 5 bytes"):
+        again.validate(again.wait(job), extra_checks=[partial(at_least, size=100)])
+
+
+def test_the_report_of_a_reused_job_stands_where_less_is_asked(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "first")
+    run.validate(run.wait(trained(judge=False)), extra_checks=[at_least])
+    again = Run(bucket, "again")
+    job = again.submit()
+    assert again.validate(again.wait(job))["verdict"] == "first"
+    assert load_report(storage, JobDir(job["job_dir"])).extra_checks[0]["name"] == "at_least"
+    # Less is asked, by another bound: neither does the report answer it, nor is it thrown away.
+    with pytest.raises(ModelError, match="extra check at_least"):
+        again.validate(again.wait(job), thresholds={"size_bytes": 1000})
+
+
 @pytest.mark.parametrize("harm", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
 def test_a_model_that_is_not_as_it_was_judged_is_not_reused(
     storage: Storage, bucket: str, trained: Trained, harm: str
@@ -299,6 +336,14 @@ def test_an_older_version_that_is_reused_does_not_replace_the_newer_champion(
     champion = current(storage, bucket, "m")
     assert champion is not None
     assert champion.version == "v2"
+
+
+def test_the_record_says_which_run_it_belongs_to(storage: Storage, bucket: str, trained: Trained) -> None:
+    run = Run(bucket, "r")
+    june = datetime(2026, 6, 1, tzinfo=UTC)
+    run.dag_run = SimpleNamespace(partition_key="2026-06-01", partition_date=june, run_after=datetime.now(UTC))
+    record = JobRecord.from_bytes(storage.read(JobDir(run.submit()["job_dir"]).claim))
+    assert RunOrder.from_json(record.inputs["run"]) == RunOrder("2026-06-01", june)
 
 
 def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Trained) -> None:

@@ -1,4 +1,4 @@
-"""The storage door against a real Cloud Storage server."""
+"""The storage client against a real Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_a_large_file_is_uploaded_once(
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode() * (BIG // 3))
     storage.upload_once(tmp_path / "one", f"{bucket}/big")
-    looked: list[str] = []
+    checks: list[str] = []
     holds = Storage._holds
 
-    def first_look_was_too_early(self: Storage, uri: str, source: Path) -> bool:
-        looked.append(uri)
-        return len(looked) > 1 and holds(self, uri, source)
+    def first_check_was_too_early(self: Storage, uri: str, source: Path) -> bool:
+        checks.append(uri)
+        return len(checks) > 1 and holds(self, uri, source)
 
-    monkeypatch.setattr(Storage, "_holds", first_look_was_too_early)
+    monkeypatch.setattr(Storage, "_holds", first_check_was_too_early)
     with pytest.raises(StorageConflictError):
         storage.upload_once(tmp_path / "two", f"{bucket}/big")
     assert storage.read(f"{bucket}/big") == b"one" * (BIG // 3)

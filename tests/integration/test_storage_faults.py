@@ -118,7 +118,7 @@ def test_no_permission_is_said_at_once(broken: Storage, proxy: faults.FaultProxy
     proxy.strike(faults.status(403, b'{"error": {"message": "no storage.objects access"}}'))
     with pytest.raises(StorageForbiddenError, match=f"no permission for {bucket}") as caught:
         CALLS[call](broken, bucket)
-    assert "storage.objectAdmin" in caught.value.remedy
+    assert "storage.objectAdmin" in caught.value.hint
     assert len(proxy.requests) == 1
 
 
@@ -273,7 +273,7 @@ def test_a_server_that_is_not_there_is_said_soon(bucket: str, call: str, monkeyp
         with pytest.raises(StorageUnavailableError, match=f"cannot be reached for {bucket}.*") as caught:
             CALLS[call](Storage(), bucket)
         assert time.monotonic() - started < retries.DEADLINE / 4
-    assert "see that the server runs" in caught.value.remedy
+    assert "see that the server runs" in caught.value.hint
 
 
 def test_a_server_that_restarts_is_waited_for(
@@ -316,11 +316,11 @@ def test_writing_into_no_bucket_names_the_bucket(storage: Storage, tmp_path: Pat
             call()
 
 
-def test_no_credentials_are_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_credentials_are_said_with_the_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     (tmp_path / "key.json").write_text('{"type": "service_account"}')
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "local")
     with pytest.raises(StorageForbiddenError, match="no credentials") as caught:
         Storage().read("gs://some-bucket/a")
-    assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.remedy
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint

@@ -5,21 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from uv import find_uv_bin
 
-from mlengine.backends import Submission
-from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.request import custom_job
 from mlengine.core.spec import TrainingSpec
 from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
+from tests.integration.container import make_image, start
 
 pytestmark = pytest.mark.integration
 
@@ -38,30 +33,7 @@ sys.exit(int(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a plain Python image has: an interpreter and pip."""
-    root = tmp_path_factory.mktemp("image") / "venv"
-    subprocess.run([find_uv_bin(), "venv", "--quiet", "--no-project", "--seed", root], check=True)
-    return root
-
-
-def start(
-    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://bkt/m/j", **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run the container of the chief: its command, its args, its environment, and no other."""
-    request = custom_job(Submission("a" * 40, "j", 3, job_dir, spec), VertexOptions.of(options))
-    container = request.body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
-    own = {
-        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_", "TMPDIR"))
-    }
-    variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    return subprocess.run(
-        [*container["command"], *container["args"]],
-        env={"PATH": f"{image}/bin:/usr/bin:/bin", "HOME": str(image), **own, **variables, **env},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    return make_image(tmp_path_factory.mktemp("image") / "venv")
 
 
 def wheel_free_sdist(version: str, dependencies: str, constraints: str | None) -> bytes:

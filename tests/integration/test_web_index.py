@@ -126,4 +126,4 @@ def test_a_bucket_that_does_not_answer_is_said(
     routes.forget()
     answer = visit().get("api/jobs")
     assert answer.status_code == 400
-    assert "AIRFLOW__MLENGINE__BUCKET" in answer.json()["remedy"]
+    assert "AIRFLOW__MLENGINE__BUCKET" in answer.json()["hint"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, BaseSensorOperator, TaskGroup
 
-from mlengine.assets import champion_asset
+from mlengine.assets import champions_alias
 from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.core.verdict import Check
 from mlengine.operators._base import MlengineOperator
@@ -66,7 +66,7 @@ def test_a_task_waits_for_those_whose_output_it_uses() -> None:
 def test_a_champion_is_announced() -> None:
     made = whole()
     assert made.publish is not None
-    assert made.publish.outlets == [champion_asset("m")]
+    assert made.publish.outlets == [champions_alias()]
 
 
 def test_what_the_group_was_not_given_it_does_not_pass() -> None:
@@ -155,6 +155,7 @@ OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "serving_signature": ({"inputs": {}}, [("validate", "serving_signature")]),
     "extra_checks": ([lambda *_: Check("x", 1, "1", passed=True, sentence="")], [("validate", "extra_checks")]),
     "on_reject": ("fail", [("validate", "on_reject")]),
+    "require_comparison": (False, [("validate", "require_comparison")]),
     "validation_time_limit_seconds": (7.0, [("validate", "time_limit_seconds")]),
     "validation_memory_limit_gib": (8.0, [("validate", "memory_limit_gib")]),
     "on_not_published": ("fail", [("publish", "on_not_published")]),
@@ -183,6 +184,7 @@ def test_what_has_no_option_of_the_group_is_for_other_orders_of_tasks() -> None:
         ("validate", "dataset"),
         ("validate", "package_uris"),
         ("validate", "model"),
+        ("validate", "replace_report"),
         ("publish", "published_by"),
         ("publish", "force_reason"),
         ("publish", "force_by"),

@@ -45,6 +45,10 @@ def _shares(log: str) -> list[int]:
     return [int(count) for count in re.findall(r"share of \S+: (\d+) of", log)]
 
 
+def _saved(log: str) -> list[int]:
+    return [int(step) for step in re.findall(r"saved checkpoint checkpoints/(\d+)", log)]
+
+
 def _ended_well(cluster: ClusterOfProcesses, unbroken: Unbroken) -> None:
     assert set(cluster.wait().values()) == {0}
     assert cluster.listening() == []
@@ -141,7 +145,7 @@ def test_sigterm_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it(
         codes = cluster.wait()
         assert codes["chief/0"] == 143
         assert set(codes.values()) == {143}
-        saved = max(int(name) for name in re.findall(r"saved checkpoint checkpoints/(\d+)", cluster.chief.log))
+        saved = max(_saved(cluster.chief.log))
         # Not only the one of the interval, but one of the very step it stopped at.
         assert saved >= _steps(cluster.chief.log)[-1]
         assert "stopped, checkpoint saved" in cluster.chief.log
@@ -219,11 +223,12 @@ def test_a_full_disk_is_waited_for_and_workers_stay_within_an_interval_of_the_ch
         chief.wait_log("saved checkpoint")
         resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
         chief.wait_log("cannot write a checkpoint.*trying again")
-        held = worker.wait_log(r"step (\d+): waiting for the chief's checkpoint; the newest is of (\d+)")
+        # On a busy machine the worker has waited for earlier checkpoints, too.
+        newest = _saved(chief.log)[-1]
+        waiting = worker.wait_log(rf"step (\d+): waiting for the chief's checkpoint; the newest is of {newest}\n")
         resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         # What the loss of a parameter server would cost at the worst moment.
-        assert every - 4 <= int(held[1]) - int(held[2]) <= every
+        assert every - 4 <= int(waiting[1]) - newest <= every
         assert set(cluster.wait().values()) == {0}
-        saved = [int(step) for step in re.findall(r"saved checkpoint checkpoints/(\d+)", chief.log)]
-        assert int(held[2]) in saved
+        saved = _saved(chief.log)
         assert all(later - earlier <= every for earlier, later in itertools.pairwise([0, *saved]))

@@ -43,7 +43,7 @@ def test_ten_digits_are_printed_and_drawn_with_their_scores(
             assert np.mean(part.min(axis=2) < 0.5) > 0.01
 
 
-def test_without_matplotlib_the_digits_are_printed_and_the_remedy_said(
+def test_without_matplotlib_the_digits_are_printed_and_the_hint_said(
     model: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -218,7 +218,7 @@ def connected_backend(
 
 def _factory(name: str) -> Callable[..., TrainingBackend]:
     if name not in _BACKENDS:
-        raise BackendError(f"no backend named {name!r}", remedy=f"use one of: {', '.join(names())}")
+        raise BackendError(f"no backend named {name!r}", hint=f"use one of: {', '.join(names())}")
     module, _, attribute = _BACKENDS[name].partition(":")
     factory: Callable[..., TrainingBackend] = getattr(import_module(module), attribute)
     return factory

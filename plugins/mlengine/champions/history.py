@@ -53,6 +53,8 @@ class Champion:
     :param by: who; ``why``: for a rollback and a forced publication the reason that was given.
     :param previous: the serial of the entry before; ``None`` for the first.
     :param restores: for a rollback, the serial of the entry that this one repeats.
+    :param publisher: the task that published it, as a :class:`~mlengine.core.job.JobKey` has it. By it a retry knows
+        its own entry. Empty for whatever a person did at a terminal or on the page.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Champion:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     previous: int | None = None
     restores: int | None = None
+    publisher: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> int:
@@ -104,9 +107,9 @@ class Champion:
             known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
             made = cls(**{**known, "action": Action(raw["action"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise PublishError(f"{where} is not a champion: {error!r}", remedy="restore the object") from error
+            raise PublishError(f"{where} is not a champion: {error!r}", hint="restore the object") from error
         if raw.get("format") != FORMAT:
-            raise PublishError(f"{where} has format {raw.get('format')!r}, not {FORMAT}", remedy="update mlengine")
+            raise PublishError(f"{where} has format {raw.get('format')!r}, not {FORMAT}", hint="update mlengine")
         return made
 
 
@@ -122,7 +125,7 @@ def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
         return Champion.from_bytes(storage.read(uri), uri)
     except ObjectMissingError as error:
         raise PublishError(
-            f"model {model} has no champion with serial {serial}", remedy=f"see mlengine models show {model}"
+            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models show {model}"
         ) from error
 
 
@@ -183,9 +186,7 @@ def _create(storage: Storage, bucket: str, made: Champion) -> Champion:
                 return found
             continue
         return numbered
-    raise PublishError(
-        f"{_GAPS} serials after {start} of {made.model} are taken", remedy="look at the champions folder"
-    )
+    raise PublishError(f"{_GAPS} serials after {start} of {made.model} are taken", hint="look at the champions folder")
 
 
 def pointer(storage: Storage, bucket: str, model: str) -> tuple[Champion | None, int]:

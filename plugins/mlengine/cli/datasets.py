@@ -30,6 +30,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add.add_argument("--source", required=True, help="where the data comes from, in words")
     add.add_argument("--classes", type=int, default=10, help="number of classes (%(default)s)")
     add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
+    add.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help='register it though this check fails: duplicates, or "class balance"; needs --reason',
+    )
+    add.add_argument("--reason", default="", help="why that does no harm; kept in the manifest")
     add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
 
     _announcing(add.add_argument_group("telling Airflow"))
@@ -95,9 +103,13 @@ def _add(args: argparse.Namespace) -> int:
         source=args.source,
         classes=args.classes,
         drift_bound=args.drift_bound,
+        allow=args.allow,
+        reason=args.reason,
         discard_partial=args.discard_partial,
     )
     say(_line(manifest))
+    for exception in manifest.exceptions:
+        say(f"  in spite of the check {exception.check}: {exception.found} Reason: {exception.reason}")
     if "AIRFLOW_HOME" in os.environ:  # the trigger forms of that Airflow propose it from now on
         note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:

@@ -104,7 +104,7 @@ def settings_of(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals):
-            raise MlengineError(f"not NAME=VALUE: {pair!r}", remedy="for example --set max_concurrent_jobs=4")
+            raise MlengineError(f"not NAME=VALUE: {pair!r}", hint="for example --set max_concurrent_jobs=4")
         found[name] = value
     return found
 
@@ -119,5 +119,5 @@ def _faults(path: Path | None) -> list[Any]:
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise EmulatorError(f"cannot read faults from {path}: {error}", remedy="write a YAML list of faults") from error
+        raise EmulatorError(f"cannot read faults from {path}: {error}", hint="write a YAML list of faults") from error
     return read_faults([] if data is None else data, str(path))

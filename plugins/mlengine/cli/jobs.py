@@ -52,7 +52,7 @@ def _backend(args: argparse.Namespace) -> _Place:
     name = "local" if args.state_dir else settings.get("backend", args.backend)
     backend: Any = get_backend(name, **{option: value for option, value in given.items() if value})
     if not isinstance(backend, ListsJobs):
-        raise BackendError(f"the backend {name} cannot list its jobs", remedy="look at them where they run")
+        raise BackendError(f"the backend {name} cannot list its jobs", hint="look at them where they run")
     return backend  # type: ignore[return-value]
 
 
@@ -125,13 +125,13 @@ def _find(backend: _Place, args: argparse.Namespace) -> JobHandle:
     if not found:
         raise BackendError(
             f"no job {word!r}{f', attempt {attempt}' if attempt else ''} in {_where(args, backend)}",
-            remedy="`mlengine status` lists the jobs there; --backend, --region or --state-dir name another place",
+            hint="`mlengine status` lists the jobs there; --backend, --region or --state-dir name another place",
         )
     # Attempts of one job share its dir; on this machine their names begin alike, too.
     keys = {(handle.job_dir, handle.name.rpartition("-")[0]) for handle in found}
     if len(keys) > 1:
         names = ", ".join(handle.name for handle in found)
-        raise BackendError(f"{len(keys)} jobs are called {word!r}", remedy=f"name one of {names}")
+        raise BackendError(f"{len(keys)} jobs are called {word!r}", hint=f"name one of {names}")
     return max(found, key=lambda handle: handle.attempt)
 
 

@@ -7,7 +7,8 @@ import getpass
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlengine.champions import history
 from mlengine.champions.history import Champion
@@ -19,6 +20,10 @@ from mlengine.core.verdict import Thresholds, table
 from mlengine.promotion.outcome import Force
 from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
+
+if TYPE_CHECKING:
+    from mlengine.validation.report import Report
+    from mlengine.validation.rules import Rules
 
 
 def register(commands: Any) -> None:
@@ -36,12 +41,29 @@ def register(commands: Any) -> None:
     add_bucket(show)
     show.set_defaults(handler=_show)
 
-    validate = verbs.add_parser("validate", help="run the gate on a job's model; exit code 1 if it is rejected")
+    validate = verbs.add_parser(
+        "validate",
+        help="run the gate on a job's model; exit code 1 if it is not accepted",
+        description="Run the gate on a job's model. What is not given here is as in the job's last report.",
+    )
     validate.add_argument("model", help="the model's name")
     validate.add_argument("job", help="the job's id, or its dir as gs://…")
-    validate.add_argument("--validation-level", default="all", help="all, signature or files (default: all)")
+    validate.add_argument(
+        "--validation-level", help="all, signature or files (default: as in the last report, else all)"
+    )
     validate.add_argument(
         "--threshold", action="append", default=[], metavar="NAME=VALUE", help="accuracy=0.97, tolerance=0.005, …"
+    )
+    validate.add_argument(
+        "--serving-signature", metavar="JSON", help="how the model is called: JSON, or @FILE with it (docs/gate.md)"
+    )
+    validate.add_argument(
+        "--require-comparison",
+        action=argparse.BooleanOptionalAction,
+        help="accept it only if it was compared with the champion (default: as in the last report, else yes)",
+    )
+    validate.add_argument(
+        "--replace-report", action="store_true", help="even if the last report answers more questions than are asked"
     )
     validate.add_argument("--dataset", help="the dataset version's URI (default: what the job recorded)")
     validate.add_argument("--package", action="append", default=[], help="a package of the model's environment")
@@ -51,7 +73,7 @@ def register(commands: Any) -> None:
     publish = verbs.add_parser("publish", help="make a validated job's model the champion")
     publish.add_argument("model", help="the model's name")
     publish.add_argument("job", help="the job's id, or its dir as gs://…")
-    publish.add_argument("--force", action="store_true", help="in spite of its verdict, dataset version or comparison")
+    publish.add_argument("--force", action="store_true", help="despite its verdict, dataset version, run or comparison")
     publish.add_argument("--reason", default="", help="kept in the history; needed with --force")
     add_who(publish)
     add_bucket(publish)
@@ -131,32 +153,73 @@ def _show(args: argparse.Namespace) -> int:
 def _validate(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
     from mlengine.validation.environment import local_place
+    from mlengine.validation.report import find_report
     from mlengine.validation.subject import find_subject
     from mlengine.validation.usage import took
-    from mlengine.validation.validation import Rules, Scope, validate
+    from mlengine.validation.validation import validate
 
-    pairs = [text.partition("=") for text in args.threshold]
-    rules = Rules(
-        scope=Scope.parse(args.validation_level),
-        thresholds=Thresholds.from_json({name: value for name, _, value in pairs}),
-    )
     storage, bucket = Storage(), bucket_of(args)
     folder = job_dir(bucket, args.model, args.job)
+    earlier = find_report(storage, folder)
+    rules = _rules(args, earlier)
     subject = find_subject(
-        storage, folder.uri, model=args.model, bucket=bucket, package_uris=args.package, dataset=args.dataset
+        storage,
+        folder.uri,
+        model=args.model,
+        bucket=bucket,
+        package_uris=args.package,
+        dataset=args.dataset or (earlier.dataset if earlier else None),
     )
     if subject.record is not None:
         with suppress(MlengineError):  # what the job took is for the report alone
             found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
             subject = replace(subject, took=found)
-    report = validate(storage, subject, rules, local_place(storage, subject.package_uris))
+    if earlier:
+        say(f"rules of the report of {earlier.created}, and those given here: validation_level={rules.scope.value}")
+    report = validate(
+        storage,
+        subject,
+        rules,
+        local_place(storage, subject.package_uris, env=subject.env),
+        replace_report=args.replace_report,
+    )
     for line in table(report.verdict.checks):
         say(line)
     say(f"report: {folder.page}")
     say(f"verdict: {report.verdict.decision.value}")
     for reason in report.verdict.reasons:
         say(f"  {reason}")
+    if not earlier and not args.serving_signature and any(check.name == "signature" for check in report.verdict.failed):
+        say("The default serving signature was expected; --serving-signature says how this model is called.")
     return 0 if report.verdict.decision.publishable else 1
+
+
+def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
+    """What the command line says, and for the rest what the job's last report was made by."""
+    from mlengine.validation.rules import Rules, Scope
+    from mlengine.validation.signature import Expectation
+
+    given = {name: value for name, _, value in (text.partition("=") for text in args.threshold)}
+    bounds = earlier.thresholds.to_json() if earlier else {}
+    known = earlier.serving_signature if earlier else None
+    required = earlier.require_comparison if earlier else True
+    return Rules(
+        scope=Scope.parse(args.validation_level or (earlier.checks if earlier else Scope.ALL)),
+        thresholds=Thresholds.from_json({**bounds, **given}),
+        expected=Expectation.from_json(_json(args.serving_signature) if args.serving_signature else known),
+        require_comparison=required if args.require_comparison is None else args.require_comparison,
+    )
+
+
+def _json(text: str) -> dict[str, Any]:
+    """:raises MlengineError: it is no JSON object, or ``@FILE`` cannot be read."""
+    try:
+        data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise MlengineError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE with it") from error
+    if not isinstance(data, dict):
+        raise MlengineError(f"--serving-signature {text} is not a JSON object", hint="see docs/gate.md for its fields")
+    return data
 
 
 def _publish(args: argparse.Namespace) -> int:
@@ -196,7 +259,7 @@ def _who(args: argparse.Namespace) -> str:
     try:
         return args.by or getpass.getuser()
     except (KeyError, OSError) as error:
-        raise MlengineError("nobody knows who you are here", remedy="pass --by NAME") from error
+        raise MlengineError("nobody knows who you are here", hint="pass --by NAME") from error
 
 
 def _line(champion: Champion) -> str:

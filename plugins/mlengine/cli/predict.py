@@ -37,7 +37,7 @@ def register(commands: Any) -> None:
 
 def _predict(args: argparse.Namespace) -> int:
     if args.count < 1 or args.first < 0:
-        raise MlengineError("nothing to predict", remedy="--count is 1 or more, --first is 0 or more")
+        raise MlengineError("nothing to predict", hint="--count is 1 or more, --first is 0 or more")
     storage = Storage()
     subject, model_uri = _subject(storage, args)
     rows = tuple(range(args.first, args.first + args.count))
@@ -60,7 +60,7 @@ def _subject(storage: Storage, args: argparse.Namespace) -> tuple[Subject, str]:
         return find_subject(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
     champion = current(storage, bucket, args.model)
     if champion is None:
-        raise ModelError(f"{args.model} has no champion in {bucket}", remedy="publish one, or name a job with --job")
+        raise ModelError(f"{args.model} has no champion in {bucket}", hint="publish one, or name a job with --job")
     intact(storage, champion)
     packages: Sequence[str] = args.package or champion.lineage.get("package_uris", ())
     dataset = args.dataset or champion.dataset

@@ -77,7 +77,7 @@ def _reap(args: argparse.Namespace) -> int:
     if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
         raise MlengineError(
             f"this Airflow knows none of the DAGs whose jobs run: {', '.join(sorted(dags))}",
-            remedy="see that --airflow-url is the right one; if those DAGs were deleted, add --unknown",
+            hint="see that --airflow-url is the right one; if those DAGs were deleted, add --unknown",
         )
     for job in alive:
         why = orphaned(airflow, job.record)

@@ -93,7 +93,7 @@ def read_record(storage: Storage, job_dir: JobDir) -> JobRecord:
         return JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError as error:
         raise MlengineError(
-            f"no job in {job_dir.uri}", remedy="give the job dir as gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID"
+            f"no job in {job_dir.uri}", hint="give the job dir as gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID"
         ) from error
 
 
@@ -104,7 +104,7 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
     """
     for uri in record.spec.get("package_uris", ()):
         if not storage.exists(uri):
-            raise PackageError(f"the job's package {uri} is gone", remedy="package the trainer of that time again")
+            raise PackageError(f"the job's package {uri} is gone", hint="package the trainer of that time again")
     dataset = record.inputs.get("dataset") or {}
     if not dataset.get("uri"):
         return
@@ -113,11 +113,11 @@ def check_inputs(storage: Storage, record: JobRecord) -> None:
     try:
         digest = read_manifest(storage, dataset["uri"]).digest
     except ObjectMissingError as error:
-        raise DatasetError(f"the job's dataset {dataset['uri']} is gone", remedy="register it again") from error
+        raise DatasetError(f"the job's dataset {dataset['uri']} is gone", hint="register it again") from error
     if digest != dataset.get("digest"):
         raise DatasetError(
             f"{dataset['uri']} has digest {digest[:12]}, the job trained on {str(dataset.get('digest'))[:12]}",
-            remedy="restore the version's files; a version never changes",
+            hint="restore the version's files; a version never changes",
         )
 
 
@@ -149,7 +149,7 @@ def _job_dir(args: argparse.Namespace) -> JobDir:
         return JobDir(args.job.rstrip("/"))
     if args.job.count("/") != 1:
         raise MlengineError(
-            f"which job is {args.job!r}?", remedy="give gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID and --bucket"
+            f"which job is {args.job!r}?", hint="give gs://BUCKET/MODEL/JOB_ID, or MODEL/JOB_ID and --bucket"
         )
     return JobDir(join(bucket_of(args), args.job))
 
@@ -162,7 +162,7 @@ def _new_id(given: str | None, old: JobDir) -> str:
     if given is None:
         return f"{old.job_id}_again_{time.strftime('%Y%m%dT%H%M%S')}"
     if not _JOB_ID.fullmatch(given):
-        raise MlengineError(f"not a job id: --as {given!r}", remedy="use letters, digits, _ and -, a letter first")
+        raise MlengineError(f"not a job id: --as {given!r}", hint="use letters, digits, _ and -, a letter first")
     return given
 
 
@@ -173,4 +173,4 @@ def _check_free(storage: Storage, new: JobDir, old: JobDir) -> None:
     except ObjectMissingError:
         return
     if record.inputs.get("rerun_of") != old.uri:
-        raise MlengineError(f"{new.uri} belongs to another job", remedy="choose another --as")
+        raise MlengineError(f"{new.uri} belongs to another job", hint="choose another --as")

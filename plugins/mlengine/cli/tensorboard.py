@@ -36,13 +36,14 @@ def register(commands: Any) -> None:
 
 def _tensorboard(args: argparse.Namespace) -> int:
     if bool(args.jobs) == bool(args.model):
-        raise MlengineError("which jobs?", remedy="name jobs, or a model with --model")
+        raise MlengineError("which jobs?", hint="name jobs, or a model with --model")
     with tempfile.TemporaryDirectory(prefix="mlengine-tensorboard-") as scratch:
         return _show(args, Path(args.dir or scratch))
 
 
 def _show(args: argparse.Namespace, folder: Path) -> int:
-    from mlengine.clients.tensorboard import Mirror, find_job, start
+    from mlengine.clients.tensorboard import Mirror, find_job
+    from mlengine.runtime.tensorboard import start
 
     storage, bucket = Storage(), bucket_of(args)
     named = [find_job(storage, bucket, word) for word in args.jobs]

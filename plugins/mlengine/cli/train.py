@@ -117,7 +117,7 @@ def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
     if not (job_dir or bucket):
         raise MlengineError(
             "no bucket for the job",
-            remedy="give --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
+            hint="give --job-dir gs://… or --staging-bucket gs://…, or set [mlengine] bucket",
         )
     if not bucket:
         bucket = f"gs://{split_uri(str(job_dir))[0]}"
@@ -166,25 +166,25 @@ def _check_unused(job: str, storage: Storage, spec: TrainingSpec, job_dir: JobDi
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     except ObjectMissingError:
         return
-    remedy = "choose another JOB or --job-dir; the same command again follows the same job"
+    hint = "choose another JOB or --job-dir; the same command again follows the same job"
     if record.key != _key(job, job_dir).digest:
-        raise JobConflictError(f"{job_dir.uri} belongs to job {record.job_id} already", remedy=remedy)
+        raise JobConflictError(f"{job_dir.uri} belongs to job {record.job_id} already", hint=hint)
     if record.spec != spec.to_json():
         differ = describe(changes(Inputs(record.spec, {}), Inputs(spec.to_json(), {}))) or "region, labels or limits"
-        raise JobConflictError(f"job {record.job_id} was submitted with other inputs: {differ}", remedy=remedy)
+        raise JobConflictError(f"job {record.job_id} was submitted with other inputs: {differ}", hint=hint)
 
 
 def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
     """Print what the replicas write until the job has ended; attempt after attempt where its machines failed it."""
-    from mlengine.jobs.progress import Narrator, Told, read_progress
+    from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
     handle = submitted.handle
-    narrator = Narrator(Told(handle.attempt))
+    formatter = LogFormatter(LogCursor(handle.attempt))
     while True:
         status = backend.describe([handle])[0]
-        page = backend.logs(handle, narrator.told.logs)
-        progress = read_progress(storage, JobDir(handle.job_dir)) if narrator.wants_progress else None
-        for line in narrator.tell(status, page, progress):
+        page = backend.logs(handle, formatter.cursor.logs)
+        progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
+        for line in formatter.new_lines(status, page, progress):
             say(line)
         if page.more:
             continue
@@ -201,7 +201,7 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
             say(str(error))
             return 1
         say(f"attempt {handle.attempt} goes on from the last checkpoint")
-        narrator = Narrator(Told(handle.attempt))
+        formatter = LogFormatter(LogCursor(handle.attempt))
 
 
 def _retryable(status: JobStatus) -> bool:

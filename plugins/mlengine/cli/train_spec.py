@@ -140,7 +140,7 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     parse.check(spec)
     if not sources:
         if not spec.package_uris and not spec.pools[0].image_uri:
-            raise PackageError("no trainer", remedy="give --package-path DIR, --packages, or packageUris in --config")
+            raise PackageError("no trainer", hint="give --package-path DIR, --packages, or packageUris in --config")
         _check_module(args, spec, storage)
         return spec
     from mlengine.packaging.publish import package_trainer
@@ -178,7 +178,7 @@ def _labels(text: str | None) -> Mapping[str, str]:
         name, equals, value = item.partition("=")
         if not equals or name in labels:
             what = "is written twice" if equals else "has no value"
-            raise JobFileError(f"--labels: {name!r} {what}", remedy="write NAME=VALUE,NAME=VALUE; a value may be empty")
+            raise JobFileError(f"--labels: {name!r} {what}", hint="write NAME=VALUE,NAME=VALUE; a value may be empty")
         labels[name] = value
     return fields.labels(from_python(labels, "--labels"))
 

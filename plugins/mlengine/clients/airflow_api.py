@@ -32,7 +32,7 @@ class AirflowServer:
 
     def __init__(self, url: str, *, token: str = "", user: str = "", password: str = "", direct: bool = False) -> None:
         if not url.startswith(("http://", "https://")):
-            raise AirflowError(f"not the address of an Airflow: {url}", remedy="write http://… or https://…")
+            raise AirflowError(f"not the address of an Airflow: {url}", hint="write http://… or https://…")
         self.url = url.rstrip("/")
         self._token = token
         self._login = {"username": user, "password": password}
@@ -51,7 +51,7 @@ class AirflowServer:
         url = url or told("URL")
         if not url:
             raise AirflowError(
-                "no Airflow is named", remedy="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
+                "no Airflow is named", hint="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
             )
         return cls(url, token=told("TOKEN"), user=told("USER"), password=told("PASSWORD"))
 
@@ -83,7 +83,7 @@ class AirflowServer:
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         if not self._token:
             if not self._login["username"]:
-                raise AirflowError("nobody to log in as", remedy=_WHO)
+                raise AirflowError("nobody to log in as", hint=_WHO)
             self._token = str(self._request("POST", "/auth/token", self._login)["access_token"])
         return self._request(method, f"/api/v2/{path}", body)
 
@@ -103,14 +103,14 @@ class AirflowServer:
                 reason = error.read().decode(errors="replace")[:2000]
                 raise AirflowError(
                     f"Airflow refused {method} {url} ({error.code}): {reason}",
-                    remedy=_WHO if error.code in {401, 403} else "see that this is Airflow's address, and its log",
+                    hint=_WHO if error.code in {401, 403} else "see that this is Airflow's address, and its log",
                     status=error.code,
                 ) from error
             except (OSError, ValueError) as error:
                 late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
                 if not (late and patience):
                     raise AirflowError(
-                        f"Airflow does not answer {method} {url}: {error}", remedy="see that it runs there"
+                        f"Airflow does not answer {method} {url}: {error}", hint="see that it runs there"
                     ) from error
         return None
 

@@ -4,33 +4,26 @@ TensorBoard reads ``gs://`` only with TensorFlow beside it, and no server that s
 are copied to this machine, each job's below a folder of its name; what a running job adds is appended to the copy, as
 TensorBoard reads files that grow, and not files that are swapped. Checkpoints and models are left where they are.
 
-TensorBoard itself comes from an environment of its own, made by uv: neither Airflow nor a trainer gets it.
+:mod:`mlengine.runtime.tensorboard` starts TensorBoard itself.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlengine.core import layout
-from mlengine.core.errors import EnvironmentBuildError, MlengineError, ObjectMissingError, StorageError
+from mlengine.core.errors import MlengineError, ObjectMissingError, StorageError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import ObjectStat, Storage
 
 log = logging.getLogger(__name__)
 
-# setuptools: this TensorBoard still asks it for pkg_resources, which later ones do not have.
-REQUIREMENTS = ("tensorboard==2.20.0", "setuptools<81")
 _EVENTS = "tfevents"
 _CHUNK = 8 << 20
-# What TensorBoard may know of this process: where its packages come from, and no credentials but those.
-_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
-_ENV_PREFIXES = ("LC_", "UV_")
 
 
 def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
@@ -47,7 +40,7 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
         found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
-        raise StorageError(f"no job {word!r} in {bucket}", remedy="see the page in Airflow, or `mlengine models show`")
+        raise StorageError(f"no job {word!r} in {bucket}", hint="see the page in Airflow, or `mlengine models show`")
     return found[0]
 
 
@@ -104,7 +97,7 @@ class Mirror:
         root = (self.folder / job_dir.job_id).resolve()
         place = (root / stat.uri[len(job_dir.train) :]).resolve()
         if root.parent != self.folder.resolve() or not place.is_relative_to(root):
-            raise StorageError(f"object name leaves its folder: {stat.uri}", remedy="delete that object")
+            raise StorageError(f"object name leaves its folder: {stat.uri}", hint="delete that object")
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:
@@ -121,24 +114,3 @@ class Mirror:
                     return
                 sink.write(part)
                 have += len(part)
-
-
-def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: float = 10.0) -> subprocess.Popen[bytes]:
-    """TensorBoard on ``folder``, looking for news every few seconds. The caller ends it.
-
-    :raises EnvironmentBuildError: there is no uv, or it cannot be started.
-    """
-    from uv import find_uv_bin
-
-    requirements = [word for requirement in REQUIREMENTS for word in ("--with", requirement)]
-    command = [
-        *(find_uv_bin(), "tool", "run", "--isolated", *requirements, "--from", REQUIREMENTS[0], "tensorboard"),
-        *("--logdir", str(folder), "--host", host, "--port", str(port), "--reload_interval", str(int(seconds))),
-    ]
-    env = {name: value for name, value in os.environ.items() if name in _ENV or name.startswith(_ENV_PREFIXES)}
-    env |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-    try:
-        # A group of its own: whoever ends it ends uv and TensorBoard both.
-        return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
-    except OSError as error:
-        raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", remedy="see that uv runs") from error

@@ -30,7 +30,7 @@ _MANIFEST_REMEDY = "register the version again: mlengine datasets add"
 def check_dataset_name(name: str) -> str:
     """Return ``name`` if it can be a folder in the bucket; else raise."""
     if not _NAME.fullmatch(name):
-        raise DatasetError(f"not a dataset name: {name!r}", remedy="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
+        raise DatasetError(f"not a dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
     return name
 
 
@@ -39,7 +39,7 @@ def check_version_name(version: str) -> str:
     if not _VERSION.fullmatch(version):
         raise DatasetError(
             f"not a dataset version: {version!r}",
-            remedy="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
+            hint="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
         )
     return version
 
@@ -121,8 +121,32 @@ class Split:
 
 
 @dataclass(frozen=True)
+class CheckException:
+    """A check that the version did not pass, and was registered in spite of.
+
+    :param found: what was found, in a sentence.
+    :param reason: why it does no harm, by whoever registered the version.
+    """
+
+    check: str
+    found: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"check": self.check, "found": self.found, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Self:
+        fields = _Fields(data, where)
+        return cls(fields.text("check"), fields.text("found"), fields.text("reason"))
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a version holds. ``shape`` and ``dtype`` are one image's; ``created`` is ISO 8601 with its time zone."""
+    """What a version holds. ``shape`` and ``dtype`` are one image's; ``created`` is ISO 8601 with its time zone.
+
+    ``exceptions`` are no part of the content, nor of its digest.
+    """
 
     name: str
     version: str
@@ -135,6 +159,7 @@ class Manifest:
     classes: int
     dtype: str = "uint8"
     file_format: str = "idx"
+    exceptions: tuple[CheckException, ...] = ()
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -150,7 +175,7 @@ class Manifest:
         return hashlib.sha256(json.dumps([*content, self.heldout.identity]).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        data: dict[str, Any] = {
             "format": FORMAT,
             "name": self.name,
             "version": self.version,
@@ -163,6 +188,9 @@ class Manifest:
             "dtype": self.dtype,
             "classes": self.classes,
         }
+        if self.exceptions:
+            data["exceptions"] = [item.to_json() for item in self.exceptions]
+        return data
 
     @classmethod
     def from_json(cls, data: Any, where: str = "manifest.json") -> Self:
@@ -196,6 +224,7 @@ class Manifest:
             classes=classes,
             dtype=fields.text("dtype"),
             file_format=file_format,
+            exceptions=() if fields.absent("exceptions") else _exceptions(fields),
         )
         if len({file.path for file in manifest.files}) != len(manifest.files):
             raise fields.wrong("splits", "two files have the same path")
@@ -210,8 +239,17 @@ class Manifest:
         try:
             raw = json.loads(data)
         except ValueError as error:
-            raise DatasetError(f"{where} is not JSON: {error}", remedy=_MANIFEST_REMEDY) from error
+            raise DatasetError(f"{where} is not JSON: {error}", hint=_MANIFEST_REMEDY) from error
         return cls.from_json(raw, where)
+
+
+def _exceptions(fields: _Fields) -> tuple[CheckException, ...]:
+    value = fields.value("exceptions")
+    if not isinstance(value, list):
+        raise fields.wrong("exceptions", f"{value!r} is not a list")
+    return tuple(
+        CheckException.from_json(item, f"{fields.where}: exceptions[{index}]") for index, item in enumerate(value)
+    )
 
 
 @dataclass(frozen=True)
@@ -265,12 +303,12 @@ class _Fields:
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
-            raise DatasetError(f"{where} is not an object", remedy=_MANIFEST_REMEDY)
+            raise DatasetError(f"{where} is not an object", hint=_MANIFEST_REMEDY)
         self.data = data
         self.where = where
 
     def wrong(self, field: str, why: str) -> DatasetError:
-        return DatasetError(f"{self.where}: {field}: {why}", remedy=_MANIFEST_REMEDY)
+        return DatasetError(f"{self.where}: {field}: {why}", hint=_MANIFEST_REMEDY)
 
     def absent(self, field: str) -> bool:
         return self.data.get(field) is None

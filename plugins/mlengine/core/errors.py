@@ -1,6 +1,6 @@
 """The one tree of errors.
 
-Each error says what happened and where, and carries a ``remedy``: what the reader does next. ``retryable`` answers
+Each error says what happened and where, and carries a ``hint``: what the reader does next. ``retryable`` answers
 whether the same call can succeed later with nothing changed. Nothing else in this project defines an exception that
 crosses a module boundary.
 """
@@ -16,20 +16,20 @@ class MlengineError(Exception):
     """Root of all errors of this project.
 
     :param message: what happened, with the id, path or line it happened at.
-    :param remedy: what the reader does next; printed after the message.
+    :param hint: what the reader does next; printed after the message.
     """
 
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         # It may quote a builder, a trainer or a service: shown in logs and terminals, and obeyed by neither.
         message = visible(message)
         super().__init__(message)
         self.message = message
-        self.remedy = visible(remedy)
+        self.hint = visible(hint)
 
     def __str__(self) -> str:
-        return f"{self.message}\n  What to do: {self.remedy}" if self.remedy else self.message
+        return f"{self.message}\n  What to do: {self.hint}" if self.hint else self.message
 
 
 class SettingError(MlengineError):
@@ -84,8 +84,8 @@ class AirflowError(MlengineError):
     :param status: the HTTP status it refused with, where it answered at all.
     """
 
-    def __init__(self, message: str, *, remedy: str = "", status: int | None = None) -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
@@ -117,8 +117,8 @@ class EmulatorApiError(EmulatorError):
     :param status: the name of a ``google.rpc.Code``.
     """
 
-    def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
@@ -160,3 +160,7 @@ class RegistryUnavailableError(RegistryError):
 
 class StackError(MlengineError):
     """What ``make run`` or a test started did not come up, has ended, or does not get done in time."""
+
+
+class ComponentFailedError(StackError):
+    """A component of the Airflow of ``make run`` or of a test keeps ending. Carries the last lines of its log."""

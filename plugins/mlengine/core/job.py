@@ -253,5 +253,5 @@ class JobRecord:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MlengineError(
                 f"job.json is not the record of a job: {error}",
-                remedy="choose another job dir; if this one is mlengine's, restore job.json from a backup",
+                hint="choose another job dir; if this one is mlengine's, restore job.json from a backup",
             ) from error

@@ -44,7 +44,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     if match is None:
         raise StorageError(
             f"not a Cloud Storage URI: {uri!r}",
-            remedy="write gs://BUCKET/path; bucket names have 3 to 222 of a-z 0-9 . _ -",
+            hint="write gs://BUCKET/path; bucket names have 3 to 222 of a-z 0-9 . _ -",
         )
     return match["bucket"], match["path"] or ""
 
@@ -62,7 +62,7 @@ def check_model_name(model: str) -> str:
     if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
-            remedy="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets and mlengine-emulator are reserved",
+            hint="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets and mlengine-emulator are reserved",
         )
     return model
 
@@ -81,7 +81,7 @@ class JobDir:
         _, path = split_uri(uri)
         if not path.strip("/"):
             raise StorageError(
-                f"the job dir {self.uri} is a whole bucket", remedy=f"give the job a folder of its own: {uri}/FOLDER"
+                f"the job dir {self.uri} is a whole bucket", hint=f"give the job a folder of its own: {uri}/FOLDER"
             )
         object.__setattr__(self, "uri", uri)
 
@@ -167,6 +167,10 @@ def datasets_prefix(bucket: str, name: str) -> str:
 def dataset_asset_name(name: str) -> str:
     """What the dataset is called among Airflow's assets."""
     return f"dataset_{name}"
+
+
+# What the champions of all models are called among Airflow's asset aliases.
+CHAMPIONS_ALIAS = "mlengine_champions"
 
 
 def champion_asset_name(model: str) -> str:

@@ -1,6 +1,6 @@
 """What to train: the :class:`TrainingSpec` that a job file becomes.
 
-This file has the types; :mod:`mlengine.core.job_file.parse` reads them from YAML with line numbers and remedies.
+This file has the types; :mod:`mlengine.core.job_file.parse` reads them from YAML with line numbers and hints.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TrainingSpec:
         """:raises JobFileError: a value is outside of :mod:`mlengine.core.limits`, whoever gave it."""
         for name, problem in self._problems():
             if problem is not None:
-                raise JobFileError(f"{name}: {problem.message}", remedy=problem.hint)
+                raise JobFileError(f"{name}: {problem.message}", hint=problem.hint)
 
     def _problems(self) -> Iterator[tuple[str, Problem | None]]:
         for pool in self.pools:
@@ -112,10 +112,10 @@ class TrainingSpec:
         :raises JobFileError: for a count outside of the limits, or another count of chiefs than one.
         """
         if counts.get(Role.CHIEF, 1) != 1:
-            raise JobFileError(f"chief replicas: is {counts[Role.CHIEF]}", remedy="a job has exactly one chief")
+            raise JobFileError(f"chief replicas: is {counts[Role.CHIEF]}", hint="a job has exactly one chief")
         for role, count in counts.items():
             if (problem := limits.replica_count(count)) is not None:
-                raise JobFileError(f"{role} replicas: {problem.message}", remedy=problem.hint)
+                raise JobFileError(f"{role} replicas: {problem.message}", hint=problem.hint)
         known = {pool.role for pool in self.pools}
         pools = [replace(pool, count=counts.get(pool.role, pool.count)) for pool in self.pools]
         like = replace(self.pools[0], accelerator_type=None, accelerator_count=0)

@@ -6,7 +6,9 @@ The rule, whole:
 2. One failed check rejects the model. Its sentence is the reason.
 3. Without a champion the comparisons are skipped, and only they: the first model still has to reach every floor. If
    it does, the verdict is ``first``.
-4. Otherwise it is ``accepted``.
+4. With a champion, the model must have been compared with it in quality, by :data:`NOT_WORSE` or by a user's check
+   with ``comparison=True``. If it was not, the verdict is ``not_compared``, unless no comparison is required.
+5. Otherwise it is ``accepted``.
 
 Knows neither how a value is measured (:mod:`mlengine.validation`) nor what becomes of an accepted model
 (:mod:`mlengine.champions.history`).
@@ -21,6 +23,11 @@ from typing import Any, Self
 
 from mlengine.core.errors import MlengineError
 
+# The check that compares a model with its champion in quality.
+NOT_WORSE = "not worse than champion"
+# Comparisons of what a model costs; they say nothing of its quality.
+LATENCY_RATIO, SIZE_RATIO = "latency ratio", "size ratio"
+
 
 class Decision(StrEnum):
     """The one word; the same in log, XCom, report, pointer and UI."""
@@ -28,10 +35,12 @@ class Decision(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     FIRST = "first"
+    NOT_COMPARED = "not_compared"  # every check passed, but a required comparison with the champion was not made
 
     @property
     def publishable(self) -> bool:
-        return self is not Decision.REJECTED
+        """Whether the model may become the champion without force."""
+        return self in {Decision.ACCEPTED, Decision.FIRST}
 
 
 class WhenUndecided(StrEnum):
@@ -115,7 +124,7 @@ class Thresholds:
         unknown = sorted(set(data or {}) - known)
         if unknown:
             raise MlengineError(
-                f"no such threshold: {', '.join(unknown)}", remedy=f"the thresholds are {', '.join(sorted(known))}"
+                f"no such threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
             )
         return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
 
@@ -125,20 +134,20 @@ def _threshold(name: str, value: object) -> Any:
         try:
             return WhenUndecided(str(value))
         except ValueError:
-            raise MlengineError(f"threshold undecided is {value!r}", remedy="write reject or accept") from None
+            raise MlengineError(f"threshold undecided is {value!r}", hint="write reject or accept") from None
     if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
         if name == "confidence":
-            raise MlengineError("threshold confidence must be a number", remedy="write a number like 0.95")
+            raise MlengineError("threshold confidence must be a number", hint="write a number like 0.95")
         return None
     try:
         number = float(str(value))
     except ValueError:
-        raise MlengineError(f"threshold {name} is not a number: {value!r}", remedy=f"write {name}: 0.97") from None
+        raise MlengineError(f"threshold {name} is not a number: {value!r}", hint=f"write {name}: 0.97") from None
     share = name in {"accuracy", "per_class", "tolerance"}
     if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
         raise MlengineError(
             f"threshold {name} is out of range: {value!r}",
-            remedy="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
+            hint="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
         )
     return int(number) if name == "size_bytes" else number
 
@@ -172,26 +181,35 @@ class Verdict:
                 tuple(Check.from_json(check) for check in data.get("checks", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise MlengineError(f"not a verdict: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not a verdict: {error!r}", hint="run the validation again") from error
 
 
-def judge(checks: Sequence[Check], *, champion: bool) -> Verdict:
+def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
     """Come to a verdict.
 
-    :param champion: whether there is a champion to compare with.
+    :param champion: the champion's job id; ``None`` if there is no champion to compare with.
+    :param require_comparison: whether a model that was not compared with the champion in quality may be published.
     :raises MlengineError: if nothing was checked: a gate that asks nothing must not say "accepted".
     """
     asked = [check for check in checks if not check.skipped]
     if not asked:
-        raise MlengineError("the gate has no checks to judge by", remedy="leave at least validation_level='files' on")
+        raise MlengineError("the gate has no checks to judge by", hint="leave at least validation_level='files' on")
     failed = [check for check in asked if not check.passed]
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))
     counted = f"all {len(asked)} checks passed"
-    if not champion:
+    if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
     compared = [check.sentence for check in asked if check.comparison]
-    return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
+    if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in asked):
+        return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
+    why = next((check.sentence for check in checks if check.name == NOT_WORSE), "No check compares the two.")
+    missing = f"The model was not compared with the champion {champion}: {why}"
+    if require_comparison:
+        reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")
+        return Verdict(Decision.NOT_COMPARED, reasons, tuple(checks))
+    accepted = (f"{counted.capitalize()}.", *compared, f"{missing} No comparison is required.")
+    return Verdict(Decision.ACCEPTED, accepted, tuple(checks))
 
 
 def table(checks: Sequence[Check]) -> list[str]:

@@ -58,7 +58,7 @@ def read_manifest(storage: Storage, uri: str) -> Manifest:
     if uri.split("/")[-2:] != [manifest.name, manifest.version]:
         raise DatasetError(
             f"{where} is the manifest of {manifest.name}/{manifest.version}",
-            remedy="a version cannot be copied or renamed: register it with mlengine datasets add",
+            hint="a version cannot be copied or renamed: register it with mlengine datasets add",
         )
     return manifest
 
@@ -105,7 +105,7 @@ def _no_version(bucket: str, name: str, what: str, there: list[str]) -> DatasetE
     shown = f"… {shown}" if len(there) > 12 else shown
     return DatasetError(
         f"{what} in {layout.datasets_prefix(bucket, name)}; versions: {shown or 'none'}",
-        remedy=f"choose one of them, or register it: mlengine datasets add {name} VERSION DIRECTORY",
+        hint=f"choose one of them, or register it: mlengine datasets add {name} VERSION DIRECTORY",
     )
 
 
@@ -115,4 +115,4 @@ def _moment(at: date | datetime | str) -> date | datetime:
     try:
         return date.fromisoformat(at) if len(at) <= 10 else datetime.fromisoformat(at)
     except ValueError as error:
-        raise DatasetError(f"not a date: {at!r}", remedy="write 2026-11-01 or 2026-11-01T06:00:00+00:00") from error
+        raise DatasetError(f"not a date: {at!r}", hint="write 2026-11-01 or 2026-11-01T06:00:00+00:00") from error

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlengine.core.dataset import Manifest
+from mlengine.core.dataset import CheckException, Manifest
 from mlengine.core.errors import DatasetError
 from mlengine.datasets import idx
 
@@ -21,6 +21,11 @@ HELDOUT_IMAGES = ("heldout-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 HELDOUT_LABELS = ("heldout-labels-idx1-ubyte", "t10k-labels-idx1-ubyte")
 
 DRIFT_BOUND = 0.05
+# The share of held-out rows that may be among the training rows too, in parts of one.
+OVERLAP_BOUND = 0.001
+# Checks whose failure may be harmless, so that a person can make an exception. All others say that the data is broken,
+# or that models of two versions could not be compared.
+EXCEPTABLE = ("duplicates", "class balance")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ class SplitContent:
     images_sha256: str
     labels_sha256: str
     row_hashes: tuple[bytes, ...] = ()  # of the images, in order, if asked for
-    duplicates: tuple[tuple[int, int], ...] = ()  # (row here, row in the split it was compared with)
+    # (row here, row in the split it was compared with); of equal rows there, one.
+    duplicates: tuple[tuple[int, int], ...] = ()
+    overlap: int = 0  # rows of the other split that are among the rows here
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -69,7 +76,7 @@ def find_file(source: Path, names: Sequence[str]) -> Path:
     there = ", ".join(sorted(path.name for path in source.iterdir())[:8]) if source.is_dir() else "no such directory"
     raise DatasetError(
         f"{source}: no {' or '.join(names)} (or with .gz); there: {there or 'nothing'}",
-        remedy="put the images and labels of both splits, in IDX, into one directory",
+        hint="put the images and labels of both splits, in IDX, into one directory",
     )
 
 
@@ -105,6 +112,7 @@ def read_split(
             label_digest.update(batch)
             counts = [count + batch.count(label) for label, count in enumerate(counts)]
     last = max((label for label, count in enumerate(counts) if count), default=0)
+    shared = {other.row_hashes[row] for _, row in duplicates} if other else set()
     return SplitContent(
         images=images,
         labels=labels,
@@ -119,6 +127,7 @@ def read_split(
         labels_sha256=label_digest.hexdigest(),
         row_hashes=tuple(hashes),
         duplicates=tuple(duplicates),
+        overlap=sum(row_hash in shared for row_hash in other.row_hashes) if other else 0,
     )
 
 
@@ -138,7 +147,7 @@ def run_checks(
     """
     checks = [check for split in (train, heldout) for check in _split_checks(split, classes)]
     checks.append(_same_schema(train, heldout, neighbour, classes))
-    checks.append(_duplicates(train))
+    checks.append(_duplicates(train, heldout))
     if neighbour is not None:
         same = (neighbour.heldout.images.identity, neighbour.heldout.labels.identity) == heldout.identity
         checks.append(
@@ -157,15 +166,33 @@ def run_checks(
     return checks
 
 
-def refuse_failed(checks: Sequence[Check], what: str) -> None:
-    """:raises DatasetError: with every failed check's sentence."""
-    failed = [check for check in checks if not check.passed]
+def refuse_failed(
+    checks: Sequence[Check], what: str, *, allow: Sequence[str] = (), reason: str = ""
+) -> tuple[CheckException, ...]:
+    """The failed checks that are excepted, for the manifest.
+
+    :param allow: names of checks that may fail, of :data:`EXCEPTABLE`.
+    :param reason: why that does no harm.
+    :raises DatasetError: with every other failed check's sentence; or an exception is not possible.
+    """
+    wrong = [name for name in allow if name not in EXCEPTABLE]
+    if wrong:
+        raise DatasetError(
+            f"no exception can be made from: {', '.join(wrong)}", hint=f"one can be from: {', '.join(EXCEPTABLE)}"
+        )
+    if allow and not reason.strip():
+        raise DatasetError("an exception needs a reason", hint="say with --reason why it does no harm; it is kept")
+    failed = [check for check in checks if not check.passed and check.name not in allow]
     if failed:
         reasons = "\n".join(f"  - {check.name}: {check.sentence}" for check in failed)
+        possible = [check.name for check in failed if check.name in EXCEPTABLE]
+        hint = " ".join(f'--allow "{name}"' for name in possible)
         raise DatasetError(
             f"{what} is not registered; {len(failed)} of {len(checks)} checks failed:\n{reasons}",
-            remedy="correct the data; nothing was uploaded",
+            hint="correct the data; nothing was uploaded"
+            + (f'. If it is meant to be so: {hint} --reason "…"' if len(possible) == len(failed) else ""),
         )
+    return tuple(CheckException(check.name, check.sentence, reason) for check in checks if not check.passed)
 
 
 def _split_checks(split: SplitContent, classes: int) -> list[Check]:
@@ -214,16 +241,17 @@ def _schema(dtype: str, shape: Sequence[int], classes: int) -> str:
     return f"{dtype}[{'x'.join(map(str, shape))}] in {classes} classes"
 
 
-def _duplicates(train: SplitContent) -> Check:
-    pairs = train.duplicates
-    examples = ", ".join(f"row {row} = held-out row {other}" for row, other in pairs[:3])
+def _duplicates(train: SplitContent, heldout: SplitContent) -> Check:
+    """How much of the held-out set is in the training rows: some rows are equal by chance, where values are few."""
+    examples = ", ".join(f"row {row} = held-out row {other}" for row, other in train.duplicates[:3])
+    share = train.overlap / max(1, heldout.rows)
     return Check(
         "duplicates",
-        not pairs,
-        str(len(pairs)),
-        "0",
-        f"{len(pairs)} of {train.rows} training images are in the held-out set too ({examples}): "
-        f"a model would be examined on what it has learnt",
+        share <= OVERLAP_BOUND,
+        f"{share:.4f}",
+        f"{OVERLAP_BOUND:.4f}",
+        f"{train.overlap} of {heldout.rows} held-out images ({100 * share:.2f} %, {100 * OVERLAP_BOUND:.2f} allowed) "
+        f"are among the {train.rows} training images too ({examples}): a model would be examined on what it has learnt",
     )
 
 

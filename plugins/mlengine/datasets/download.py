@@ -65,7 +65,7 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
     except ObjectMissingError as error:
         raise DatasetError(
             f"no dataset version at {uri}: it has no {MANIFEST}",
-            remedy="see which there are: mlengine datasets list",
+            hint="see which there are: mlengine datasets list",
         ) from error
     target = cache_dir / manifest.name / f"{manifest.version}-{manifest.digest[:12]}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +89,9 @@ def _download(storage: Storage, uri: str, manifest: Manifest, target: Path) -> N
         try:
             storage.download(where, target / file.path)
         except ObjectMissingError as error:
-            raise DatasetError(f"{where} is missing, and the manifest names it", remedy=_DAMAGED) from error
+            raise DatasetError(f"{where} is missing, and the manifest names it", hint=_DAMAGED) from error
         if reason := _mismatch(target / file.path, file):
-            raise DatasetError(f"{where} {reason}", remedy=_DAMAGED)
+            raise DatasetError(f"{where} {reason}", hint=_DAMAGED)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, manifest.files))

@@ -31,7 +31,7 @@ def announce(server: AirflowServer, dataset: str, version: str, extra: Mapping[s
     if not ids:
         raise AnnounceError(
             f"{server.url} knows no asset {name!r}: no DAG waits for versions of {dataset!r}",
-            remedy="switch on a DAG whose schedule names it, such as mnist_on_new_version, and see that it has no"
+            hint="switch on a DAG whose schedule names it, such as mnist_on_new_version, and see that it has no"
             " import error",
         )
     body = {"asset_id": ids[0], "partition_key": version, "extra": dict(extra or {})}

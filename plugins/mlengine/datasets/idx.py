@@ -74,20 +74,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             else:
                 yield raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path}: its gzip packing is damaged or cut short: {error}", remedy=_REMEDY) from error
+        raise DatasetError(f"{path}: its gzip packing is damaged or cut short: {error}", hint=_REMEDY) from error
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}", remedy=_REMEDY) from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}", hint=_REMEDY) from error
 
 
 def read_header(stream: BinaryIO, path: Path) -> IdxHeader:
     """:raises DatasetError: this is no IDX file; says what stands there instead."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:
-        raise DatasetError(f"{path}: no IDX file: it begins with {magic.hex(' ') or 'nothing'}", remedy=_REMEDY)
+        raise DatasetError(f"{path}: no IDX file: it begins with {magic.hex(' ') or 'nothing'}", hint=_REMEDY)
     dtype, size = _TYPES[magic[2]]
     raw = stream.read(4 * magic[3])
     if len(raw) < 4 * magic[3]:
-        raise DatasetError(f"{path}: cut short inside its header", remedy=_REMEDY)
+        raise DatasetError(f"{path}: cut short inside its header", hint=_REMEDY)
     rows, *shape = struct.unpack(f">{magic[3]}I", raw)
     return IdxHeader(rows, tuple(shape), dtype, size * math.prod(shape), magic[2])
 
@@ -98,7 +98,7 @@ def batches(stream: BinaryIO, header: IdxHeader, path: Path) -> Iterator[bytes]:
     :raises DatasetError: the file has fewer or more bytes than its header says.
     """
     if header.row_bytes == 0:
-        raise DatasetError(f"{path}: a dimension is 0 in its header", remedy=_REMEDY)
+        raise DatasetError(f"{path}: a dimension is 0 in its header", hint=_REMEDY)
     per_batch = max(1, _BATCH_BYTES // header.row_bytes)
     done = 0
     while done < header.rows:
@@ -106,11 +106,11 @@ def batches(stream: BinaryIO, header: IdxHeader, path: Path) -> Iterator[bytes]:
         data = _read_fully(stream, wanted)
         if len(data) < wanted:
             rows = done + len(data) / header.row_bytes
-            raise DatasetError(f"{path}: its header says {header.rows} rows, it has {rows:.10g}", remedy=_REMEDY)
+            raise DatasetError(f"{path}: its header says {header.rows} rows, it has {rows:.10g}", hint=_REMEDY)
         done += wanted // header.row_bytes
         yield data
     if stream.read(1):
-        raise DatasetError(f"{path}: bytes are left after the {header.rows} rows of its header", remedy=_REMEDY)
+        raise DatasetError(f"{path}: bytes are left after the {header.rows} rows of its header", hint=_REMEDY)
 
 
 def hashes(batch: bytes, header: IdxHeader) -> list[bytes]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,8 @@ def add(
     source: str,
     classes: int = 10,
     drift_bound: float = checks.DRIFT_BOUND,
+    allow: Sequence[str] = (),
+    reason: str = "",
     discard_partial: bool = False,
 ) -> Manifest:
     """Register the IDX files of ``source_dir`` as ``name/version``: all of it, or nothing that anybody can see.
@@ -49,6 +52,8 @@ def add(
     The same data again is no error. Whatever is wrong with the data is said at once, with figures, before any upload.
 
     :param drift_bound: how much a label's share of the training rows may change, in parts of one.
+    :param allow: checks that may fail (:data:`~mlengine.datasets.checks.EXCEPTABLE`), and ``reason`` why that does no
+        harm. Both are kept in the manifest, with what was found.
     :param discard_partial: remove the data files that another registration of this version left half-way; only if none
         is running.
     :raises DatasetError: a check failed, or the version exists with other content.
@@ -70,7 +75,7 @@ def add(
     if version in there:
         return _same_or_refuse(load_manifest(storage, bucket, name, version), train, heldout)
     neighbour = _neighbour(storage, bucket, name, version, there)
-    checks.refuse_failed(
+    exceptions = checks.refuse_failed(
         checks.run_checks(
             train,
             heldout,
@@ -80,6 +85,8 @@ def add(
             neighbour_counts=label_counts(storage, bucket, neighbour) if neighbour else (),
         ),
         f"{name}/{version}",
+        allow=allow,
+        reason=reason,
     )
     if discard_partial:
         for file in _FILES:
@@ -96,6 +103,7 @@ def add(
             shape=train.shape,
             classes=classes,
             dtype=train.dtype,
+            exceptions=exceptions,
         )
         _upload(storage, root, Path(scratch), manifest)
     try:
@@ -138,7 +146,7 @@ def _pack(split: checks.SplitContent, prefix: str, target: Path) -> Split:
                 unpacked.update(chunk)
                 sink.write(chunk)
         if unpacked.hexdigest() != content:
-            raise DatasetError(f"{path} changed while it was read", remedy="add it again when its writer has finished")
+            raise DatasetError(f"{path} changed while it was read", hint="add it again when its writer has finished")
         files.append(DataFile(packed.name, packed.stat().st_size, sha256_of(packed), content))
     return Split(split.rows, files[0], files[1], split.label_counts)
 
@@ -155,7 +163,7 @@ def _upload(storage: Storage, root: str, folder: Path, manifest: Manifest) -> No
     except StorageConflictError as error:
         raise DatasetError(
             f"{root} holds files of other data and no manifest: another registration is under way, or died",
-            remedy="if none is running, discard what it left: mlengine datasets add --discard-partial",
+            hint="if none is running, discard what it left: mlengine datasets add --discard-partial",
         ) from error
 
 
@@ -180,6 +188,6 @@ def _same_or_refuse(manifest: Manifest, train: checks.SplitContent, heldout: che
     if other:
         raise DatasetError(
             f"{manifest.name}/{manifest.version} exists with other content ({'; '.join(other)})",
-            remedy="a version never changes: register the data under a new one",
+            hint="a version never changes: register the data under a new one",
         )
     return manifest

@@ -34,7 +34,7 @@ def diff_rows(old: Manifest, old_folder: Path, new: Manifest, new_folder: Path) 
     if (old.shape, old.dtype) != (new.shape, new.dtype):
         raise DatasetError(
             f"{old.name}/{old.version} and {new.name}/{new.version} have images of different shape or type",
-            remedy="compare them without their rows",
+            hint="compare them without their rows",
         )
     before, after = Counter(_rows(old.train, old_folder)), Counter(_rows(new.train, new_folder))
     images_before, images_after = _labels_by_image(before), _labels_by_image(after)

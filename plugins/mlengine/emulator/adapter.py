@@ -98,9 +98,9 @@ def default_bucket(bucket: str | None) -> str | None:
     try:
         name, path = split_uri(bucket)
     except StorageError as error:
-        raise EmulatorError(f"not a bucket: {bucket!r}", remedy="use gs://NAME") from error
+        raise EmulatorError(f"not a bucket: {bucket!r}", hint="use gs://NAME") from error
     if path:
-        raise EmulatorError(f"{bucket} has a path; the emulator needs a bucket", remedy=f"use gs://{name}")
+        raise EmulatorError(f"{bucket} has a path; the emulator needs a bucket", hint=f"use gs://{name}")
     return f"gs://{name}"
 
 
@@ -115,7 +115,7 @@ def bucket_of(*uris: str | None) -> str:
     raise EmulatorApiError(
         "The emulator needs a bucket for the job's logs: the job has neither an output directory nor a package.",
         status="FAILED_PRECONDITION",
-        remedy="set the job's baseOutputDirectory (ML Engine: jobDir), or start the emulator with --bucket",
+        hint="set the job's baseOutputDirectory (ML Engine: jobDir), or start the emulator with --bucket",
     )
 
 

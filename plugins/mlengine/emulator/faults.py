@@ -93,7 +93,7 @@ def read_faults(data: Any, source: str) -> list[Fault]:
     :raises EmulatorApiError: it is not a list, or contains an invalid fault.
     """
     if not isinstance(data, list):
-        raise EmulatorApiError(f"{source}: not a list of faults", remedy="write '- {method: …, action: …}' items")
+        raise EmulatorApiError(f"{source}: not a list of faults", hint="write '- {method: …, action: …}' items")
     return [Fault.from_json(item) for item in data]
 
 
@@ -175,4 +175,4 @@ def _check_field(data: Mapping[str, Any], name: str, value: Any) -> None:
 
 def _invalid(data: Any, reason: str, hint: str) -> EmulatorApiError:
     shown = dict(data) if isinstance(data, Mapping) else data
-    return EmulatorApiError(f"not a fault: {shown}: {reason}", remedy=hint)
+    return EmulatorApiError(f"not a fault: {shown}: {reason}", hint=hint)

@@ -70,9 +70,7 @@ class GrpcServer:
         try:
             self.port = int(self._server.add_insecure_port(listener.address_of(host, port)))
         except RuntimeError as error:
-            raise EmulatorError(
-                f"gRPC cannot listen on {host}: {error}", remedy="choose another --grpc-port"
-            ) from error
+            raise EmulatorError(f"gRPC cannot listen on {host}: {error}", hint="choose another --grpc-port") from error
         self.target = listener.address_of(host, self.port)
 
     def start(self) -> None:

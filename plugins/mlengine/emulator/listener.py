@@ -37,7 +37,7 @@ def cannot_listen(host: str, port: int, error: OSError) -> EmulatorError:
     """The error for a port that cannot be opened."""
     reason = error.strerror or str(error)
     hint = _HINTS.get(error.errno or 0, "choose another host or port")
-    return EmulatorError(f"cannot listen on {address_of(host, port)}: {reason}", remedy=hint)
+    return EmulatorError(f"cannot listen on {address_of(host, port)}: {reason}", hint=hint)
 
 
 def check_port(port: int) -> int:
@@ -46,7 +46,7 @@ def check_port(port: int) -> int:
     :raises EmulatorError: it is not.
     """
     if not 0 <= port <= MAX_PORT:
-        raise EmulatorError(f"port {port} is out of range", remedy=f"use 1 to {MAX_PORT}, or 0 for a free port")
+        raise EmulatorError(f"port {port} is out of range", hint=f"use 1 to {MAX_PORT}, or 0 for a free port")
     return port
 
 
@@ -58,12 +58,12 @@ def address_of(host: str, port: int) -> str:
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     check_port(port)
     if not host:
-        raise EmulatorError("the host is empty", remedy="use 127.0.0.1")
+        raise EmulatorError("the host is empty", hint="use 127.0.0.1")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise EmulatorError(
-            f"cannot resolve the host {host!r}: {error}", remedy="use 127.0.0.1, or another address of this machine"
+            f"cannot resolve the host {host!r}: {error}", hint="use 127.0.0.1, or another address of this machine"
         ) from error
     # The first result is the one that the system prefers.
     family, _, _, _, address = found[0]

@@ -78,7 +78,7 @@ class MlengineApi(JobApi):
         try:
             parse.load({"trainingInput": {}, "labels": labels}, name="job")
         except JobFileError as error:
-            raise EmulatorApiError(error.message, remedy=error.remedy) from error
+            raise EmulatorApiError(error.message, hint=error.hint) from error
         return render(self._engine.relabel(record, labels))
 
     def _record(self, request: Request) -> Record:

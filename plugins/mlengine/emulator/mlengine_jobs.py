@@ -51,7 +51,7 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
     try:
         spec = parse.check(parse.load(job, name="job"))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, remedy=error.remedy) from error
+        raise EmulatorApiError(error.message, hint=error.hint) from error
     if not spec.region:
         raise EmulatorApiError("Field: job.training_input.region Error: The region is required.")
     if not spec.package_uris and not spec.pools[0].image_uri:
@@ -109,7 +109,7 @@ def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
         raise EmulatorApiError(
             f"The emulator does not run images, and {spec.pools[0].image_uri} contains the command.",
             status="FAILED_PRECONDITION",
-            remedy="set containerCommand, for example to [python3, -m, trainer.task]",
+            hint="set containerCommand, for example to [python3, -m, trainer.task]",
         )
     return [*command, *(_container_words(config, "containerArgs") or spec.args), *tail]
 
@@ -122,4 +122,4 @@ def _container_words(config: Mapping[str, Any], name: str) -> list[str]:
     try:
         return list(job_fields.args(from_python(value, "job", f"trainingInput.{name}")))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, remedy=error.remedy) from error
+        raise EmulatorApiError(error.message, hint=error.hint) from error

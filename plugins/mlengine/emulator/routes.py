@@ -84,7 +84,7 @@ class Routes:
         raise EmulatorApiError(
             f"Method not found: {verb} {path}",
             status="NOT_FOUND",
-            remedy="docs/emulator.md lists the methods of the emulator",
+            hint="docs/emulator.md lists the methods of the emulator",
         )
 
 

@@ -55,7 +55,7 @@ class Emulator:
     ) -> None:
         bucket = default_bucket(bucket)
         if grpc_port and grpc_port == port:
-            raise EmulatorError(f"HTTP and gRPC have the same port {port}", remedy="choose another --grpc-port")
+            raise EmulatorError(f"HTTP and gRPC have the same port {port}", hint="choose another --grpc-port")
         self.grpc: GrpcServer | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -94,7 +94,7 @@ class Emulator:
         deadline = time.monotonic() + START_SECONDS
         while self._server is None or not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
-                raise EmulatorError(f"the HTTP server on {self.url} did not start", remedy="see the log")
+                raise EmulatorError(f"the HTTP server on {self.url} did not start", hint="see the log")
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlengine.core.errors import EmulatorError
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 
 @contextmanager
@@ -28,16 +28,16 @@ def locked(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = Lease.take(folder / "lock")
+        lock = FileLock.take(folder / "lock")
     except OSError as error:
         raise EmulatorError(
             f"cannot use the state directory {folder}: {error.strerror}",
-            remedy="choose another --state-dir, or change its permissions",
+            hint="choose another --state-dir, or change its permissions",
         ) from error
     if lock is None:
         raise EmulatorError(
             f"another emulator uses the state directory {folder}{_owner(folder)}",
-            remedy="stop that emulator, or choose another --state-dir",
+            hint="stop that emulator, or choose another --state-dir",
         )
     with lock:
         os.ftruncate(lock.fileno(), 0)

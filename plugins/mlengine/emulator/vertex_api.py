@@ -10,7 +10,7 @@ from mlengine.backends.vertex.states import STATES
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.job import JobState
 from mlengine.core.times import rfc3339
-from mlengine.emulator import messages, vertex_jobs
+from mlengine.emulator import messages, vertex_checks, vertex_jobs
 from mlengine.emulator.http import Request
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.objects import ObjectCopies
@@ -41,7 +41,7 @@ class VertexApi(JobApi):
         request.only()
         project, region = parent_of(request)
         job = messages.read_custom_job(request.json())
-        vertex_jobs.check(job)
+        vertex_checks.check(job)
         number = str(10**17 + secrets.randbelow(9 * 10**18))
         # On Vertex AI, buckets are mounted.
         local = isinstance(self._engine.backend, BoundToHost)

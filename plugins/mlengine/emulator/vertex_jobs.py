@@ -1,4 +1,4 @@
-"""Validates a ``CustomJob`` and converts it to a submission.
+"""Converts a ``CustomJob`` to a submission.
 
 A job that this project's own Vertex AI backend created becomes the spec that it was created from. Any other job runs
 through :mod:`mlengine.emulator.replica`, with each pool's own command and without ``--job-dir``, as on Vertex AI.
@@ -12,37 +12,18 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.states import POOL_ROLES
-from mlengine.core import limits
-from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
+from mlengine.core.errors import EmulatorApiError
 from mlengine.core.expansion import expand
-from mlengine.core.job_file import fields as job_fields
-from mlengine.core.job_file.located import Located, from_python
-from mlengine.core.layout import JobDir, join
+from mlengine.core.job_file.located import from_python
+from mlengine.core.layout import join
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.emulator.objects import ObjectCopies
 from mlengine.storage.client import Storage
 
-MAX_DISPLAY_NAME = 128
 _PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
-
-
-def check(job: Job) -> None:
-    """Check what the service checks when a job is created. Limits of single fields are those of the job file.
-
-    :raises EmulatorApiError: a field is missing or invalid.
-    """
-    name = job.get("displayName")
-    if not name:
-        raise EmulatorApiError('Required field "custom_job.display_name" is not set.')
-    if len(name) > MAX_DISPLAY_NAME:
-        raise EmulatorApiError(f"custom_job.display_name must be at most {MAX_DISPLAY_NAME} characters.")
-    try:
-        _check_fields(from_python(job, "custom_job"))
-    except JobFileError as error:
-        raise EmulatorApiError(error.message, remedy=error.remedy) from error
 
 
 def submission(
@@ -50,7 +31,7 @@ def submission(
 ) -> tuple[Submission, list[str]]:
     """What the backend gets, and messages for the job's log.
 
-    :param job: as :func:`check` accepted it.
+    :param job: as :func:`mlengine.emulator.vertex_checks.check` accepted it.
     :param number: the job's id.
     :param bucket: for the logs of jobs that name no bucket.
     :param copies: for the paths below ``/gcs`` that commands name; ``None`` if buckets are mounted where the job runs.
@@ -66,92 +47,6 @@ def submission(
         spec, notes = _other_spec(job, output, storage, bucket, copies)
         job_dir = output or scratch_dir(bucket_of(*spec.package_uris[-1:]), number)
     return Submission(f"v{number}", number, attempt, job_dir, spec, dict(job.get("labels", {}))), notes
-
-
-def _check_fields(job: Located) -> None:
-    spec = job.value.get("jobSpec") or from_python({}, job.where, "jobSpec")
-    pools = _optional(spec, "workerPoolSpecs")
-    if pools is None or not any(pool.value for pool in pools.items()):
-        raise spec.error("has no worker pool", "add a worker_pool_spec")
-    if len(pools.items()) > len(POOL_ROLES):
-        raise pools.error(f"has {len(pools.items())} pools", f"{len(POOL_ROLES)} is the maximum")
-    for place, pool in enumerate(pools.items()):
-        count = _replicas(pool)
-        if place == 0 and count != 1:
-            raise pool.error(f"replica_count must be 1 in the first pool, not {count}", "set it to 1")
-        if count:
-            _check_pool(pool)
-    scheduling = _optional(spec, "scheduling")
-    for name in ("timeout", "maxWaitDuration"):
-        if scheduling is not None and (duration := _optional(scheduling, name)) is not None:
-            duration.seconds()
-    output = _optional(spec, "baseOutputDirectory", "outputUriPrefix")
-    if output is not None:
-        _check_uri(output)
-    if (labels := _optional(job, "labels")) is not None:
-        job_fields.labels(labels)
-
-
-def _check_pool(pool: Located) -> None:
-    machine = _optional(pool, "machineSpec")
-    kind = _optional(pool, "machineSpec", "machineType")
-    if machine is None or kind is None:
-        raise pool.error("machine_spec.machine_type is required", "for example n1-standard-4")
-    job_fields.machine_type(kind)
-    job_fields.accelerator(_optional(machine, "acceleratorType"), _optional(machine, "acceleratorCount"))
-    container, package = _optional(pool, "containerSpec"), _optional(pool, "pythonPackageSpec")
-    if package is not None:
-        _check_package(package)
-    elif container is not None:
-        _check_container(container)
-    else:
-        raise pool.error("one of container_spec and python_package_spec is required", "add one of them")
-
-
-def _check_container(container: Located) -> None:
-    job_fields.image(_required(container, "imageUri"))
-    _check_process(container)
-
-
-def _check_package(package: Located) -> None:
-    job_fields.image(_required(package, "executorImageUri"))
-    job_fields.package_uris(_required(package, "packageUris"))
-    job_fields.module(_required(package, "pythonModule"))
-    _check_process(package)
-
-
-def _check_process(process: Located) -> None:
-    readers = {"command": job_fields.args, "args": job_fields.args, "env": job_fields.env}
-    for name, reader in readers.items():
-        if (field := _optional(process, name)) is not None:
-            reader(field)
-
-
-def _check_uri(field: Located) -> None:
-    try:
-        JobDir(str(field.value).rstrip("/"))
-    except StorageError as error:
-        raise field.error(error.message, error.remedy) from error
-
-
-def _replicas(pool: Located) -> int:
-    field = _optional(pool, "replicaCount")
-    return 0 if field is None else field.integer(limits.replica_count)
-
-
-def _optional(parent: Located, *path: str) -> Located | None:
-    """The field at ``path``; ``None`` if it is absent."""
-    found: Located | None = parent
-    for name in path:
-        found = found.value.get(name) if found is not None and isinstance(found.value, dict) else None
-    return found
-
-
-def _required(parent: Located, name: str) -> Located:
-    field = _optional(parent, name)
-    if field is None:
-        raise parent.error(f"{name} is required", f"set {name}")
-    return field
 
 
 def _pools(job: Job) -> list[tuple[Pool, Job]]:
@@ -246,7 +141,7 @@ def _container_task(container: Mapping[str, Any]) -> Task:
         raise EmulatorApiError(
             f"The emulator does not run images, and {container['imageUri']} contains the command.",
             status="FAILED_PRECONDITION",
-            remedy="set container_spec.command, for example to python3 -m trainer.task",
+            hint="set container_spec.command, for example to python3 -m trainer.task",
         )
     return Task([*container["command"], *container.get("args", ())], container.get("env", ()))
 

@@ -99,7 +99,7 @@ class Claims:
             if record.key == digest:
                 return job_dir, record
             self._pass_over(intent, record, job_dir)
-        raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", remedy="trigger a new run")
+        raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", hint="trigger a new run")
 
     def end_all(self, key: str, why: str) -> None:
         """Cancel what is alive of a key. Asked by key, for a submission may be cut off before its name is recorded."""

@@ -1,13 +1,13 @@
-"""One poll for all waiting jobs.
+"""One poller for all waiting jobs.
 
-In one event loop there is one poller for each backend and its settings, however many triggers wait: a tick asks
-``describe`` once for all jobs, and ``logs`` once where the backend can batch them, in turns if they are too many for
-one call (:mod:`mlengine.jobs.watch`). All calls run in threads; the event loop never blocks. A wait is woken only
-by news: a thousand quiet jobs cost the loop next to nothing.
+An event loop has one poller for each backend and its settings, however many triggers wait. A tick calls ``describe``
+once for all jobs, and ``logs`` once where the backend can batch them, in turns if there are too many for one call
+(:mod:`mlengine.jobs.watch`). All calls run in threads; the event loop never blocks. Only news wakes a wait: a thousand
+quiet jobs cost the loop next to nothing.
 
-A tick that fails decides nothing: the pause doubles up to a minute, and the next tick asks again. It is logged, and
-told in the log of each task that waits, ever more seldom. Logs that cannot be read keep nobody from hearing of the
-state. Ticks are spread by a random tenth so that several triggerers do not ask in step.
+A failed tick decides nothing: the pause doubles up to a minute, and the next tick polls again. It is logged by the
+triggerer, and less and less often in the log of each waiting task. Logs that cannot be read hold no state back. Ticks
+vary by a random tenth, so that several triggerers do not poll in step.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import ClassVar
 from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobHandle, JobStatus
-from mlengine.jobs.watch import Watch, turn
+from mlengine.jobs.watch import Watch, next_batch
 
 log = logging.getLogger(__name__)
 
-MAX_PAUSE = 60.0
-GATHER = 0.2
-# Calls a second that all waits of a poller make together to the bucket, of each kind.
+MAX_PAUSE_SECONDS = 60.0
+GATHER_SECONDS = 0.2
+# The calls of each kind that all waits of a poller together make to the bucket.
 CALLS_PER_SECOND = 20.0
 
 
@@ -58,29 +58,33 @@ class Poller:
         self._log_failures, self._logs_from = 0, 0.0
 
     @classmethod
-    def shared(cls, place: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
-        """The running loop's poller for ``place``: a string that names backend and settings."""
+    def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
+        """The running loop's poller for ``key``: a string that identifies backend and settings."""
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
-        if place not in pollers:
-            pollers[place] = cls(make_backend, interval)
-        poller = pollers[place]
+        if key not in pollers:
+            pollers[key] = cls(make_backend, interval)
+        poller = pollers[key]
         poller._interval = min(poller._interval, interval)
         return poller
 
     def pace(self) -> float:
-        """Seconds that one wait leaves between two calls of its own, so that all together make few."""
+        """Seconds that one wait leaves between two calls of its own, so that all together stay within the limit."""
         waits = len(self._watches)
         return 0.0 if waits <= CALLS_PER_SECOND else waits / CALLS_PER_SECOND
 
+    def poll_soon(self) -> None:
+        """Start the next tick now instead of after the interval."""
+        self._wake.set()
+
     @asynccontextmanager
     async def watch(self, handle: JobHandle, cursor: Mapping[str, object]) -> AsyncIterator[Watch]:
-        """Looks at one job for as long as the block lasts. After a terminal state comes no look without new lines."""
+        """Poll one job for as long as the block lasts. After a terminal state follow only results with new lines."""
         watch = Watch(handle, cursor)
         self._watches[id(watch)] = watch
-        self._wake.set()
+        self.poll_soon()
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(
-                # Not in the first trigger's context, whose task's log would get what is said of all.
+                # Not in the first trigger's context: its task's log would get the messages about all jobs.
                 self._run(),
                 name="mlengine-poller",
                 context=contextvars.Context(),
@@ -91,50 +95,50 @@ class Poller:
             self._watches.pop(id(watch), None)
 
     async def _run(self) -> None:
-        """Tick until nobody watches."""
+        """Tick until no job is watched."""
         while self._watches:
             self._wake.clear()
             more = await self._tick()
             pause = 0.0 if more else self._pause(self._failures)
             try:
-                # A new watch does not wait for the others' tick; a moment's rest gathers those that come together.
+                # A new watch does not wait for the next tick; a short pause gathers those that come together.
                 await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
-                await asyncio.sleep(min(GATHER, self._interval))
+                await asyncio.sleep(min(GATHER_SECONDS, self._interval))
             except TimeoutError:
                 continue
 
     def _pause(self, failures: int) -> float:
-        return min(self._interval * 2.0**failures, max(MAX_PAUSE, self._interval))
+        return min(self._interval * 2.0**failures, max(MAX_PAUSE_SECONDS, self._interval))
 
     async def _tick(self) -> bool:
-        """Ask once for all; returns whether some job has more log lines waiting."""
+        """Poll all jobs once; returns whether some job has more log lines waiting."""
         watches = list(self._watches.values())
         try:
-            statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, watches)
-        except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever went wrong with it
+            statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._poll, watches)
+        except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever failed
             self._failures = min(self._failures + 1, 6)
-            log.warning("poll of %d jobs failed, asking again: %s", len(watches), _words(error))
+            log.warning("Polling %d jobs failed; retrying: %s", len(watches), _message(error))
             for watch in watches:
-                watch.remark(watch.polls.failed(_words(error)))
+                watch.warn(watch.poll_warning.failed(_message(error)))
             if not getattr(error, "retryable", False):
-                self._backend = None  # a key may have been rotated: connect anew
+                self._backend = None  # credentials may have been rotated: connect again
             return False
         self._failures = 0
         for watch, status in zip(watches, statuses, strict=True):
-            watch.remark(watch.polls.well())
+            watch.warn(watch.poll_warning.succeeded())
             page = pages.get(id(watch))
             if isinstance(page, LogPage):
-                watch.remark(watch.reads.well())
+                watch.warn(watch.log_warning.succeeded())
             elif page is not None:
-                watch.remark(watch.reads.failed(page))
+                watch.warn(watch.log_warning.failed(page))
                 page, watch.unreadable = None, True
-            watch.take(status, page)
+            watch.update(status, page)
         return not self._log_failures and any(watch.urgent for watch in watches)
 
-    def _ask(self, watches: list[Watch]) -> tuple[list[JobStatus], dict[int, LogPage | str]]:
-        """Runs in a thread. State first, logs after: lines written before the end are not missed at the end.
+    def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus], dict[int, LogPage | str]]:
+        """Runs in a thread. States first, then logs: so lines written just before the end are read.
 
-        Of each watch whose turn it is, by its id: a page, or why there is none.
+        The pages are keyed by the watch's id; a string says why a log could not be read.
         """
         if self._backend is None:
             self._backend = self._make_backend()
@@ -144,26 +148,26 @@ class Poller:
             return statuses, {id(watch): _page(backend, watch) for watch in watches if not watch.over}
         if time.monotonic() < self._logs_from:
             return statuses, {}
-        due = turn(watches, statuses, backend.logs_at_once)
+        due = next_batch(watches, statuses, backend.logs_at_once)
         try:
             pages = backend.logs_many([(watch.handle, watch.cursor) for watch in due]) if due else []
-        except Exception as error:  # noqa: BLE001 the state is known, and decides
+        except Exception as error:  # noqa: BLE001 the states are known, and decide
             self._log_failures = min(self._log_failures + 1, 6)
             self._logs_from = time.monotonic() + self._pause(self._log_failures)
-            log.warning("the logs of %d jobs cannot be read, asking again: %s", len(due), _words(error))
-            return statuses, {id(watch): _words(error) for watch in due}
+            log.warning("Reading the logs of %d jobs failed; retrying: %s", len(due), _message(error))
+            return statuses, {id(watch): _message(error) for watch in due}
         self._log_failures = 0
         return statuses, {id(watch): page for watch, page in zip(due, pages, strict=True)}
 
 
 def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:
-    """New lines of one job. What keeps them from being read keeps nobody from hearing of the state."""
+    """New lines of one job, or why they cannot be read: that must not hold its state back."""
     try:
         return backend.logs(watch.handle, watch.cursor)
-    except Exception as error:  # noqa: BLE001 one job's logs must not blind the others' wait
-        log.warning("the logs of job %s cannot be read: %s", watch.handle.job_id, error)
-        return _words(error)
+    except Exception as error:  # noqa: BLE001 one unreadable log must not stop the other waits
+        log.warning("Reading the log of job %s failed: %s", watch.handle.job_id, error)
+        return _message(error)
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, MlengineError) else f"{type(error).__name__}: {error}"

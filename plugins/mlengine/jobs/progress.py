@@ -1,10 +1,10 @@
-"""What a wait tells of a job, line by line, and how far it has told it.
+"""A job's progress as log lines, and the cursor that says which lines were logged.
 
-One :class:`Narrator` a job turns looks at the job (status, new log lines, progress) into lines for the task's log. How
-far it got is kept in the bucket, so that a wait that goes on in another process, after a restart or a reschedule, says
-nothing twice and leaves nothing out.
+One :class:`LogFormatter` a job turns polls (status, new log lines, progress) into lines for the task's log. Its
+:class:`LogCursor` is saved in the bucket, so that a wait that continues in another process, after a restart or a
+reschedule, neither repeats nor omits lines.
 
-Knows no Airflow: the trigger, the sensor and the command line use it alike. Decides nothing about the job.
+Imports no Airflow: the trigger, the sensor and the command line share it. Decides nothing about the job.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 from mlengine.backends import LogPage
 from mlengine.core import plaintext
 from mlengine.core.errors import ObjectMissingError, StorageError
-from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.job import JobHandle, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
 
 @dataclass(frozen=True)
-class Told:
-    """How far a job was told: what a restarted wait needs.
+class LogCursor:
+    """What was logged of an attempt: where a restarted wait continues.
 
     :param logs: the backend's own cursor.
-    :param open: somebody was still telling when this was kept; if nobody is any more, more may have been told.
+    :param open: a wait was still logging when this was saved. If it is not any more, it may have logged further lines.
     """
 
     attempt: int
@@ -65,109 +65,77 @@ class Progress:
 
 
 def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
-    """The trainer's own word on how far it is; ``None`` if it has not written any, or none that can be read."""
+    """The progress that the trainer reported last; ``None`` if there is none, or none that can be read."""
     try:
         raw = json.loads(storage.read(job_dir.progress))
         return Progress(
             step=int(raw["step"]),
             of=int(raw["of"]),
-            examples_per_second=_number(raw.get("examples_per_second")),
-            loss=_number(raw.get("loss")),
-            eta_seconds=_number(raw.get("eta_seconds")),
+            examples_per_second=_finite(raw.get("examples_per_second")),
+            loss=_finite(raw.get("loss")),
+            eta_seconds=_finite(raw.get("eta_seconds")),
         )
     except (StorageError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
-def read_told(storage: Storage, handle: JobHandle) -> Told:
-    """How far this attempt was told; the beginning, if it never was."""
+def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
+    """The saved cursor of this attempt; a new one if there is none."""
     try:
         raw = json.loads(storage.read(JobDir(handle.job_dir).cursor))
-        told = Told(**raw)
+        cursor = LogCursor(**raw)
     except (ObjectMissingError, ValueError, TypeError):
-        return Told(handle.attempt)
-    return told if told.attempt == handle.attempt else Told(handle.attempt)
+        return LogCursor(handle.attempt)
+    return cursor if cursor.attempt == handle.attempt else LogCursor(handle.attempt)
 
 
-def write_told(storage: Storage, handle: JobHandle, told: Told) -> None:
-    """Keep how far this attempt was told."""
-    storage.write(JobDir(handle.job_dir).cursor, json.dumps(asdict(told)).encode())
+def write_cursor(storage: Storage, handle: JobHandle, cursor: LogCursor) -> None:
+    """Save the cursor of this attempt."""
+    storage.write(JobDir(handle.job_dir).cursor, json.dumps(asdict(cursor)).encode())
 
 
-class Narrator:
-    """Turns looks at one job into lines.
+class LogFormatter:
+    """Turns the polls of one job into log lines.
 
-    :param progress_interval: seconds between two progress lines.
+    :param cursor: where to continue.
+    :param progress_interval_seconds: seconds between two progress lines.
     """
 
-    def __init__(self, told: Told, *, progress_interval: float = 15.0) -> None:
-        self.told = told
-        self._progress_interval = progress_interval
-        self._progress_at = float("-inf")
+    def __init__(self, cursor: LogCursor, *, progress_interval_seconds: float = 15.0) -> None:
+        self.cursor = cursor
+        self._progress_interval = progress_interval_seconds
+        self._progress_at = -math.inf
 
     @property
-    def wants_progress(self) -> bool:
+    def progress_due(self) -> bool:
         """Whether it is time for a progress line; ask before reading it from the bucket."""
         return time.monotonic() - self._progress_at >= self._progress_interval
 
-    def tell(self, status: JobStatus, page: LogPage | None = None, progress: Progress | None = None) -> list[str]:
+    def new_lines(self, status: JobStatus, page: LogPage | None = None, progress: Progress | None = None) -> list[str]:
         """The lines that are new, oldest first: replicas' lines, then progress, then a change of state."""
         lines: list[str] = []
         if page is not None:
-            # A backend may hand on what a trainer wrote as it came: here is where it enters the task's log.
+            # Backends pass a trainer's output on unchanged; it is made safe here, where it enters the task's log.
             lines += [f"{line.replica:>11} | {text}" for line in page.lines for text in plaintext.lines(line.text)]
-            self.told = replace(self.told, logs=page.cursor)
-        lines += self.tell_progress(progress)
+            self.cursor = replace(self.cursor, logs=page.cursor)
+        lines += self.progress_lines(progress)
         state = status.state.value
-        if (state, status.detail) != (self.told.state, self.told.detail):
-            lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.told.state)]
-            self.told = replace(self.told, state=state, detail=status.detail)
+        if (state, status.detail) != (self.cursor.state, self.cursor.detail):
+            lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.cursor.state)]
+            self.cursor = replace(self.cursor, state=state, detail=status.detail)
         return lines
 
-    def tell_progress(self, progress: Progress | None) -> list[str]:
-        """A line, if there was some since the last."""
-        if progress is None or progress.step == self.told.step:
+    def progress_lines(self, progress: Progress | None) -> list[str]:
+        """One line if there was progress since the last one; else none."""
+        if progress is None or progress.step == self.cursor.step:
             return []
         self._progress_at = time.monotonic()
-        self.told = replace(self.told, step=progress.step)
+        self.cursor = replace(self.cursor, step=progress.step)
         return [f"{'progress':>11} | {progress}"]
 
 
-@dataclass(frozen=True)
-class Deadlines:
-    """Our own limits, in seconds since the epoch: kept with the wait, for Airflow enforces none while deferred."""
-
-    queued_until: float
-    running_until: float
-
-    @classmethod
-    def starting(cls, since: float, queued_seconds: float, running_seconds: float) -> Deadlines:
-        """Counted from ``since``, in seconds since the epoch: when the attempt was submitted."""
-        return cls(since + queued_seconds, since + queued_seconds + running_seconds)
-
-    def seconds_left(self, state: JobState = JobState.UNKNOWN) -> float | None:
-        """How long the whole wait, or the wait in ``state``, may still take; ``None`` for ever."""
-        until = min(self.queued_until, self.running_until) if state is JobState.QUEUED else self.running_until
-        left = until - time.time()
-        return None if left == float("inf") else max(left, 0.0)
-
-    def passed(self, state: JobState) -> str | None:
-        """A sentence if ``state`` lasts longer than it may."""
-        now = time.time()
-        if state is JobState.QUEUED and now >= self.queued_until:
-            return "it was QUEUED for longer than queued_timeout_seconds allows"
-        if now >= self.running_until:
-            return "it took longer than running_timeout_seconds allows"
-        return None
-
-
-def backoff(attempt: int, first: float) -> float:
-    """Seconds between the end of ``attempt`` and the next: twice as long each time, an hour at most."""
-    return min(first * 2.0 ** (attempt - 1), 3600.0)
-
-
 def _state_lines(status: JobStatus, before: str) -> list[str]:
-    """The state and its message; further lines of that are indented, so that none looks like a state of its own."""
+    """The state and its message. Further lines of the message are indented, so that none looks like another state."""
     arrow = f"{before} → {status.state.value}" if before and before != status.state.value else status.state.value
     if not status.detail:
         return [arrow]
@@ -176,7 +144,7 @@ def _state_lines(status: JobStatus, before: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """For a person: ``2 h 05 min``."""
+    """For people: ``2 h 05 min``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -184,7 +152,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _number(value: Any) -> float | None:
-    """``None`` for what is no finite number: a rate before the first step, a loss that has burst."""
+def _finite(value: Any) -> float | None:
+    """``None`` for a number that is not finite: a rate before the first step, a loss that diverged."""
     number = None if value is None else float(value)
     return number if number is None or math.isfinite(number) else None

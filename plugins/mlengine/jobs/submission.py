@@ -85,7 +85,7 @@ class Submitter:
         self._backend = backend
         problem = limits.attempts(max_attempts)
         if problem is not None:
-            raise MlengineError(f"max_attempts: {problem.message}", remedy=problem.hint)
+            raise MlengineError(f"max_attempts: {problem.message}", hint=problem.hint)
         self._max_attempts = max_attempts
         self._claims = Claims(storage, backend)
 
@@ -213,7 +213,7 @@ class Submitter:
         by_hand = intent.key.dag_id in BY_HAND
         raise JobConflictError(
             f"job {record.job_id} was submitted with other inputs: {describe(differ)}",
-            remedy="choose another job id or job dir; the same command again follows the same job"
+            hint="choose another job id or job dir; the same command again follows the same job"
             if by_hand
             else "clear the task to train with the new inputs; a retry takes up the job that is there",
         )
@@ -236,7 +236,7 @@ class Submitter:
         try:
             self._storage.replace(job_dir.claim, changed.to_bytes(), generation)
         except StorageConflictError as error:
-            raise JobLostError(f"job {record.job_id} changed while it was submitted", remedy="try again") from error
+            raise JobLostError(f"job {record.job_id} changed while it was submitted", hint="try again") from error
         return changed
 
     def _bring_up(self, job_dir: JobDir, labels: Mapping[str, str]) -> Submitted:
@@ -277,7 +277,7 @@ class Submitter:
         if record.host and record.host != here:
             raise BackendUnavailableError(
                 f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {here}",
-                remedy="run the task on that host again; if it is gone for good, clear the task to train anew",
+                hint="run the task on that host again; if it is gone for good, clear the task to train anew",
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
@@ -299,7 +299,7 @@ class Submitter:
             return self._decided(Submitted(handle, decision))
         winner = record.handle(job_dir.uri)
         if winner is None:
-            raise JobLostError(f"job {record.job_id} was claimed anew while it was submitted", remedy="try again")
+            raise JobLostError(f"job {record.job_id} was claimed anew while it was submitted", hint="try again")
         if handle.attempt == winner.attempt:
             self._backend.cancel(handle)
         return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))
@@ -342,7 +342,7 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError
     advice = f"{failure.cause.advice}; " if failure else ""
-    return kind("\n".join(lines), remedy=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
+    return kind("\n".join(lines), hint=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
 
 
 def _retryable(failure: Failure | None) -> bool:

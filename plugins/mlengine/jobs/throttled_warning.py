@@ -1,7 +1,7 @@
-"""What is said of something that fails again and again: at once, then ever more seldom, and that it is over.
+"""Warnings about something that is retried for a long time: at once, then less and less often, then the recovery.
 
-A poll that fails decides nothing, and is made again within a minute. Who reads the task's log wants to know that it
-fails, and why, and not every minute of the night.
+A failed poll decides nothing and is repeated within a minute. The task's log should say that polling fails and why, but
+not every minute of the night.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ import time
 
 from mlengine.jobs.progress import duration
 
-FIRST_PAUSE = 60.0
-LONGEST_PAUSE = 1800.0
+FIRST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 1800.0
 
 
-class Complaint:
-    """Of one thing that is tried over and over, towards one reader.
+class ThrottledWarning:
+    """The warnings about one repeated action.
 
-    :param what: a noun that can fail: "the look at the job".
+    :param action: what may fail, as a subject: "Polling the job".
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, action: str) -> None:
+        self._action = action
         self._failures = 0
         self._since = self._due = 0.0
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_PAUSE_SECONDS
 
     def failed(self, error: object) -> str | None:
-        """It failed once more. The sentence to tell, if it is time for one."""
+        """Count a failure. Returns the message to log; ``None`` while it is too early for another one."""
         now = time.monotonic()
         self._failures += 1
         if self._failures == 1:
-            self._since, self._due, self._pause = now, now + FIRST_PAUSE, FIRST_PAUSE
-            return f"{self._what} failed, and is tried again: {error}"
+            self._since, self._due, self._pause = now, now + FIRST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS
+            return f"{self._action} failed; retrying: {error}"
         if now < self._due:
             return None
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         self._due = now + self._pause
-        return f"{self._what} has failed {self._failures} times in {self._took(now)}, and is tried again: {error}"
+        return f"{self._action} has failed {self._failures} times in {self._elapsed(now)}; retrying: {error}"
 
-    def well(self) -> str | None:
-        """It succeeded. The sentence to tell, if it had failed before."""
+    def succeeded(self) -> str | None:
+        """Reset the count. Returns the message to log; ``None`` if nothing had failed."""
         failures, self._failures = self._failures, 0
         if not failures:
             return None
-        times = "once" if failures == 1 else f"{failures} times"
-        return f"{self._what} succeeds again; it had failed {times} in {self._took(time.monotonic())}"
+        times = "1 failure" if failures == 1 else f"{failures} failures"
+        return f"{self._action} works again after {times} in {self._elapsed(time.monotonic())}"
 
-    def _took(self, now: float) -> str:
+    def _elapsed(self, now: float) -> str:
         return duration(now - self._since)

@@ -1,8 +1,8 @@
-"""One job that is watched: what its wait shall hear, and whose turn it is to have its log read.
+"""One watched job: what its wait receives, and when its log is read.
 
-A service that reads the logs of many jobs in one call takes only so many. A tick makes one such call, so with more
-jobs than that their logs are read in turns. Those that have ended come first: no wait hears of its job's end before the
-last lines, unless they cannot be had for :data:`LAST_LINES_SECONDS`.
+A service that reads the logs of many jobs in one call takes only so many. A tick makes one such call, so with more jobs
+their logs are read in turns, jobs that have ended first: a wait learns of its job's end after the last lines, unless
+these cannot be read for :data:`LAST_LINES_SECONDS`.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from dataclasses import dataclass, field
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobStatus
-from mlengine.jobs.throttled_warning import Complaint
+from mlengine.jobs.throttled_warning import ThrottledWarning
 
-# How long the end of a job is kept back because its log cannot be read.
+# How long the end of a job is held back because its log cannot be read.
 LAST_LINES_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at one job. ``page`` is empty if nothing was written since the last."""
+class PollResult:
+    """The result of polling one job. ``page`` is empty if nothing was written since the last poll."""
 
     status: JobStatus
     page: LogPage
 
 
 @dataclass(frozen=True)
-class Remark:
-    """What the waiting task's log should say of the poll itself."""
+class PollWarning:
+    """A message about polling itself, for the waiting task's log."""
 
-    text: str
+    message: str
 
 
 @dataclass
 class Watch:
-    """One job that is watched. Made by :meth:`~mlengine.jobs.polling.Poller.watch`."""
+    """One watched job. Made by :meth:`~mlengine.jobs.polling.Poller.watch`."""
 
     handle: JobHandle
     cursor: Mapping[str, object]
-    news: asyncio.Queue[Look | Remark] = field(default_factory=asyncio.Queue)
+    news: asyncio.Queue[PollResult | PollWarning] = field(default_factory=asyncio.Queue)
     last: JobStatus | None = None
-    # Its place in the turns: when its log was read last, and whether that left something.
+    # When its log was read last, and whether that left unread lines: decides whose turn it is.
     read_at: float = float("-inf")
     more: bool = False
     ended_at: float | None = None
     over: bool = False
     unreadable: bool = False
-    polls: Complaint = field(default_factory=lambda: Complaint("the look at the job"))
-    reads: Complaint = field(default_factory=lambda: Complaint("the reading of its log"))
+    poll_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Polling the job"))
+    log_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Reading the job's log"))
 
-    async def look(self, seconds: float | None = None) -> Look | Remark | None:
-        """The next look that has news; ``None`` if there is none within ``seconds``."""
+    async def next(self, seconds: float | None = None) -> PollResult | PollWarning | None:
+        """The next news; ``None`` if there is none within ``seconds``."""
         if not self.news.empty():
             return self.news.get_nowait()
         try:
@@ -62,8 +62,8 @@ class Watch:
         except TimeoutError:
             return None
 
-    def take(self, status: JobStatus, page: LogPage | None) -> None:
-        """Keep a look for whoever waits, if it has news. ``page`` is ``None`` if the log was not read now."""
+    def update(self, status: JobStatus, page: LogPage | None) -> None:
+        """Take a poll's result, and wake the wait if it has news. ``page`` is ``None`` if the log was not read now."""
         if self.over:
             return
         now = time.monotonic()
@@ -76,28 +76,31 @@ class Watch:
         elif ended and now - (self.ended_at or now) < LAST_LINES_SECONDS:
             return
         elif ended:
-            words = f"its last lines could not be read for {LAST_LINES_SECONDS:.0f} s"
-            page = LogPage((LogLine("wait", words),), self.cursor)
+            message = f"The last lines could not be read for {LAST_LINES_SECONDS:.0f} s"
+            page = LogPage((LogLine("wait", message),), self.cursor)
         else:
             page = LogPage((), self.cursor)
         if page.lines or status != self.last or ended:
             self.last = status
             self.over = ended and not page.more
-            self.news.put_nowait(Look(status, page))
+            self.news.put_nowait(PollResult(status, page))
 
-    def remark(self, text: str | None) -> None:
-        if text is not None:
-            self.news.put_nowait(Remark(text))
+    def warn(self, message: str | None) -> None:
+        """Pass a warning about polling to the wait; ``None`` is ignored."""
+        if message is not None:
+            self.news.put_nowait(PollWarning(message))
 
     @property
     def urgent(self) -> bool:
-        """Whether it should not wait for the next tick: there is more to read, or its end waits for its turn."""
+        """Whether it should not wait for the next tick: it has unread lines, or its end waits for its last lines."""
         return not self.over and not self.unreadable and (self.more or self.ended_at is not None)
 
 
-def turn(watches: Sequence[Watch], statuses: Sequence[JobStatus], most: int) -> list[Watch]:
-    """Whose logs are read now, ``most`` at most: of jobs that have ended; then, for half of what is left, of those that
-    have more; then of those that were not read for longest.
+def next_batch(watches: Sequence[Watch], statuses: Sequence[JobStatus], most: int) -> list[Watch]:
+    """The watches whose logs are read now, ``most`` at most.
+
+    First those of jobs that have ended. Half of the rest is for those with unread lines, then come those that were read
+    longest ago.
     """
     by_age = sorted((watch for watch in watches if not watch.over), key=lambda watch: watch.read_at)
     ended = {id(watch) for watch, status in zip(watches, statuses, strict=True) if status.state.terminal}

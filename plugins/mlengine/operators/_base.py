@@ -105,7 +105,7 @@ class MlengineOperator(TextRendering):
             return value
         if tasks := self._missing_xcoms.get(field):
             raise XComMissingError(
-                f"{self.task_id} has no {field}: {', '.join(map(repr, tasks))} returned nothing", remedy=_CLEAR
+                f"{self.task_id} has no {field}: {', '.join(map(repr, tasks))} returned nothing", hint=_CLEAR
             )
         return None
 
@@ -118,13 +118,13 @@ class MlengineOperator(TextRendering):
         """
         value = self.given(field)
         if value is None:
-            raise XComMissingError(f"{self.task_id} has no {field}", remedy=_CLEAR)
+            raise XComMissingError(f"{self.task_id} has no {field}", hint=_CLEAR)
         if not isinstance(value, Mapping):
-            raise XComMissingError(f"{self.task_id}: {field} is {value!r}"[:_LONGEST], remedy=_OTHER_TASK.format(field))
+            raise XComMissingError(f"{self.task_id}: {field} is {value!r}"[:_LONGEST], hint=_OTHER_TASK.format(field))
         if missing := [key for key in keys if key not in value]:
             raise XComMissingError(
                 f"{self.task_id}: {field} has no {', '.join(missing)}: {value!r}"[:_LONGEST],
-                remedy=_OTHER_TASK.format(field),
+                hint=_OTHER_TASK.format(field),
             )
         return dict(value)
 

@@ -39,15 +39,21 @@ def run_identity(context: Any) -> RunIdentity:
 
     :raises AirflowRuntimeError: Airflow's API does not answer now.
     """
-    store = context.get("task_state_store")
-    if store is None:
+    if context.get("task_state_store") is None:
         return RunIdentity()
-    return RunIdentity(_run_uid(store), _installation())
+    return RunIdentity(run_uid(context), _installation())
 
 
-def _run_uid(store: Any) -> str:
+def run_uid(context: Any) -> str:
+    """The run's id alone; empty outside of a task that Airflow runs.
+
+    :raises AirflowRuntimeError: Airflow's API does not answer now.
+    """
     from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+    store = context.get("task_state_store")
+    if store is None:
+        return ""
     found = store.get(RUN_UID_KEY)
     if not found:
         found = uuid.uuid4().hex

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlengine.core.job import JobKey
+from mlengine.core.run_order import RunOrder
 
 # How many earlier lives of a task are looked for; each clear makes one.
 _MOST_LIVES = 50
@@ -36,3 +37,11 @@ def earlier_keys(context: Any) -> tuple[JobKey, ...]:
         return ()
     key = job_key(context)
     return tuple(replace(key, generation=number) for number in range(key.generation))[-_MOST_LIVES:]
+
+
+def run_order(context: Any) -> RunOrder:
+    """What the DAG run is about: its partition key, and the moment as of which its data are meant."""
+    run = context.get("dag_run")
+    dates = ("partition_date", "data_interval_end", "logical_date", "run_after")
+    known = [date for name in dates if (date := getattr(run, name, None)) is not None]
+    return RunOrder(str(getattr(run, "partition_key", None) or ""), known[0] if known else None)

@@ -29,7 +29,7 @@ class PackageTrainerOperator(MlengineOperator):
         dir with requirements is built alone, whatever project it is in.
 
     :returns: :class:`~mlengine.core.xcoms.PackageXCom`: the URIs and the digest of the archives.
-    :raises PackageError: names the file and the remedy, or has the builder's own words.
+    :raises PackageError: names the file and the hint, or has the builder's own words.
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "source", "bucket", "module", "requirements")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import Asset, XComArg
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.core.errors import MlengineError
 from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.champion_events import announce, publisher
+from mlengine.operators.xcom import finite
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import Report, load_report
@@ -22,11 +24,14 @@ ON_NOT_PUBLISHED = ("skip", "fail", "continue")
 class PublishModelOperator(MlengineOperator):
     """Make the job's model the champion, if its report allows it.
 
-    What speaks against it: the verdict; a champion trained on a newer dataset version; a champion that came after the
-    validation, if the two cannot be compared by their kept predictions or the new one holds its place. Then nothing is
-    swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
+    What speaks against it: the verdict; a champion trained on a newer dataset version, or by a later run; a champion
+    that came after the validation, if the two cannot be compared by their kept predictions or the new one holds its
+    place. Then nothing is swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
 
-    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``.
+    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``, if and only if this task changed
+    the champion (:mod:`mlengine.operators.champion_events`). An asset alias, such as
+    :func:`~mlengine.assets.champions_alias`, gets one of :func:`~mlengine.assets.champion_asset` of the model that is
+    published: use it where the model's name is a template, or comes from a mapped task.
 
     :param job: what the validation, the wait or the submit task returned, or a job dir's URI.
     :param published_by: who publishes; kept in the history.
@@ -72,7 +77,7 @@ class PublishModelOperator(MlengineOperator):
     def execute(self, context: Any) -> PublicationXCom:
         if self.on_not_published not in ON_NOT_PUBLISHED:
             raise MlengineError(
-                f"on_not_published={self.on_not_published!r}", remedy=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
+                f"on_not_published={self.on_not_published!r}", hint=f"write one of {', '.join(ON_NOT_PUBLISHED)}"
             )
         storage = self.access.storage()
         job_dir = job_dir_of(self.returned_or_uri("job", "job_dir"))
@@ -80,11 +85,10 @@ class PublishModelOperator(MlengineOperator):
         reason = (self.force_reason or "").strip()
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
-        outcome = publish(storage, bucket, report, by=self.published_by, force=force)
-        result = summary(outcome, report)
+        outcome = publish(storage, bucket, report, by=self.published_by, force=force, publisher=publisher(context))
+        result = finite(summary(outcome, report))
         self.log.info("%s: %s", outcome.word.value, outcome.sentence)
-        if outcome.published:
-            self._announce(context, result)
+        announce(self, context, outcome, result)
         if outcome.published or self.on_not_published == "continue":
             return result
         context["ti"].xcom_push(key="return_value", value=result)
@@ -92,12 +96,6 @@ class PublishModelOperator(MlengineOperator):
         if self.on_not_published == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
-
-    def _announce(self, context: Any, result: PublicationXCom) -> None:
-        """What the outlets' events carry."""
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(result)
 
 
 def summary(outcome: Outcome, report: Report) -> PublicationXCom:

@@ -10,6 +10,7 @@ from airflow.sdk import XComArg
 from mlengine.connections import resolve_connection
 from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.xcom import finite
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
 from mlengine.validation.subject import job_dir_of
@@ -59,4 +60,4 @@ class RegisterModelOperator(MlengineOperator):
         followed = follow(self.access.storage(), self.bucket or parent, model, registries)
         if followed.champion.job_dir != job_dir.uri:
             self.log.info("%s is champion by now, in place of %s", followed.champion.job_id, job_dir.job_id)
-        return followed.to_json()
+        return finite(followed.to_json())

@@ -18,6 +18,7 @@ from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
 from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
+from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
@@ -25,11 +26,12 @@ from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators._base import BackendOperator, count, job_ends_with_task
+from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.operators.identity import run_identity
-from mlengine.operators.intent import earlier_keys, job_key
+from mlengine.operators.intent import earlier_keys, job_key, run_order
 
 
-class SubmitTrainingJobOperator(BackendOperator):
+class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
 
     A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid
@@ -58,7 +60,7 @@ class SubmitTrainingJobOperator(BackendOperator):
 
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; if that is ``reused``, the
         handle of the job that stands in.
-    :raises JobFileError: names file, line and remedy, before anything is paid for.
+    :raises JobFileError: names file, line and hint, before anything is paid for.
     :raises PackageError: the packages do not have the module, likewise.
     """
 
@@ -144,7 +146,7 @@ class SubmitTrainingJobOperator(BackendOperator):
             model=job["model"],
             job_dir=job_dir,
             spec=spec,
-            inputs=self._inputs(spec),
+            inputs={**self._inputs(spec), RunOrder.INPUT: run_order(context).to_json()},
             labels={
                 "dag_id": make_label(key.dag_id),
                 "run_id": make_label(key.run_id),
@@ -252,7 +254,7 @@ class SubmitTrainingJobOperator(BackendOperator):
     def _requested(self) -> TrainingSpec:
         """The job file with this task's fields over it."""
         if isinstance(self.args, str):
-            raise JobFileError(f"args is one text: {self.args!r}", remedy="give a list of words: ['--epochs', '5']")
+            raise JobFileError(f"args is one text: {self.args!r}", hint="give a list of words: ['--epochs', '5']")
         return parse.override(
             parse.load(self._job_file()),
             args=self._args(),
@@ -281,7 +283,7 @@ def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"replica_counts={given!r} is not a cluster: {error}", remedy=f"give integers for some of: {roles}"
+            f"replica_counts={given!r} is not a cluster: {error}", hint=f"give integers for some of: {roles}"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from airflow.sdk import XComArg
@@ -17,15 +17,17 @@ from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
+from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
-from mlengine.validation.cache import kept_report, remember, rules_digest
+from mlengine.validation.cache import kept_report, remember
 from mlengine.validation.environment import local_place
 from mlengine.validation.report import Report
+from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
 from mlengine.validation.signature import Expectation
 from mlengine.validation.subject import Subject, find_subject, job_dir_of
 from mlengine.validation.usage import took
-from mlengine.validation.validation import Rules, Scope, validate
+from mlengine.validation.validation import validate
 
 ON_REJECT = ("skip", "fail", "continue")
 
@@ -35,7 +37,8 @@ class ValidateModelOperator(BackendOperator):
 
     TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
     A rejected model is a result: the report is written, the result is in XCom and in the log's last lines, and then
-    the task is skipped, so that what comes after it is skipped too. Nothing here publishes.
+    the task is skipped, so that what comes after it is skipped too. The same holds for a model that was not compared
+    with the champion (``not_compared``). Nothing here publishes.
 
     :param job: what the submit task or the wait returned, or a job dir's URI.
     :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned, or a dataset version's
@@ -47,7 +50,13 @@ class ValidateModelOperator(BackendOperator):
     :param validation_level: ``all``; ``signature``: without running the model; ``files``: for models that are no
         SavedModel.
     :param extra_checks: functions of the user's own: each gets the folder with the model's files and the figures
-        measured so far, and returns a :class:`~mlengine.core.verdict.Check`.
+        measured so far, and returns a :class:`~mlengine.core.verdict.Check`. One with ``comparison=True`` is a
+        comparison with the champion.
+    :param require_comparison: whether a model may be accepted only if it was compared with the champion in quality.
+        The levels ``files`` and ``signature`` do not compare: with them a model is ``not_compared`` once there is a
+        champion, unless this is ``False``.
+    :param replace_report: replace the report of another run's job, or of a job given by its URI, even if it answers
+        questions that are not asked here. The report of this run's own job is always replaced.
     :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
         success, for a DAG that decides by the result itself.
     :param model: the model's name, for a job dir that was not made here.
@@ -71,6 +80,8 @@ class ValidateModelOperator(BackendOperator):
         "serving_signature",
         "validation_level",
         "on_reject",
+        "require_comparison",
+        "replace_report",
         "model",
         "bucket",
     )
@@ -89,6 +100,8 @@ class ValidateModelOperator(BackendOperator):
         validation_level: str = Scope.ALL.value,
         extra_checks: Sequence[Callable[..., Any]] = (),
         on_reject: str = "skip",
+        require_comparison: bool | str = True,
+        replace_report: bool | str = False,
         model: str | None = None,
         bucket: str | None = None,
         time_limit_seconds: float = 600.0,
@@ -104,6 +117,8 @@ class ValidateModelOperator(BackendOperator):
         self.validation_level = validation_level
         self.extra_checks = extra_checks
         self.on_reject = on_reject
+        self.require_comparison = require_comparison
+        self.replace_report = replace_report
         self.model = model
         self.bucket = bucket
         self.time_limit_seconds = time_limit_seconds
@@ -113,19 +128,18 @@ class ValidateModelOperator(BackendOperator):
     def execute(self, context: Any) -> ValidationXCom:
         rules = self._rules()
         storage = self.access.storage()
-        asked = rules_digest(_asked(rules, self.given("dataset")))
-        report = self._kept(storage, asked)
+        report = self._kept(storage, rules)
         if report is None:
             report = self._judge(storage, rules)
-            remember(storage, report, asked)
+            remember(storage, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._tell(report)
-        result = summary(report)
+        result = finite(summary(report))
         if report.verdict.decision.publishable or self.on_reject == "continue":
             return result
         # A skipped and a failed task return nothing, so the result is left in XCom before.
         context["ti"].xcom_push(key="return_value", value=result)
-        sentence = f"rejected: {' '.join(report.verdict.reasons)}"
+        sentence = f"{report.verdict.decision.value}: {' '.join(report.verdict.reasons)}"
         if self.on_reject == "fail":
             raise AirflowFailException(sentence)
         raise AirflowSkipException(sentence)
@@ -139,7 +153,18 @@ class ValidateModelOperator(BackendOperator):
             package_uris=self.given("package_uris") or (),
             dataset=self.given("dataset"),
         )
-        return validate(storage, self._asked_what_it_took(subject), rules, local_place(storage, subject.package_uris))
+        return validate(
+            storage,
+            self._asked_what_it_took(subject),
+            rules,
+            local_place(storage, subject.package_uris, env=subject.env),
+            replace_report=_is_true("replace_report", self.replace_report) or self._trained_by_this_run(),
+        )
+
+    def _trained_by_this_run(self) -> bool:
+        """Whether the job comes from a task of this run and was not reused: then this DAG decides what is asked."""
+        job = self.returned_or_uri("job", "job_dir")
+        return not isinstance(job, str) and job.get("decision") != Decision.REUSED.value
 
     def _asked_what_it_took(self, subject: Subject) -> Subject:
         """For the report alone: whatever goes wrong there is logged, and judges nobody."""
@@ -152,12 +177,14 @@ class ValidateModelOperator(BackendOperator):
             return subject
         return replace(subject, took=took(backend, subject.record, subject.job_dir))
 
-    def _kept(self, storage: Storage, asked: str) -> Report | None:
-        """The report of a reused job, which stands as long as the gate asks the same."""
+    def _kept(self, storage: Storage, rules: Rules) -> Report | None:
+        """The report of a reused job, if it answers what is asked here."""
         job = self.returned_or_uri("job", "job_dir")
         if isinstance(job, str) or job.get("decision") != Decision.REUSED.value:
             return None
-        report = kept_report(storage, job_dir_of(job), asked)
+        dataset = self.given("dataset")
+        uri = dataset.get("uri") if isinstance(dataset, Mapping) else dataset
+        report = kept_report(storage, job_dir_of(job), rules, str(uri or ""))
         if report is not None:
             self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
         return report
@@ -165,7 +192,7 @@ class ValidateModelOperator(BackendOperator):
     def _rules(self) -> Rules:
         """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
         if self.on_reject not in ON_REJECT:
-            raise MlengineError(f"on_reject={self.on_reject!r}", remedy=f"write one of {', '.join(ON_REJECT)}")
+            raise MlengineError(f"on_reject={self.on_reject!r}", hint=f"write one of {', '.join(ON_REJECT)}")
         memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
         return Rules(
             scope=Scope.parse(self.validation_level),
@@ -173,6 +200,7 @@ class ValidateModelOperator(BackendOperator):
             expected=Expectation.from_json(self.serving_signature),
             limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
             own=tuple(self.extra_checks),
+            require_comparison=_is_true("require_comparison", self.require_comparison),
         )
 
     def _tell(self, report: Report) -> None:
@@ -185,15 +213,16 @@ class ValidateModelOperator(BackendOperator):
             self.log.info("  %s", reason)
 
 
-def _asked(rules: Rules, dataset: Any) -> dict[str, Any]:
-    """All that a verdict depends on, but the model and the champion. Own checks count by their names."""
-    return {
-        "scope": rules.scope.value,
-        "thresholds": rules.thresholds.to_json(),
-        "serving_signature": asdict(rules.expected),
-        "own": [f"{check.__module__}.{getattr(check, '__qualname__', '')}" for check in rules.own],
-        "dataset": dataset or None,
-    }
+def _is_true(name: str, value: bool | str) -> bool:
+    """A templated switch: a bool, or what a template renders of one.
+
+    :raises MlengineError: it is neither.
+    """
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise MlengineError(f"{name}={value!r}", hint="write True or False") from None
 
 
 def summary(report: Report) -> ValidationXCom:

@@ -58,22 +58,24 @@ def name_and_version(filename: str) -> tuple[str, str]:
     """
     suffix = next((suffix for suffix in SUFFIXES if filename.endswith(suffix)), None)
     if suffix is None:
-        raise PackageError(f"{filename} is no package", remedy=f"give an sdist or a wheel: {', '.join(SUFFIXES)}")
+        raise PackageError(f"{filename} is no package", hint=f"give an sdist or a wheel: {', '.join(SUFFIXES)}")
     match = (_WHEEL if suffix == ".whl" else _SDIST).fullmatch(filename.removesuffix(suffix))
     if match is None:
         pattern = "NAME-VERSION-py3-none-any.whl" if suffix == ".whl" else f"NAME-VERSION{suffix}"
         raise PackageError(
-            f"{filename} is not named as a package is", remedy=f"installers need {pattern}: build it with uv build"
+            f"{filename} is not named as a package is", hint=f"installers need {pattern}: build it with uv build"
         )
     return match["name"], match["version"]
 
 
-def read_archive(data: bytes, filename: str, where: str) -> Archive:
-    """:param where: what errors call it.
+def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = False) -> Archive:
+    """What is in an archive.
 
+    :param where: what errors call it.
+    :param any_name: take one whose name does not say what it is, ``trainer.tar.gz``: installers take it too.
     :raises PackageError: if it is not readable, not a package, or would write outside its own directory.
     """
-    name, version = name_and_version(filename)
+    name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
     requirements: tuple[str, ...] = ()
     members = []
     try:
@@ -82,18 +84,18 @@ def read_archive(data: bytes, filename: str, where: str) -> Archive:
             if _METADATA.fullmatch(path):
                 requirements = tuple(BytesHeaderParser().parsebytes(read()).get_all("Requires-Dist") or ())
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise PackageError(f"{where} cannot be read: {error}", remedy="build it again, or upload it again") from error
+        raise PackageError(f"{where} cannot be read: {error}", hint="build it again, or upload it again") from error
     paths = frozenset(members)
     if filename.endswith(".whl"):
         if not any(path.endswith(".dist-info/METADATA") for path in paths):
-            raise PackageError(f"{where} is not a wheel: no .dist-info/METADATA in it", remedy="uv build --wheel")
+            raise PackageError(f"{where} is not a wheel: no .dist-info/METADATA in it", hint="uv build --wheel")
         return Archive(filename, name, version, frozenset(_installed(path) for path in paths), requirements)
     tops = {path.split("/", 1)[0] for path in paths}
     inner = frozenset(path.split("/", 1)[1] for path in paths if "/" in path)
     if len(tops) != 1 or inner.isdisjoint({"pyproject.toml", "setup.py"}):
         raise PackageError(
             f"{where} is not an sdist: no single directory with a pyproject.toml or setup.py",
-            remedy="build it with uv build --sdist, or give the directory itself",
+            hint="build it with uv build --sdist, or give the directory itself",
         )
     return Archive(filename, name, version, inner, requirements)
 
@@ -115,7 +117,7 @@ def _tar(data: bytes, where: str) -> Iterator[_Member]:
             elif member.issym():
                 _safe(member.linkname, where, path.rpartition("/")[0])
             elif not member.isfile() and not member.isdir():
-                raise PackageError(f"{where} holds a device or a pipe: {member.name}", remedy="build it again without")
+                raise PackageError(f"{where} holds a device or a pipe: {member.name}", hint="build it again without")
             if not member.isdir():
                 yield path, lambda member=member: _read(archive.extractfile(member), member.size)  # type: ignore[misc]
         # What follows the last member is padding, and then the checksum of it all.
@@ -132,7 +134,7 @@ def _zip(data: bytes, where: str) -> Iterator[_Member]:
             _check_size(number, left, where)
             path = _safe(member.filename, where)
             if member.flag_bits & 1:
-                raise PackageError(f"{where} is encrypted", remedy="build it again without a password")
+                raise PackageError(f"{where} is encrypted", hint="build it again without a password")
             if not member.is_dir():
                 yield path, lambda member=member: _read(archive.open(member), member.file_size)  # type: ignore[misc]
 
@@ -148,7 +150,7 @@ def _check_size(number: int, left: int, where: str) -> None:
     if number >= MAX_MEMBERS or left < 0:
         raise PackageError(
             f"{where} holds more than {MAX_MEMBERS} files or {MAX_UNPACKED >> 30} GiB",
-            remedy="keep data in the bucket, and give its gs:// path in args",
+            hint="keep data in the bucket, and give its gs:// path in args",
         )
 
 
@@ -164,6 +166,6 @@ def _safe(name: str, where: str, folder: str = "") -> str:
             parts.append(part)
     if leaves:
         raise PackageError(
-            f"{where} would write outside its directory: {name!r}", remedy="do not use it; build the package again"
+            f"{where} would write outside its directory: {name!r}", hint="do not use it; build the package again"
         )
     return "/".join(parts)

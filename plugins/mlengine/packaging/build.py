@@ -1,6 +1,6 @@
 """Running ``uv build``: an sdist of a source directory, a wheel of an sdist, without the worker's secrets.
 
-Does not judge what comes out of it; see :mod:`mlengine.packaging.project_build`.
+Does not check the result; see :mod:`mlengine.packaging.project_build`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlengine.core.errors import PackageError
+from mlengine.runtime.uv_env import index_options, uv_environment
 
 BUILD_SECONDS = 900
 
@@ -62,13 +63,14 @@ def build(kind: Literal["sdist", "wheel"], source: Path, out: Path, shown: Mappi
     :raises PackageError: it took longer than :data:`BUILD_SECONDS`, or uv is not installed.
     """
     command = [_uv(), "build", f"--{kind}", "--out-dir", str(out), "--python", sys.executable, "--color", "never"]
-    command += ["--no-progress", str(source)]
+    env = _environment(source, out.parent)
+    command += ["--no-progress", *index_options(env), str(source)]
     try:
-        code, output = _run(command, source if source.is_dir() else source.parent, _environment(source, out.parent))
+        code, output = _run(command, source if source.is_dir() else source.parent, env)
     except subprocess.TimeoutExpired as error:
         raise PackageError(
             f"{_show(str(source), shown)} was not built within {BUILD_SECONDS} s",
-            remedy=f"find out what takes so long: uv build --{kind} {_show(str(source), shown)}",
+            hint=f"find out what takes so long: uv build --{kind} {_show(str(source), shown)}",
         ) from error
     built = sorted(out.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
     return Build(kind, code, built[0] if built and code == 0 else None, _show(output, shown))
@@ -110,7 +112,7 @@ def _environment(source: Path, work: Path) -> dict[str, str]:
     found |= {"GIT_CEILING_DIRECTORIES": str(work), "GIT_TERMINAL_PROMPT": "0"}
     if source.is_file():
         found["GIT_DIR"] = os.devnull  # where an sdist is installed there is none
-    return found
+    return uv_environment(found)
 
 
 def _show(output: str, shown: Mapping[Path, Path | str]) -> str:
@@ -125,4 +127,4 @@ def _uv() -> str:
     try:
         return find_uv_bin()
     except FileNotFoundError as error:
-        raise PackageError("uv is not installed beside mlengine", remedy="pip install uv") from error
+        raise PackageError("uv is not installed in the environment of mlengine", hint="pip install uv") from error

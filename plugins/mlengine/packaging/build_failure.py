@@ -1,4 +1,4 @@
-"""What a failed build means for the user: the builder's own words, and a hint that is true of them."""
+"""The error for a failed build: the end of the builder's output, and a hint that fits it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from mlengine.packaging.source_tree import SourceTree
 _LINES = 30  # of the builder's output, at the end of an error
 _NO_FILE = re.compile(r"(?:No such file or directory|\[Errno 2\][^'\"\n]*): ['\"]?([^'\"\n]+)['\"]?")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
+_NO_REPOSITORY = re.compile(r"fatal: not a git repository")
+# For builds of an sdist that ask git.
+NO_GIT = (
+    "where the sdist is installed there is no git: read the version from PKG-INFO there, or use setuptools-scm or "
+    "hatch-vcs, which do"
+)
 _UV_HINT = re.compile(r"^hint: (?:This error likely indicates that|Build failures usually indicate)")
 # How a file comes into an sdist.
 _INCLUDE = {
@@ -38,10 +44,10 @@ def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, witho
     what, output = f"uv build --{built.kind} ended with code {built.code}", _tail(built.output)
     hint = _missing_module(built.output) or without_git or (_missing_source(built.output, tree) if tree else "")
     if hint:
-        return PackageError(f"{origin} could not be built ({what}):\n{output}", remedy=hint)
+        return PackageError(f"{origin} could not be built ({what}):\n{output}", hint=hint)
     return PackageError(
         f"{origin} could not be built ({what}):\n{output}",
-        remedy=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
+        hint=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
     )
 
 
@@ -56,12 +62,12 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
     if lost is not None:
         return PackageError(
             f"{sdist} cannot be installed: its build reads {lost}, in {tree.root} but not in the sdist:\n{output}",
-            remedy=f"include it: {how_to_include(tree.root, lost)}",
+            hint=f"include it: {how_to_include(tree.root, lost)}",
         )
-    hint = _missing_module(built.output) or "correct what the build says"
+    hint = _missing_module(built.output) or _missing_git(built.output) or "correct what the build says"
     return PackageError(
         f"{tree.root} builds the sdist {sdist}, which cannot be installed: no wheel can be built from it:\n{output}",
-        remedy=f"{hint}; to see it again: uv build {tree.root}",
+        hint=f"{hint}; to see it again: uv build {tree.root}",
     )
 
 
@@ -89,6 +95,10 @@ def _missing_module(output: str) -> str:
             "pyproject.toml (create the file if there is none), or use importlib.metadata and importlib.resources"
         )
     return f"the build imports {module}: add what provides it to 'requires' of [build-system] in pyproject.toml"
+
+
+def _missing_git(output: str) -> str:
+    return NO_GIT if _NO_REPOSITORY.search(output) else ""
 
 
 def _missing_source(output: str, tree: SourceTree) -> str:

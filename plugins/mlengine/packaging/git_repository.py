@@ -15,8 +15,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from mlengine.core.errors import PackageError
 
@@ -66,10 +68,14 @@ class Repository:
         parts.append(self._run(*_STATUS))
         return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
 
-    def ignored(self) -> list[str]:
-        """The files of the project that git ignores, relative to it."""
-        listed = self._run("ls-files", "-z", "--others", "--ignored", "--exclude-standard", cwd=self.top / self.prefix)
-        return sorted(path for path in listed.split("\0") if path)
+    def ignored(self, paths: Collection[str]) -> list[str]:
+        """Which of the project's files git ignores; ``paths`` are relative to it."""
+        listing = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
+        try:
+            listed = self._run(*listing, cwd=self.top / self.prefix)
+        except GitError:
+            return []
+        return sorted(set(listed.split("\0")) & set(paths))
 
     def link(self, copy_top: Path) -> None:
         """Give ``copy_top``, the copy of ``top``, a ``.git`` directory that answers as this repository does.
@@ -77,10 +83,9 @@ class Repository:
         Files that are unchanged here count as unchanged there, whether they were copied or not.
         """
         git_dir = copy_top / ".git"
-        init = ["init", "--quiet", "--template="]
-        if self.object_format != "sha1":
-            init.append(f"--object-format={self.object_format}")
-        _git(*init, str(copy_top), cwd=copy_top)
+        # By variables: options that an older git does not know would be errors.
+        formats = {"GIT_DEFAULT_HASH": self.object_format, "GIT_DEFAULT_REF_FORMAT": "files"}
+        _git("init", "--quiet", "--template=", cwd=copy_top, env=formats)
         (git_dir / "objects" / "info").mkdir(parents=True, exist_ok=True)
         (git_dir / "objects" / "info" / "alternates").write_text(f"{self.common_dir / 'objects'}\n", encoding="utf-8")
         refs = self._run("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags", "refs/remotes")
@@ -122,7 +127,7 @@ class Repository:
         """As :meth:`_run`; nothing where git finds nothing."""
         try:
             answer = self._run(*arguments)
-        except _GitError:
+        except GitError:
             return ""
         return answer.strip() if strip else answer
 
@@ -135,23 +140,24 @@ def find_repository(project: Path) -> Repository | NoRepository:
     fields = ("--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format")
     try:
         answer = _git("rev-parse", *fields, cwd=project, trusted=trusted).splitlines()
-    except _GitError as error:
+    except GitError as error:
         return NoRepository(f"git finds no repository at {project}: {error.words}")
     if len(answer) != len(fields):  # a bare repository has no work tree
         return NoRepository(f"{project} is not in the work tree of a git repository")
     top = Path(answer[0])
     common = (project / answer[2]).resolve()
-    return Repository(top, project.relative_to(top), Path(answer[1]), common, answer[3])
+    object_format = "sha256" if answer[3] == "sha256" else "sha1"  # a git before 2.29 knows no other
+    return Repository(top, project.relative_to(top), Path(answer[1]), common, object_format)
 
 
-class _GitError(PackageError):
+class GitError(PackageError):
     """git ended with an error.
 
     :param words: what it said.
     """
 
     def __init__(self, command: str, words: str) -> None:
-        super().__init__(f"git {command} failed: {words}", remedy="run that command in the project's directory")
+        super().__init__(f"git {command} failed: {words}", hint="run that command in the project's directory")
         self.words = words
 
 
@@ -168,22 +174,28 @@ def _owned_like(project: Path) -> Path | None:
     return None
 
 
-def _git(*arguments: str, cwd: Path, trusted: Path | None = None, stdin: str | None = None) -> str:
+def _git(
+    *arguments: str,
+    cwd: Path,
+    trusted: Path | None = None,
+    stdin: str | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The output of one git command, which runs no hook or file system monitor and takes no lock.
 
-    :raises _GitError: with git's own words.
+    :raises GitError: with git's message.
     """
     options = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     if trusted is not None:
         options += ["-c", f"safe.directory={trusted}"]
-    env = {key: os.environ[key] for key in _ENV if key in os.environ}
-    env |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
+    passed = {key: os.environ[key] for key in _ENV if key in os.environ}
+    passed |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
     command = ["git", *options, *arguments]
     try:
         done = subprocess.run(
             command,
             cwd=cwd,
-            env=env,
+            env={**passed, **env},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -193,8 +205,8 @@ def _git(*arguments: str, cwd: Path, trusted: Path | None = None, stdin: str | N
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _GitError(arguments[0], str(error)) from error
+        raise GitError(arguments[0], str(error)) from error
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise _GitError(arguments[0], words[0].removeprefix("fatal: "))
+        raise GitError(arguments[0], words[0].removeprefix("fatal: "))
     return done.stdout

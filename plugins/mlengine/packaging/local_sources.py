@@ -1,6 +1,6 @@
 """Where a project's requirements come from on the developer's machine: ``[tool.uv.sources]``, and the same of poetry.
 
-These tables are no part of what an sdist says to its installer: there, a requirement is only a name, and is looked up
+These tables are no part of what an sdist says to its installer: there, a requirement is only a name, to be found
 in an index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
 cannot be brought along is refused: else an index would be asked for a name that a stranger may have taken.
 """
@@ -24,7 +24,7 @@ _ELSEWHERE = frozenset({"path", "workspace", "git", "url", "index", "source"})
 
 @dataclass(frozen=True)
 class LocalRequirements:
-    """What a project needs besides what an index has.
+    """What a project needs in addition to what an index has.
 
     :param paths: projects and archives of this machine, to be packaged too, nearest first.
     :param notes: what the user should know.
@@ -83,7 +83,7 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
         if name in sources and not all(_index(source) for source in sources[name]):
             raise PackageError(
                 f"{project}: its build requires {name} from {_where(sources[name][0])}, which the job's machine lacks",
-                remedy=f"publish {name} to an index, or package a wheel of {project.name}: uv build --wheel {project}",
+                hint=f"publish {name} to an index, or package a wheel of {project.name}: uv build --wheel {project}",
             )
     for name, more in _requirements(pyproject, extras, sources):
         for source in sources.get(name, ()) if name not in search.given else ():
@@ -108,7 +108,7 @@ def _add(requirement: _Requirement, search: _Search) -> Path | None:
     if path is None:
         raise PackageError(
             f"{project} takes {name} from {_where(source)}, which its sdist does not say: an index would be asked",
-            remedy=f"{_as_reference(source, name)}; or package a copy of it too: a list of sources, the trainer first",
+            hint=f"{_as_reference(source, name)}; or package a copy of it too: a list of sources, the trainer first",
         )
     if path not in search.paths:
         search.paths.append(path)
@@ -127,7 +127,7 @@ def _path(requirement: _Requirement) -> Path | None:
         if not path.exists():
             raise PackageError(
                 f"{source.folder}: pyproject.toml has {name} at {path}, and nothing is there",
-                remedy="correct the path",
+                hint="correct the path",
             )
         return path
     if entry.get("workspace") is not True:
@@ -137,7 +137,7 @@ def _path(requirement: _Requirement) -> Path | None:
             return member
     raise PackageError(
         f"{source.folder}: {name} is to be a member of the workspace {workspace or '(there is none)'}, and is not",
-        remedy="correct 'members' of [tool.uv.workspace], or [tool.uv.sources]",
+        hint="correct 'members' of [tool.uv.workspace], or [tool.uv.sources]",
     )
 
 

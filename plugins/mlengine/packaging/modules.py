@@ -1,6 +1,6 @@
 """Whether the module that a job runs is in its packages.
 
-A typing error in a module's name would otherwise be found by each replica, after the machines were paid for.
+A typing error in a module's name would otherwise be found by each replica, after the machines were started.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from mlengine.core.errors import ObjectMissingError, PackageError
-from mlengine.packaging.archive import read_archive
+from mlengine.packaging.archive import SUFFIXES, read_archive
 from mlengine.packaging.pyproject import normalized
 from mlengine.storage.client import Storage
 
@@ -26,9 +26,8 @@ _DISTRIBUTION = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage) -> None:
     """Check that ``python -m module`` finds something to run once the packages are installed. Nothing is installed.
 
-    For use at submission, when the module stands in a job file and not where the trainer was packaged. A module of a
-    package that the trainer requires counts as found if it is called as that requirement is (``torch.distributed.run``
-    with ``torch``).
+    A module of a package that the trainer requires counts as found if it is called as that requirement is
+    (``torch.distributed.run`` with ``torch``).
 
     :param uris: the job's packages in the bucket, sdists or wheels.
     :raises PackageError: if the module is in none of them; the message names the modules that are.
@@ -39,11 +38,11 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
     for uri in uris:
         stat = storage.stat(uri)
         if stat is None:
-            raise ObjectMissingError(f"no object {uri}", remedy="package the trainer again, or correct the URI")
-        if stat.size > _MOST_BYTES:
-            log.warning("%s is too large to be read here: not checked whether module %s is in it", uri, module)
+            raise ObjectMissingError(f"no object {uri}", hint="package the trainer again, or correct the URI")
+        if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
+            log.warning("%s is too large, or of a kind that is not read here: module %s is not checked", uri, module)
             return
-        archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri)
+        archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri, any_name=True)
         paths |= archive.paths
         requirements += archive.requirements
     if uris:
@@ -72,14 +71,14 @@ def check_module(
     if has(f"{stem}/__init__.py"):
         raise PackageError(
             f"{where}: {module} is a package without a __main__.py to run",
-            remedy=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
+            hint=f"name a module in it, for example {module}.task, or write {stem}/__main__.py",
         )
     if _required(module.partition(".")[0], requirements):
         return
     modules = sorted(set(modules_in(paths)))
     near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
     there = ", ".join(near) if near else "no Python module at all"
-    raise PackageError(f"no module {module} in {where}", remedy=f"there is: {there}")
+    raise PackageError(f"no module {module} in {where}", hint=f"there is: {there}")
 
 
 def modules_in(paths: Collection[str]) -> Iterator[str]:

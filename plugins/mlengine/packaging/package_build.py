@@ -19,7 +19,7 @@ from mlengine.packaging.source_tree import SourceTree
 def build_package(tree: SourceTree, package: str, requirements: Sequence[str], work: Path) -> Path:
     """The sdist of a package dir, built below the empty directory ``work``.
 
-    :raises PackageError: with the builder's own words.
+    :raises PackageError: with the builder's output.
     """
     source = work / "source"
     copy_tree(tree, source / package)
@@ -61,4 +61,4 @@ def check_complete(tree: SourceTree, package: str, packed: frozenset[str]) -> No
     """
     lost = sorted({f"{package}/{path}" for path in tree.paths} - packed)
     if lost:
-        raise PackageError(f"the build of {tree.root} left out {', '.join(lost[:5])}", remedy="rename these files")
+        raise PackageError(f"the build of {tree.root} left out {', '.join(lost[:5])}", hint="rename these files")

@@ -14,13 +14,12 @@ from pathlib import Path
 from mlengine.core.errors import PackageError
 from mlengine.packaging import build as builder
 from mlengine.packaging.archive import Archive, read_archive
-from mlengine.packaging.build_failure import failure, sdist_failure
-from mlengine.packaging.git_repository import NoRepository, Repository, find_repository
+from mlengine.packaging.build_failure import NO_GIT, failure, sdist_failure
+from mlengine.packaging.git_repository import GitError, NoRepository, Repository, find_repository
 from mlengine.packaging.project_copy import copy_project
 from mlengine.packaging.project_inputs import uses_git, version_variable
 from mlengine.packaging.source_tree import SourceTree
-
-CONSTRAINTS = "constraints.txt"
+from mlengine.runtime.constraints import NAME
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,11 @@ class BuiltProject:
 def build_project(tree: SourceTree, work: Path) -> BuiltProject:
     """Build a project below the empty directory ``work``.
 
-    :raises PackageError: with the builder's own words and a hint.
+    :raises PackageError: with the builder's output and a hint.
     """
     repository = find_repository(tree.root)
     without_git = _without_git(tree.root, repository)
-    base = work / "tree"
-    base.mkdir()
-    source = copy_project(tree, base, repository)
+    source = _copy(tree, work, repository, required=uses_git(tree.root))
     built = builder.build("sdist", source, work / "out", _shown(tree, repository, source))
     if built.archive is None:
         raise failure(built, tree.root, tree=tree, without_git=without_git)
@@ -56,22 +53,37 @@ def build_project(tree: SourceTree, work: Path) -> BuiltProject:
     return BuiltProject(built.archive, wheel, notes)
 
 
+def _copy(tree: SourceTree, work: Path, repository: Repository | NoRepository, *, required: bool) -> Path:
+    """The copy, with metadata of git. Where git cannot read the repository, without, if no build asks for it.
+
+    :raises GitError: it is ``required``.
+    """
+    (work / "tree").mkdir()
+    try:
+        return copy_project(tree, work / "tree", repository)
+    except GitError as error:
+        if required:
+            raise
+        (work / "plain").mkdir()
+        return copy_project(tree, work / "plain", NoRepository(error.words))
+
+
 def add_constraints(source: Path, sdist: Path) -> None:
     """Put the project's ``constraints.txt`` at the sdist's root, where backends look for it, if the build left it out.
 
     Most builds do: to them it is a file that no package needs.
     """
-    constraints = source / CONSTRAINTS
+    constraints = source / NAME
     whole = sdist.with_name(f"{sdist.name}.whole")
     with tarfile.open(sdist) as old:
         members = old.getmembers()
         top = members[0].name.split("/")[0]
-        if not constraints.is_file() or f"{top}/{CONSTRAINTS}" in {member.name for member in members}:
+        if not constraints.is_file() or f"{top}/{NAME}" in {member.name for member in members}:
             return
         with tarfile.open(whole, "w:gz") as new:
             for member in members:
                 new.addfile(member, old.extractfile(member) if member.isreg() else None)
-            info = tarfile.TarInfo(f"{top}/{CONSTRAINTS}")
+            info = tarfile.TarInfo(f"{top}/{NAME}")
             info.size, info.mode = constraints.stat().st_size, 0o644
             new.addfile(info, io.BytesIO(constraints.read_bytes()))
     whole.replace(sdist)
@@ -102,8 +114,7 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
         return None
     return PackageError(
         f"{tree.root}: {line.partition('cause:')[2].strip()}, so it cannot be installed",
-        remedy="where the sdist is installed there is no git: read the version from PKG-INFO there, or use "
-        "setuptools-scm or hatch-vcs, which do",
+        hint=NO_GIT,
     )
 
 

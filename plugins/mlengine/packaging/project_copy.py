@@ -14,7 +14,7 @@ from mlengine.core.errors import PackageError
 from mlengine.packaging.git_repository import NoRepository, Repository
 from mlengine.packaging.source_tree import SourceTree, scan
 
-# Ignore files, and what marks the root of the repository above which hatchling looks for none.
+# Ignore files, and what marks the root of the repository, above which hatchling reads none.
 _IGNORE_FILES = {".gitignore": ".git", ".hgignore": ".hg"}
 _GIT_FILES = (".gitignore", ".gitattributes")
 
@@ -39,7 +39,7 @@ def copy_tree(tree: SourceTree, target: Path) -> None:
 
 
 def copy_project(tree: SourceTree, base: Path, repository: Repository | NoRepository) -> Path:
-    """Copy a project into the empty directory ``base``. Returns where it lies there.
+    """Copy a project into the empty directory ``base``. Returns its directory there.
 
     :raises PackageError: if the tree changed since it was read.
     """
@@ -58,9 +58,7 @@ def copy_project(tree: SourceTree, base: Path, repository: Repository | NoReposi
             if found is not None:
                 shutil.copyfile(found, base / name)
             else:
-                (
-                    base / marker
-                ).mkdir()  # hatchling looks no further, and git takes an empty directory for none of its own
+                (base / marker).mkdir()  # hatchling stops here; to git an empty directory is no repository
     return project
 
 
@@ -94,4 +92,6 @@ def _copy_git_files(repository: Repository, top: Path) -> None:
 
 
 def _changed(root: Path, path: str) -> PackageError:
-    return PackageError(f"{root / path} changed while it was packaged", remedy="run again when nobody writes there")
+    return PackageError(
+        f"{root / path} changed while it was packaged", hint="run again when the directory is not being written to"
+    )

@@ -1,4 +1,4 @@
-"""What decides the build of a project besides its own files: git, ignore files above it, variables that name a version.
+"""What decides a project's build in addition to its files: git, ignore files above it, variables that name a version.
 
 These go into the digest, so that a package in the bucket is what a build would make now. Only what the project's build
 is known to use: otherwise each commit anywhere in a repository would make another package.
@@ -51,8 +51,7 @@ def digest_settings(tree: SourceTree) -> dict[str, Any]:
         found["ignore"] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file is not None]
     if backend == "poetry":
         repository = find_repository(root)
-        ignored = [] if isinstance(repository, NoRepository) else repository.ignored()
-        found["ignored"] = [path for path in ignored if path in tree.paths]
+        found["ignored"] = [] if isinstance(repository, NoRepository) else repository.ignored(tree.paths)
     return {key: value for key, value in found.items() if value}
 
 

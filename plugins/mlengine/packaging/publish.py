@@ -1,7 +1,7 @@
 """From a trainer's source to a package in the bucket, content-addressed: what has not changed is not built again.
 
-The object's name holds the digest of the inputs, so one read of ``packages/<name>/<digest>/`` tells whether there is
-anything to do; the object is created once, whoever builds.
+The object's name holds the digest of the inputs, so one listing of ``packages/<name>/<digest>/`` shows whether there is
+anything to do. The object is created once, however many processes build it.
 
 Does not: write into the user's tree (a copy is built), or install what it built; that is the backend's.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mlengine.core.errors import (
 )
 from mlengine.core.layout import package_uri
 from mlengine.core.xcoms import PackageXCom
-from mlengine.packaging import package_build, project_build
+from mlengine.packaging import constraint_check, package_build, project_build
 from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
@@ -31,6 +32,7 @@ from mlengine.packaging.pyproject import normalized, project_name, read_pyprojec
 from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan
 from mlengine.packaging.sources import Source, find_sources
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
+from mlengine.runtime.constraint_lines import File
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class PackagedTrainer:
     :param left_out: what stayed out of the packages, and why. What the project's own build left out is known only
         when it was built.
     :param notes: what else the user should know.
+    :param constraints: the ``constraints.txt`` of a package.
     """
 
     name: str
@@ -59,6 +62,7 @@ class PackagedTrainer:
     size: int = 0
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    constraints: File | None = None
 
     def to_json(self) -> PackageXCom:
         """What the task that packages it returns."""
@@ -88,6 +92,7 @@ class _Recipe:
     :param name: of its folder in the bucket.
     :param make: builds it below an empty directory; ``None`` if it turns out that another recipe is right.
     :param check: finds mistakes that show without a build.
+    :param constraints: the ``constraints.txt`` that goes into the sdist.
     """
 
     tree: SourceTree
@@ -96,6 +101,7 @@ class _Recipe:
     make: Callable[[Path], _Built | None]
     notes: tuple[str, ...] = ()
     check: Callable[[], None] = lambda: None
+    constraints: File | None = None
 
 
 def package_trainer(
@@ -115,7 +121,7 @@ def package_trainer(
     :param module: what will be run; it must be in the first package.
     :param requirements: for a package dir, which has no place to write them: PEP 508 strings, ``numpy>=2``.
     :param dry_run: build and check, and upload nothing. The bucket is read only for packages that are in one.
-    :raises PackageError: names the file and the remedy, or has the builder's own words.
+    :raises PackageError: with the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
@@ -127,10 +133,12 @@ def package_trainer(
     if len(set(names)) != len(names):
         raise PackageError(
             f"two packages have the same file name: {', '.join(sorted(names))}",
-            remedy="give one another name or version",
+            hint="give one another name or version",
         )
     first = packaged[0]
-    notes = (*sources.notes, *(note for item in packaged for note in item.notes))
+    files = [item.constraints for item in packaged if item.constraints is not None]
+    ignored = constraint_check.check([item.name for item in packaged], files)
+    notes = (*sources.notes, *(note for item in packaged for note in item.notes), *ignored)
     if len(packaged) == 1:
         return replace(first, notes=notes)
     return PackagedTrainer(
@@ -163,7 +171,9 @@ class _Publisher:
             return self._directory([_project_recipe(tree, module)])
         if source.parent is None:
             return self._directory([_package_recipe(tree, module, self.requirements)])
-        return self._directory(_recipes_in_project(tree, scan(source.parent, project=True), module))
+        with _part_of(source.parent, tree):
+            project = scan(source.parent, project=True)
+        return self._directory(_recipes_in_project(tree, project, module))
 
     def _directory(self, recipes: Sequence[_Recipe]) -> PackagedTrainer:
         """What the bucket has by any of the recipes, else what the first one makes that is right."""
@@ -178,17 +188,17 @@ class _Publisher:
                 built = recipe.make(Path(work))
             if built is not None:
                 return self._upload(recipe, built)
-        raise PackageError(f"{recipes[0].tree.root} was not packaged", remedy="give the project's directory itself")
+        raise PackageError(f"{recipes[0].tree.root} was not packaged", hint="give the project's directory itself")
 
     def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
-        """Create the object once; who comes second takes the first one's."""
+        """Create the object once; the second writer uses the first one's."""
         uri = package_uri(self.staging, recipe.name, recipe.digest, built.filename)
         if not self.dry_run:
             try:
                 self.storage.create(uri, built.data, "application/gzip")
             except StorageConflictError:
-                log.info("%s was built by somebody else meanwhile; theirs is used", uri)
-            # Builders whose file names differ (a version made of the date) agree on the first by name.
+                log.info("%s was created by another process meanwhile; that object is used", uri)
+            # Builders whose file names differ (a version with the date in it) agree on the first by name.
             uri = self._find(recipe) or uri
         packaged = _packaged(recipe, uri, reused=False)
         return replace(packaged, left_out=(*packaged.left_out, *built.left_out), notes=(*packaged.notes, *built.notes))
@@ -198,7 +208,7 @@ class _Publisher:
         return next((stat.uri for stat in self.storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
 
     def _archive(self, source: Path | str, module: str | None) -> PackagedTrainer:
-        """A ready-made package: checked every time, as nobody knows who made it; uploaded if it is not there."""
+        """A ready-made package: its origin is unknown, so it is checked every time; uploaded if it is not there."""
         where = str(source)
         filename = where.rsplit("/", 1)[-1]
         name, version = name_and_version(filename)
@@ -221,14 +231,15 @@ class _Publisher:
             try:
                 self.storage.create(uri, data)
             except StorageConflictError:
-                log.info("%s was uploaded by somebody else meanwhile", uri)
-        return PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
+                log.info("%s was uploaded by another process meanwhile", uri)
+        packaged = PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
+        return replace(packaged, constraints=constraint_check.of_archive(filename, where, data))
 
 
 def _package_recipe(
     tree: SourceTree, module: str | None, requirements: Sequence[str], *, settings: object = None, note: str = ""
 ) -> _Recipe:
-    """The build is ours: every file of the tree goes in, and so the tree tells which modules there are.
+    """The build is ours: every file of the tree goes in, so the tree shows which modules there are.
 
     :param settings: what else the digest is of.
     """
@@ -272,7 +283,8 @@ def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", 
 
     inputs = {"format": _FORMAT, "project": True, "module": module, "package": package, **digest_settings(tree)}
     name = normalized(project_name(read_pyproject(tree.root)) or tree.root.name) or "trainer"
-    return _Recipe(tree, name, tree.digest(inputs), make, (note,) if note else ())
+    constraints = constraint_check.of_project(tree)
+    return _Recipe(tree, name, tree.digest(inputs), make, (note,) if note else (), constraints=constraints)
 
 
 def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | None) -> list[_Recipe]:
@@ -286,13 +298,39 @@ def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | Non
     settings = [[file.path, file.sha256] for file in project.files if file.path in build_files]
     note = f"{tree.root} is part of the project {project.root}"
     whole = _project_recipe(project, module, package=name, note=f"{note}, whose build and requirements are used")
+
+    def make(work: Path) -> _Built | None:
+        with _part_of(project.root, tree):
+            return whole.make(work)
+
     alone = f"{note}, whose build does not pack it: it is packaged alone, without requirements"
-    return [whole, _package_recipe(tree, module, (), settings=settings, note=alone)]
+    return [replace(whole, make=make), _package_recipe(tree, module, (), settings=settings, note=alone)]
+
+
+@contextmanager
+def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
+    """Errors of a project say which package dir is meant, and how to package that alone."""
+    try:
+        yield
+    except PackageError as error:
+        raise PackageError(
+            f"{tree.root} is part of the project {project}, which cannot be packaged: {error.message}",
+            hint=f"{error.hint}; to package {tree.root.name} alone, give requirements, or move it elsewhere",
+        ) from error
 
 
 def _packaged(recipe: _Recipe, uri: str, *, reused: bool) -> PackagedTrainer:
     name, version = name_and_version(uri.rsplit("/", 1)[1])
     tree = recipe.tree
     return PackagedTrainer(
-        name, version, recipe.digest, (uri,), reused, len(tree.files), tree.size, tree.left_out, recipe.notes
+        name,
+        version,
+        recipe.digest,
+        (uri,),
+        reused,
+        len(tree.files),
+        tree.size,
+        tree.left_out,
+        recipe.notes,
+        recipe.constraints,
     )

@@ -22,7 +22,7 @@ def read_pyproject(folder: Path) -> Mapping[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise PackageError(f"{path} is not TOML: {error}", remedy="correct that line") from error
+        raise PackageError(f"{path} is not TOML: {error}", hint="correct that line") from error
 
 
 def table(data: Any, *keys: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""A source tree: what of it goes into a package, what stays out, and the digest that tells whether it has changed.
+"""A source tree: which files go into a package, which stay out, and the digest that changes when they do.
 
 The digest is of the inputs: the sorted relative paths, the executable bits, the bytes, and how the build is set. The
 archives that build tools make differ from one build to the next (time stamps, compression) and would not do.
@@ -83,19 +83,19 @@ def kind_of(source: Path) -> SourceKind:
     if source.is_file():
         return SourceKind.ARCHIVE
     if not source.is_dir():
-        raise PackageError(f"nothing at {source}", remedy="give a package dir, a project dir, an sdist or a wheel")
+        raise PackageError(f"nothing at {source}", hint="give a package dir, a project dir, an sdist or a wheel")
     if (source / "setup.py").is_file() or _has_build(source):
         return SourceKind.PROJECT
     if (source / "__init__.py").is_file():
         return SourceKind.PACKAGE
     inside = sorted(path.parent.name for path in source.glob("*/__init__.py"))
     if inside:
-        remedy = f"give the package itself: {', '.join(str(source / name) for name in inside[:_SHOWN])}"
+        hint = f"give the package itself: {', '.join(str(source / name) for name in inside[:_SHOWN])}"
     elif any(source.glob("*.py")):
-        remedy = f"make it a package: create an empty {source / '__init__.py'}"
+        hint = f"make it a package: create an empty {source / '__init__.py'}"
     else:
-        remedy = "a package has an __init__.py, a project has a pyproject.toml or a setup.py"
-    raise PackageError(f"{source} has neither __init__.py nor pyproject.toml nor setup.py", remedy=remedy)
+        hint = "a package has an __init__.py, a project has a pyproject.toml or a setup.py"
+    raise PackageError(f"{source} has neither __init__.py nor pyproject.toml nor setup.py", hint=hint)
 
 
 def scan(root: Path, *, project: bool = False) -> SourceTree:
@@ -118,7 +118,7 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
             if len(files) > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(root, files)
     except OSError as error:
-        raise PackageError(f"{error.filename}: {error.strerror}", remedy="make it readable, or move it away") from error
+        raise PackageError(f"{error.filename}: {error.strerror}", hint="make it readable, or move it away") from error
     return SourceTree(root, tuple(sorted(files, key=lambda file: file.path)), tuple(left))
 
 
@@ -129,7 +129,7 @@ def package_name(root: Path) -> str:
     """
     name = root.resolve().name
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
-        raise PackageError(f"{root}: {name!r} cannot be imported", remedy="rename the directory: letters, digits and _")
+        raise PackageError(f"{root}: {name!r} cannot be imported", hint="rename the directory: letters, digits and _")
     return name
 
 
@@ -147,7 +147,7 @@ def check_inits(tree: SourceTree) -> None:
             if init not in paths:
                 raise PackageError(
                     f"{tree.root / folder} has no __init__.py, so {path} in it could not be imported",
-                    remedy=f"create an empty {tree.root / init}",
+                    hint=f"create an empty {tree.root / init}",
                 )
 
 
@@ -163,7 +163,7 @@ def _walk(
     """:param above: the directories being read, so that links do not lead in circles."""
     real = folder.resolve()
     if real in above:
-        raise PackageError(f"{folder} is a link to a directory around it", remedy="remove it")
+        raise PackageError(f"{folder} is a link to a directory around it", hint="remove it")
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root).as_posix()
         reason = _reason(path, at_root=project and folder == root)
@@ -195,12 +195,10 @@ def _link_reason(root: Path, target: Path) -> str | None:
 def _file(path: Path, relative: str, left: list[LeftOut]) -> SourceFile | None:
     status = path.stat()
     if not relative.isprintable():
-        raise PackageError(f"a file name cannot be packaged: {relative!r}", remedy="rename it to printable characters")
+        raise PackageError(f"a file name cannot be packaged: {relative!r}", hint="rename it to printable characters")
     secret = excludes.content_reason(status.st_size, path.read_bytes)
     if secret is not None and path.suffix in {".py", ".pyi"}:
-        raise PackageError(
-            f"{path} {secret}", remedy="take it out of the code; read it from a secret store when it runs"
-        )
+        raise PackageError(f"{path} {secret}", hint="take it out of the code; read it from a secret store when it runs")
     if secret is not None:
         left.append(LeftOut(relative, secret))
         return None
@@ -214,7 +212,7 @@ def _too_large(root: Path, files: Collection[SourceFile]) -> PackageError:
     return PackageError(
         f"{root} is too large for a package, over {MAX_FILES} files or {MAX_BYTES >> 20} MiB; the largest so far: "
         + ", ".join(f"{file.path} ({file.size >> 20} MiB)" for file in largest),
-        remedy="keep data in the bucket and give its gs:// path in args; or is this the wrong directory?",
+        hint="keep data in the bucket and give its gs:// path in args; or is this the wrong directory?",
     )
 
 
@@ -223,9 +221,9 @@ def _inside(root: Path, link: Path) -> Path:
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise PackageError(f"{link} is a link that leads nowhere", remedy="remove it, or mend it") from error
+        raise PackageError(f"{link} is a link that leads nowhere", hint="remove it, or mend it") from error
     if not target.is_relative_to(root):
         raise PackageError(
-            f"{link} is a link that leaves the tree, to {target}", remedy="copy the file into the tree instead"
+            f"{link} is a link that leaves the tree, to {target}", hint="copy the file into the tree instead"
         )
     return target

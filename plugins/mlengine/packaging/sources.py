@@ -18,7 +18,7 @@ from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
 from mlengine.packaging.source_tree import SourceKind, kind_of
 
-# Backends that pack only what they are told to, or the package with the project's name; others search the directory.
+# Backends that pack only what is configured, or the package with the project's name; others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
 
 
@@ -53,7 +53,7 @@ def find_sources(named: Sequence[Path | str], requirements: Sequence[str]) -> So
     :raises PackageError: if there is nothing to package, or a local requirement that cannot be.
     """
     if not named:
-        raise PackageError("no source to package", remedy="give a package dir, a project dir, an sdist or a wheel")
+        raise PackageError("no source to package", hint="give a package dir, a project dir, an sdist or a wheel")
     items = [_source(item, requirements) for item in named]
     names = {name for item in items for name in _names(item)}
     notes: list[str] = []
@@ -78,7 +78,7 @@ def _source(named: Path | str, requirements: Sequence[str]) -> Source:
     if requirements and kind is not SourceKind.PACKAGE:
         raise PackageError(
             f"requirements are given, and {path} has its own: it is no package dir",
-            remedy="write them in its pyproject.toml, or give the package dir alone",
+            hint="write them in its pyproject.toml, or give the package dir alone",
         )
     if kind is SourceKind.ARCHIVE:
         return Source(kind, path)

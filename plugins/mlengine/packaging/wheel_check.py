@@ -1,4 +1,4 @@
-"""What the wheel of a project shows before anything is paid for: the job's machine installs just this."""
+"""What the wheel of a project shows before a job is submitted: the job's machine installs the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_wheel(wheel: Archive, tree: SourceTree, module: str | None) -> None:
         if url.strip().lower().startswith("file:"):
             raise PackageError(
                 f"{tree.root} requires {name.strip()} at a path of this machine, which the job's machine lacks",
-                remedy=f"require {name.strip()} by its name, and package both: a list of sources, the trainer first",
+                hint=f"require {name.strip()} by its name, and package both: a list of sources, the trainer first",
             )
     if module is not None:
         where = f"{wheel.filename}, which {tree.root} builds"

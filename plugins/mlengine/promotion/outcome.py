@@ -17,17 +17,23 @@ class Word(StrEnum):
     SUPERSEDED = "superseded"  # it was champion before; a repeated task does not bring it back
     REJECTED = "rejected"
     OLDER_DATASET = "older_dataset"
-    NOT_COMPARED = "not_compared"  # the champion changed since the validation, and the two cannot be compared
+    OLDER_RUN = "older_run"  # no dataset version tells which is newer, and the champion belongs to a later run
+    NOT_COMPARED = "not_compared"  # a required comparison with the champion was not made, and cannot be made now
     WORSE = "worse"  # … and compared with the new one it does not hold
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a publication, and who is champion now (``None`` only if there is none at all)."""
+    """What became of a publication, and who is champion now (``None`` only if there is none at all).
+
+    :param swapped: whether this call, or an earlier try of the same publisher, made the job the champion that it is
+        now. An earlier try may have died before it could tell anybody.
+    """
 
     word: Word
     sentence: str
     champion: Champion | None
+    swapped: bool = False
 
     @property
     def published(self) -> bool:
@@ -44,4 +50,4 @@ class Force:
 
     def __post_init__(self) -> None:
         if not self.by.strip() or not self.why.strip():
-            raise PublishError("force needs a name and a reason", remedy="say who forces it, and why; both are kept")
+            raise PublishError("force needs a name and a reason", hint="say who forces it, and why; both are kept")

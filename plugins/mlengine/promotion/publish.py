@@ -7,8 +7,10 @@ Never publishes a model against a champion that it was not compared with, unless
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from mlengine.champions.history import Action, Champion, entry, pointer, swap
 from mlengine.core.errors import PublishError
@@ -23,7 +25,14 @@ _RACES = 20  # swaps lost to others before giving up
 
 
 def publish(
-    storage: Storage, bucket: str, report: Report, *, by: str, why: str = "", force: Force | None = None
+    storage: Storage,
+    bucket: str,
+    report: Report,
+    *,
+    by: str,
+    why: str = "",
+    force: Force | None = None,
+    publisher: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Make the validated model the champion, unless something speaks against it.
 
@@ -31,23 +40,29 @@ def publish(
     ``superseded``, so that a task that is run again does not undo a rollback.
 
     :param by: who or what publishes: a person, or a DAG run.
-    :param force: publish though rejected, trained on an older dataset version, not compared, or superseded.
+    :param force: publish though rejected, of an older dataset version or run, not compared, or superseded.
+    :param publisher: the task that publishes, as a :class:`~mlengine.core.job.JobKey` has it; kept in the history, so
+        that a later try of it recognises its own entry.
     :raises PublishError: the model's files are not those that were validated; or others swap all the time.
     """
     unchanged(storage, report)
     for _ in range(_RACES):
         champion, generation = pointer(storage, bucket, report.model)
         if champion and champion.job_dir == report.job_dir and champion.fingerprint == report.fingerprint:
-            return _told(Outcome(Word.ALREADY_CHAMPION, f"{report.job_id} is the champion already.", champion))
+            mine = bool(publisher) and _task(champion.publisher) == _task(publisher or {})
+            return _told(
+                Outcome(Word.ALREADY_CHAMPION, f"{report.job_id} is the champion already.", champion, swapped=mine)
+            )
         against = objection(storage, bucket, report, champion)
         if against is not None and force is None:
             return _told(against)
         made = _entry_for(report, champion, by, why, force if against is not None else None)
+        made = replace(made, publisher=dict(publisher or {}))
         swapped = swap(storage, bucket, made, champion, generation)
         if swapped is not None:
-            return _told(Outcome(Word.PUBLISHED, _announce(swapped), swapped))
+            return _told(Outcome(Word.PUBLISHED, _announce(swapped), swapped, swapped=True))
     raise PublishError(
-        f"{_RACES} other publications of {report.model} came first", remedy="find out who publishes, then try again"
+        f"{_RACES} other publications of {report.model} came first", hint="find out who publishes, then try again"
     )
 
 
@@ -62,17 +77,30 @@ def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to
     for _ in range(_RACES):
         champion, generation = pointer(storage, bucket, model)
         if champion is None:
-            raise PublishError(f"model {model} has no champion", remedy="publish one first")
+            raise PublishError(f"model {model} has no champion", hint="publish one first")
         target = _before(storage, bucket, model, champion) if to is None else entry(storage, bucket, model, to)
         if target.origin == champion.origin:
-            raise PublishError(f"{target.job_id} is the champion of {model} already", remedy="choose another serial")
+            raise PublishError(f"{target.job_id} is the champion of {model} already", hint="choose another serial")
         intact(storage, target)
-        made = replace(target, action=Action.ROLLED_BACK, by=force.by, why=force.why, at=_now(), restores=target.origin)
+        made = replace(
+            target,
+            action=Action.ROLLED_BACK,
+            by=force.by,
+            why=force.why,
+            at=_now(),
+            restores=target.origin,
+            publisher={},
+        )
         swapped = swap(storage, bucket, made, champion, generation)
         if swapped is not None:
             log.info("model %s: %s", model, _announce(swapped))
             return swapped
-    raise PublishError(f"{_RACES} other publications of {model} came first", remedy="try again")
+    raise PublishError(f"{_RACES} other publications of {model} came first", hint="try again")
+
+
+def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
+    """The task without its generation, which a clear changes."""
+    return {name: value for name, value in publisher.items() if name != "generation"}
 
 
 def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Champion:
@@ -81,7 +109,7 @@ def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Ch
     if first.previous is None:
         raise PublishError(
             f"{first.job_id} is the first champion of {model}: there is none before it",
-            remedy=f"see mlengine models show {model}; name another with --to SERIAL",
+            hint=f"see mlengine models show {model}; name another with --to SERIAL",
         )
     return entry(storage, bucket, model, first.previous)
 

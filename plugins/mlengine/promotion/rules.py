@@ -8,6 +8,8 @@ from itertools import takewhile
 from mlengine.champions.history import Champion, chain
 from mlengine.core.errors import ModelError, PublishError
 from mlengine.core.layout import JobDir
+from mlengine.core.run_order import RunOrder
+from mlengine.core.verdict import Decision
 from mlengine.core.versions import version_key
 from mlengine.promotion.outcome import Outcome, Word
 from mlengine.storage.client import Storage
@@ -21,20 +23,28 @@ _SKEW_SECONDS = 3600.0  # by which the clocks of the machines that claim and tha
 
 def objection(storage: Storage, bucket: str, report: Report, champion: Champion | None) -> Outcome | None:
     """Why the model must not be champion without force; ``None`` if it may."""
-    if not report.verdict.decision.publishable:
-        reasons = " ".join(report.verdict.reasons)
-        return Outcome(Word.REJECTED, f"{report.job_id} was rejected: {reasons}", champion)
-    if champion is None:
-        return None
+    refused = _refused(report, champion)
+    if refused is not None or champion is None:
+        return refused
     older = _older(report, champion)
     if older is not None:
         return older
     if _was_champion(storage, bucket, report, champion):
         text = f"{report.job_id} was champion before; {champion.job_id} is now. A repeated publication changes nothing."
         return Outcome(Word.SUPERSEDED, text, champion)
-    if report.champion.get("serial") == champion.serial or report.checks != "all":
+    if report.champion.get("serial") == champion.serial:
         return None
     return _compared_again(storage, report, champion)
+
+
+def _refused(report: Report, champion: Champion | None) -> Outcome | None:
+    """What the verdict itself speaks against."""
+    decision, reasons = report.verdict.decision, " ".join(report.verdict.reasons)
+    if decision.publishable:
+        return None
+    if decision is Decision.NOT_COMPARED:
+        return Outcome(Word.NOT_COMPARED, f"{report.job_id} is not published: {reasons}", champion)
+    return Outcome(Word.REJECTED, f"{report.job_id} was rejected: {reasons}", champion)
 
 
 def _was_champion(storage: Storage, bucket: str, report: Report, champion: Champion) -> bool:
@@ -65,23 +75,36 @@ def _same_model(was: Champion, report: Report) -> bool:
 
 
 def _older(report: Report, champion: Champion) -> Outcome | None:
-    """A backfilled old version must not undo a newer one. Versions of different datasets have no order."""
+    """A backfill of old data must not undo a newer champion.
+
+    Versions of one dataset say themselves which is newer. Without them, or with versions of different datasets, which
+    have no order, the runs do.
+    """
     mine, theirs = str(report.dataset.get("version") or ""), champion.version
-    if not mine or not theirs or report.dataset.get("name") != champion.dataset.get("name"):
+    if mine and theirs and report.dataset.get("name") == champion.dataset.get("name"):
+        if version_key(mine) >= version_key(theirs):
+            return None
+        text = f"{report.job_id} was trained on {mine}, the champion {champion.job_id} on the newer {theirs}."
+        return Outcome(Word.OLDER_DATASET, text, champion)
+    run, later = RunOrder.from_lineage(report.lineage), RunOrder.from_lineage(champion.lineage)
+    if not run.older_than(later):
         return None
-    if version_key(mine) >= version_key(theirs):
-        return None
-    text = f"{report.job_id} was trained on {mine}, the champion {champion.job_id} on the newer {theirs}."
-    return Outcome(Word.OLDER_DATASET, text, champion)
+    text = (
+        f"{report.job_id} belongs to the run of {run}, the champion {champion.job_id} to the later run of {later}."
+        " An older run does not replace the champion of a newer one, unless it is published with force."
+    )
+    return Outcome(Word.OLDER_RUN, text, champion)
 
 
 def _compared_again(storage: Storage, report: Report, champion: Champion) -> Outcome | None:
     """The champion changed after the validation: both models' kept predictions stand in for running them."""
     if report.champion.get("model_uri") == champion.model_uri:
         return None  # rolled back and forth: it is the model it was compared with
-    mine = load_predictions(storage, JobDir(report.job_dir))
+    mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
     if mine is None or theirs is None or mine.heldout != theirs.heldout or mine.labels != theirs.labels:
+        if not report.require_comparison or report.thresholds.tolerance is None:
+            return None
         text = (
             f"{report.job_id} was validated against {report.champion.get('job_id', 'no champion')}, but"
             f" {champion.job_id} is champion now. Validate it again."
@@ -106,9 +129,9 @@ def _same(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, gr
         export = resolve(storage, model_uri, graph=graph)
     except ModelError as error:
         raise PublishError(
-            f"the model of {job_id} is not whole: {error.message}", remedy="train it again, or choose another"
+            f"the model of {job_id} is not whole: {error.message}", hint="train it again, or choose another"
         ) from error
     if export.fingerprint != fingerprint:
         raise PublishError(
-            f"the model of {job_id} at {model_uri} changed after it was validated", remedy="validate it again"
+            f"the model of {job_id} at {model_uri} changed after it was validated", hint="validate it again"
         )

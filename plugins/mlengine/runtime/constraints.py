@@ -1,68 +1,128 @@
 """``constraints.txt`` at the root of an sdist: the versions its author trained with, for all it depends on.
 
-An sdist names what it needs loosely; without this, the same sdist makes another environment every month.
+An sdist names its dependencies loosely; without this file, the same sdist makes another environment every month.
+
+Standard library only, and nothing newer than Python 3.8: the start command of a container
+(:mod:`mlengine.backends.vertex.bootstrap`) includes this source, so that both places read the same.
 """
 
 from __future__ import annotations
 
 import tarfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO, NamedTuple
 
-from mlengine.core.errors import EnvironmentBuildError
+from mlengine.runtime.constraint_lines import FREEZE, ConstraintsError, File, Line, normal_name, parse
 
 NAME = "constraints.txt"
-_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
-_MOST_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
+_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 
 
-def write(packages: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the constraints of each package into ``folder``; returns the files."""
-    written = []
-    for number, package in enumerate(packages):
-        content = read(package)
+class Constraints(NamedTuple):
+    """The files of all packages as one.
+
+    ``text`` is accepted by pip and by uv, "" if there is nothing to constrain; ``notes`` say which lines do not count.
+    """
+
+    text: str
+    notes: list[str]
+
+
+def of_packages(packages: Iterable[Path]) -> Constraints:
+    """The constraints of packages that are installed together.
+
+    :raises ConstraintsError: a file is not readable, has a line that cannot be used, or contradicts another.
+    """
+    files = []
+    installed = set()
+    for path in packages:
+        installed.add(package_name(path.name))
+        with path.open("rb") as stream:
+            content = read(path.name, stream)
         if content is not None:
-            target = folder / f"constraints-{number}.txt"
-            target.write_bytes(content)
-            written.append(target)
-    return written
+            files.append(File(f"{path.name}: {NAME}", content))
+    return merge(files, installed)
 
 
-def read(package: Path) -> bytes | None:
+def merge(files: Iterable[File], installed: set[str]) -> Constraints:
+    """One set of constraints from several files.
+
+    :param installed: names of the packages that are installed themselves; lines about them do not count.
+    :raises ConstraintsError: naming file and line.
+    """
+    notes: list[str] = []
+    seen: dict[tuple[str, str], Line] = {}
+    texts: list[str] = []
+    for file in files:
+        for line in parse(file, installed, notes):
+            key = (line.subject, "" if line.value else line.text)
+            first = seen.setdefault(key, line)
+            if first.value != line.value:
+                raise ConstraintsError(
+                    f"{line.where} has {line.text}, and {first.where} has {first.text}",
+                    "packages that are installed together need one version of it: change one of the files",
+                )
+            if line.text not in texts:
+                texts.append(line.text)
+    return Constraints("".join(f"{text}\n" for text in texts), notes)
+
+
+def package_name(filename: str) -> str:
+    """The normal form of the name in the file name of an sdist or a wheel."""
+    if filename.endswith(".whl"):
+        return normal_name(filename.split("-", maxsplit=1)[0])
+    for suffix in (*_TAR_SUFFIXES, ".zip"):
+        if filename.endswith(suffix):
+            filename = filename[: -len(suffix)]
+            break
+    return normal_name(filename.rpartition("-")[0] or filename)
+
+
+def read(filename: str, file: IO[bytes]) -> bytes | None:
     """The content of ``<name>-<version>/constraints.txt``; ``None`` if there is none, as in every wheel.
 
-    :raises EnvironmentBuildError: if the archive is not readable.
+    :param filename: of the sdist or wheel.
+    :param file: its content.
+    :raises ConstraintsError: the archive is not readable, or the file in it is too large.
     """
     try:
-        if package.name.endswith(".zip"):
-            return _from_zip(package)
-        if package.name.endswith(_TARS):
-            return _from_tar(package)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-        raise EnvironmentBuildError(
-            f"{package.name} is not a readable archive: {error}", remedy="package the trainer again"
-        ) from error
+        if filename.endswith(".zip"):
+            return _from_zip(filename, file)
+        if filename.endswith(_TAR_SUFFIXES):
+            return _from_tar(filename, file)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise ConstraintsError(f"{filename} is not a readable archive: {error}", "package the trainer again") from error
     return None
 
 
-def _from_zip(package: Path) -> bytes | None:
-    with zipfile.ZipFile(package) as archive:
+def _from_zip(filename: str, file: IO[bytes]) -> bytes | None:
+    with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if _is_constraints(info.filename) and info.file_size <= _MOST_BYTES:
+            if _is_constraints(info.filename):
+                _check_size(filename, info.file_size)
                 return archive.read(info)
     return None
 
 
-def _from_tar(package: Path) -> bytes | None:
-    with tarfile.open(package) as archive:
+def _from_tar(filename: str, file: IO[bytes]) -> bytes | None:
+    with tarfile.open(fileobj=file) as archive:
         for member in archive:
-            if member.isfile() and _is_constraints(member.name) and member.size <= _MOST_BYTES:
-                file = archive.extractfile(member)
-                return None if file is None else file.read()
+            if member.isfile() and _is_constraints(member.name):
+                _check_size(filename, member.size)
+                content = archive.extractfile(member)
+                return None if content is None else content.read()
     return None
 
 
 def _is_constraints(name: str) -> bool:
-    parts = name.removeprefix("./").split("/")
+    parts = (name[2:] if name.startswith("./") else name).split("/")
     return len(parts) == 2 and parts[1] == NAME
+
+
+def _check_size(filename: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise ConstraintsError(f"{filename}: {NAME} has {size} bytes, {MAX_BYTES} at most", FREEZE)

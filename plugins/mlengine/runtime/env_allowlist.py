@@ -22,9 +22,9 @@ _REPLICA = re.compile(
     """,
     re.VERBOSE,
 )
-# uv's settings may hold an index's password: the launcher needs them, the trainer does not.
+# The settings of uv and pip may hold an index's password: the launcher needs them, the trainer does not.
 # Its choice of an interpreter is not uv's to make.
-_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | XDG_\w+ | NETRC", re.VERBOSE)
+_LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
 # pip's settings: of use to a program that installs packages while it runs. Those with a password do not pass to it.
 _PIP = re.compile(

@@ -17,7 +17,7 @@ def find(version: str) -> str:
     :raises BackendError: there is none here, or it is not a version.
     """
     if not re.fullmatch(r"\d+(\.\d+){0,2}", version):
-        raise BackendError(f"not a version of Python: {version!r}", remedy="for example --python-version 3.12")
+        raise BackendError(f"not a version of Python: {version!r}", hint="for example --python-version 3.12")
     own = ".".join(map(str, sys.version_info[:3]))
     if f"{own}.".startswith(f"{version}."):
         return sys.executable
@@ -31,7 +31,7 @@ def find(version: str) -> str:
     if done.returncode:
         raise BackendError(
             f"there is no Python {version} on this machine; this is Python {own}",
-            remedy=f"install it (uv python install {version}), leave out --python-version, or train with "
+            hint=f"install it (uv python install {version}), leave out --python-version, or train with "
             "--backend vertex, where the image has it",
         )
     return done.stdout.strip()

@@ -26,9 +26,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise BackendError(f"{path} is not readable: {error}", remedy="remove that job's folder") from error
+        raise BackendError(f"{path} is not readable: {error}", hint="remove that job's folder") from error
     if not isinstance(data, dict):
-        raise BackendError(f"{path} is not a JSON object", remedy="remove that job's folder")
+        raise BackendError(f"{path} is not a JSON object", hint="remove that job's folder")
     return data
 
 

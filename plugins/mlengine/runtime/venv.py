@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from mlengine.core.errors import EnvironmentBuildError
-from mlengine.runtime import bytecode, constraints
-from mlengine.runtime import uv as installer
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime import bytecode, uv
+from mlengine.runtime.constraints import NAME
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
+from mlengine.runtime.recipe import Recipe
+from mlengine.runtime.requires_python import excluded
+from mlengine.runtime.uv_env import install_options
 from mlengine.storage.client import Storage
 
+# Options of a constraints file that uv knows on its command line only.
+_COMMAND_LINE_ONLY = {"--pre": "--prerelease=allow", "--trusted-host": "--allow-insecure-host"}
 _DIGEST = re.compile(r"[0-9a-f]{40}")
-
-# What of uv's own settings changes which versions are installed.
-_RESOLUTION = ("UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_PRERELEASE", "UV_RESOLUTION")
 _NO_PIP = """\
 #!/bin/sh
 echo "pip cannot be used here: jobs share this environment. Add the requirement to the trainer's package." >&2
@@ -62,31 +62,35 @@ def build_environment(
     state_dir: Path,
     *,
     python: str = "",
+    env: Mapping[str, str] | None = None,
     seconds: float = 1800.0,
     keep_environments: int = 8,
     say: Callable[[str], None] = lambda _: None,
 ) -> Environment:
     """The environment with these packages in it, built if there is none yet.
 
-    A ``constraints.txt`` at the root of an sdist pins what its packages depend on.
+    A ``constraints.txt`` at the root of an sdist pins what the packages depend on.
 
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
     :param python: the interpreter to build for; "" is the one that runs this.
+    :param env: the job's variables; those for pip count here as they do in a container.
     :param keep_environments: after a build, how many are kept that nobody uses.
     :param say: told what takes long.
-    :raises EnvironmentBuildError: with uv's own words; nothing is kept of a build that failed.
+    :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
+        failed. Nothing is kept of a build that failed.
     """
     if not package_uris:
-        raise EnvironmentBuildError("no packages to install", remedy="give the job file packageUris, or a package")
+        raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
     packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
-    recipe = _Recipe(packages, python or sys.executable, state_dir, seconds)
+    recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv.environment(env or {}))
     digest = recipe.digest
     found = find_environment(state_dir, digest)
     if found is not None:
         say(f"environment {digest[:12]} is there already")
         return found
+    recipe.check()
     lock_file = lock_path(state_dir, digest)
-    lock = Lease.take(lock_file)
+    lock = FileLock.take(lock_file)
     if lock is None:
         say(f"waiting for another job that builds environment {digest[:12]}")
         deadline = time.monotonic() + seconds
@@ -95,7 +99,7 @@ def build_environment(
             found = find_environment(state_dir, digest)
             if found is not None:
                 return found
-            lock = Lease.take(lock_file, wait=0.5)
+            lock = FileLock.take(lock_file, wait=0.5)
     if lock is None:
         raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
     with lock:
@@ -123,34 +127,11 @@ def lock_path(state_dir: Path, digest: str) -> Path:
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """All that an environment is made of; equal bytes, interpreter and options have equal digests."""
-
-    packages: list[Path]
-    python: str
-    state_dir: Path
-    seconds: float
-
-    @cached_property
-    def digest(self) -> str:
-        parts = ["2", os.path.realpath(self.python), _version(self.python)]
-        parts += [f"{name}={os.environ[name]}" for name in _RESOLUTION if name in os.environ]
-        for path in self.packages:
-            with path.open("rb") as file:
-                parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
-
-    @property
-    def root(self) -> Path:
-        return self.state_dir / "envs" / self.digest
-
-
-@dataclass(frozen=True)
 class _Builder:
     """Builds one environment. The lock is held by the caller, and by each uv that runs."""
 
-    recipe: _Recipe
-    lock: Lease
+    recipe: Recipe
+    lock: FileLock
     say: Callable[[str], None]
 
     def build(self) -> Environment:
@@ -160,19 +141,20 @@ class _Builder:
         root.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"building environment {recipe.digest[:12]} for {', '.join(path.name for path in recipe.packages)}")
         begun = time.monotonic()
-        uv = partial(installer.run, lock=self.lock, seconds=recipe.seconds, say=self.say)
+        run_uv = partial(uv.run, env=recipe.env, lock=self.lock, seconds=recipe.seconds, say=self.say)
         try:
-            uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
-            pins = [f"--constraint={path}" for path in constraints.write(recipe.packages, root)]
+            run_uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
+            options = [*self._constrain(), *install_options(recipe.env)]
             target = f"--python={python}"
             donor = _newest(recipe.state_dir)
-            uv("pip", "install", target, *pins, *map(str, recipe.packages))
+            run_uv("pip", "install", target, *options, *map(str, recipe.packages))
             _forbid_pip(root)
+            self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files are taken from another environment")
             bytecode.compile_all(root, recipe.seconds)
             # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
-            lock = uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
+            lock = run_uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
         except BaseException:
             shutil.rmtree(root, ignore_errors=True)
@@ -180,6 +162,31 @@ class _Builder:
         seconds = time.monotonic() - begun
         self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
         return Environment(python, recipe.digest, lock)
+
+    def _warn_of_excluded(self) -> None:
+        found = excluded(next(self.recipe.root.glob("lib/python*/site-packages")), self.recipe.release)
+        if found:
+            self.say(
+                f"these do not accept Python {self.recipe.release}: {', '.join(found)}. uv installed them; pip, on "
+                "Vertex AI, would refuse them or install other versions"
+            )
+
+    def _constrain(self) -> list[str]:
+        """Write the packages' constraints into the environment; returns uv's options for them."""
+        lines, options = [], []
+        for note in self.recipe.constraints.notes:
+            self.say(note)
+        for line in self.recipe.constraints.text.splitlines():
+            name, _, value = line.partition(" ")
+            if name in _COMMAND_LINE_ONLY:
+                options.append(f"{_COMMAND_LINE_ONLY[name]}={value}" if value else _COMMAND_LINE_ONLY[name])
+            else:
+                lines.append(f"{line}\n")
+        if not lines:
+            return options
+        path = self.recipe.root / NAME
+        path.write_text("".join(lines), encoding="utf-8")
+        return [*options, f"--constraint={path}"]
 
 
 def _forbid_pip(root: Path) -> None:
@@ -203,7 +210,7 @@ def prune(state_dir: Path, keep: int) -> list[str]:
     by_age = sorted(own, key=_last_used, reverse=True)
     gone = []
     for root in by_age[keep:]:
-        lock = Lease.take(lock_path(state_dir, root.name))
+        lock = FileLock.take(lock_path(state_dir, root.name))
         if lock is None:
             continue
         with lock:
@@ -231,23 +238,10 @@ def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
     stat = storage.stat(uri)
     if stat is None:
         raise EnvironmentBuildError(
-            f"no package at {uri}", remedy="package the trainer again, or correct packageUris in the job file"
+            f"no package at {uri}", hint="package the trainer again, or correct packageUris in the job file"
         )
     tag = hashlib.sha256(f"{uri} {stat.generation} {stat.crc32c}".encode()).hexdigest()[:24]
     target = state_dir / "packages" / tag / uri.rsplit("/", 1)[1]
     if not target.exists():
         storage.download(uri, target)
     return target
-
-
-def _version(python: str) -> str:
-    if python == sys.executable:
-        return sys.version
-    command = [python, "-c", "import sys; print(sys.version)"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise EnvironmentBuildError(
-            f"the interpreter {python} does not run: {error}",
-            remedy="correct the setting local_python_path",
-        ) from error

@@ -1,44 +1,64 @@
-"""Stage: the wait for a job, deferred or not, with its logs, its progress, and what its end means.
+"""Stage: the wait for a job, deferred or not, with its logs and its progress, and the decision when it has ended.
 
-The state is read again by whoever resumes; events carry ids only. Deferred, the triggerer waits for all jobs with one
-poll. Without a triggerer, ``deferrable=False`` gives the same wait in ``mode="poke"`` or ``"reschedule"``.
+Deferred, the triggerer polls all waiting jobs together; its event carries ids only, and the worker that resumes reads
+the state again. Without a triggerer, ``deferrable=False`` does the same in ``mode="poke"`` or ``"reschedule"``.
 
-What a job's end means: success returns; an end that machines are to blame for makes attempt n+1 in the same job dir,
-within ``max_attempts``, after a pause, and waits on; the trainer's own failure fails the task without a retry, and so
-does a cancellation by anybody but this task.
+When the job has ended:
+
+* Success returns.
+* A failure of the machines makes attempt n+1 in the same job dir, after a pause and within ``max_attempts``; the wait
+  continues.
+* The trainer's own failure fails the task without a retry. So does a cancellation by anybody but this task.
+
+With ``soft_fail`` or ``never_fail`` the task is skipped instead of failed, whenever it happens.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
 from mlengine.backends import TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
-from mlengine.jobs.progress import Deadlines, Narrator, Told, backoff, read_progress, read_told, write_told
+from mlengine.jobs.deadlines import Deadlines, backoff
+from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
-from mlengine.jobs.throttled_warning import Complaint
+from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators._base import BackendOperator, count, job_ends_with_task
+from mlengine.operators.fail_fast import RefusesFailFast
 from mlengine.triggers.training_job import TrainingJobTrigger
 
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
-# Airflow's own limit on the deferral lies behind ours, which ends the job before it ends the task.
+# Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
 _GRACE = 600.0
+_HINTS = {
+    "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
+    "running_timeout_seconds": "raise running_timeout_seconds, or give the job fewer steps or more machines",
+    "execution_timeout": "raise the task's execution_timeout, or give the job fewer steps or more machines",
+    "timeout": "raise the sensor's timeout, or give the job fewer steps or more machines",
+}
 
 
-class TrainingJobSensor(BackendOperator, BaseSensorOperator):
+class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     """Wait for a training job.
 
     :param job: what :class:`~mlengine.operators.submit.SubmitTrainingJobOperator` returned.
@@ -56,9 +76,9 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
         that is ``reused``, at once.
 
-    If the task is killed, deferred or not, or fails for good, the job is cancelled; so it is when a deadline of ours
-    passes. ``timeout`` and ``execution_timeout`` count for a deferral too, each leg by itself; Airflow looks every
-    15 s (``[scheduler] trigger_timeout_check_interval``).
+    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
+    ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
+    holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
     """
 
     template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
@@ -93,10 +113,10 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         self.job_url: str | None = None
         self._handle: JobHandle | None = None
         self._since = time.time()
-        # The first look of a try: who clears a task whose job was cancelled wants it to run again.
-        self._first_look = False
+        # The first poll of a try: who clears a task whose job was cancelled wants it to run again.
+        self._first_poll = False
         self._killed = False
-        self._looks = Complaint("the look at the job")
+        self._poll_warning = ThrottledWarning("Polling the job")
         # Airflow's default of a week must not cut off what running_timeout_seconds allows.
         self._own_timeout = "timeout" in kwargs
 
@@ -104,12 +124,12 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         job = self.returned("job", *_HANDLE)
         if job.get("decision") == Decision.REUSED:
             handle = JobHandle.from_json(job)
-            self.log.info("nothing to wait for: job %s stands in", handle.job_id)
+            self.log.info("Nothing to wait for: job %s is reused", handle.job_id)
             return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
-        self._first_look = (
+        self._first_poll = (
             self.deferrable or not self.reschedule or context["ti"].get_first_reschedule_date(context) is None
         )
-        with job_ends_with_task(context, self._cancel):
+        with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
             if self.deferrable:
                 return self._wait_on(context)
             if self.poll_interval_seconds is not None:
@@ -119,30 +139,46 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
             return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Resumed by the trigger's event: look again, and decide."""
-        with job_ends_with_task(context, self._cancel):
-            return self._wait_on(context, event.get("reason") if event.get("event") == "deadline" else None)
+        """Resumed by the trigger's event: poll again, and decide."""
+        with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
+            return self._wait_on(context, event.get("limit") if event.get("event") == "deadline" else None)
 
-    def _wait_on(self, context: Any, too_late: str | None = None) -> dict[str, Any] | None:
-        """Decide, if the job has ended; defer, if it has not."""
+    @contextmanager
+    def _skipped_if_soft(self) -> Iterator[None]:
+        """``soft_fail`` and ``never_fail``: Airflow's sensor heeds them in some places only."""
+        try:
+            yield
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            final = isinstance(error, AirflowFailException | AirflowSensorTimeout | AirflowTaskTimeout)
+            if not (self.never_fail or (self.soft_fail and final)):
+                raise
+            # Airflow shows only its own reason for the skip.
+            self.log.warning("Skipped instead of failed: %s", error)
+            raise AirflowSkipException(str(error)) from error
+
+    def _wait_on(self, context: Any, limit: str | None = None) -> dict[str, Any] | None:
+        """Decide if the job has ended; defer if it has not.
+
+        :param limit: the limit that the job has exceeded, as the trigger says.
+        """
         try:
             handle = self._current()
-            status = self._look(handle)
+            status = self._poll(handle)
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
-            if too_late:
-                raise _too_late(self._handle, too_late) from error
-            self.log.warning("the job could not be looked at, waiting on: %s", error)
+            if limit:
+                raise _too_late(self._handle, limit) from error
+            self.log.warning("Poll failed; still waiting: %s", error)
             self._defer(self._handle)
             return None
+        # A job that ended by itself while its deadline passed has ended.
+        if limit and (not status.state.terminal or status.state is JobState.CANCELLED):
+            raise _too_late(handle, limit)
         if not status.state.terminal:
-            # A job that ended while its deadline passed has ended.
-            if too_late:
-                raise _too_late(handle, too_late)
-            self.log.info(
-                "job %s, attempt %d, is %s: waiting for it", handle.job_id, handle.attempt, status.state.value
-            )
+            self.log.info("Waiting for job %s, attempt %d: %s", handle.job_id, handle.attempt, status.state.value)
             self._defer(handle)
         elif (due := self._not_before(status)) > time.time():
             self._defer(handle, due)
@@ -154,46 +190,46 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         return None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Airflow ends a deferral that fails or takes too long without telling the trigger."""
+        """Airflow resumes here when a trigger fails or exceeds the deferral's timeout; the trigger is not told."""
         if next_method == "__fail__":
-            self.log.warning("the deferral failed: %s", (next_kwargs or {}).get("error"))
-            with job_ends_with_task(context, self._cancel):
-                status = self._look(self._current())
+            self.log.warning("The deferral failed: %s", (next_kwargs or {}).get("error"))
+            with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
+                status = self._poll(self._current())
                 if status.state is JobState.SUCCEEDED:
                     return self._conclude(status, context)
                 return super().resume_execution(next_method, next_kwargs, context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Any) -> PokeReturnValue:
-        """One look without a triggerer: tells what is new, and decides if the job has ended."""
+        """One poll without a triggerer: logs what is new, and decides if the job has ended."""
         try:
             handle = self._current()
-            status = self._look(handle)
-            self._tell(status)
+            status = self._poll(handle)
+            self._forward_logs(status)
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
-            if late := self._deadlines().passed(JobState.UNKNOWN):
-                raise _too_late(self._handle, late) from error
-            self._remark(self._looks.failed(error))
+            if limit := self._deadlines().exceeded(JobState.UNKNOWN):
+                raise _too_late(self._handle, limit) from error
+            self._warn(self._poll_warning.failed(error))
             return PokeReturnValue(False)
-        self._remark(self._looks.well())
-        if not status.state.terminal and (late := self._deadlines().passed(status.state)):
-            raise _too_late(handle, late)
+        self._warn(self._poll_warning.succeeded())
+        if not status.state.terminal and (limit := self._deadlines().exceeded(status.state)):
+            raise _too_late(handle, limit)
         result = None
         if status.state.terminal and self._not_before(status) <= time.time():
             result = self._conclude(status, context)
-        self._first_look = False
+        self._first_poll = False
         return PokeReturnValue(result is not None, result)
 
-    def _remark(self, text: str | None) -> None:
-        if text is not None:
-            self.log.warning("%11s | %s", "wait", text)
+    def _warn(self, message: str | None) -> None:
+        if message is not None:
+            self.log.warning("%11s | %s", "wait", message)
 
     def on_kill(self) -> None:
         """Killed in the worker: cancel the job."""
         self._killed = True
-        # Before its fields are rendered, a task knows no job; the end of its run ends that one.
+        # A task that is killed before its fields are rendered knows no job; that one ends with the DAG run.
         if self._handle is not None or isinstance(self.job, Mapping):
             self._cancel("the task was killed")
 
@@ -202,26 +238,26 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         with suppress(BackendUnavailableError):
             if self._backend(handle).describe([handle])[0].state.terminal:
                 return
-        self.log.warning("%s; cancelling job %s", why, handle.job_id)
+        self.log.warning("Cancelling job %s: %s", handle.job_id, why)
         self._submitter(handle).end(handle, why)
 
     def _current(self) -> JobHandle:
         """The live attempt: the submission's, or a later one that this wait has made."""
         handle = JobHandle.from_json(self.returned("job", *_HANDLE))
-        self._handle = handle  # what is ended if the record cannot be read
+        self._handle = handle  # the attempt to cancel if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
         self._handle = record.handle(handle.job_dir) or handle
         self._since = submitted_at(record) or self._since
         return self._handle
 
-    def _look(self, handle: JobHandle) -> JobStatus:
+    def _poll(self, handle: JobHandle) -> JobStatus:
         backend = self._backend(handle)
         self._handle = handle
         self.job_url = backend.console_url(handle)
         return backend.describe([handle])[0]
 
     def _not_before(self, status: JobStatus) -> float:
-        """When a job that has ended may be concluded: at once, or after a pause if it may need another attempt."""
+        """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
@@ -229,42 +265,37 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         return status.ended + backoff(status.handle.attempt, first)
 
     def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
-        """The result of a job that has ended; ``None`` if a new attempt was made and the caller waits on."""
+        """The result of a job that has ended; ``None`` if a new attempt was made and the wait continues."""
         handle = status.handle
         if status.state is JobState.SUCCEEDED:
-            self.log.info("job %s SUCCEEDED", handle.job_id)
+            self.log.info("Job %s SUCCEEDED", handle.job_id)
             self._submitter(handle).note_environment(handle)
             return {**handle.to_json(), "state": status.state.value}
         if self._killed:
-            # Airflow calls on_kill from within and lets the task run on.
+            # Airflow calls on_kill from within the task's process, and the task continues.
             raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
         submitter = self._submitter(handle)
         if (
             status.state is JobState.CANCELLED
-            and not self._first_look
+            and not self._first_poll
             and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
         ):
-            why = "by somebody else: in the console, or by `mlengine cancel`; clear `submit` to train again"
+            why = "outside this task: in the console, or by `mlengine cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)
         except JobFailedError as error:
-            # The message says it all; with its cause it would be shown twice.
+            # Without the cause, whose message would be shown twice.
             raise AirflowFailException(str(error)) from None
         count(submitted.decision, context, handle.backend)
         self.log.warning(
-            "%s: attempt %d goes on from the last checkpoint", submitted.decision.value, submitted.handle.attempt
+            "%s: attempt %d continues from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
         return None
 
     def _defer(self, handle: JobHandle, not_before: float = 0.0) -> None:
-        deadlines = self._deadlines()
+        deadlines = self._deadlines_of_deferral()
         left = deadlines.seconds_left()
-        limits = [] if left is None else [left + _GRACE]
-        if self._own_timeout or not limits:
-            limits.append(self.timeout)
-        if self.execution_timeout is not None:
-            limits.append(self.execution_timeout.total_seconds())
         self.defer(
             trigger=TrainingJobTrigger(
                 handle=handle.to_json(),
@@ -278,34 +309,43 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
                     "progress_interval_seconds", self.progress_interval_seconds
                 ),
                 not_before=not_before,
-                **asdict(deadlines),
+                **deadlines.to_json(),
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=min(limits)),
+            timeout=None if left is None else timedelta(seconds=left + _GRACE),
         )
 
-    def _tell(self, status: JobStatus) -> None:
-        """Without a triggerer: log what is new since the last look, whichever process took it."""
+    def _forward_logs(self, status: JobStatus) -> None:
+        """Without a triggerer: log what is new since the last poll, in whichever process that was."""
         storage, handle = self.access.storage(), status.handle
-        narrator = Narrator(read_told(storage, handle))
+        formatter = LogFormatter(read_cursor(storage, handle))
         while True:
-            page = self._backend(handle).logs(handle, narrator.told.logs)
+            page = self._backend(handle).logs(handle, formatter.cursor.logs)
             progress = read_progress(storage, JobDir(handle.job_dir))
-            before: Told = narrator.told
-            for line in narrator.tell(status, page, progress):
+            before = formatter.cursor
+            for line in formatter.new_lines(status, page, progress):
                 self.log.info("%s", line)
-            if narrator.told != before:
-                write_told(storage, handle, narrator.told)
+            if formatter.cursor != before:
+                write_cursor(storage, handle, formatter.cursor)
             if not page.more:
                 return
 
     def _deadlines(self) -> Deadlines:
-        """Counted from the attempt's submission, so that a wait which is begun again does not begin to count anew."""
+        """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
         return Deadlines.starting(
             self._since,
             self.access.number("queued_timeout_seconds", self.queued_timeout_seconds),
             self.access.number("running_timeout_seconds", self.running_timeout_seconds),
         )
+
+    def _deadlines_of_deferral(self) -> Deadlines:
+        """Ours, and Airflow's: counted from now."""
+        deadlines, now = self._deadlines(), time.time()
+        if self.execution_timeout is not None:
+            deadlines = replace(deadlines, execution_until=now + self.execution_timeout.total_seconds())
+        if self._own_timeout or deadlines.seconds_left() is None:
+            deadlines = replace(deadlines, wait_until=now + self.timeout)
+        return deadlines
 
     def _longest(self) -> float:
         queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
@@ -325,9 +365,10 @@ class TrainingJobSensor(BackendOperator, BaseSensorOperator):
         return self.access.backend(handle.backend)
 
 
-def _too_late(handle: JobHandle, reason: str) -> AirflowFailException:
-    error = JobDeadlineError(
-        f"job {handle.job_id} is cancelled: {reason}",
-        remedy="raise queued_timeout_seconds or running_timeout_seconds, or give the job fewer steps or more machines",
+def _too_late(handle: JobHandle, limit: str) -> AirflowException:
+    """Airflow retries neither of the two."""
+    error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
+    kind = (
+        AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
     )
-    return AirflowFailException(str(error))
+    return kind(str(error))

@@ -74,10 +74,10 @@ def get_float(name: str, argument: object = None, extra: Mapping[str, Any] | Non
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise SettingError(f"{name} must be a number, not {found.value!r}", remedy=f"correct {found.source}")
+        raise SettingError(f"{name} must be a number, not {found.value!r}", hint=f"correct {found.source}")
     if number < SETTINGS[name].minimum:
         raise SettingError(
-            f"{name} must be at least {SETTINGS[name].minimum:g}, not {found.value}", remedy=f"correct {found.source}"
+            f"{name} must be at least {SETTINGS[name].minimum:g}, not {found.value}", hint=f"correct {found.source}"
         )
     return number
 
@@ -90,5 +90,5 @@ def get_int(name: str, argument: object = None, extra: Mapping[str, Any] | None 
     number = get_float(name, argument, extra)
     if not number.is_integer():
         found = find(name, argument, extra)
-        raise SettingError(f"{name} must be an integer, not {found.value}", remedy=f"correct {found.source}")
+        raise SettingError(f"{name} must be an integer, not {found.value}", hint=f"correct {found.source}")
     return int(number)

@@ -44,7 +44,7 @@ def _parsed(file: Path, modified: int, size: int) -> Mapping[str, str]:  # noqa:
             parser.read_string(f"[mlengine]\n{match[1]}")
         values = dict(parser["mlengine"]) if parser.has_section("mlengine") else {}
     except (OSError, ValueError, configparser.Error) as error:
-        raise SettingError(f"{file} cannot be read: {error}", remedy="correct its section [mlengine]") from error
+        raise SettingError(f"{file} cannot be read: {error}", hint="correct its section [mlengine]") from error
     return {name: expand(value) for name, value in values.items()}
 
 

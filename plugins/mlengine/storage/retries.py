@@ -70,10 +70,10 @@ def errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
         raise _of_credentials(error, uri) from error
     except requests.RequestException as error:
         raise StorageUnavailableError(
-            f"Cloud Storage cannot be reached for {uri}: {error}", remedy="see that the server runs and is reachable"
+            f"Cloud Storage cannot be reached for {uri}: {error}", hint="see that the server runs and is reachable"
         ) from error
     except DataCorruption as error:
-        raise StorageUnavailableError(f"{uri} did not arrive whole: {error}", remedy="try again") from error
+        raise StorageUnavailableError(f"{uri} did not arrive whole: {error}", hint="try again") from error
 
 
 def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
@@ -83,7 +83,7 @@ def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
         # Not any "bucket" in the text: the text has the URL, and people call their buckets so.
         case google.NotFound() if bucket or "bucket does not exist" in str(error):
             return BucketMissingError(
-                f"no bucket for {uri}", remedy="create the bucket, or correct its name; these credentials see none"
+                f"no bucket for {uri}", hint="create the bucket, or correct its name; these credentials see none"
             )
         case google.NotFound():
             return ObjectMissingError(f"no object {uri}")
@@ -92,7 +92,7 @@ def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
         case google.Forbidden() | google.Unauthorized():
             return StorageForbiddenError(
                 f"no permission for {uri}: {error}",
-                remedy="grant roles/storage.objectAdmin on the bucket to the connection's account",
+                hint="grant roles/storage.objectAdmin on the bucket to the connection's account",
             )
         case google.ServerError() | google.TooManyRequests() | google.RetryError():
             return _unavailable(error, uri)
@@ -104,10 +104,10 @@ def _unavailable(error: Any, uri: str) -> StorageUnavailableError:
     cause = getattr(error, "cause", None)  # a deadline's own text does not say what failed until then
     if _nobody_there(cause):
         return StorageUnavailableError(
-            f"Cloud Storage cannot be reached for {uri}: {cause}", remedy="see that the server runs and is reachable"
+            f"Cloud Storage cannot be reached for {uri}: {cause}", hint="see that the server runs and is reachable"
         )
     return StorageUnavailableError(
-        f"Cloud Storage did not answer for {uri}: {error}{f' ({cause})' if cause else ''}", remedy="try again later"
+        f"Cloud Storage did not answer for {uri}: {error}{f' ({cause})' if cause else ''}", hint="try again later"
     )
 
 
@@ -115,7 +115,7 @@ def _of_credentials(error: Any, uri: str) -> MlengineError:
     from google.auth import exceptions as auth
 
     if isinstance(error, auth.TransportError) or error.retryable:
-        return StorageUnavailableError(f"no token for {uri}: {error}", remedy="try again later")
+        return StorageUnavailableError(f"no token for {uri}: {error}", hint="try again later")
     return StorageForbiddenError(
-        f"no credentials for {uri}: {error}", remedy="see the connection's key, or GOOGLE_APPLICATION_CREDENTIALS"
+        f"no credentials for {uri}: {error}", hint="see the connection's key, or GOOGLE_APPLICATION_CREDENTIALS"
     )

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.clients.airflow_api import AirflowServer, quoted, run_path
-from mlengine.core.errors import StackError
+from mlengine.core.errors import AirflowError, StackError
 
 _FINAL = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True)
 class DagRun:
-    """One look at a DAG run."""
+    """The state of a DAG run at one moment."""
 
     dag_id: str
     run_id: str
@@ -33,7 +33,7 @@ class DagRun:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One look at a task instance. ``state`` is ``None`` before it is scheduled; ``duration`` in seconds."""
+    """The state of a task instance at one moment: ``None`` before it is scheduled. ``duration`` in seconds."""
 
     task_id: str
     state: str | None
@@ -45,7 +45,7 @@ class TaskRun:
 class AirflowApi:
     """A session with the API server at ``url``.
 
-    :raises AirflowError: from every method, if the server cannot be reached or refuses; with its own words.
+    :raises AirflowError: from every method, if the server cannot be reached or refuses; with its message.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
@@ -78,7 +78,7 @@ class AirflowApi:
                 return answer
             if time.monotonic() > deadline:
                 reasons = "\n".join(f"{file}:\n{trace}" for file, trace in self.import_errors().items())
-                raise StackError(f"Airflow has no DAG {dag_id!r} after {seconds:.0f} s", remedy=reasons)
+                raise StackError(f"Airflow has no DAG {dag_id!r} after {seconds:.0f} s", hint=reasons)
             time.sleep(0.3)
 
     def trigger(
@@ -112,23 +112,32 @@ class AirflowApi:
         self,
         run: DagRun,
         seconds: float,
-        look: Callable[[DagRun, list[TaskRun]], None] | None = None,
+        on_poll: Callable[[DagRun, list[TaskRun]], None] = lambda run, tasks: None,  # noqa: ARG005
+        *,
+        check: Callable[[], None] = lambda: None,
         every: float = 0.5,
     ) -> DagRun:
-        """Wait until the run has ended; ``look`` is called at every poll.
+        """Wait until the run has ended. An API server that does not answer for a while may be restarting.
 
-        :raises StackError: after ``seconds``, with the state of each task.
+        :param on_poll: called with what each successful poll has found.
+        :param check: called before each poll; raises if there is nothing to wait for any more.
+        :raises StackError: after ``seconds``, with the state of each task, or the server's last error.
         """
         deadline = time.monotonic() + seconds
         while True:
-            now = self.run(run.dag_id, run.run_id)
-            if look is not None:
-                look(now, self.tasks(run.dag_id, run.run_id))
-            if now.done:
-                return now
+            check()
+            try:
+                now, tasks = self.run(run.dag_id, run.run_id), self.tasks(run.dag_id, run.run_id)
+                on_poll(now, tasks)
+                if now.done:
+                    return now
+                seen = f"{now.state}: { {task.task_id: task.state for task in tasks} }"
+            except AirflowError as error:
+                if error.status is not None and error.status < 500:
+                    raise
+                seen = error.message
             if time.monotonic() > deadline:
-                states = {task.task_id: task.state for task in self.tasks(run.dag_id, run.run_id)}
-                raise StackError(f"run {run.run_id} of {run.dag_id} is {now.state} after {seconds:.0f} s: {states}")
+                raise StackError(f"run {run.run_id} of {run.dag_id} has not ended after {seconds:.0f} s; {seen}")
             time.sleep(every)
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:

@@ -59,7 +59,7 @@ def migrate(config: pytest.Config) -> None:
     if process.returncode:
         raise MlengineError(
             f"airflow db migrate failed in {home}:\n{process.stderr[-3000:].strip()}",
-            remedy="remove that directory, or set AIRFLOW_HOME to an Airflow of your own",
+            hint="remove that directory, or set AIRFLOW_HOME to an Airflow of your own",
         )
     done.write_text(__version__, "utf-8")
 

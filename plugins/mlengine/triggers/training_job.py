@@ -1,10 +1,13 @@
 """The deferred wait for one job: plain data in, one event out.
 
 Runs in the triggerer. New log lines, progress and state changes go to the task's log as they come. The event carries
-ids only; the worker that resumes re-reads the truth.
+ids only; the worker that resumes reads the job's state again.
 
-``on_kill`` cancels the job: a person marked the task failed or succeeded, or cleared it, or its DAG run ended.
-``cleanup`` does not: it runs at every restart of the triggerer too.
+Three things can end a wait before its job does:
+
+* ``on_kill``: a person marked the task failed or succeeded, or cleared it, or its DAG run ended. It cancels the job.
+* A deadline. The trigger cancels the job itself, since a paused DAG gets no worker that could; the event follows.
+* ``cleanup``: it also runs when the triggerer restarts, so it cancels nothing. The next triggerer continues.
 """
 
 from __future__ import annotations
@@ -20,34 +23,39 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from mlengine.backends import TrainingBackend
 from mlengine.connections import CloudAccess
-from mlengine.core.errors import StorageError
+from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobHandle, JobState
-from mlengine.jobs.log_forwarding import Account, in_thread
+from mlengine.jobs.deadlines import Deadlines
+from mlengine.jobs.log_forwarding import LogForwarder, in_thread
 from mlengine.jobs.polling import Poller
-from mlengine.jobs.progress import Deadlines, read_told
+from mlengine.jobs.progress import read_cursor
 from mlengine.jobs.submission import Submitter
-from mlengine.jobs.throttled_warning import Complaint
-from mlengine.jobs.watch import Look, Remark
+from mlengine.jobs.throttled_warning import ThrottledWarning
+from mlengine.jobs.watch import PollResult, PollWarning
 
 # Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
 # leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.
 EARLIEST_EVENT_SECONDS = 8.0
+# How long a trigger retries to cancel a job whose deadline has passed, while the service does not answer.
+CANCEL_RETRY_SECONDS = 300.0
 
 T = TypeVar("T")
 
 
 class TrainingJobTrigger(BaseTrigger):
-    """Waits for a job to end, or for our own deadline.
+    """Waits for a job to end; cancels it when a deadline passes.
 
     :param handle: the :class:`~mlengine.core.job.JobHandle` as JSON.
     :param gcp_conn_id: the connection of the bucket, and of a backend in the cloud.
     :param impersonation_chain: :param project_id: :param region: :param backend_options: as of
         :class:`~mlengine.connections.CloudAccess`.
-    :param poll_interval_seconds: seconds between two looks.
+    :param poll_interval_seconds: seconds between two polls.
     :param progress_interval_seconds: seconds between two progress lines.
-    :param queued_until: seconds since the epoch; a job still QUEUED then is given up.
-    :param running_until: likewise, for a job in any state.
-    :param not_before: do not look at the job; wait until then, and say ``due``.
+    :param queued_until: in seconds since the epoch; a job that is still QUEUED then is cancelled. ``None``: no limit.
+    :param running_until: likewise, for a job in any state: the wait's ``running_timeout_seconds``.
+    :param execution_until: likewise: the task's ``execution_timeout``.
+    :param wait_until: likewise: the sensor's ``timeout``.
+    :param not_before: do not poll the job; wait until then, and send ``due``.
     """
 
     def __init__(
@@ -61,8 +69,10 @@ class TrainingJobTrigger(BaseTrigger):
         backend_options: dict[str, Any] | None = None,
         poll_interval_seconds: float = 5.0,
         progress_interval_seconds: float = 15.0,
-        queued_until: float = float("inf"),
-        running_until: float = float("inf"),
+        queued_until: float | None = None,
+        running_until: float | None = None,
+        execution_until: float | None = None,
+        wait_until: float | None = None,
         not_before: float = 0.0,
         **_from_another_version: Any,
     ) -> None:
@@ -75,8 +85,14 @@ class TrainingJobTrigger(BaseTrigger):
         self.backend_options = backend_options or {}
         self.poll_interval_seconds = poll_interval_seconds
         self.progress_interval_seconds = progress_interval_seconds
-        self.queued_until = queued_until
-        self.running_until = running_until
+        self.deadlines = Deadlines.from_json(
+            {
+                "queued_until": queued_until,
+                "running_until": running_until,
+                "execution_until": execution_until,
+                "wait_until": wait_until,
+            }
+        )
         self.not_before = not_before
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -91,15 +107,17 @@ class TrainingJobTrigger(BaseTrigger):
                 "backend_options": self.backend_options,
                 "poll_interval_seconds": self.poll_interval_seconds,
                 "progress_interval_seconds": self.progress_interval_seconds,
-                "queued_until": self.queued_until,
-                "running_until": self.running_until,
+                **self.deadlines.to_json(),
                 "not_before": self.not_before,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: ``ended`` with the state seen, ``deadline`` with the sentence that says which, or ``due``: the
-        pause before another attempt is over.
+        """Send one event.
+
+        * ``ended``, with the state that was seen
+        * ``deadline``, with the name of the ``limit`` that was exceeded
+        * ``due``: the pause before another attempt is over
         """
         began = time.monotonic()
         if self.not_before > time.time():
@@ -111,77 +129,111 @@ class TrainingJobTrigger(BaseTrigger):
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
-        """A person, or the end of the DAG run, ended the task: end the job too."""
+        """Cancel the job: a person, or the end of the DAG run, ended the task."""
         handle = JobHandle.from_json(self.handle)
-        self.log.info("the task was ended while it waited; cancelling job %s", handle.job_id)
-        await asyncio.to_thread(self._end, handle)
+        self.log.info("The task was ended while it waited; cancelling job %s", handle.job_id)
+        await asyncio.to_thread(self._cancel, handle)
 
     async def _wait(self) -> dict[str, Any]:
         handle = JobHandle.from_json(self.handle)
         storage = self._access().storage()
-        told = await self._patiently(read_told, storage, handle)
+        cursor = await self._retrying(read_cursor, storage, handle)
         poller = self._poller(handle)
-        account = Account(
-            storage, handle, told, self.log, pace=poller.pace, progress_interval=self.progress_interval_seconds
+        forwarder = LogForwarder(
+            storage,
+            handle,
+            cursor,
+            self.log,
+            pace=poller.pace,
+            progress_interval_seconds=self.progress_interval_seconds,
         )
-        deadlines = Deadlines(self.queued_until, self.running_until)
-        state = JobState.UNKNOWN
+        deadlines, state = self.deadlines, JobState.UNKNOWN
         try:
-            async with poller.watch(handle, told.logs) as watch:
+            async with poller.watch(handle, cursor.logs) as watch:
                 while True:
                     left = None if state.terminal else deadlines.seconds_left(state)
-                    look = await watch.look(_shortest(left, account.seconds_to_next()))
-                    if isinstance(look, Remark):
-                        account.remark(look.text)
+                    news = await watch.next(_shortest(left, forwarder.seconds_to_next()))
+                    if isinstance(news, PollWarning):
+                        forwarder.warn(news.message)
                     else:
-                        await account.tell(look)
-                    if isinstance(look, Look):
-                        state = look.status.state
-                        if state.terminal and not look.page.more:
+                        await forwarder.forward(news)
+                    if isinstance(news, PollResult):
+                        state = news.status.state
+                        if state.terminal and not news.page.more:
                             return {"job_id": handle.job_id, "event": "ended", "state": state.value}
-                    if not state.terminal and (late := deadlines.passed(state)):
-                        return {"job_id": handle.job_id, "event": "deadline", "reason": late}
+                    if not state.terminal and (limit := deadlines.exceeded(state)):
+                        state, limit = await self._end_late_job(handle, limit)
+                        if limit:
+                            return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
+                        # It has ended, or left QUEUED, since the last poll. Its last lines come with the next one.
+                        poller.poll_soon()
         finally:
-            # Also when the triggerer ends in order: the next one goes on at the very line.
-            await asyncio.shield(account.close())
+            # Also when the triggerer stops in order: the next one continues at this line.
+            await asyncio.shield(forwarder.close())
 
-    async def _patiently(self, call: Callable[..., T], *args: Any) -> T:
-        """In a thread, again and again while the bucket does not answer: a wait does not fail by that."""
-        pause, bucket = 1.0, Complaint("the look into the bucket")
+    async def _end_late_job(self, handle: JobHandle, limit: str) -> tuple[JobState, str | None]:
+        """Poll once more, and cancel the job if it still exceeds a limit.
+
+        While the service does not answer, this is retried for :data:`CANCEL_RETRY_SECONDS`; then the worker that
+        resumes tries it.
+
+        :returns: the job's state, and the limit that it exceeds; ``None`` if it does not any more.
+        """
+        pause, until, warning = 1.0, time.monotonic() + CANCEL_RETRY_SECONDS, ThrottledWarning("Cancelling the job")
+        while True:
+            try:
+                state, exceeded = cast(tuple[JobState, str | None], await in_thread(self._cancel_if_late, handle))
+            except MlengineError as error:
+                self._warn(warning.failed(error))
+                if not error.retryable or time.monotonic() + pause > until:
+                    return JobState.UNKNOWN, limit
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 60.0)
+            else:
+                self._warn(f"{exceeded} exceeded; job {handle.job_id} is cancelled" if exceeded else None)
+                return state, exceeded
+
+    def _cancel_if_late(self, handle: JobHandle) -> tuple[JobState, str | None]:
+        state = self._backend(handle).describe([handle])[0].state
+        limit = None if state.terminal else self.deadlines.exceeded(state)
+        if limit:
+            self._cancel(handle, f"{limit} exceeded")
+        return state, limit
+
+    async def _retrying(self, call: Callable[..., T], *args: Any) -> T:
+        """Call in a thread, again while the bucket does not answer: that must not fail a wait."""
+        pause, warning = 1.0, ThrottledWarning("Reading the bucket")
         while True:
             try:
                 found = cast(T, await in_thread(call, *args))
             except StorageError as error:
                 if not error.retryable:
                     raise
-                self._say(bucket.failed(error))
+                self._warn(warning.failed(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 60.0)
             else:
-                self._say(bucket.well())
+                self._warn(warning.succeeded())
                 return found
 
-    def _say(self, text: str | None) -> None:
-        if text is not None:
-            self.log.warning("%11s | %s", "wait", text)
+    def _warn(self, message: str | None) -> None:
+        if message is not None:
+            self.log.warning("%11s | %s", "wait", message)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        access = self._access()
-        place = json.dumps([handle.backend, asdict(access)], sort_keys=True)
-
-        def make() -> TrainingBackend:
-            return access.backend(handle.backend)
-
-        return Poller.shared(place, make, self.poll_interval_seconds)
+        key = json.dumps([handle.backend, asdict(self._access())], sort_keys=True)
+        return Poller.shared(key, lambda: self._backend(handle), self.poll_interval_seconds)
 
     def _access(self) -> CloudAccess:
         return CloudAccess(
             self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
         )
 
-    def _end(self, handle: JobHandle) -> None:
-        backend = self._access().backend(handle.backend)
-        Submitter(self._access().storage(), backend).end(handle, "the task was ended while it waited")
+    def _backend(self, handle: JobHandle) -> TrainingBackend:
+        return self._access().backend(handle.backend)
+
+    def _cancel(self, handle: JobHandle, why: str = "the task was ended while it waited") -> None:
+        Submitter(self._access().storage(), self._backend(handle)).end(handle, why)
 
 
 def _shortest(*seconds: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Everything between a finished training and a verdict.
 
+* :mod:`~mlengine.validation.rules`, :mod:`~mlengine.validation.extra_checks`: what a model is asked
 * :mod:`~mlengine.validation.export`: which files are the model, and whether they are complete
 * :mod:`~mlengine.validation.signature`: the model's signature, read without running it
 * :mod:`~mlengine.validation.probe`: the script that runs it, in the trainer's environment

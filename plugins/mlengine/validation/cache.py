@@ -8,11 +8,10 @@ training and nothing worse. Finding it takes one read, however many jobs there a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from mlengine.core import layout
@@ -23,6 +22,7 @@ from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
     from mlengine.validation.report import Report
+    from mlengine.validation.rules import Rules
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,12 @@ class Entry:
 
     :param inputs: the digest of what it was made of.
     :param fingerprint: of its model's files then.
-    :param rules: the digest of what the gate asked; equal rules need not be put again.
     """
 
     inputs: str
     job_id: str
     job_dir: str
     fingerprint: str
-    rules: str
     at: str
 
     def to_bytes(self) -> bytes:
@@ -53,8 +51,8 @@ class Entry:
         """:raises MlengineError: it is no entry."""
         try:
             raw = json.loads(data)
-            known = raw.pop("format")
-            made = cls(**{name: str(value) for name, value in raw.items()})
+            known = raw["format"]
+            made = cls(**{item.name: str(raw[item.name]) for item in fields(cls)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MlengineError(f"not an entry of validated inputs: {error!r}") from error
         if known != FORMAT:
@@ -71,12 +69,7 @@ class Reusable:
     owner: Mapping[str, Any]
 
 
-def rules_digest(rules: Mapping[str, Any]) -> str:
-    """Of the gate's questions and bounds, as plain JSON."""
-    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def remember(storage: Storage, report: Report, rules: str) -> None:
+def remember(storage: Storage, report: Report) -> None:
     """Enter an accepted job; the last one that was accepted counts. A rejected one is not entered.
 
     A job whose inputs are not all known has no ``digest`` among them, and is not entered either.
@@ -84,7 +77,7 @@ def remember(storage: Storage, report: Report, rules: str) -> None:
     digest = str(report.lineage.get("inputs", {}).get("digest") or "")
     if not digest or not report.verdict.decision.publishable:
         return
-    entry = Entry(digest, report.job_id, report.job_dir, report.fingerprint, rules, report.created)
+    entry = Entry(digest, report.job_id, report.job_dir, report.fingerprint, report.created)
     uri = _uri(report, digest)
     try:
         storage.create(uri, entry.to_bytes())
@@ -113,16 +106,18 @@ def find(storage: Storage, bucket: str, model: str, digest: str) -> Reusable | N
         return None
 
 
-def kept_report(storage: Storage, job_dir: JobDir, rules: str) -> Report | None:
-    """The report of a job that is used again, if it answers the same questions; otherwise it is to be judged anew."""
-    from mlengine.validation.report import load_report
+def kept_report(storage: Storage, job_dir: JobDir, rules: Rules, dataset_uri: str = "") -> Report | None:
+    """The report of a job that is used again, if it was accepted and answers the questions of ``rules``.
 
-    report = load_report(storage, job_dir)
-    digest = str(report.lineage.get("inputs", {}).get("digest") or "")
-    entry = _read(storage, _uri(report, digest)) if digest else None
-    if entry is None or (entry.job_dir, entry.rules) != (job_dir.uri, rules):
+    :param dataset_uri: the dataset version to validate on, if the caller names one.
+    """
+    from mlengine.validation.report import find_report
+    from mlengine.validation.rules import answers
+
+    report = find_report(storage, job_dir)
+    if report is None or not report.verdict.decision.publishable or not answers(report, rules, dataset_uri):
         return None
-    return report if report.verdict.decision.publishable else None
+    return report
 
 
 def _read(storage: Storage, uri: str) -> Entry | None:
@@ -150,7 +145,7 @@ def _confirmed(storage: Storage, entry: Entry, digest: str) -> Reusable | None:
     if handle is None or not record.inputs.get("digest") == entry.inputs == digest:
         against = "is of other inputs"
     elif not report.verdict.decision.publishable:
-        against = "was rejected since"
+        against = f"is {report.verdict.decision.value} by its report"
     elif not export.fingerprint == report.fingerprint == entry.fingerprint:
         against = "has other model files than were judged"
     if against or handle is None:

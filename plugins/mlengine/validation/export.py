@@ -68,7 +68,7 @@ def resolve(storage: Storage, model_dir: str, *, graph: bool = True) -> Export:
     found = {stat.uri[len(root) + 1 :]: stat for stat in storage.ls(root + "/")}
     found = {name: stat for name, stat in found.items() if posixpath.basename(name) != _KEEP and not name.endswith("/")}
     if len(found) > _MAX_FILES:
-        raise ModelError(f"{root} has {len(found)} files, more than {_MAX_FILES}", remedy="export fewer, larger files")
+        raise ModelError(f"{root} has {len(found)} files, more than {_MAX_FILES}", hint="export fewer, larger files")
     if MANIFEST in found:
         return _by_manifest(storage, root, found, graph=graph)
     folder = _folder(root, found, graph=graph)
@@ -153,7 +153,7 @@ def _manifest_files(root: str, manifest: Mapping[str, Any]) -> dict[str, ExportF
 def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
     """The folder below ``root`` that is the model; ``""`` for ``root`` itself."""
     if not found:
-        raise ModelError(f"there is no model in {root}/", remedy="let the trainer export into the job dir's model/")
+        raise ModelError(f"there is no model in {root}/", hint="let the trainer export into the job dir's model/")
     if not graph or GRAPH in found:
         return ""
     marks = (GRAPH, MANIFEST)
@@ -166,7 +166,7 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
     some = ", ".join(sorted(found)[:5])
     raise ModelError(
         f"{root}/ has {f'{len(folders)} models' if folders else 'no ' + GRAPH}, only {some}",
-        remedy="export one SavedModel there; for a trainer of other models, validate with validation_level='files'",
+        hint="export one SavedModel there; for a trainer of other models, validate with validation_level='files'",
     )
 
 
@@ -196,4 +196,4 @@ def _sha256(path: Path) -> str:
 
 
 def _broken(root: str, name: str, why: str) -> ModelError:
-    return ModelError(f"{join(root, name)} {why}", remedy="let the trainer export the model again")
+    return ModelError(f"{join(root, name)} {why}", hint="let the trainer export the model again")

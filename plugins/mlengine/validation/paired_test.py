@@ -47,7 +47,7 @@ class Paired:
         if not labels or not len(labels) == len(challenger) == len(champion):
             raise MlengineError(
                 f"cannot pair {len(challenger)} and {len(champion)} predictions with {len(labels)} labels",
-                remedy="let both models answer the same held-out set",
+                hint="let both models answer the same held-out set",
             )
         gained = lost = 0
         for label, mine, theirs in zip(labels, challenger, champion, strict=True):

@@ -33,6 +33,7 @@ EDGE_KEYS = [0, 1, -1, -5, 7, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
 ALONE = 8  # rows that are also scored one at a time
 WARM, CALLS = 5, 40  # calls for the latency
 MISTAKES = 24
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 FILE_BYTES = 256 * 1024 * 1024  # that any file it writes may have
 
 
@@ -53,7 +54,7 @@ def main(config: dict[str, Any]) -> int:
     save_classes(out / "labels.u16", rows.labels)
     try:
         stage("load")
-        model = Model(np, tf, config["model"], config)
+        model = Model(np, tf, config["model"])
         figures = (answer if config.get("brief") else measure)(model, rows, stage, out)
         write(out / "model.json", figures)
     except Exception as error:  # noqa: BLE001 -- whatever a model raises is its own fault, and is reported as that
@@ -78,41 +79,66 @@ class Stage:
 
 
 class Model:
-    """A loaded SavedModel, called with keys and rows."""
+    """A loaded SavedModel, called with keys and rows.
 
-    def __init__(self, np: Any, tf: Any, path: str, config: dict[str, Any]) -> None:
-        self.np, self.tf, self.config = np, tf, config
-        self.loaded = tf.saved_model.load(path)
-        self.call = self.loaded.signatures[config["signature"]]
-        inputs = self.call.structured_input_signature[1]
-        self.dtype = inputs[config["features"]].dtype.as_numpy_dtype
-        self.key_dtype = inputs[config["key"]].dtype if config["key"] else None
-        self.width = list(inputs[config["features"]].shape.as_list()[1:])
+    :param spec: ``path``; ``signature``, ``key``, ``features``, ``scores`` and ``scale`` as in an expectation; and
+        ``inputs``, each input's ``[dtype, shape]`` in the SignatureDef. TensorFlow's own description of the loaded
+        function is no source for these: it has Python's argument names (``sepal_length`` for ``sepal-length``).
+    """
+
+    def __init__(self, np: Any, tf: Any, spec: dict[str, Any]) -> None:
+        self.np, self.tf, self.spec = np, tf, spec
+        self.loaded = tf.saved_model.load(spec["path"])
+        self.call = self.loaded.signatures[spec["signature"]]
+        dtype, shape = spec["inputs"][spec["features"]]
+        self.dtype = tf.as_dtype(dtype).as_numpy_dtype
+        self.floats = tf.as_dtype(dtype).is_floating
+        if not (self.floats or tf.as_dtype(dtype).is_integer):
+            raise TypeError(f"input {spec['features']!r} takes {dtype}, and held-out rows are numbers")
+        self.width = [-1] if shape is None else shape[1:]
+        self.key_dtype = tf.as_dtype(spec["inputs"][spec["key"]][0]) if spec["key"] else None
 
     def __call__(self, rows: Any, keys: list[int] | None = None) -> tuple[Any, Any]:
         """Scores, and the keys that came back (``None`` if the model has none)."""
-        features = rows.reshape([len(rows), *[-1 if size is None else size for size in self.width]])
-        feed = {self.config["features"]: self.tf.constant(features.astype(self.dtype))}
-        if self.config["key"]:
+        spec = self.spec
+        feed = {spec["features"]: self.tf.constant(self.features(rows).reshape([len(rows), *self.width]))}
+        if spec["key"]:
             keys = list(range(len(rows))) if keys is None else keys
-            feed[self.config["key"]] = self.tf.constant(keys, self.key_dtype)
+            feed[spec["key"]] = self.tf.constant(keys, self.key_dtype)
         answer = self.call(**feed)
-        back = answer[self.config["key"]].numpy() if self.config["key"] else None
-        return answer[self.config["scores"]].numpy(), back
+        back = answer[spec["key"]].numpy() if spec["key"] else None
+        return answer[spec["scores"]].numpy(), back
+
+    def features(self, rows: Any) -> Any:
+        """The rows in the input's type, scaled. Integers must stay what they are: nothing is cut off unnoticed."""
+        np, scale = self.np, self.spec["scale"]
+        if scale is None:
+            scale = 255.0 if self.floats and rows.dtype == np.uint8 else 1.0
+        values = rows if scale == 1 else rows.astype(np.float32) / np.float32(scale)
+        cast = values.astype(self.dtype)
+        if not self.floats and not np.array_equal(cast, values):
+            raise ValueError(
+                f"input {self.spec['features']!r} takes {np.dtype(self.dtype).name}, which does not hold the values of"
+                f" the held-out rows ({values.dtype.name}, {values.min()} to {values.max()})"
+            )
+        return cast
 
 
 class Rows:
-    """The held-out set: rows of floats, flattened, and their labels. Knows how to show one to a person."""
+    """The held-out set: rows as they are stored, flattened, and their labels. Knows how to show one to a person."""
 
     def __init__(self, np: Any, config: dict[str, Any]) -> None:
         self.np, self.config = np, config
         images = read_idx(np, config["images"])
-        self.values = images.reshape(len(images), -1).astype(np.float32) / np.float32(config["scale"])
+        self.values = images.reshape(len(images), -1)
         self.labels = read_idx(np, config["labels"]).astype(np.int64)
+        low, high, classes = self.labels.min(), self.labels.max(), config["classes"]
+        if low < 0 or high >= classes:
+            raise ValueError(f"held-out labels go from {low} to {high}; the dataset has {classes} classes")
 
     def show(self, row: int, scores: Any) -> dict[str, Any]:
         """One row with what its scores say."""
-        pixels = self.np.clip(self.values[row] * self.config["scale"], 0, 255).round().astype(self.np.uint8)
+        pixels = as_bytes(self.np, self.values[row])
         said = int(predicted(self.np, scores[None])[0])
         return {
             "row": int(row),
@@ -123,15 +149,30 @@ class Rows:
         }
 
 
+def as_bytes(np: Any, row: Any) -> Any:
+    """A row as pixels; values that are no bytes are stretched to 0 to 255."""
+    if row.dtype == np.uint8:
+        return row
+    values = np.nan_to_num(row.astype(np.float64))
+    low, high = values.min(), values.max()
+    return ((values - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
+
+
 def measure(model: Model, rows: Rows, stage: Stage, out: Path) -> dict[str, Any]:
-    """Every figure about the model itself; also writes predictions and mistakes."""
-    np = rows.np
+    """Every figure about the model itself; also writes predictions and mistakes.
+
+    Scores that are not one for each class say nothing about classes: then only their number is reported.
+    """
+    np, config = rows.np, rows.config
     stage("keys")
     figures: dict[str, Any] = {"keys": check_keys(np, model, rows.values)}
     stage("batches")
-    figures["batch_difference"] = check_batches(np, model, rows.values)
+    figures["batch_difference"], figures["largest"] = check_batches(np, model, rows.values)
     stage("held-out scores")
-    scores = score(np, model, rows.values)
+    scores = score(np, model, rows.values, int(config["batch"]))
+    figures["columns"] = scores.shape[1]
+    if scores.shape[1] != config["classes"]:
+        return figures
     figures.update(grade(np, scores, rows.labels))
     classes = predicted(np, scores)
     save_classes(out / "model.u16", classes)
@@ -150,6 +191,7 @@ def answer(model: Model, rows: Rows, stage: Stage, out: Path) -> dict[str, Any]:
     if not asked:
         return {"rows": 0}
     scores, back = model(rows.values[asked], asked)
+    check_columns(scores, rows.config["classes"])
     keys = asked if back is None else back.reshape(-1).tolist()
     found = [dict(rows.show(row, one), row=key) for row, key, one in zip(asked, keys, scores)]  # noqa: B905
     write(out / "digits.json", found)
@@ -161,9 +203,10 @@ def measure_baseline(tf: Any, model: Model, rows: Rows, stage: Stage) -> dict[st
     np, config = rows.np, rows.config
     try:
         stage("champion: load")
-        baseline = Model(np, tf, config["baseline"], config)
+        baseline = Model(np, tf, config["baseline"])
         stage("champion: held-out scores")
-        scores = score(np, baseline, rows.values)
+        scores = score(np, baseline, rows.values, int(config["batch"]))
+        check_columns(scores, config["classes"])
         figures = grade(np, scores, rows.labels)
         stage("champion: latency")
         figures["challenger_latency_ms"], figures["latency_ms"] = latency([model, baseline], rows.values)
@@ -190,22 +233,30 @@ def check_keys(np: Any, model: Model, rows: Any) -> dict[str, Any] | None:
             + (["their number"] if len(sent) != len(back) else [])}  # fmt: skip
 
 
-def check_batches(np: Any, model: Model, rows: Any) -> Any:
-    """The largest difference between a row's scores in company, in other company, and alone."""
+def check_columns(scores: Any, classes: int) -> None:
+    """:raises ValueError: there is not one score for each class, so no class can be told from them."""
+    columns = scores.shape[1] if scores.ndim > 1 else 1
+    if columns != classes:
+        raise ValueError(f"{columns} score(s) a row do not name one of {classes} classes")
+
+
+def check_batches(np: Any, model: Model, rows: Any) -> tuple[Any, Any]:
+    """The largest difference between a row's scores in company, in other company, and alone; and the largest score."""
     some = rows[:64]
     together, _ = model(some)
     turned, _ = model(some[::-1])
     alone = np.concatenate([model(some[at : at + 1])[0] for at in range(min(ALONE, len(some)))])
     gaps = [np.abs(together - turned[::-1]).max(), np.abs(together[: len(alone)] - alone).max()]
-    return number(max(gaps))
+    return number(max(gaps)), number(np.abs(together).max())
 
 
-def score(np: Any, model: Model, rows: Any) -> Any:
-    size = int(model.config["batch"])
+def score(np: Any, model: Model, rows: Any, size: int) -> Any:
+    """Scores of all rows, ``size`` rows a call. One score a row comes as one column."""
     parts = []
     for at in range(0, len(rows), size):
         part, back = model(rows[at : at + size])
         want = len(rows[at : at + size])
+        part = part[:, None] if part.ndim == 1 else part
         if part.ndim != 2 or len(part) != want:
             raise ValueError(f"{want} rows gave scores of shape {list(part.shape)}")
         if back is not None and back.reshape(-1).tolist() != list(range(want)):
@@ -216,7 +267,7 @@ def score(np: Any, model: Model, rows: Any) -> Any:
 
 def grade(np: Any, scores: Any, labels: Any) -> dict[str, Any]:
     """Quality of all rows' scores."""
-    classes = max(scores.shape[1], int(labels.max()) + 1)
+    classes = scores.shape[1]
     answers = predicted(np, scores)
     finite = np.isfinite(scores).all(axis=1)
     confusion = np.zeros((classes, classes), np.int64)
@@ -257,15 +308,16 @@ def latency(models: list[Model], rows: Any) -> list[float]:
 
 
 def read_idx(np: Any, path: str) -> Any:
-    """An IDX file of unsigned bytes, packed or not. Its checksum was verified by whoever fetched it."""
+    """An IDX file, packed or not, in this machine's byte order. Its checksum was verified by whoever fetched it."""
     data = Path(path).read_bytes()
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     zero, kind, rank = struct.unpack(">HBB", data[:4])
-    if zero or kind != 8:
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
+    if zero or kind not in IDX_TYPES:
+        raise ValueError(f"{path} is not an IDX file: it begins with {data[:4].hex(' ')}")
     shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    stored = np.frombuffer(data, np.dtype(IDX_TYPES[kind]), offset=4 + 4 * rank).reshape(shape)
+    return stored.astype(stored.dtype.newbyteorder("="))
 
 
 def save_classes(path: Path, classes: Any) -> None:
@@ -320,7 +372,11 @@ if __name__ == "__main__":
     settings = json.loads(Path(sys.argv[1]).read_text())
     end_with_parent()
     restrain(settings)
-    code = main(settings)
+    try:
+        code = main(settings)
+    except BaseException:  # noqa: BLE001 -- an ordinary exit would abort in the thread that waits for the parent
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # TensorFlow's threads have no clean stop

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.core.verdict import Check, Thresholds, WhenUndecided
+from mlengine.core.verdict import LATENCY_RATIO, NOT_WORSE, SIZE_RATIO, Check, Thresholds, WhenUndecided
 from mlengine.validation.paired_test import Paired, Standing
 from mlengine.validation.runner import Measured
+from mlengine.validation.saved_model import Tensor
 from mlengine.validation.signature import Expectation
 
 SUM_TOLERANCE = 1e-3
-BATCH_TOLERANCE = 1e-4
+BATCH_TOLERANCE = 1e-4  # of the largest score, or of 1
 NOT_NUMBERS = "Some scores are not numbers, so this was not asked."
 NO_CHAMPION = "There is no champion to compare with."
 
@@ -31,14 +32,57 @@ class Rival:
     predictions: tuple[int, ...] | None = None
 
 
-def value_checks(measured: Measured, thresholds: Thresholds, expected: Expectation) -> list[Check]:
-    """The questions that need no champion."""
+def declared_columns(scores: Tensor) -> int | None:
+    """How many scores a row has by the model's signature; ``None`` if it does not say."""
+    if scores.shape is None or len(scores.shape) not in {1, 2}:
+        return None
+    columns = scores.shape[1] if len(scores.shape) == 2 else 1
+    return columns if columns > 0 else None
+
+
+def class_scores(columns: int, classes: int, output: str) -> Check:
+    """Whether there is one score for each class: without that, the highest score names no class.
+
+    One column may be a sigmoid's probability, a regression's value or a class number: the shape does not say which, so
+    no accuracy is computed from it.
+    """
+    name, bound = "one score per class", f"{classes} scores a row"
+    if columns == classes:
+        text = f"Output {output!r} has one score for each of the {classes} classes."
+        return Check(name, columns, bound, passed=True, sentence=text)
+    if columns == 1:
+        text = (
+            f"Output {output!r} has a single value a row, and the dataset has {classes} classes: whether it is a"
+            " probability, a regression or a class number cannot be told, so its quality cannot be measured. Export"
+            f" {classes} scores a row (for a binary model, those of both classes), or validate with"
+            " validation_level='signature'."
+        )
+    else:
+        text = (
+            f"Output {output!r} has {columns} scores a row, and the dataset has {classes} classes: the highest score"
+            f" does not name a class of the dataset. Export {classes} scores a row, or register the dataset with"
+            f" --classes {columns}."
+        )
+    return Check(name, columns, bound, passed=False, sentence=text)
+
+
+def value_checks(measured: Measured, thresholds: Thresholds, expected: Expectation, classes: int) -> list[Check]:
+    """The questions that need no champion.
+
+    :param classes: how many the dataset has.
+    """
     if measured.error:
         return [Check("runs", "no", "loads and answers", passed=False, sentence=measured.error)]
     figures = measured.figures
-    return [
+    checks = [
         Check("runs", "yes", "loads and answers", passed=True, sentence="The model loads and answers."),
         _keys(figures["keys"]),
+        class_scores(figures["columns"], classes, expected.scores),
+    ]
+    if figures["columns"] != classes:
+        return checks
+    return [
+        *checks,
         _finite(figures),
         _sums(figures, expected),
         _batches(figures),
@@ -49,37 +93,37 @@ def value_checks(measured: Measured, thresholds: Thresholds, expected: Expectati
 
 
 def comparison_checks(
-    measured: Measured, size: int, rival: Rival | None, thresholds: Thresholds
+    measured: Measured, size: int, rival: Rival | None, thresholds: Thresholds, *, not_run: str = ""
 ) -> tuple[list[Check], Paired | None]:
-    """The questions about the champion; all skipped without one."""
-    names = ("not worse than champion", "latency ratio", "size ratio")
+    """The questions about the champion; all skipped without one. Size is compared of models that do not run, too.
+
+    :param not_run: why the model has no predictions, in a sentence.
+    """
     if rival is None:
+        names = (NOT_WORSE, LATENCY_RATIO, SIZE_RATIO)
         return [Check.skip(name, NO_CHAMPION, comparison=True) for name in names], None
-    if measured.error:
-        why = "The model did not run, so it was not compared."
-        return [Check.skip(name, why, comparison=True) for name in names], None
+    size_ratio = _size_ratio(size, rival, thresholds)
+    if not measured.predictions:
+        why = not_run or "The model gave no predictions."
+        return [*(Check.skip(name, why, comparison=True) for name in (NOT_WORSE, LATENCY_RATIO)), size_ratio], None
     paired = None
     if rival.predictions is not None:
         paired = Paired.of(measured.labels, measured.predictions, rival.predictions)
-    return [
-        compare(paired, rival.name, thresholds),
-        _latency_ratio(measured.baseline, thresholds),
-        _size_ratio(size, rival, thresholds),
-    ], paired
+    return [compare(paired, rival.name, thresholds), _latency_ratio(measured.baseline, thresholds), size_ratio], paired
 
 
 def compare(paired: Paired | None, champion: str, thresholds: Thresholds) -> Check:
-    """Challenger and champion on the same rows. ``paired`` is ``None`` if the champion could not be asked."""
-    name, tolerance = "not worse than champion", thresholds.tolerance
+    """Challenger and champion on the same rows. ``paired`` is ``None`` if the champion has no answers for them."""
+    name, tolerance = NOT_WORSE, thresholds.tolerance
     if tolerance is None:
-        return Check.skip(name, "No tolerance was set.", comparison=True)
+        return Check.skip(name, "No tolerance is set.", comparison=True)
     bound = f"≥ {-tolerance:.4f}"
     if paired is None:
         text = (
-            f"The champion {champion} could not be asked about these rows, so nothing says that the model is not worse."
-            " Roll back to one that can, or publish with force."
+            f"{champion} could not be run on these rows, and no predictions of it for them are stored. Roll back to a"
+            " champion that can be run, or publish with force."
         )
-        return Check(name, None, bound, passed=False, sentence=text, comparison=True)
+        return Check.skip(name, text, bound=bound, comparison=True)
     low, high = paired.interval(thresholds.confidence)
     standing = paired.standing(tolerance, thresholds.confidence)
     facts = (
@@ -133,14 +177,17 @@ def _sums(figures: Mapping[str, Any], expected: Expectation) -> Check:
 
 
 def _batches(figures: Mapping[str, Any]) -> Check:
+    """Rounding differs with the size of a batch, and grows with the scores: the bound is relative to the largest."""
     gap = figures["batch_difference"]
     if figures["not_finite"]:
         return Check.skip("batch independence", NOT_NUMBERS)
-    good = _number(gap) <= BATCH_TOLERANCE
-    text = "A row's scores do not depend on the rows beside it." if good else (
-        f"A row's scores depend on the rows beside it: they differ by {gap}."
+    bound = BATCH_TOLERANCE * max(1.0, _number(figures["largest"]))
+    good = _number(gap) <= bound
+    text = "A row's scores do not depend on the other rows of its batch." if good else (
+        f"A row's scores depend on the other rows of its batch: they differ by {gap}, with scores up to"
+        f" {figures['largest']}."
     )  # fmt: skip
-    return Check("batch independence", gap, f"≤ {BATCH_TOLERANCE:g}", passed=good, sentence=text)
+    return Check("batch independence", gap, f"≤ {bound:g}", passed=good, sentence=text)
 
 
 def _accuracy(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
@@ -175,7 +222,7 @@ def _latency(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
 
 
 def _latency_ratio(baseline: Mapping[str, Any], thresholds: Thresholds) -> Check:
-    name, ceiling = "latency ratio", thresholds.latency_ratio
+    name, ceiling = LATENCY_RATIO, thresholds.latency_ratio
     if ceiling is None:
         return Check.skip(name, "No ceiling was set.", comparison=True)
     if "latency_ms" not in baseline:
@@ -188,7 +235,7 @@ def _latency_ratio(baseline: Mapping[str, Any], thresholds: Thresholds) -> Check
 
 
 def _size_ratio(size: int, rival: Rival, thresholds: Thresholds) -> Check:
-    name, ceiling = "size ratio", thresholds.size_ratio
+    name, ceiling = SIZE_RATIO, thresholds.size_ratio
     if ceiling is None or not rival.size:
         return Check.skip(name, "No ceiling was set, or the champion's size is not known.", comparison=True)
     ratio = size / rival.size

@@ -26,6 +26,9 @@ class Report:
     """One validation.
 
     :param checks: how far it went: ``all``, ``signature`` or ``files``.
+    :param serving_signature: how the model had to be called (:class:`~mlengine.validation.signature.Expectation`).
+    :param extra_checks: ``name`` and ``digest`` of each check of the user's own; an empty digest if it has none.
+    :param require_comparison: whether it had to be compared with the champion to be published.
     :param fingerprint: of the model's objects; a publisher compares it, so that what is published is what was judged.
     :param size: bytes of all files.
     :param dataset: ``uri``, ``name``, ``version``, ``digest``, ``heldout`` (its digest) and ``rows``; empty if none.
@@ -59,6 +62,9 @@ class Report:
     environment: Mapping[str, Any] = field(default_factory=dict)
     mistakes: tuple[Mapping[str, Any], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    serving_signature: Mapping[str, Any] = field(default_factory=dict)
+    extra_checks: tuple[Mapping[str, str], ...] = ()
+    require_comparison: bool = True
 
     @property
     def accuracy(self) -> float | None:
@@ -68,7 +74,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self) | {"format": FORMAT, "thresholds": self.thresholds.to_json()}
         data["verdict"] = self.verdict.to_json()
-        return {**data, "mistakes": list(self.mistakes)}
+        return {**data, "mistakes": list(self.mistakes), "extra_checks": list(self.extra_checks)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -77,12 +83,12 @@ class Report:
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
             known["thresholds"] = Thresholds.from_json(data["thresholds"])
-            known["mistakes"] = tuple(data.get("mistakes", ()))
+            known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "extra_checks")}
             made = cls(**known)
         except (KeyError, TypeError) as error:
-            raise MlengineError(f"not a report: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not a report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
-            raise MlengineError(f"a report of format {data.get('format')!r}", remedy="run the validation again")
+            raise MlengineError(f"a report of format {data.get('format')!r}", hint="run the validation again")
         return made
 
 
@@ -105,7 +111,7 @@ class Predictions:
             raw = json.loads(data)
             return cls(raw["heldout"], _unpack(raw["labels"]), _unpack(raw["classes"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise MlengineError(f"not predictions: {error!r}", remedy="run the validation again") from error
+            raise MlengineError(f"not predictions: {error!r}", hint="run the validation again") from error
 
 
 def load_report(storage: Storage, job_dir: JobDir) -> Report:
@@ -113,11 +119,24 @@ def load_report(storage: Storage, job_dir: JobDir) -> Report:
     try:
         data = storage.read(job_dir.report)
     except ObjectMissingError as error:
-        raise ModelError(f"no report at {job_dir.report}", remedy="validate the model first") from error
+        raise ModelError(f"no report at {job_dir.report}", hint="validate the model first") from error
     try:
         return Report.from_json(json.loads(data))
     except ValueError as error:
-        raise MlengineError(f"{job_dir.report} is not JSON: {error}", remedy="run the validation again") from error
+        raise MlengineError(f"{job_dir.report} is not JSON: {error}", hint="run the validation again") from error
+
+
+def find_report(storage: Storage, job_dir: JobDir) -> Report | None:
+    """The job's report; ``None`` if there is none, or it cannot be read.
+
+    :raises StorageError: the bucket does not answer now.
+    """
+    try:
+        return load_report(storage, job_dir)
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        return None
 
 
 def load_predictions(storage: Storage, job_dir: JobDir) -> Predictions | None:

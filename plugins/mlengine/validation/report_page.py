@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _RIGHT, _WRONG = "26,127,55", "180,35,24"  # colours of the confusion matrix, RGB
 
+_TITLES = {Decision.FIRST: "Accepted as the first", Decision.NOT_COMPARED: "Not compared with the champion"}
+
 
 def render(report: Report, curves: Curves) -> bytes:
     """The page as UTF-8."""
@@ -32,7 +34,7 @@ def render(report: Report, curves: Curves) -> bytes:
     page = _template().render(
         report=report,
         decision=decision,
-        title={Decision.FIRST: "Accepted as the first"}.get(decision, decision.value.capitalize()),
+        title=_TITLES.get(decision, decision.value.capitalize()),
         rivals=_rivals(report),
         curves=_curves(curves),
         per_class=_per_class(report),
@@ -151,13 +153,25 @@ def _lineage(report: Report) -> list[tuple[str, str]]:
         "model": report.model_uri,
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
+        "dataset registered in spite of": report.dataset.get("exceptions"),
         **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
         "sha256 of the model": report.digest,
         "size": f"{report.size} bytes",
         "environment of the validation": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
         "thresholds": report.thresholds.to_json(),
+        "serving signature": _signature(report),
+        "extra checks": [check["name"] for check in report.extra_checks],
     }
     return [(name, _text(value)) for name, value in facts.items() if value]
+
+
+def _signature(report: Report) -> dict[str, object]:
+    """How the model had to be called; empty where that was not asked."""
+    if report.checks == "files":
+        return {}
+    shown = ("name", "inputs", "outputs", "key", "features", "scores", "scale", "probabilities")
+    known = report.serving_signature
+    return {name: known[name] for name in shown if known.get(name) is not None}
 
 
 def _text(value: object) -> str:

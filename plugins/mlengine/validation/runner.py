@@ -21,12 +21,13 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from mlengine.core.errors import EnvironmentBuildError, MlengineError
+from mlengine.core.errors import EnvironmentBuildError, MlengineError, ModelError
 from mlengine.runtime import processes
 from mlengine.runtime.env_allowlist import MARK
-from mlengine.validation.signature import Expectation
+from mlengine.validation.saved_model import Signature
+from mlengine.validation.signature import Expectation, serving_signature
 
 PROBE = Path(__file__).with_name("probe.py")
 POLL = 0.05
@@ -60,7 +61,44 @@ class Heldout:
 
     images: Path
     labels: Path
+    classes: int
     digest: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A SavedModel on this machine, and how it is called.
+
+    :param expected: which tensors mean what.
+    :param signature: the model's own signature of that name, with the types and shapes of its inputs.
+    """
+
+    path: Path
+    expected: Expectation
+    signature: Signature
+
+    @classmethod
+    def read(cls, path: Path, expected: Expectation) -> Self:
+        """:raises ModelError: it has no such signature, or one without the tensors that are expected."""
+        signature = serving_signature(path, expected.name)
+        inputs = {expected.features} | ({expected.key} if expected.key else set())
+        missing = [*(inputs - signature.inputs.keys()), *({expected.scores} - signature.outputs.keys())]
+        if missing:
+            raise ModelError(f"signature {expected.name!r} has no {', '.join(sorted(missing))}; it is {signature}")
+        return cls(path, expected, signature)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the probe reads it."""
+        expected = self.expected
+        return {
+            "path": str(self.path),
+            "signature": expected.name,
+            "key": expected.key,
+            "features": expected.features,
+            "scores": expected.scores,
+            "scale": expected.scale,
+            "inputs": {name: [tensor.dtype, tensor.shape] for name, tensor in self.signature.inputs.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -86,12 +124,11 @@ class Measured:
 
 def run_probe(
     python: Path,
-    model: Path,
+    model: ServedModel,
     heldout: Heldout,
-    expected: Expectation,
     *,
     work: Path,
-    baseline: Path | None = None,
+    baseline: ServedModel | None = None,
     limits: Limits = Limits(),
     show: tuple[int, ...] = (),
     brief: bool = False,
@@ -108,15 +145,11 @@ def run_probe(
     out.mkdir(parents=True)
     config = {
         "out": str(out),
-        "model": str(model),
-        "baseline": str(baseline) if baseline else None,
+        "model": model.to_json(),
+        "baseline": baseline.to_json() if baseline else None,
         "images": str(heldout.images),
         "labels": str(heldout.labels),
-        "signature": expected.name,
-        "key": expected.key,
-        "features": expected.features,
-        "scores": expected.scores,
-        "scale": expected.scale,
+        "classes": heldout.classes,
         "batch": limits.batch,
         "memory_bytes": limits.memory_bytes,
         "show": list(show),
@@ -211,13 +244,13 @@ def _read(out: Path, log: Path, code: int, ended: str, seconds: float) -> Measur
     if code == 4 and error:
         raise EnvironmentBuildError(
             f"the trainer's environment cannot load a SavedModel: {error['message']}",
-            remedy="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
+            hint="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(
             f"the probe {ended or f'ended with code {code}'} at {stage or 'its start'}, before it came to the model:\n"
             f"{_tail(log)}",
-            remedy="look at the lines above; more time or memory is given by limits=",
+            hint="look at the lines above; more time or memory is given by limits=",
         )
     why = ""
     if error:

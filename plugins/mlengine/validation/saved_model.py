@@ -54,7 +54,7 @@ class Tensor:
         """
         match = _TENSOR.match(text.strip())
         if match is None or match["dtype"] not in DTYPES.values():
-            raise ModelError(f"not a tensor: {text!r}", remedy="write dtype[size,…] with -1 for any: float32[-1,784]")
+            raise ModelError(f"not a tensor: {text!r}", hint="write dtype[size,…] with -1 for any: float32[-1,784]")
         inner = match["sizes"]
         shape = None if inner is None else tuple(int(size) for size in inner.split(",") if size)
         dtype = match["dtype"]
@@ -92,7 +92,7 @@ class Signature:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(
-                f"not a signature: {data!r}", remedy='write {"inputs": {name: "dtype[shape]"}, "outputs": {…}}'
+                f"not a signature: {data!r}", hint='write {"inputs": {name: "dtype[shape]"}, "outputs": {…}}'
             ) from error
         return cls(inputs, outputs)
 
@@ -123,9 +123,9 @@ def read(data: bytes) -> list[Graph]:
     try:
         graphs = [_graph(part, budget) for part in _messages(memoryview(data), 2)]
     except (IndexError, UnicodeDecodeError) as error:
-        raise ModelError(f"saved_model.pb is damaged: {error}", remedy="export the model again") from error
+        raise ModelError(f"saved_model.pb is damaged: {error}", hint="export the model again") from error
     if not graphs:
-        raise ModelError("saved_model.pb has no graph in it", remedy="export the model again")
+        raise ModelError("saved_model.pb has no graph in it", hint="export the model again")
     return graphs
 
 
@@ -254,7 +254,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
         tag, at = _varint(data, at)
         number, wire = tag >> 3, tag & 7
         if number == 0:
-            raise ModelError("saved_model.pb is damaged: a field with number 0", remedy="export the model again")
+            raise ModelError("saved_model.pb is damaged: a field with number 0", hint="export the model again")
         value: Value = 0
         if wire == _VARINT:
             value, at = _varint(data, at)
@@ -264,9 +264,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
         elif wire in {_FIXED64, _FIXED32}:
             at += 8 if wire == _FIXED64 else 4
         else:
-            raise ModelError(f"saved_model.pb is damaged: wire type {wire}", remedy="export the model again")
+            raise ModelError(f"saved_model.pb is damaged: wire type {wire}", hint="export the model again")
         if at > end:
-            raise ModelError("saved_model.pb is cut short", remedy="export the model again")
+            raise ModelError("saved_model.pb is cut short", hint="export the model again")
         yield number, value
 
 
@@ -274,10 +274,10 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     result = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ModelError("saved_model.pb is cut short", remedy="export the model again")
+            raise ModelError("saved_model.pb is cut short", hint="export the model again")
         byte = data[at]
         at += 1
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
             return result & 0xFFFFFFFFFFFFFFFF, at
-    raise ModelError("saved_model.pb is damaged: a number of more than 10 bytes", remedy="export the model again")
+    raise ModelError("saved_model.pb is damaged: a number of more than 10 bytes", hint="export the model again")

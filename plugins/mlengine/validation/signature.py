@@ -7,6 +7,8 @@ never gets the chance.
 from __future__ import annotations
 
 import fnmatch
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +28,13 @@ DENIED_OPS = (
     "WriteSummary", "*Bigtable*", "BigQuery*", "FileSystemSetConfiguration", "RemoteCall", "*Send", "*Recv", "Rpc*",
     "TryRpc*", "LoadLibrary*", "XlaLaunch*", "XlaHostCompute*", "TPU*", "Outfeed*", "Infeed*", "LmdbDataset*",
 )  # fmt: skip
-ALLOWED_DEVICES = ("", "/device:CPU:*", "/CPU:*", "/cpu:*")
+# TensorFlow's names of devices: `/job:ps/replica:0/task:1/device:CPU:0`, each part optional; `/cpu:0` in old graphs.
+_DEVICE = re.compile(
+    r"^(/job:(?P<job>[^/]+))?(/replica:(?P<replica>\d+|\*))?(/task:(?P<task>\d+|\*))?"
+    r"(/(device:)?(?P<type>[A-Za-z_]+)(:(\d+|\*))?)?$"
+)
+_LOCAL_TYPES = frozenset({None, "cpu", "gpu"})
+_INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,10 @@ class Expectation:
     :param features: the input that takes the held-out rows.
     :param scores: the output with one number for each class.
     :param probabilities: whether each row of scores must sum to 1.
-    :param scale: what a held-out byte is divided by before it is fed.
+    :param scale: what each value of a held-out row is divided by before it is fed. ``None``: 255 for bytes that go
+        into an input of floats, and 1 otherwise.
     :param denied_ops: patterns of ops that must not occur; ``allowed_ops`` takes exceptions from it.
+    :param allowed_devices: patterns of devices that nodes may ask for beside the CPUs and GPUs of the machine itself.
     """
 
     name: str = "serving_default"
@@ -53,10 +63,10 @@ class Expectation:
     features: str = "image"
     scores: str = "scores"
     probabilities: bool = True
-    scale: float = 255.0
+    scale: float | None = None
     denied_ops: tuple[str, ...] = DENIED_OPS
     allowed_ops: tuple[str, ...] = ()
-    allowed_devices: tuple[str, ...] = ALLOWED_DEVICES
+    allowed_devices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -85,28 +95,70 @@ class Expectation:
         for name in ("denied_ops", "allowed_ops", "allowed_devices"):
             if name in fields:
                 fields[name] = tuple(fields[name])
+        if isinstance(fields.get("scale"), str):  # a template gives strings
+            fields["scale"] = _number(fields["scale"])
         try:
             made = cls(**fields)
         except TypeError as error:
-            raise ModelError(f"not an expectation: {error}", remedy="see docs/gate.md for the fields") from error
+            raise ModelError(f"not a serving signature: {error}", hint="see docs/gate.md for the fields") from error
         made.validate()
         return made
 
     def validate(self) -> None:
-        """:raises ModelError: ``key``, ``features`` or ``scores`` names nothing in the signature."""
+        """:raises ModelError: ``key``, ``features`` or ``scores`` names nothing in the signature; or a wrong scale."""
         wanted = [("features", self.features, self.signature.inputs), ("scores", self.scores, self.signature.outputs)]
         if self.key is not None:
             wanted += [("key", self.key, self.signature.inputs), ("key", self.key, self.signature.outputs)]
         for role, name, side in wanted:
             if name not in side:
                 raise ModelError(
-                    f"the expectation's {role} {name!r} is none of {', '.join(sorted(side))}",
-                    remedy=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
+                    f"the serving signature's {role} {name!r} is none of {', '.join(sorted(side))}",
+                    hint=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
                 )
+        self._validate_scale()
+
+    def _validate_scale(self) -> None:
+        if self.scale is None:
+            return
+        if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not 0 < self.scale < math.inf:
+            raise ModelError(
+                f"the serving signature's scale is {self.scale!r}", hint="write a number greater than 0, such as 255"
+            )
+        features = self.signature.inputs[self.features]
+        if self.scale != 1 and features.dtype in _INTEGERS:
+            raise ModelError(
+                f"the serving signature divides by scale {self.scale:g}, but input {self.features!r} takes"
+                f" {features.dtype}: the fractions would be cut off",
+                hint="leave scale out; the model then gets the values as they are",
+            )
+
+
+def _number(text: str) -> float | None:
+    if text.strip() in {"", "None"}:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # refused by validate(), which names the field
 
 
 def _take(fields: dict[str, Any]) -> dict[str, Any]:
     return {side: fields.pop(side) for side in ("inputs", "outputs") if side in fields}
+
+
+def serving_signature(model: Path, name: str) -> Signature:
+    """How the model says that it is called.
+
+    :raises ModelError: ``saved_model.pb`` cannot be read, or has no signature ``name`` in a graph for serving.
+    """
+    try:
+        graphs = read((model / GRAPH).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{model / GRAPH} cannot be read: {error.strerror or error}") from error
+    for graph in graphs:
+        if "serve" in graph.tags and name in graph.signatures:
+            return graph.signatures[name]
+    raise ModelError(f"the model has no signature {name!r}", hint="export it with that signature, or set name")
 
 
 def check_wire(model: Path, expected: Expectation) -> list[Check]:
@@ -162,15 +214,37 @@ def _differences(side: str, want: Mapping[str, Tensor], have: Mapping[str, Tenso
 
 
 def check_devices(graphs: list[Graph], allowed: tuple[str, ...]) -> Check:
-    """No node may ask for a machine of the training cluster: it would look for it at every prediction."""
-    bound = "no cluster devices"
+    """No node may ask for a machine of the training cluster, or for a device that a serving machine may not have.
+
+    ``/job:localhost`` is the machine itself: TensorFlow writes it into the tables of adapted Keras layers. A local GPU
+    is no obstacle either: TensorFlow runs the node on the CPU where there is none.
+    """
+    bound = "local CPU or GPU"
     devices = sorted({device for graph in graphs for device in graph.devices})
-    wrong = [device for device in devices if not any(fnmatch.fnmatchcase(device, pattern) for pattern in allowed)]
+    wrong = [device for device in devices if not _is_local(device) and not _matches(device, allowed)]
+    remote = [device for device in wrong if not _is_local_machine(device)]
+    if remote:
+        text = f"The graph is still tied to {_some(remote)}: it would not run outside the training cluster."
+        return Check("devices", _some(remote), bound, passed=False, sentence=text)
     if wrong:
-        text = f"The graph is still tied to {_some(wrong)}: it would not run outside the training cluster."
+        text = f"The graph asks for {_some(wrong)}, which is neither a CPU nor a GPU; allowed_devices makes exceptions."
         return Check("devices", _some(wrong), bound, passed=False, sentence=text)
     shown = ", ".join(device for device in devices if device) or "none"
     return Check("devices", shown, bound, passed=True, sentence="No device of the training cluster is left.")
+
+
+def _is_local(device: str) -> bool:
+    match = _DEVICE.match(device)
+    kind = match["type"] if match else ""
+    return _is_local_machine(device) and (kind.lower() if kind else kind) in _LOCAL_TYPES
+
+
+def _is_local_machine(device: str) -> bool:
+    match = _DEVICE.match(device)
+    if match is None:
+        return False
+    here = {None, "0", "*"}
+    return match["job"] in {None, "localhost"} and match["replica"] in here and match["task"] in here
 
 
 def check_ops(graphs: list[Graph], expected: Expectation) -> Check:
@@ -186,8 +260,8 @@ def check_ops(graphs: list[Graph], expected: Expectation) -> Check:
     return Check("ops", f"{len(ops)} kinds", bound, passed=True, sentence=text)
 
 
-def _matches(op: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(op, pattern) for pattern in patterns)
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _some(names: list[str]) -> str:

@@ -38,6 +38,11 @@ class Subject:
     def dataset_uri(self) -> str:
         return str(self.dataset.get("uri") or "")
 
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The job's variables."""
+        return dict(self.record.spec.get("env") or {}) if self.record else {}
+
 
 def job_dir_of(job: Any) -> JobDir:
     """The job dir out of what an operator or a person gives: its URI, or a dict with ``job_dir``.
@@ -46,7 +51,7 @@ def job_dir_of(job: Any) -> JobDir:
     """
     uri = job.get("job_dir") if isinstance(job, Mapping) else job
     if not isinstance(uri, str) or uri.count("/") < 4 or not uri.startswith("gs://"):
-        raise ModelError(f"not a job: {job!r}", remedy="pass the submit task's output, or gs://BUCKET/<model>/<job_id>")
+        raise ModelError(f"not a job: {job!r}", hint="pass the submit task's output, or gs://BUCKET/<model>/<job_id>")
     return JobDir(uri.rstrip("/"))
 
 

@@ -14,66 +14,31 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from mlengine.champions.history import Champion, current
-from mlengine.core.errors import DatasetError, MlengineError, ModelError
+from mlengine.core.errors import DatasetError, ModelError
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Check, Thresholds, Verdict, judge
+from mlengine.core.verdict import Check, Verdict, judge
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.export import Export, download, resolve
+from mlengine.validation.extra_checks import run_check
 from mlengine.validation.paired_test import Paired
-from mlengine.validation.quality import Rival, comparison_checks, value_checks
-from mlengine.validation.report import Predictions, Report, load_predictions, store
+from mlengine.validation.quality import Rival, class_scores, comparison_checks, declared_columns, value_checks
+from mlengine.validation.report import Predictions, Report, find_report, load_predictions, store
 from mlengine.validation.report_page import render
-from mlengine.validation.runner import Heldout, Limits, Measured, run_probe
-from mlengine.validation.signature import Expectation, check_wire
+from mlengine.validation.rules import Rules, Scope, lost_questions, recorded_expectation
+from mlengine.validation.runner import Heldout, Measured, ServedModel, run_probe
+from mlengine.validation.signature import check_wire
 from mlengine.validation.subject import Subject
 
 log = logging.getLogger(__name__)
-
-# A check of the user's own: given the model's files on this machine and the report's figures so far.
-OwnCheck = Callable[[Path, Mapping[str, Any]], Check]
-
-
-class Scope(StrEnum):
-    """How far a validation goes."""
-
-    ALL = "all"
-    SIGNATURE = "signature"  # without running the model
-    FILES = "files"  # for trainers whose model is no SavedModel
-
-    @classmethod
-    def parse(cls, text: str) -> Scope:
-        """:raises MlengineError: it is none of the three."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise MlengineError(
-                f"unknown validation_level: {text!r}", remedy=f"write one of {', '.join(item.value for item in cls)}"
-            ) from None
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a model is asked, and what it is held to.
-
-    :param own: further checks, by any Python: each gets the folder with the model's files and the figures measured so
-        far. They run in this process, so they must not import TensorFlow; one that raises has failed.
-    """
-
-    scope: Scope = Scope.ALL
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    expected: Expectation = field(default_factory=Expectation)
-    limits: Limits = field(default_factory=Limits)
-    own: Sequence[OwnCheck] = ()
 
 
 @dataclass(frozen=True)
@@ -89,25 +54,50 @@ class Place:
     datasets: Path
 
 
-def validate(storage: Storage, subject: Subject, rules: Rules, place: Place) -> Report:
+def validate(storage: Storage, subject: Subject, rules: Rules, place: Place, *, replace_report: bool = False) -> Report:
     """Judge the model of ``subject`` and keep the report in its job dir.
 
     Safe to repeat: it judges anew, against whoever is champion then.
 
-    :raises DatasetError: no held-out set; :raises EnvironmentBuildError: no environment to run the model in.
+    :param replace_report: replace the job's report though it answers questions that these rules do not ask.
+    :raises ModelError: there is such a report.
+    :raises DatasetError: no held-out set.
+    :raises EnvironmentBuildError: no environment to run the model in.
     :raises StorageError: the bucket refused.
     """
+    if not replace_report:
+        _refuse_to_lose(storage, subject, rules)
     champion = current(storage, subject.bucket, subject.model)
     with tempfile.TemporaryDirectory(prefix="mlengine-gate-") as scratch:
         validation = _Validation(storage, subject, rules, place, champion, Path(scratch))
         validation.ask()
-    report = validation.report(judge(validation.checks, champion=champion is not None))
+    name = None if champion is None else champion.job_id
+    report = validation.report(judge(validation.checks, champion=name, require_comparison=rules.comparison_required))
     kept = None
     if validation.measured.predictions:
         measured = validation.measured
         kept = Predictions(str(report.dataset["heldout"]), measured.labels, measured.predictions)
     store(storage, report, kept, render(report, read_curves(storage, subject.job_dir)))
     return report
+
+
+def _refuse_to_lose(storage: Storage, subject: Subject, rules: Rules) -> None:
+    """:raises ModelError: the model has a report that answers what ``rules`` do not ask."""
+    report = find_report(storage, subject.job_dir)
+    lost = lost_questions(report, rules) if report else []
+    if report is None or not lost:
+        return
+    try:
+        export = resolve(storage, subject.job_dir.model, graph=report.checks != Scope.FILES)
+    except ModelError:
+        return
+    if export.fingerprint == report.fingerprint:  # otherwise it is about files that are no longer there
+        raise ModelError(
+            f"the report of {report.job_id} ({report.verdict.decision.value}, {report.created}) answers questions that"
+            f" this validation does not ask: {'; '.join(lost)}",
+            hint="ask them too: run the task `validate` again; or replace the report all the same:"
+            " models validate --replace-report, ValidateModelOperator(replace_report=True)",
+        )
 
 
 @dataclass
@@ -125,6 +115,7 @@ class _Validation:
     digest: str = ""
     dataset: dict[str, Any] = field(default_factory=dict)
     measured: Measured = field(default_factory=Measured)
+    rows: Heldout | None = None
     paired: Paired | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -143,8 +134,10 @@ class _Validation:
             self.checks += check_wire(self.model, self.rules.expected)
         if self.good and self.rules.scope is Scope.ALL:
             self.run()
+        if self.good or self.measured.predictions:
+            self.compare()
         if self.export.files:
-            self.checks += [_own(check, self.model, self.measured.figures) for check in self.rules.own]
+            self.checks += [run_check(check, self.model, self.measured.figures) for check in self.rules.own]
 
     def ask_files(self) -> None:
         bound = "whole"
@@ -163,9 +156,13 @@ class _Validation:
 
     def run(self) -> None:
         with self.timed("dataset"):
-            heldout = self.heldout()
-        rival = None if self.champion is None else Rival(self.champion.job_id, self.champion.size)
-        baseline = self.champion_files()
+            self.rows = rows = self.heldout()
+        model = ServedModel.read(self.model, self.rules.expected)
+        columns = declared_columns(model.signature.outputs[self.rules.expected.scores])
+        if columns is not None and columns != rows.classes:  # known without running it
+            self.checks.append(class_scores(columns, rows.classes, self.rules.expected.scores))
+            return
+        baseline = self.champion_model()
         work = self.scratch / "probe"
         work.mkdir()
         with ExitStack() as stack:
@@ -173,14 +170,23 @@ class _Validation:
                 python = stack.enter_context(self.place.python())
             with self.timed("probe"):
                 limits = self.rules.limits
-                measured = run_probe(
-                    python, self.model, heldout, self.rules.expected, work=work, baseline=baseline, limits=limits
-                )
-        self.measured = measured
-        self.checks += value_checks(measured, self.rules.thresholds, self.rules.expected)
-        if rival is not None:
-            rival = replace(rival, predictions=self.champion_predictions(heldout))
-        checks, self.paired = comparison_checks(measured, self.export.size, rival, self.rules.thresholds)
+                self.measured = run_probe(python, model, rows, work=work, baseline=baseline, limits=limits)
+        self.checks += value_checks(self.measured, self.rules.thresholds, self.rules.expected, rows.classes)
+
+    def compare(self) -> None:
+        """With the champion, as far as both models are known. Without one, a model that was run says so."""
+        if self.champion is None and self.rules.scope is not Scope.ALL:
+            return
+        rival = None
+        if self.champion is not None:
+            rival = Rival(self.champion.job_id, self.champion.size, self.champion_predictions())
+        checks, self.paired = comparison_checks(
+            self.measured,
+            self.export.size,
+            rival,
+            self.rules.thresholds,
+            not_run=f"With validation_level={self.rules.scope.value!r} the model is not run.",
+        )
         self.checks += checks
 
     def heldout(self) -> Heldout:
@@ -190,7 +196,7 @@ class _Validation:
         if not uri:
             raise DatasetError(
                 f"no dataset to validate {self.subject.job_dir.job_id} on",
-                remedy="pass dataset=, or validate with validation_level='signature' or 'files'",
+                hint="pass dataset=, or validate with validation_level='signature' or 'files'",
             )
         folder = fetch(self.storage, uri, self.place.datasets)
         manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), uri)
@@ -204,34 +210,40 @@ class _Validation:
             "rows": held.rows,
             "shape": list(manifest.shape),
         }
-        return Heldout(folder / held.images.path, folder / held.labels.path, held.identity)
+        if manifest.exceptions:
+            self.dataset["exceptions"] = [item.to_json() for item in manifest.exceptions]
+        return Heldout(folder / held.images.path, folder / held.labels.path, manifest.classes, held.identity)
 
-    def champion_files(self) -> Path | None:
-        """The champion's model, if there is one, and it is still there as it was published."""
+    def champion_model(self) -> ServedModel | None:
+        """The champion's model, if there is one, and it is still there as it was published.
+
+        It is called by its own signature, which need not be the challenger's.
+        """
         if self.champion is None:
             return None
         target = self.scratch / "champion"
         try:
+            expected = recorded_expectation(self.storage, JobDir(self.champion.job_dir)) or self.rules.expected
             export = resolve(self.storage, self.champion.model_uri)
             if export.fingerprint != self.champion.fingerprint:
                 log.warning("champion %s cannot be run: its files changed since", self.champion.job_id)
                 return None
             download(self.storage, export, target)
+            return ServedModel.read(target, expected)
         except ModelError as error:
             log.warning("champion %s cannot be run: %s", self.champion.job_id, error.message)
             return None
-        return target
 
-    def champion_predictions(self, heldout: Heldout) -> tuple[int, ...] | None:
+    def champion_predictions(self) -> tuple[int, ...] | None:
         """As measured beside the challenger; else as kept with its own report, if that was about the same rows."""
-        if self.champion is None:
+        if self.champion is None or self.rows is None or not self.measured.predictions:
             return None
         if self.measured.baseline_predictions:
             return self.measured.baseline_predictions
         if self.measured.baseline.get("error"):
             log.warning("champion %s did not run here: %s", self.champion.job_id, self.measured.baseline["error"])
         kept = load_predictions(self.storage, JobDir(self.champion.job_dir))
-        if kept is None or kept.heldout != heldout.digest or kept.labels != self.measured.labels:
+        if kept is None or kept.heldout != self.rows.digest or kept.labels != self.measured.labels:
             return None
         return kept.classes
 
@@ -265,6 +277,9 @@ class _Validation:
             environment=self.measured.environment,
             mistakes=self.measured.mistakes,
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
+            serving_signature=self.rules.expected.to_json(),
+            extra_checks=self.rules.extra_checks,
+            require_comparison=self.rules.require_comparison,
         )
 
     @contextmanager
@@ -279,20 +294,6 @@ def _size(size: int, ceiling: int | None) -> Check:
         return Check.skip("size", f"The model has {_mib(size)}; no ceiling was set.")
     text = f"The model has {_mib(size)}; the ceiling is {_mib(ceiling)}."
     return Check("size", size, f"≤ {_mib(ceiling)}", passed=size <= ceiling, sentence=text)
-
-
-def _own(check: OwnCheck, model: Path, figures: Mapping[str, Any]) -> Check:
-    """A check of the user's. Whatever it raises is its answer: no."""
-    name = getattr(check, "__name__", type(check).__name__)
-    try:
-        result = check(model, figures)
-    except Exception as error:  # other people's code, at the gate's edge
-        log.warning("own check %s raised", name, exc_info=True)
-        return Check(name, None, "passes", passed=False, sentence=f"{name} raised {type(error).__name__}: {error}")
-    if not isinstance(result, Check):
-        text = f"{name} returned {type(result).__name__}, not a mlengine.core.verdict.Check."
-        return Check(name, None, "passes", passed=False, sentence=text)
-    return result
 
 
 def _mib(size: int) -> str:

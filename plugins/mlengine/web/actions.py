@@ -49,10 +49,10 @@ def _live(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHan
     record = JobRecord.from_bytes(storage.read(job_dir.claim))
     handle = record.handle(job_dir.uri)
     if handle is None:
-        raise BackendError(f"job {record.job_id} is not submitted yet", remedy="try again in a moment")
+        raise BackendError(f"job {record.job_id} is not submitted yet", hint="try again in a moment")
     status = backend.describe([handle])[0]
     if status.state.terminal:
-        raise BackendError(f"job {handle.job_id} has ended already: {status.state.value}", remedy="look at its page")
+        raise BackendError(f"job {handle.job_id} has ended already: {status.state.value}", hint="look at its page")
     return handle
 
 
@@ -61,11 +61,11 @@ def _note(storage: Storage, job_dir: JobDir, attempt: int, event: dict[str, Any]
         data, generation = storage.read_with_generation(job_dir.claim)
         record = JobRecord.from_bytes(data)
         if record.attempt != attempt:
-            raise BackendError(f"job {record.job_id} is at attempt {record.attempt} by now", remedy="look again")
+            raise BackendError(f"job {record.job_id} is at attempt {record.attempt} by now", hint="look again")
         noted = record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
         try:
             storage.replace(job_dir.claim, noted.to_bytes(), generation)
         except StorageConflictError:
             continue
         return
-    raise MlengineError(f"{job_dir.claim} changes all the time", remedy="try again")
+    raise MlengineError(f"{job_dir.claim} changes all the time", hint="try again")

@@ -48,7 +48,7 @@ class Shield:
         if scope["type"] != "http":
             return
         if not self._places.acquire(blocking=False):
-            busy = JSONResponse({"error": "busy", "remedy": "try again in a moment"}, 503, headers=HEADERS)
+            busy = JSONResponse({"error": "busy", "hint": "try again in a moment"}, 503, headers=HEADERS)
             await busy(scope, receive, send)
             return
         try:
@@ -103,7 +103,7 @@ async def _refused(request: Request, error: HTTPException) -> Response:
         and "text/html" in request.headers.get("accept", "")
     ):
         return RedirectResponse(guard.login_url(str(request.url)), 303)
-    return JSONResponse({"error": str(error.detail), "remedy": ""}, error.status_code)
+    return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code)
 
 
 async def _failed(_: Request, error: MlengineError) -> Response:
@@ -112,7 +112,7 @@ async def _failed(_: Request, error: MlengineError) -> Response:
     if error.retryable:
         status = 503
     log.info("refused: %s", error.message)
-    return JSONResponse({"error": error.message, "remedy": error.remedy}, status)
+    return JSONResponse({"error": error.message, "hint": error.hint}, status)
 
 
 _CODES: dict[type[MlengineError], int] = {

@@ -110,7 +110,7 @@ def _decoded(cursor: str) -> dict[str, Any]:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return {name: dict(found[name]) for name in ("backend", "stored") if name in found}
     except (ValueError, TypeError, binascii.Error, UnicodeError, RecursionError) as error:
-        raise MlengineError("not a cursor of this log", remedy="begin anew without one") from error
+        raise MlengineError("not a cursor of this log", hint="begin anew without one") from error
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:

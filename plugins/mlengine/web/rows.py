@@ -18,7 +18,7 @@ from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.jobs.progress import read_progress, read_told
+from mlengine.jobs.progress import read_cursor, read_progress
 from mlengine.storage.client import Storage
 from mlengine.validation.report import Report, load_report
 
@@ -167,12 +167,12 @@ def damaged(claim: Claimed, why: str) -> Row:
 def _with_status(storage: Storage, row: Row, handle: JobHandle, status: JobStatus | None, report: Report | None) -> Row:
     if status is not None:
         return replace(row, state=status.state.value, detail=status.detail, started=status.started, ended=status.ended)
-    told = read_told(storage, handle)
+    cursor = read_cursor(storage, handle)
     if report is not None:
-        return replace(row, state=JobState.SUCCEEDED.value, detail=told.detail)
-    if told.state in {state.value for state in JobState if state.terminal}:
-        return replace(row, state=told.state, detail=told.detail)
-    last = f"; last told: {told.state}" if told.state else ""
+        return replace(row, state=JobState.SUCCEEDED.value, detail=cursor.detail)
+    if cursor.state in {state.value for state in JobState if state.terminal}:
+        return replace(row, state=cursor.state, detail=cursor.detail)
+    last = f"; last logged: {cursor.state}" if cursor.state else ""
     return replace(row, state=JobState.UNKNOWN.value, detail=f"its backend cannot be asked from here{last}")
 
 

@@ -1,6 +1,6 @@
 """Waits of every kind, for jobs that a test has submitted: which, and where, is in the run's configuration.
 
-A ``late`` wait looks at its job once, and then not for ten minutes: what happens meanwhile it does not know.
+A ``late`` wait polls its job once, and then not for ten minutes: it does not see what happens in between.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
-# Late ones count until their job has finished unseen; the others may as well end soon.
+# The limit of a late one must not pass before its job has finished unseen; those of the others may pass soon.
 for suffix, seconds in (("", 1.0), ("_late", 600.0)):
     late = bool(suffix)
     wait(f"life_plain{suffix}", poll_interval_seconds=seconds)
@@ -41,12 +41,15 @@ for suffix, seconds in (("", 1.0), ("_late", 600.0)):
         f"life_deadline{suffix}",
         poll_interval_seconds=seconds,
         queued_timeout_seconds=5.0,
-        running_timeout_seconds=65.0 if late else 10.0,
+        running_timeout_seconds=115.0 if late else 10.0,
     )
-    wait(f"life_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=60 if late else 15))
+    wait(f"life_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=110 if late else 15))
     wait(
-        f"life_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=70 if late else 40)
+        f"life_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=120 if late else 40)
     )
+# Long enough for a test to pause the DAG before the limit passes.
+wait("life_paused_deadline", poll_interval_seconds=1.0, queued_timeout_seconds=5.0, running_timeout_seconds=85.0)
+wait("life_paused_limit", poll_interval_seconds=1.0, execution_timeout=timedelta(seconds=60))
 with DAG("life_gap", schedule=None, render_template_as_native_obj=True):
     submit = SubmitTrainingJobOperator(
         task_id="submit",
@@ -139,7 +142,7 @@ wait(
     on_execute_callback=note_processes,
 )
 
-# Between two looks nothing of Airflow's holds the run: its DAG can be deleted.
+# Between two polls nothing of Airflow's holds the run: its DAG can be deleted.
 for name in ("life_gone", "life_stays"):
     with DAG(name, schedule=None, render_template_as_native_obj=True):
         trained = SubmitTrainingJobOperator(

@@ -26,7 +26,7 @@ def test_an_error_with_orders_for_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> int:
-        raise MlengineError(HOSTILE, remedy=HOSTILE)
+        raise MlengineError(HOSTILE, hint=HOSTILE)
 
     monkeypatch.setattr(jobs, "_status", fail)
     assert cli.main(["status"]) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlengine.core.dataset import (
+    CheckException,
     DataFile,
     Manifest,
     Split,
@@ -44,6 +45,22 @@ MANIFEST = Manifest(
 
 def test_round_trip() -> None:
     assert Manifest.from_bytes(MANIFEST.to_bytes()) == MANIFEST
+
+
+def test_exceptions_are_kept_and_are_no_part_of_the_content() -> None:
+    exception = CheckException("duplicates", "225 of 10000 held-out images are among them.", "few values")
+    manifest = replace(MANIFEST, exceptions=(exception,))
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert manifest.digest == MANIFEST.digest
+    assert "exceptions" not in MANIFEST.to_json()
+
+
+@pytest.mark.parametrize(
+    "value", ["x", {}, ["x"], [{"check": "duplicates"}], [{"check": "", "found": "", "reason": ""}]]
+)
+def test_exceptions_that_are_none_are_refused(value: Any) -> None:
+    with pytest.raises(DatasetError, match="exceptions"):
+        Manifest.from_json({**MANIFEST.to_json(), "exceptions": value})
 
 
 def test_a_reader_leaves_unknown_fields_alone_and_does_without_optional_ones() -> None:

@@ -1,4 +1,4 @@
-"""The tree of errors: one root, each with its remedy, each fit to cross a process boundary."""
+"""The tree of errors: one root, each with its hint, each fit to cross a process boundary."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ALL = [error for error in vars(errors).values() if isinstance(error, type) and i
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
 def test_each_tells_what_happened_and_what_to_do(error: type[MlengineError]) -> None:
-    raised = error("no object gs://bucket/x", remedy="create it")
+    raised = error("no object gs://bucket/x", hint="create it")
     assert str(raised) == "no object gs://bucket/x\n  What to do: create it"
     assert str(error("alone")) == "alone"
     assert error.__doc__
     copy = pickle.loads(pickle.dumps(raised))
-    assert (type(copy), str(copy), copy.remedy, copy.retryable) == (error, str(raised), "create it", error.retryable)
+    assert (type(copy), str(copy), copy.hint, copy.retryable) == (error, str(raised), "create it", error.retryable)
 
 
 def test_only_what_may_pass_by_itself_is_retryable() -> None:
@@ -33,6 +33,6 @@ def test_only_what_may_pass_by_itself_is_retryable() -> None:
 
 
 def test_what_an_error_quotes_cannot_speak_to_a_terminal() -> None:
-    error = MlengineError("the build said:\n\x1b[2J\x1b]0;title\x07done\r\n", remedy="see \u202eabove")
+    error = MlengineError("the build said:\n\x1b[2J\x1b]0;title\x07done\r\n", hint="see \u202eabove")
     assert str(error) == "the build said:\ndone\n\n  What to do: see \\x202eabove"
     assert error.args == (error.message,)

@@ -94,7 +94,7 @@ def test_a_record_travels_and_remembers() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff"])
-def test_what_is_no_record_is_refused_with_a_remedy(data: bytes) -> None:
+def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job") as caught:
         JobRecord.from_bytes(data)
-    assert caught.value.remedy
+    assert caught.value.hint

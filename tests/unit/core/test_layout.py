@@ -26,7 +26,7 @@ def test_uris_come_apart_and_together(bucket: str, path: str) -> None:
 def test_what_is_no_uri_is_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="not a Cloud Storage URI") as caught:
         layout.split_uri(uri)
-    assert "gs://BUCKET" in caught.value.remedy
+    assert "gs://BUCKET" in caught.value.hint
 
 
 @given(st.lists(names, max_size=4))
@@ -60,7 +60,7 @@ def test_the_paths_of_a_job(bucket: str) -> None:
 def test_a_whole_bucket_is_no_job_dir(uri: str) -> None:
     with pytest.raises(StorageError, match="is a whole bucket") as caught:
         JobDir(uri)
-    assert "gs://bucket/FOLDER" in caught.value.remedy
+    assert "gs://bucket/FOLDER" in caught.value.hint
 
 
 def test_what_is_no_uri_is_no_job_dir() -> None:

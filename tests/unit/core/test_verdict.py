@@ -7,16 +7,26 @@ import json
 import pytest
 
 from mlengine.core.errors import MlengineError
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict, WhenUndecided, judge, table
+from mlengine.core.verdict import (
+    NOT_WORSE,
+    SIZE_RATIO,
+    Check,
+    Decision,
+    Thresholds,
+    Verdict,
+    WhenUndecided,
+    judge,
+    table,
+)
 
 GOOD = Check("accuracy", 0.98, "≥ 0.97", passed=True, sentence="Accuracy is 0.98.")
 BAD = Check("devices", "/job:ps", "none", passed=False, sentence="The graph is still tied to /job:ps.")
-BETTER = Check("not worse", 0.001, "≥ -0.005", passed=True, sentence="It gained 10 rows.", comparison=True)
-NOT_ASKED = Check.skip("not worse", "There is no champion.", comparison=True)
+BETTER = Check(NOT_WORSE, 0.001, "≥ -0.005", passed=True, sentence="It gained 10 rows.", comparison=True)
+NOT_ASKED = Check.skip(NOT_WORSE, "The model was not run.", comparison=True)
 
 
 def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
-    verdict = judge([GOOD, BAD, BETTER], champion=True)
+    verdict = judge([GOOD, BAD, BETTER], champion="old")
     assert verdict.decision is Decision.REJECTED
     assert verdict.reasons == ("The graph is still tied to /job:ps.",)
     assert verdict.failed == (BAD,)
@@ -24,26 +34,57 @@ def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
 
 
 def test_the_first_model_is_not_compared_but_still_checked() -> None:
-    verdict = judge([GOOD, NOT_ASKED], champion=False)
+    verdict = judge([GOOD, NOT_ASKED], champion=None)
     assert verdict.decision is Decision.FIRST
     assert verdict.reasons == ("There is no champion yet; all 1 checks passed.",)
-    assert judge([BAD, NOT_ASKED], champion=False).decision is Decision.REJECTED
+    assert judge([BAD, NOT_ASKED], champion=None).decision is Decision.REJECTED
 
 
 def test_accepted_says_how_it_stands_against_the_champion() -> None:
-    verdict = judge([GOOD, BETTER], champion=True)
+    verdict = judge([GOOD, BETTER], champion="old")
     assert verdict.decision is Decision.ACCEPTED
     assert verdict.reasons == ("All 2 checks passed.", "It gained 10 rows.")
+
+
+SMALL = Check(SIZE_RATIO, 1.0, "≤ 3", passed=True, sentence="It is as large as the champion.", comparison=True)
+
+
+@pytest.mark.parametrize("checks", [[GOOD], [GOOD, NOT_ASKED], [GOOD, NOT_ASKED, SMALL]])
+def test_a_model_that_was_not_compared_in_quality_is_not_accepted(checks: list[Check]) -> None:
+    verdict = judge(checks, champion="old")
+    assert verdict.decision is Decision.NOT_COMPARED
+    assert not verdict.decision.publishable
+    assert verdict.reasons[0].startswith("The model was not compared with the champion old: ")
+    assert "require_comparison" in verdict.reasons[1]
+
+
+def test_whoever_wants_no_comparison_says_so_and_reads_that_there_was_none() -> None:
+    verdict = judge([GOOD, NOT_ASKED, SMALL], champion="old", require_comparison=False)
+    assert verdict.decision is Decision.ACCEPTED
+    assert verdict.reasons == (
+        "All 2 checks passed.",
+        "It is as large as the champion.",
+        "The model was not compared with the champion old: The model was not run. No comparison is required.",
+    )
+
+
+def test_a_failed_check_rejects_a_model_that_was_not_compared() -> None:
+    assert judge([BAD, NOT_ASKED], champion="old").decision is Decision.REJECTED
+
+
+def test_a_users_own_comparison_is_one() -> None:
+    own = Check("perplexity", 12.0, "≤ 13", passed=True, sentence="It is not worse.", comparison=True)
+    assert judge([GOOD, NOT_ASKED, own], champion="old").decision is Decision.ACCEPTED
 
 
 @pytest.mark.parametrize("checks", [[], [NOT_ASKED]])
 def test_a_gate_that_asked_nothing_says_nothing(checks: list[Check]) -> None:
     with pytest.raises(MlengineError, match="no checks"):
-        judge(checks, champion=False)
+        judge(checks, champion=None)
 
 
 def test_a_verdict_survives_json() -> None:
-    verdict = judge([GOOD, BAD, NOT_ASKED], champion=False)
+    verdict = judge([GOOD, BAD, NOT_ASKED], champion=None)
     assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 

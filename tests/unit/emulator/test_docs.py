@@ -29,7 +29,7 @@ def flags(module: object) -> set[str]:
     return set(command._option_string_actions)
 
 
-def test_every_flag_of_the_table_is_there() -> None:
+def test_every_flag_of_the_table_exists() -> None:
     known, found = flags(train), 0
     for gcloud, here, _ in rows("gcloud-flags.md", "either backend."):
         kept = gcloud if here in {"same", "read"} else here if here.startswith("`--") else ""
@@ -39,7 +39,7 @@ def test_every_flag_of_the_table_is_there() -> None:
     assert found > 20
 
 
-def test_every_option_and_fault_is_in_its_manual() -> None:
+def test_every_option_and_fault_is_documented() -> None:
     named = {name for row in rows("vertex.md", "## Options") for name in re.findall(r"`(\w+)`", row[0])}
     assert named == set(VertexOptions.names())
     assert {row[0].strip("`") for row in rows("emulator.md", "## Scripted faults")} == set(ACTIONS)

@@ -1,4 +1,4 @@
-"""The engine with a backend in memory: states, restarts, and a backend that does not answer."""
+"""The engine with an in-memory backend: states, restarts, and a backend that cannot be reached."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def engine(backend: MemoryBackend, tmp_path: Path) -> Engine:
     return Engine(backend, tmp_path)
 
 
-def test_submissions_travel_whole() -> None:
+def test_a_submission_is_restored_from_json() -> None:
     submission = unpack(record().submission)
     assert pack(submission) == record().submission
     assert submission.spec.args == ("--a",)
@@ -72,7 +72,7 @@ def test_the_copies_of_a_job_are_removed_when_it_ends_and_no_others(engine: Engi
     assert (engine.objects_dir(second.key) / "data.csv").exists()
 
 
-def test_a_backend_that_does_not_answer_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
+def test_a_backend_that_cannot_be_reached_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
     backend.refuse = 1
     made = engine.create(record())
     assert engine.get(made.key, "job").state is JobState.QUEUED
@@ -83,7 +83,7 @@ def test_a_backend_that_does_not_answer_changes_nothing(engine: Engine, backend:
     assert engine.get(made.key, "job").state is JobState.RUNNING
 
 
-def test_a_restart_keeps_jobs_and_hands_over_what_was_not(
+def test_a_restart_keeps_jobs_and_submits_the_remaining_ones(
     engine: Engine, backend: MemoryBackend, tmp_path: Path
 ) -> None:
     first, second = engine.create(record("1")), engine.create(record("2", MLENGINE))
@@ -110,7 +110,7 @@ def test_an_id_is_used_once(engine: Engine, backend: MemoryBackend) -> None:
         engine.create(record())
 
 
-def test_cancel_and_delete_want_the_right_state(engine: Engine, backend: MemoryBackend) -> None:
+def test_cancel_and_delete_check_the_state(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
     engine.refresh([made])
     with pytest.raises(EmulatorApiError, match="cancel it first"):
@@ -134,7 +134,7 @@ def test_a_deleted_job_is_only_hidden(engine: Engine, backend: MemoryBackend) ->
     assert backend.calls[calls:] == ["describe"], "nothing is asked of the backend but its state"
 
 
-def test_a_stuck_job_is_never_handed_over(engine: Engine, backend: MemoryBackend) -> None:
+def test_a_stuck_job_is_never_submitted(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(replace(record(), stuck=True))
     assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_PENDING"
     assert backend.jobs == []
@@ -142,7 +142,7 @@ def test_a_stuck_job_is_never_handed_over(engine: Engine, backend: MemoryBackend
     assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_CANCELLED"
 
 
-def test_lists_are_of_one_parent_the_newest_first(engine: Engine) -> None:
+def test_a_list_has_the_jobs_of_one_parent_the_newest_first(engine: Engine) -> None:
     for name in ("1", "2", "3"):
         engine.create(record(name))
     engine.create(replace(record("4"), region="elsewhere"))
@@ -151,21 +151,21 @@ def test_lists_are_of_one_parent_the_newest_first(engine: Engine) -> None:
     assert [found.id for found in engine.jobs_of(MLENGINE, "p", "")] == ["5"]
 
 
-def test_a_cancel_that_the_backend_did_not_hear_promises_nothing(engine: Engine, backend: MemoryBackend) -> None:
+def test_a_cancel_that_does_not_reach_the_backend_changes_nothing(engine: Engine, backend: MemoryBackend) -> None:
     made = engine.create(record())
     engine.refresh([made])
     backend.jobs[0].state = JobState.RUNNING
     engine.refresh([made])
-    heard = backend.cancel
+    cancel = backend.cancel
 
-    def deaf(handle: JobHandle) -> None:
+    def unavailable(handle: JobHandle) -> None:
         raise BackendUnavailableError("not now")
 
-    backend.cancel = deaf  # type: ignore[method-assign]
+    backend.cancel = unavailable  # type: ignore[method-assign]
     with pytest.raises(BackendUnavailableError):
         engine.cancel(made)
     assert engine.get(made.key, "job").state is JobState.RUNNING
-    backend.cancel = heard  # type: ignore[method-assign]
+    backend.cancel = cancel  # type: ignore[method-assign]
     engine.cancel(made)
     assert engine.get(made.key, "job").state is JobState.CANCELLED
 

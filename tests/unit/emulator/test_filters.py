@@ -1,4 +1,4 @@
-"""List filters, as clients of jobs write them."""
+"""List filters as clients of the job APIs write them."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ JOB = {
         ('labels.mlengine-key:* AND create_time>="2026-11-23T14:00:01Z"', False),
     ],
 )
-def test_what_holds(text: str, holds: bool) -> None:
+def test_a_filter_matches_a_job(text: str, holds: bool) -> None:
     assert parse(text).matches(JOB.get) is holds
 
 
 @pytest.mark.parametrize("text", ["state=", "=x", "state", "(state=x", "state=x)", "state=x AND", '"a"="b"', "a=b OR"])
-def test_what_is_no_filter_is_refused(text: str) -> None:
+def test_an_invalid_filter_is_rejected(text: str) -> None:
     with pytest.raises(EmulatorApiError, match="Invalid filter"):
         parse(text)
 
 
-def test_a_field_that_is_not_there_is_refused() -> None:
+def test_an_unknown_field_is_rejected() -> None:
     fields = frozenset({"state"})
     assert parse('state="x" OR labels.any:*', fields)
     with pytest.raises(EmulatorApiError, match="'colour' cannot be filtered on"):
         parse('state="x" AND colour="y"', fields)
 
 
-def test_the_one_value_that_a_field_must_have() -> None:
+def test_the_value_that_a_field_must_have() -> None:
     found = parse('resource.type="ml_job" AND (resource.labels.job_id="7") AND timestamp>="2026-01-01T00:00:00Z"')
     assert found.equals("resource.labels.job_id") == "7"
     assert parse('(a="1" OR a="2") AND b="3"').equals("a") is None
@@ -69,6 +69,6 @@ def test_the_one_value_that_a_field_must_have() -> None:
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_string_is_parsed_or_rejected(text: str) -> None:
     with contextlib.suppress(EmulatorApiError):
         assert parse(text).matches(JOB.get) in {True, False}

@@ -16,7 +16,7 @@ def test_port_0_selects_a_free_port() -> None:
 def test_a_port_in_use_is_an_error() -> None:
     with listen("127.0.0.1", 0) as first, pytest.raises(EmulatorError, match="Address already in use") as caught:
         listen("127.0.0.1", first.getsockname()[1])
-    assert "choose another port" in caught.value.remedy
+    assert "choose another port" in caught.value.hint
 
 
 @pytest.mark.parametrize("port", [99999, -1, 65536])

@@ -1,4 +1,4 @@
-"""What a deferred wait keeps of how far it told: never more than is safely in the log."""
+"""LogForwarder: what it logs, and that the saved cursor never moves past lines that may not be written yet."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs import log_forwarding
-from mlengine.jobs.log_forwarding import Account
-from mlengine.jobs.progress import Progress, Told
-from mlengine.jobs.watch import Look
+from mlengine.jobs.log_forwarding import LogForwarder
+from mlengine.jobs.progress import LogCursor, Progress
+from mlengine.jobs.watch import PollResult
 
 HANDLE = JobHandle("memory", "job-1", "j", 1, "gs://bucket/m/j")
 
@@ -34,87 +34,89 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
-    written: list[Told] = []
-    monkeypatch.setattr(log_forwarding, "write_told", lambda storage, handle, told: written.append(told))
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[LogCursor]:
+    written: list[LogCursor] = []
+    monkeypatch.setattr(log_forwarding, "write_cursor", lambda storage, handle, cursor: written.append(cursor))
     monkeypatch.setattr(log_forwarding, "read_progress", lambda storage, job_dir: Progress(7, 10))
     return written
 
 
-def look(at: int, state: JobState = JobState.RUNNING) -> Look:
-    return Look(JobStatus(HANDLE, state), LogPage((LogLine("chief-0", f"line {at}"),), {"at": at}))
+def polled(at: int, state: JobState = JobState.RUNNING) -> PollResult:
+    return PollResult(JobStatus(HANDLE, state), LogPage((LogLine("chief-0", f"line {at}"),), {"at": at}))
 
 
-def make(told: Told, pace: float = 0.0) -> Account:
+def make(cursor: LogCursor, pace: float = 0.0) -> LogForwarder:
     no_storage: Any = None
     log = logging.getLogger("test")
-    return Account(no_storage, HANDLE, told, log, pace=lambda: pace, progress_interval=15.0)
+    return LogForwarder(no_storage, HANDLE, cursor, log, pace=lambda: pace, progress_interval_seconds=15.0)
 
 
-def test_lines_are_kept_as_told_once_they_have_settled(clock: Clock, kept: list[Told]) -> None:
+def test_the_cursor_moves_past_a_line_15_seconds_after_it_was_logged(clock: Clock, saved: list[LogCursor]) -> None:
     async def main() -> None:
-        telling = make(Told(1))
+        forwarder = make(LogCursor(1))
         for at in range(1, 41):  # a line a second
-            await telling.tell(look(at))
+            await forwarder.forward(polled(at))
             clock.now += 1.0
 
     asyncio.run(main())
-    ats = [told.logs.get("at") for told in kept]
-    assert ats == [None, 1, 16], "that somebody tells, at once; lines at least 15 s after they were told"
-    assert all(told.open for told in kept)
+    ats = [cursor.logs.get("at") for cursor in saved]
+    assert ats == [None, 1, 16], "the first says at once that a wait is logging"
+    assert all(cursor.open for cursor in saved)
 
 
-def test_the_end_is_kept_at_once(clock: Clock, kept: list[Told]) -> None:
+def test_closing_saves_the_cursor_at_once(clock: Clock, saved: list[LogCursor]) -> None:
     async def main() -> None:
-        telling = make(Told(1))
-        await telling.tell(look(1))
-        await telling.close()
+        forwarder = make(LogCursor(1))
+        await forwarder.forward(polled(1))
+        await forwarder.close()
 
     asyncio.run(main())
-    assert [(told.logs.get("at"), told.open) for told in kept] == [(None, True), (1, False)]
+    assert [(cursor.logs.get("at"), cursor.open) for cursor in saved] == [(None, True), (1, False)]
 
 
-def test_who_takes_over_from_one_that_ended_in_order_says_so_before_it_tells(clock: Clock, kept: list[Told]) -> None:
-    """Killed soon after, it will have told lines that no note knows of."""
+def test_a_resumed_wait_saves_an_open_cursor_before_it_logs(clock: Clock, saved: list[LogCursor]) -> None:
+    """If it is killed soon after, it will have logged lines that no saved cursor knows of."""
 
     async def main() -> None:
-        telling = make(Told(1, {"at": 7}, open=False))
-        assert telling.seconds_to_next() == 0.0
-        await telling.tell(None)
+        forwarder = make(LogCursor(1, {"at": 7}, open=False))
+        assert forwarder.seconds_to_next() == 0.0
+        await forwarder.forward(None)
 
     asyncio.run(main())
-    assert kept == [Told(1, {"at": 7}, open=True)]
+    assert saved == [LogCursor(1, {"at": 7}, open=True)]
 
 
-def test_a_thousand_take_their_turns_with_that(clock: Clock, kept: list[Told]) -> None:
+def test_many_waits_save_their_cursors_in_turns(clock: Clock, saved: list[LogCursor]) -> None:
     async def main() -> float:
-        telling = make(Told(1), pace=50.0)
-        telling._share = 0.5
-        await telling.tell(look(1))
-        return telling.seconds_to_next()
+        forwarder = make(LogCursor(1), pace=50.0)
+        forwarder._share = 0.5
+        await forwarder.forward(polled(1))
+        return forwarder.seconds_to_next()
 
     assert asyncio.run(main()) == 25.0
-    assert kept == []
+    assert saved == []
 
 
-def test_a_wait_that_was_cut_off_is_gone_on_with_in_words(
-    clock: Clock, kept: list[Told], caplog: pytest.LogCaptureFixture
+def test_after_an_interruption_the_log_says_that_lines_may_repeat(
+    clock: Clock, saved: list[LogCursor], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    make(Told(1, open=False))
+    make(LogCursor(1, open=False))
     assert caplog.messages == []
-    make(Told(1, open=True))
-    assert "cut off" in caplog.messages[0]
+    make(LogCursor(1, open=True))
+    assert "recent lines may repeat" in caplog.messages[0]
 
 
-def test_progress_is_read_at_its_pace(clock: Clock, kept: list[Told], caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_read_at_its_interval(
+    clock: Clock, saved: list[LogCursor], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
 
     async def main(pace: float) -> float:
-        telling = make(Told(1), pace)
+        forwarder = make(LogCursor(1), pace)
         clock.now += max(pace, 15.0)
-        await telling.tell(None)
-        return telling.seconds_to_next()
+        await forwarder.forward(None)
+        return forwarder.seconds_to_next()
 
     assert 12.0 <= asyncio.run(main(0.0)) <= 18.0
     assert "step 7 of 10" in caplog.messages[0]

@@ -1,4 +1,4 @@
-"""One poll for all waiting jobs, and no poll that decides anything."""
+"""Poller: one poll for all waiting jobs; a failed poll decides nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlengine.backends import LogLine, LogPage, Submission
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.polling import Poller
-from mlengine.jobs.watch import Look, Remark
+from mlengine.jobs.watch import PollResult, PollWarning
 from mlengine.testing.backend import MemoryBackend
 
 
-class Talking(MemoryBackend):
+class WithLogs(MemoryBackend):
     """Each job has a fixed list of log lines, two a page."""
 
     lines: tuple[str, ...] = ("one", "two", "three", "four", "five")
@@ -35,20 +35,20 @@ def submit(backend: MemoryBackend, count: int) -> list[JobHandle]:
     return [backend.submit(Submission(f"k{n}", f"j{n}", 1, f"gs://bucket/m/j{n}", spec)) for n in range(count)]
 
 
-async def looks_at(poller: Poller, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncIterator[Look]:
+async def results(poller: Poller, handle: JobHandle, cursor: Mapping[str, Any]) -> AsyncIterator[PollResult]:
     async with poller.watch(handle, cursor) as watch:
         while True:
-            look = await watch.look(30.0)
-            assert look is not None
-            if isinstance(look, Remark):
+            polled = await watch.next(30.0)
+            assert polled is not None
+            if isinstance(polled, PollWarning):
                 continue
-            yield look
-            if look.status.state.terminal and not look.page.more:
+            yield polled
+            if polled.status.state.terminal and not polled.page.more:
                 return
 
 
 async def states(poller: Poller, handle: JobHandle) -> list[JobState]:
-    return [look.status.state async for look in looks_at(poller, handle, {})]
+    return [polled.status.state async for polled in results(poller, handle, {})]
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -57,7 +57,7 @@ def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
     handles = submit(backend, count)
 
     async def main() -> None:
-        poller = Poller.shared("place", lambda: backend, 0.02)
+        poller = Poller.shared("backend", lambda: backend, 0.02)
         waits = [asyncio.create_task(states(poller, handle)) for handle in handles]
         await asyncio.sleep(0.2)
         for handle in handles:
@@ -69,19 +69,19 @@ def test_a_tick_is_one_call_for_all_jobs(count: int) -> None:
     assert 2 <= describes <= 40, "0.2 s of ticks of 20 ms, whatever the number of jobs"
 
 
-def test_whatever_a_poll_runs_into_changes_no_outcome() -> None:
+def test_a_failed_poll_changes_no_outcome() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
     backend.refuse = 3
     backend.end(handle.name, JobState.SUCCEEDED)
 
     async def main() -> list[JobState]:
-        return await states(Poller.shared("place", lambda: backend, 0.01), handle)
+        return await states(Poller.shared("backend", lambda: backend, 0.01), handle)
 
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
 
 
-def test_unexpected_exceptions_decide_nothing_either() -> None:
+def test_an_unexpected_exception_changes_no_outcome_either() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
     backend.end(handle.name, JobState.SUCCEEDED)
@@ -90,36 +90,36 @@ def test_unexpected_exceptions_decide_nothing_either() -> None:
     def make() -> MemoryBackend:
         attempts.append(1)
         if len(attempts) < 3:
-            raise RuntimeError("the connection could not be looked up")
+            raise RuntimeError("no such connection")
         return backend
 
     async def main() -> list[JobState]:
-        return await states(Poller.shared("place", make, 0.01), handle)
+        return await states(Poller.shared("backend", make, 0.01), handle)
 
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
     assert len(attempts) == 3
 
 
-def test_the_wait_hears_that_polls_fail_and_that_they_are_well_again() -> None:
+def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
     backend.refuse = 4
 
     async def main() -> list[str]:
-        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
-            said = []
-            while not isinstance(news := await watch.look(30.0), Look):
+        async with Poller.shared("backend", lambda: backend, 0.01).watch(handle, {}) as watch:
+            warnings = []
+            while not isinstance(news := await watch.next(30.0), PollResult):
                 assert news is not None
-                said.append(news.text)
-            return said
+                warnings.append(news.message)
+            return warnings
 
     first, last = asyncio.run(main())
-    assert "failed, and is tried again: describe: come back later" in first
-    assert "succeeds again; it had failed 4 times" in last
+    assert first == "Polling the job failed; retrying: describe: come back later"
+    assert "works again after 4 failures" in last
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_logs_that_cannot_be_read_hide_no_state(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+def test_an_unreadable_log_holds_no_state_back(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
     class Mute(MemoryBackend):
         logs_at_once = 10
 
@@ -132,40 +132,40 @@ def test_logs_that_cannot_be_read_hide_no_state(monkeypatch: pytest.MonkeyPatch,
     if ended:
         backend.end(handle.name, JobState.SUCCEEDED)
 
-    async def main() -> tuple[list[str], Look]:
-        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
-            said = []
-            while not isinstance(news := await watch.look(30.0), Look):
+    async def main() -> tuple[list[str], PollResult]:
+        async with Poller.shared("backend", lambda: backend, 0.01).watch(handle, {}) as watch:
+            warnings = []
+            while not isinstance(news := await watch.next(30.0), PollResult):
                 assert news is not None
-                said.append(news.text)
-            return said, news
+                warnings.append(news.message)
+            return warnings, news
 
-    said, look = asyncio.run(main())
-    assert "logEntries" in said[0]
-    assert look.status.state is (JobState.SUCCEEDED if ended else JobState.QUEUED)
-    assert ["could not be read" in line.text for line in look.page.lines] == [True] * ended, "it is said"
+    warnings, polled = asyncio.run(main())
+    assert "logEntries" in warnings[0]
+    assert polled.status.state is (JobState.SUCCEEDED if ended else JobState.QUEUED)
+    assert ["could not be read" in line.text for line in polled.page.lines] == [True] * ended
     assert len(backend.calls) < 100, "with pauses"
 
 
 def test_every_log_line_comes_once_and_before_the_end() -> None:
-    backend = Talking()
+    backend = WithLogs()
     (handle,) = submit(backend, 1)
     backend.end(handle.name, JobState.SUCCEEDED)
 
     async def main() -> list[str]:
-        poller = Poller.shared("place", lambda: backend, 5.0)
-        return [line.text async for look in looks_at(poller, handle, {"at": 1}) for line in look.page.lines]
+        poller = Poller.shared("backend", lambda: backend, 5.0)
+        return [line.text async for polled in results(poller, handle, {"at": 1}) for line in polled.page.lines]
 
     assert asyncio.run(asyncio.wait_for(main(), 4)) == ["two", "three", "four", "five"]
 
 
-def test_a_watch_that_ends_is_polled_no_more() -> None:
+def test_a_watch_that_has_ended_is_not_polled() -> None:
     backend = MemoryBackend()
     first, second = submit(backend, 2)
     backend.end(first.name, JobState.SUCCEEDED)
 
     async def main() -> int:
-        poller = Poller.shared("place", lambda: backend, 0.01)
+        poller = Poller.shared("backend", lambda: backend, 0.01)
         await states(poller, first)
         kept = asyncio.create_task(states(poller, second))
         await asyncio.sleep(0.05)
@@ -179,7 +179,7 @@ def test_a_watch_that_ends_is_polled_no_more() -> None:
     assert asyncio.run(main()) == 0
 
 
-def test_places_do_not_share_a_poller_and_the_same_place_does() -> None:
+def test_each_backend_has_one_poller() -> None:
     async def main() -> tuple[bool, bool]:
         one = Poller.shared("a", MemoryBackend, 1.0)
         return one is Poller.shared("a", MemoryBackend, 1.0), one is Poller.shared("b", MemoryBackend, 1.0)
@@ -187,14 +187,14 @@ def test_places_do_not_share_a_poller_and_the_same_place_does() -> None:
     assert asyncio.run(main()) == (True, False)
 
 
-def test_a_wait_is_woken_by_news_only() -> None:
+def test_only_news_wakes_a_wait() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)
 
     async def main() -> tuple[int, int]:
         woken = 0
-        async with Poller.shared("place", lambda: backend, 0.01).watch(handle, {}) as watch:
-            while await watch.look(0.2) is not None:
+        async with Poller.shared("backend", lambda: backend, 0.01).watch(handle, {}) as watch:
+            while await watch.next(0.2) is not None:
                 woken += 1
         return woken, backend.calls.count("describe")
 
@@ -203,12 +203,12 @@ def test_a_wait_is_woken_by_news_only() -> None:
     assert asked > 1
 
 
-def test_a_thousand_waits_leave_each_other_room_at_the_bucket() -> None:
+def test_a_thousand_waits_share_the_rate_of_calls_to_the_bucket() -> None:
     backend = MemoryBackend()
     handles = submit(backend, 1000)
 
     async def main() -> tuple[float, float]:
-        poller = Poller.shared("place", lambda: backend, 1.0)
+        poller = Poller.shared("backend", lambda: backend, 1.0)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(poller.watch(handles[0], {}))
             alone = poller.pace()
@@ -217,3 +217,20 @@ def test_a_thousand_waits_leave_each_other_room_at_the_bucket() -> None:
             return alone, poller.pace()
 
     assert asyncio.run(main()) == (0.0, 50.0)
+
+
+def test_a_poll_can_be_made_before_its_interval() -> None:
+    backend = MemoryBackend()
+    (handle,) = submit(backend, 1)
+
+    async def main() -> JobState:
+        poller = Poller.shared("backend", lambda: backend, 600.0)
+        async with poller.watch(handle, {}) as watch:
+            assert isinstance(await watch.next(30.0), PollResult)
+            backend.end(handle.name, JobState.SUCCEEDED)
+            poller.poll_soon()
+            polled = await watch.next(30.0)
+            assert isinstance(polled, PollResult)
+            return polled.status.state
+
+    assert asyncio.run(main()) is JobState.SUCCEEDED

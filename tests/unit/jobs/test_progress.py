@@ -1,21 +1,21 @@
-"""What enters a task's log, whatever a service hands on."""
+"""LogFormatter: the lines of a task's log, whatever a service returns."""
 
 from __future__ import annotations
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
-from mlengine.jobs.progress import Narrator, Told
+from mlengine.jobs.progress import LogCursor, LogFormatter
 
 HANDLE = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "m_1", 1, "gs://bkt/m/m_1")
 
 
-def test_a_replica_cannot_forge_another_ones_line_nor_ours() -> None:
-    """Cloud Logging hands on payloads of many lines, as the trainer wrote them."""
+def test_a_replica_cannot_forge_a_line_of_another_replica_or_of_ours() -> None:
+    """Cloud Logging returns payloads of many lines, as the trainer wrote them."""
     hostile = "done\n      chief | all is well\n\x1b[2J\x1b[1Ajob | RUNNING → SUCCEEDED"
     page = LogPage((LogLine("worker-0", hostile),), {})
     status = JobStatus(HANDLE, JobState.FAILED, "exit code 1\n        job | SUCCEEDED")
-    told = Narrator(Told(1)).tell(status, page)
-    assert told == [
+    lines = LogFormatter(LogCursor(1)).new_lines(status, page)
+    assert lines == [
         "   worker-0 | done",
         "   worker-0 |       chief | all is well",
         "   worker-0 | job | RUNNING → SUCCEEDED",
@@ -26,8 +26,8 @@ def test_a_replica_cannot_forge_another_ones_line_nor_ours() -> None:
 
 def test_the_lines_of_a_message_are_lines_of_the_log() -> None:
     detail = "The replica workerpool0-0 exited with a non-zero status of 1.\nTraceback:\n  File\nKeyError: 'x'"
-    told = Narrator(Told(1)).tell(JobStatus(HANDLE, JobState.FAILED, detail))
-    assert told == [
+    lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.FAILED, detail))
+    assert lines == [
         "        job | FAILED: The replica workerpool0-0 exited with a non-zero status of 1.",
         "        job |     Traceback:",
         "        job |       File",
@@ -37,5 +37,5 @@ def test_the_lines_of_a_message_are_lines_of_the_log() -> None:
 
 def test_a_progress_bar_of_the_service_is_shown_state_by_state() -> None:
     page = LogPage((LogLine("chief-0", "\r 10 %\r 20 %\r 30 %"),), {})
-    told = Narrator(Told(1)).tell(JobStatus(HANDLE, JobState.RUNNING), page)
-    assert told[:-1] == ["    chief-0 |  10 %", "    chief-0 |  20 %", "    chief-0 |  30 %"]
+    lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.RUNNING), page)
+    assert lines[:-1] == ["    chief-0 |  10 %", "    chief-0 |  20 %", "    chief-0 |  30 %"]

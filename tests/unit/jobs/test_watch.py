@@ -1,4 +1,4 @@
-"""However many jobs are waited for, a tick is two requests to Vertex AI; and not a line is lost or told twice."""
+"""However many jobs are polled, a tick is two requests to Vertex AI, and no line is lost or repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.times import rfc3339
 from mlengine.jobs.polling import Poller
-from mlengine.jobs.watch import Look, Watch, turn
+from mlengine.jobs.watch import PollResult, Watch, next_batch
 
 PARENT = "projects/p/locations/r"
 BEGIN = 1_800_000_000.0
@@ -25,7 +25,7 @@ _JOB = re.compile(r'job_id="(\d+)"(?: AND timestamp>="([^"]+)")?')
 
 
 class Service:
-    """Vertex AI and Cloud Logging, as far as a poll asks them; each request is noted by a letter."""
+    """The requests of a poll to Vertex AI and Cloud Logging; each is recorded as a letter."""
 
     sleep = staticmethod(time.sleep)
 
@@ -36,15 +36,16 @@ class Service:
         self._moment = BEGIN
         self._lock = threading.Lock()
 
-    def speak(self) -> None:
-        """Each job says one line more."""
+    def write_lines(self) -> None:
+        """Each job writes one line more."""
         with self._lock:
             self._moment += 1.0
-            for number, said in self.lines.items():
-                text = f"{number} says {len(said)}"
+            for number, lines in self.lines.items():
+                text = f"{number}: line {len(lines)}"
                 labels = {"job_id": number, "task_name": "workerpool0-0"}
                 stamp = rfc3339(self._moment)
-                said.append({"insertId": text, "timestamp": stamp, "textPayload": text, "resource": {"labels": labels}})
+                resource = {"labels": labels}
+                lines.append({"insertId": text, "timestamp": stamp, "textPayload": text, "resource": resource})
 
     def call(self, method: str, url: str, **more: Any) -> dict[str, Any]:
         with self._lock:
@@ -74,46 +75,46 @@ class Service:
 
 
 @pytest.mark.parametrize("count", [1, logs.JOBS_A_CALL, 1000])
-def test_a_tick_is_two_requests_and_no_line_is_lost_or_told_twice(count: int) -> None:
+def test_a_tick_is_two_requests_and_no_line_is_lost_or_repeated(count: int) -> None:
     service = Service(count)
     backend = VertexBackend(project="p", region="r", endpoint="http://127.0.0.1:1", client=service)  # type: ignore[arg-type]
-    told: dict[str, list[str]] = {}
+    received: dict[str, list[str]] = {}
     ended: set[str] = set()
 
     async def wait(watch: Watch) -> None:
         number = watch.handle.job_id
         while number not in ended:
-            look = await watch.look(60.0)
-            assert isinstance(look, Look), look
-            told.setdefault(number, []).extend(line.text for line in look.page.lines)
-            if look.status.state.terminal and not look.page.more:
+            polled = await watch.next(60.0)
+            assert isinstance(polled, PollResult), polled
+            received.setdefault(number, []).extend(line.text for line in polled.page.lines)
+            if polled.status.state.terminal and not polled.page.more:
                 ended.add(number)
 
     async def main() -> None:
-        poller = Poller.shared("place", lambda: backend, 0.02)
+        poller = Poller.shared("backend", lambda: backend, 0.02)
         async with AsyncExitStack() as stack:
             waits = []
             for number in service.lines:
                 handle = JobHandle("vertex", f"{PARENT}/customJobs/{number}", number, 1, f"gs://bkt/m/j{number}")
                 waits.append(asyncio.create_task(wait(await stack.enter_async_context(poller.watch(handle, {})))))
             for _ in range(3):
-                service.speak()
+                service.write_lines()
                 before = len(service.calls)
                 while service.calls.count("L", before) < 2:
                     await asyncio.sleep(0.01)
-            # The last words are said, and all end at once.
-            service.speak()
+            # The last lines are written, and all jobs end at once.
+            service.write_lines()
             service.state = "JOB_STATE_SUCCEEDED"
             await asyncio.wait_for(asyncio.gather(*waits), 60.0)
 
     asyncio.run(main())
-    assert told == {number: [f"{number} says {at}" for at in range(4)] for number in service.lines}
+    assert received == {number: [f"{number}: line {at}" for at in range(4)] for number in service.lines}
     ticks = [tick for tick in service.calls.split("S") if tick]
     assert len(service.calls.split("S")) > 3
-    assert max(len(tick) for tick in ticks) == 1, "of each tick one request for the states, and one for the logs"
+    assert max(len(tick) for tick in ticks) == 1, "a tick is one request for the states, and one for the logs"
 
 
-def test_the_ended_come_first_then_who_has_more_then_who_waited_longest() -> None:
+def test_logs_are_read_of_ended_jobs_first_then_of_those_with_more_then_by_age() -> None:
     watches, statuses = [], []
     for number in range(12):
         handle = JobHandle("memory", str(number), str(number), 1, "gs://bkt/m/j")
@@ -121,6 +122,6 @@ def test_the_ended_come_first_then_who_has_more_then_who_waited_longest() -> Non
         state = JobState.FAILED if number in {10, 11} else JobState.RUNNING
         statuses.append(JobStatus(handle, state))
     watches[10].over = True
-    names = [watch.handle.name for watch in turn(watches, statuses, 6)]
+    names = [watch.handle.name for watch in next_batch(watches, statuses, 6)]
     assert names == ["11", "5", "6", "7", "0", "1"]
-    assert len(turn(watches, statuses, 100)) == 11
+    assert len(next_batch(watches, statuses, 100)) == 11

@@ -149,7 +149,7 @@ def test_an_output_that_is_missing_is_named_with_its_task(stage: str, field: str
     with pytest.raises(XComMissingError) as error:
         operator.execute(values)
     assert f"{stage} has no {field}: 'upstream' returned nothing" in error.value.message
-    assert "clear the task" in error.value.remedy
+    assert "clear the task" in error.value.hint
     assert not error.value.retryable
 
 

@@ -77,7 +77,7 @@ def test_a_relative_source_is_relative_to_the_dags_file(bucket: str, trainer: Pa
     assert task.execute({})["name"] == "trainer"
 
 
-def test_mistakes_fail_the_task_with_the_remedy(tmp_path: Path) -> None:
+def test_mistakes_fail_the_task_with_the_hint(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="give a package dir"):
         operator(source=str(tmp_path / "absent"), bucket="gs://bucket").execute({})
 

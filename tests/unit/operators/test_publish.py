@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.execution_time.context import InletEventsAccessor, OutletEventAccessors
 
+from mlengine.assets import champion_asset, champions_alias
 from mlengine.champions.history import Action, current
 from mlengine.connections import forget_connections
-from mlengine.core.errors import ModelError, PublishError
+from mlengine.core.errors import ModelError, PublishError, StorageError
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import PublicationXCom
 from mlengine.operators.publish import PublishModelOperator
@@ -33,32 +34,62 @@ def _no_client_of_another_test() -> Iterator[None]:
 
 
 class Context(dict[str, Any]):
-    """What of Airflow's context the operator touches."""
+    """What of Airflow's context the operator touches: a task instance of ``run_id``, and Airflow's own events."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str = "run 1", *, max_tries: int = 2, run_uid: str = "u1") -> None:
         self.pushed: dict[str, Any] = {}
-        self.extra: dict[str, Any] = {}
-        events: dict[Asset, Any] = defaultdict(lambda: SimpleNamespace(extra=self.extra))
-        super().__init__(ti=SimpleNamespace(xcom_push=self._push), outlet_events=events)
+        self.events = OutletEventAccessors()
+        ti = SimpleNamespace(
+            dag_id="dag",
+            run_id=run_id,
+            task_id="publish",
+            map_index=-1,
+            max_tries=max_tries,
+            xcom_push=self._push,
+        )
+        store = SimpleNamespace(get=lambda _: run_uid)
+        super().__init__(ti=ti, outlet_events=self.events, task_state_store=store)
 
     def _push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
 
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Of the event of :data:`CHAMPION`."""
+        return dict(self.events[CHAMPION].extra)
 
-def validated(storage: Storage, bucket: str, job_id: str, version: str = "2026-11-01") -> JobDir:
-    job_dir = JobDir.of(bucket, "mnist", job_id)
+    @property
+    def announced(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was added to the alias: the assets' names, and the events' extras."""
+        added = self.events[champions_alias()].asset_alias_events
+        return [(event.dest_asset_key.name, dict(event.extra)) for event in added]
+
+
+def validated(
+    storage: Storage, bucket: str, job_id: str, version: str = "2026-11-01", *, model: str = "mnist"
+) -> JobDir:
+    job_dir = JobDir.of(bucket, model, job_id)
     storage.write(job_dir.model + "weights.json", job_id.encode())
-    dataset = f"{bucket}/datasets/mnist/{version}"
     operator = ValidateModelOperator(
-        task_id="validate", job=job_dir.uri, validation_level="files", dataset=dataset, gcp_conn_id=None
+        task_id="validate",
+        job=job_dir.uri,
+        validation_level="files",
+        require_comparison=False,
+        dataset=f"{bucket}/datasets/mnist/{version}",
+        gcp_conn_id=None,
     )
     operator.execute(Context())
     return job_dir
 
 
+def task(job: Any, **fields: Any) -> PublishModelOperator:
+    outlets = [CHAMPION, champions_alias()]
+    fields = {"published_by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": outlets, **fields}
+    return PublishModelOperator(task_id="publish", job=job, **fields)
+
+
 def publish(job: Any, context: Context | None = None, **fields: Any) -> PublicationXCom:
-    fields = {"published_by": "dag run 1", "force_by": "", "gcp_conn_id": None, "outlets": [CHAMPION], **fields}
-    return PublishModelOperator(task_id="publish", job=job, **fields).execute(context or Context())
+    return task(job, **fields).execute(context or Context())
 
 
 def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
@@ -80,11 +111,89 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     }
     assert json.loads(json.dumps(result)) == result
     assert context.extra == result
+    assert context.announced == [("champion_mnist", result)]
     champion = current(storage, bucket, "mnist")
     assert champion is not None
     assert (champion.job_id, champion.by) == ("b", "dag run 1")
-    again = publish(job_dir.uri)
-    assert (again["decision"], again["published"], again["serial"]) == ("already_champion", True, 2)
+    key = {"dag_id": "dag", "run_id": "run 1", "task_id": "publish", "map_index": -1, "generation": 2}
+    assert champion.publisher == {**key, "run_uid": "u1"}
+
+
+def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: Storage, bucket: str) -> None:
+    """A reused job: another run published it."""
+    job_dir = validated(storage, bucket, "a")
+    publish(job_dir.uri)
+    context, again = Context("run 2"), task(job_dir.uri)
+    result = again.execute(context)
+    assert (result["decision"], result["published"], result["serial"]) == ("already_champion", True, 1)
+    assert again.outlets == [], "Airflow sends an event for each asset that is left"
+    assert (context.extra, context.announced) == ({}, [])
+
+
+def test_a_run_that_was_deleted_and_created_again_is_another_run(storage: Storage, bucket: str) -> None:
+    job_dir, context = validated(storage, bucket, "a"), Context(run_uid="u2")
+    publish(job_dir.uri)
+    assert publish(job_dir.uri, context)["decision"] == "already_champion"
+    assert context.announced == []
+
+
+def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucket: str) -> None:
+    """The first try died after the swap; Airflow takes an event from no try but one that succeeds."""
+    job_dir = validated(storage, bucket, "a")
+    publish(job_dir.uri)
+    context, retry = Context(), task(job_dir.uri)
+    result = retry.execute(context)
+    assert result["decision"] == "already_champion"
+    assert retry.outlets == [CHAMPION, champions_alias()]
+    assert (context.extra, context.announced) == (result, [("champion_mnist", result)])
+
+
+def test_a_cleared_task_announces_what_was_not_announced(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow itself answers in tests/e2e/test_champion_events.py."""
+    job_dir = validated(storage, bucket, "a")
+    other = {**publish(job_dir.uri), "serial": 9}
+    sent = [SimpleNamespace(extra=other), SimpleNamespace(extra=None)]
+    monkeypatch.setattr(InletEventsAccessor, "_asset_events", sent)
+    context = Context(max_tries=3)
+    publish(job_dir.uri, context)
+    assert len(context.announced) == 1, "the event of serial 9 is another one"
+    sent.append(SimpleNamespace(extra=context.announced[0][1]))
+    cleared, context = task(job_dir.uri), Context(max_tries=4)
+    cleared.execute(context)
+    assert (cleared.outlets, context.announced) == ([], [])
+
+
+def test_a_cleared_task_that_cannot_ask_airflow_announces_it(storage: Storage, bucket: str) -> None:
+    job_dir, context = validated(storage, bucket, "a"), Context(max_tries=3)
+    publish(job_dir.uri)
+    publish(job_dir.uri, context)
+    assert len(context.announced) == 1
+
+
+def test_the_event_is_of_the_model_that_was_published(storage: Storage, bucket: str) -> None:
+    """Whatever a template, or a mapped task, made its name; the DAG file knows the alias only."""
+    for model in ("de_churn", "us_churn"):
+        job_dir, context = validated(storage, bucket, "a", model=model), Context()
+        publish(job_dir.uri, context)
+        assert [name for name, _ in context.announced] == [champion_asset(model).name]
+
+
+@pytest.mark.parametrize("name", ["{{ params.country }}_churn", "De_Churn", ""])
+def test_what_is_no_models_name_has_no_asset(name: str) -> None:
+    with pytest.raises(StorageError, match="not a model name"):
+        champion_asset(name)
+
+
+def test_an_accuracy_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
+    """Airflow would fail the task after it has published."""
+    job_dir, context = validated(storage, bucket, "a"), Context()
+    report = json.loads(storage.read(job_dir.report))
+    storage.write(job_dir.report, json.dumps({**report, "figures": {"accuracy": float("nan")}}).encode())
+    result = publish(job_dir.uri, context)
+    assert (result["published"], result["accuracy"]) == (True, None)
+    json.dumps([result, context.extra], allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +206,25 @@ def test_what_is_not_published_is_not_announced(
     old, context = validated(storage, bucket, "old", "2026-06-01"), Context()
     with pytest.raises(error, match=r"not published \(older_dataset\): old was trained on 2026-06-01"):
         publish(old.uri, context, on_not_published=on_not_published)
-    assert context.extra == {}
+    assert (context.extra, context.announced) == ({}, [])
     left = context.pushed["return_value"]
     assert (left["published"], left["decision"], left["serial"]) == (False, "older_dataset", 1)
     assert left["champion"].endswith("/mnist/new/model")
-    assert publish(old.uri, on_not_published="continue") == left
+    going_on = task(old.uri, on_not_published="continue")
+    assert going_on.execute(Context()) == left
+    assert going_on.outlets == [], "it succeeds, and nothing was published"
+
+
+def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket: str) -> None:
+    publish(validated(storage, bucket, "a").uri)
+    job_dir = JobDir.of(bucket, "mnist", "b")
+    storage.write(job_dir.model + "weights.json", b"b")
+    operator = ValidateModelOperator(
+        task_id="validate", job=job_dir.uri, validation_level="files", on_reject="continue", gcp_conn_id=None
+    )
+    assert operator.execute(Context())["verdict"] == "not_compared"
+    with pytest.raises(AirflowSkipException, match=r"not published \(not_compared\): .* was not compared with .* a:"):
+        publish(job_dir.uri)
 
 
 def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.connections import forget_connections
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision
 from mlengine.core.xcoms import ValidationXCom
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators.validate import ValidateModelOperator
+from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
 from tests.unit.operators.told import Told
@@ -85,6 +87,20 @@ def too_small(model: Path, figures: object) -> Check:
     return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
 
 
+def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
+    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = ValidateModelOperator._judge
+
+    def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
+        return replace(really(self, *arguments), figures={"accuracy": float("nan")})
+
+    monkeypatch.setattr(ValidateModelOperator, "_judge", judge)
+    result, _ = run(job.uri)
+    assert result["accuracy"] is None
+    json.dumps(result, allow_nan=False)
+
+
 def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
@@ -138,6 +154,67 @@ def test_rejected_is_a_result_with_reasons(
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
 
+def champion(storage: Storage, bucket: str) -> None:
+    """Of the model ``hello``: a job of another run."""
+    job_dir = JobDir.of(bucket, "hello", "hello_0")
+    storage.write(job_dir.model + "weights.json", b"{}")
+    run(job_dir.uri)
+    publish(storage, bucket, load_report(storage, job_dir), by="test")
+
+
+@pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
+def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
+    storage: Storage, bucket: str, job: JobDir, told: list[str], on_reject: str
+) -> None:
+    champion(storage, bucket)
+    ti = TaskInstance()
+    operator = ValidateModelOperator(
+        task_id="validate", job=job.uri, validation_level="files", on_reject=on_reject, gcp_conn_id=None
+    )
+    if on_reject == "continue":
+        result = operator.execute({"ti": ti})
+    else:
+        error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
+        with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: With val"):
+            operator.execute({"ti": ti})
+        result = ti.pushed["return_value"]
+    assert result["verdict"] == "not_compared"
+    assert result["champion"] == "hello_0"
+    assert told[-3] == "verdict: not_compared"
+    assert "Not compared with the champion" in storage.read(job.page).decode()
+
+
+@pytest.mark.parametrize("said", [False, "False", "false", "no", "0"])
+def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: str, job: JobDir, said: Any) -> None:
+    champion(storage, bucket)
+    result, _ = run(job.uri, require_comparison=said)
+    assert result["verdict"] == "accepted"
+    assert result["reasons"][-1].endswith("No comparison is required.")
+    assert "hello_0" in result["reasons"][-1]
+
+
+def test_a_report_is_not_replaced_by_one_that_asked_less(storage: Storage, job: JobDir) -> None:
+    """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
+    storage.write(job.model + "weights.json", b"x" * 100)
+    run(job.uri, extra_checks=[too_small])
+    with pytest.raises(ModelError, match="answers questions that this validation does not ask: extra check too_small"):
+        run(job.uri)
+    assert load_report(storage, job).extra_checks[0]["name"] == "too_small"
+    run(job.uri, replace_report=True)
+    assert load_report(storage, job).extra_checks == ()
+    run(job.uri, extra_checks=[too_small])
+    run({"job_dir": job.uri, "decision": "fresh_submit"})
+    assert load_report(storage, job).extra_checks == (), "this run's own job: the DAG decides what is asked"
+
+
+def test_a_report_of_other_files_is_replaced(storage: Storage, job: JobDir) -> None:
+    storage.write(job.model + "weights.json", b"x" * 100)
+    run(job.uri, extra_checks=[too_small])
+    storage.write(job.model + "weights.json", b"y" * 100)
+    result, _ = run(job.uri)
+    assert result["verdict"] == "first"
+
+
 def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> None:
     storage.delete(job.model + "weights.json")
     with pytest.raises(AirflowSkipException, match="there is no model in"):
@@ -160,6 +237,7 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
         ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
+        ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
         ({"serving_signature": {"scores": "x"}}, "scores 'x' is none of"),
     ],
 )

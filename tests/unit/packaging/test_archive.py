@@ -74,7 +74,7 @@ def test_file_names(filename: str, expected: tuple[str, str] | None) -> None:
         return
     with pytest.raises(PackageError) as caught:
         name_and_version(filename)
-    assert caught.value.remedy
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

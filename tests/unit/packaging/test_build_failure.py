@@ -36,13 +36,13 @@ def project(tmp_path: Path) -> Path:
 def test_the_file_that_the_sdist_lacks_is_found_in_the_words_of_builders(project: Path, line: str) -> None:
     error = sdist_failure(failed(f"Traceback\n{line}\n"), scan(project), "t-1.0.tar.gz", {"setup.py"})
     assert "its build reads docs/about.md" in error.message
-    assert "include docs/about.md" in error.remedy
+    assert "include docs/about.md" in error.hint
 
 
 def test_a_file_that_the_sdist_has_is_not_blamed(project: Path) -> None:
     error = sdist_failure(failed("error in setup.py, line 3\n"), scan(project), "t-1.0.tar.gz", {"setup.py"})
     assert "reads" not in error.message
-    assert f"uv build {project}" in error.remedy
+    assert f"uv build {project}" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_uvs_advice_is_left_out_where_it_cannot_help(tmp_path: Path) -> None:
     output += "hint: This error likely indicates that `x` depends on `pkg_resources`\n[tool.uv]\n"
     error = failure(failed(output), tmp_path)
     assert "hint:" not in error.message
-    assert "setuptools<82" in error.remedy
+    assert "setuptools<82" in error.hint
 
 
 def test_a_build_without_git_says_so(tmp_path: Path) -> None:
     error = failure(failed("LookupError: unable to detect version\n"), tmp_path, without_git="git is not installed")
-    assert error.remedy == "git is not installed"
+    assert error.hint == "git is not installed"

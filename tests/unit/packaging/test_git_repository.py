@@ -159,8 +159,9 @@ def test_tags_that_lead_elsewhere_do_not_count(clone: Path) -> None:
 
 def test_ignored_files(clone: Path) -> None:
     (clone / ".gitignore").write_text("*.bin\n")
-    (clone / "trainer" / "weights.bin").touch()
-    assert found(clone / "trainer").ignored() == ["weights.bin"]
+    for name in ("weights.bin", "cache.bin"):
+        (clone / "trainer" / name).touch()
+    assert found(clone / "trainer").ignored({"task.py", "weights.bin"}) == ["weights.bin"]
 
 
 def test_where_there_is_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

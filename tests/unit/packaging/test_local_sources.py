@@ -65,7 +65,7 @@ def test_what_cannot_be_packaged_is_refused_with_what_to_write(tmp_path: Path, s
     app = project(tmp_path, "app", f'dependencies = ["lib"]\n[tool.uv.sources]\nlib = {source}\n')
     with pytest.raises(PackageError, match="takes lib from") as caught:
         local_requirements(app)
-    assert reference in caught.value.remedy
+    assert reference in caught.value.hint
     assert local_requirements(app, {"lib"}).paths == (), "the user packages it"
 
 
@@ -85,7 +85,7 @@ def test_a_build_requirement_of_this_machine_is_refused(tmp_path: Path) -> None:
         local_requirements(app)
 
 
-def test_poetry_says_the_same_beside_the_project_table(tmp_path: Path) -> None:
+def test_poetry_has_the_same_in_addition_to_the_project_table(tmp_path: Path) -> None:
     entries = 'python = ">=3.9"\nnumpy = { version = ">=2", extras = ["x"] }\nlib = { path = "lib", develop = true }\n'
     app = project(tmp_path, "app", f'dependencies = ["lib", "numpy"]\n[tool.poetry.dependencies]\n{entries}')
     lib = project(tmp_path / "lib", "lib")

@@ -22,12 +22,12 @@ def test_modules_are_found_and_the_nearest_are_named() -> None:
     check_module("trainer.models.deep.net", TRAINER, "here")
     with pytest.raises(PackageError, match=r"no module trainer\.tsk in here") as caught:
         check_module("trainer.tsk", TRAINER, "here")
-    assert "trainer.task" in caught.value.remedy
+    assert "trainer.task" in caught.value.hint
     with pytest.raises(PackageError, match="no module task"):
         check_module("task", TRAINER, "here")
     with pytest.raises(PackageError, match="no module") as caught:
         check_module("trainer.task", {"README.md"}, "here")
-    assert "no Python module at all" in caught.value.remedy
+    assert "no Python module at all" in caught.value.hint
 
 
 def test_a_package_runs_by_its_main_module() -> None:
@@ -41,7 +41,7 @@ def test_source_folders_of_an_sdist_are_looked_into_but_not_halves_of_packages()
     inside = {"lib/__init__.py", "lib/trainer/__init__.py", "lib/trainer/task.py"}
     with pytest.raises(PackageError) as caught:
         check_module("trainer.task", inside, "here")
-    assert "lib.trainer.task" in caught.value.remedy
+    assert "lib.trainer.task" in caught.value.hint
 
 
 def test_what_is_installed_has_no_source_folders() -> None:

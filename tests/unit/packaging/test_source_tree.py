@@ -165,7 +165,7 @@ def test_a_missing_init_is_named(trainer: Path, removed: str, named: str) -> Non
     (trainer / removed).unlink()
     with pytest.raises(PackageError, match=rf"{named} has no __init__\.py") as caught:
         source_tree.check_inits(source_tree.scan(trainer))
-    assert caught.value.remedy.endswith(str(trainer / removed))
+    assert caught.value.hint.endswith(str(trainer / removed))
 
 
 def test_data_directories_need_no_init(trainer: Path) -> None:
@@ -185,7 +185,7 @@ def test_kinds(trainer: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "remedy"),
+    ("files", "hint"),
     [
         ({}, "a package has"),
         ({"task.py": ""}, "create an empty"),
@@ -193,12 +193,12 @@ def test_kinds(trainer: Path, tmp_path: Path) -> None:
         ({"pyproject.toml": "[[["}, "correct that line"),
     ],
 )
-def test_what_is_no_source_is_told_what_is_missing(tmp_path: Path, files: dict[str, str], remedy: str) -> None:
+def test_what_is_no_source_is_told_what_is_missing(tmp_path: Path, files: dict[str, str], hint: str) -> None:
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises(PackageError) as caught:
         source_tree.kind_of(write(source, files))
-    assert remedy in caught.value.remedy
+    assert hint in caught.value.hint
     with pytest.raises(PackageError, match="nothing at"):
         source_tree.kind_of(tmp_path / "absent")
 

@@ -1,4 +1,4 @@
-"""Finding ``constraints.txt`` in an archive."""
+"""Finding ``constraints.txt`` in archives, and making one of several."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import constraints
+from mlengine.runtime.constraint_lines import ConstraintsError
 
 
 def tar(path: Path, files: dict[str, bytes]) -> Path:
@@ -22,37 +22,83 @@ def tar(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+def sdist(folder: Path, name: str, text: str) -> Path:
+    return tar(folder / f"{name}-1.tar.gz", {f"{name}-1/constraints.txt": text.encode()})
+
+
+def read(path: Path) -> bytes | None:
+    with path.open("rb") as file:
+        return constraints.read(path.name, file)
+
+
 def test_at_the_root_of_an_sdist_only(tmp_path: Path) -> None:
     path = tar(tmp_path / "t-1.tar.gz", {"t-1/sub/constraints.txt": b"no", "t-1/constraints.txt": b"yes==1"})
-    assert constraints.read(path) == b"yes==1"
-    assert constraints.read(tar(tmp_path / "u-1.tar.gz", {"u-1/sub/constraints.txt": b"no"})) is None
+    assert read(path) == b"yes==1"
+    assert read(tar(tmp_path / "u-1.tar.gz", {"u-1/sub/constraints.txt": b"no"})) is None
 
 
 def test_in_a_zip_and_never_in_a_wheel(tmp_path: Path) -> None:
     for name in ("t-1.zip", "t-1-py3-none-any.whl"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("t-1/constraints.txt", "yes==1")
-    assert constraints.read(tmp_path / "t-1.zip") == b"yes==1"
-    assert constraints.read(tmp_path / "t-1-py3-none-any.whl") is None
+    assert read(tmp_path / "t-1.zip") == b"yes==1"
+    assert read(tmp_path / "t-1-py3-none-any.whl") is None
 
 
-def test_a_file_too_large_to_be_one_is_not(tmp_path: Path) -> None:
-    path = tar(tmp_path / "t-1.tar.gz", {"t-1/constraints.txt": b"#" * (2 << 20)})
-    assert constraints.read(path) is None
+def test_a_file_too_large_to_be_one_is_refused(tmp_path: Path) -> None:
+    path = tar(tmp_path / "t-1.tar.gz", {"t-1/constraints.txt": b"#" * (constraints.MAX_BYTES + 1)})
+    with pytest.raises(ConstraintsError, match=r"t-1\.tar\.gz: constraints\.txt has 4194305 bytes"):
+        read(path)
 
 
 @pytest.mark.parametrize("name", ["t-1.tar.gz", "t-1.zip"])
 def test_a_broken_archive_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not an archive")
-    with pytest.raises(EnvironmentBuildError, match=f"{name} is not a readable archive"):
-        constraints.read(tmp_path / name)
+    with pytest.raises(ConstraintsError, match=f"{name} is not a readable archive"):
+        read(tmp_path / name)
 
 
-def test_each_package_has_its_own(tmp_path: Path) -> None:
+def test_those_of_all_packages_count(tmp_path: Path) -> None:
     packages = [
-        tar(tmp_path / "a-1.tar.gz", {"a-1/constraints.txt": b"a"}),
+        sdist(tmp_path, "a", "six==1.17.0\nb==3\n"),
         tar(tmp_path / "b-1.tar.gz", {"b-1/x": b""}),
-        tar(tmp_path / "c-1.tar.gz", {"./c-1/constraints.txt": b"c"}),
+        tar(tmp_path / "c-1.tar.gz", {"./c-1/constraints.txt": b"six==1.17\nclick==8.1.8\n-e ./a\n"}),
     ]
-    written = constraints.write(packages, tmp_path)
-    assert [path.read_bytes() for path in written] == [b"a", b"c"]
+    # b and a are installed from their own packages, so lines about them do not count.
+    assert constraints.of_packages(packages).text == "six==1.17.0\nsix==1.17\nclick==8.1.8\n"
+
+
+def test_contradictions_are_named(tmp_path: Path) -> None:
+    packages = [sdist(tmp_path, "a", "six==1.17.0\n"), sdist(tmp_path, "b", "click==8.1.8\nSix==1.16.0\n")]
+    with pytest.raises(ConstraintsError) as caught:
+        constraints.of_packages(packages)
+    assert str(caught.value) == (
+        "b-1.tar.gz: constraints.txt:2 has Six==1.16.0, and a-1.tar.gz: constraints.txt:1 has six==1.17.0"
+    )
+    assert "change one of the files" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "six==1.16.0 ; python_version < '3'\nsix==1.17.0 ; python_version >= '3'\n",  # one of them holds
+        "six>=1.16\nsix==1.17.0\n",
+        "six==1.17.*\nsix==1.17.0\n",
+        "torch==2.3.0\ntorch==2.3.0+cpu\n",
+    ],
+)
+def test_what_may_hold_together_is_left_to_the_installers(tmp_path: Path, text: str) -> None:
+    assert constraints.of_packages([sdist(tmp_path, "a", text)]).text == text
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("My_Trainer-1.0.tar.gz", "my-trainer"),
+        ("my.trainer-1.0.post1.zip", "my-trainer"),
+        ("my_trainer-1.0-py3-none-any.whl", "my-trainer"),
+        ("tf-models-official-2.0.tar.gz", "tf-models-official"),
+    ],
+)
+def test_the_name_in_a_file_name(filename: str, name: str) -> None:
+    assert constraints.package_name(filename) == name

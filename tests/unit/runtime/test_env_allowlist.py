@@ -41,7 +41,8 @@ def test_what_a_trainer_needs_passes(name: str) -> None:
 
 
 def test_the_installers_settings_reach_the_launcher_only() -> None:
-    env = {"UV_INDEX_URL": "https://user:password@index.invalid"}
+    url = "https://user:password@index.invalid"
+    env = {"UV_INDEX_URL": url, "PIP_INDEX_URL": url}
     assert env_allowlist.for_launcher(env) == env
     assert env_allowlist.for_replica(env) == {}
 

@@ -71,15 +71,15 @@ def test_a_number_that_is_none_is_refused_with_its_source(
     for wrong in ("soon", "nan", str(setting.minimum - 1)):
         with pytest.raises(SettingError, match=f"{setting.name} must be .*{wrong}") as error:
             get(setting.name, wrong)
-        assert error.value.remedy == f"correct the argument {setting.name}"
+        assert error.value.hint == f"correct the argument {setting.name}"
     write(config, **{setting.name: "soon"})
     with pytest.raises(SettingError) as error:
         get(setting.name)
-    assert error.value.remedy == f"correct [mlengine] {setting.name} in {config}"
+    assert error.value.hint == f"correct [mlengine] {setting.name} in {config}"
     monkeypatch.setenv(setting.variable, "soon")
     with pytest.raises(SettingError) as error:
         get(setting.name)
-    assert error.value.remedy == f"correct {setting.variable}"
+    assert error.value.hint == f"correct {setting.variable}"
 
 
 def test_integers_may_be_written_as_numbers() -> None:

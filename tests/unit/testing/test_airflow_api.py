@@ -1,4 +1,4 @@
-"""The REST client of tests and demos: what it repeats, what it asks anew, and what it says when it is refused."""
+"""The REST client of tests and `make run`: retries, logins and errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from mlengine.clients import airflow_api
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.core.errors import AirflowError, StackError
-from mlengine.testing.airflow_api import AirflowApi
+from mlengine.testing.airflow_api import AirflowApi, DagRun
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as it is told, in order, and keeps what it was asked."""
+    """Sends the given answers in order, and records the requests."""
 
     daemon_threads = True
     answers: list[tuple[int, Any]]
@@ -72,7 +72,7 @@ def test_one_login_serves_many_calls(server: Server, api: AirflowApi) -> None:
     assert server.asked.count("POST /auth/token") == 1
 
 
-def test_an_expired_login_is_made_anew(server: Server, api: AirflowApi) -> None:
+def test_an_expired_login_is_renewed(server: Server, api: AirflowApi) -> None:
     server.answers = [(401, {}), (200, {"import_errors": []})]
     assert api.import_errors() == {}
     assert server.asked.count("POST /auth/token") == 2
@@ -93,12 +93,12 @@ def test_not_found_is_an_answer_only_in_airflows_own_words(server: Server) -> No
         airflow.find("dags/a")
 
 
-def test_a_look_that_takes_too_long_is_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_get_that_times_out_is_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (0, None), (200, {"import_errors": []})]
     assert api.import_errors() == {}
 
 
-def test_an_order_is_never_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_post_is_never_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (200, {})]
     with pytest.raises(AirflowError, match="does not answer POST"):
         api.trigger("a_dag")
@@ -124,3 +124,40 @@ def test_names_cannot_leave_their_place(server: Server, api: AirflowApi) -> None
     with pytest.raises(AirflowError):
         api.run("a/../b", "r?x")
     assert server.asked[-1] == "GET /api/v2/dags/a%2F..%2Fb/dagRuns/r%3Fx"
+
+
+RUN: dict[str, Any] = {"dag_id": "d", "dag_run_id": "r", "partition_key": None, "conf": {}}
+TASKS: tuple[int, Any] = (200, {"task_instances": []})
+
+
+def test_waiting_survives_a_restart_of_the_api_server(server: Server, api: AirflowApi) -> None:
+    server.answers = [
+        (503, {}),
+        (200, RUN | {"state": "running"}),
+        (500, {"detail": "database is locked"}),
+        (200, RUN | {"state": "success"}),
+        TASKS,
+    ]
+    run = api.wait(DagRun("d", "r", "queued", None, {}), 30.0, every=0.0)
+    assert run.state == "success"
+
+
+def test_waiting_ends_with_the_servers_last_error(server: Server, api: AirflowApi) -> None:
+    server.answers = [(503, {"detail": "starting"})]
+    with pytest.raises(StackError, match=r"has not ended after -1 s; .*starting"):
+        api.wait(DagRun("d", "r", "queued", None, {}), -1.0)
+
+
+def test_waiting_for_a_run_that_does_not_exist_fails_at_once(server: Server, api: AirflowApi) -> None:
+    server.answers = [(404, {"detail": "no such run"})]
+    with pytest.raises(AirflowError, match="no such run"):
+        api.wait(DagRun("d", "r", "queued", None, {}), 30.0)
+
+
+def test_waiting_ends_when_the_check_says_so(server: Server, api: AirflowApi) -> None:
+    def check() -> None:
+        raise StackError("the scheduler is gone")
+
+    with pytest.raises(StackError, match="the scheduler is gone"):
+        api.wait(DagRun("d", "r", "queued", None, {}), 30.0, check=check)
+    assert server.asked == []

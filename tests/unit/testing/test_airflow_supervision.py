@@ -1,4 +1,4 @@
-"""Airflow's components are started again when they end by themselves, but not for ever."""
+"""Airflow's components are restarted when they end unexpectedly, within a limit."""
 
 from __future__ import annotations
 
@@ -11,25 +11,36 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.core.errors import StackError
-from mlengine.testing.airflow import MOST_RESTARTS, Airflow
+from mlengine.core.errors import ComponentFailedError
+from mlengine.testing import restart_limit
+from mlengine.testing.airflow import Airflow
 from mlengine.testing.airflow_home import AirflowConfig
+from mlengine.testing.restart_limit import MAX_RESTARTS
+
+SLEEPS = "import time; time.sleep(600)"
+FAILS = "import sys; print('the database is locked', flush=True); sys.exit(7)"
 
 
 @dataclass
-class Quick(Airflow):
-    """Its scheduler is a Python of a line: what supervises does not look into it."""
+class OneLineAirflow(Airflow):
+    """Its components are Python programs of a line each."""
 
-    program: str = ""
+    program: str = SLEEPS
 
     def start_component(self, name: str) -> None:
-        self.processes[name] = subprocess.Popen([sys.executable, "-c", self.program], start_new_session=True)
+        log = self.log_file(name)
+        log.parent.mkdir(exist_ok=True)
+        with log.open("ab") as sink:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-c", self.program], stdout=sink, start_new_session=True
+            )
 
 
 @pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quick:
-    monkeypatch.setattr("mlengine.testing.airflow._LOOK_SECONDS", 0.01)
-    return Quick(AirflowConfig(home=tmp_path, dags=tmp_path), port=0, password="")
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneLineAirflow:
+    monkeypatch.setattr("mlengine.testing.airflow._CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(restart_limit, "FIRST_PAUSE_SECONDS", 0.01)
+    return OneLineAirflow(AirflowConfig(home=tmp_path, dags=tmp_path), port=0, password="")
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -39,53 +50,72 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_is_killed_comes_back(quick: Quick) -> None:
-    told: list[int] = []
-    quick.on_restart = lambda: told.append(quick.processes["scheduler"].pid)
-    quick.program = "import time; time.sleep(600)"
-    quick.start_component("scheduler")
+def test_a_killed_component_is_restarted_and_reported(airflow: OneLineAirflow) -> None:
+    restarted: list[int] = []
+    warnings: list[str] = []
+    airflow.on_restart = lambda: restarted.append(airflow.processes["scheduler"].pid)
+    airflow.warn = warnings.append
+    airflow.program = f"print('the last line', flush=True); {SLEEPS}"
+    airflow.start_component("scheduler")
     try:
-        quick.supervise()
-        first = quick.processes["scheduler"]
+        airflow.supervise()
+        first = airflow.processes["scheduler"]
+        until(lambda: "the last line" in airflow.log_file("scheduler").read_text())
         first.kill()
-        until(lambda: bool(told))
-        assert told != [first.pid]
-        quick.check()
+        until(lambda: bool(restarted))
+        assert restarted != [first.pid]
+        airflow.check()
     finally:
-        quick.stop()
-    assert (quick.restarts, quick.processes) == ({"scheduler": 1}, {})
+        airflow.stop()
+    assert (airflow.restarts, airflow.processes) == ({"scheduler": 1}, {})
+    assert warnings == ["Airflow's scheduler ended with code -9; restart in 0 s; its last lines:\nthe last line"]
 
 
-def test_what_ends_again_and_again_is_an_error(quick: Quick) -> None:
-    quick.program = "raise SystemExit(7)"
-    quick.start_component("scheduler")
-    quick.supervise()
+def test_a_component_may_end_any_number_of_times_if_it_takes_long_enough(
+    airflow: OneLineAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart_limit, "WINDOW_SECONDS", 0.0)
+    airflow.program = FAILS
+    airflow.start_component("scheduler")
+    airflow.supervise()
     try:
-        until(lambda: quick.restarts.get("scheduler") == MOST_RESTARTS)
-        quick.processes["scheduler"].wait(60)
-        with pytest.raises(StackError, match="scheduler ended with code 7"):
-            quick.check()
+        until(lambda: airflow.restarts.get("scheduler", 0) > 2 * MAX_RESTARTS)
+        airflow.check()
     finally:
-        quick.stop()
+        airflow.stop()
 
 
-def test_before_it_is_supervised_an_end_is_an_error(quick: Quick) -> None:
-    quick.program = "raise SystemExit(7)"
-    quick.start_component("scheduler")
-    quick.processes["scheduler"].wait(60)
-    with pytest.raises(StackError, match="scheduler ended with code 7"):
-        quick.check()
-
-
-def test_what_is_stopped_stays_stopped(quick: Quick) -> None:
-    quick.program = "import time; time.sleep(600)"
-    quick.start_component("scheduler")
-    quick.start_component("triggerer")
-    quick.supervise()
+def test_a_component_that_keeps_ending_is_an_error_with_its_last_lines(airflow: OneLineAirflow) -> None:
+    airflow.program = FAILS
+    airflow.start_component("scheduler")
+    airflow.supervise()
     try:
-        quick.stop_component("scheduler", kill=True)
-        quick.processes["triggerer"].kill()
-        until(lambda: quick.restarts.get("triggerer") == 1)
-        assert list(quick.processes) == ["triggerer"]
+        until(lambda: "scheduler" in airflow.failed)
+        assert airflow.restarts == {"scheduler": MAX_RESTARTS}
+        with pytest.raises(ComponentFailedError) as caught:
+            airflow.check()
     finally:
-        quick.stop()
+        airflow.stop()
+    assert "scheduler ended with code 7 after 5 restarts in 10 minutes:\n" in str(caught.value)
+    assert "the database is locked" in str(caught.value)
+
+
+def test_before_supervision_an_unexpected_end_is_an_error(airflow: OneLineAirflow) -> None:
+    airflow.program = FAILS
+    airflow.start_component("scheduler")
+    airflow.processes["scheduler"].wait(60)
+    with pytest.raises(ComponentFailedError, match="scheduler ended with code 7"):
+        airflow.check()
+
+
+def test_a_stopped_component_stays_stopped(airflow: OneLineAirflow) -> None:
+    airflow.start_component("scheduler")
+    airflow.start_component("triggerer")
+    airflow.supervise()
+    try:
+        airflow.stop_component("scheduler", kill=True)
+        airflow.processes["triggerer"].kill()
+        until(lambda: airflow.restarts.get("triggerer") == 1)
+        assert list(airflow.processes) == ["triggerer"]
+    finally:
+        airflow.stop()

@@ -15,7 +15,7 @@ def test_without_packages_there_is_no_environment(tmp_path: Path) -> None:
     place = local_place(Storage(), [], tmp_path)
     with pytest.raises(EnvironmentBuildError, match="which packages") as error, place.python():
         pass
-    assert "validation_level='signature'" in error.value.remedy
+    assert "validation_level='signature'" in error.value.hint
 
 
 def test_nothing_is_made_before_it_is_asked_for(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from mlengine.core.verdict import Check, Thresholds, WhenUndecided
+from mlengine.core.verdict import NOT_WORSE, Check, Thresholds, WhenUndecided
 from mlengine.validation.paired_test import Paired
-from mlengine.validation.quality import Rival, compare, comparison_checks, value_checks
+from mlengine.validation.quality import Rival, compare, comparison_checks, declared_columns, value_checks
 from mlengine.validation.runner import Measured
+from mlengine.validation.saved_model import Tensor
 from mlengine.validation.signature import Expectation
 
 FIGURES: dict[str, Any] = {
     "keys": {"sent": 10, "wrong": []},
     "batch_difference": 1e-7,
+    "largest": 1.0,
+    "columns": 3,
     "rows": 100,
     "not_finite": 0,
     "sum_error": 1e-7,
@@ -27,7 +30,7 @@ FIGURES: dict[str, Any] = {
 
 def ask(thresholds: Thresholds | None = None, expected: Expectation | None = None, **changes: Any) -> dict[str, Check]:
     measured = Measured(figures={**FIGURES, **changes})
-    checks = value_checks(measured, thresholds or Thresholds(), expected or Expectation())
+    checks = value_checks(measured, thresholds or Thresholds(), expected or Expectation(), 3)
     return {check.name: check for check in checks}
 
 
@@ -72,11 +75,11 @@ def test_what_no_threshold_asks_is_skipped() -> None:
 
 def test_a_model_that_did_not_run_is_asked_nothing_more() -> None:
     measured = Measured(error="The model was ended after 8 s at keys.")
-    (check,) = value_checks(measured, Thresholds(), Expectation())
+    (check,) = value_checks(measured, Thresholds(), Expectation(), 3)
     assert not check.passed
     checks, paired = comparison_checks(measured, 1, Rival("old", 1, (1,)), Thresholds())
     assert paired is None
-    assert all(check.skipped for check in checks)
+    assert [check.name for check in checks if check.skipped] == [NOT_WORSE, "latency ratio"]
 
 
 def test_latency_and_size_are_held_to_the_champions() -> None:
@@ -100,7 +103,6 @@ def test_latency_and_size_are_held_to_the_champions() -> None:
         (Paired(10_000, 90, 100), True, "-0.10 points in accuracy"),
         (Paired(10_000, 50, 150), False, "Worse than the champion old: -1.00 points"),
         (Paired(200, 3, 3), False, "Too close to tell on 200 rows"),
-        (None, False, "could not be asked"),
     ],
 )
 def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, words: str) -> None:
@@ -108,6 +110,66 @@ def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, wor
     assert check.passed is passed
     assert check.comparison
     assert words in check.sentence
+
+
+def test_a_champion_without_answers_is_no_comparison() -> None:
+    check = compare(None, "old", Thresholds())
+    assert check.skipped
+    assert "old could not be run on these rows" in check.sentence
+
+
+def test_the_size_of_a_model_that_is_not_run_is_compared() -> None:
+    why = "With validation_level='files' the model is not run."
+    checks, _ = comparison_checks(Measured(), 400, Rival("old", 100), Thresholds(), not_run=why)
+    assert [(check.name, check.skipped, check.passed) for check in checks] == [
+        (NOT_WORSE, True, True),
+        ("latency ratio", True, True),
+        ("size ratio", False, False),
+    ]
+    assert checks[0].sentence == why
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            1,
+            "a single value a row, and the dataset has 3 classes: whether it is a probability, a regression or a class",
+        ),
+        (2, "2 scores a row, and the dataset has 3 classes"),
+        (4, "register the dataset with --classes 4"),
+    ],
+)
+def test_scores_that_name_no_class_are_not_measured(columns: int, words: str) -> None:
+    """As the probe reports them: without accuracy."""
+    figures = {"keys": None, "batch_difference": 0.0, "largest": 1.0, "columns": columns}
+    checks = value_checks(Measured(figures=figures), Thresholds(), Expectation(), 3)
+    assert [check.name for check in checks if not check.passed] == ["one score per class"]
+    assert words in checks[-1].sentence
+    assert {check.name for check in checks} == {"runs", "keys come back", "one score per class"}
+
+
+@pytest.mark.parametrize(
+    ("scores", "columns"),
+    [
+        ("float32[-1,1]", 1),
+        ("float32[-1]", 1),
+        ("int64[-1]", 1),
+        ("float32[-1,10]", 10),
+        ("float32[-1,-1]", None),
+        ("float32", None),
+        ("float32[-1,4,10]", None),
+    ],
+)
+def test_the_signature_may_say_how_many_scores_there_are(scores: str, columns: int | None) -> None:
+    assert declared_columns(Tensor.parse(scores)) == columns
+
+
+@pytest.mark.parametrize(("gap", "largest", "passed"), [(2e-4, 1.0, False), (2e-4, 50.0, True), (0.1, 50.0, False)])
+def test_rounding_between_batches_is_relative_to_the_scores(gap: float, largest: float, passed: bool) -> None:
+    expected = Expectation(probabilities=False)
+    check = ask(None, expected, batch_difference=gap, largest=largest)["batch independence"]
+    assert check.passed is passed
 
 
 def test_what_is_undecided_is_the_users_word() -> None:

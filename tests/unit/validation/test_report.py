@@ -23,6 +23,9 @@ REPORT = Report(
     created="2026-11-23T12:00:00+00:00",
     figures={"accuracy": 0.98},
     mistakes=({"row": 1},),
+    serving_signature={"name": "serving_default"},
+    extra_checks=({"name": "has_words", "digest": "d1"},),
+    require_comparison=False,
 )
 
 

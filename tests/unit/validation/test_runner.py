@@ -19,7 +19,7 @@ import pytest
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.runtime import processes
 from mlengine.validation import runner
-from mlengine.validation.runner import Heldout, Limits, Measured, run_probe
+from mlengine.validation.runner import Heldout, Limits, Measured, ServedModel, run_probe
 from mlengine.validation.signature import Expectation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
@@ -46,8 +46,9 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
         monkeypatch.setattr(runner, "PROBE", script)
         work = tmp_path / "work"
         work.mkdir()
-        heldout = Heldout(tmp_path / "images", tmp_path / "labels")
-        return run_probe(PYTHON, tmp_path, heldout, Expectation(), work=work, limits=limits or Limits(seconds=30))
+        heldout = Heldout(tmp_path / "images", tmp_path / "labels", 10)
+        model = ServedModel(tmp_path, Expectation(), Expectation().signature)
+        return run_probe(PYTHON, model, heldout, work=work, limits=limits or Limits(seconds=30))
 
     return run
 

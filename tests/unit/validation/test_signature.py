@@ -45,15 +45,38 @@ def test_each_difference_is_named(changes: dict[str, Any], words: str) -> None:
     assert words in check.sentence
 
 
-@pytest.mark.parametrize("device", ["/job:ps/task:0", "/job:chief/replica:0/task:0/device:CPU:0", "/device:GPU:0"])
+@pytest.mark.parametrize(
+    "device",
+    ["/job:ps/task:0", "/job:chief/replica:0/task:0/device:CPU:0", "/job:localhost/replica:0/task:1", "/task:3", "gpu"],
+)
 def test_a_device_of_the_cluster_is_found(device: str) -> None:
     check = check_devices([Graph(devices={"", "/device:CPU:0", device})], EXPECTED.allowed_devices)
     assert not check.passed
-    assert device in check.sentence
+    assert f"still tied to {device}" in check.sentence
 
 
-def test_the_plain_cpu_is_no_device_of_the_cluster() -> None:
-    assert check_devices([Graph(devices={"", "/device:CPU:0", "/device:CPU:*"})], EXPECTED.allowed_devices).passed
+@pytest.mark.parametrize("device", ["/device:TPU:0", "/job:localhost/replica:0/task:0/device:TPU:7"])
+def test_a_device_that_a_serving_machine_may_not_have_is_found(device: str) -> None:
+    check = check_devices([Graph(devices={device})], EXPECTED.allowed_devices)
+    assert not check.passed
+    assert f"The graph asks for {device}, which is neither a CPU nor a GPU" in check.sentence
+    assert check_devices([Graph(devices={device})], ("*/device:TPU:*",)).passed
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "",
+        "/device:CPU:*",
+        "/cpu:0",
+        "/device:GPU:0",
+        "/job:localhost/replica:0/task:0/device:CPU:0",  # as the tables of adapted Keras layers have it
+        "/job:localhost/replica:0/task:0/device:GPU:1",
+        "/replica:0/task:0",
+    ],
+)
+def test_a_device_of_the_machine_itself_is_no_device_of_the_cluster(device: str) -> None:
+    assert check_devices([Graph(devices={device})], EXPECTED.allowed_devices).passed
 
 
 @pytest.mark.parametrize("op", ["PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "TFRecordDatasetV2"])
@@ -98,13 +121,24 @@ def test_an_expectation_of_ones_own() -> None:
     assert Expectation.from_json(None) == EXPECTED
 
 
+@pytest.mark.parametrize(("scale", "read"), [("255", 255.0), ("", None), ("None", None), (1, 1), (None, None)])
+def test_a_scale_comes_as_a_template_gives_it(scale: object, read: float | None) -> None:
+    assert Expectation.from_json({"scale": scale}).scale == read
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         ({"features": "pixels"}, "features 'pixels' is none of image, key"),
         ({"inputs": {"image": "float32[-1,784]"}}, "key 'key' is none of image"),
         ({"inputs": {"image": "floats"}}, "not a tensor"),
-        ({"outptus": {}}, "not an expectation"),
+        ({"outptus": {}}, "not a serving signature"),
+        ({"scale": 0}, "scale is 0"),
+        ({"scale": "many"}, "scale is nan"),
+        (
+            {"inputs": {"key": "int64[-1]", "image": "uint8[-1,784]"}, "scale": 255},
+            "divides by scale 255, but input 'image' takes uint8",
+        ),
     ],
 )
 def test_an_expectation_that_contradicts_itself_is_refused(data: dict[str, Any], words: str) -> None:

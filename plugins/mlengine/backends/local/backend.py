@@ -24,7 +24,7 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
@@ -62,7 +62,7 @@ class LocalBackend:
             self._launch(job)
         except OSError as error:
             raise BackendUnavailableError(
-                f"{submission.job_id} cannot be written to {job.root}: {error}", remedy="make room, then submit again"
+                f"{submission.job_id} cannot be written to {job.root}: {error}", hint="make room, then submit again"
             ) from error
         return stored.handle
 
@@ -105,7 +105,7 @@ class LocalBackend:
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
-                remedy=f"there: mlengine cancel {handle.job_id}",
+                hint=f"there: mlengine cancel {handle.job_id}",
             )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():
@@ -246,14 +246,14 @@ class LocalBackend:
         """
         if _begun(job) or held(job.lease):
             return
-        lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
+        lease = FileLock.take(job.lease, wait=_LEASE_SECONDS)
         if lease is None:
             return
         with lease:
             if not _begun(job):
                 self._start(job, lease)
 
-    def _start(self, job: Job, lease: Lease) -> None:
+    def _start(self, job: Job, lease: FileLock) -> None:
         package = Path(mlengine.__file__).parent.parent
         env = {**env_allowlist.for_launcher(os.environ), "PYTHONPATH": str(package)}
         launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lease.fileno())]
@@ -275,7 +275,7 @@ class LocalBackend:
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise BackendUnavailableError(
-                    f"the launcher of {job.name} does not start: {error}", remedy=f"see {job.launcher_log}"
+                    f"the launcher of {job.name} does not start: {error}", hint=f"see {job.launcher_log}"
                 ) from error
 
 
@@ -287,12 +287,12 @@ def _check(submission: Submission) -> None:
     spec = submission.spec
     if spec.count(Role.CHIEF) != 1:
         raise BackendError(
-            f"{submission.job_id}: a job has one chief, not {spec.count(Role.CHIEF)}", remedy="correct the job file"
+            f"{submission.job_id}: a job has one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
         )
     if not spec.package_uris:
         raise BackendError(
             f"{submission.job_id}: no packages to run {spec.module} from",
-            remedy="give the job file packageUris, or package the trainer first",
+            hint="give the job file packageUris, or package the trainer first",
         )
     if submission.attempt < 1:
         raise BackendError(f"{submission.job_id}: attempts count from 1, not {submission.attempt}")

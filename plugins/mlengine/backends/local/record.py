@@ -172,6 +172,4 @@ class Stored:
             )
             return cls(submission, Settings.from_json(data["settings"]), data["created"], data.get("host", ""))
         except (KeyError, TypeError, JobFileError) as error:
-            raise BackendError(
-                f"submission.json is not readable: {error}", remedy="remove that job's folder"
-            ) from error
+            raise BackendError(f"submission.json is not readable: {error}", hint="remove that job's folder") from error

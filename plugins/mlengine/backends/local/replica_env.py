@@ -29,7 +29,7 @@ def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
         **env,
         "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
-        **_own(submission),
+        **own_variables(submission),
         **_service(submission),
         "MLENGINE_DATA_CACHE": str(cache),
         env_allowlist.MARK: str(job.root),
@@ -62,14 +62,14 @@ def arguments(submission: Submission, env: Mapping[str, str]) -> list[str]:
     spec = submission.spec
     args = list(spec.args)
     if spec.expand_variables:
-        declared = {**_own(submission), **_service(submission)}
+        declared = {**own_variables(submission), **_service(submission)}
         if "TF_CONFIG" in env:
             declared["TF_CONFIG"] = env["TF_CONFIG"]
         args = [expand(arg, declared) for arg in args]
     return [*args, "--job-dir", submission.job_dir]
 
 
-def _own(submission: Submission) -> dict[str, str]:
+def own_variables(submission: Submission) -> dict[str, str]:
     """The job's own variables."""
     env = submission.spec.env
     return expand_environment(env, _service(submission)) if submission.spec.expand_variables else dict(env)

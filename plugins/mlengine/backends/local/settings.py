@@ -63,7 +63,7 @@ class Settings:
         if unknown:
             raise BackendError(
                 f"the local backend has no setting {sorted(unknown)}",
-                remedy=f"use {[field.name for field in fields(cls)]}",
+                hint=f"use {[field.name for field in fields(cls)]}",
             )
         values: dict[str, Any] = {
             field.name: _value(field.name, str(field.type), given.get(field.name)) for field in fields(cls)

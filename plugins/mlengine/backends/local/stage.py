@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends.local.record import Job, Stored
+from mlengine.backends.local.replica_env import own_variables
 from mlengine.backends.outputs import wrote_nothing
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
@@ -40,6 +41,7 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         storage,
         job.state_dir,
         python=stored.settings.python_path,
+        env=own_variables(stored.submission),
         seconds=stored.settings.build_timeout_seconds,
         keep_environments=stored.settings.keep_environments,
         say=say,

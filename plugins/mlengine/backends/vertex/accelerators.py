@@ -1,4 +1,4 @@
-"""Which machine types can have which accelerators, and how many; what cannot be is told with the remedy."""
+"""Which machine types can have which accelerators, and how many; what cannot be is told with the hint."""
 
 from __future__ import annotations
 

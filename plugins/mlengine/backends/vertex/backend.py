@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.outputs import ListsObjects, OutputCheck
-from mlengine.backends.vertex import checks, logs, prices, python_version
+from mlengine.backends.vertex import checks, logs, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
@@ -40,7 +40,7 @@ _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are looked f
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
-class _Bucket(python_version.Reads, ListsObjects, Protocol):
+class _Bucket(package_checks.Reads, ListsObjects, Protocol):
     """As much of :class:`mlengine.storage.client.Storage` as this backend needs."""
 
 
@@ -115,7 +115,7 @@ class VertexBackend:
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        python_version.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
@@ -130,7 +130,7 @@ class VertexBackend:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
             f"job {submission.job_id}: {CREATES} creates in {parent} had no answer, and no job is there",
-            remedy="submit again later; a job that shows up late is found by its label",
+            hint="submit again later; a job that shows up late is found by its label",
         )
 
     def find(self, key: str) -> list[JobHandle]:

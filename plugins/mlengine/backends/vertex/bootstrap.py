@@ -2,27 +2,36 @@
 
 Needs nothing but ``python3`` (3.8 or later) and ``pip`` in the image: no gsutil, no google library. Its source goes
 into the request as ``python3 -c``; the container's args are a plan in JSON, then the trainer's own args. What it does
-is what ML Engine's own start command did: the trainer's code first, by force, then what it depends on.
+is what ML Engine's own start command did: the trainer's code first, by force, then what it depends on. What it imports
+of this project is part of its source when it is sent.
 
 Exit code 75 says "try again": the storage could not be reached. The trainer's own exit code is kept, as the trainer
 replaces this process.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, List, Tuple  # noqa: UP035 - the image's Python may be an old one
+from typing import Any
+
+from mlengine.runtime.constraint_lines import ConstraintsError
+from mlengine.runtime.constraints import NAME, of_packages
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
+INSTALLED = """
+from importlib.metadata import distributions
+print("\\n".join(sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()})))
+"""
 
 
 def say(text: str) -> None:
@@ -30,7 +39,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def get(url: str, headers: Dict[str, str]) -> bytes:  # noqa: UP006
+def get(url: str, headers: dict[str, str]) -> bytes:
     """The body of ``url``, tried again for a minute where that can help."""
     for pause in (1, 2, 4, 8, 15, 30, 0):
         try:
@@ -49,7 +58,7 @@ def get(url: str, headers: Dict[str, str]) -> bytes:  # noqa: UP006
     sys.exit(AGAIN)
 
 
-def place() -> Tuple[str, Dict[str, str]]:  # noqa: UP006
+def place() -> tuple[str, dict[str, str]]:
     """Where Cloud Storage is, and as whom; whoever runs a server of their own says where by STORAGE_EMULATOR_HOST."""
     server = os.environ.get("STORAGE_EMULATOR_HOST", "")
     if server:
@@ -69,19 +78,20 @@ def fetch(uri: str, folder: Path) -> Path:
     return target
 
 
-def constraints(archives: List[Path], folder: Path) -> List[str]:  # noqa: UP006
-    """``constraints.txt`` at the root of an sdist pins what the trainer depends on."""
-    for archive in archives:
-        if not archive.name.endswith((".tar.gz", ".tgz")):
-            continue
-        with tarfile.open(archive) as tar:
-            for member in tar.getmembers():
-                content = tar.extractfile(member) if member.name.split("/")[1:] == ["constraints.txt"] else None
-                if content is not None:
-                    target = folder / "constraints.txt"
-                    target.write_bytes(content.read())
-                    return ["--constraint", str(target)]
-    return []
+def constrain(archives: list[Path], folder: Path) -> list[str]:
+    """Options for pip: what the packages' own ``constraints.txt`` pin."""
+    try:
+        found = of_packages(archives)
+    except ConstraintsError as error:
+        say(f"{error}\n  What to do: {error.hint}")
+        sys.exit(1)
+    for note in found.notes:
+        say(note)
+    if not found.text:
+        return []
+    target = folder / NAME
+    target.write_text(found.text, encoding="utf-8")
+    return ["--constraint", str(target)]
 
 
 def pip(*args: str) -> None:
@@ -94,15 +104,16 @@ def pip(*args: str) -> None:
     sys.exit(1)
 
 
-def install(uris: List[str]) -> None:  # noqa: UP006
+def install(uris: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archives = [fetch(uri, folder) for uri in uris]
+        options = constrain(archives, folder)
         wheels = folder / "wheels"
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), *map(str, archives))
         built = sorted(map(str, wheels.iterdir()))
         pip("install", "--quiet", "--no-deps", "--force-reinstall", *built)
-        pip("install", *constraints(archives, folder), *built)
+        pip("install", *options, *built)
 
 
 def first_of_all() -> bool:
@@ -114,16 +125,17 @@ def first_of_all() -> bool:
     return task.get("type", "chief") in ("chief", "master") and int(task.get("index", 0)) == 0
 
 
-def note(plan: Dict[str, Any]) -> None:  # noqa: UP006
+def note(plan: dict[str, Any]) -> None:
     """What is installed, into the job's logs: a line each, after one for the image. For people, and for a second run of
     the same: that it cannot be written stops nothing.
     """
     try:
-        frozen = subprocess.check_output([sys.executable, "-m", "pip", "freeze"], timeout=120)
+        # Not `pip freeze`: that names the files that the packages came from, and not their versions.
+        installed = subprocess.check_output([sys.executable, "-c", INSTALLED], timeout=120)
         bucket, _, path = (plan["job_dir"] + "/logs/environment.txt")[len("gs://") :].partition("/")
         server, headers = place()
         url = f"{server}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(path, safe='')}"
-        data = f"# image {plan['image']}\n".encode() + frozen
+        data = f"# image {plan['image']}\n".encode() + installed
         headers["Content-Type"] = "text/plain"
         request = urllib.request.Request(url, data, headers)  # noqa: S310 - only our own http(s) URLs
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
@@ -131,7 +143,7 @@ def note(plan: Dict[str, Any]) -> None:  # noqa: UP006
         say(f"what is installed could not be noted: {error}")
 
 
-def environment(plan: Dict[str, Any]) -> None:  # noqa: UP006
+def environment(plan: dict[str, Any]) -> None:
     """What the trainer finds in its environment besides what the service puts there."""
     for variable, name in (("MLENGINE_SCRATCH", "scratch"), ("MLENGINE_DATA_CACHE", "data")):
         folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))

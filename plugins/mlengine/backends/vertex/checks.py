@@ -26,7 +26,7 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
     """:raises BackendError: naming the combination that cannot work, and what to change."""
     spec = body["jobSpec"]
     pools = [pool for pool in spec["workerPoolSpecs"] if pool]
-    for problem, remedy in (
+    for problem, hint in (
         *_labels(body),
         *_chief(spec),
         *_replicas(pools),
@@ -35,7 +35,7 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
         *_scheduling(spec, pools),
         *_identity(spec),
     ):
-        raise BackendError(f"job {job_id}: {problem}", remedy=remedy)
+        raise BackendError(f"job {job_id}: {problem}", hint=hint)
 
 
 def _labels(body: Mapping[str, Any]) -> Problems:

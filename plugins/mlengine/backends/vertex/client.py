@@ -107,7 +107,7 @@ class RestClient:
             if time.monotonic() + wait > until:
                 raise BackendUnavailableError(
                     f"quota: {_words(status, answer)}",
-                    remedy="ask for more of this quota in the console's page IAM > Quotas, or wait for other jobs",
+                    hint="ask for more of this quota in the console's page IAM > Quotas, or wait for other jobs",
                 )
             log.warning("waiting for quota: %s; next try in %.0f s", _words(status, answer), wait)
             self.sleep(wait)
@@ -135,7 +135,7 @@ class RestClient:
         except auth.GoogleAuthError as error:
             raise BackendError(
                 f"{method} {url}: no token for these credentials: {error}",
-                remedy="check the connection's key and the impersonation chain",
+                hint="check the connection's key and the impersonation chain",
             ) from error
         except requests.JSONDecodeError:
             return reply.status_code, {"error": {"message": reply.text[:500]}}, None
@@ -180,10 +180,10 @@ _REMEDIES = {
 
 
 def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:
-    return BackendError(f"{method} {url}: {_words(status, answer)}", remedy=_REMEDIES.get(status, ""))
+    return BackendError(f"{method} {url}: {_words(status, answer)}", hint=_REMEDIES.get(status, ""))
 
 
 def _unavailable(method: str, url: str, status: int | None, answer: Mapping[str, Any]) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{method} {url}: {_words(status, answer)}", remedy="try again later; nothing was decided about any job"
+        f"{method} {url}: {_words(status, answer)}", hint="try again later; nothing was decided about any job"
     )

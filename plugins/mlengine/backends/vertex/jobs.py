@@ -31,7 +31,7 @@ def parse(name: str) -> dict[str, str]:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise BackendError(f"not the name of a custom job: {name!r}", remedy="was it submitted to another backend?")
+        raise BackendError(f"not the name of a custom job: {name!r}", hint="was it submitted to another backend?")
     return match.groupdict()
 
 

@@ -47,7 +47,7 @@ class Place:
         if not region:
             raise BackendError(
                 "no region for the vertex backend",
-                remedy="give region=, 'region' in the job file or the connection, or set [mlengine] vertex_region",
+                hint="give region=, 'region' in the job file or the connection, or set [mlengine] vertex_region",
             )
         return f"projects/{self.project}/locations/{region}"
 
@@ -81,7 +81,7 @@ def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connec
         hook = GoogleBaseHook(gcp_conn_id=gcp_conn_id, impersonation_chain=impersonation_chain)
     except AirflowNotFoundException as error:
         raise BackendError(
-            f"no Airflow connection {gcp_conn_id!r}", remedy="create it (type google_cloud_platform), or name another"
+            f"no Airflow connection {gcp_conn_id!r}", hint="create it (type google_cloud_platform), or name another"
         ) from error
     # The provider once wrote its extras with a long prefix, and still reads them so.
     prefix = "extra__google_cloud_platform__"
@@ -102,7 +102,7 @@ def is_local(endpoint: str | None) -> bool:
     if urlsplit(endpoint).hostname not in _LOOPBACK | named:
         raise BackendError(
             f"plain http is for loopback only, not for {endpoint}",
-            remedy="use https://, or a server on 127.0.0.1; on a private network, name the host in vertex_http_hosts",
+            hint="use https://, or a server on 127.0.0.1; on a private network, name the host in vertex_http_hosts",
         )
     return True
 
@@ -125,7 +125,7 @@ def find_place(
     if not project:
         raise BackendError(
             "no Google Cloud project for the vertex backend",
-            remedy="give project=, or the connection's extra 'project', or set [mlengine] vertex_project",
+            hint="give project=, or the connection's extra 'project', or set [mlengine] vertex_project",
         )
     if endpoint is None:
         return Place(project, region, default_region)
@@ -175,7 +175,7 @@ def default_credentials() -> tuple[Any, str | None]:
     except DefaultCredentialsError as error:
         raise BackendError(
             f"no Google credentials: {error}",
-            remedy="run 'gcloud auth application-default login', or give the connection a key",
+            hint="run 'gcloud auth application-default login', or give the connection a key",
         ) from error
     return credentials, project
 

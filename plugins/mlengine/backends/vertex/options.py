@@ -67,7 +67,7 @@ class VertexOptions:
         if self.spot and self.flex_start:
             raise BackendError(
                 "spot and flex_start are two ways to get machines; a job takes one",
-                remedy="set spot for cheap machines now, or flex_start to wait for scarce ones",
+                hint="set spot for cheap machines now, or flex_start to wait for scarce ones",
             )
 
     @classmethod
@@ -84,7 +84,7 @@ class VertexOptions:
         if unknown:
             raise BackendError(
                 f"the vertex backend has no setting {unknown[0]!r}",
-                remedy=f"use one of {', '.join(cls.names())}; what the API has beyond these goes into 'raw'",
+                hint=f"use one of {', '.join(cls.names())}; what the API has beyond these goes into 'raw'",
             )
         return cls(**{item.name: _value(item, settings[item.name]) for item in fields(cls) if item.name in settings})
 
@@ -108,6 +108,6 @@ def _value(item: Field[Any], given: Any) -> Any:
     wrong = isinstance(value, bool) and kind in {"int", "float"}
     if value is not None and (wrong or not isinstance(value, _TYPES[kind])):
         raise BackendError(
-            f"the vertex setting {item.name} must be {item.type}, not {given!r}", remedy=f"correct {item.name}"
+            f"the vertex setting {item.name} must be {item.type}, not {given!r}", hint=f"correct {item.name}"
         )
     return value

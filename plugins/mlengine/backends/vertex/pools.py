@@ -7,16 +7,14 @@ Python, and this project's start command.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.start_command import start_command
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.backends.vertex.texts import Texts, single_tf_config
 from mlengine.core.expansion import escape
@@ -60,16 +58,6 @@ def camel(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {re.sub(r"_([a-z])", lambda match: match[1].upper(), name): camel(value) for name, value in data.items()}
     return [camel(item) for item in data] if isinstance(data, list | tuple) else data
-
-
-@cache
-def start_command() -> str:
-    """The source of :mod:`mlengine.backends.vertex.bootstrap`, without the comments and docstrings."""
-    tree = ast.parse(Path(__file__).with_name("bootstrap.py").read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.unparse(tree)
 
 
 def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:

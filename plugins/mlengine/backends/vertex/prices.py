@@ -146,11 +146,11 @@ def check_cap(job_id: str, found: Estimate, cap_usd: float | None) -> None:
     if found.unpriced:
         raise BackendError(
             f"job {job_id}: there is a cap of {cap_usd:,.2f} USD, and no price for {', '.join(found.unpriced)}",
-            remedy="give its USD an hour in the vertex setting 'prices', or lift the cap",
+            hint="give its USD an hour in the vertex setting 'prices', or lift the cap",
         )
     if found.usd > cap_usd:
         raise BackendError(
             f"job {job_id} may cost {found}; the cap is {cap_usd:,.2f} USD",
-            remedy="set a shorter time limit (scheduling.maxRunningTime, or timeout_seconds), take fewer or smaller "
+            hint="set a shorter time limit (scheduling.maxRunningTime, or timeout_seconds), take fewer or smaller "
             "machines, or raise cost_cap_usd",
         )

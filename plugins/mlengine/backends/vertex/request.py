@@ -13,7 +13,8 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import start_command, without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.expansion import escape
 
 KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"

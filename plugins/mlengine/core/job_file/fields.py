@@ -89,7 +89,7 @@ def gs_uri(field: Located, hint: str = "") -> str:
     try:
         _, path = split_uri(uri)
     except StorageError as error:
-        raise field.error(error.message, f"{error.remedy}; {hint}" if hint else error.remedy) from error
+        raise field.error(error.message, f"{error.hint}; {hint}" if hint else error.hint) from error
     if not path.strip("/"):
         raise field.error(f"is a whole bucket: {uri}", "give the job a directory of its own: gs://BUCKET/path")
     return uri

@@ -57,7 +57,7 @@ class _Reader:
             where = self._where(begin)
             if key in found:
                 raise JobFileError(
-                    f"{where}: {below}: is written twice, at {found[key].where} too", remedy="keep one of them"
+                    f"{where}: {below}: is written twice, at {found[key].where} too", hint="keep one of them"
                 )
             found[key], end = self.read(self._skip(end) + 1, below, where)
             begin = self._next(end)

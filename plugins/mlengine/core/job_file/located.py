@@ -43,7 +43,7 @@ class Located:
 
     def error(self, what: str, hint: str) -> JobFileError:
         field = f"{self.path}: " if self.path else ""
-        return JobFileError(f"{self.where}: {field}{what}", remedy=hint)
+        return JobFileError(f"{self.where}: {field}{what}", hint=hint)
 
     def plain(self) -> Any:
         """The value without places, as JSON has it; a date, which JSON has not, becomes the text that was written."""
@@ -176,28 +176,24 @@ def from_yaml(text: str, name: str) -> Located:
     :raises JobFileError: with ``name:line`` for what is not YAML, duplicate keys, tags, and monstrous aliases.
     """
     if len(text) > MAX_CHARACTERS:
-        raise JobFileError(
-            f"{name}: {len(text)} characters long", remedy="a job file is a page; is this the right file?"
-        )
+        raise JobFileError(f"{name}: {len(text)} characters long", hint="a job file is a page; is this the right file?")
     try:
         with _loader(text) as loader:
             node = loader.get_single_node()
             if node is None:
                 raise JobFileError(
-                    f"{name}: the file is empty", remedy="begin with 'trainingInput:'; see docs/job-file.md"
+                    f"{name}: the file is empty", hint="begin with 'trainingInput:'; see docs/job-file.md"
                 )
             return _Reader(loader, name).read(node, "")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{name}:{mark.line + 1}" if mark else name
         problem = ", ".join(words for words in (error.context, error.problem) if words)
-        raise JobFileError(f"{line}: not YAML: {problem}", remedy=_yaml_hint(error)) from error
+        raise JobFileError(f"{line}: not YAML: {problem}", hint=_yaml_hint(error)) from error
     except (yaml.YAMLError, ValueError) as error:  # characters that YAML forbids; numbers and dates that are none
-        raise JobFileError(f"{name}: not YAML: {error}", remedy="save the file as plain UTF-8 text") from error
+        raise JobFileError(f"{name}: not YAML: {error}", hint="save the file as plain UTF-8 text") from error
     except RecursionError as error:
-        raise JobFileError(
-            f"{name}: nested too deep", remedy="write it flat: a job file is four levels deep"
-        ) from error
+        raise JobFileError(f"{name}: nested too deep", hint="write it flat: a job file is four levels deep") from error
 
 
 @contextmanager
@@ -223,12 +219,12 @@ class _Reader:
         where = where or self._where(node)
         self._left -= 1
         if id(node) in self._open:
-            raise JobFileError(f"{where}: {path}: the alias refers to itself", remedy="write it out without '*'")
+            raise JobFileError(f"{where}: {path}: the alias refers to itself", hint="write it out without '*'")
         if self._left < 0:
             top = re.split(r"[.\[]", path)[0]
             raise JobFileError(
                 f"{self._name}: {top}: more than {MAX_FIELDS} fields, counting what aliases repeat",
-                remedy="write it out without '*'; a job file has a few dozen fields",
+                hint="write it out without '*'; a job file has a few dozen fields",
             )
         self._open.add(id(node))
         try:
@@ -255,12 +251,12 @@ class _Reader:
                     merged.update(entries.value)
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                raise JobFileError(f"{where}: {path}: a field's name must be a word", remedy="write 'field: value'")
+                raise JobFileError(f"{where}: {path}: a field's name must be a word", hint="write 'field: value'")
             key = str(key_node.value)
             if key in seen:
                 raise JobFileError(
                     f"{where}: {_below(path, key)}: is written twice, at {seen[key]} too",
-                    remedy="keep one of them: YAML would silently take the last",
+                    hint="keep one of them: YAML would silently take the last",
                 )
             seen[key] = where
             yield key, self.read(value_node, _below(path, key), where)

@@ -60,7 +60,7 @@ def locate(source: str | Path | Mapping[str, Any], *, name: str | None = None) -
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise JobFileError(
-            f"{path}: the job file cannot be read: {error}", remedy="correct its path, or save it as UTF-8 text"
+            f"{path}: the job file cannot be read: {error}", hint="correct its path, or save it as UTF-8 text"
         ) from error
     return _from_text(text, name or str(path))
 
@@ -75,9 +75,7 @@ def _from_text(text: str, name: str) -> Located:
     try:
         return from_json(text, name)
     except RecursionError as error:
-        raise JobFileError(
-            f"{name}: nested too deep", remedy="write it flat: a job file is four levels deep"
-        ) from error
+        raise JobFileError(f"{name}: nested too deep", hint="write it flat: a job file is four levels deep") from error
     except ValueError as error:
         try:
             return from_yaml(text, name)
@@ -85,7 +83,7 @@ def _from_text(text: str, name: str) -> Located:
             if not re.match(r'\s*\{\s*["}]', text) or not isinstance(error, json.JSONDecodeError):
                 raise
             raise JobFileError(
-                f"{name}:{error.lineno}: not JSON: {error.msg}", remedy="check commas, quotes and brackets before it"
+                f"{name}:{error.lineno}: not JSON: {error.msg}", hint="check commas, quotes and brackets before it"
             ) from error
 
 
@@ -97,7 +95,7 @@ def check(spec: TrainingSpec) -> TrainingSpec:
     if not spec.module and not spec.pools[0].image_uri:
         raise JobFileError(
             "the job has no module to run",
-            remedy="write 'pythonModule: trainer.task' in the job file, or give the operator module='trainer.task'",
+            hint="write 'pythonModule: trainer.task' in the job file, or give the operator module='trainer.task'",
         )
     return spec
 

@@ -77,7 +77,7 @@ def connect(
     settings: dict[str, Any] = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
     kind = str(settings.pop("kind", ""))
     if kind not in _REGISTRIES:
-        raise RegistryError(f"no registry of models named {kind!r}", remedy=f"use one of: {', '.join(names())}")
+        raise RegistryError(f"no registry of models named {kind!r}", hint=f"use one of: {', '.join(names())}")
     module, _, attribute = _REGISTRIES[kind].partition(":")
     factory: Callable[..., Registry] = getattr(import_module(module), attribute)
     if impersonation_chain and "impersonation_chain" in inspect.signature(factory).parameters:
@@ -85,7 +85,7 @@ def connect(
     try:
         return factory(gcp_conn_id=gcp_conn_id, **settings)
     except TypeError as error:
-        raise RegistryError(f"the registry {kind}: {error}", remedy="see docs/gate.md for its settings") from error
+        raise RegistryError(f"the registry {kind}: {error}", hint="see docs/gate.md for its settings") from error
 
 
 def key_of(champion: Champion) -> str:

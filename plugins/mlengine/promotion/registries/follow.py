@@ -56,7 +56,7 @@ def follow(storage: Storage, bucket: str, model: str, registries: Sequence[Regis
 def _champion(storage: Storage, bucket: str, model: str) -> Champion:
     champion = current(storage, bucket, model)
     if champion is None:
-        raise PublishError(f"model {model} has no champion", remedy="publish one first")
+        raise PublishError(f"model {model} has no champion", hint="publish one first")
     return champion
 
 
@@ -71,7 +71,7 @@ def _tell(champion: Champion, registries: Sequence[Registry]) -> Followed:
             failed.append(error)
     if failed:
         kind = RegistryUnavailableError if any(error.retryable for error in failed) else RegistryError
-        remedies = dict.fromkeys(error.remedy for error in failed if error.remedy)
+        hints = dict.fromkeys(error.hint for error in failed if error.hint)
         advice = f"{champion.job_id} is the champion all the same; then do this again, which repeats nothing"
-        raise kind("; ".join(error.message for error in failed), remedy="; ".join([*remedies, advice]))
+        raise kind("; ".join(error.message for error in failed), hint="; ".join([*hints, advice]))
     return Followed(champion, tuple(done))

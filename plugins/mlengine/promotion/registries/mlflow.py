@@ -48,7 +48,7 @@ class MlflowRegistry:
             from mlflow import MlflowClient
         except ImportError as error:
             raise RegistryError(
-                f"no client of MLflow's: {error}", remedy="pip install mlflow-skinny beside Airflow"
+                f"no client of MLflow's: {error}", hint="pip install mlflow-skinny beside Airflow"
             ) from error
         return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
 
@@ -91,10 +91,10 @@ def _asked(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[st
     try:
         return call()
     except requests.RequestException as error:
-        raise RegistryUnavailableError(f"MLflow does not answer: {error}", remedy="try again later") from error
+        raise RegistryUnavailableError(f"MLflow does not answer: {error}", hint="try again later") from error
     except MlflowException as error:
         text = f"MLflow refused {champion.job_id}: {error.error_code}: {error.message}"
         # Its client says so of a server that cannot be reached, too.
         if error.error_code in _AGAIN or "Max retries exceeded" in error.message:
-            raise RegistryUnavailableError(text, remedy="see that the server runs, then try again") from error
-        raise RegistryError(text, remedy="see the server's log, and who may write there") from error
+            raise RegistryUnavailableError(text, hint="see that the server runs, then try again") from error
+        raise RegistryError(text, hint="see the server's log, and who may write there") from error

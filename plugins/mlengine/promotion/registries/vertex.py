@@ -69,10 +69,10 @@ class VertexRegistry:
         try:
             return self._register(champion)
         except BackendUnavailableError as error:
-            raise RegistryUnavailableError(f"Vertex AI's registry: {error.message}", remedy=error.remedy) from error
+            raise RegistryUnavailableError(f"Vertex AI's registry: {error.message}", hint=error.hint) from error
         except BackendError as error:
             text = f"Vertex AI's registry refused {champion.job_id}: {error.message}"
-            raise RegistryError(text, remedy=error.remedy) from error
+            raise RegistryError(text, hint=error.hint) from error
 
     def request(self, champion: Champion, *, parent_model: str | None) -> dict[str, Any]:
         """The body of ``models:upload``, an ``UploadModelRequest``.
@@ -148,7 +148,7 @@ class _Model:
         if version is None:
             raise BackendUnavailableError(
                 f"an upload to {self.name} had no answer, and no version of {champion.job_id} is there yet",
-                remedy="try again later: a version that shows up is found by its label",
+                hint="try again later: a version that shows up is found by its label",
             )
         return version
 

@@ -71,7 +71,7 @@ const jobPath = (row) => `${part(row.model)}/${part(row.job_id)}`;
 
 // --- small pieces -----------------------------------------------------------------------------------------------
 
-const chip = (word) => (word ? el("span", { class: `chip ${/^[A-Za-z]+$/.test(word) ? word : ""}` }, word) : "");
+const chip = (word) => (word ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(word) ? word : ""}` }, word.replaceAll("_", " ")) : "");
 const percent = (value) => (typeof value === "number" ? value.toFixed(4) : "");
 const dollars = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
 const took = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
@@ -335,7 +335,7 @@ async function showModel(mine, name) {
     champion ? facts([["champion", el("a", { href: to(champion.job_id) }, champion.job_id)], ["accuracy", percent(champion.accuracy)], ["dataset", champion.dataset.version || ""],
       ["since", moment(champion.at)], ["by", champion.by], ["model", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No champion yet."),
     model.points.length ? section("Accuracy over dataset versions", el("div", { class: "plots" }, versions(model.points, to)),
-      el("p", { class: "soft" }, "Filled: was champion. Hollow: accepted (green) or rejected (red). Each dot leads to its job.")) : "",
+      el("p", { class: "soft" }, "Filled: was champion. Hollow: accepted (green), not compared (amber) or rejected (red). Each dot leads to its job.")) : "",
     model.duel ? duel(model.duel, to) : "",
     section("History", table(["#", "champion", "how", "accuracy", "·dataset", "when, by", ""], history, "Nothing was published yet.")),
   );

@@ -38,6 +38,7 @@ def pipeline(dataset: str) -> None:
         job_file={"trainingInput": {"pythonModule": "centroids.task"}},
         dataset=dataset,
         validation_level="files",
+        require_comparison=False,
     )
 
 

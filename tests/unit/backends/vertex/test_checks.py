@@ -83,12 +83,12 @@ ONE = {
         ((), {"boot_disk_gb": 10}, "bootDiskSizeGb: is 10"),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_remedy(
+def test_what_cannot_work_is_refused_with_a_hint(
     pools: tuple[Pool, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BackendError, match=message) as caught:
         prepare(pools or (Pool(Role.CHIEF, 1, "n1-standard-4"),), **options)
-    assert caught.value.remedy
+    assert caught.value.hint
     assert "j1" in caught.value.message
 
 
@@ -140,7 +140,7 @@ def test_the_estimate_is_machines_times_the_time_limit() -> None:
 def test_a_cap_refuses_and_says_how_to_go_on() -> None:
     with pytest.raises(BackendError, match=r"may cost at most 0\.22 USD") as caught:
         prepare(cost_cap_usd=0.1)
-    assert "cost_cap_usd" in caught.value.remedy
+    assert "cost_cap_usd" in caught.value.hint
     prepare(cost_cap_usd=0.3)
     with pytest.raises(BackendError, match="no price for x9-standard-4"):
         prepare((Pool(Role.CHIEF, 1, "x9-standard-4"),), cost_cap_usd=1)

@@ -33,7 +33,7 @@ def test_what_is_missing_is_said_with_the_places_to_write_it() -> None:
         find(region="r")
     with pytest.raises(BackendError, match="no region") as caught:
         find(project="p").parent()
-    assert "vertex_region" in caught.value.remedy
+    assert "vertex_region" in caught.value.hint
 
 
 def test_a_token_never_travels_in_plain_text() -> None:

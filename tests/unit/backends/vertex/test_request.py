@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +11,9 @@ from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID
 from google.protobuf import json_format
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import bootstrap
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import start_command
 from mlengine.backends.vertex.request import custom_job, label_value, merge
+from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.errors import BackendError
 from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
@@ -95,19 +92,6 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
     assert {"name": "MLENGINE_ATTEMPT", "value": "2"} in container["env"]
     image = pool(submit(parse.load(CUSTOM), image_uri="docker.example/mine:1"), 0)["containerSpec"]["imageUri"]
     assert image == "docker.example/mine:1"
-
-
-def test_the_start_command_is_whole_and_small() -> None:
-    source = start_command()
-    assert '"""' not in source
-    assert len(source) < 6000
-    assert _functions(source) == _functions(Path(bootstrap.__file__).read_text())
-    # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
-    assert expand(source, {}) == source
-
-
-def _functions(source: str) -> set[str]:
-    return {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
 
 
 ONE = """

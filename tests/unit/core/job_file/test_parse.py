@@ -217,20 +217,20 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "line", "what", "remedy"), BAD.values(), ids=BAD)
-def test_a_bad_job_file_is_refused_with_the_place_and_the_remedy(text: str, line: int, what: str, remedy: str) -> None:
+@pytest.mark.parametrize(("text", "line", "what", "hint"), BAD.values(), ids=BAD)
+def test_a_bad_job_file_is_refused_with_the_place_and_the_hint(text: str, line: int, what: str, hint: str) -> None:
     with pytest.raises(JobFileError) as caught:
         parse.load(text, name="config.yaml")
     message, _, advice = str(caught.value).partition("What to do: ")
     assert message.startswith(f"config.yaml:{line}: ")
     assert what in message
-    assert remedy in advice
+    assert hint in advice
 
 
 def test_all_fields_are_named_once_where_none_is_near() -> None:
     with pytest.raises(JobFileError) as caught:
         parse.load("trainingInput: {zzz: 1}")
-    named = caught.value.remedy.removeprefix("use one of: ").split(", ")
+    named = caught.value.hint.removeprefix("use one of: ").split(", ")
     assert named == sorted(set(named))
     assert "workerCount" in named
     assert "worker_count" not in named

@@ -68,4 +68,4 @@ def test_the_key_is_of_the_model_and_not_of_the_entry() -> None:
 def test_what_names_no_registry_is_refused(wanted: object) -> None:
     with pytest.raises(RegistryError) as caught:
         registries.connect(wanted)  # type: ignore[arg-type]
-    assert caught.value.remedy
+    assert caught.value.hint

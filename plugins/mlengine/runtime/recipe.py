@@ -1,0 +1,117 @@
+"""What an environment is made of: packages, their constraints, an interpreter, and uv's settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mlengine.core.errors import EnvironmentBuildError
+from mlengine.runtime.constraint_lines import ConstraintsError
+from mlengine.runtime.constraints import Constraints, of_packages
+from mlengine.runtime.requires_python import UNREADABLE, accepts, required
+from mlengine.runtime.uv_env import install_options
+
+# What of uv's own settings changes which versions are installed. The first ones name files.
+_RESOLUTION_FILES = ("UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE")
+_RESOLUTION = (*_RESOLUTION_FILES, "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Equal packages, interpreters and settings have equal digests, and share an environment.
+
+    :param python: the interpreter to build for.
+    :param seconds: limit of each step of the build.
+    :param env: uv's environment variables.
+    """
+
+    packages: Sequence[Path]
+    python: str
+    state_dir: Path
+    seconds: float
+    env: Mapping[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """40 hex digits."""
+        parts = ["2", os.path.realpath(self.python), self.version]
+        parts += [f"{name}={self.env[name]}" for name in _RESOLUTION if name in self.env]
+        parts += install_options(self.env)
+        files = [Path(path) for name in _RESOLUTION_FILES for path in self.env.get(name, "").split()]
+        for path in (*(path for path in files if path.is_file()), *self.packages):
+            with path.open("rb") as file:
+                parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+
+    @property
+    def root(self) -> Path:
+        """Where the environment is built."""
+        return self.state_dir / "envs" / self.digest
+
+    @cached_property
+    def version(self) -> str:
+        """``sys.version`` of the interpreter.
+
+        :raises EnvironmentBuildError: it does not run.
+        """
+        if self.python == sys.executable:
+            return sys.version
+        command = [self.python, "-c", "import sys; print(sys.version)"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EnvironmentBuildError(
+                f"the interpreter {self.python} does not run: {error}",
+                hint="correct the setting AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH",
+            ) from error
+
+    @property
+    def release(self) -> str:
+        """The version of the interpreter alone, such as ``3.11.7``."""
+        return self.version.split()[0].rstrip("+")
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """What the ``constraints.txt`` of the packages pin.
+
+        :raises EnvironmentBuildError: naming file and line.
+        """
+        try:
+            return of_packages(self.packages)
+        except ConstraintsError as error:
+            raise EnvironmentBuildError(str(error), hint=error.hint) from error
+
+    def check(self) -> None:
+        """What can be known before anything is built.
+
+        :raises EnvironmentBuildError: a package is not readable, does not accept the interpreter, or has constraints
+            that cannot be used.
+        """
+        for path in self.packages:
+            wanted = _required(path)
+            if wanted and not accepts(wanted, self.release):
+                raise EnvironmentBuildError(
+                    f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
+                    f"({self.python})",
+                    hint="take a Python of this machine that it accepts, by the setting "
+                    "AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH or by mlengine train --python-version; or change "
+                    "requires-python",
+                )
+        _ = self.constraints
+
+
+def _required(package: Path) -> str | None:
+    try:
+        with package.open("rb") as file:
+            return required(package.name, file)
+    except UNREADABLE as error:
+        raise EnvironmentBuildError(
+            f"{package.name} is not a readable archive: {error}", hint="package the trainer again"
+        ) from error

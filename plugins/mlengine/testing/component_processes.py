@@ -1,0 +1,107 @@
+"""The processes of Airflow's components: start one, stop several in order, read the end of a log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+STOP_SECONDS = 10.0
+_PATIENCE_SECONDS = 4.0  # for tasks that are just ending
+
+
+def spawn(arguments: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start this Python with ``arguments``; its output is appended to ``log``.
+
+    It gets its own session: Ctrl-C in the terminal reaches only the process that started it, which then stops it in
+    order.
+    """
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=log.parent,
+        )
+
+
+def stop_all(processes: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to each, time to clean up, then SIGKILL to what is left of their sessions."""
+    sessions = {process.pid for process in processes}
+    for process in processes:
+        for pid in _signal_targets(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    children = [child for process in processes for child in _children(process)]
+    began = time.monotonic()
+    while any(process.poll() is None for process in processes) and time.monotonic() - began < STOP_SECONDS:
+        time.sleep(0.05)
+        if children and time.monotonic() - began > _PATIENCE_SECONDS:
+            _kill(children)
+            children = []
+    for process in processes:
+        if process.poll() is None:
+            signal_group(process, signal.SIGKILL)
+            process.wait()
+    for pid in _members(sessions):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _signal_targets(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes to send SIGTERM to, to stop a component.
+
+    The triggerer that gets it can wait 10 s for its child that is gone already. When its child ends, it stops at once
+    and in order, and its triggers are free for the next one.
+    """
+    if process.poll() is not None:
+        return []
+    with contextlib.suppress(psutil.Error):
+        if "triggerer" in psutil.Process(process.pid).cmdline():
+            return [child.pid for child in _children(process)] or [process.pid]
+    return [process.pid]
+
+
+def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return list(psutil.Process(process.pid).children(recursive=True))
+    return []
+
+
+def _kill(children: list[psutil.Process]) -> None:
+    """The scheduler waits for its workers without end; without them it leaves in order."""
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
+def _members(sessions: set[int]) -> list[int]:
+    """Processes whose session leader was one of ours: tasks have process groups of their own, but no sessions."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) in sessions:
+                found.append(pid)
+    return found
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a component and to the processes of its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log; empty if there is none."""
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -1,0 +1,157 @@
+"""Champions in a real Airflow: events of models named by templates and mapped tasks, one for each change; and no
+backfill of an older run takes the place of a newer one's champion.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine.champions.history import current
+from mlengine.core.errors import AirflowError
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import AirflowApi, DagRun
+from mlengine.validation.environment import local_place
+from mlengine.validation.rules import Rules, Scope
+from mlengine.validation.subject import find_subject
+from mlengine.validation.validation import validate
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+SECONDS = 300.0
+
+
+@dataclass
+class Lab:
+    """The stack, and what a test asks of it."""
+
+    stack: Stack
+
+    @property
+    def api(self) -> AirflowApi:
+        return self.stack.airflow.api
+
+    def finish(self, run: DagRun) -> DagRun:
+        return self.api.wait(run, SECONDS, lambda *_: self.stack.airflow.check())
+
+    def validated(self, model: str, job_id: str) -> str:
+        """The dir of a job whose model was accepted."""
+        storage, job_dir = self.stack.storage, JobDir.of(self.stack.bucket, model, job_id)
+        storage.write(job_dir.model + "weights.json", job_id.encode())
+        rules = Rules(scope=Scope.FILES, require_comparison=False)
+        validate(storage, find_subject(storage, job_dir.uri), rules, local_place(storage, ()))
+        return job_dir.uri
+
+    def events(self, asset: str) -> list[dict[str, Any]]:
+        """The extras of an asset's events, oldest first."""
+        found = self.api.call("GET", f"assets?name_pattern={asset}&only_active=false&limit=100")["assets"]
+        events = [event for item in found if item["name"] == asset for event in self._events_of(item["id"])]
+        return [event["extra"] for event in sorted(events, key=lambda event: int(event["id"]))]
+
+    def _events_of(self, asset_id: int) -> list[dict[str, Any]]:
+        """Airflow 3.3.2 answers 500 while a run that an event started is queued."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                answer = self.api.call("GET", f"assets/events?asset_id={asset_id}&limit=100")
+            except AirflowError as error:
+                if error.status != 500 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return list(answer["asset_events"])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    before = dict(os.environ)
+    data = tmp_path_factory.mktemp("champions")
+    dags = Path(__file__).with_name("champion_dags")
+    with stacks.running(data, versions=[], dags=dags, env={"MLENGINE_POLL_INTERVAL": "1"}) as stack:
+        lab = Lab(stack)
+        for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
+            lab.api.wait_for_dag(dag_id)
+        yield lab
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
+    """Twice: the second model is published without a comparison, since the DAG says that none is wanted."""
+    for serial in (1, 2):
+        run = lab.finish(lab.api.trigger("country_churn", {"country": "de"}))
+        assert run.state == "success"
+        published = lab.api.xcoms(run.dag_id, run.run_id, "retrain.publish")["return_value"]
+        assert (published["decision"], published["serial"]) == ("published", serial)
+        assert lab.events("champion_de_churn")[serial - 1 :] == [published]
+        deadline = time.monotonic() + SECONDS
+        while len(lab.api.runs("serve_de")) < serial:
+            assert time.monotonic() < deadline, "the DAG that follows the champion was not started"
+            time.sleep(0.5)
+        serving = lab.finish(lab.api.runs("serve_de")[0])
+        assert lab.api.xcoms("serve_de", serving.run_id, "served")["return_value"] == published
+    other = lab.finish(lab.api.trigger("country_churn", {"country": "us"}))
+    assert other.state == "success"
+    assert [extra["model"] for extra in lab.events("champion_us_churn")] == ["us_churn"]
+    assert len(lab.events("champion_de_churn")) == 2
+    assert len(lab.api.runs("serve_de")) == 2
+
+
+def test_each_mapped_publication_is_announced_under_its_models_name(lab: Lab) -> None:
+    jobs = [lab.validated(f"model_{number}", "a") for number in range(3)]
+    assert lab.finish(lab.api.trigger("mapped", {"jobs": jobs})).state == "success"
+    for number, job in enumerate(jobs):
+        assert [extra["job_dir"] for extra in lab.events(f"champion_model_{number}")] == [job]
+
+
+def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) -> None:
+    job = lab.validated("lost", "a")
+    before = len(lab.events("own_champion"))
+    run = lab.finish(lab.api.trigger("killed", {"job": job}))
+    (publish,) = lab.api.tasks(run.dag_id, run.run_id)
+    assert (publish.state, publish.try_number) == ("success", 2)
+    decision = lab.api.xcoms(run.dag_id, run.run_id, "publish")["return_value"]["decision"]
+    assert decision == "already_champion", "the first try swapped it"
+    assert [extra["job_dir"] for extra in lab.events("champion_lost")] == [job]
+    assert len(lab.events("own_champion")) == before + 1
+    # Cleared, it finds its own event; and another run changes nothing.
+    lab.api.clear(run, "publish")
+    assert lab.finish(run).state == "success"
+    again = lab.finish(lab.api.trigger("again", {"job": job}))
+    assert again.state == "success"
+    assert lab.api.xcoms("again", again.run_id, "publish")["return_value"]["decision"] == "already_champion"
+    assert len(lab.events("champion_lost")) == 1
+    assert len(lab.events("own_champion")) == before + 1
+    champion = current(lab.stack.storage, lab.stack.bucket, "lost")
+    assert champion is not None
+    assert champion.publisher["run_id"] == run.run_id
+
+
+@pytest.mark.parametrize("dag_id", ["by_partition", "by_date"])
+def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> None:
+    """There is no dataset: the runs alone say which model is newer."""
+    key = "2026-11-01" if dag_id == "by_partition" else None
+    newer = lab.finish(lab.api.trigger(dag_id, partition_key=key))
+    assert lab.api.xcoms(dag_id, newer.run_id, "retrain.publish")["return_value"]["decision"] == "published"
+    lab.api.backfill(dag_id, "2026-06-01", "2026-06-01")
+    deadline = time.monotonic() + SECONDS
+    while not (older := [run for run in lab.api.runs(dag_id) if run.run_id.startswith("backfill__")]):
+        assert time.monotonic() < deadline, "the backfill made no run"
+        time.sleep(0.5)
+    (run,) = older
+    assert lab.finish(run).state == "success"
+    result = lab.api.xcoms(dag_id, run.run_id, "retrain.publish")["return_value"]
+    assert (result["published"], result["decision"]) == (False, "older_run")
+    assert "belongs to the run of 2026-06-01" in result["reason"]
+    # Airflow may have started the run of this month by itself, too.
+    champion = current(lab.stack.storage, lab.stack.bucket, dag_id)
+    assert champion is not None
+    assert champion.publisher["run_id"] != run.run_id

@@ -1,0 +1,48 @@
+"""What a container of Vertex AI runs: its command, args and variables, with nothing but Python and pip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from uv import find_uv_bin
+
+from mlengine.backends import Submission
+from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.request import Request, custom_job
+from mlengine.core.spec import TrainingSpec
+
+# What pip needs to know of the machine that runs the tests.
+_PASSED = ("PIP_", "SSL_", "REQUESTS_", "TMPDIR")
+
+
+def make_image(root: Path) -> Path:
+    """What a plain image of a new Python has: an interpreter and pip."""
+    subprocess.run([find_uv_bin(), "venv", "--quiet", "--no-project", "--python", sys.executable, root], check=True)
+    subprocess.run([find_uv_bin(), "pip", "install", "--quiet", "--python", root / "bin" / "python", "pip"], check=True)
+    return root
+
+
+def request(spec: TrainingSpec, job_dir: str, **options: Any) -> Request:
+    """The request that creates the job."""
+    return custom_job(Submission("a" * 40, "j", 3, job_dir, spec), VertexOptions.of(options))
+
+
+def start(
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the chief's container to its end."""
+    container = request(spec, job_dir, **options).body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
+    own = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    return subprocess.run(
+        [*container["command"], *container["args"]],
+        env={"PATH": f"{image}/bin:/usr/bin:/bin", "HOME": str(image), **own, **variables, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

@@ -1,0 +1,165 @@
+"""The process that cancels the jobs of a run that has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine import backends, connections
+from mlengine.core.job import JobKey, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.submission import Intent, Submitter, ended_with_task
+from mlengine.listeners import cleanup_process
+from mlengine.listeners.cleanup_process import CancelRequest
+from mlengine.storage.client import Storage
+from mlengine.testing.backend import MemoryBackend
+
+pytestmark = pytest.mark.integration
+
+current = MemoryBackend()
+KEY = JobKey("dag", "run", "submit")
+
+
+def the_backend(**_: Any) -> MemoryBackend:
+    return current
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of requests."""
+    monkeypatch.setenv("MLENGINE_ORPHANS", str(tmp_path))
+    return tmp_path
+
+
+def write(folder: Path, request: CancelRequest, name: str = "1.json") -> None:
+    (folder / name).write_text(json.dumps([asdict(request)]))
+
+
+@pytest.fixture
+def backend(folder: Path, storage: Storage) -> MemoryBackend:
+    global current  # noqa: PLW0603 the registry makes backends by import path
+    assert storage
+    current = MemoryBackend()
+    backends.register("memory", f"{__name__}:the_backend")
+    connections.forget_connections()
+    write(folder, CancelRequest(KEY.digest, backend="memory"))
+    return current
+
+
+def submit(storage: Storage, bucket: str) -> JobDir:
+    job_dir = JobDir.of(bucket, "m", "j")
+    Submitter(storage, current).submit(Intent(KEY, "m", job_dir, TrainingSpec("trainer.task")))
+    return job_dir
+
+
+def test_a_running_job_is_cancelled_and_recorded(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    job_dir = submit(storage, bucket)
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+    assert ended_with_task(Submitter(storage, backend).record(job_dir))
+
+
+def test_a_request_may_name_the_job_dir(storage: Storage, bucket: str, backend: MemoryBackend, folder: Path) -> None:
+    job_dir = submit(storage, bucket)
+    write(folder, CancelRequest(job_dir=job_dir.uri, backend="memory"))
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+
+
+def test_a_job_that_has_ended_is_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+    submit(storage, bucket)
+    backend.end("job-1", JobState.SUCCEEDED)
+    assert cleanup_process.main() == 0
+    assert "cancel" not in backend.calls
+
+
+def test_a_submission_in_progress_is_found_later(
+    storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: submit(storage, bucket))
+    assert cleanup_process.main() == 0
+    assert len(backend.jobs) == 1
+    assert backend.live == []
+
+
+def test_a_request_with_a_job_is_not_repeated(
+    storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task may have been cleared by then, and its job continue as attempt 2."""
+    submit(storage, bucket)
+    monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: pytest.fail("it waits"))
+    assert cleanup_process.main() == 0
+
+
+def test_an_attempt_that_began_after_the_wait_had_ended_is_left_alone(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
+) -> None:
+    submit(storage, bucket)
+    backend.jobs[0].created = 2000.0
+    write(folder, CancelRequest(KEY.digest, backend="memory", begun_before=1000.0))
+    assert cleanup_process.main() == 0
+    assert len(backend.live) == 1
+    write(folder, CancelRequest(KEY.digest, backend="memory", begun_before=3000.0))
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+
+
+def test_requests_are_deleted_and_an_unreadable_one_stops_no_other(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
+) -> None:
+    submit(storage, bucket)
+    (folder / "0.json").write_text("[{")
+    assert cleanup_process.main() == 0
+    assert backend.live == []
+    assert list(folder.glob("*.json")) == []
+
+
+def test_one_process_handles_all_requests(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(storage, bucket)
+    really = cleanup_process.cancel_jobs
+    handled: list[CancelRequest] = []
+
+    def cancel_jobs(request: CancelRequest) -> bool:
+        if not handled:
+            handled.append(request)
+            write(folder, CancelRequest("k" * 40, backend="memory"), "2.json")
+            assert cleanup_process.main() == 0, "a second process finds the lock taken"
+            assert (folder / "2.json").exists()
+        else:
+            handled.append(request)
+        return bool(really(request)) or True
+
+    monkeypatch.setattr(cleanup_process, "cancel_jobs", cancel_jobs)
+    assert cleanup_process.main() == 0
+    assert [request.key for request in handled] == [KEY.digest, "k" * 40]
+    assert list(folder.glob("*.json")) == []
+
+
+def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, for a local backend's folder without jobs."""
+    (tmp_path / "jobs").mkdir()
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+    children = set(_children())
+    begun = time.monotonic()
+    for _ in range(5):
+        cleanup_process.start([CancelRequest("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
+    assert time.monotonic() - begun < 9.0
+    assert set(_children()) == children, "there is none to reap"
+    (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    while list(folder.glob("*.json")):
+        assert time.monotonic() - begun < 60.0, "the requests are not handled"
+        time.sleep(0.1)
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -1,0 +1,3 @@
+from importlib.metadata import version
+
+print(", ".join(f"{name} {version(name)}" for name in ("click", "iniconfig", "python-dotenv")))

@@ -1,0 +1,5 @@
+"""A straight line."""
+
+__version__ = "1.0"
+
+print("regress as", __name__)

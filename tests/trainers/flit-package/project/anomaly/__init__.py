@@ -1,0 +1,3 @@
+"""Find what does not belong."""
+
+__version__ = "0.5"

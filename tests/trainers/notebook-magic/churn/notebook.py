@@ -1,0 +1,6 @@
+# coding: utf-8
+
+# In[1]:
+
+
+get_ipython().system('pip install six')

@@ -1,0 +1,5 @@
+from importlib.metadata import version
+
+from trainer.nets.deep import dense
+
+print("layers", dense.layers(), "iniconfig", version("iniconfig")[0])

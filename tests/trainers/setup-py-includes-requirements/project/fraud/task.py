@@ -1,0 +1,3 @@
+import six
+
+print("fraud with", six.__name__)

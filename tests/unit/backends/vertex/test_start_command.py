@@ -1,0 +1,51 @@
+"""The start command is one source text that an old Python can run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from mlengine.backends.vertex import bootstrap
+from mlengine.backends.vertex.start_command import start_command
+from mlengine.runtime import constraint_lines, constraints
+
+MODULES = (bootstrap, constraints, constraint_lines)
+
+
+def names(source: str) -> Counter[str]:
+    """What is defined at the top level."""
+    found: Counter[str] = Counter()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] += 1
+        elif isinstance(node, ast.Assign):
+            found.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return found
+
+
+def test_it_is_whole_and_small() -> None:
+    source = start_command()
+    expected: Counter[str] = Counter()
+    for module in MODULES:
+        expected += names(Path(str(module.__file__)).read_text())
+    assert names(source) == expected
+    assert set(names(source).values()) == {1}, "the modules share one namespace"
+    assert '"""One ' not in source, "without docstrings"
+    # A request has it once for each of up to four pools.
+    assert len(source) < 16_000
+    # The service expands $(NAME) in commands and args.
+    assert "$(" not in source
+
+
+def test_an_old_python_can_read_it() -> None:
+    ast.parse(start_command(), feature_version=(3, 8))
+
+
+def test_it_needs_nothing_of_this_project() -> None:
+    assert "mlengine." not in "\n".join(line for line in start_command().splitlines() if "import" in line)
+    command = [sys.executable, "-I", "-S", "-c", start_command()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "IndexError" in done.stderr.splitlines()[-1], "all that it lacks is its plan"

@@ -1,0 +1,52 @@
+"""Deadlines: which limit a job exceeds, and how they travel with a trigger."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+
+from mlengine.core.job import JobState
+from mlengine.jobs.deadlines import Deadlines, backoff
+
+FAR = time.time() + 1000.0
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "state", "limit"),
+    [
+        (Deadlines(), JobState.QUEUED, None),
+        (Deadlines(queued_until=1.0), JobState.QUEUED, "queued_timeout_seconds"),
+        (Deadlines(queued_until=1.0), JobState.RUNNING, None),
+        (Deadlines(running_until=1.0), JobState.RUNNING, "running_timeout_seconds"),
+        (Deadlines(execution_until=1.0, running_until=FAR), JobState.UNKNOWN, "execution_timeout"),
+        (Deadlines(wait_until=1.0), JobState.PREPARING, "timeout"),
+        (Deadlines(FAR, FAR, FAR, FAR), JobState.QUEUED, None),
+    ],
+)
+def test_the_exceeded_limit_is_named(deadlines: Deadlines, state: JobState, limit: str | None) -> None:
+    assert deadlines.exceeded(state) == limit
+
+
+def test_the_queue_limit_counts_only_while_queued() -> None:
+    deadlines = Deadlines.starting(time.time(), 10.0, 100.0)
+    assert deadlines.seconds_left(JobState.QUEUED) == pytest.approx(10.0, abs=1.0)
+    assert deadlines.seconds_left(JobState.RUNNING) == pytest.approx(110.0, abs=1.0)
+    assert Deadlines().seconds_left() is None
+    assert Deadlines(execution_until=1.0).seconds_left() == 0.0
+
+
+@pytest.mark.parametrize("deadlines", [Deadlines(), Deadlines(1.0, 2.0, 3.0, 4.0), Deadlines(running_until=math.inf)])
+def test_they_survive_json(deadlines: Deadlines) -> None:
+    text = json.dumps(deadlines.to_json(), allow_nan=False)
+    assert Deadlines.from_json(json.loads(text)) == deadlines
+
+
+def test_a_trigger_of_an_older_version_has_fewer() -> None:
+    assert Deadlines.from_json({"queued_until": 1.0, "running_until": 2.0}) == Deadlines(1.0, 2.0)
+
+
+def test_the_pause_before_an_attempt_doubles_up_to_an_hour() -> None:
+    assert [backoff(attempt, 10.0) for attempt in (1, 2, 3, 20)] == [10.0, 20.0, 40.0, 3600.0]

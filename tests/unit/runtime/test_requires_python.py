@@ -1,0 +1,76 @@
+"""What a package's own metadata says of Python."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from mlengine.runtime.requires_python import accepts, required
+
+
+def metadata(requires: str | None) -> str:
+    line = f"Requires-Python: {requires}\n" if requires else ""
+    return f"Metadata-Version: 2.1\nName: t\nVersion: 1.0\n{line}\nRequires-Python: >=9 in the description\n"
+
+
+def tar(files: dict[str, str]) -> io.BytesIO:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    sink.seek(0)
+    return sink
+
+
+def zipped(files: dict[str, str]) -> io.BytesIO:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return sink
+
+
+@pytest.mark.parametrize(
+    ("filename", "file"),
+    [
+        ("t-1.0.tar.gz", tar({"t-1.0/t.egg-info/PKG-INFO": metadata(">=9"), "t-1.0/PKG-INFO": metadata("<3.11")})),
+        ("t-1.0.zip", zipped({"t-1.0/t.egg-info/PKG-INFO": metadata(">=9"), "t-1.0/PKG-INFO": metadata("<3.11")})),
+        ("t-1.0-py3-none-any.whl", zipped({"t-1.0.dist-info/METADATA": metadata("<3.11"), "t/x.txt": "no"})),
+        # A repository's download has no metadata, and its pyproject.toml may say it.
+        ("t-main.tar.gz", tar({"t-main/pyproject.toml": '[project]\nrequires-python = "<3.11"\n'})),
+        (
+            "t-1.0.tar.gz",
+            tar({"t-1.0/pyproject.toml": '[project]\nrequires-python = ">=9"\n', "t-1.0/PKG-INFO": metadata("<3.11")}),
+        ),
+    ],
+)
+def test_it_is_found(filename: str, file: io.BytesIO) -> None:
+    assert required(filename, file) == "<3.11"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        tar({"t-1.0/PKG-INFO": metadata(None)}),
+        tar({"t-1.0/setup.py": ""}),
+        tar({"t-1.0/pyproject.toml": "no TOML"}),
+        tar({"t-1.0/pyproject.toml": "[build-system]\n", "t-1.0/examples/pyproject.toml": "[project]\n"}),
+    ],
+)
+def test_there_may_be_none(file: io.BytesIO) -> None:
+    assert required("t-1.0.tar.gz", file) is None
+
+
+@pytest.mark.parametrize("wanted", [">=3.7,<3.12", "==3.11.*", "~=3.11", ">=3.11.0rc1", "nonsense"])
+def test_what_accepts_a_version(wanted: str) -> None:
+    assert accepts(wanted, "3.11.7")
+
+
+@pytest.mark.parametrize("wanted", [">=3.7,<3.11", ">=3.12", "==3.10.*", "<3"])
+def test_what_does_not(wanted: str) -> None:
+    assert not accepts(wanted, "3.11.7", "3.11.0")

@@ -1,0 +1,138 @@
+"""Checks of the user's own: their names, their digests, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.core.verdict import Check
+from mlengine.validation.extra_checks import check_digest, check_name, run_check
+
+FLOOR = 5
+
+
+def has_words(model: Path, figures: Mapping[str, Any], *, least: Any = FLOOR, language: str = "en") -> Check:
+    return Check("words", least, language, passed=True, sentence="Enough.")
+
+
+def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
+    return has_words(model, figures, least=FLOOR)
+
+
+def holding(value: Any) -> Callable[..., Check]:
+    def check(model: Path, figures: Mapping[str, Any]) -> Check:
+        return Check("bound", str(value), "", passed=bool(value), sentence="")
+
+    return check
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    least: int
+
+    def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
+        return Check("at least", self.least, "", passed=True, sentence="")
+
+    def method(self, model: Path, figures: Mapping[str, Any]) -> Check:
+        return self(model, figures)
+
+
+class Counter:
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
+        return Check("counter", self.least, "", passed=True, sentence="")
+
+
+def recursive(depth: int) -> Callable[..., Check]:
+    def check(model: Path, figures: Mapping[str, Any]) -> Check:
+        return check(model, figures) if depth else Check("r", 0, "", passed=True, sentence="")
+
+    return check
+
+
+SAME = [
+    (functools.partial(has_words, least=3), functools.partial(has_words, least=3)),
+    (holding({"a": [1, 2.0], "b": {3, 4}}), holding({"b": {4, 3}, "a": [1, 2.0]})),
+    (AtLeast(3), AtLeast(3)),
+    (AtLeast(3).method, AtLeast(3).method),
+    (Counter(3), Counter(3)),
+    (recursive(0), recursive(0)),
+    (functools.partial(functools.partial(has_words, least=3), language="de"),) * 2,
+]
+OTHER = [
+    (functools.partial(has_words, least=3), functools.partial(has_words, least=4)),
+    (functools.partial(has_words, least=3), functools.partial(has_words, language="3")),
+    (functools.partial(has_words, least=3), has_words),
+    (functools.partial(has_words, least=1), functools.partial(has_words, least=True)),
+    (holding([1, 2]), holding([2, 1])),
+    (holding(Path("a")), holding(Path("b"))),
+    (holding(has_words), holding(uses_a_helper)),
+    (AtLeast(3), AtLeast(4)),
+    (AtLeast(3).method, AtLeast(4).method),
+    (Counter(3), Counter(4)),
+    (lambda model, figures: 1, lambda model, figures: 2),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_checks_that_do_the_same_have_one_digest(one: Any, other: Any) -> None:
+    assert check_digest(one) == check_digest(other) != ""
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER)
+def test_checks_that_differ_have_different_digests(one: Any, other: Any) -> None:
+    assert check_digest(one) != check_digest(other)
+    assert check_digest(one)
+    assert check_digest(other)
+
+
+def test_a_constant_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = check_digest(uses_a_helper)
+    monkeypatch.setattr(f"{__name__}.FLOOR", 6)
+    assert check_digest(uses_a_helper) != before
+
+
+def test_a_helper_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = check_digest(uses_a_helper)
+    defaults = has_words.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "language", "de")
+    assert check_digest(uses_a_helper) != before
+
+
+@pytest.mark.parametrize("check", [holding(threading.Lock()), functools.partial(has_words, least=object())])
+def test_a_check_that_cannot_be_compared_has_no_digest_and_says_so(
+    check: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert check_digest(check) == ""
+    assert "cannot be compared: models of reused jobs are validated again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        (has_words, "has_words"),
+        (functools.partial(has_words, least=5, language="de"), "has_words(least=5, language='de')"),
+        (AtLeast(3), "AtLeast"),
+        (AtLeast(3).method, "method"),
+    ],
+)
+def test_the_name_tells_partials_apart(check: Any, name: str) -> None:
+    assert check_name(check) == name
+
+
+def test_what_a_check_raises_is_a_failure_with_its_arguments(tmp_path: Path) -> None:
+    answer = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[call-arg]
+    assert not answer.passed
+    assert answer.sentence.startswith("has_words(colour='red') raised TypeError")
+    assert "returned int, not a mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).sentence  # type: ignore[arg-type,return-value]
