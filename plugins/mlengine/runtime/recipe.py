@@ -1,4 +1,4 @@
-"""What an environment is made of: packages, their constraints, an interpreter, and uv's settings."""
+"""What an environment is built from: packages, their constraints, an interpreter, and uv's settings."""
 
 from __future__ import annotations
 

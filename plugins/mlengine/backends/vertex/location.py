@@ -24,7 +24,7 @@ class Place:
     """A project, and the servers to ask.
 
     :param asked_region: the argument's, which wins. :param region: the connection's, or the setting's.
-    :param endpoint: a server that stands in for Google's of every region, ``None`` for Google's own.
+    :param endpoint: a server that replaces Google's in every region, ``None`` for Google's own.
     """
 
     project: str
@@ -117,7 +117,7 @@ def find_place(
 ) -> Place:
     """Apply the rule of this file's head, but for the job file, which each submission has its own of.
 
-    :param endpoint: settled already, as credentials depend on it.
+    :param endpoint: resolved already, as credentials depend on it.
     :raises BackendError: if the project is nowhere to be found, with the places to write it.
     """
     project = connection.setting("vertex_project", project) or credentials_project
