@@ -1,6 +1,6 @@
 """``make clean``: remove everything that make created. Needs only Python, as it removes the environment, too.
 
-A ``.venv`` that make did not set up stays, and so does everything else in ``dist``.
+It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
 """
 
 from __future__ import annotations

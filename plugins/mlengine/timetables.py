@@ -75,7 +75,8 @@ class DatasetVersionTimetable(CronPartitionTimetable):
     def iter_partition_dagrun_infos(self, *, earliest: datetime, latest: datetime) -> Iterable[DagRunInfo]:
         """One run for each version whose day lies between the two, oldest first: the runs of a backfill.
 
-        As for Airflow's own timetables, the wall-clock time of the bounds counts, whatever their time zone.
+        As for Airflow's own timetables, the wall-clock times of ``earliest`` and ``latest`` count, whatever their time
+        zone.
         """
         for version, day in self._versions.items():
             if earliest.date() <= day <= latest.date():

@@ -91,7 +91,7 @@ def deferred(lab: Lab, job: Job) -> Iterator[Any]:
 
 
 def watched(_: Lab, job: Job) -> Iterator[Any]:
-    """Until the wait has looked at the job."""
+    """Until the wait has polled the job."""
     while not job.watched():
         yield
 
@@ -104,7 +104,7 @@ def ends(_: Lab, job: Job) -> Iterator[Any]:
 
 
 def act(what: Callable[[Lab, Job], Any]) -> Script:
-    """Something that somebody does."""
+    """Something that a person does."""
 
     def script(lab: Lab, job: Job) -> Iterator[Any]:
         what(lab, job)

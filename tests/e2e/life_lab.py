@@ -40,7 +40,7 @@ QUICK = {
 }
 
 
-# Set while the lab is there: raises if a component of its Airflow has ended for good.
+# Set while the lab is there: raises if a component of its Airflow cannot be restarted.
 _checks: list[Callable[[], None]] = []
 
 
@@ -119,11 +119,11 @@ class Job:
         self.run = self.lab.trigger(dag_id, conf, run_id)
 
     def watched(self) -> bool:
-        """Whether a wait has looked at it: it says so in its log at once, and in the bucket a little later."""
-        return self.told() > 0 or read_cursor(self.lab.storage, self.handle).state != ""
+        """Whether a wait has polled it: the task's log shows that at once, and the bucket a little later."""
+        return self.logged() > 0 or read_cursor(self.lab.storage, self.handle).state != ""
 
-    def told(self, word: str = " | ") -> int:
-        """How many such lines deferred waits have told, in all triggerers: from the disk, for it is asked often."""
+    def logged(self, word: str = " | ") -> int:
+        """How many such lines deferred waits have logged. Read from the disk, as it is called often."""
         assert self.run is not None
         logs = (self.lab.airflow.config.home / "logs").glob(f"*/run_id={self.run.run_id}/*/*.trigger.*")
         return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)

@@ -55,14 +55,14 @@ def outcome(lab: Lab) -> Outcome:
     touched: list[str] = []
     for restart in (_triggerer_in_order_and_scheduler_killed, _triggerer_killed, _everything_killed):
         restart(lab)
-        before = jobs["running"].told()
-        until(lambda before=before: jobs["running"].told() > before, f"no wait after {restart.__name__}")  # type: ignore[misc]
+        before = jobs["running"].logged()
+        until(lambda before=before: jobs["running"].logged() > before, f"no wait after {restart.__name__}")  # type: ignore[misc]
         wrong = {name: job.state for name, job in jobs.items() if job.state is not states.get(name, JobState.RUNNING)}
         touched += [f"{restart.__name__}: {wrong}"] if wrong else []
     gate.touch()
     until(lambda: jobs["preparing"].state is JobState.RUNNING, "the environment is built")
     blocker.end()
-    until(lambda: jobs["running"].told("progress | ") >= 2, "progress is told")
+    until(lambda: jobs["running"].logged("progress | ") >= 2, "progress is logged")
     until(lambda: jobs["queued"].state is JobState.RUNNING, "its turn comes")
     for name, job in jobs.items():
         job.end(3 if name == "failing" else 0)
@@ -113,7 +113,7 @@ def test_every_wait_goes_on_to_its_end(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("replica", ["chief-0", "worker-0"])
-def test_no_line_is_lost_and_none_told_twice_but_after_a_kill(outcome: Outcome, replica: str) -> None:
+def test_no_line_is_lost_and_none_repeats_except_after_a_kill(outcome: Outcome, replica: str) -> None:
     text = "\n".join(outcome.log)
     cuts = text.count(CUT)
     assert cuts <= 2, "two kills of the triggerer, and no more"

@@ -144,8 +144,8 @@ def outcome(lab: Lab, cloud: RunningEmulator, provider: str) -> Outcome:
     _settle(jobs)
     watched = jobs["triggerer killed"]
     _kill_triggerer(lab)
-    lines = watched.told()
-    until(lambda: watched.told() > lines, "the wait goes on after the triggerer's end")
+    lines = watched.logged()
+    until(lambda: watched.logged() > lines, "the wait goes on after the triggerer's end")
     return Outcome(jobs, run)
 
 

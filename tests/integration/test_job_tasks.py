@@ -451,10 +451,10 @@ def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backen
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
-def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, backend: Paid) -> None:
+def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.cancel(JobHandle.from_json(job))
-    with pytest.raises(AirflowFailException, match="by somebody else"):
+    with pytest.raises(AirflowFailException, match="outside this task"):
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
     assert len(backend.jobs) == 1
     with pytest.raises(TaskDeferred):
@@ -462,16 +462,16 @@ def test_what_somebody_else_cancelled_stays_so_until_it_is_cleared(bucket: str, 
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_what_its_task_cancelled_goes_on_when_the_task_is_tried_again(bucket: str, backend: Paid) -> None:
+def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     asyncio.run(deferred(job).on_kill())
-    # The new try's first look came before the cancellation; its second does not take it for somebody else's.
+    # The new try polls before the cancellation, and again after it.
     with pytest.raises(TaskDeferred):
         sensor(job).execute_complete(context("wait", try_number=2), {"event": "ended"})
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_task_that_runs_on_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
+def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     wait = sensor(job, deferrable=False)
     wait.on_kill()
@@ -503,8 +503,8 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     assert backend.live == []
 
 
-def test_a_clear_from_prepare_on_ends_the_job_of_the_former_life(bucket: str, backend: Paid) -> None:
-    """The cleared run's job dir has another name; the former life's job is found by its key all the same."""
+def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: Paid) -> None:
+    """The cleared run's job dir has another name; the job of before is found by its key."""
     first = submit(bucket)
 
     def cleared(max_tries: int) -> JobXCom:
@@ -597,12 +597,12 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
         return LogPage(lines, {"at": start + len(lines)}, more=start + len(lines) < len(texts))
 
     monkeypatch.setattr(backend, "logs", logs)
-    told: list[str] = []
+    logged: list[str] = []
     for _ in range(2):  # two pokes, each in a process of its own
         wait = sensor(job, deferrable=False, mode="reschedule")
-        monkeypatch.setattr(wait.log, "info", lambda message, *words: told.append(message % words))
+        monkeypatch.setattr(wait.log, "info", lambda message, *words: logged.append(message % words))
         assert not wait.poke(context("wait"))
-    assert [line.split("| ")[1] for line in told if "worker-1" in line] == texts
+    assert [line.split("| ")[1] for line in logged if "worker-1" in line] == texts
     backend.end(job["name"], JobState.SUCCEEDED)
     done = sensor(job, deferrable=False).poke(context("wait"))
     assert done.is_done
@@ -630,7 +630,7 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
 
 
-def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, backend: Paid) -> None:
+def test_no_second_job_starts_while_the_cancelled_one_still_runs(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.jobs[0].state = JobState.CANCELLING
     assert submit(bucket, try_number=2)["decision"] == "reattached"
@@ -639,7 +639,7 @@ def test_a_cancelled_job_that_still_runs_has_no_second_beside_it(bucket: str, ba
     assert submit(bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
 
 
-def test_a_look_that_fails_ends_no_job(bucket: str, backend: Paid) -> None:
+def test_a_failed_poll_cancels_no_job(bucket: str, backend: Paid) -> None:
     job = submit(bucket)
     backend.refuse = 1
     done = sensor(job, deferrable=False).poke(context("wait", try_number=3))

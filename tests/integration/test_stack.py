@@ -27,7 +27,7 @@ with Lock(Path(sys.argv[1])):
 """
 
 
-def test_a_second_stack_is_told_where_the_first_is(tmp_path: Path) -> None:
+def test_a_second_stack_names_the_first(tmp_path: Path) -> None:
     with stacks.Lock(tmp_path):
         (tmp_path / "running.json").write_text(json.dumps({"pid": 4711, "ui": "http://127.0.0.1:8080"}))
         with pytest.raises(StackError, match=r"running already: process 4711, its UI at http://127\.0\.0\.1:8080"):

@@ -1,4 +1,4 @@
-"""``make run`` when Airflow fails for good: training jobs continue, and the next start continues with them."""
+"""``make run`` when Airflow cannot be restarted: training jobs continue, and the next start continues with them."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ triggerer make about twenty such calls a second.
 
 A triggerer that stops in order saves the cursor first: no line is lost or repeated. One that is killed takes with it
 the lines that its log writer had not written yet, which were seconds' worth on a busy machine. So during the wait the
-cursor is only moved past lines that were logged :data:`SETTLE_SECONDS` ago. After a kill no line is lost, and recent
+cursor is only moved past lines that were logged :data:`FLUSH_SECONDS` ago. After a kill no line is lost, and recent
 ones repeat after a line that announces it.
 """
 
@@ -28,7 +28,7 @@ from mlengine.jobs.watch import PollResult
 from mlengine.storage.client import Storage
 
 # How long Airflow may take to write a line that was logged.
-SETTLE_SECONDS = 15.0
+FLUSH_SECONDS = 15.0
 # A few threads for all waits of a triggerer: they wait for the bucket, and share the interpreter with the event loop.
 THREADS = ThreadPoolExecutor(4, thread_name_prefix="mlengine-logs")
 
@@ -58,10 +58,10 @@ class LogForwarder:
         self._progress_interval = progress_interval_seconds
         self._formatter = LogFormatter(replace(cursor, open=False))
         self._saved = cursor
-        # The cursor to save once it has settled, and since when it settles. The first one only says that a wait is
-        # logging now: it moves past no line and need not settle.
-        self._settling: LogCursor | None = replace(cursor, open=True)
-        self._settling_since, self._settle_seconds = time.monotonic(), 0.0
+        # The cursor to save when its lines have been written, and since when it waits for that. The first one only says
+        # that a wait is logging now: it moves past no line, and can be saved at once.
+        self._pending: LogCursor | None = replace(cursor, open=True)
+        self._pending_since, self._flush_seconds = time.monotonic(), 0.0
         # Not all at once after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         if cursor.open:
@@ -70,8 +70,8 @@ class LogForwarder:
     def seconds_to_next(self) -> float:
         """Seconds until there is something to do though the job has no news."""
         due = self._progress_due()
-        if self._settling is not None:
-            due = min(due, self._settled_at())
+        if self._pending is not None:
+            due = min(due, self._flushed_at())
         return max(0.0, due - time.monotonic())
 
     async def forward(self, polled: PollResult | None) -> None:
@@ -87,12 +87,12 @@ class LogForwarder:
             lines = self._formatter.new_lines(polled.status, polled.page, progress)
         for line in lines:
             self._log.info("%s", line)
-        if self._settling is not None and time.monotonic() >= self._settled_at():
-            await self._save(self._settling)
-            self._settling = None
+        if self._pending is not None and time.monotonic() >= self._flushed_at():
+            await self._save(self._pending)
+            self._pending = None
         now = replace(self._formatter.cursor, open=True)
-        if self._settling is None and now != self._saved:
-            self._settling, self._settling_since, self._settle_seconds = now, time.monotonic(), SETTLE_SECONDS
+        if self._pending is None and now != self._saved:
+            self._pending, self._pending_since, self._flush_seconds = now, time.monotonic(), FLUSH_SECONDS
 
     def warn(self, message: str) -> None:
         """Log a warning about the wait itself; it does not move the cursor."""
@@ -105,8 +105,8 @@ class LogForwarder:
     def _progress_due(self) -> float:
         return self._progress_since + self._share * max(self._progress_interval, self._pace())
 
-    def _settled_at(self) -> float:
-        return self._settling_since + max(self._settle_seconds, self._share * self._pace())
+    def _flushed_at(self) -> float:
+        return self._pending_since + max(self._flush_seconds, self._share * self._pace())
 
     async def _save(self, cursor: LogCursor) -> None:
         if cursor == self._saved:

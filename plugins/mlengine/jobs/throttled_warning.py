@@ -17,7 +17,7 @@ LONGEST_PAUSE_SECONDS = 1800.0
 class ThrottledWarning:
     """The warnings about one repeated action.
 
-    :param action: what may fail, as the subject of a sentence: "Polling the job".
+    :param action: what may fail, as a subject: "Polling the job".
     """
 
     def __init__(self, action: str) -> None:

@@ -1,4 +1,4 @@
-"""One watched job: what its wait is told, and when its log is read.
+"""One watched job: what its wait receives, and when its log is read.
 
 A service that reads the logs of many jobs in one call takes only so many. A tick makes one such call, so with more jobs
 their logs are read in turns, jobs that have ended first: a wait learns of its job's end after the last lines, unless

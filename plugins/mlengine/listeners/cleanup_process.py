@@ -1,11 +1,11 @@
-"""Ending what a DAG run left running, in a process of its own: ``python -m mlengine.listeners.cleanup_process``.
+"""Cancels the jobs that a DAG run left running: ``python -m mlengine.listeners.cleanup_process``.
 
-Whoever notices that a run is over is Airflow's scheduler or API server, which must neither wait for a cloud nor load
-its libraries. They leave an order in a folder, start this, and forget it.
+Airflow's scheduler or API server notices that a run has ended. Neither may wait for a cloud or load its libraries. They
+write a request to a folder, start this process, and return.
 
-Of many that are started at once, for a hundred runs that somebody marked, one carries out all orders and the others end
-before they have loaded anything: who finds the lock taken leaves its order to whoever holds it, who looks once more
-after giving it back. An order is removed when it was carried out.
+Many are started at once when a person marks a hundred runs. The process that gets the lock handles all requests; the
+others exit before they load anything. The one with the lock reads the folder once more after it has released it, so
+that no request is left. A request is deleted when it was handled.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from mlengine.jobs.submission import Submitter
 log = logging.getLogger("mlengine.listeners.cleanup_process")
 
 _VARIABLE = "MLENGINE_ORPHANS"
-# Not the same in two processes of one component.
-_PASSING = frozenset({"_", "SHLVL", "OLDPWD", "PWD", "INVOCATION_ID", _VARIABLE, "_AIRFLOW_PROCESS_CONTEXT"})
-# A submission that was on its way when the run ended shows by then.
+# Environment variables that differ between two processes of one component.
+_VOLATILE = frozenset({"_", "SHLVL", "OLDPWD", "PWD", "INVOCATION_ID", _VARIABLE, "_AIRFLOW_PROCESS_CONTEXT"})
+# By then, a submission that was in progress when the run ended can be found.
 _LATE_SECONDS = 10.0
 _START_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Order:
-    """Everything of ``key`` shall end, or of the key that has claimed ``job_dir``.
+class CancelRequest:
+    """A request to cancel the jobs of ``key``, or of the key that has claimed ``job_dir``.
 
     :param backend: its name, or ``None`` for the configured one.
-    :param begun_before: attempts that were made later are not meant; in seconds since the epoch.
+    :param begun_before: attempts that were made later are kept; in seconds since the epoch.
     """
 
     key: str = ""
@@ -60,24 +60,24 @@ class Order:
     why: str = "its DAG run is over"
 
 
-def start(orders: Sequence[Order]) -> None:
-    """Have the orders carried out; returns at once.
+def start(requests: Sequence[CancelRequest]) -> None:
+    """Start a process that handles the requests, and return at once.
 
     :raises OSError: they cannot be written, or no process can be started.
     """
     folder = _folder()
     file = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
     partial = file.with_suffix(".part")
-    partial.write_text(json.dumps([asdict(order) for order in orders]), encoding="utf-8")
+    partial.write_text(json.dumps([asdict(request) for request in requests]), encoding="utf-8")
     partial.rename(file)
     env = {
         **os.environ,
         _VARIABLE: str(folder),
         "PYTHONPATH": str(Path(mlengine.__file__).parent.parent),
-        # By this word Airflow lets a process look up its connections where the scheduler does.
+        # With this value Airflow lets a process read connections where the scheduler reads them.
         "_AIRFLOW_PROCESS_CONTEXT": "server",
     }
-    # The shell ends at once, and nobody has to reap its child.
+    # The shell exits at once, so that its child is not ours to reap.
     command = ["/bin/sh", "-c", '"$@" &', "sh", sys.executable, "-P", "-m", "mlengine.listeners.cleanup_process"]
     subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, timeout=_START_SECONDS, check=True
@@ -85,8 +85,8 @@ def start(orders: Sequence[Order]) -> None:
 
 
 def _folder() -> Path:
-    """Where orders are left: one for all who would carry them out with the same environment."""
-    same = sorted((name, value) for name, value in os.environ.items() if name not in _PASSING)
+    """The folder of requests: one for all processes with the same environment."""
+    same = sorted((name, value) for name, value in os.environ.items() if name not in _VOLATILE)
     digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
     folder = home / "mlengine" / "orphans" / digest
@@ -97,61 +97,62 @@ def _folder() -> Path:
     return folder
 
 
-def end(order: Order) -> bool:
-    """Carry out one order. Returns whether anything was ever submitted for its key."""
+def cancel_jobs(request: CancelRequest) -> bool:
+    """Handle one request. Returns whether any job was ever submitted for its key."""
     access = CloudAccess(
-        order.gcp_conn_id, order.impersonation_chain, order.project_id, order.region, order.backend_options
+        request.gcp_conn_id, request.impersonation_chain, request.project_id, request.region, request.backend_options
     )
-    backend = access.backend(order.backend)
+    backend = access.backend(request.backend)
     submitter = Submitter(access.storage(), backend)
-    key = order.key or submitter.record(JobDir(order.job_dir)).key
+    key = request.key or submitter.record(JobDir(request.job_dir)).key
     handles = backend.find(key)
     for status in backend.describe(handles) if handles else ():
-        late = order.begun_before is not None and (status.created or 0.0) > order.begun_before
-        if not status.state.terminal and not late:
-            log.warning("job %s: %s; cancelling it", status.handle.job_id, order.why)
-            submitter.end(status.handle, order.why)
+        later = request.begun_before is not None and (status.created or 0.0) > request.begun_before
+        if not status.state.terminal and not later:
+            log.warning("Cancelling job %s: %s", status.handle.job_id, request.why)
+            submitter.end(status.handle, request.why)
     return bool(handles)
 
 
 def main() -> int:
-    """All orders; those that find nothing, once more a little later."""
+    """Handle all requests; repeat those without a job after :data:`_LATE_SECONDS`."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s mlengine: %(message)s")
     folder = Path(os.environ[_VARIABLE])
-    missing: list[Order] = []
-    while _waiting(folder):
+    without_job: list[CancelRequest] = []
+    while _pending(folder):
         with (folder / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 break
-            for file in _waiting(folder):
-                missing += [order for order in _read(file) if not _tried(order)]
+            for file in _pending(folder):
+                without_job += [request for request in _read(file) if not _handle(request)]
                 file.unlink(missing_ok=True)
-    if missing:
+    if without_job:
         time.sleep(_LATE_SECONDS)
-        for order in missing:
-            _tried(order)
+        for request in without_job:
+            _handle(request)
     return 0
 
 
-def _waiting(folder: Path) -> list[Path]:
+def _pending(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _read(file: Path) -> list[Order]:
+def _read(file: Path) -> list[CancelRequest]:
     try:
-        return [Order(**order) for order in json.loads(file.read_text(encoding="utf-8"))]
+        return [CancelRequest(**request) for request in json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
-        log.exception("%s cannot be read", file)
+        log.exception("Could not read %s", file)
         return []
 
 
-def _tried(order: Order) -> bool:
+def _handle(request: CancelRequest) -> bool:
+    """As :func:`cancel_jobs`; an error is logged."""
     try:
-        return end(order)
+        return cancel_jobs(request)
     except Exception:
-        log.exception("jobs of %s could not be ended; `mlengine reap` will find them", order.key or order.job_dir)
+        log.exception("Could not cancel jobs of %s; run `mlengine reap`", request.key or request.job_dir)
         return True
 
 

@@ -1,7 +1,7 @@
-"""What every stage needs is imported once, in the scheduler, and not in every task.
+"""Imports what every stage needs once, in the scheduler, instead of in every task.
 
-``LocalExecutor`` forks its tasks from the scheduler: they begin with what it has imported. Other executors start their
-tasks elsewhere, where this has no effect. Imports only: no client is made, no connection opened.
+``LocalExecutor`` forks its tasks from the scheduler, so they inherit its imports. Other executors start their tasks
+elsewhere, where this has no effect. It only imports: it creates no client and opens no connection.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _NEEDED = (
 
 @hookimpl
 def on_starting(component: Any) -> None:  # noqa: ARG001 Airflow's signature
-    """Airflow's long-lived components call it when they start, and so does each task."""
+    """Called when one of Airflow's components starts, and in each task."""
     if "scheduler" not in sys.argv:
         return
     for name in _NEEDED:
         try:
             import_module(name)
         except ImportError as error:
-            log.warning("%s cannot be imported ahead of tasks: %s", name, error)
+            log.warning("Could not preload %s: %s", name, error)

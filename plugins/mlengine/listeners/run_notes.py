@@ -1,10 +1,10 @@
-"""The note on a DAG run: which dataset version it was about, and what came of it; shown in Airflow's list of runs.
+"""The note on a DAG run, which Airflow shows in its list of runs: the dataset version and the result.
 
-A task cannot write one: Airflow's API for tasks has no call for it. What is told of a run's end can: the scheduler, or
-the API server where a person ended the run. It is written in their own transaction, with the run's state, and never
-over a person's words; a note of ours from an earlier life of the run is written anew.
+A task cannot write one: Airflow's API for tasks has no call for it. Listeners for the end of a run can: in the
+scheduler, or in the API server if a person ended the run. The note is written in their transaction, together with the
+run's state. It never replaces a person's note; a note of ours from before the run was cleared is replaced.
 
-Costs a DAG without our operators one query a run.
+For a DAG without our operators this costs one query a run.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:  # noqa: ARG001
 
 
 def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a run came to, in a line; empty if none of its tasks said anything.
+    """One line about a run; empty if none of its tasks has a result.
 
-    :param results: what the tasks returned, by the names of their operators.
+    :param results: the tasks' results, by the names of their operators.
     """
     dataset, submit = results.get(_DATASET, {}), results.get(_SUBMIT, {})
     validate, publish = results.get(_VALIDATE, {}), results.get(_PUBLISH, {})
-    words = []
+    parts = []
     if dataset.get("version"):
-        words.append(f"{dataset.get('dataset')} {dataset['version']}")
+        parts.append(f"{dataset.get('dataset')} {dataset['version']}")
     if submit.get("decision") == "reused":
-        words.append("reused")
+        parts.append("reused")
     if validate.get("verdict"):
         accuracy = validate.get("accuracy")
-        words.append(str(validate["verdict"]) + (f" ({accuracy:.4f})" if isinstance(accuracy, float) else ""))
+        parts.append(str(validate["verdict"]) + (f" ({accuracy:.4f})" if isinstance(accuracy, float) else ""))
     if publish.get("published"):
-        words.append(f"champion no. {publish.get('serial')}")
+        parts.append(f"champion no. {publish.get('serial')}")
     elif publish.get("reason"):
-        words.append(f"not published: {publish['reason']}")
+        parts.append(f"not published: {publish['reason']}")
     elif validate.get("verdict") in {"rejected", "not_compared"}:
-        words.append(" ".join(str(reason) for reason in validate.get("reasons") or ()))
-    return " · ".join(words)[:_LONGEST]
+        parts.append(" ".join(str(reason) for reason in validate.get("reasons") or ()))
+    return " · ".join(parts)[:_LONGEST]
 
 
 def _note(dag_run: Any) -> None:
@@ -64,17 +64,17 @@ def _note(dag_run: Any) -> None:
             _write(dag_run, text)
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
-        log.exception("no note on run %s of %s", dag_run.run_id, dag_run.dag_id)
+        log.exception("Could not write a note on run %s of %s", dag_run.run_id, dag_run.dag_id)
 
 
 def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-    """What those tasks of the run that speak for it returned. Of mapped tasks, the first."""
+    """The results of the run's tasks that the note is about. Of mapped tasks, the first's."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    # A session of its own, as in mlengine.listeners.job_cleanup: it only reads.
+    # A new session, as in mlengine.listeners.job_cleanup. It only reads.
     with create_session(scoped=False) as session:
         rows = session.execute(
             select(TaskInstance.operator, XComModel.value)
@@ -98,14 +98,14 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
 
 
 class _Stored:
-    """A row as Airflow's deserializer wants it."""
+    """A row in the form that Airflow's deserializer takes."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def _write(dag_run: Any, text: str) -> None:
-    """In the transaction that ends the run: it may neither be committed here, nor be made to fail."""
+    """Write in the transaction that ends the run. It must neither be committed here nor fail."""
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.orm import object_session
@@ -114,7 +114,7 @@ def _write(dag_run: Any, text: str) -> None:
     if session is None:
         return
     insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}.get(session.get_bind().dialect.name)
-    if insert is None:  # elsewhere, a note that a person writes at this moment could break the run's end
+    if insert is None:  # with other databases, a person's note at the same moment could make the run's end fail
         return
     table = DagRunNote.__table__
     made = insert(table).values(dag_run_id=dag_run.id, content=text, user_id=_AUTHOR)

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 
-class Lease:
+class FileLock:
     """A held lock. Closing it, or dying, gives it back."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, path: Path, *, wait: float = 0.0, shared: bool = False) -> Lease | None:
+    def take(cls, path: Path, *, wait: float = 0.0, shared: bool = False) -> FileLock | None:
         """``None`` if somebody else holds it, and still does after ``wait`` seconds.
 
         A look (:func:`held`) is a lock of an instant, so whoever means to keep the lease should wait a little.
@@ -43,7 +43,7 @@ class Lease:
                 return cls(descriptor)
 
     @classmethod
-    def inherited(cls, descriptor: int) -> Lease:
+    def inherited(cls, descriptor: int) -> FileLock:
         """The lease that whoever started this process handed on to it. Its own children do not get it."""
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
@@ -58,7 +58,7 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> FileLock:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import env_allowlist
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.uv_env import uv_environment
 
 _WORDS = 6000  # characters of uv's output that an error carries
 
 
-def run(*arguments: str, env: Mapping[str, str], lock: Lease, seconds: float, say: Callable[[str], None] | None) -> str:
+def run(
+    *arguments: str, env: Mapping[str, str], lock: FileLock, seconds: float, say: Callable[[str], None] | None
+) -> str:
     """Run uv, away from any project whose settings it would take for its own. Returns all it said.
 
     :param env: its environment, see :func:`environment`.
@@ -62,7 +64,7 @@ def environment(job_env: Mapping[str, str]) -> dict[str, str]:
     return uv_environment(env, job_env)
 
 
-def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: Lease) -> subprocess.Popen[str]:
+def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: FileLock) -> subprocess.Popen[str]:
     from uv import find_uv_bin
 
     try:

@@ -77,7 +77,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     :returns: :class:`~mlengine.core.xcoms.JobXCom`: the handle of the attempt that succeeded, and its state. For a job
         that is ``reused``, at once.
 
-    If the task is killed, deferred or not, or fails for good, the job is cancelled. So it is when
+    If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
     ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
     holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
     """
@@ -291,7 +291,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             and not self._first_poll
             and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
         ):
-            why = "by somebody else: in the console, or by `mlengine cancel`; clear `submit` to train again"
+            why = "outside this task: in the console, or by `mlengine cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)

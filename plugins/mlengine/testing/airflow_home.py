@@ -1,7 +1,7 @@
 """An AIRFLOW_HOME: its settings, its secrets, its one user.
 
 Everything that Airflow needs to know is in ``airflow.cfg`` there, so ``AIRFLOW_HOME=… airflow …`` works in any terminal
-beside the running components. Secrets are made once a home, readable by the owner only.
+next to the running components. Secrets are made once a home, readable by the owner only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USER = "admin"
 _PATIENCE_SECONDS = 60
 # Before a locked database (SQLite has one writer) ends a scheduler: it and the others wait their turn.
 _LOCK_SECONDS = 60
-# The API server's wait keeps its event loop from whoever holds the lock there: one of the two has to give in.
+# The API server's wait blocks its event loop, which the holder of the lock may need: one of the two has to give in.
 _API_LOCK_SECONDS = 4
 
 
@@ -61,7 +61,7 @@ def prepare(config: AirflowConfig, port: int) -> str:
 def environment(config: AirflowConfig, *, api_server: bool = False) -> dict[str, str]:
     """The environment of the components: the caller's, without the settings of another Airflow."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    # Without it every process compiles what it imports anew: seconds at each start.
+    # Without it every process compiles its imports again: seconds at each start.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     # What runs here talks to itself over HTTP; a proxy is for the world outside.
     for name in ("NO_PROXY", "no_proxy"):
@@ -85,7 +85,7 @@ def emulator_connection(project: str = "local") -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
+    """A free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -104,7 +104,7 @@ def port_is_free(port: int) -> bool:
 
 def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwords: Path) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
-    # Nobody listens there on purpose: components of one machine read each other's logs from the disk, and Airflow's
+    # Nothing listens there, on purpose: components of one machine read each other's logs from the disk, and Airflow's
     # log servers would listen on every interface. Free ports, so that no other Airflow's log server is asked.
     silent = {name: str(free_port()) for name in ("logging.worker_log_server_port", "logging.trigger_log_server_port")}
     return {

@@ -5,7 +5,7 @@ ids only; the worker that resumes reads the job's state again.
 
 Three things can end a wait before its job does:
 
-* ``on_kill``: somebody marked the task failed or succeeded, or cleared it, or its DAG run ended. It cancels the job.
+* ``on_kill``: a person marked the task failed or succeeded, or cleared it, or its DAG run ended. It cancels the job.
 * A deadline. The trigger cancels the job itself, since a paused DAG gets no worker that could; the event follows.
 * ``cleanup``: it also runs when the triggerer restarts, so it cancels nothing. The next triggerer continues.
 """

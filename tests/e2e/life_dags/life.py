@@ -1,6 +1,6 @@
 """Waits of every kind, for jobs that a test has submitted: which, and where, is in the run's configuration.
 
-A ``late`` wait looks at its job once, and then not for ten minutes: what happens meanwhile it does not know.
+A ``late`` wait polls its job once, and then not for ten minutes: it does not see what happens in between.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ wait(
     on_execute_callback=note_processes,
 )
 
-# Between two looks nothing of Airflow's holds the run: its DAG can be deleted.
+# Between two polls nothing of Airflow's holds the run: its DAG can be deleted.
 for name in ("life_gone", "life_stays"):
     with DAG(name, schedule=None, render_template_as_native_obj=True):
         trained = SubmitTrainingJobOperator(

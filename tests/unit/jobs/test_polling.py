@@ -90,7 +90,7 @@ def test_an_unexpected_exception_changes_no_outcome_either() -> None:
     def make() -> MemoryBackend:
         attempts.append(1)
         if len(attempts) < 3:
-            raise RuntimeError("the connection could not be looked up")
+            raise RuntimeError("no such connection")
         return backend
 
     async def main() -> list[JobState]:

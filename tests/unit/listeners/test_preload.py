@@ -1,4 +1,4 @@
-"""What a scheduler imports ahead of its tasks, and that nobody else does."""
+"""The scheduler imports what its tasks need; other components do not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(before, "google.cloud.storage" in sys.modules)
 
 
 @pytest.mark.parametrize(("component", "after"), [("scheduler", "True"), ("triggerer", "False")])
-def test_only_the_scheduler_imports_ahead(component: str, after: str, tmp_path: Path) -> None:
+def test_only_the_scheduler_preloads(component: str, after: str, tmp_path: Path) -> None:
     plugins = Path(__file__).parents[3] / "plugins"
     done = subprocess.run(
         [sys.executable, "-c", _START, component],
@@ -38,7 +38,7 @@ def test_only_the_scheduler_imports_ahead(component: str, after: str, tmp_path: 
     assert done.stdout.split()[-2:] == ["False", after]
 
 
-def test_the_packages_are_looked_through_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow reads the plugin's file in each task, and each task is forked from a scheduler that has read it."""
     asked: list[str] = []
 

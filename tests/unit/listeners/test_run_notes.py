@@ -1,4 +1,4 @@
-"""The note on a run: what it says, and that a person's words stay."""
+"""The note on a DAG run: its content, and that a person's note is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
 
 
 @pytest.mark.parametrize(
-    ("results", "said"),
+    ("results", "note"),
     [
         ({}, ""),
         ({"ResolveDatasetOperator": DATASET}, "mnist 2026-11-01"),
@@ -45,11 +45,11 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
         ),
     ],
 )
-def test_what_a_run_came_to_in_a_line(results: dict[str, Any], said: str) -> None:
-    assert run_notes.note_of(results) == said
+def test_the_note_is_one_line_about_the_result(results: dict[str, Any], note: str) -> None:
+    assert run_notes.note_of(results) == note
 
 
-def test_a_note_is_no_longer_than_airflow_takes() -> None:
+def test_the_note_fits_airflows_limit() -> None:
     assert len(run_notes.note_of({"PublishModelOperator": {"reason": "x" * 5000}})) <= 1000
 
 
@@ -91,13 +91,13 @@ def content(run: Any) -> list[tuple[str, str | None]]:
     return [tuple(row) for row in session.execute(select(table.c.content, table.c.user_id))]
 
 
-def test_a_run_that_lives_again_gets_a_new_note(run: Any) -> None:
+def test_a_cleared_run_gets_a_new_note(run: Any) -> None:
     run_notes._write(run, "mnist v1 · rejected")
     run_notes._write(run, "mnist v1 · accepted")
     assert content(run) == [("mnist v1 · accepted", "mlengine")]
 
 
-def test_what_a_person_wrote_stays(run: Any) -> None:
+def test_a_persons_note_is_kept(run: Any) -> None:
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy import insert
     from sqlalchemy.orm import object_session
@@ -109,7 +109,7 @@ def test_what_a_person_wrote_stays(run: Any) -> None:
     assert content(run) == [("mine", "anna")]
 
 
-def test_a_note_that_fails_fails_nothing_else(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+def test_an_error_does_not_fail_the_run(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     def broken(*_: Any) -> dict[str, Any]:
         raise RuntimeError("no database")
 

@@ -1,4 +1,4 @@
-"""The REST client of tests and demos: what it repeats, what it asks anew, and what it says when it is refused."""
+"""The REST client of tests and `make run`: retries, logins and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as it is told, in order, and keeps what it was asked."""
+    """Sends the given answers in order, and records the requests."""
 
     daemon_threads = True
     answers: list[tuple[int, Any]]
@@ -72,7 +72,7 @@ def test_one_login_serves_many_calls(server: Server, api: AirflowApi) -> None:
     assert server.asked.count("POST /auth/token") == 1
 
 
-def test_an_expired_login_is_made_anew(server: Server, api: AirflowApi) -> None:
+def test_an_expired_login_is_renewed(server: Server, api: AirflowApi) -> None:
     server.answers = [(401, {}), (200, {"import_errors": []})]
     assert api.import_errors() == {}
     assert server.asked.count("POST /auth/token") == 2
@@ -93,12 +93,12 @@ def test_not_found_is_an_answer_only_in_airflows_own_words(server: Server) -> No
         airflow.find("dags/a")
 
 
-def test_a_look_that_takes_too_long_is_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_get_that_times_out_is_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (0, None), (200, {"import_errors": []})]
     assert api.import_errors() == {}
 
 
-def test_an_order_is_never_repeated(server: Server, api: AirflowApi) -> None:
+def test_a_post_is_never_repeated(server: Server, api: AirflowApi) -> None:
     server.answers = [(0, None), (200, {})]
     with pytest.raises(AirflowError, match="does not answer POST"):
         api.trigger("a_dag")

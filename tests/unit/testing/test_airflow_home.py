@@ -1,4 +1,4 @@
-"""An AIRFLOW_HOME: secrets that stay and that nobody else reads, settings that mean this Airflow alone."""
+"""An AIRFLOW_HOME: secrets that are kept and private, settings that mean this Airflow alone."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
@@ -246,14 +246,14 @@ class LocalBackend:
         """
         if _begun(job) or held(job.lease):
             return
-        lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
+        lease = FileLock.take(job.lease, wait=_LEASE_SECONDS)
         if lease is None:
             return
         with lease:
             if not _begun(job):
                 self._start(job, lease)
 
-    def _start(self, job: Job, lease: Lease) -> None:
+    def _start(self, job: Job, lease: FileLock) -> None:
         package = Path(mlengine.__file__).parent.parent
         env = {**env_allowlist.for_launcher(os.environ), "PYTHONPATH": str(package)}
         launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lease.fileno())]

@@ -36,7 +36,7 @@ from mlengine.backends.local.waker import Waker
 from mlengine.core.cluster import has_cluster
 from mlengine.core.job import FailureCause, JobState
 from mlengine.runtime import env_allowlist, json_files, processes
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import find_environment, lock_path
 
 log = logging.getLogger("mlengine.local")
@@ -122,7 +122,7 @@ class Launcher:
         log.warning("%s", message)
         return replace(outcome, detail=message)
 
-    def _prepare(self) -> tuple[Path, Lease] | Outcome:
+    def _prepare(self) -> tuple[Path, FileLock] | Outcome:
         """The environment's interpreter, and the lock that keeps it from being removed."""
         for _ in range(3):
             order = self._errand("prepare", self.stored.settings.build_timeout_seconds + 60.0)
@@ -135,7 +135,7 @@ class Launcher:
                 cause = FailureCause.SERVICE if result["retryable"] else FailureCause.TRAINER
                 return Outcome.because(cause, result["message"])
             digest = result["digest"]
-            in_use = Lease.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
+            in_use = FileLock.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
             environment = find_environment(self.job.state_dir, digest)
             if in_use is not None and environment is not None:
                 self.state.note(environment=digest)
@@ -205,7 +205,7 @@ def main(argv: list[str]) -> int:
     job = Job(Path(argv[0]))
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03dZ %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    lease = Lease.inherited(int(argv[1]))
+    lease = FileLock.inherited(int(argv[1]))
     stored = job.submission()
     if stored is None or job.state() is not None:
         lease.give_back()

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from mlengine.core.errors import BackendUnavailableError
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 HOST = "127.0.0.1"
 _RANGE = (20000, 32000)
@@ -20,7 +20,7 @@ _RANGE = (20000, 32000)
 class Port:
     """One port: bound and reserved until :meth:`release`, reserved until :meth:`give_back`."""
 
-    def __init__(self, number: int, holder: socket.socket, lease: Lease) -> None:
+    def __init__(self, number: int, holder: socket.socket, lease: FileLock) -> None:
         self.number = number
         self._holder = holder
         self._lease = lease
@@ -56,7 +56,7 @@ def take(count: int, locks: Path) -> list[Port]:
     for number in candidates:
         if len(ports) == count:
             break
-        lease = Lease.take(locks / f"port-{number}.lock")
+        lease = FileLock.take(locks / f"port-{number}.lock")
         if lease is None:
             continue
         holder = _bind(number)

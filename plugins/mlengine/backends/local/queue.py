@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlengine.backends.local.record import Job
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 
 # How long a job may be on its way from its ticket to its launcher's lease.
 START_SECONDS = 60.0
@@ -42,7 +42,7 @@ class Queue:
     def enter(self, job: str) -> Ticket:
         """Give the job its ticket; asked again, the same one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = Lease.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
+        lock = FileLock.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
         try:
             tickets = self.tickets()
             for ticket in tickets:

@@ -18,7 +18,7 @@ from mlengine.backends.local.queue import START_SECONDS, Queue
 from mlengine.backends.local.record import Job, Stored
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.runtime import json_files, processes
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.processes import Process
 
 
@@ -29,7 +29,7 @@ def settle(job: Job) -> dict[str, Any] | None:
     """
     if not job.root.is_dir():
         return None  # taking the lease of a job nobody knows would make its folder
-    lease = Lease.take(job.lease)
+    lease = FileLock.take(job.lease)
     if lease is None:
         return job.state()
     with lease:

@@ -12,7 +12,7 @@ import pytest
 from mlengine.backends.local.queue import START_SECONDS, Queue
 from mlengine.backends.local.record import Job
 from mlengine.runtime import json_files
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def queue(tmp_path: Path) -> Queue:
     return Queue(tmp_path)
 
 
-def enter(queue: Queue, *names: str) -> dict[str, Lease]:
+def enter(queue: Queue, *names: str) -> dict[str, FileLock]:
     """Jobs in the queue whose launchers live."""
     leases = {}
     for name in names:
         queue.enter(name)
         job = Job(queue.state_dir / "jobs" / name)
-        lease = Lease.take(job.lease)
+        lease = FileLock.take(job.lease)
         assert lease is not None
         leases[name] = lease
         json_files.write_json(job.state_file, {"state": "QUEUED"})

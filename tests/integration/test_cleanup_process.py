@@ -1,4 +1,4 @@
-"""What is done with the jobs of a run that is over, in the process that the listener starts."""
+"""The process that cancels the jobs of a run that has ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
 from mlengine.listeners import cleanup_process
-from mlengine.listeners.cleanup_process import Order
+from mlengine.listeners.cleanup_process import CancelRequest
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 
@@ -32,24 +32,24 @@ def the_backend(**_: Any) -> MemoryBackend:
 
 
 @pytest.fixture
-def orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder that they are left in."""
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of requests."""
     monkeypatch.setenv("MLENGINE_ORPHANS", str(tmp_path))
     return tmp_path
 
 
-def leave(orders: Path, order: Order, name: str = "1.json") -> None:
-    (orders / name).write_text(json.dumps([asdict(order)]))
+def write(folder: Path, request: CancelRequest, name: str = "1.json") -> None:
+    (folder / name).write_text(json.dumps([asdict(request)]))
 
 
 @pytest.fixture
-def backend(orders: Path, storage: Storage) -> MemoryBackend:
+def backend(folder: Path, storage: Storage) -> MemoryBackend:
     global current  # noqa: PLW0603 the registry makes backends by import path
     assert storage
     current = MemoryBackend()
     backends.register("memory", f"{__name__}:the_backend")
     connections.forget_connections()
-    leave(orders, Order(KEY.digest, backend="memory"))
+    write(folder, CancelRequest(KEY.digest, backend="memory"))
     return current
 
 
@@ -59,30 +59,28 @@ def submit(storage: Storage, bucket: str) -> JobDir:
     return job_dir
 
 
-def test_what_lives_is_ended_and_noted(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_a_running_job_is_cancelled_and_recorded(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     job_dir = submit(storage, bucket)
     assert cleanup_process.main() == 0
     assert backend.live == []
     assert ended_with_task(Submitter(storage, backend).record(job_dir))
 
 
-def test_a_run_that_only_waits_names_the_job_dir(
-    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
-) -> None:
+def test_a_request_may_name_the_job_dir(storage: Storage, bucket: str, backend: MemoryBackend, folder: Path) -> None:
     job_dir = submit(storage, bucket)
-    leave(orders, Order(job_dir=job_dir.uri, backend="memory"))
+    write(folder, CancelRequest(job_dir=job_dir.uri, backend="memory"))
     assert cleanup_process.main() == 0
     assert backend.live == []
 
 
-def test_what_has_ended_is_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
+def test_a_job_that_has_ended_is_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     submit(storage, bucket)
     backend.end("job-1", JobState.SUCCEEDED)
     assert cleanup_process.main() == 0
     assert "cancel" not in backend.calls
 
 
-def test_a_submission_that_was_on_its_way_is_found_by_a_second_look(
+def test_a_submission_in_progress_is_found_later(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: submit(storage, bucket))
@@ -91,75 +89,75 @@ def test_a_submission_that_was_on_its_way_is_found_by_a_second_look(
     assert backend.live == []
 
 
-def test_a_job_that_was_found_is_not_looked_at_again(
+def test_a_request_with_a_job_is_not_repeated(
     storage: Storage, bucket: str, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody may have cleared the task by then, and its job go on as attempt 2."""
+    """The task may have been cleared by then, and its job continue as attempt 2."""
     submit(storage, bucket)
     monkeypatch.setattr("mlengine.listeners.cleanup_process.time.sleep", lambda _: pytest.fail("it waits"))
     assert cleanup_process.main() == 0
 
 
-def test_what_began_after_the_wait_was_ended_is_left_alone(
-    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
+def test_an_attempt_that_began_after_the_wait_had_ended_is_left_alone(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
 ) -> None:
     submit(storage, bucket)
     backend.jobs[0].created = 2000.0
-    leave(orders, Order(KEY.digest, backend="memory", begun_before=1000.0))
+    write(folder, CancelRequest(KEY.digest, backend="memory", begun_before=1000.0))
     assert cleanup_process.main() == 0
     assert len(backend.live) == 1
-    leave(orders, Order(KEY.digest, backend="memory", begun_before=3000.0))
+    write(folder, CancelRequest(KEY.digest, backend="memory", begun_before=3000.0))
     assert cleanup_process.main() == 0
     assert backend.live == []
 
 
-def test_what_was_carried_out_is_gone_and_what_cannot_be_read_keeps_nobody(
-    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path
+def test_requests_are_deleted_and_an_unreadable_one_stops_no_other(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path
 ) -> None:
     submit(storage, bucket)
-    (orders / "0.json").write_text("[{")
+    (folder / "0.json").write_text("[{")
     assert cleanup_process.main() == 0
     assert backend.live == []
-    assert list(orders.glob("*.json")) == []
+    assert list(folder.glob("*.json")) == []
 
 
-def test_one_carries_out_all_orders_and_the_others_leave_theirs(
-    storage: Storage, bucket: str, backend: MemoryBackend, orders: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_process_handles_all_requests(
+    storage: Storage, bucket: str, backend: MemoryBackend, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(storage, bucket)
-    really = cleanup_process.end
-    came: list[Order] = []
+    really = cleanup_process.cancel_jobs
+    handled: list[CancelRequest] = []
 
-    def end(order: Order) -> bool:
-        if not came:
-            came.append(order)
-            leave(orders, Order("k" * 40, backend="memory"), "2.json")
-            assert cleanup_process.main() == 0, "another one: it finds the lock taken"
-            assert (orders / "2.json").exists()
+    def cancel_jobs(request: CancelRequest) -> bool:
+        if not handled:
+            handled.append(request)
+            write(folder, CancelRequest("k" * 40, backend="memory"), "2.json")
+            assert cleanup_process.main() == 0, "a second process finds the lock taken"
+            assert (folder / "2.json").exists()
         else:
-            came.append(order)
-        return bool(really(order)) or True
+            handled.append(request)
+        return bool(really(request)) or True
 
-    monkeypatch.setattr(cleanup_process, "end", end)
+    monkeypatch.setattr(cleanup_process, "cancel_jobs", cancel_jobs)
     assert cleanup_process.main() == 0
-    assert [order.key for order in came] == [KEY.digest, "k" * 40]
-    assert list(orders.glob("*.json")) == []
+    assert [request.key for request in handled] == [KEY.digest, "k" * 40]
+    assert list(folder.glob("*.json")) == []
 
 
-def test_whoever_starts_it_does_not_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real processes, for a local backend's folder without jobs: they go on while their starter has long returned."""
+def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, for a local backend's folder without jobs."""
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
     children = set(_children())
     begun = time.monotonic()
     for _ in range(5):
-        cleanup_process.start([Order("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
+        cleanup_process.start([CancelRequest("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
     assert time.monotonic() - begun < 9.0
-    assert set(_children()) == children, "nobody has to reap them"
+    assert set(_children()) == children, "there is none to reap"
     (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()
     assert folder.stat().st_mode & 0o077 == 0
     while list(folder.glob("*.json")):
-        assert time.monotonic() - begun < 60.0, "nobody carries them out"
+        assert time.monotonic() - begun < 60.0, "the requests are not handled"
         time.sleep(0.1)
 
 
