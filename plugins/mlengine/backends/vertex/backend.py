@@ -67,7 +67,7 @@ class VertexBackend:
         region: str | None = None,
         endpoint: str | None = None,
         gcp_conn_id: str | None = None,
-        impersonation_chain: Any = None,
+        impersonation_chain: str | Sequence[str] | None = None,
         client: RestClient | None = None,
         storage: _Bucket | None = None,
         **options: Any,

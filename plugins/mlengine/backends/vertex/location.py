@@ -7,7 +7,7 @@ the connection, and the last resort for the project is the one that the credenti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +69,7 @@ class Connection:
         return settings.get(name, argument, self.extras) or None
 
 
-def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connection:
+def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Connection:
     """The connection through the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
 
     :raises BackendError: if there is no such connection.
@@ -136,7 +136,7 @@ def find_place(
 
 def settle(
     gcp_conn_id: str | None,
-    impersonation_chain: Any = None,
+    impersonation_chain: str | Sequence[str] | None = None,
     *,
     project: str | None = None,
     region: str | None = None,
