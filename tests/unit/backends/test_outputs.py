@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mlengine.backends import outputs
 from mlengine.backends.outputs import PAUSE_SECONDS, OutputCheck
 from mlengine.core.errors import StorageError
 from mlengine.core.job import JobHandle
@@ -23,7 +23,7 @@ class Unreadable:
 
 def test_after_an_error_no_bucket_is_listed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(outputs.time, "monotonic", lambda: now)
+    monkeypatch.setattr("mlengine.backends.outputs.time", SimpleNamespace(monotonic=lambda: now))
     storage = Unreadable()
     check = OutputCheck(lambda: storage)
     jobs = [JobHandle("vertex", f"job-{number}", str(number), 1, f"gs://bkt/m/{number}") for number in range(100)]
