@@ -1,4 +1,4 @@
-"""uv, run so that neither a hang nor a crash leaves anything behind, and its words are told as it says them."""
+"""Run uv so that neither a hang nor a crash leaves anything behind, and log its output as it comes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     """Run uv, away from any project whose settings it would take for its own. Returns all it said.
 
     :param env: its environment, see :func:`environment`.
-    :param lock: on what is built; uv holds it too. Should this process die, nobody may build there while uv writes.
+    :param lock: on what is built; uv holds it too. If this process dies, no other may build there while uv writes.
     :param say: told each line as it comes, but for the list of packages, which is in the environment's lock.
     :raises EnvironmentBuildError: it cannot be started, failed, or took longer than ``seconds``.
     """
@@ -48,7 +48,7 @@ def run(
     if code:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
-            hint="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
+            hint="correct the trainer's dependencies or constraints.txt; the next submission builds again",
         )
     return "".join(words)
 

@@ -74,7 +74,7 @@ def build_environment(
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
     :param python: the interpreter to build for; "" is the one that runs this.
     :param env: the job's variables; those for pip count here as they do in a container.
-    :param keep_environments: after a build, how many are kept that nobody uses.
+    :param keep_environments: after a build, how many unused ones are kept.
     :param say: told what takes long.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
         failed. Nothing is kept of a build that failed.
@@ -199,7 +199,7 @@ def _forbid_pip(root: Path) -> None:
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
-    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went.
+    """Remove unused environments, except the ``keep`` that were used last. Returns what went.
 
     Folders that are not named as :func:`build_environment` names them are a person's, and stay.
     """

@@ -54,10 +54,10 @@ def local_place(
             seconds=seconds,
             say=log.info,
         )
-        lease = FileLock.take(lock_path(root, built.digest), wait=seconds, shared=True)
-        if lease is None:
+        lock = FileLock.take(lock_path(root, built.digest), wait=seconds, shared=True)
+        if lock is None:
             raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", hint="try again")
-        with lease:
+        with lock:
             yield built.python
 
     return Place(python, root / "datasets")

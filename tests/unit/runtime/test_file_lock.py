@@ -1,4 +1,4 @@
-"""The lease, with a real process that dies holding it."""
+"""The file lock, with a real process that dies holding it."""
 
 from __future__ import annotations
 
