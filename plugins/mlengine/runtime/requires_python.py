@@ -50,7 +50,9 @@ def excluded(folder: Path, version: str) -> list[str]:
     """What is installed in ``folder`` although it does not accept this version of Python: ``name version (<3.11)``."""
     found = []
     for distribution in distributions(path=[str(folder)]):
-        wanted = distribution.metadata["Requires-Python"]
+        metadata = distribution.metadata
+        # Where the importlib_metadata package is imported, as with Airflow, a missing key is a KeyError.
+        wanted = metadata["Requires-Python"] if "Requires-Python" in metadata else None
         if wanted and not accepts(wanted, version):
             found.append(f"{distribution.name} {distribution.version} ({wanted})")
     return sorted(found)

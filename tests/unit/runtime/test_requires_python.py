@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from mlengine.runtime.requires_python import accepts, required
+from mlengine.runtime.requires_python import accepts, excluded, required
 
 
 def metadata(requires: str | None) -> str:
@@ -74,3 +76,12 @@ def test_what_accepts_a_version(wanted: str) -> None:
 @pytest.mark.parametrize("wanted", [">=3.7,<3.11", ">=3.12", "==3.10.*", "<3"])
 def test_what_does_not(wanted: str) -> None:
     assert not accepts(wanted, "3.11.7", "3.11.0")
+
+
+def test_installed_packages_that_do_not_accept_it_are_named_with_airflow_s_metadata_library_too(tmp_path: Path) -> None:
+    for name, requires in (("t", None), ("old", ">=3.7,<3.11"), ("new", ">=3.8")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(metadata(requires).replace("Name: t", f"Name: {name}"))
+    import_module("importlib_metadata")  # replaces the standard library's finder
+    assert excluded(tmp_path, "3.11.7") == ["old 1.0 (>=3.7,<3.11)"]
