@@ -52,8 +52,7 @@ def excluded(folder: Path, version: str) -> list[str]:
     for distribution in distributions(path=[str(folder)]):
         metadata = distribution.metadata
         # Where the importlib_metadata package is imported, as with Airflow, a missing key is a KeyError.
-        wanted = metadata["Requires-Python"] if "Requires-Python" in metadata else None
-        if wanted and not accepts(wanted, version):
+        if "Requires-Python" in metadata and not accepts(wanted := metadata["Requires-Python"], version):
             found.append(f"{distribution.name} {distribution.version} ({wanted})")
     return sorted(found)
 
