@@ -33,7 +33,7 @@ def request(spec: TrainingSpec, job_dir: str, **options: Any) -> Request:
 
 
 def start(
-    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://bucket/m/j", **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the chief's container to its end."""
     container = request(spec, job_dir, **options).body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
