@@ -71,6 +71,10 @@ class CloudAccess:
         """
         return settings.get_int(name, argument, self._extra(name, argument))
 
+    def configured(self, name: str) -> bool:
+        """Whether the connection or the configuration has the setting, so that its default does not count."""
+        return not settings.find(name, None, self._extra(name, None)).is_default
+
     def bucket(self, bucket: str | None = None) -> str:
         """``gs://…`` of the argument, or of the setting ``bucket``.
 

@@ -70,7 +70,7 @@ def live(life: Life) -> None:
     os._exit(0)
 
 
-def _context(life: Life, task_id: str) -> dict[str, Any]:
+def _context(life: Life, task_id: str) -> Any:
     ti = SimpleNamespace(
         dag_id="kill", run_id=life.run_id, task_id=task_id, map_index=-1, try_number=life.try_number, max_tries=2
     )

@@ -41,7 +41,7 @@ def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeyp
     mlengine_emulator.script("CreateCustomJob", "lose")
     uri = local.put(Storage(), os.environ["AIRFLOW__MLENGINE__BUCKET"], local.sdist(local.ACTOR))
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0)
-    context: dict[str, Any] = {"ti": ti}
+    context: Any = {"ti": ti}
     job = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h").execute(context)
     operator = SubmitTrainingJobOperator(
         task_id="submit",

@@ -74,7 +74,7 @@ def train(folder: Path, bucket: str, *words: str, job_file: str = "") -> int:
     return main(["train", "census_1", "--backend", "memory", "--config", str(config), *words])
 
 
-def context(task_id: str, **more: Any) -> dict[str, Any]:
+def context(task_id: str, **more: Any) -> Any:
     fields = {"dag_id": "dag", "run_id": "r", "task_id": task_id, "map_index": -1, "try_number": 1, "max_tries": 2}
     return {"ti": SimpleNamespace(**{**fields, **more})}
 

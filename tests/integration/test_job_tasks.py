@@ -61,7 +61,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> It
     connections.forget_connections()
 
 
-def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> dict[str, Any]:
+def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: int = 2) -> Any:
     ti = SimpleNamespace(
         dag_id="dag", run_id=run_id, task_id=task_id, map_index=-1, try_number=try_number, max_tries=max_tries
     )
@@ -667,7 +667,7 @@ def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str,
         backend=current.name,
         gcp_conn_id=None,
     )
-    with pytest.raises(JobFileError, match="one text"):
+    with pytest.raises(JobFileError, match="one string"):
         operator.execute(context("submit"))
     assert backend.jobs == []
 

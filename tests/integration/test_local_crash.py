@@ -117,7 +117,7 @@ def test_who_looks_while_the_launcher_starts_starts_no_other(
     chief = "print('started by', os.environ['TF_STARTED_BY'])"
     monkeypatch.setenv("TF_STARTED_BY", "its submitter")
     handle = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=chief))))
-    assert held(job_of(backend, handle).lease), "from before the launcher lives"
+    assert held(job_of(backend, handle).lock_file), "from before the launcher starts"
     monkeypatch.setenv("TF_STARTED_BY", "somebody else")
     while not local.describe(backend, handle).state.terminal:
         assert backend.find("k" * 40) == [handle]

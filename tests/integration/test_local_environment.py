@@ -18,7 +18,7 @@ from mlengine.core.errors import EnvironmentBuildError
 from mlengine.core.job import FailureCause, JobState
 from mlengine.runtime import processes, venv
 from mlengine.runtime.env_allowlist import MARK
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import build_environment, find_environment, lock_path
 from mlengine.storage.client import Storage
 from tests.integration import local_cluster as local
@@ -64,7 +64,7 @@ def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucke
     made = build_environment([uri], storage, tmp_path)
     ready = made.root / "ready.json"
     ready.rename(made.root / "later.json")  # as while it is being built
-    users = Lease.take(lock_path(tmp_path, made.digest), shared=True)
+    users = FileLock.take(lock_path(tmp_path, made.digest), shared=True)
     assert users is not None
 
     def is_built(text: str) -> None:
@@ -205,12 +205,12 @@ build_environment([{uri!r}], Storage(), Path({str(tmp_path)!r}))
     digest = next((tmp_path / "envs").iterdir()).name
     builder.kill()
     builder.wait()
-    assert Lease.take(lock_path(tmp_path, digest)) is None
+    assert FileLock.take(lock_path(tmp_path, digest)) is None
     with pytest.raises(EnvironmentBuildError, match="still being built"):
         build_environment([uri], storage, tmp_path, seconds=0.2)
     for process in processes.of_job(tmp_path):
         os.killpg(os.getpgid(process.pid), signal.SIGKILL)
-    with Lease.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock is not given back"):
+    with FileLock.take(lock_path(tmp_path, digest), wait=30.0) or pytest.fail("the lock is not given back"):
         assert find_environment(tmp_path, digest) is None
 
 
@@ -221,7 +221,7 @@ def test_a_build_that_hangs_is_ended(storage: Storage, bucket: str, tmp_path: Pa
         build_environment([uri], storage, tmp_path, seconds=3.0)
     assert list((tmp_path / "envs").iterdir()) == []
     digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock"))
-    assert Lease.take(tmp_path / "locks" / f"{digest}.lock", wait=10.0) is not None
+    assert FileLock.take(tmp_path / "locks" / f"{digest}.lock", wait=10.0) is not None
 
 
 def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
     first, second = (build_environment([uri], storage, tmp_path) for uri in uris[:2])
     for age, made in ((3, first), (2, second)):
         os.utime(made.root / "ready.json", (age, age))
-    with Lease.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("free"):
+    with FileLock.take(lock_path(tmp_path, first.digest), shared=True) or pytest.fail("free"):
         third = build_environment([uris[2]], storage, tmp_path, keep_environments=1)
         # The first is the oldest, but a job runs in it.
         assert {path.name for path in (tmp_path / "envs").iterdir()} == {first.digest, third.digest}

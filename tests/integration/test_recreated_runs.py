@@ -65,7 +65,7 @@ class Run:
         self._patch, self.bucket, self.package, self.airflow, self.words = monkeypatch, bucket, package, airflow, words
         self.store = StateStore()
 
-    def context(self, task_id: str, **ti: Any) -> dict[str, Any]:
+    def context(self, task_id: str, **ti: Any) -> Any:
         fields = {"dag_id": "dag", "run_id": "nightly", "map_index": -1, "try_number": 1, "max_tries": 2, **ti}
         return {"ti": SimpleNamespace(task_id=task_id, **fields), "task_state_store": self.store}
 

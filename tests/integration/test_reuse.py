@@ -67,7 +67,7 @@ class Run:
         self.pushed: dict[str, Any] = {}
         self.dag_run: Any = None
 
-    def context(self, task_id: str) -> dict[str, Any]:
+    def context(self, task_id: str) -> Any:
         ti = SimpleNamespace(
             dag_id="dag",
             run_id=self.run_id,
@@ -83,7 +83,9 @@ class Run:
         prepare = PrepareJobDirOperator(
             task_id="prepare", model="m", job_id_hint="h", bucket=self.bucket, gcp_conn_id=None
         )
-        job = prepare.execute({"ti": SimpleNamespace(**{**vars(self.context("prepare")["ti"]), "max_tries": 2})})
+        context = self.context("prepare")
+        context["ti"].max_tries = 2
+        job = prepare.execute(context)
         operator = SubmitTrainingJobOperator(
             task_id="submit",
             job=job,
@@ -109,7 +111,9 @@ class Run:
 
     def publish(self, job: JobXCom | ValidationXCom) -> PublicationXCom:
         operator = PublishModelOperator(task_id="publish", job=job, published_by="test", gcp_conn_id=None)
-        return operator.execute({**self.context("publish"), "outlet_events": {}})
+        context = self.context("publish")
+        context["outlet_events"] = {}
+        return operator.execute(context)
 
 
 Trained = Callable[..., JobXCom]

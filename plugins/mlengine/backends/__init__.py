@@ -1,7 +1,7 @@
-"""The seam: what a place that trains must do, and the registry of those places.
+"""The interface of a training backend, and the registry of backends.
 
 Six verbs, all synchronous; the trigger calls them off the event loop through one shared poller. Extras are capability
-mixins. Nobody outside this file asks for a backend's name.
+mixins. No code outside this file branches on a backend's name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own words."""
+    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log."""
 
     replica: str
     text: str
@@ -59,7 +59,7 @@ class TrainingBackend(Protocol):
     def submit(self, submission: Submission) -> JobHandle:
         """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
 
-        :raises BackendError: refused for good; :raises BackendUnavailableError: try again later.
+        :raises BackendError: refused, final; :raises BackendUnavailableError: try again later.
         """
 
     def find(self, key: str) -> list[JobHandle]:
@@ -79,7 +79,7 @@ class TrainingBackend(Protocol):
         """End the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
 
     def console_url(self, handle: JobHandle) -> str | None:
-        """Where a person looks at the job, if there is such a place."""
+        """URL of a web page that shows the job; ``None`` if there is none."""
 
 
 @runtime_checkable
@@ -87,7 +87,7 @@ class CapsCluster(Protocol):
     """A backend whose machine is small: it may train on a smaller cluster than asked, and says so."""
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
-        """The spec that will run, and one sentence for each thing that was capped."""
+        """The spec that will run, and one message for each value that was capped."""
 
 
 @runtime_checkable
@@ -146,7 +146,7 @@ class ShowsRequest(Protocol):
 
 @runtime_checkable
 class LearnsPlaces(Protocol):
-    """A backend whose jobs are where the job file says: it must be told before it is asked to find any."""
+    """A backend whose jobs are in the region that the job file names: it must learn that before it can find any."""
 
     def learn_place(self, spec: TrainingSpec) -> None:
         """From now on, in this process, :meth:`TrainingBackend.find` looks where jobs of ``spec`` are, too."""

@@ -7,6 +7,7 @@ exit code 0. Its job has succeeded, as the exit code decides that; the message o
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from mlengine.core.spec import TrainingSpec
 
 log = logging.getLogger(__name__)
 
+PAUSE_SECONDS = 60.0
 # Where trainers write: by our contract, and where AIP_CHECKPOINT_DIR of other clients' jobs points.
 _FOLDERS = ("model/", "train/", "checkpoints/")
 
@@ -59,7 +61,9 @@ def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
 
 
 class OutputCheck:
-    """Looks once at the outputs of each job that succeeded, for a backend that knows no more than its state.
+    """Lists the outputs of each succeeded job once, for a backend that knows only the job's state.
+
+    After an error it pauses: one poll may report a thousand ended jobs, and must not wait for a thousand errors.
 
     :param open_storage: with the backend's credentials; called when a job has succeeded.
     """
@@ -67,14 +71,16 @@ class OutputCheck:
     def __init__(self, open_storage: Callable[[], ListsObjects]) -> None:
         self._open_storage = open_storage
         self._messages: dict[str, str] = {}
+        self._paused_until = 0.0
 
     def message(self, handle: JobHandle) -> str:
         """What the state of a job that succeeded says; ``""`` if it wrote something, or that is not known."""
-        if handle.name not in self._messages and handle.job_dir:
+        if handle.name not in self._messages and handle.job_dir and time.monotonic() >= self._paused_until:
             try:
                 empty = wrote_nothing(self._open_storage(), handle.job_dir)
             except MlengineError as error:
-                log.info("job %s: its outputs cannot be listed: %s", handle.job_id, error.message)
+                log.info("job %s: cannot list its outputs: %s", handle.job_id, error.message)
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
                 return ""
             self._messages[handle.name] = warning(None) if empty else ""
             if empty:

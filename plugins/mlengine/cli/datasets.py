@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Commands) -> None:
     noun = commands.add_parser("datasets", help="dataset versions: add, list, verify, diff, fetch")
     verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -70,9 +70,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     fetch.add_argument("--to", type=Path, default=Path("datasets"), help="the cache that it is kept in (./datasets)")
 
 
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, handler: object
-) -> argparse.ArgumentParser:
+def _verb(verbs: Commands, name: str, text: str, handler: object) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text)
     add_bucket(parser)
     parser.set_defaults(handler=handler)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlengine import settings
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket
+from mlengine.cli.options import Commands, add_bucket
 from mlengine.core.errors import EmulatorError, MlengineError
 
 _ABOUT = """\
@@ -24,7 +24,7 @@ _APIS = ("ML", "AIPLATFORM", "LOGGING")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "emulator", help="serve Vertex AI's and ML Engine's training APIs on loopback", description=_ABOUT

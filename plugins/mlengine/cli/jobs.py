@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from mlengine import settings
 from mlengine.backends import ListsJobs, TrainingBackend, get_backend
 from mlengine.cli import say
+from mlengine.cli.options import Commands
 from mlengine.core import plaintext
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState, JobStatus
@@ -20,7 +21,7 @@ _PAUSE = 0.5
 _PAGE = 500
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     status = commands.add_parser("status", help="a backend's jobs, or one of them")
     status.add_argument("job", nargs="?", metavar="JOB", help="a job id, or its name there")
     status.add_argument("--json", action="store_true", help="for programs")

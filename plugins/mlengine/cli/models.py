@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlengine.champions import history
 from mlengine.champions.history import Champion
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlengine.validation.rules import Rules
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("models", help="champions: list, show, validate, publish, register, roll back")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TypeAlias
 
 from mlengine.connections import configured_bucket
+
+# What `add_subparsers` returns, and what each command's module adds its parser to.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_bucket(parser: argparse.ArgumentParser, purpose: str = "gs://BUCKET") -> None:

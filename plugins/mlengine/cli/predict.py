@@ -12,7 +12,7 @@ from typing import Any
 from mlengine.champions.history import current
 from mlengine.cli import say
 from mlengine.cli.models import job_dir
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import intact
@@ -22,7 +22,7 @@ from mlengine.validation.prediction import predict
 from mlengine.validation.subject import Subject, find_subject
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("predict", help="ask the champion about held-out digits")
     parser.add_argument("model", help="the model's name")
     parser.add_argument("--job", help="this job's model instead of the champion: its id, or gs://…")

@@ -23,12 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.cli.reap import Backends, elsewhere
 from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
@@ -75,7 +74,7 @@ class OldJob:
         return empty and _OWN_NAME.fullmatch(self.job_dir.job_id) is not None
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("prune", help="find old job dirs that nothing refers to; --yes deletes them")
     parser.add_argument("--older-than", type=_days, required=True, metavar="DAYS", help="nothing written for so long")
     parser.add_argument("--model", help="of this model only")

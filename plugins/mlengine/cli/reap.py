@@ -21,7 +21,7 @@ from typing import Any
 
 from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
@@ -43,7 +43,7 @@ class Living:
     record: JobRecord
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
     add_bucket(parser)
     parser.add_argument("--model", help="of this model only")

@@ -12,7 +12,7 @@ from mlengine import settings
 from mlengine.cli import say
 from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.cli.train import follow
 from mlengine.core.errors import DatasetError, MlengineError, ObjectMissingError, PackageError
 from mlengine.core.inputs import inputs_digest
@@ -31,7 +31,7 @@ job dir. The new job gets a dir of its own beside it; it is not judged and not p
 """
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("rerun", help="train the same as a job did, once more", description=_ABOUT)
     parser.add_argument("job", metavar="JOB", help="a job dir gs://…, or MODEL/JOB_ID in the bucket")
     add_bucket(parser)

@@ -10,10 +10,9 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from mlengine.cli import say
-from mlengine.cli.options import add_bucket, bucket_of
+from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
@@ -21,7 +20,7 @@ from mlengine.storage.client import Storage
 _END_SECONDS = 5.0
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("tensorboard", help="jobs' curves in TensorBoard, several side by side")
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id, model/id, or its dir as gs://…")
     parser.add_argument("--model", help="the newest jobs of this model, instead of naming them")

@@ -15,6 +15,7 @@ from mlengine import settings
 from mlengine.cli import say
 from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
+from mlengine.cli.options import Commands
 from mlengine.cli.train_spec import packages, spec_of
 from mlengine.core import plaintext
 from mlengine.core.errors import JobConflictError, JobFailedError, MlengineError, ObjectMissingError
@@ -34,7 +35,7 @@ Train once: package the trainer, submit the job, follow it if asked to. The trai
 """
 
 
-def register(commands: Any) -> None:
+def register(commands: Commands) -> None:
     parser = commands.add_parser("train", help="submit one training job", description=_ABOUT)
     parser.add_argument("job", metavar="JOB", help="the job's id: letters, digits, underscores, a letter first")
     what = parser.add_argument_group("what is trained")

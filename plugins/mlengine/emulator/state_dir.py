@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlengine.core.errors import EmulatorError
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = Lease.take(folder / "lock")
+        lock = FileLock.take(folder / "lock")
     except OSError as error:
         raise EmulatorError(
             f"cannot use the state directory {folder}: {error.strerror}",

@@ -1,8 +1,8 @@
-"""The claims on job dirs: which dir a job lies in, and what becomes of the jobs that lie in the dirs before it.
+"""The claims on job directories: which directory a job gets, and what happens to jobs that have the names before it.
 
-A job dir belongs to whoever created ``job.json`` in it; Cloud Storage lets one creator win. A dir that belongs to
-another job is passed over for the next name (``D``, ``D_2``, …). Where that other job is an earlier one of the same
-task, it is ended first, so that a task never has two live jobs:
+A job directory belongs to the process that created ``job.json`` in it; Cloud Storage lets one creator win. A directory
+that belongs to another job is skipped for the next name (``D``, ``D_2``, …). If that other job is an earlier one of the
+same task, it is cancelled first, so that a task never has two live jobs:
 
 * an earlier generation: the task was cleared;
 * a deleted run of the same name, in the same Airflow.
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Intent:
-    """What somebody wants trained. ``job_dir`` is where it goes unless another job lies there.
+    """A training to submit. ``job_dir`` is its directory, unless another job owns that.
 
     :param own_dir: the dir's name is of our making: if something lies in it, the next name is taken. A dir that a
         person named is used as it is.
@@ -74,7 +74,7 @@ class Claims:
         self._backend = backend
 
     def read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
-        """The claim and its generation. :raises ObjectMissingError: nobody claimed the dir."""
+        """The claim and its generation. :raises ObjectMissingError: the dir is not claimed."""
         data, generation = self._storage.read_with_generation(job_dir.claim)
         return JobRecord.from_bytes(data), generation
 
@@ -126,7 +126,7 @@ class Claims:
         """A new claim; if another process is faster, that one's."""
         found_empty = not contents(self._storage, job_dir)
         if not found_empty:
-            log.warning("%s is not empty: the job trains into it, and leaves what lies there", job_dir.uri)
+            log.warning("%s is not empty: the job trains into it, and leaves the other objects", job_dir.uri)
         prepare(self._storage, job_dir)
         requested = (intent.requested or intent.spec).to_json()
         record = JobRecord(
@@ -177,7 +177,7 @@ class Claims:
         self.end_all(record.key, why)
 
     def _warn_of_foreign(self, record: JobRecord) -> None:
-        """A job of an Airflow whose database was lost looks like this too, and nobody waits for that one."""
+        """A job of an Airflow whose database was lost is such a job too, and no task waits for it."""
         if record.backend != self._backend.name:
             return
         self._learn(record)

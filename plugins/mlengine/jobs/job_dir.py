@@ -50,7 +50,7 @@ def contents(storage: Storage, job_dir: JobDir) -> list[ObjectStat]:
 def prepare(storage: Storage, job_dir: JobDir) -> bool:
     """Make the dirs of a job, unless it has been claimed already. Returns whether anything was made.
 
-    Safe to repeat, and whatever else lies there stays.
+    Safe to repeat. Other objects stay.
 
     :raises BucketMissingError: at once, with the bucket's name; :raises StorageForbiddenError: likewise.
     """

@@ -94,7 +94,7 @@ class Submitter:
 
         :raises JobConflictError: the job of this key was submitted with other inputs.
         :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
-        :raises BackendUnavailableError: nobody answers; the same call later goes on from here.
+        :raises BackendUnavailableError: the backend does not answer; the same call later resumes here.
         """
         if isinstance(self._backend, LearnsPlaces):
             self._backend.learn_place(intent.spec)
@@ -108,12 +108,12 @@ class Submitter:
         if status.state is JobState.SUCCEEDED:
             return self._decided(Submitted(handle, Decision.ALREADY_SUCCEEDED))
         if not status.state.terminal:
-            # CANCELLING too: it may still run for minutes, and whoever waits for its end makes the next attempt then.
+            # CANCELLING too: it may still run for minutes, and the wait creates the next attempt after its end.
             return self._decided(Submitted(handle, Decision.REATTACHED))
         return self.next_attempt(status, intent.labels)
 
     def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
-        """Let a validated job of equal inputs stand in for this intent; nothing is claimed and nothing is paid for.
+        """Reuse a validated job of equal inputs for this intent; nothing is claimed or submitted.
 
         ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
         it wants just that trained again. Live jobs of earlier generations and of a deleted run of the same name are
@@ -134,7 +134,7 @@ class Submitter:
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
-        A cancelled job is tried again too: whoever asks for it by its key wants it to run.
+        A cancelled job is tried again too: a caller that submits its key wants it to run.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """
@@ -153,14 +153,14 @@ class Submitter:
                     job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
                 )
             except StorageConflictError:
-                log.info("job %s: somebody else began the next attempt", handle.job_id)
+                log.info("job %s: another process began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
 
     def end(self, handle: JobHandle, why: str) -> None:
         """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
 
-        By that note a later try knows that it may go on with attempt n+1; an attempt that somebody else cancelled stays
-        so (:func:`ended_with_task`). Cancels first: whoever calls this may have seconds to live.
+        With that note a later try may continue with attempt n+1; an attempt that was cancelled by others stays
+        so (:func:`ended_with_task`). Cancels first: the calling process may have only seconds left.
         """
         self._backend.cancel(handle)
         job_dir = JobDir(handle.job_dir)
@@ -176,7 +176,7 @@ class Submitter:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def note_environment(self, handle: JobHandle) -> None:
-        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend told it.
+        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend recorded it.
 
         Lineage only: that it cannot be noted is logged, and changes nothing.
         """
@@ -189,7 +189,7 @@ class Submitter:
                 inputs = {**record.inputs, "environment": noted}
                 self._storage.replace(job_dir.claim, replace(record, inputs=inputs).to_bytes(), generation)
         except ObjectMissingError:
-            log.info("job %s: nothing tells what was installed where it ran", handle.job_id)
+            log.info("job %s: no environment was recorded", handle.job_id)
         except MlengineError as error:
             log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
 
@@ -263,9 +263,9 @@ class Submitter:
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
             handles.append(handle)  # a list may lag behind what was just made
-        for younger in handles[1:]:
-            log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, younger.name, handles[0].name)
-            self._backend.cancel(younger)
+        for duplicate in handles[1:]:
+            log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
+            self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
 
     def _check_host(self, record: JobRecord) -> None:
@@ -277,7 +277,7 @@ class Submitter:
         if record.host and record.host != here:
             raise BackendUnavailableError(
                 f"job {record.job_id} was claimed on host {record.host}, and may run there; this is {here}",
-                hint="run the task on that host again; if it is gone for good, clear the task to train anew",
+                hint="run the task on that host again; if that host is gone, clear the task to train again",
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
@@ -299,7 +299,7 @@ class Submitter:
             return self._decided(Submitted(handle, decision))
         winner = record.handle(job_dir.uri)
         if winner is None:
-            raise JobLostError(f"job {record.job_id} was claimed anew while it was submitted", hint="try again")
+            raise JobLostError(f"job {record.job_id} was claimed again while it was submitted", hint="try again")
         if handle.attempt == winner.attempt:
             self._backend.cancel(handle)
         return self._decided(Submitted(winner, Decision.DUPLICATE_CANCELLED))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import RetryPolicy
+from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
 from airflow.sdk.exceptions import (
     AirflowFailException,
@@ -52,7 +52,7 @@ class RetryByCause(RetryPolicy):
         exception: BaseException,
         try_number: int,  # noqa: ARG002 Airflow's signature
         max_tries: int,  # noqa: ARG002
-        context: Any = None,  # noqa: ARG002
+        context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Fail for errors that do not pass by themselves; otherwise as the task says."""
         if isinstance(exception, MlengineError) and not exception.retryable:
@@ -181,7 +181,7 @@ class BackendOperator(MlengineOperator):
 
 
 @contextmanager
-def job_ends_with_task(context: Any, cancel: Callable[[str], None]) -> Iterator[None]:
+def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Iterator[None]:
     """If the body fails and the task will not be tried again, ``cancel`` the job, with the reason.
 
     A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
@@ -202,7 +202,7 @@ def job_ends_with_task(context: Any, cancel: Callable[[str], None]) -> Iterator[
         raise
 
 
-def count(decision: Decision, context: Any, backend: str) -> None:
+def count(decision: Decision, context: Context, backend: str) -> None:
     """Count a decision as Airflow's metric ``mlengine.<decision>``, with the tags DAG, task and backend.
 
     The same words are in the log. It goes where Airflow's own metrics go (``[metrics]`` in its configuration).

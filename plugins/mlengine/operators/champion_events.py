@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, AssetAlias
+from airflow.sdk import Asset, AssetAlias, Context
 from airflow.sdk.definitions.asset import AssetRef
 
 from mlengine.assets import champion_asset
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 _SKEW = timedelta(hours=1)
 
 
-def publisher(context: Any) -> dict[str, Any]:
+def publisher(context: Context) -> dict[str, Any]:
     """The task that publishes, as the champion's history has it. A clear changes its generation, a retry does not."""
     return asdict(replace(job_key(context), run_uid=run_uid(context)))
 
 
-def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]) -> None:
+def announce(task: Any, context: Context, outcome: Outcome, extra: Mapping[str, Any]) -> None:
     """Have Airflow send the events of ``outcome`` when ``task`` succeeds.
 
     Outlets that must not get an event are taken from the task: Airflow reads them again when it has run.
@@ -49,13 +49,14 @@ def announce(task: Any, context: Any, outcome: Outcome, extra: Mapping[str, Any]
         if not isinstance(outlet, Asset | AssetAlias | AssetRef):
             outlets.append(outlet)
             continue
-        asset = champion_asset(str(extra["model"])) if isinstance(outlet, AssetAlias) else outlet
+        champion = champion_asset(str(extra["model"]))
+        asset = champion if isinstance(outlet, AssetAlias) else outlet
         if not _due(outcome, asset, publisher(context)):
             log.info("no event of %s: the champion was not changed by this task, or the event was sent before", asset)
             continue
         outlets.append(outlet)
         if isinstance(outlet, AssetAlias):
-            context["outlet_events"][outlet].add(asset, extra=dict(extra))
+            context["outlet_events"][outlet].add(champion, extra=dict(extra))
         else:
             context["outlet_events"][outlet].extra.update(extra)
     task.outlets = outlets

@@ -14,6 +14,8 @@ from mlengine.core.xcoms import DatasetXCom
 from mlengine.operators._base import MlengineOperator
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from mlengine.core.dataset import Manifest
     from mlengine.storage.client import Storage
 
@@ -66,7 +68,7 @@ class ResolveDatasetOperator(MlengineOperator):
         self.at = at
         self.bucket = bucket
 
-    def execute(self, context: Any) -> DatasetXCom:
+    def execute(self, context: Context) -> DatasetXCom:
         storage, bucket = self.access.storage(), self.access.bucket(self.bucket)
         manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
@@ -75,7 +77,7 @@ class ResolveDatasetOperator(MlengineOperator):
         self.log.info("dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
-    def _find(self, storage: Storage, bucket: str, context: Any) -> tuple[Manifest, str]:
+    def _find(self, storage: Storage, bucket: str, context: Context) -> tuple[Manifest, str]:
         """The manifest of the run's version, and why it is that one."""
         from mlengine.datasets.catalog import load_manifest, read_manifest, resolve
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
-from typing import Any
+
+from airflow.sdk import Context
 
 from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY
 
@@ -34,7 +35,7 @@ class RunIdentity:
     installation: str = ""
 
 
-def run_identity(context: Any) -> RunIdentity:
+def run_identity(context: Context) -> RunIdentity:
     """The ids for a task's context; the first call for a run, or an Airflow, makes them.
 
     :raises AirflowRuntimeError: Airflow's API does not answer now.
@@ -44,7 +45,7 @@ def run_identity(context: Any) -> RunIdentity:
     return RunIdentity(run_uid(context), _installation())
 
 
-def run_uid(context: Any) -> str:
+def run_uid(context: Context) -> str:
     """The run's id alone; empty outside of a task that Airflow runs.
 
     :raises AirflowRuntimeError: Airflow's API does not answer now.

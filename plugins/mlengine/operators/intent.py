@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+
+from airflow.sdk import Context
 
 from mlengine.core.job import JobKey
 from mlengine.core.run_order import RunOrder
@@ -12,7 +13,7 @@ from mlengine.core.run_order import RunOrder
 _MOST_LIVES = 50
 
 
-def job_key(context: Any) -> JobKey:
+def job_key(context: Context) -> JobKey:
     """The key of this task instance: kept by retries, changed by a clear.
 
     Airflow 3.3 has no word for "this was cleared". It has ``max_tries``: set from ``retries`` when the task instance is
@@ -31,7 +32,7 @@ def job_key(context: Any) -> JobKey:
     )
 
 
-def earlier_keys(context: Any) -> tuple[JobKey, ...]:
+def earlier_keys(context: Context) -> tuple[JobKey, ...]:
     """The keys that this task instance may have had before it was cleared; none on its first try."""
     if context["ti"].try_number <= 1:
         return ()
@@ -39,7 +40,7 @@ def earlier_keys(context: Any) -> tuple[JobKey, ...]:
     return tuple(replace(key, generation=number) for number in range(key.generation))[-_MOST_LIVES:]
 
 
-def run_order(context: Any) -> RunOrder:
+def run_order(context: Context) -> RunOrder:
     """What the DAG run is about: its partition key, and the moment as of which its data are meant."""
     run = context.get("dag_run")
     dates = ("partition_date", "data_interval_end", "logical_date", "run_after")

@@ -10,6 +10,8 @@ from mlengine.core.xcoms import PackageXCom
 from mlengine.operators._base import MlengineOperator
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from mlengine.packaging.publish import PackagedTrainer
 
 _SHOWN = 20
@@ -51,7 +53,7 @@ class PackageTrainerOperator(MlengineOperator):
         self.module = module
         self.requirements = requirements
 
-    def execute(self, context: Any) -> PackageXCom:  # noqa: ARG002
+    def execute(self, context: Context) -> PackageXCom:  # noqa: ARG002
         from mlengine.packaging.publish import package_trainer
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.sdk import Context
+
 from mlengine.core.job import make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobDirXCom
@@ -43,7 +45,7 @@ class PrepareJobDirOperator(MlengineOperator):
         self.job_id_hint = job_id_hint
         self.bucket = bucket
 
-    def execute(self, context: Any) -> JobDirXCom:
+    def execute(self, context: Context) -> JobDirXCom:
         key = job_key(context)
         named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
         job_dir, made = prepare_clean(self.access.storage(), named)

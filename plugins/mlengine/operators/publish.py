@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import XComArg
+from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.core.errors import MlengineError
@@ -74,7 +74,7 @@ class PublishModelOperator(MlengineOperator):
         self.on_not_published = on_not_published
         self.bucket = bucket
 
-    def execute(self, context: Any) -> PublicationXCom:
+    def execute(self, context: Context) -> PublicationXCom:
         if self.on_not_published not in ON_NOT_PUBLISHED:
             raise MlengineError(
                 f"on_not_published={self.on_not_published!r}", hint=f"write one of {', '.join(ON_NOT_PUBLISHED)}"

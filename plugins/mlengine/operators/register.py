@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import XComArg
+from airflow.sdk import Context, XComArg
 
 from mlengine.connections import resolve_connection
 from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom
@@ -50,7 +50,7 @@ class RegisterModelOperator(MlengineOperator):
         self.registries = registries
         self.bucket = bucket
 
-    def execute(self, context: Any) -> RegistrationXCom:  # noqa: ARG002
+    def execute(self, context: Context) -> RegistrationXCom:  # noqa: ARG002
         registries = connect_all(self.registries, resolve_connection(self.gcp_conn_id), self.impersonation_chain)
         job = self.returned_or_uri("job", "job_dir")
         job_dir = job_dir_of(job)

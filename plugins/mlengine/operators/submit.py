@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import XComArg
+from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine.backends import CapsCluster, TrainingBackend
@@ -124,13 +124,13 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         super().after_rendering()
         self.backend = self.access.setting("backend", self.backend)
 
-    def execute(self, context: Any) -> JobXCom:
+    def execute(self, context: Context) -> JobXCom:
         identity = run_identity(context)
         self._key = replace(job_key(context), run_uid=identity.run_uid)
         with job_ends_with_task(context, self._cancel):
             return self._submit(self._key, identity.installation, context)
 
-    def _submit(self, key: JobKey, installation: str, context: Any) -> JobXCom:
+    def _submit(self, key: JobKey, installation: str, context: Context) -> JobXCom:
         job = self.returned("job", "model", "job_dir")
         backend = self._backend()
         requested = self._requested()
@@ -254,7 +254,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _requested(self) -> TrainingSpec:
         """The job file with this task's fields over it."""
         if isinstance(self.args, str):
-            raise JobFileError(f"args is one text: {self.args!r}", hint="give a list of words: ['--epochs', '5']")
+            raise JobFileError(f"args is one string: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
         return parse.override(
             parse.load(self._job_file()),
             args=self._args(),

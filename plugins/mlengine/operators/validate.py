@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from airflow.sdk import XComArg
+from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.core.errors import MlengineError
@@ -125,7 +125,7 @@ class ValidateModelOperator(BackendOperator):
         self.memory_limit_gib = memory_limit_gib
         self.report_url: str | None = None
 
-    def execute(self, context: Any) -> ValidationXCom:
+    def execute(self, context: Context) -> ValidationXCom:
         rules = self._rules()
         storage = self.access.storage()
         report = self._kept(storage, rules)

@@ -1,6 +1,6 @@
 """Compiled bytecode for a new environment, most of it taken from the one before.
 
-Compiling TensorFlow's 5,000 files is most of what a new environment costs, and each replica would do it anew if it
+Compiling TensorFlow's 5,000 files is most of what a new environment costs, and each replica would repeat it if it
 were left out. A trainer whose own code changed needs the same libraries again: their files come from uv's cache as
 they did the last time, so what was compiled from them is still right. ``compileall`` checks each against its source
 (time and size) and compiles the others.
@@ -18,9 +18,9 @@ _FEW = 300
 
 
 def seed(root: Path, donor: Path) -> int:
-    """Link the donor's bytecode beside the same sources in ``root``; returns how many files. Fails silently.
+    """Link the donor's bytecode next to the same sources in ``root``; returns how many files. Fails silently.
 
-    The donor's files are shared, never changed: who compiles anew writes aside and renames.
+    The donor's files are shared, never changed: a compiler writes a new file and renames it.
     """
     ours, theirs = next(root.glob(_SITE), None), next(donor.glob(_SITE), None)
     if ours is None or theirs is None or ours.parent.name != theirs.parent.name:
@@ -43,7 +43,7 @@ def seed(root: Path, donor: Path) -> int:
 
 
 def compile_all(root: Path, seconds: float) -> None:
-    """Compile what has no bytecode yet. A file that does not compile is left to whoever imports it."""
+    """Compile what has no bytecode yet. A file that does not compile is compiled when it is imported."""
     site = next(root.glob(_SITE), None)
     if site is not None:
         # A pool of compilers costs more than it saves for a small trainer.

@@ -66,7 +66,7 @@ def parse(file: File, installed: set[str], notes: list[str]) -> Iterator[Line]:
     """The lines of a file that count.
 
     :param installed: the normal names of the packages that are installed themselves.
-    :param notes: gets a sentence for each line that does not count, and may be missed.
+    :param notes: gets a message for each line that does not count, and may be missed.
     :raises ConstraintsError: naming file and line.
     """
     for number, comment, text in _logical_lines(_decoded(file)):
@@ -131,7 +131,7 @@ def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
     if version.startswith("@") and not re.match(r"@\s*https?://", version):
         raise ConstraintsError(
             f"{where} takes {match['name']} from a place that a job does not reach: {text}",
-            f"pin its version (numpy==2.0.1), or package it beside the trainer; {FREEZE}",
+            f"pin its version (numpy==2.0.1), or package it with the trainer; {FREEZE}",
         )
     version = re.sub(r"^@\s*", "@ ", version) if version.startswith("@") else version.strip("() ")
     pin = _PIN.fullmatch(version)
@@ -167,7 +167,7 @@ def _option(name: str, value: str, where: str, installed: set[str], notes: list[
         if not _is_own_path(value, installed):
             raise ConstraintsError(
                 f"{where} installs what lies on one machine: -e {value}",
-                "package it beside the trainer (a list of sources), and remove the line; "
+                "package it with the trainer (a list of sources), and remove the line; "
                 "uv export --no-emit-workspace leaves such lines out",
             )
     elif name in ("--requirement", "--constraint"):

@@ -1,4 +1,4 @@
-"""The lease: a lock on a file that dies with its holder, however the holder dies.
+"""A lock on a file that ends with its holder, however the holder ends.
 
 The kernel drops the lock when the last descriptor is closed: on a clean end, on ``kill -9``, on a power cut. It works
 between containers that share the folder, where process ids mean nothing. It does not work on network file systems
@@ -13,17 +13,17 @@ import time
 from pathlib import Path
 
 
-class Lease:
+class FileLock:
     """A held lock. Closing it, or dying, gives it back."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, path: Path, *, wait: float = 0.0, shared: bool = False) -> Lease | None:
-        """``None`` if somebody else holds it, and still does after ``wait`` seconds.
+    def take(cls, path: Path, *, wait: float = 0.0, shared: bool = False) -> FileLock | None:
+        """``None`` if another process holds it, and still does after ``wait`` seconds.
 
-        A look (:func:`held`) is a lock of an instant, so whoever means to keep the lease should wait a little.
+        A check (:func:`held`) locks the file for an instant, so a caller that wants the lock should wait a little.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -43,13 +43,13 @@ class Lease:
                 return cls(descriptor)
 
     @classmethod
-    def inherited(cls, descriptor: int) -> Lease:
-        """The lease that whoever started this process handed on to it. Its own children do not get it."""
+    def inherited(cls, descriptor: int) -> FileLock:
+        """The lock that this process inherited from its parent. Its own children do not get it."""
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
 
     def fileno(self) -> int:
-        """Handed on to a child, it keeps the lease held for as long as the child lives."""
+        """Inherited by a child, it keeps the lock held as long as the child runs."""
         return self._descriptor
 
     def give_back(self) -> None:
@@ -58,7 +58,7 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> FileLock:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,7 +66,7 @@ class Lease:
 
 
 def held(path: Path) -> bool:
-    """Whether somebody holds the lease now. A file that is not there is held by nobody."""
+    """Whether a process holds the lock now. A missing file is not locked."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """JSON files that several processes read and write: a file is complete or absent.
 
-Each is written to a temporary file beside it, flushed to the disk, and renamed or linked into place.
+Each is written to a temporary file in the same directory, flushed to the disk, and renamed or linked into place.
 """
 
 from __future__ import annotations

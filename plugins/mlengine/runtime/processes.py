@@ -1,7 +1,7 @@
 """Which processes are a job's, and how they are ended. Nothing else is ever signalled.
 
 A process is the job's own if it carries the job's folder in its environment (:data:`environ.MARK`), or if it is a
-recorded one: same pid *and* same start, counted from the same boot, so that a pid the system has given to somebody
+recorded one: same pid *and* same start, counted from the same boot, so that a pid that the system has given to another
 else is left alone.
 """
 
@@ -25,7 +25,7 @@ _LINUX = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class Process:
-    """A process for all time: ``start`` tells it from a later one with the same pid."""
+    """A process for all time: ``start`` distinguishes it from a later one with the same pid."""
 
     pid: int
     start: str
@@ -64,12 +64,12 @@ def of_job(folder: Path, recorded: Iterable[Process] = ()) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def end_all(look: Callable[[], list[Process]], grace: float) -> int:
-    """SIGTERM, then SIGKILL after ``grace`` seconds, until ``look`` finds none. Returns how many there were.
+def end_all(find: Callable[[], list[Process]], grace: float) -> int:
+    """SIGTERM, then SIGKILL after ``grace`` seconds, until ``find`` finds none. Returns how many there were.
 
-    Looks again after each signal: a process that starts another while it is ended does not get away.
+    Searches again after each signal: a process that starts another while it is ended does not get away.
     """
-    left = look()
+    left = find()
     count = len(left)
     for process in left:
         process.signal(signal.SIGTERM)
@@ -78,7 +78,7 @@ def end_all(look: Callable[[], list[Process]], grace: float) -> int:
         time.sleep(0.05)
         left = [process for process in left if process.alive()]
     last = time.monotonic() + 10.0
-    while (left := look()) and time.monotonic() < last:
+    while (left := find()) and time.monotonic() < last:
         for process in left:
             process.signal(signal.SIGKILL)
         time.sleep(0.02)
@@ -89,7 +89,7 @@ def die_with_parent(parent: int) -> None:
     """To be called in a child between fork and exec: SIGTERM when the launcher dies, however it dies.
 
     And should memory run out, the system is to end the trainer rather than its launcher, or Airflow. Linux only;
-    elsewhere a dead launcher's replicas are ended by whoever next looks at the job.
+    elsewhere the next poll of the job ends the replicas of a launcher that has died.
     """
     if _LINUX:
         with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ def children() -> list[Process]:
 def reap_strangers(own: set[int]) -> None:
     """Reap adopted children that have ended.
 
-    :param own: children that were started here: their exit codes are somebody's business.
+    :param own: children that were started here: their exit codes are read elsewhere.
     """
     for pid in set(_child_pids()) - own:
         with contextlib.suppress(ChildProcessError):

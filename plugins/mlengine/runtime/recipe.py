@@ -1,4 +1,4 @@
-"""What an environment is made of: packages, their constraints, an interpreter, and uv's settings."""
+"""What an environment is built from: packages, their constraints, an interpreter, and uv's settings."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Recipe:
         except (OSError, subprocess.SubprocessError) as error:
             raise EnvironmentBuildError(
                 f"the interpreter {self.python} does not run: {error}",
-                hint="correct the setting local_python_path",
+                hint="correct the setting local_python_path (AIRFLOW__MLENGINE__LOCAL_PYTHON_PATH)",
             ) from error
 
     @property

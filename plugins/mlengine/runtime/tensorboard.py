@@ -33,7 +33,7 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: f
         *("--host", host, "--port", str(port), "--reload_interval", str(int(seconds))),
     ]
     try:
-        # A group of its own: whoever ends it ends uv and TensorBoard both.
+        # A process group of its own, so that uv and TensorBoard end together.
         return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", hint="see that uv runs") from error

@@ -1,4 +1,4 @@
-"""uv, run so that neither a hang nor a crash leaves anything behind, and its words are told as it says them."""
+"""Run uv so that neither a hang nor a crash leaves anything behind, and log its output as it comes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import env_allowlist
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.uv_env import uv_environment
 
 _WORDS = 6000  # characters of uv's output that an error carries
 
 
-def run(*arguments: str, env: Mapping[str, str], lock: Lease, seconds: float, say: Callable[[str], None] | None) -> str:
+def run(
+    *arguments: str, env: Mapping[str, str], lock: FileLock, seconds: float, say: Callable[[str], None] | None
+) -> str:
     """Run uv, away from any project whose settings it would take for its own. Returns all it said.
 
     :param env: its environment, see :func:`environment`.
-    :param lock: on what is built; uv holds it too. Should this process die, nobody may build there while uv writes.
+    :param lock: on what is built; uv holds it too. If this process dies, no other may build there while uv writes.
     :param say: told each line as it comes, but for the list of packages, which is in the environment's lock.
     :raises EnvironmentBuildError: it cannot be started, failed, or took longer than ``seconds``.
     """
@@ -46,7 +48,7 @@ def run(*arguments: str, env: Mapping[str, str], lock: Lease, seconds: float, sa
     if code:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
-            hint="correct the trainer's dependencies or constraints.txt; the next submission builds anew",
+            hint="correct the trainer's dependencies or constraints.txt; the next submission builds again",
         )
     return "".join(words)
 
@@ -62,7 +64,7 @@ def environment(job_env: Mapping[str, str]) -> dict[str, str]:
     return uv_environment(env, job_env)
 
 
-def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: Lease) -> subprocess.Popen[str]:
+def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: FileLock) -> subprocess.Popen[str]:
     from uv import find_uv_bin
 
     try:

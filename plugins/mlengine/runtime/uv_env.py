@@ -54,7 +54,7 @@ def install_options(env: Mapping[str, str]) -> list[str]:
 
 
 def has_system_certificates() -> bool:
-    """Whether this machine has a store of trusted certificates. With an empty one, uv could verify nobody."""
+    """Whether this machine has a store of trusted certificates. With an empty one, uv could verify no server."""
     paths = ssl.get_default_verify_paths()
     if paths.cafile:
         return True

@@ -22,7 +22,7 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import bytecode, uv
 from mlengine.runtime.constraints import NAME
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
 from mlengine.runtime.recipe import Recipe
 from mlengine.runtime.requires_python import excluded
@@ -74,7 +74,7 @@ def build_environment(
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
     :param python: the interpreter to build for; "" is the one that runs this.
     :param env: the job's variables; those for pip count here as they do in a container.
-    :param keep_environments: after a build, how many are kept that nobody uses.
+    :param keep_environments: after a build, how many unused ones are kept.
     :param say: told what takes long.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
         failed. Nothing is kept of a build that failed.
@@ -90,7 +90,7 @@ def build_environment(
         return found
     recipe.check()
     lock_file = lock_path(state_dir, digest)
-    lock = Lease.take(lock_file)
+    lock = FileLock.take(lock_file)
     if lock is None:
         say(f"waiting for another job that builds environment {digest[:12]}")
         deadline = time.monotonic() + seconds
@@ -99,7 +99,7 @@ def build_environment(
             found = find_environment(state_dir, digest)
             if found is not None:
                 return found
-            lock = Lease.take(lock_file, wait=0.5)
+            lock = FileLock.take(lock_file, wait=0.5)
     if lock is None:
         raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
     with lock:
@@ -131,7 +131,7 @@ class _Builder:
     """Builds one environment. The lock is held by the caller, and by each uv that runs."""
 
     recipe: Recipe
-    lock: Lease
+    lock: FileLock
     say: Callable[[str], None]
 
     def build(self) -> Environment:
@@ -199,7 +199,7 @@ def _forbid_pip(root: Path) -> None:
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
-    """Remove environments that nobody uses, but for the ``keep`` that were used last. Returns what went.
+    """Remove unused environments, except the ``keep`` that were used last. Returns what went.
 
     Folders that are not named as :func:`build_environment` names them are a person's, and stay.
     """
@@ -210,7 +210,7 @@ def prune(state_dir: Path, keep: int) -> list[str]:
     by_age = sorted(own, key=_last_used, reverse=True)
     gone = []
     for root in by_age[keep:]:
-        lock = Lease.take(lock_path(state_dir, root.name))
+        lock = FileLock.take(lock_path(state_dir, root.name))
         if lock is None:
             continue
         with lock:

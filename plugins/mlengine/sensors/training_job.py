@@ -22,7 +22,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue, XComArg
+from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, XComArg
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -65,7 +65,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     :param deferrable: wait in the triggerer; otherwise in a worker, as ``mode`` says. By default as Airflow's setting
         ``[operators] default_deferrable``.
     :param poll_interval_seconds: polling interval of the job; the setting of that name if not given. The same holds for
-        the other durations, and for ``max_attempts``.
+        the other durations, and for ``max_attempts``. A wait that is not deferred polls every ``poke_interval``, which
+        is a minute, where neither is given.
     :param progress_interval_seconds: between two progress lines in the task's log.
     :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
     :param running_timeout_seconds: how long it may take after that.
@@ -118,9 +119,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._killed = False
         self._poll_warning = ThrottledWarning("Polling the job")
         # Airflow's default of a week must not cut off what running_timeout_seconds allows.
-        self._own_timeout = "timeout" in kwargs
+        given = {**(kwargs.get("default_args") or {}), **kwargs}
+        self._own_timeout = given.get("timeout") is not None
+        self._own_poke_interval = given.get("poke_interval") is not None
 
-    def execute(self, context: Any) -> Any:
+    def execute(self, context: Context) -> Any:
         job = self.returned("job", *_HANDLE)
         if job.get("decision") == Decision.REUSED:
             handle = JobHandle.from_json(job)
@@ -132,13 +135,21 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
             if self.deferrable:
                 return self._wait_on(context)
-            if self.poll_interval_seconds is not None:
-                self.poke_interval = self.poll_interval_seconds
+            self.poke_interval = self._poke_interval()
             if not self._own_timeout:
                 self.timeout = self._longest() + _GRACE
             return super().execute(context)
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+    def _poke_interval(self) -> float:
+        """Without a triggerer: Airflow's ``poke_interval``, unless an argument or a setting gives another one."""
+        access = self.access
+        if self.poll_interval_seconds is not None:
+            return access.number("poll_interval_seconds", self.poll_interval_seconds)
+        if not self._own_poke_interval and access.configured("poll_interval_seconds"):
+            return access.number("poll_interval_seconds")
+        return float(self.poke_interval)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Resumed by the trigger's event: poll again, and decide."""
         with self._skipped_if_soft(), job_ends_with_task(context, self._cancel):
             return self._wait_on(context, event.get("limit") if event.get("event") == "deadline" else None)
@@ -158,7 +169,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self.log.warning("Skipped instead of failed: %s", error)
             raise AirflowSkipException(str(error)) from error
 
-    def _wait_on(self, context: Any, limit: str | None = None) -> dict[str, Any] | None:
+    def _wait_on(self, context: Context, limit: str | None = None) -> dict[str, Any] | None:
         """Decide if the job has ended; defer if it has not.
 
         :param limit: the limit that the job has exceeded, as the trigger says.
@@ -189,7 +200,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._defer(self._current())
         return None
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Airflow resumes here when a trigger fails or exceeds the deferral's timeout; the trigger is not told."""
         if next_method == "__fail__":
             self.log.warning("The deferral failed: %s", (next_kwargs or {}).get("error"))
@@ -200,7 +211,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 return super().resume_execution(next_method, next_kwargs, context)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def poke(self, context: Any) -> PokeReturnValue:
+    def poke(self, context: Context) -> PokeReturnValue:
         """One poll without a triggerer: logs what is new, and decides if the job has ended."""
         try:
             handle = self._current()
@@ -264,7 +275,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
         return status.ended + backoff(status.handle.attempt, first)
 
-    def _conclude(self, status: JobStatus, context: Any) -> dict[str, Any] | None:
+    def _conclude(self, status: JobStatus, context: Context) -> dict[str, Any] | None:
         """The result of a job that has ended; ``None`` if a new attempt was made and the wait continues."""
         handle = status.handle
         if status.state is JobState.SUCCEEDED:

@@ -33,6 +33,7 @@ class Found:
 
     value: str
     source: str
+    is_default: bool = False
 
 
 def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> Found:
@@ -55,7 +56,9 @@ def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = N
     else:
         file = config_file()
         configured, source = section(file).get(name, ""), f"[mlengine] {name} in {file}"
-    return Found(configured, source) if configured else Found(setting.default, f"the default of {name}")
+    if configured:
+        return Found(configured, source)
+    return Found(setting.default, f"the default of {name}", is_default=True)
 
 
 def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> str:

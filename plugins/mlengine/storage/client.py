@@ -13,7 +13,7 @@ import base64
 import io
 import mimetypes
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,9 @@ class Storage:
         self._client: storage.Client | None = None
 
     @classmethod
-    def from_connection(cls, gcp_conn_id: str | None, impersonation_chain: Any = None) -> Storage:
+    def from_connection(
+        cls, gcp_conn_id: str | None, impersonation_chain: str | Sequence[str] | None = None
+    ) -> Storage:
         """With the credentials of an Airflow connection; ``None`` means the application default credentials."""
         if gcp_conn_id is None:
             return cls()

@@ -7,6 +7,7 @@ none, Google's own libraries do; every other kind of connection is the provider'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlengine.settings import SETTINGS
@@ -22,7 +23,7 @@ _UNDERSTOOD = frozenset({"is_anonymous", "num_retries", "scope", "logging_endpoi
 )
 
 
-def client_of_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> storage.Client:
+def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> storage.Client:
     """:raises Exception: whatever Airflow or Google's library says of the connection."""
     from airflow.sdk import BaseHook
 

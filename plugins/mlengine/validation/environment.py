@@ -35,7 +35,7 @@ def local_place(
 
     @contextmanager
     def python() -> Iterator[Path]:
-        from mlengine.runtime.file_lock import Lease
+        from mlengine.runtime.file_lock import FileLock
         from mlengine.runtime.venv import build_environment, lock_path
 
         if not package_uris:
@@ -54,10 +54,10 @@ def local_place(
             seconds=seconds,
             say=log.info,
         )
-        lease = Lease.take(lock_path(root, built.digest), wait=seconds, shared=True)
-        if lease is None:
+        lock = FileLock.take(lock_path(root, built.digest), wait=seconds, shared=True)
+        if lock is None:
             raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", hint="try again")
-        with lease:
+        with lock:
             yield built.python
 
     return Place(python, root / "datasets")

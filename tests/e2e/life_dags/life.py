@@ -9,9 +9,9 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, Context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlengine.operators.intent import job_key
@@ -76,7 +76,7 @@ for name, pause in (("life_keys", 60), ("life_keys_soon", 5)):
             """Notes the key of each try; then ends, or does not, as the run's configuration says for its first try."""
             conf = context["dag_run"].conf
             with Path(conf["file"]).open("a") as notes:
-                notes.write(f"{job_key(context).generation}\n")
+                notes.write(f"{job_key(cast(Context, context)).generation}\n")
             then = conf["then"] if context["ti"].try_number == 1 else "success"
             if then == "running":
                 time.sleep(600)
@@ -93,7 +93,7 @@ with DAG("life_retry", schedule=None):
     def again(**context: Any) -> None:
         """Notes the key of each try, and succeeds with the third."""
         with Path(context["dag_run"].conf["file"]).open("a") as notes:
-            notes.write(f"{job_key(context).generation}\n")
+            notes.write(f"{job_key(cast(Context, context)).generation}\n")
         if context["ti"].try_number < 3:
             raise RuntimeError("try again")
 

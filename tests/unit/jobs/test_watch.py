@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,10 +75,18 @@ class Service:
         return {"entries": found[begin : begin + size], **rest}
 
 
+class Outputs:
+    """A bucket in which every job has written a model."""
+
+    def ls(self, prefix: str) -> list[Any]:
+        return [SimpleNamespace(uri=f"{prefix}saved_model.pb")]
+
+
 @pytest.mark.parametrize("count", [1, logs.JOBS_A_CALL, 1000])
 def test_a_tick_is_two_requests_and_no_line_is_lost_or_repeated(count: int) -> None:
     service = Service(count)
-    backend = VertexBackend(project="p", region="r", endpoint="http://127.0.0.1:1", client=service)  # type: ignore[arg-type]
+    place: Any = {"project": "p", "region": "r", "endpoint": "http://127.0.0.1:1"}
+    backend = VertexBackend(**place, client=service, storage=Outputs())  # type: ignore[arg-type]
     received: dict[str, list[str]] = {}
     ended: set[str] = set()
 

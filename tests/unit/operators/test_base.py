@@ -179,3 +179,28 @@ def test_paths_are_relative_to_the_dag_file(tmp_path: Path) -> None:
     assert operator.beside_dag(Path("/absolute")) == Path("/absolute")
     assert operator.beside_dag("gs://bucket/trainer.tar.gz") == "gs://bucket/trainer.tar.gz"
     assert make("package").beside_dag("trainer") == Path("trainer")
+
+
+@pytest.mark.parametrize("where", ["default_args", "argument"])
+def test_a_timeout_of_the_dag_limits_the_wait(where: str) -> None:
+    given = {"timeout": 60.0}
+    with DAG("d", schedule=None, default_args=given if where == "default_args" else {}):
+        wait = make("wait", **(given if where == "argument" else {}))
+    assert wait._own_timeout
+    assert wait.timeout == 60.0
+    assert not make("wait")._own_timeout
+
+
+def test_the_polling_interval_of_a_wait_in_a_worker(connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interval(**given: Any) -> float:
+        seconds: float = make("wait", gcp_conn_id=connection, **given)._poke_interval()
+        return seconds
+
+    assert interval() == 60.0, "Airflow's own: a reschedule costs the scheduler more than a poll"
+    assert interval(poke_interval=30.0) == 30.0
+    assert interval(poll_interval_seconds=2.0, poke_interval=30.0) == 2.0
+    monkeypatch.setenv("AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS", "9")
+    assert interval() == 9.0
+    assert interval(poke_interval=30.0) == 30.0
+    with DAG("d", schedule=None, default_args={"poke_interval": 20.0}):
+        assert interval() == 20.0

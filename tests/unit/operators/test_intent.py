@@ -8,7 +8,7 @@ from typing import Any
 from mlengine.operators.intent import earlier_keys, job_key
 
 
-def context(**more: Any) -> dict[str, Any]:
+def context(**more: Any) -> Any:
     fields = {"dag_id": "d", "run_id": "r", "task_id": "submit", "map_index": -1, "try_number": 1, "max_tries": 2}
     return {"ti": SimpleNamespace(**{**fields, **more})}
 

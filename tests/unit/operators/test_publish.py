@@ -33,7 +33,7 @@ def _no_client_of_another_test() -> Iterator[None]:
     forget_connections()
 
 
-class Context(dict[str, Any]):
+class FakeContext(dict[str, Any]):
     """What of Airflow's context the operator touches: a task instance of ``run_id``, and Airflow's own events."""
 
     def __init__(self, run_id: str = "run 1", *, max_tries: int = 2, run_uid: str = "u1") -> None:
@@ -78,7 +78,7 @@ def validated(
         dataset=f"{bucket}/datasets/mnist/{version}",
         gcp_conn_id=None,
     )
-    operator.execute(Context())
+    operator.execute(make_context())
     return job_dir
 
 
@@ -88,13 +88,17 @@ def task(job: Any, **fields: Any) -> PublishModelOperator:
     return PublishModelOperator(task_id="publish", job=job, **fields)
 
 
-def publish(job: Any, context: Context | None = None, **fields: Any) -> PublicationXCom:
-    return task(job, **fields).execute(context or Context())
+def make_context(*args: Any, **more: Any) -> Any:
+    return FakeContext(*args, **more)
+
+
+def publish(job: Any, context: Any = None, **fields: Any) -> PublicationXCom:
+    return task(job, **fields).execute(context or make_context())
 
 
 def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
     publish({"job_dir": validated(storage, bucket, "a").uri})
-    job_dir, context = validated(storage, bucket, "b"), Context()
+    job_dir, context = validated(storage, bucket, "b"), make_context()
     result = publish({"job_dir": job_dir.uri, "verdict": "accepted"}, context)
     assert result == {
         "published": True,
@@ -123,7 +127,7 @@ def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: St
     """A reused job: another run published it."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
-    context, again = Context("run 2"), task(job_dir.uri)
+    context, again = make_context("run 2"), task(job_dir.uri)
     result = again.execute(context)
     assert (result["decision"], result["published"], result["serial"]) == ("already_champion", True, 1)
     assert again.outlets == [], "Airflow sends an event for each asset that is left"
@@ -131,7 +135,7 @@ def test_a_run_that_finds_its_job_champion_already_announces_nothing(storage: St
 
 
 def test_a_run_that_was_deleted_and_created_again_is_another_run(storage: Storage, bucket: str) -> None:
-    job_dir, context = validated(storage, bucket, "a"), Context(run_uid="u2")
+    job_dir, context = validated(storage, bucket, "a"), make_context(run_uid="u2")
     publish(job_dir.uri)
     assert publish(job_dir.uri, context)["decision"] == "already_champion"
     assert context.announced == []
@@ -141,7 +145,7 @@ def test_a_retry_of_the_task_that_published_announces_it(storage: Storage, bucke
     """The first try died after the swap; Airflow takes an event from no try but one that succeeds."""
     job_dir = validated(storage, bucket, "a")
     publish(job_dir.uri)
-    context, retry = Context(), task(job_dir.uri)
+    context, retry = make_context(), task(job_dir.uri)
     result = retry.execute(context)
     assert result["decision"] == "already_champion"
     assert retry.outlets == [CHAMPION, champions_alias()]
@@ -156,17 +160,17 @@ def test_a_cleared_task_announces_what_was_not_announced(
     other = {**publish(job_dir.uri), "serial": 9}
     sent = [SimpleNamespace(extra=other), SimpleNamespace(extra=None)]
     monkeypatch.setattr(InletEventsAccessor, "_asset_events", sent)
-    context = Context(max_tries=3)
+    context = make_context(max_tries=3)
     publish(job_dir.uri, context)
     assert len(context.announced) == 1, "the event of serial 9 is another one"
     sent.append(SimpleNamespace(extra=context.announced[0][1]))
-    cleared, context = task(job_dir.uri), Context(max_tries=4)
+    cleared, context = task(job_dir.uri), make_context(max_tries=4)
     cleared.execute(context)
     assert (cleared.outlets, context.announced) == ([], [])
 
 
 def test_a_cleared_task_that_cannot_ask_airflow_announces_it(storage: Storage, bucket: str) -> None:
-    job_dir, context = validated(storage, bucket, "a"), Context(max_tries=3)
+    job_dir, context = validated(storage, bucket, "a"), make_context(max_tries=3)
     publish(job_dir.uri)
     publish(job_dir.uri, context)
     assert len(context.announced) == 1
@@ -175,7 +179,7 @@ def test_a_cleared_task_that_cannot_ask_airflow_announces_it(storage: Storage, b
 def test_the_event_is_of_the_model_that_was_published(storage: Storage, bucket: str) -> None:
     """Whatever a template, or a mapped task, made its name; the DAG file knows the alias only."""
     for model in ("de_churn", "us_churn"):
-        job_dir, context = validated(storage, bucket, "a", model=model), Context()
+        job_dir, context = validated(storage, bucket, "a", model=model), make_context()
         publish(job_dir.uri, context)
         assert [name for name, _ in context.announced] == [champion_asset(model).name]
 
@@ -188,7 +192,7 @@ def test_what_is_no_models_name_has_no_asset(name: str) -> None:
 
 def test_an_accuracy_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
     """Airflow would fail the task after it has published."""
-    job_dir, context = validated(storage, bucket, "a"), Context()
+    job_dir, context = validated(storage, bucket, "a"), make_context()
     report = json.loads(storage.read(job_dir.report))
     storage.write(job_dir.report, json.dumps({**report, "figures": {"accuracy": float("nan")}}).encode())
     result = publish(job_dir.uri, context)
@@ -203,7 +207,7 @@ def test_what_is_not_published_is_not_announced(
     storage: Storage, bucket: str, on_not_published: str, error: type[Exception]
 ) -> None:
     publish(validated(storage, bucket, "new").uri)
-    old, context = validated(storage, bucket, "old", "2026-06-01"), Context()
+    old, context = validated(storage, bucket, "old", "2026-06-01"), make_context()
     with pytest.raises(error, match=r"not published \(older_dataset\): old was trained on 2026-06-01"):
         publish(old.uri, context, on_not_published=on_not_published)
     assert (context.extra, context.announced) == ({}, [])
@@ -211,7 +215,7 @@ def test_what_is_not_published_is_not_announced(
     assert (left["published"], left["decision"], left["serial"]) == (False, "older_dataset", 1)
     assert left["champion"].endswith("/mnist/new/model")
     going_on = task(old.uri, on_not_published="continue")
-    assert going_on.execute(Context()) == left
+    assert going_on.execute(make_context()) == left
     assert going_on.outlets == [], "it succeeds, and nothing was published"
 
 
@@ -222,7 +226,7 @@ def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket
     operator = ValidateModelOperator(
         task_id="validate", job=job_dir.uri, validation_level="files", on_reject="continue", gcp_conn_id=None
     )
-    assert operator.execute(Context())["verdict"] == "not_compared"
+    assert operator.execute(make_context())["verdict"] == "not_compared"
     with pytest.raises(AirflowSkipException, match=r"not published \(not_compared\): .* was not compared with .* a:"):
         publish(job_dir.uri)
 

@@ -76,10 +76,14 @@ def job(storage: Storage, bucket: str) -> JobDir:
     return job_dir
 
 
+def context(ti: TaskInstance) -> Any:
+    return {"ti": ti}
+
+
 def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
     ti = TaskInstance()
     fields = {"validation_level": "files", "gcp_conn_id": None, **fields}
-    return ValidateModelOperator(task_id="validate", job=job, **fields).execute({"ti": ti}), ti
+    return ValidateModelOperator(task_id="validate", job=job, **fields).execute(context(ti)), ti
 
 
 def too_small(model: Path, figures: object) -> Check:
@@ -143,10 +147,10 @@ def test_rejected_is_a_result_with_reasons(
         gcp_conn_id=None,
     )
     if error is None:
-        result = operator.execute({"ti": ti})
+        result = operator.execute(context(ti))
     else:
         with pytest.raises(error, match="rejected: The weights have 2 bytes"):
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
     assert told[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
@@ -172,11 +176,11 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
         task_id="validate", job=job.uri, validation_level="files", on_reject=on_reject, gcp_conn_id=None
     )
     if on_reject == "continue":
-        result = operator.execute({"ti": ti})
+        result = operator.execute(context(ti))
     else:
         error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
         with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: With val"):
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
     assert result["champion"] == "hello_0"
@@ -267,7 +271,7 @@ def test_the_page_opens_in_a_browser_from_the_tasks_link(storage: Storage, job: 
     link = ReportLink()
     assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]
     with pytest.raises(AirflowSkipException):
-        operator.execute({"ti": TaskInstance()})
+        operator.execute(context(TaskInstance()))
     url = link.get_link(operator, ti_key=None)  # type: ignore[arg-type]
     with urllib.request.urlopen(url) as page:
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"

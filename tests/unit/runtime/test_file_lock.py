@@ -1,4 +1,4 @@
-"""The lease, with a real process that dies holding it."""
+"""The file lock, with a real process that dies holding it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import mlengine
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 
 _HOLD = """
 import sys
 from pathlib import Path
-from mlengine.runtime.file_lock import Lease
-lease = Lease.take(Path(sys.argv[1]))
+from mlengine.runtime.file_lock import FileLock
+lease = FileLock.take(Path(sys.argv[1]))
 print("held" if lease else "refused", flush=True)
 sys.stdin.read()
 """
@@ -22,23 +22,23 @@ sys.stdin.read()
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "lease"
     assert not held(path)
-    with Lease.take(path) or sys.exit("free"):
+    with FileLock.take(path) or sys.exit("free"):
         assert held(path)
-        assert Lease.take(path, wait=0.05) is None
-        assert Lease.take(path, shared=True) is None
+        assert FileLock.take(path, wait=0.05) is None
+        assert FileLock.take(path, shared=True) is None
     assert not held(path)
 
 
 def test_users_share_and_keep_the_remover_away(tmp_path: Path) -> None:
     path = tmp_path / "lease"
-    one, two = Lease.take(path, shared=True), Lease.take(path, shared=True)
+    one, two = FileLock.take(path, shared=True), FileLock.take(path, shared=True)
     assert one is not None
     assert two is not None
     one.give_back()
-    assert Lease.take(path) is None
+    assert FileLock.take(path) is None
     two.give_back()
     two.give_back()
-    assert Lease.take(path) is not None
+    assert FileLock.take(path) is not None
 
 
 def test_a_killed_holder_gives_it_back(tmp_path: Path) -> None:

@@ -17,19 +17,19 @@ import mlengine
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.local import host, logs
 from mlengine.backends.local.queue import Queue
-from mlengine.backends.local.reconcile import settle
+from mlengine.backends.local.reconcile import reconcile
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
 from mlengine.backends.local.settings import Settings
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 from mlengine.runtime.processes import Process
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
 _START_SECONDS = 60.0
-_LEASE_SECONDS = 5.0
+_LOCK_SECONDS = 5.0
 
 
 class LocalBackend:
@@ -87,7 +87,7 @@ class LocalBackend:
         return handles
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
-        """From each job's state file, and a look at its lease."""
+        """From each job's state file and its file lock."""
         return [self._describe_safely(handle) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
@@ -111,8 +111,8 @@ class LocalBackend:
         if job.submission() is None or job.terminal():
             return
         job.cancel_file.touch()
-        if not held(job.lease):
-            settle(job)
+        if not held(job.lock_file):
+            reconcile(job)
 
     def host(self) -> str:
         """See :class:`mlengine.backends.BoundToHost`."""
@@ -185,7 +185,7 @@ class LocalBackend:
         try:
             return self._describe(handle)
         except BackendError as error:
-            if held(self._job(handle.name).lease):
+            if held(self._job(handle.name).lock_file):
                 return JobStatus(handle, JobState.UNKNOWN, error.message)
             failure = Failure(FailureCause.LOST, error.message)
             return JobStatus(handle, JobState.FAILED, failure.message, failure)
@@ -198,8 +198,8 @@ class LocalBackend:
             return JobStatus(handle, JobState.UNKNOWN, f"it runs on host {other}; ask there, this is {self.host()}")
         job = self._job(handle.name)
         state = job.state()
-        if (state is None or not JobState(state["state"]).terminal) and not held(job.lease):
-            state = settle(job)
+        if (state is None or not JobState(state["state"]).terminal) and not held(job.lock_file):
+            state = reconcile(job)
         if state is None:
             return self._without_state(handle, job)
         current = JobState(state["state"])
@@ -233,7 +233,7 @@ class LocalBackend:
         return stored
 
     def _make_folders(self, job: Job) -> None:
-        # Logs and arguments may hold what is nobody else's business.
+        # Logs and arguments may be private.
         self.state_dir.mkdir(parents=True, exist_ok=True)
         for folder in (self.state_dir / "jobs", self.state_dir / "locks", job.root, job.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -241,22 +241,22 @@ class LocalBackend:
     def _launch(self, job: Job) -> None:
         """Start a launcher, unless the job has one or has had one.
 
-        The lease is taken here and handed on: it is held from before the launcher lives until after its death, so
+        The file lock is taken here and inherited: it is held from before the launcher starts until it has ended, so
         that of two who find the job at once only one starts it, and its environment is that one's.
         """
-        if _begun(job) or held(job.lease):
+        if _begun(job) or held(job.lock_file):
             return
-        lease = Lease.take(job.lease, wait=_LEASE_SECONDS)
-        if lease is None:
+        lock = FileLock.take(job.lock_file, wait=_LOCK_SECONDS)
+        if lock is None:
             return
-        with lease:
+        with lock:
             if not _begun(job):
-                self._start(job, lease)
+                self._start(job, lock)
 
-    def _start(self, job: Job, lease: Lease) -> None:
+    def _start(self, job: Job, lock: FileLock) -> None:
         package = Path(mlengine.__file__).parent.parent
         env = {**env_allowlist.for_launcher(os.environ), "PYTHONPATH": str(package)}
-        launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lease.fileno())]
+        launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lock.fileno())]
         with job.launcher_log.open("ab") as sink:
             try:
                 # The shell ends at once, and the launcher is nobody's child: who kills the submitter and all its
@@ -268,7 +268,7 @@ class LocalBackend:
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=sink,
-                    pass_fds=(lease.fileno(),),
+                    pass_fds=(lock.fileno(),),
                     start_new_session=True,
                     timeout=_START_SECONDS,
                     check=True,

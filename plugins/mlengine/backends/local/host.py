@@ -1,7 +1,7 @@
-"""Which host a job runs on: its name is part of the job's name, for no other host can see how it is.
+"""The name of the host that a job runs on. It is part of the job's name, as only that host can read the job's state.
 
-The name is kept in the state dir, so that containers which share that dir are one host, whatever they are called. It is
-made of the machine's name and identity, and of the dir's path: a state dir that was emptied gets the same name again,
+The name is stored in the state directory, so that containers that share the directory count as one host. It is derived
+from the machine's name and identity and from the directory's path: an emptied state directory gets the same name again,
 and its jobs are known to be lost.
 """
 

@@ -1,8 +1,8 @@
-"""The launcher: one detached process a job, from its place in the queue to its last word.
+"""The launcher: one detached process for each job, from the queue to the final state.
 
-``python -m mlengine.backends.local.launcher JOB LEASE``, started detached by :meth:`LocalBackend.submit`,
+``python -m mlengine.backends.local.launcher JOB LOCK``, started detached by :meth:`LocalBackend.submit`,
 
-1. is handed the job's lease, an open descriptor: nobody else starts a launcher meanwhile, in whatever environment;
+1. inherits the job's file lock, an open descriptor: no other process starts a launcher at the same time;
 2. finds a state from a launcher before it: that one died, the job is lost, and is never run a second time;
 3. waits its turn (QUEUED); 4. has the environment built (PREPARING); 5. runs the cluster (RUNNING);
 6. writes how it ended; 7. leaves the queue; 8. sends the logs to the bucket.
@@ -25,7 +25,7 @@ from pathlib import Path
 from mlengine.backends import outputs
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.queue import Queue
-from mlengine.backends.local.reconcile import settle
+from mlengine.backends.local.reconcile import reconcile
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
 from mlengine.backends.local.replica_env import base_env
@@ -36,7 +36,7 @@ from mlengine.backends.local.waker import Waker
 from mlengine.core.cluster import has_cluster
 from mlengine.core.job import FailureCause, JobState
 from mlengine.runtime import env_allowlist, json_files, processes
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import find_environment, lock_path
 
 log = logging.getLogger("mlengine.local")
@@ -46,7 +46,7 @@ _OUTPUTS_SECONDS = 10.0
 
 @dataclass
 class Launcher:
-    """One job's life. The lease is held by the caller."""
+    """Runs one job. The caller holds the file lock."""
 
     job: Job
     stored: Stored
@@ -65,17 +65,17 @@ class Launcher:
         except Exception as error:
             log.exception("the launcher failed")
             outcome = Outcome.because(FailureCause.SERVICE, f"the launcher failed: {error!r}")
-        strays = processes.end_all(self._strays, 0.0)
-        if strays:
-            log.warning("ended %s processes that the replicas had left running", strays)
+        orphans = processes.end_all(self._orphans, 0.0)
+        if orphans:
+            log.warning("ended %s processes that the replicas had left running", orphans)
         self._finish(outcome)
         if self.stored.settings.log_upload_timeout_seconds:
-            self._errand("upload", self.stored.settings.log_upload_timeout_seconds, obey=False)
+            self._run_step("upload", self.stored.settings.log_upload_timeout_seconds, obey=False)
 
     def _wait_turn(self) -> Outcome | None:
         capacity = self.stored.settings.max_concurrent_jobs
         last = 0
-        while (place := self.queue.place(self.job.name, capacity, settle)) > 0:
+        while (place := self.queue.place(self.job.name, capacity, reconcile)) > 0:
             if (order := self.orders.check()) is not None:
                 return order
             if place != last:
@@ -115,17 +115,17 @@ class Launcher:
         limit = self.stored.settings.empty_output_warning_seconds
         if outcome.state is not JobState.SUCCEEDED or chief_seconds >= limit:
             return outcome
-        self._errand("outputs", _OUTPUTS_SECONDS, obey=False)
+        self._run_step("outputs", _OUTPUTS_SECONDS, obey=False)
         if not (json_files.read_json(self.job.step_file) or {}).get("empty"):
             return outcome
         message = outputs.warning(self.stored.submission.spec, chief_seconds)
         log.warning("%s", message)
         return replace(outcome, detail=message)
 
-    def _prepare(self) -> tuple[Path, Lease] | Outcome:
+    def _prepare(self) -> tuple[Path, FileLock] | Outcome:
         """The environment's interpreter, and the lock that keeps it from being removed."""
         for _ in range(3):
-            order = self._errand("prepare", self.stored.settings.build_timeout_seconds + 60.0)
+            order = self._run_step("prepare", self.stored.settings.build_timeout_seconds + 60.0)
             if order is not None:
                 return order
             result = json_files.read_json(self.job.step_file)
@@ -135,7 +135,7 @@ class Launcher:
                 cause = FailureCause.SERVICE if result["retryable"] else FailureCause.TRAINER
                 return Outcome.because(cause, result["message"])
             digest = result["digest"]
-            in_use = Lease.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
+            in_use = FileLock.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
             environment = find_environment(self.job.state_dir, digest)
             if in_use is not None and environment is not None:
                 self.state.note(environment=digest)
@@ -145,7 +145,7 @@ class Launcher:
                 in_use.give_back()
         return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was prepared")
 
-    def _errand(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
+    def _run_step(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
         """Run a ``stage`` process to its end, or to an order's.
 
         :param obey: look at orders meanwhile; not after the job has ended.
@@ -170,7 +170,7 @@ class Launcher:
         finally:
             if process.poll() is None:
                 log.info("ending the process that was to %s", verb)
-                processes.end_all(self._strays, 2.0)
+                processes.end_all(self._orphans, 2.0)
             process.wait()
         return order
 
@@ -178,7 +178,7 @@ class Launcher:
         self.waker.wait(seconds)
         processes.reap_strangers(own)
 
-    def _strays(self) -> list[processes.Process]:
+    def _orphans(self) -> list[processes.Process]:
         return processes.of_job(self.job.root, processes.children())
 
     def _report(self, detail: str, replicas: list[Replica]) -> None:
@@ -193,10 +193,10 @@ class Launcher:
     def _finish(self, outcome: Outcome) -> None:
         failure = outcome.failure
         log.info("%s: %s", outcome.state.value, outcome.detail)
-        told = None if failure is None else failure.to_json()
-        self.state.write(outcome.state, outcome.detail, failure=told, ended=time.time())
+        written = None if failure is None else failure.to_json()
+        self.state.write(outcome.state, outcome.detail, failure=written, ended=time.time())
         if failure is None or failure.cause is not FailureCause.TRAINER:
-            # Nobody goes on from it; after the trainer's own error somebody may look at it.
+            # No attempt continues from it; after the trainer's own error a person may inspect it.
             shutil.rmtree(self.job.root / "work", ignore_errors=True)
         self.queue.leave(self.job.name)
 
@@ -205,14 +205,14 @@ def main(argv: list[str]) -> int:
     job = Job(Path(argv[0]))
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03dZ %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    lease = Lease.inherited(int(argv[1]))
+    lock = FileLock.inherited(int(argv[1]))
     stored = job.submission()
     if stored is None or job.state() is not None:
-        lease.give_back()
-        settle(job)
+        lock.give_back()
+        reconcile(job)
         return 0
     processes.adopt_grandchildren()
-    with lease:
+    with lock:
         Launcher(job, stored, Waker()).run()
     return 0
 

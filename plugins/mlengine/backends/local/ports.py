@@ -1,6 +1,6 @@
 """Free ports for a cluster on loopback, held until the moment their replica starts.
 
-They come from below the range that the system hands out to outgoing connections, so that nobody gets one by chance
+They come from below the range that the system hands out to outgoing connections, so that no program gets one by chance
 while a replica is still importing its libraries; and a lock on each keeps other jobs of this machine away.
 """
 
@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from mlengine.core.errors import BackendUnavailableError
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 HOST = "127.0.0.1"
 _RANGE = (20000, 32000)
@@ -20,10 +20,10 @@ _RANGE = (20000, 32000)
 class Port:
     """One port: bound and reserved until :meth:`release`, reserved until :meth:`give_back`."""
 
-    def __init__(self, number: int, holder: socket.socket, lease: Lease) -> None:
+    def __init__(self, number: int, holder: socket.socket, lock: FileLock) -> None:
         self.number = number
         self._holder = holder
-        self._lease = lease
+        self._lock = lock
 
     @property
     def address(self) -> str:
@@ -35,7 +35,7 @@ class Port:
 
     def give_back(self) -> None:
         self._holder.close()
-        self._lease.give_back()
+        self._lock.give_back()
 
     def taken(self) -> bool:
         """Whether some program listens on it, now that its replica has ended."""
@@ -47,7 +47,7 @@ class Port:
 
 
 def take(count: int, locks: Path) -> list[Port]:
-    """``count`` ports that nobody uses.
+    """``count`` ports that no process uses.
 
     :raises BackendUnavailableError: if so many cannot be found.
     """
@@ -56,14 +56,14 @@ def take(count: int, locks: Path) -> list[Port]:
     for number in candidates:
         if len(ports) == count:
             break
-        lease = Lease.take(locks / f"port-{number}.lock")
-        if lease is None:
+        lock = FileLock.take(locks / f"port-{number}.lock")
+        if lock is None:
             continue
         holder = _bind(number)
         if holder is None:
-            lease.give_back()
+            lock.give_back()
             continue
-        ports.append(Port(number, holder, lease))
+        ports.append(Port(number, holder, lock))
     if len(ports) < count:
         for port in ports:
             port.give_back()

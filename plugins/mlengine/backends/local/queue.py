@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlengine.backends.local.record import Job
-from mlengine.runtime.file_lock import Lease, held
+from mlengine.runtime.file_lock import FileLock, held
 
-# How long a job may be on its way from its ticket to its launcher's lease.
+# How long a job may take from its ticket until its launcher holds the file lock.
 START_SECONDS = 60.0
 # Other files in the folder are not ours.
 _TICKET = re.compile(r"(\d{10})-(.+)")
@@ -42,7 +42,7 @@ class Queue:
     def enter(self, job: str) -> Ticket:
         """Give the job its ticket; asked again, the same one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = Lease.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
+        lock = FileLock.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
         try:
             tickets = self.tickets()
             for ticket in tickets:
@@ -72,10 +72,10 @@ class Queue:
             key=lambda ticket: ticket.number,
         )
 
-    def place(self, job: str, capacity: int, bury: Callable[[Job], object]) -> int:
+    def place(self, job: str, capacity: int, reap: Callable[[Job], object]) -> int:
         """0: the job may run. n: it is the nth of those that wait.
 
-        :param bury: called with a job before this one whose launcher has died, to end what it left running.
+        :param reap: called with an earlier job whose launcher has died, to end the processes that it left.
         """
         before = []
         for ticket in self.tickets():
@@ -88,16 +88,16 @@ class Queue:
                 # The rest may be dead or alive: it is not this job's turn either way.
                 living += len(before) - done
                 break
-            living += self._lives(ticket, bury)
+            living += self._is_alive(ticket, reap)
         return max(0, living - capacity + 1)
 
-    def _lives(self, ticket: Ticket, bury: Callable[[Job], object]) -> bool:
+    def _is_alive(self, ticket: Ticket, reap: Callable[[Job], object]) -> bool:
         job = Job(self.state_dir / "jobs" / ticket.job)
-        if held(job.lease):
+        if held(job.lock_file):
             return not job.terminal()
         if job.state() is None and _young(ticket.path):
             return True
-        bury(job)
+        reap(job)
         if job.submission_file.exists() and not job.terminal():
             return True  # what its launcher left running has time to save
         ticket.path.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""A job whose launcher has died: what it left running is ended, and its state gets its last word.
+"""Reconcile a job whose launcher has died: end the processes that it left, and write the final state.
 
-Whoever finds the lease free does it, under the lease, so that it is done once: a ``describe``, a ``cancel``, the next
-job in the queue. Nobody waits here: processes that are told to stop have their time to save, as under a launcher, and
-whoever looks after that ends them. Until then the job has not ended. It is never run on: attempt n+1 goes on from its
-checkpoint.
+The process that finds the file lock free does it while it holds the lock: a ``describe``, a ``cancel``, or the next
+job in the queue. It does not wait: processes that get SIGTERM have the usual time to save, and a later call kills them.
+Until then the job has not ended. The job is never resumed: attempt n+1 continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from mlengine.backends.local.queue import START_SECONDS, Queue
 from mlengine.backends.local.record import Job, Stored
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.runtime import json_files, processes
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.processes import Process
 
 
-def settle(job: Job) -> dict[str, Any] | None:
-    """Go on ending a job that nobody lives to end. Returns its state, ``None`` if it has none yet.
+def reconcile(job: Job) -> dict[str, Any] | None:
+    """Continue to end a job whose launcher has died. Returns its state, ``None`` if it has none yet.
 
     Does nothing to a job that has ended, that has a living launcher, or whose launcher is on its way.
     """
     if not job.root.is_dir():
-        return None  # taking the lease of a job nobody knows would make its folder
-    lease = Lease.take(job.lease)
-    if lease is None:
+        return None  # taking the lock of an unknown job would create its directory
+    lock = FileLock.take(job.lock_file)
+    if lock is None:
         return job.state()
-    with lease:
+    with lock:
         state, stored = job.state(), job.submission()
         if stored is None or (state is not None and JobState(state["state"]).terminal):
             return state
@@ -44,7 +43,7 @@ def settle(job: Job) -> dict[str, Any] | None:
             return {**(state or {"state": JobState.QUEUED.value, "created": stored.created}), "detail": words}
         processes.end_all(lambda: processes.of_job(job.root, _recorded(state)), 0.0)
         last = _last_word(job, stored, state)
-        # On a full disk the answer is right all the same, and the next look writes it.
+        # On a full disk the answer is still right; the next poll writes it.
         with contextlib.suppress(OSError):
             json_files.write_json(job.state_file, last)
             Queue(job.state_dir).leave(job.name)
@@ -52,7 +51,7 @@ def settle(job: Job) -> dict[str, Any] | None:
 
 
 def _time_is_up(job: Job, left: list[Process], seconds: float) -> bool:
-    """Whether what is left was told to stop so long ago. The first who asks tells it."""
+    """Whether the orphan processes got SIGTERM long enough ago. The first call sends it."""
     try:
         return time.time() - job.orphans_file.stat().st_mtime > seconds
     except FileNotFoundError:

@@ -4,15 +4,15 @@
 
     jobs/<key>-<attempt>/
         submission.json    the commit point of a submission: linked into place once, never changed
-        state.json         the job's state, replaced atomically by whoever holds the lease
-        lease              locked by the launcher for as long as it lives
-        cancel             there: somebody wants the job to end
+        state.json         the job's state, replaced atomically by the holder of the file lock
+        lease              the file lock; the launcher holds it as long as it runs
+        cancel             marker: the job is to be cancelled
         orphans            there: its launcher died, and since then its processes are being ended
-        launcher.log       the launcher's own words
+        launcher.log       the launcher's log
         logs/<role>-<index>.log
         work/<role>-<index>/   scratch that survives restarts of the replica
 
-A file is whole or not there: written aside, flushed to the disk, renamed.
+A file is complete or absent: written to a temporary file, flushed to the disk, renamed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLAIN = re.compile(r"^[A-Za-z0-9_]{1,64}$")
 
 
 def job_name(key: str, attempt: int) -> str:
-    """The job's name: made of key and attempt alone, so that whoever submits the same twice names the same job."""
+    """The job's name, from key and attempt alone: a repeated submission names the same job."""
     return f"{key_name(key)}-{attempt}"
 
 
@@ -67,7 +67,8 @@ class Job:
         return self.root / "state.json"
 
     @property
-    def lease(self) -> Path:
+    def lock_file(self) -> Path:
+        """The launcher holds a lock on it as long as it runs."""
         return self.root / "lease"
 
     @property
@@ -76,7 +77,7 @@ class Job:
 
     @property
     def orphans_file(self) -> Path:
-        """There since somebody told processes to stop that a dead launcher had left running."""
+        """Marker: orphan shutdown started."""
         return self.root / "orphans"
 
     @property
@@ -107,8 +108,8 @@ class Job:
     def state(self) -> dict[str, Any] | None:
         """What the launcher last wrote; ``None`` if it has written nothing yet.
 
-        A file that a broken disk made unreadable is a job in a state nobody knows: its launcher writes a new one, or
-        it is settled as lost.
+        A file that a broken disk made unreadable means an unknown state: its launcher writes a new one, or
+        it is reconciled as lost.
         """
         try:
             return read_json(self.state_file)

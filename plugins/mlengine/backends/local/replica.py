@@ -76,7 +76,7 @@ class Replica:
         self.exit_code, self.restart_at, self.began = None, None, time.monotonic()
 
     def poll(self) -> int | None:
-        """The exit code, told once: at the first look after the process has ended, and whatever it started with it."""
+        """The exit code, returned once: by the first poll after the process and its children have ended."""
         if self.process is None or not _ended(self.process):
             return None
         # Before it is reaped its pid, and so its group, cannot be anybody else's.

@@ -46,7 +46,7 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         keep_environments=stored.settings.keep_environments,
         say=say,
     )
-    # Before the job begins: what it ran with is known however it ends, and by whoever sees its end.
+    # Before the job starts, so that the record exists however the job ends.
     text = "".join(f"{line}\n" for line in environment.lock)
     uri = JobDir(stored.submission.job_dir.rstrip("/")).environment
     try:
@@ -73,7 +73,7 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
 def may_pass(error: MlengineError) -> bool:
     """Whether the same preparation can succeed later: an index that does not answer, a full disk are not the trainer's.
 
-    uv tells them apart in words only.
+    uv distinguishes them only in its messages.
     """
     if isinstance(error, EnvironmentBuildError):
         return _PASSING.search(error.message) is not None

@@ -17,7 +17,7 @@ _INSIST_SECONDS = 60.0
 
 
 class StateFile:
-    """``state.json`` of one job, under its lease.
+    """``state.json`` of one job, under its file lock.
 
     A little disk space is kept aside, so that a job that filled the disk can still say so.
     """

@@ -13,7 +13,7 @@ from mlengine.core.spec import TrainingSpec
 
 
 class Orders:
-    """Looked at in every wait of the launcher.
+    """Checked in every wait of the launcher.
 
     :param on_cancel: called once, when a cancellation is first seen.
     """

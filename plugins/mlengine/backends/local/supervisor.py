@@ -28,17 +28,17 @@ log = getLogger("mlengine.local")
 
 _ADDRESSED = (Role.CHIEF, Role.WORKER, Role.PS)
 _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
-_LOOK_SECONDS = 3.0
-_MOST_CLUSTERS = 4  # how often a cluster is begun anew because a port was taken
+_PORT_CHECK_SECONDS = 3.0
+_MOST_CLUSTERS = 4  # how often a cluster is restarted because a port was taken
 
 
 @dataclass
 class Supervisor:
     """Runs one cluster to its end.
 
-    :param orders: looked at all the time: an outcome that was decided elsewhere (cancelled, deadline, told to stop).
+    :param orders: polled: an outcome that was decided elsewhere (cancelled, deadline, SIGTERM).
     :param wait: sleeps so many seconds at most, and wakes when a child ends; told the pids that are reaped here.
-    :param report: told of every change worth writing down.
+    :param report: called with every change of the state.
     :param chief_seconds: how long the chief's last process ran, once it has ended with 0.
     """
 
@@ -52,7 +52,7 @@ class Supervisor:
     replicas: list[Replica] = field(default_factory=list)
     chief_seconds: float = 0.0
     _silent: list[str] = field(default_factory=list)
-    _next_look: float = 0.0
+    _next_port_check: float = 0.0
 
     def run(self) -> Outcome:
         """Until the job is decided and nothing of it runs any more."""
@@ -73,7 +73,7 @@ class Supervisor:
         return sum(role in _ADDRESSED for role, _ in spec.replicas) if has_cluster(spec) else 0
 
     def _run_once(self, taken: list[ports.Port]) -> Outcome | None:
-        """``None``: another program took a port, the cluster must begin anew on others."""
+        """``None``: another program took a port, and the cluster must restart on other ports."""
         self.replicas = self._make(taken)
         for replica in sorted(self.replicas, key=lambda it: _START_ORDER.index(it.role)):
             if (order := self.orders()) is not None:
@@ -102,7 +102,7 @@ class Supervisor:
                 if outcome is not None:
                     return outcome
             self._restart_due()
-            self._look_who_listens()
+            self._check_listeners()
             self._wait(0.5)
 
     def _make(self, taken: list[ports.Port]) -> list[Replica]:
@@ -163,11 +163,11 @@ class Supervisor:
                 log.info("%s started again, pid %s", replica.name, replica.identity and replica.identity.pid)
                 self._tell()
 
-    def _look_who_listens(self) -> None:
+    def _check_listeners(self) -> None:
         """Name the replicas that a cluster of servers waits for. Where none listens, that is no such cluster."""
-        if time.monotonic() < self._next_look or not any(it.port for it in self.replicas):
+        if time.monotonic() < self._next_port_check or not any(it.port for it in self.replicas):
             return
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._next_port_check = time.monotonic() + _PORT_CHECK_SECONDS
         known = listening.ports()
         silent = [it for it in self.replicas if it.port is not None and it.exit_code != 0]
         names = [it.name for it in silent if known is not None and it.port and it.port.number not in known]

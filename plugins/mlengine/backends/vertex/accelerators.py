@@ -1,4 +1,4 @@
-"""Which machine types can have which accelerators, and how many; what cannot be is told with the hint."""
+"""Which machine types can have which accelerators, and how many; an impossible combination is an error with a hint."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Vertex AI as a place that trains: the six verbs over its ``customJobs``.
+"""The backend ``vertex``: the six methods of a backend over Vertex AI's ``customJobs``.
 
-At most one job for a key and attempt: the service has no request id, so each job carries the key as a label; it is
-looked for before a create, after a create whose answer is unknown (with grace, as lists may lag), and once more after a
-create, where the elder of two lives.
+At most one job for a key and attempt: the service has no request id, so each job carries the key as a label. The
+backend searches for that label before a create, after a create whose response was lost (with pauses, as lists may lag),
+and once more after a create, when it keeps the older of two jobs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mlengine.core.times import seconds
 
 log = logging.getLogger(__name__)
 
-GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each look for a job whose create was not answered
+GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose create was not answered
 CREATES = 3
-# Regions that job files of this process have named: a task that is killed looks for its job with a new backend.
+# Regions that job files of this process have named: a killed task searches for its job with a new backend.
 _REGIONS: set[str] = set()
 _JOB_ID = re.compile(r"[\w-]+")
-_JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are looked for when few are asked about
+_JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -67,7 +67,7 @@ class VertexBackend:
         region: str | None = None,
         endpoint: str | None = None,
         gcp_conn_id: str | None = None,
-        impersonation_chain: Any = None,
+        impersonation_chain: str | Sequence[str] | None = None,
         client: RestClient | None = None,
         storage: _Bucket | None = None,
         **options: Any,
@@ -98,12 +98,12 @@ class VertexBackend:
         return Request(request.body, (*request.notes, str(found)))
 
     def show(self, submission: Submission) -> str:
-        """See :class:`mlengine.backends.ShowsRequest`. Asks nobody, and needs no credentials."""
+        """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""
         request = self.prepare(submission)
         return "".join(f"# {note}\n" for note in request.notes) + request.to_yaml()
 
     def usd_per_hour(self, submission: Submission) -> float | None:
-        """See :class:`mlengine.backends.EstimatesCost`: list prices, which nothing updates. Asks nobody."""
+        """See :class:`mlengine.backends.EstimatesCost`: list prices, which nothing updates. Sends no request."""
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
@@ -122,7 +122,7 @@ class VertexBackend:
         for _ in range(CREATES):
             made = jobs.create(parent, request.body)
             if made is not None:
-                return self._handle(self._elder(parent, submission, made))
+                return self._handle(self._oldest(parent, submission, made))
             for pause in GRACE_PAUSES:
                 jobs.client.sleep(pause)
                 existing = self._attempts(parent, submission.key, submission.attempt)
@@ -222,15 +222,15 @@ class VertexBackend:
             query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
         return sorted(self._open().list(parent, query), key=_age)
 
-    def _elder(self, parent: str, submission: Submission, made: Job) -> Job:
-        """Of two creates in a race the elder lives: both submitters see the same order, so one job is left."""
+    def _oldest(self, parent: str, submission: Submission, made: Job) -> Job:
+        """Of two jobs created in a race the older is kept: both submitters see the same order, so one job is left."""
         twins = [job for job in self._attempts(parent, submission.key, submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
-        elder = twins[0]
-        log.warning("job %s: created twice; %s lives, %s is cancelled", submission.job_id, elder["name"], made["name"])
+        oldest = twins[0]
+        log.warning("job %s: created twice; %s lives, %s is cancelled", submission.job_id, oldest["name"], made["name"])
         self._open().cancel(made["name"])
-        return elder
+        return oldest
 
     def _look(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
         """Jobs of one region: by one list from the creation of the eldest on, and one by one what is not in it."""

@@ -59,7 +59,7 @@ def get(url: str, headers: dict[str, str]) -> bytes:
 
 
 def place() -> tuple[str, dict[str, str]]:
-    """Where Cloud Storage is, and as whom; whoever runs a server of their own says where by STORAGE_EMULATOR_HOST."""
+    """The URL of Cloud Storage, and the credentials; STORAGE_EMULATOR_HOST names another server."""
     server = os.environ.get("STORAGE_EMULATOR_HOST", "")
     if server:
         return (server if "://" in server else "http://" + server).rstrip("/"), {}
@@ -144,7 +144,7 @@ def note(plan: dict[str, Any]) -> None:
 
 
 def environment(plan: dict[str, Any]) -> None:
-    """What the trainer finds in its environment besides what the service puts there."""
+    """The variables that the trainer gets in addition to the service's."""
     for variable, name in (("MLENGINE_SCRATCH", "scratch"), ("MLENGINE_DATA_CACHE", "data")):
         folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What Vertex AI would refuse, or would take and never run, said before anything is paid for.
+"""Check, before submission, what Vertex AI would refuse, or accept and never run.
 
 Reads the finished request, so that the raw pass-through is checked too. Knows only combinations that cannot work; what
 is merely unwise goes through.

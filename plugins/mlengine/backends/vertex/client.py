@@ -66,7 +66,7 @@ class RestClient:
         """Do a call that may be repeated.
 
         :return: the answer; ``None`` for a 404 with ``missing_ok``.
-        :raises BackendError: refused for good; :raises BackendUnavailableError: no good answer until the deadline.
+        :raises BackendError: refused, final; :raises BackendUnavailableError: no good answer until the deadline.
         """
         until = time.monotonic() + self._deadline
         pause = _FIRST_PAUSE
@@ -89,8 +89,8 @@ class RestClient:
 
         A full quota (429) made nothing, so it is waited for, with patience.
 
-        :return: what was made; ``None`` if nobody can say whether it was: the caller looks before it tries again.
-        :raises BackendError: refused for good; :raises BackendUnavailableError: the quota stayed full.
+        :return: what was made; ``None`` if that is unknown: the caller searches before it tries again.
+        :raises BackendError: refused, final; :raises BackendUnavailableError: the quota stayed full.
         """
         until = time.monotonic() + self._patience
         pause = 5.0

@@ -42,7 +42,7 @@ class Jobs:
         self.client, self.place = client, place
 
     def create(self, parent: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job made; ``None`` if nobody can say whether it was."""
+        """The job made; ``None`` if it is unknown whether it was created."""
         return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body)
 
     def get(self, name: str) -> dict[str, Any] | None:

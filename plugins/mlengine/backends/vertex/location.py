@@ -7,7 +7,7 @@ the connection, and the last resort for the project is the one that the credenti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ class Place:
     """A project, and the servers to ask.
 
     :param asked_region: the argument's, which wins. :param region: the connection's, or the setting's.
-    :param endpoint: a server that stands in for Google's of every region, ``None`` for Google's own.
+    :param endpoint: a server that replaces Google's in every region, ``None`` for Google's own.
     """
 
     project: str
@@ -69,7 +69,7 @@ class Connection:
         return settings.get(name, argument, self.extras) or None
 
 
-def read_connection(gcp_conn_id: str, impersonation_chain: Any = None) -> Connection:
+def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Connection:
     """The connection through the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
 
     :raises BackendError: if there is no such connection.
@@ -117,7 +117,7 @@ def find_place(
 ) -> Place:
     """Apply the rule of this file's head, but for the job file, which each submission has its own of.
 
-    :param endpoint: settled already, as credentials depend on it.
+    :param endpoint: resolved already, as credentials depend on it.
     :raises BackendError: if the project is nowhere to be found, with the places to write it.
     """
     project = connection.setting("vertex_project", project) or credentials_project
@@ -136,7 +136,7 @@ def find_place(
 
 def settle(
     gcp_conn_id: str | None,
-    impersonation_chain: Any = None,
+    impersonation_chain: str | Sequence[str] | None = None,
     *,
     project: str | None = None,
     region: str | None = None,

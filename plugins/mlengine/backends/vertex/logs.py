@@ -59,11 +59,16 @@ def _read(client: RestClient, endpoint: str, project: str, jobs: Wanted, limit: 
     }
     seen = {_number(name): {digest for _, digest in cursor.get("window", ())} for name, cursor in jobs}
     fresh: dict[str, list[_Entry]] = {number: [] for number in seen}
-    for _ in range(MAX_PAGES):
+    calls = 0
+    while calls < MAX_PAGES:
         answer = client.call("POST", f"{endpoint}/v2/entries:list", body=body) or {}
-        for entry in map(_entry, answer.get("entries", ())):
-            if entry.number in seen and entry.digest not in seen[entry.number]:
-                fresh[entry.number].append(entry)
+        entries = [entry for entry in map(_entry, answer.get("entries", ())) if entry.number in seen]
+        new = [entry for entry in entries if entry.digest not in seen[entry.number]]
+        for entry in new:
+            fresh[entry.number].append(entry)
+        # Pages that repeat only known entries are not counted, or the read would never get past them. There are no more
+        # of them than the cursors have entries.
+        calls += bool(new or not entries)
         token = answer.get("nextPageToken")
         if not token or any(len(found) >= limit for found in fresh.values()):
             break

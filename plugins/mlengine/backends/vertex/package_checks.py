@@ -1,4 +1,4 @@
-"""What the packages of a job say about themselves, checked before a machine is paid for.
+"""What the packages of a job say about themselves, checked before submission.
 
 * ``Requires-Python``, where the image's Python is known: that of a plain ``python:3.11…`` image, by its tag. What a
   package's dependencies require is known to the package index alone, and comes out when the container installs them.

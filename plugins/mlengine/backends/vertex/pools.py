@@ -33,7 +33,7 @@ _CONFIGS = {
 
 
 def worker_pool_specs(submission: Submission, options: VertexOptions) -> tuple[list[dict[str, Any]], list[str]]:
-    """``workerPoolSpecs``, and one sentence for each thing that is not as the job file has it."""
+    """``workerPoolSpecs``, and one note for each difference from the job file."""
     notes: list[str] = []
     pools: dict[Role, dict[str, Any]] = {}
     for pool in submission.spec.pools:
@@ -45,7 +45,7 @@ def worker_pool_specs(submission: Submission, options: VertexOptions) -> tuple[l
 
 
 def written_job(spec: TrainingSpec) -> dict[str, Any]:
-    """The ``jobSpec`` as a job file in Vertex AI's own words has it, in camelCase; empty for ML Engine's."""
+    """The ``jobSpec`` as a job file in Vertex AI's format has it, in camelCase; empty for ML Engine's."""
     if not worker_pools.is_vertex(spec.source):
         return {}
     source = camel(spec.source)

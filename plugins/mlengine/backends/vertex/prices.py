@@ -1,4 +1,4 @@
-"""What a job may cost at most, before it is paid for.
+"""The maximum cost of a job, before submission.
 
 List prices of Vertex AI's training in us-central1, in USD an hour, as this project's authors knew them at
 :data:`AS_OF`. Those of :data:`CHECKED` were compared with Google's price page as it was read at :data:`CHECKED_ON`: the
@@ -140,7 +140,7 @@ def _tpu_price(name: str, machine: Mapping[str, Any], prices: Mapping[str, float
 
 
 def check_cap(job_id: str, found: Estimate, cap_usd: float | None) -> None:
-    """:raises BackendError: if the job may cost more than the cap, or nobody can say what it costs."""
+    """:raises BackendError: if the job may cost more than the cap, or its cost is unknown."""
     if cap_usd is None:
         return
     if found.unpriced:

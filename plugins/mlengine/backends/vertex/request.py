@@ -23,7 +23,7 @@ _LABEL_LIMIT = 63
 
 @dataclass(frozen=True)
 class Request:
-    """The body of a create call, and one sentence for each thing that is not as the job file has it."""
+    """The body of a create call, and one note for each difference from the job file."""
 
     body: Mapping[str, Any]
     notes: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Vertex AI's words for a job's state and its end, as this project's.
 
-A test walks the service's own enum, so that a state added to it is noticed; until somebody has read it here, it is
+A test walks the service's own enum, so that a state added to it is noticed; until it is handled here, it is
 UNKNOWN, which decides nothing.
 """
 
@@ -28,7 +28,7 @@ STATES: Mapping[str, JobState] = {
     "JOB_STATE_PAUSED": JobState.PAUSED,
     "JOB_STATE_EXPIRED": JobState.EXPIRED,
     "JOB_STATE_UPDATING": JobState.RUNNING,  # its resources are being changed; it goes on after
-    # "Some results may be missing due to errors": no training is done by halves, so nobody may publish it.
+    # "Some results may be missing due to errors": a partial training must not be published.
     "JOB_STATE_PARTIALLY_SUCCEEDED": JobState.FAILED,
 }
 
@@ -62,7 +62,7 @@ _CODES: Mapping[int, FailureCause] = {
 
 
 def job_state(word: str | None) -> JobState:
-    """The state for the service's ``word``; UNKNOWN, with a warning, for one nobody has read."""
+    """The state for the service's ``word``; UNKNOWN, with a warning, for an unknown one."""
     if word is None:
         return JobState.UNKNOWN
     if word not in STATES:
@@ -71,7 +71,7 @@ def job_state(word: str | None) -> JobState:
 
 
 def replica_name(text: str) -> str | None:
-    """``workerpool1-0`` → ``worker-0``, wherever it stands in ``text``; ``None`` if no replica is named."""
+    """``workerpool1-0`` → ``worker-0``, anywhere in ``text``; ``None`` if no replica is named."""
     match = _REPLICA.search(text)
     if match is None or int(match["pool"]) >= len(POOL_ROLES):
         return None

@@ -1,4 +1,4 @@
-"""Tickets and places, with leases held by this process in place of launchers."""
+"""Tickets and places, with locks held by this process in place of launchers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mlengine.backends.local.queue import START_SECONDS, Queue
 from mlengine.backends.local.record import Job
 from mlengine.runtime import json_files
-from mlengine.runtime.file_lock import Lease
+from mlengine.runtime.file_lock import FileLock
 
 
 @pytest.fixture
@@ -20,17 +20,17 @@ def queue(tmp_path: Path) -> Queue:
     return Queue(tmp_path)
 
 
-def enter(queue: Queue, *names: str) -> dict[str, Lease]:
+def enter(queue: Queue, *names: str) -> dict[str, FileLock]:
     """Jobs in the queue whose launchers live."""
-    leases = {}
+    locks = {}
     for name in names:
         queue.enter(name)
         job = Job(queue.state_dir / "jobs" / name)
-        lease = Lease.take(job.lease)
-        assert lease is not None
-        leases[name] = lease
+        lock = FileLock.take(job.lock_file)
+        assert lock is not None
+        locks[name] = lock
         json_files.write_json(job.state_file, {"state": "QUEUED"})
-    return leases
+    return locks
 
 
 def places(queue: Queue, capacity: int, *names: str) -> list[int]:
@@ -41,10 +41,10 @@ def places(queue: Queue, capacity: int, *names: str) -> list[int]:
 
 
 def test_places_are_in_order_of_submission(queue: Queue) -> None:
-    leases = enter(queue, "d-1", "a-1", "c-1", "b-1")
-    assert places(queue, 1, *leases) == [0, 1, 2, 3]
-    assert places(queue, 2, *leases) == [0, 0, 1, 2]
-    assert places(queue, 9, *leases) == [0, 0, 0, 0]
+    locks = enter(queue, "d-1", "a-1", "c-1", "b-1")
+    assert places(queue, 1, *locks) == [0, 1, 2, 3]
+    assert places(queue, 2, *locks) == [0, 0, 1, 2]
+    assert places(queue, 9, *locks) == [0, 0, 0, 0]
 
 
 def test_a_ticket_is_given_once(queue: Queue) -> None:
@@ -67,23 +67,23 @@ def test_other_files_in_the_folder_are_left_alone(queue: Queue) -> None:
 
 
 def test_who_leaves_makes_room(queue: Queue) -> None:
-    leases = enter(queue, "a-1", "b-1", "c-1")
+    locks = enter(queue, "a-1", "b-1", "c-1")
     queue.leave("a-1")
     queue.leave("a-1")
     assert places(queue, 1, "b-1", "c-1") == [0, 1]
-    assert leases
+    assert locks
 
 
 def test_a_job_that_has_ended_takes_no_place_while_it_sends_its_logs(queue: Queue) -> None:
-    leases = enter(queue, "a-1", "b-1")
+    locks = enter(queue, "a-1", "b-1")
     json_files.write_json(Job(queue.state_dir / "jobs" / "a-1").state_file, {"state": "SUCCEEDED"})
     assert places(queue, 1, "b-1") == [0]
-    assert leases
+    assert locks
 
 
 def test_the_dead_are_buried_once_and_take_no_place(queue: Queue) -> None:
-    leases = enter(queue, "a-1", "b-1")
-    leases["a-1"].give_back()
+    locks = enter(queue, "a-1", "b-1")
+    locks["a-1"].give_back()
     buried: list[str] = []
     assert queue.place("b-1", 1, lambda job: buried.append(job.name)) == 0
     assert queue.place("b-1", 1, lambda job: buried.append(job.name)) == 0
@@ -92,12 +92,12 @@ def test_the_dead_are_buried_once_and_take_no_place(queue: Queue) -> None:
 
 def test_a_job_on_its_way_keeps_its_place_for_a_while(queue: Queue) -> None:
     ticket = queue.enter("a-1")
-    leases = enter(queue, "b-1")
+    locks = enter(queue, "b-1")
     assert places(queue, 1, "b-1") == [1]
     late = time.time() - START_SECONDS - 1
     os.utime(ticket.path, (late, late))
     assert queue.place("b-1", 1, lambda _: None) == 0
-    assert leases
+    assert locks
 
 
 def test_other_files_are_no_tickets(queue: Queue) -> None:

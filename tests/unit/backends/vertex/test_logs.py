@@ -84,6 +84,19 @@ def test_each_line_once(moments: Sequence[tuple[float, float]], limit: int, page
     assert sorted(int(line.text) for line in seen) == list(range(len(moments)))
 
 
+def test_many_known_entries_of_one_moment_are_read_past() -> None:
+    server = CloudLogging(page=1)
+    count = 2 * logs.MAX_PAGES
+    for number in range(count):
+        server.write(str(number), 1_800_000_000.0)
+    cursor: Mapping[str, Any] = {}
+    seen: list[str] = []
+    for _ in range(count):
+        lines, cursor = read(server, dict(cursor), 1)
+        seen += [line.text for line in lines]
+    assert sorted(map(int, seen)) == list(range(count))
+
+
 def test_lines_say_which_replica_and_when() -> None:
     server = CloudLogging()
     server.write("hello\n", 1_800_000_000.25)
