@@ -50,9 +50,10 @@ def excluded(folder: Path, version: str) -> list[str]:
     """What is installed in ``folder`` although it does not accept this version of Python: ``name version (<3.11)``."""
     found = []
     for distribution in distributions(path=[str(folder)]):
-        wanted = distribution.metadata["Requires-Python"]
-        if wanted and not accepts(wanted, version):
-            found.append(f"{distribution.name} {distribution.version} ({wanted})")
+        # Not metadata[…]: where importlib_metadata is imported, its finder answers, and raises KeyError for no field.
+        wanted = distribution.metadata.get_all("Requires-Python") or [""]
+        if wanted[0] and not accepts(wanted[0], version):
+            found.append(f"{distribution.name} {distribution.version} ({wanted[0]})")
     return sorted(found)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from mlengine.runtime.requires_python import accepts, required
+from mlengine.runtime.requires_python import accepts, excluded, required
 
 
 def metadata(requires: str | None) -> str:
@@ -74,3 +75,15 @@ def test_what_accepts_a_version(wanted: str) -> None:
 @pytest.mark.parametrize("wanted", [">=3.7,<3.11", ">=3.12", "==3.10.*", "<3"])
 def test_what_does_not(wanted: str) -> None:
     assert not accepts(wanted, "3.11.7", "3.11.0")
+
+
+@pytest.mark.parametrize("backport", [False, True])
+def test_what_is_installed_and_does_not_accept_this_python(tmp_path: Path, backport: bool) -> None:
+    """Airflow imports a backport of importlib.metadata, which then answers in its place, and otherwise."""
+    if backport:
+        pytest.importorskip("importlib_metadata")
+    for name, requires in (("old", ">=3.6,<3.11"), ("new", ">=3.11"), ("any", None)):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(metadata(requires).replace("Name: t", f"Name: {name}"))
+    assert excluded(tmp_path, "3.11.7") == ["old 1.0 (>=3.6,<3.11)"]
