@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from mlengine.cli import say
 from mlengine.cli.arguments import attempts
 from mlengine.cli.emulator import settings_of
 from mlengine.cli.options import Commands
-from mlengine.cli.train_spec import packages, spec_of
+from mlengine.cli.train_spec import dataset_of, packages, spec_of
 from mlengine.core import plaintext
 from mlengine.core.errors import JobConflictError, JobFailedError, MlengineError, ObjectMissingError
 from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord, JobState, JobStatus
+from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir, bucket_uri, join, split_uri
 from mlengine.core.spec import TrainingSpec
 
@@ -43,6 +45,11 @@ def register(commands: Commands) -> None:
     what.add_argument("--packages", metavar="A,B", help="ready-made sdists or wheels, the trainer's first; gs:// too")
     what.add_argument("--module-name", metavar="NAME", help="what is run as python -m, e.g. trainer.task")
     what.add_argument("--config", type=Path, metavar="FILE", help="the job file; flags replace its fields")
+    what.add_argument(
+        "--dataset",
+        metavar="NAME[@VERSION]",
+        help="a dataset version (default: the newest), or its gs:// URI; the trainer gets --dataset gs://…",
+    )
     where = parser.add_argument_group("where it goes")
     where.add_argument("--job-dir", metavar="GS", help="passed to the trainer as --job-dir (BUCKET/jobs/JOB)")
     where.add_argument(
@@ -96,6 +103,9 @@ def _train(args: argparse.Namespace) -> int:
     if args.python_version and isinstance(backend, ChoosesPython):
         backend.use_python(args.python_version)
     storage = Storage()
+    dataset = dataset_of(args.dataset, storage, staging)
+    if dataset is not None:
+        spec = parse.override(spec, args=[*spec.args, "--dataset", dataset["uri"]])
     spec = packages(args, spec, storage, staging)
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
@@ -103,7 +113,7 @@ def _train(args: argparse.Namespace) -> int:
             say(f"# {note}")
     if args.dry_run:
         return _show(args.job, backend, spec, job_dir)
-    return _run(args, backend, storage, spec, job_dir)
+    return _run(args, backend, storage, spec, job_dir, inputs={} if dataset is None else {"dataset": dataset})
 
 
 def _places(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:
@@ -140,14 +150,20 @@ def _show(job: str, backend: TrainingBackend, spec: TrainingSpec, job_dir: JobDi
 
 
 def _run(
-    args: argparse.Namespace, backend: TrainingBackend, storage: Storage, spec: TrainingSpec, job_dir: JobDir
+    args: argparse.Namespace,
+    backend: TrainingBackend,
+    storage: Storage,
+    spec: TrainingSpec,
+    job_dir: JobDir,
+    *,
+    inputs: Mapping[str, Any],
 ) -> int:
     from mlengine.jobs.submission import Intent, Submitter
 
     _check_unused(args.job, storage, spec, job_dir)
     submitter = Submitter(storage, backend, max_attempts=args.max_attempts)
     model = (job_dir.uri.split("/")[3:-1] or ["jobs"])[-1]
-    intent = Intent(_key(args.job, job_dir), model, job_dir, spec, labels=spec.labels, job_id=args.job)
+    intent = Intent(_key(args.job, job_dir), model, job_dir, spec, inputs, labels=spec.labels, job_id=args.job)
     submitted = submitter.submit(intent)
     say(f"job {args.job}: {submitted.decision.value}, as {submitted.handle.name} on {backend.name}")
     say(f"job dir: {submitted.handle.job_dir}")

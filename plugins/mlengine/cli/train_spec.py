@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any
 from mlengine.cli import say
 from mlengine.cli.emulator import settings_of
 from mlengine.core import limits
-from mlengine.core.errors import JobFileError, PackageError, StorageForbiddenError, StorageUnavailableError
+from mlengine.core.errors import (
+    DatasetError,
+    JobFileError,
+    PackageError,
+    StorageForbiddenError,
+    StorageUnavailableError,
+)
 from mlengine.core.job_file import fields, parse, worker_pools
 from mlengine.core.job_file.located import Located, from_python
+from mlengine.core.layout import dataset_dir
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.core.xcoms import DatasetXCom
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
@@ -155,6 +163,29 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     for line in lines:
         say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
     return parse.override(spec, package_uris=packaged.uris)
+
+
+def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom | None:
+    """The dataset version that ``--dataset`` names, as the DAG's dataset task returns it; ``None`` if it is not given.
+
+    :param given: ``NAME``, ``NAME@VERSION``, or ``gs://…/datasets/NAME/VERSION``.
+    :param bucket: where names are searched.
+    :raises DatasetError: there is no such version; lists those that exist.
+    """
+    if not given:
+        return None
+    from mlengine.datasets.catalog import load_manifest, resolve
+
+    name, _, version = given.partition("@")
+    if given.startswith("gs://"):
+        parts = given.rstrip("/").rsplit("/", 3)
+        if len(parts) != 4 or parts[1] != "datasets":
+            raise DatasetError(f"--dataset: not a dataset version: {given}", hint="write gs://…/datasets/NAME/VERSION")
+        bucket, _, name, version = parts
+    manifest = load_manifest(storage, bucket, name, version or resolve(storage, bucket, name))
+    uri = dataset_dir(bucket, name, manifest.version)
+    rows = manifest.train.rows
+    return {"dataset": name, "version": manifest.version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
 
 def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:

@@ -1,0 +1,1 @@
+"""A Keras model of the MNIST digits, as a trainer for mlengine."""
