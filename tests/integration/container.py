@@ -13,6 +13,7 @@ from uv import find_uv_bin
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import Request, custom_job
+from mlengine.core.expansion import expand
 from mlengine.core.spec import TrainingSpec
 
 # What pip needs to know of the machine that runs the tests.
@@ -32,14 +33,16 @@ def request(spec: TrainingSpec, job_dir: str, **options: Any) -> Request:
 
 
 def start(
-    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://b/m/j", **options: Any
+    image: Path, spec: TrainingSpec, env: dict[str, str], *, job_dir: str = "gs://bucket/m/j", **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the chief's container to its end."""
     container = request(spec, job_dir, **options).body["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]
     own = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
-    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    # As the service does, which knows these variables.
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    variables = {name: expand(value, {}) for name, value in given.items()}
     return subprocess.run(
-        [*container["command"], *container["args"]],
+        [expand(word, variables) for word in (*container["command"], *container["args"])],
         env={"PATH": f"{image}/bin:/usr/bin:/bin", "HOME": str(image), **own, **variables, **env},
         capture_output=True,
         text=True,

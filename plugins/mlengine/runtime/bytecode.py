@@ -2,13 +2,16 @@
 
 Compiling TensorFlow's 5,000 files is most of what a new environment costs, and each replica would repeat it if it
 were left out. A trainer whose own code changed needs the same libraries again: their files come from uv's cache as
-they did the last time, so what was compiled from them is still right. ``compileall`` checks each against its source
-(time and size) and compiles the others.
+they did the last time, so what was compiled from them is still right.
+
+Python takes bytecode for that of a source with the same time and size. Two versions of a file can have both, so
+bytecode is taken over only where the sources themselves are equal.
 """
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import subprocess
 from pathlib import Path
@@ -33,13 +36,18 @@ def seed(root: Path, donor: Path) -> int:
         if not target.parent.is_dir():
             continue
         for name in files:
-            source = target.parent / f"{name.partition('.')[0]}.py"
-            if source.exists():
-                with contextlib.suppress(OSError):
+            module = f"{name.partition('.')[0]}.py"
+            with contextlib.suppress(OSError):
+                if _equal(target.parent / module, Path(cache).parent / module):
                     target.mkdir(exist_ok=True)
                     os.link(Path(cache, name), target / name)
                     count += 1
     return count
+
+
+def _equal(one: Path, other: Path) -> bool:
+    """Whether two files have the same content. From uv's cache both are links to one file, which costs no reading."""
+    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
 def compile_all(root: Path, seconds: float) -> None:
