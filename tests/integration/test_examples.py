@@ -1,95 +1,155 @@
-"""The examples of docs/own-trainer.md, as a newcomer runs them: ``mlengine train``, then validation."""
+"""The examples of docs/own-trainer.md, by the commands and DAGs that the page shows."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Callable
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import TaskGroup
 from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
-from mlengine.core.verdict import Decision, Thresholds
+from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
-from mlengine.validation.signature import Expectation
-from tests.integration.gate_lab import RULES, Lab
+from mlengine.validation.report import Report, load_report
+from mlengine.validation.rules import Rules, Scope
+from mlengine.validation.subject import find_subject
+from mlengine.validation.validation import Place, validate
+from tests.unit.docs.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration
-EXAMPLES = Path(__file__).parents[2] / "examples"
-PAGE = Path(__file__).parents[2] / "docs" / "own-trainer.md"
-Say = pytest.CaptureFixture[str]
+PAGE = ROOT / "docs" / "own-trainer.md"
+Command = Callable[..., str]
+
+
+def section(title: str) -> Iterator[Any]:
+    """The blocks of code below a heading of the page."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    begin = lines.index(f"## {title}")
+    end = next((at for at in range(begin + 1, len(lines)) if lines[at].startswith("## ")), len(lines))
+    return (block for block in blocks(PAGE) if begin < block.line <= end)
+
+
+def documented_commands(title: str) -> list[str]:
+    return [command for block in section(title) for command in commands(block)]
+
+
+def documented_group(title: str) -> tuple[TaskGroup, dict[str, Any]]:
+    """The task group of a section's DAG, and the other names of its block."""
+    block = next(block for block in section(title) if block.run and "RetrainingTaskGroup(" in block.text)
+    names: dict[str, Any] = {"__name__": "documented"}
+    exec(compile(block.text, block.place, "exec"), names)
+    return names["retrain"], names
 
 
 @pytest.fixture
-def here(make_backend: Callable[..., LocalBackend], bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A terminal in the examples' folder, with a bucket and a local backend."""
+def mlengine(
+    make_backend: Callable[..., LocalBackend], bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Command:
+    """Runs a command in the clone, as a newcomer types it, and returns what it prints."""
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(make_backend().state_dir))
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
     monkeypatch.delenv("AIRFLOW__MLENGINE__BACKEND", raising=False)
-    monkeypatch.chdir(EXAMPLES)
-    return bucket
+    monkeypatch.setenv("LOGNAME", "anna")
+    monkeypatch.chdir(ROOT)
+
+    def run(command: str, code: int = 0) -> str:
+        given, _ = words(command.replace("gs://BUCKET", bucket))
+        ended = main(given)
+        out, err = capsys.readouterr()
+        assert ended == code, f"{command}: {out[-3000:]}{err[-3000:]}"
+        return str(out + err)
+
+    return run
 
 
-def test_a_script_with_a_dataset(here: str, storage: Storage, digits: Path, capsys: Say) -> None:
+@pytest.mark.parametrize("example", ["keras_digits", "sklearn_table", "script"])
+def test_an_example_is_short(example: str) -> None:
+    modules = (ROOT / "examples" / example).glob("*/*.py")
+    assert 0 < sum(len(path.read_text().splitlines()) for path in modules) < 80
+
+
+@pytest.mark.parametrize("title", ["A Keras model", "A script"])
+def test_the_page_shows_the_job_file(title: str) -> None:
+    shown = next(block for block in section(title) if block.language == "yaml")
+    example = next(re.finditer(r"--config (\S+)", "\n".join(documented_commands(title))))[1]
+    assert shown.text == (ROOT / example).read_text()
+
+
+def test_a_script_with_a_dataset(mlengine: Command, bucket: str, storage: Storage, digits: Path) -> None:
     for version in ("2026-10-01", "2026-11-01"):
-        mnist.register(storage, here, digits, version, train=2_000, heldout=1_000)
-    command = ["train", "count_1", "--package-path", "script/report", "--config", "script/job.yaml"]
-    assert main([*command, "--dataset", "mnist", "--stream-logs"]) == 0
-    assert "master: 2000 rows of 10 classes" in capsys.readouterr().out
-    assert sum(json.loads(storage.read(f"{here}/jobs/count_1/model/counts.json"))) == 2000
-    dataset = json.loads(storage.read(f"{here}/jobs/count_1/job.json"))["inputs"]["dataset"]
-    assert (dataset["dataset"], dataset["version"], dataset["rows"]) == ("mnist", "2026-11-01", 2000)
-    uri = f"{here}/datasets/mnist/2026-10-01"
-    for given in ("mnist@2026-10-01", uri):
-        assert main([*command, "--dataset", given, "--dry-run"]) == 0
-        assert f"- {uri}" in capsys.readouterr().out
-    assert main([*command, "--dataset", "mnist@2026-12-01"]) == 1
-    assert "2026-11-01" in capsys.readouterr().err, "the versions that exist"
-    assert main([*command, "--dataset", f"{here}/mnist"]) == 1
-    assert "write gs://…/datasets/NAME/VERSION" in capsys.readouterr().err
+        mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
+    train, *rest = documented_commands("A script")
+    assert "master: 2000 rows of 10 classes" in mlengine(train)
+    job_dir = JobDir.of(bucket, "counts", "counts_1")
+    assert sum(json.loads(storage.read(f"{job_dir.model}counts.json"))) == 2000
+    for command in rest:
+        mlengine(command)
+    assert load_report(storage, job_dir).verdict.decision is Decision.FIRST
 
 
-def test_a_table_with_scikit_learn(here: str, storage: Storage, capsys: Say) -> None:
+def test_the_dataset_of_a_job_is_found_when_it_is_validated(
+    mlengine: Command, bucket: str, storage: Storage, digits: Path
+) -> None:
+    manifest = mnist.register(storage, bucket, digits, "2026-11-01", train=2_000, heldout=1_000)
+    mlengine(documented_commands("A script")[0])
+    dataset = find_subject(storage, JobDir.of(bucket, "counts", "counts_1").uri).dataset
+    uri = f"{bucket}/datasets/mnist/2026-11-01"
+    assert dataset == {
+        "dataset": "mnist",
+        "name": "mnist",
+        "version": "2026-11-01",
+        "uri": uri,
+        "digest": manifest.digest,
+        "rows": 2000,
+    }
+
+
+def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Storage) -> None:
     rows = [f"{plan},{months},{'yes' if months < 12 else 'no'}" for months in range(24) for plan in ("basic", "family")]
-    storage.write(f"{here}/tables/churn.csv", "\n".join(["plan,months,churned", *rows]).encode())
-    command = ["train", "churn_1", "--package-path", "sklearn_table", "--module-name", "table.task", "--stream-logs"]
-    table = ["--", "--table", f"{here}/tables/churn.csv", "--target", "churned"]
-    assert main([*command, *table]) == 0
-    assert "accuracy" in capsys.readouterr().out
-    assert storage.exists(f"{here}/jobs/churn_1/model/model.pickle")
-    assert json.loads(storage.read(f"{here}/jobs/churn_1/model/metrics.json"))["accuracy"] > 0.7
+    storage.write(f"{bucket}/tables/churn.csv", "\n".join(["plan,months,churned", *rows]).encode())
+    train, *rest = documented_commands("A table and scikit-learn")
+    assert "accuracy" in mlengine(train)
+    job_dir = JobDir.of(bucket, "churn", "churn_1")
+    assert storage.exists(f"{job_dir.model}model.pickle")
+    for command in rest:
+        mlengine(command)
+    report = load_report(storage, job_dir)
+    assert report.verdict.decision is Decision.FIRST
+    # The DAG's extra check reads the metrics that the trainer wrote.
+    group, names = documented_group("A table and scikit-learn")
+    assert group.validate.extra_checks == [names["accurate"]]  # type: ignore[attr-defined]
+    assert judged(storage, job_dir, names["accurate"]).verdict.decision is Decision.FIRST
+    storage.write(f"{job_dir.model}metrics.json", b'{"accuracy": 0.5}')
+    worse = judged(storage, job_dir, names["accurate"])
+    assert worse.verdict.reasons == ("Cross-validation gives an accuracy of 0.500.",)
 
 
-def documented_signature() -> Expectation:
-    """The serving signature that the page shows for the Keras example."""
-    block = PAGE.read_text().split("serving_signature=", 1)[1]
-    end = block.index("},\n        # ")
-    fields: dict[str, Any] = eval(block[: end + 1].replace("\n        ", "\n"), {"None": None})
-    return Expectation.from_json(fields)
+def judged(storage: Storage, job_dir: JobDir, check: Any) -> Report:
+    rules = Rules(scope=Scope.FILES, own=(check,), require_comparison=False)
+    nowhere: Any = None  # nothing of the model runs
+    return validate(storage, find_subject(storage, job_dir.uri), rules, Place(nowhere, nowhere), replace_report=True)
 
 
-def test_a_keras_model_is_validated_by_the_documented_signature(lab: Lab, digits: Path, tmp_path: Path) -> None:
-    data = mnist.subset(digits, tmp_path, train=6_000, heldout=10)
-    with lab.place.python() as python:
-        done = subprocess.run(
-            [python, "-m", "digits.task", "--dataset", str(data), "--job-dir", str(tmp_path / "job"), "--epochs", "3"],
-            cwd=EXAMPLES / "keras_digits",
-            env={**os.environ, "KERAS_HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "2"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (lab.models / "keras_digits").symlink_to(tmp_path / "job" / "model")
-    rules = replace(RULES, expected=documented_signature(), thresholds=Thresholds(accuracy=0.85, per_class=0.6))
-    report = lab.judge("keras_digits", rules)
-    assert report.verdict.decision is Decision.FIRST, report.verdict.reasons
+def test_a_keras_model_is_validated_and_published(
+    mlengine: Command, bucket: str, storage: Storage, digits: Path
+) -> None:
+    mnist.register(storage, bucket, digits, "2026-11-01", train=20_000)
+    for command in documented_commands("A Keras model"):
+        mlengine(command)
+    report = load_report(storage, JobDir.of(bucket, "digits", "digits_1"))
+    assert report.verdict.decision is Decision.FIRST
     assert report.accuracy is not None
-    assert report.accuracy > 0.85
+    assert report.accuracy > 0.9
+    assert "digits_1" in mlengine("mlengine models show digits")
+    # The DAG calls the model as the commands did.
+    group, _ = documented_group("A Keras model")
+    signature = json.loads((ROOT / "examples/keras_digits/serving_signature.json").read_text())
+    assert group.validate.serving_signature == signature  # type: ignore[attr-defined]
+    assert {name: report.thresholds.to_json()[name] for name in group.validate.thresholds} == group.validate.thresholds  # type: ignore[attr-defined]

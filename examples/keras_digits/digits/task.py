@@ -1,30 +1,36 @@
-"""``python -m digits.task --dataset FOLDER --job-dir FOLDER``: train, and export a SavedModel."""
+"""``python -m digits.task --dataset gs://… --job-dir gs://…``: train on a dataset version, export a SavedModel."""
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
-
-from digits.bucket import download, upload
+from google.cloud import storage
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--dataset", required=True)  # gs://…/datasets/mnist/2026-11-01
-    parser.add_argument("--job-dir", required=True)  # gs://…/mnist/<job id>
+    parser.add_argument("--dataset", required=True)  # gs://BUCKET/datasets/mnist/2026-11-01
+    parser.add_argument("--job-dir", required=True)  # gs://BUCKET/digits/JOB
     parser.add_argument("--epochs", type=int, default=2)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        data = download(args.dataset, Path(scratch, "data"))
-        model = build()
-        model.fit(images(data), labels(data), epochs=args.epochs, batch_size=64, verbose=2)
-        model.export(str(Path(scratch, "model")))
-        upload(Path(scratch, "model"), f"{args.job_dir}/model")
+    split = json.loads(blob(f"{args.dataset}/manifest.json").download_as_bytes())["splits"]["train"]
+    images = read_idx(f"{args.dataset}/{split['images']['path']}").reshape(split["rows"], -1).astype(np.float32)
+    labels = read_idx(f"{args.dataset}/{split['labels']['path']}")
+    model = build()
+    model.fit({"pixels": images}, {"digit": labels}, epochs=args.epochs, batch_size=64, verbose=2)
+    # TensorFlow cannot write to the Cloud Storage server of `make run`: export to a local directory, then upload.
+    with tempfile.TemporaryDirectory() as export:
+        model.export(export)
+        for path in sorted(Path(export).rglob("*")):
+            if path.is_file():
+                name = path.relative_to(export).as_posix()
+                blob(f"{args.job_dir}/model/{name}").upload_from_filename(path)
 
 
 def build() -> keras.Model:
@@ -38,21 +44,17 @@ def build() -> keras.Model:
     return model
 
 
-def images(data: Path) -> dict[str, np.ndarray]:
-    """Float32 ``[rows, 784]`` of 0 to 255."""
-    return {"pixels": read(data, "train-images-idx3-ubyte", header=16).reshape(-1, 784).astype(np.float32)}
+def read_idx(uri: str) -> np.ndarray:
+    """The bytes after the header of an IDX file: 4 bytes, then 4 for each dimension. The file may be gzipped."""
+    content = blob(uri).download_as_bytes()
+    content = gzip.decompress(content) if uri.endswith(".gz") else content
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
 
 
-def labels(data: Path) -> dict[str, np.ndarray]:
-    """Integers ``[rows]`` of 0 to 9."""
-    return {"digit": read(data, "train-labels-idx1-ubyte", header=8).astype(np.int64)}
-
-
-def read(data: Path, name: str, header: int) -> np.ndarray:
-    """The bytes of an IDX file, packed or not."""
-    packed = data / f"{name}.gz"
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (data / name).read_bytes()
-    return np.frombuffer(content, np.uint8, offset=header)
+def blob(uri: str) -> storage.Blob:
+    """The object at ``gs://bucket/path``. The client finds the server of ``make run`` by ``STORAGE_EMULATOR_HOST``."""
+    bucket, _, path = uri.removeprefix("gs://").partition("/")
+    return storage.Client().bucket(bucket).blob(path)
 
 
 if __name__ == "__main__":

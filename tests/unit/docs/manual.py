@@ -49,7 +49,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 def commands(block: Block) -> Iterator[str]:
     """The ``mlengine …`` commands of a block, without what stands beside them in words."""
-    for line in block.text.replace("\\\n", " ").splitlines():
+    for line in re.sub(r"\s*\\\n\s*", " ", block.text).splitlines():
         for part in re.split(r" {3,}|  (?=\$)", line.strip()):
             match = _COMMAND.search(part.strip())
             if match:
