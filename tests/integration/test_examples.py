@@ -84,31 +84,47 @@ def test_the_page_shows_the_job_file(title: str) -> None:
 
 def test_a_script_with_a_dataset(mlengine: Command, bucket: str, storage: Storage, digits: Path) -> None:
     for version in ("2026-10-01", "2026-11-01"):
-        mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
+        manifest = mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
     train, *rest = documented_commands("A script")
     assert "master: 2000 rows of 10 classes" in mlengine(train)
     job_dir = JobDir.of(bucket, "counts", "counts_1")
     assert sum(json.loads(storage.read(f"{job_dir.model}counts.json"))) == 2000
+    # Validation uses the version that the job recorded.
+    assert find_subject(storage, job_dir.uri).dataset == {
+        "dataset": "mnist",
+        "name": "mnist",
+        "version": "2026-11-01",
+        "uri": f"{bucket}/datasets/mnist/2026-11-01",
+        "digest": manifest.digest,
+        "rows": 2000,
+    }
     for command in rest:
         mlengine(command)
     assert load_report(storage, job_dir).verdict.decision is Decision.FIRST
 
 
-def test_the_dataset_of_a_job_is_found_when_it_is_validated(
+def test_a_dataset_is_a_name_a_version_or_a_uri(
     mlengine: Command, bucket: str, storage: Storage, digits: Path
 ) -> None:
-    manifest = mnist.register(storage, bucket, digits, "2026-11-01", train=2_000, heldout=1_000)
-    mlengine(documented_commands("A script")[0])
-    dataset = find_subject(storage, JobDir.of(bucket, "counts", "counts_1").uri).dataset
-    uri = f"{bucket}/datasets/mnist/2026-11-01"
-    assert dataset == {
-        "dataset": "mnist",
-        "name": "mnist",
-        "version": "2026-11-01",
-        "uri": uri,
-        "digest": manifest.digest,
-        "rows": 2000,
-    }
+    for version in ("2026-10-01", "2026-11-01"):
+        mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
+    train = documented_commands("A script")[0].replace("--stream-logs", "--dry-run")
+    uri = f"{bucket}/datasets/mnist"
+    for given, version in (
+        ("mnist", "2026-11-01"),
+        ("mnist@2026-10-01", "2026-10-01"),
+        (f"{uri}/2026-10-01", "2026-10-01"),
+        (f"{uri}/2026-10-01/", "2026-10-01"),
+    ):
+        assert f"- --dataset\n  - {uri}/{version}\n" in mlengine(train.replace("mnist ", f"{given} "))
+    for given, message in (
+        ("mnist@2026-12-01", "versions: 2026-10-01, 2026-11-01"),
+        ("mnist@", "not a dataset version: ''"),
+        ("fashion", "dataset 'fashion' has no version"),
+        (f"{bucket}/mnist", "write gs://BUCKET/datasets/NAME/VERSION"),
+        ("gs://datasets/mnist/2026-10-01", "write gs://BUCKET/datasets/NAME/VERSION"),
+    ):
+        assert message in mlengine(train.replace("mnist ", f"{given} "), code=1)
 
 
 def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Storage) -> None:
@@ -125,7 +141,7 @@ def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Stor
     # The DAG's extra check reads the metrics that the trainer wrote.
     group, names = documented_group("A table and scikit-learn")
     assert group.validate.extra_checks == [names["accurate"]]  # type: ignore[attr-defined]
-    assert judged(storage, job_dir, names["accurate"]).verdict.decision is Decision.FIRST
+    assert judged(storage, job_dir, names["accurate"]).verdict.decision is Decision.ACCEPTED
     storage.write(f"{job_dir.model}metrics.json", b'{"accuracy": 0.5}')
     worse = judged(storage, job_dir, names["accurate"])
     assert worse.verdict.reasons == ("Cross-validation gives an accuracy of 0.500.",)

@@ -56,6 +56,7 @@ _COUNTS = {
 }
 # What Vertex AI's format has no field for.
 _ML_ENGINE_ONLY = ("runtimeVersion", "useChiefInTfConfig")
+_DATASET_URI = re.compile(r"(?P<bucket>gs://.+)/datasets/(?P<name>[^/]+)/(?P<version>[^/]+)")
 _LOCAL_DISTRIBUTED = {"workerCount": 2, "parameterServerCount": 2}  # gcloud ml-engine local train --distributed
 
 
@@ -168,7 +169,7 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
 def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom | None:
     """The dataset version that ``--dataset`` names, as the DAG's dataset task returns it; ``None`` if it is not given.
 
-    :param given: ``NAME``, ``NAME@VERSION``, or ``gs://…/datasets/NAME/VERSION``.
+    :param given: ``NAME``, ``NAME@VERSION``, or ``gs://BUCKET/datasets/NAME/VERSION``.
     :param bucket: where names are searched.
     :raises DatasetError: there is no such version; lists those that exist.
     """
@@ -176,16 +177,26 @@ def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom 
         return None
     from mlengine.datasets.catalog import load_manifest, resolve
 
-    name, _, version = given.partition("@")
+    name, versioned, version = given.partition("@")
     if given.startswith("gs://"):
-        parts = given.rstrip("/").rsplit("/", 3)
-        if len(parts) != 4 or parts[1] != "datasets":
-            raise DatasetError(f"--dataset: not a dataset version: {given}", hint="write gs://…/datasets/NAME/VERSION")
-        bucket, _, name, version = parts
-    manifest = load_manifest(storage, bucket, name, version or resolve(storage, bucket, name))
+        bucket, name, version = _dataset_version(given)
+    elif not versioned:
+        version = resolve(storage, bucket, name)
+    manifest = load_manifest(storage, bucket, name, version)
     uri = dataset_dir(bucket, name, manifest.version)
     rows = manifest.train.rows
     return {"dataset": name, "version": manifest.version, "uri": uri, "digest": manifest.digest, "rows": rows}
+
+
+def _dataset_version(uri: str) -> tuple[str, str, str]:
+    """Bucket, name and version in ``gs://BUCKET/datasets/NAME/VERSION``.
+
+    :raises DatasetError: it is not the URI of a dataset version.
+    """
+    match = _DATASET_URI.fullmatch(uri.rstrip("/"))
+    if match is None:
+        raise DatasetError(f"--dataset: not a dataset version: {uri}", hint="write gs://BUCKET/datasets/NAME/VERSION")
+    return match["bucket"], match["name"], match["version"]
 
 
 def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:

@@ -1,0 +1,51 @@
+"""docs/gate.md: the table of ``serving_signature``'s fields agrees with the code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mlengine.validation.signature import DENIED_OPS, Expectation
+from tests.unit.docs.manual import ROOT
+
+# An example may need others: `scores` must name an output.
+_COMPLETE: dict[str, Any] = {
+    "inputs": {"pixels": "float32[-1,784]"},
+    "outputs": {"digit": "float32[-1,10]"},
+    "key": None,
+    "features": "pixels",
+    "scores": "digit",
+}
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """Field → its default and its example, as the table has them."""
+    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    table = page.split("| field | type | default | example |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return {row[0].strip("` "): (row[2], row[3].strip("`")) for row in rows}
+
+
+FIELDS = documented()
+
+
+def test_all_fields_are_documented() -> None:
+    assert FIELDS.keys() == Expectation().to_json().keys()
+
+
+@pytest.mark.parametrize("field", FIELDS.keys() - {"denied_ops"})
+def test_a_default_is_as_documented(field: str) -> None:
+    assert json.loads(FIELDS[field][0].strip("`")) == Expectation().to_json()[field]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_an_example_is_accepted(field: str) -> None:
+    value = json.loads(FIELDS[field][1])
+    assert value != Expectation().to_json()[field], "an example shows another value than the default"
+    assert Expectation.from_json({**_COMPLETE, field: value}).to_json()[field] == value
+
+
+def test_denied_ops_are_those_that_reach_outside_the_graph() -> None:
+    assert {"PyFunc*", "ReadFile", "PrintV2", "*Send"} <= set(DENIED_OPS)
