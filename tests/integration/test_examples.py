@@ -103,9 +103,7 @@ def test_a_script_with_a_dataset(mlengine: Command, bucket: str, storage: Storag
     assert load_report(storage, job_dir).verdict.decision is Decision.FIRST
 
 
-def test_a_dataset_is_a_name_a_version_or_a_uri(
-    mlengine: Command, bucket: str, storage: Storage, digits: Path
-) -> None:
+def test_a_dataset_is_a_name_a_version_or_a_uri(mlengine: Command, bucket: str, storage: Storage, digits: Path) -> None:
     for version in ("2026-10-01", "2026-11-01"):
         mnist.register(storage, bucket, digits, version, train=2_000, heldout=1_000)
     train = documented_commands("A script")[0].replace("--stream-logs", "--dry-run")
