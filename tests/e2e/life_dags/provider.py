@@ -38,6 +38,7 @@ def provider_dag(url: str, job: dict[str, Any]) -> DAG:
             custom_job=job,
             gcp_conn_id="life",
             poll_interval=1,
+            deferrable=False,  # its asynchronous client speaks gRPC only, which the emulator does not
         )
     return dag
 
