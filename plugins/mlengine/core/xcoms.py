@@ -12,7 +12,7 @@ class PackageXCom(TypedDict):
     """Of the task that packages the trainer.
 
     ``package_uris`` has the trainer's own archive first. ``digest`` is the content's: the same source has the same.
-    ``reused`` says that the archives were in the bucket already.
+    ``reused`` says that the archives were in the bucket already. ``scorer`` is the trainer's own, if it has one.
     """
 
     package_uris: list[str]
@@ -20,6 +20,7 @@ class PackageXCom(TypedDict):
     name: str
     version: str
     reused: bool
+    scorer: NotRequired[str]
 
 
 class DatasetXCom(TypedDict):
