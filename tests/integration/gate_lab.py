@@ -19,12 +19,12 @@ from scripts import mnist
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.verdict import Thresholds
 from mlengine.storage.client import Storage
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
 from mlengine.validation.runner import Limits
-from mlengine.validation.subject import find_subject
-from mlengine.validation.validation import Place, validate
+from mlengine.validation.validation import ValidationEnvironment, validate
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "trainer" / "constraints.txt"
@@ -70,7 +70,7 @@ class Lab:
 
     def __init__(self, storage: Storage, bucket: str, models: Path, state: Path) -> None:
         self.storage, self.bucket, self.models = storage, bucket, models
-        self.place: Place = local_place(storage, [PACKAGE], state)
+        self.place: ValidationEnvironment = local_environment(storage, [PACKAGE], state)
 
     def dataset(self, version: str = VERSIONS[-1]) -> str:
         return dataset_dir(SHARED, "mnist", version)
@@ -87,7 +87,7 @@ class Lab:
 
     def judge(self, model: str, rules: Rules = RULES, *, version: str = VERSIONS[-1], job_id: str = "") -> Report:
         job_dir = self.job(model, job_id)
-        subject = find_subject(self.storage, job_dir.uri, package_uris=[PACKAGE], dataset=self.dataset(version))
+        subject = load_job(self.storage, job_dir.uri, package_uris=[PACKAGE], dataset=self.dataset(version))
         return validate(self.storage, subject, rules, self.place)
 
 
@@ -123,7 +123,7 @@ def gate_models(tmp_path_factory: pytest.TempPathFactory, gate_state: Path, gcs_
         storage.write(PACKAGE, wheel())
         for version in VERSIONS:
             mnist.register(storage, SHARED, digits, version, train=1000)
-        with local_place(storage, [PACKAGE], gate_state).python() as python:
+        with local_environment(storage, [PACKAGE], gate_state).python() as python:
             script = Path(__file__).with_name("make_models.py")
             command = [python, script, digits, folder]
             # On a busy machine the threads of numpy's BLAS wait for each other, loudly: three times the CPU.

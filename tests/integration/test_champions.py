@@ -19,7 +19,7 @@ from mlengine.core import layout
 from mlengine.core.errors import PublishError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
-from mlengine.promotion.outcome import Force, Outcome, Word
+from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
@@ -88,7 +88,7 @@ def bench(storage: Storage, bucket: str) -> Bench:
 def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
     bench.publish(bench.job("a"))
     outcome = bench.publish(bench.job("b", accuracy=0.985))
-    assert outcome.word is Word.PUBLISHED
+    assert outcome.decision is PublishDecision.PUBLISHED
     assert outcome.published
     assert bench.serials() == [(1, "a"), (2, "b")]
     newest = history(bench.storage, bench.bucket, "mnist")[0]
@@ -111,12 +111,12 @@ def test_publishing_again_changes_nothing(bench: Bench) -> None:
     report = bench.job("a")
     first = bench.publish(report)
     again = bench.publish(report)
-    assert again.word is Word.ALREADY_CHAMPION
+    assert again.decision is PublishDecision.ALREADY_CHAMPION
     assert again.champion == first.champion
     bench.publish(bench.job("b"))
     # The first task is cleared and runs once more, after the second was published.
     late = bench.publish(report)
-    assert late.word is Word.SUPERSEDED
+    assert late.decision is PublishDecision.SUPERSEDED
     assert not late.published
     assert bench.serials() == [(1, "a"), (2, "b")]
 
@@ -133,11 +133,11 @@ def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pyte
 
     monkeypatch.setattr(bench.storage, "read", count)
     claimed = {"time": time.time() + 7200, "event": "claimed"}  # its clock is ahead by more than is allowed for
-    assert bench.publish(bench.job("new", lineage={"events": [claimed]})).word is Word.PUBLISHED
+    assert bench.publish(bench.job("new", lineage={"events": [claimed]})).decision is PublishDecision.PUBLISHED
     assert [uri for uri in read if "/champions/" in uri] == []
     # One that was claimed before the last two were published looks at these.
     old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
-    assert bench.publish(old).word is Word.SUPERSEDED
+    assert bench.publish(old).decision is PublishDecision.SUPERSEDED
     assert len([uri for uri in read if "/champions/" in uri]) == 3
 
 
@@ -146,17 +146,17 @@ def test_a_repeated_task_does_not_undo_a_rollback(bench: Bench) -> None:
     bad = bench.job("bad")
     bench.publish(bad)
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="wrong digits in production")
-    assert bench.publish(bad).word is Word.SUPERSEDED
+    assert bench.publish(bad).decision is PublishDecision.SUPERSEDED
     assert bench.serials()[-1] == (3, "good")
 
 
 def test_a_rejected_model_is_not_published_and_says_why(bench: Bench) -> None:
-    check = Check("accuracy", 0.4, "≥ 0.97", passed=False, sentence="Accuracy is 0.4, under 0.97.")
-    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.sentence,), (check,)))
+    check = Check("accuracy", 0.4, "≥ 0.97", passed=False, message="Accuracy is 0.4, under 0.97.")
+    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.message,), (check,)))
     outcome = bench.publish(rejected)
-    assert outcome.word is Word.REJECTED
+    assert outcome.decision is PublishDecision.REJECTED
     assert outcome.champion is None
-    assert "Accuracy is 0.4, under 0.97." in outcome.sentence
+    assert "Accuracy is 0.4, under 0.97." in outcome.reason
     assert not bench.storage.exists(bench.pointer)
 
 
@@ -187,9 +187,9 @@ def test_an_older_dataset_version_never_replaces_a_newer_ones_champion(bench: Be
     bench.publish(bench.job("new", version=newer))
     backfilled = bench.job("old", version=older)
     outcome = bench.publish(backfilled)
-    assert outcome.word is Word.OLDER_DATASET
-    assert older in outcome.sentence
-    assert newer in outcome.sentence
+    assert outcome.decision is PublishDecision.OLDER_DATASET
+    assert older in outcome.reason
+    assert newer in outcome.reason
     assert bench.serials() == [(1, "new")]
     assert bench.publish(backfilled, force=Force("anna", "the new labels are wrong")).published
     assert bench.serials() == [(1, "new"), (2, "old")]
@@ -218,8 +218,8 @@ def test_without_a_dataset_an_older_run_never_replaces_a_newer_ones_champion(
     bench.publish(bench.job("new", **newer))
     backfilled = bench.job("old", **older)
     outcome = bench.publish(backfilled)
-    assert outcome.word is Word.OLDER_RUN
-    assert "old belongs to the run of " in outcome.sentence
+    assert outcome.decision is PublishDecision.OLDER_RUN
+    assert "old belongs to the run of " in outcome.reason
     assert bench.serials() == [(1, "new")]
     assert bench.publish(backfilled, force=Force("anna", "the new data are wrong")).published
     assert bench.publish(bench.job("newer", **newer)).published, "the forced champion is of an older run"
@@ -239,7 +239,7 @@ def test_versions_of_different_datasets_have_no_order_and_the_runs_decide(bench:
     changed = bench.job("b", dataset=other, lineage=of_run("2026-12-01", "2026-12-01")["lineage"])
     assert bench.publish(changed).published
     back = bench.job("c", version="2026-10-01", lineage=of_run("2026-10-01", "2026-10-01")["lineage"])
-    assert bench.publish(back).word is Word.OLDER_RUN
+    assert bench.publish(back).decision is PublishDecision.OLDER_RUN
 
 
 def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Bench) -> None:
@@ -247,8 +247,8 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     reasons = ("The model was not compared with the champion a: it was not run.",)
     report = bench.job("b", verdict=Verdict(Decision.NOT_COMPARED, reasons), checks="files")
     outcome = bench.publish(report)
-    assert outcome.word is Word.NOT_COMPARED
-    assert reasons[0] in outcome.sentence
+    assert outcome.decision is PublishDecision.NOT_COMPARED
+    assert reasons[0] in outcome.reason
     assert bench.publish(report, force=Force("anna", "looked at it myself")).published
 
 
@@ -257,7 +257,7 @@ def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(ben
     first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
     one, other = bench.job("one", **first), bench.job("other", **first)
     assert bench.publish(one).published
-    assert bench.publish(other).word is Word.NOT_COMPARED
+    assert bench.publish(other).decision is PublishDecision.NOT_COMPARED
     assert bench.publish(bench.job("third", **{**first, "champion": {}}, require_comparison=False)).published
 
 
@@ -266,28 +266,28 @@ def test_a_publisher_recognises_its_own_swap(bench: Bench) -> None:
     report = bench.job("a")
     assert bench.publish(report, publisher=me).swapped
     again = bench.publish(report, publisher=me)
-    assert (again.word, again.swapped) == (Word.ALREADY_CHAMPION, True)
+    assert (again.decision, again.swapped) == (PublishDecision.ALREADY_CHAMPION, True)
     stranger = bench.publish(report, publisher={**me, "run_id": "r2"})
-    assert (stranger.word, stranger.swapped) == (Word.ALREADY_CHAMPION, False)
+    assert (stranger.decision, stranger.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
     assert not bench.publish(report).swapped
     # A rollback to it is somebody else's doing.
     bench.publish(bench.job("b"))
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
     back = bench.publish(report, publisher=me)
-    assert (back.word, back.swapped) == (Word.ALREADY_CHAMPION, False)
+    assert (back.decision, back.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
 
 
 def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
     bench.publish(bench.job("a", accuracy=0.97))
     better, equal, worse = bench.job("b", accuracy=0.99), bench.job("c", accuracy=0.99), bench.job("d", accuracy=0.95)
     assert bench.publish(better).published
-    assert bench.publish(equal).word is Word.PUBLISHED
+    assert bench.publish(equal).decision is PublishDecision.PUBLISHED
     outcome = bench.publish(worse)
-    assert outcome.word is Word.WORSE
-    assert "Worse than the champion c" in outcome.sentence
+    assert outcome.decision is PublishDecision.WORSE
+    assert "Worse than the champion c" in outcome.reason
     blind = bench.job("e", champion={"serial": 1, "job_id": "a"})
     bench.storage.delete(JobDir(blind.job_dir).predictions)
-    assert bench.publish(blind).word is Word.NOT_COMPARED
+    assert bench.publish(blind).decision is PublishDecision.NOT_COMPARED
     assert bench.serials() == [(1, "a"), (2, "b"), (3, "c")]
 
 
@@ -408,7 +408,7 @@ def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypa
     bench.publish(bench.job("a"))
     report = bench.job("b")
     crash_before_the_swap(bench, report, monkeypatch)
-    assert bench.publish(report).word is Word.PUBLISHED
+    assert bench.publish(report).decision is PublishDecision.PUBLISHED
     assert bench.serials() == [(1, "a"), (2, "b")]
 
 

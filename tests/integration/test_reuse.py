@@ -224,7 +224,7 @@ def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, 
 
 def at_least(model: Path, figures: Any, size: int = 1) -> Check:
     found = (model / "weights.json").stat().st_size
-    return Check("weights", found, f"≥ {size}", passed=found >= size, sentence=f"The weights have {found} bytes.")
+    return Check("weights", found, f"≥ {size}", passed=found >= size, message=f"The weights have {found} bytes.")
 
 
 def test_an_own_check_with_other_arguments_is_another_question(storage: Storage, bucket: str, trained: Trained) -> None:

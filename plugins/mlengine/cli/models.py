@@ -55,7 +55,9 @@ def register(commands: Commands) -> None:
         "--threshold", action="append", default=[], metavar="NAME=VALUE", help="accuracy=0.97, tolerance=0.005, …"
     )
     validate.add_argument(
-        "--serving-signature", metavar="JSON", help="how the model is called: JSON, or @FILE with it (docs/gate.md)"
+        "--serving-signature",
+        metavar="JSON",
+        help="how the model is called: JSON, or @FILE with it (docs/validation.md)",
     )
     validate.add_argument(
         "--require-comparison",
@@ -152,17 +154,17 @@ def _show(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
-    from mlengine.validation.environment import local_place
+    from mlengine.validation.environment import local_environment
+    from mlengine.validation.job import load_job
     from mlengine.validation.report import find_report
-    from mlengine.validation.subject import find_subject
-    from mlengine.validation.usage import took
+    from mlengine.validation.usage import job_usage
     from mlengine.validation.validation import validate
 
     storage, bucket = Storage(), bucket_of(args)
     folder = job_dir(bucket, args.model, args.job)
     earlier = find_report(storage, folder)
     rules = _rules(args, earlier)
-    subject = find_subject(
+    subject = load_job(
         storage,
         folder.uri,
         model=args.model,
@@ -172,15 +174,15 @@ def _validate(args: argparse.Namespace) -> int:
     )
     if subject.record is not None:
         with suppress(MlengineError):  # what the job took is for the report alone
-            found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
-            subject = replace(subject, took=found)
+            found = job_usage(get_backend(subject.record.backend), subject.record, subject.job_dir)
+            subject = replace(subject, usage=found)
     if earlier:
         say(f"rules of the report of {earlier.created}, and those given here: validation_level={rules.scope.value}")
     report = validate(
         storage,
         subject,
         rules,
-        local_place(storage, subject.package_uris, env=subject.env),
+        local_environment(storage, subject.package_uris, env=subject.env),
         replace_report=args.replace_report,
     )
     for line in table(report.verdict.checks):
@@ -218,7 +220,9 @@ def _json(text: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MlengineError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE with it") from error
     if not isinstance(data, dict):
-        raise MlengineError(f"--serving-signature {text} is not a JSON object", hint="see docs/gate.md for its fields")
+        raise MlengineError(
+            f"--serving-signature {text} is not a JSON object", hint="see docs/validation.md for its fields"
+        )
     return data
 
 
@@ -232,7 +236,7 @@ def _publish(args: argparse.Namespace) -> int:
     who = _who(args)
     force = Force(who, args.reason) if args.force else None
     outcome = publish(storage, bucket, report, by=who, why=args.reason, force=force)
-    say(f"{outcome.word.value}: {outcome.sentence}")
+    say(f"{outcome.decision.value}: {outcome.reason}")
     return 0 if outcome.published else 1
 
 
@@ -244,7 +248,7 @@ def _register(args: argparse.Namespace) -> int:
     registry = connect({"kind": args.registry, **options})
     followed = follow(Storage(), bucket_of(args), args.model, [registry])
     for one in followed.registered:
-        how = "is new there" if one.made else "was there already"
+        how = "is new there" if one.created else "was there already"
         say(f"{followed.champion.job_id} is version {one.version} of {one.name} in {one.registry}; it {how}")
     return 0
 

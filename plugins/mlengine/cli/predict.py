@@ -15,11 +15,11 @@ from mlengine.cli.models import job_dir
 from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.layout import JobDir
-from mlengine.promotion.rules import intact
+from mlengine.promotion.rules import check_published_files
 from mlengine.storage.client import Storage
+from mlengine.validation.job import FinishedJob, load_job
 from mlengine.validation.plots import ascii_art
 from mlengine.validation.prediction import predict
-from mlengine.validation.subject import Subject, find_subject
 
 
 def register(commands: Commands) -> None:
@@ -52,19 +52,19 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _subject(storage: Storage, args: argparse.Namespace) -> tuple[Subject, str]:
+def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, str]:
     """Whose model, and where it lies."""
     bucket = bucket_of(args)
     if args.job:
         folder = job_dir(bucket, args.model, args.job)
-        return find_subject(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
+        return load_job(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
     champion = current(storage, bucket, args.model)
     if champion is None:
         raise ModelError(f"{args.model} has no champion in {bucket}", hint="publish one, or name a job with --job")
-    intact(storage, champion)
+    check_published_files(storage, champion)
     packages: Sequence[str] = args.package or champion.lineage.get("package_uris", ())
     dataset = args.dataset or champion.dataset
-    subject = find_subject(storage, JobDir(champion.job_dir).uri, package_uris=packages, dataset=dataset)
+    subject = load_job(storage, JobDir(champion.job_dir).uri, package_uris=packages, dataset=dataset)
     return subject, champion.model_uri
 
 

@@ -98,12 +98,12 @@ class PublicationXCom(TypedDict):
 
 
 class RegisteredXCom(TypedDict):
-    """One registry's entry: ``made`` says that this task made the version."""
+    """One registry's entry: ``created``: whether this task created the version."""
 
     registry: str
     name: str
     version: str
-    made: bool
+    created: bool
 
 
 class RegistrationXCom(TypedDict):

@@ -88,18 +88,18 @@ def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
 
 def too_small(model: Path, figures: object) -> Check:
     size = (model / "weights.json").stat().st_size
-    return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
+    return Check("weights", size, "≥ 100", passed=size >= 100, message=f"The weights have {size} bytes.")
 
 
 def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
     job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = ValidateModelOperator._judge
+    really = ValidateModelOperator._validate
 
     def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
         return replace(really(self, *arguments), figures={"accuracy": float("nan")})
 
-    monkeypatch.setattr(ValidateModelOperator, "_judge", judge)
+    monkeypatch.setattr(ValidateModelOperator, "_validate", judge)
     result, _ = run(job.uri)
     assert result["accuracy"] is None
     json.dumps(result, allow_nan=False)

@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from mlengine.core.verdict import Decision, Thresholds
-from mlengine.promotion.outcome import Word
+from mlengine.promotion.outcome import PublishDecision
 
-MANUAL = (Path(__file__).parents[3] / "docs" / "gate.md").read_text()
+MANUAL = (Path(__file__).parents[3] / "docs" / "validation.md").read_text()
 
 
 def rows(heading: str) -> dict[str, str]:
@@ -28,5 +28,5 @@ def test_every_threshold_is_in_the_manual_with_its_default() -> None:
 
 
 def test_every_word_is_in_the_manual() -> None:
-    assert set(rows("word")) == {word.value for word in Word}
+    assert set(rows("word")) == {word.value for word in PublishDecision}
     assert {name.strip("`") for name in rows("verdict")} == {decision.value for decision in Decision}

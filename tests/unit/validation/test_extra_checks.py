@@ -19,7 +19,7 @@ FLOOR = 5
 
 
 def has_words(model: Path, figures: Mapping[str, Any], *, least: Any = FLOOR, language: str = "en") -> Check:
-    return Check("words", least, language, passed=True, sentence="Enough.")
+    return Check("words", least, language, passed=True, message="Enough.")
 
 
 def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
@@ -28,7 +28,7 @@ def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
 
 def holding(value: Any) -> Callable[..., Check]:
     def check(model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("bound", str(value), "", passed=bool(value), sentence="")
+        return Check("bound", str(value), "", passed=bool(value), message="")
 
     return check
 
@@ -38,7 +38,7 @@ class AtLeast:
     least: int
 
     def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("at least", self.least, "", passed=True, sentence="")
+        return Check("at least", self.least, "", passed=True, message="")
 
     def method(self, model: Path, figures: Mapping[str, Any]) -> Check:
         return self(model, figures)
@@ -49,12 +49,12 @@ class Counter:
         self.least = least
 
     def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("counter", self.least, "", passed=True, sentence="")
+        return Check("counter", self.least, "", passed=True, message="")
 
 
 def recursive(depth: int) -> Callable[..., Check]:
     def check(model: Path, figures: Mapping[str, Any]) -> Check:
-        return check(model, figures) if depth else Check("r", 0, "", passed=True, sentence="")
+        return check(model, figures) if depth else Check("r", 0, "", passed=True, message="")
 
     return check
 
@@ -134,5 +134,5 @@ def test_the_name_tells_partials_apart(check: Any, name: str) -> None:
 def test_what_a_check_raises_is_a_failure_with_its_arguments(tmp_path: Path) -> None:
     answer = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[call-arg]
     assert not answer.passed
-    assert answer.sentence.startswith("has_words(colour='red') raised TypeError")
-    assert "returned int, not a mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).sentence  # type: ignore[arg-type,return-value]
+    assert answer.message.startswith("has_words(colour='red') raised TypeError")
+    assert "returned int, not a mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).message  # type: ignore[arg-type,return-value]

@@ -8,7 +8,7 @@ import pytest
 
 from mlengine.core.verdict import NOT_WORSE, Check, Thresholds, WhenUndecided
 from mlengine.validation.paired_test import Paired
-from mlengine.validation.quality import Rival, compare, comparison_checks, declared_columns, value_checks
+from mlengine.validation.quality import Baseline, compare, comparison_checks, declared_columns, value_checks
 from mlengine.validation.runner import Measured
 from mlengine.validation.saved_model import Tensor
 from mlengine.validation.signature import Expectation
@@ -56,14 +56,14 @@ def test_good_figures_pass_every_check() -> None:
 def test_each_bad_figure_fails_its_own_check(name: str, changes: dict[str, Any], words: str) -> None:
     checks = ask(**changes)
     assert [check.name for check in checks.values() if not check.passed] == [name]
-    assert words in checks[name].sentence
+    assert words in checks[name].message
 
 
 def test_a_floor_counts_itself() -> None:
     assert ask(Thresholds(accuracy=0.98, per_class=0.97, latency_ms=2.0))["accuracy"].passed
     slow = ask(Thresholds(latency_ms=1.9))["latency"]
     assert not slow.passed
-    assert slow.sentence == "One row takes 2.00 ms, over 1.9 ms."
+    assert slow.message == "One row takes 2.00 ms, over 1.9 ms."
 
 
 def test_what_no_threshold_asks_is_skipped() -> None:
@@ -77,7 +77,7 @@ def test_a_model_that_did_not_run_is_asked_nothing_more() -> None:
     measured = Measured(error="The model was ended after 8 s at keys.")
     (check,) = value_checks(measured, Thresholds(), Expectation(), 3)
     assert not check.passed
-    checks, paired = comparison_checks(measured, 1, Rival("old", 1, (1,)), Thresholds())
+    checks, paired = comparison_checks(measured, 1, Baseline("old", 1, (1,)), Thresholds())
     assert paired is None
     assert [check.name for check in checks if check.skipped] == [NOT_WORSE, "latency ratio"]
 
@@ -89,12 +89,12 @@ def test_latency_and_size_are_held_to_the_champions() -> None:
         labels=(1,) * 1000,
         predictions=(1,) * 1000,
     )
-    checks, paired = comparison_checks(measured, 400, Rival("old", 100, (1,) * 1000), Thresholds())
+    checks, paired = comparison_checks(measured, 400, Baseline("old", 100, (1,) * 1000), Thresholds())
     assert paired == Paired(1000, 0, 0)
     answers = {check.name: check.passed for check in checks}
     assert answers == {"not worse than champion": True, "latency ratio": False, "size ratio": False}
-    assert "3.50 times the champion's 1.00 ms" in checks[1].sentence
-    assert "4.00 times" in checks[2].sentence
+    assert "3.50 times the champion's 1.00 ms" in checks[1].message
+    assert "4.00 times" in checks[2].message
 
 
 @pytest.mark.parametrize(
@@ -109,24 +109,24 @@ def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, wor
     check = compare(paired, "old", Thresholds())
     assert check.passed is passed
     assert check.comparison
-    assert words in check.sentence
+    assert words in check.message
 
 
 def test_a_champion_without_answers_is_no_comparison() -> None:
     check = compare(None, "old", Thresholds())
     assert check.skipped
-    assert "old could not be run on these rows" in check.sentence
+    assert "old could not be run on these rows" in check.message
 
 
 def test_the_size_of_a_model_that_is_not_run_is_compared() -> None:
     why = "With validation_level='files' the model is not run."
-    checks, _ = comparison_checks(Measured(), 400, Rival("old", 100), Thresholds(), not_run=why)
+    checks, _ = comparison_checks(Measured(), 400, Baseline("old", 100), Thresholds(), not_run=why)
     assert [(check.name, check.skipped, check.passed) for check in checks] == [
         (NOT_WORSE, True, True),
         ("latency ratio", True, True),
         ("size ratio", False, False),
     ]
-    assert checks[0].sentence == why
+    assert checks[0].message == why
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_scores_that_name_no_class_are_not_measured(columns: int, words: str) ->
     figures = {"keys": None, "batch_difference": 0.0, "largest": 1.0, "columns": columns}
     checks = value_checks(Measured(figures=figures), Thresholds(), Expectation(), 3)
     assert [check.name for check in checks if not check.passed] == ["one score per class"]
-    assert words in checks[-1].sentence
+    assert words in checks[-1].message
     assert {check.name for check in checks} == {"runs", "keys come back", "one score per class"}
 
 
@@ -175,5 +175,5 @@ def test_rounding_between_batches_is_relative_to_the_scores(gap: float, largest:
 def test_what_is_undecided_is_the_users_word() -> None:
     check = compare(Paired(200, 3, 3), "old", Thresholds(undecided=WhenUndecided.ACCEPT))
     assert check.passed
-    assert "what is undecided is accepted" in check.sentence
+    assert "what is undecided is accepted" in check.message
     assert compare(Paired(200, 3, 3), "old", Thresholds(tolerance=None)).skipped

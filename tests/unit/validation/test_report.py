@@ -9,15 +9,15 @@ import pytest
 
 from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.validation.job import job_dir_of
 from mlengine.validation.report import Predictions, Report
-from mlengine.validation.subject import job_dir_of
 
 REPORT = Report(
     model="mnist",
     job_id="j",
     job_dir="gs://bucket/mnist/j",
     model_uri="gs://bucket/mnist/j/model",
-    verdict=Verdict(Decision.FIRST, ("fine",), (Check("a", 0.5, "b", passed=True, sentence="c"),)),
+    verdict=Verdict(Decision.FIRST, ("fine",), (Check("a", 0.5, "b", passed=True, message="c"),)),
     thresholds=Thresholds(accuracy=None),
     checks="all",
     created="2026-11-23T12:00:00+00:00",

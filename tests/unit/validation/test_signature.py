@@ -9,7 +9,7 @@ import pytest
 
 from mlengine.core.errors import ModelError
 from mlengine.validation.saved_model import Graph, Signature, Tensor
-from mlengine.validation.signature import Expectation, check_devices, check_ops, check_signature, check_wire
+from mlengine.validation.signature import Expectation, check_devices, check_ops, check_saved_model, check_signature
 
 EXPECTED = Expectation()
 
@@ -42,7 +42,7 @@ def test_the_expected_signature_passes() -> None:
 def test_each_difference_is_named(changes: dict[str, Any], words: str) -> None:
     check = check_signature(graph(**changes), EXPECTED)
     assert not check.passed
-    assert words in check.sentence
+    assert words in check.message
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_each_difference_is_named(changes: dict[str, Any], words: str) -> None:
 def test_a_device_of_the_cluster_is_found(device: str) -> None:
     check = check_devices([Graph(devices={"", "/device:CPU:0", device})], EXPECTED.allowed_devices)
     assert not check.passed
-    assert f"still tied to {device}" in check.sentence
+    assert f"still tied to {device}" in check.message
 
 
 @pytest.mark.parametrize("device", ["/device:TPU:0", "/job:localhost/replica:0/task:0/device:TPU:7"])
 def test_a_device_that_a_serving_machine_may_not_have_is_found(device: str) -> None:
     check = check_devices([Graph(devices={device})], EXPECTED.allowed_devices)
     assert not check.passed
-    assert f"The graph asks for {device}, which is neither a CPU nor a GPU" in check.sentence
+    assert f"The graph asks for {device}, which is neither a CPU nor a GPU" in check.message
     assert check_devices([Graph(devices={device})], ("*/device:TPU:*",)).passed
 
 
@@ -83,7 +83,7 @@ def test_a_device_of_the_machine_itself_is_no_device_of_the_cluster(device: str)
 def test_an_op_that_reaches_outside_is_found(op: str) -> None:
     check = check_ops([Graph(ops={"MatMul": 3, op: 1})], EXPECTED)
     assert not check.passed
-    assert op in check.sentence
+    assert op in check.message
     assert check_ops([Graph(ops={"MatMul": 3, op: 1})], Expectation.from_json({"allowed_ops": [op]})).passed
 
 
@@ -94,16 +94,16 @@ def test_the_ops_of_an_ordinary_model_pass() -> None:
 
 def test_a_damaged_file_is_a_failed_check(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"\xff" * 30)
-    (check,) = check_wire(tmp_path, EXPECTED)
+    (check,) = check_saved_model(tmp_path, EXPECTED)
     assert not check.passed
-    assert "damaged" in check.sentence
+    assert "damaged" in check.message
 
 
 def test_a_graph_for_training_only_is_not_served(tmp_path: Path) -> None:
     # meta_graphs = 2, meta_info_def = 1, tags = 4
     (tmp_path / "saved_model.pb").write_bytes(bytes([0x12, 9, 0x0A, 7, 0x22, 5, *b"train"]))
-    (check,) = check_wire(tmp_path, EXPECTED)
-    assert check.sentence == "No graph has the tag 'serve'; the tags are: train."
+    (check,) = check_saved_model(tmp_path, EXPECTED)
+    assert check.message == "No graph has the tag 'serve'; the tags are: train."
 
 
 def test_an_expectation_of_ones_own() -> None:

@@ -15,7 +15,7 @@ from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.validation.usage import took
+from mlengine.validation.usage import job_usage
 
 JOB_DIR = JobDir("gs://bucket/m/j")
 SPEC = TrainingSpec("trainer.task", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 3)))
@@ -36,7 +36,7 @@ def told(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | No
 
     monkeypatch.setattr(backend, "find", lambda key: handles)
     monkeypatch.setattr(backend, "describe", describe)
-    return took(backend, RECORD, JOB_DIR)
+    return job_usage(backend, RECORD, JOB_DIR)
 
 
 def test_in_the_cloud_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,4 +76,4 @@ def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path
         raise BackendUnavailableError("no answer")
 
     monkeypatch.setattr(backend, "find", silent)
-    assert took(backend, RECORD, JOB_DIR) == {}
+    assert job_usage(backend, RECORD, JOB_DIR) == {}

@@ -250,7 +250,7 @@ function reportView(job, path) {
   const frame = el("iframe", { id: "report", title: `report of ${job.row.job_id}`, sandbox: "", loading: "lazy", "data-src": `${path}/report` });
   frame.src = `${path}/report?theme=${theme()}`;
   return section("Report", el("p", {}, chip(report.verdict), " ", report.reasons.join(" ")),
-    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.sentence}`)), frame);
+    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)), frame);
 }
 
 /** A report that is open follows the host when its theme changes. */

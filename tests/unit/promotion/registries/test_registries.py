@@ -51,16 +51,16 @@ def test_googles_own_message_takes_the_request() -> None:
         assert dict(model.labels) == {
             "team": "vision",
             "mlengine-job": "mnist_2026_11_01_0dc1c776",
-            "mlengine-key": registries.key_of(CHAMPION),
+            "mlengine-key": registries.champion_key(CHAMPION),
         }
         assert "0.9812" in model.version_description
         assert model.metadata_schema_uri == "gs://bkt/schema.yaml"
 
 
 def test_the_key_is_of_the_model_and_not_of_the_entry() -> None:
-    key = registries.key_of(CHAMPION)
-    assert key == registries.key_of(replace(CHAMPION, serial=9, restores=7, by="anna", why="rolled back"))
-    assert key != registries.key_of(replace(CHAMPION, fingerprint="f01"))
+    key = registries.champion_key(CHAMPION)
+    assert key == registries.champion_key(replace(CHAMPION, serial=9, restores=7, by="anna", why="rolled back"))
+    assert key != registries.champion_key(replace(CHAMPION, fingerprint="f01"))
     assert len(key) <= 63  # a label's limit
 
 

@@ -17,12 +17,12 @@ from mlengine.core.errors import DatasetError, EnvironmentBuildError
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Check, Decision, Thresholds
 from mlengine.promotion.publish import publish
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.report import load_predictions, load_report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
 from mlengine.validation.signature import Expectation
-from mlengine.validation.subject import find_subject
 from mlengine.validation.validation import validate
 from tests.integration.gate_lab import PACKAGE, RULES, Lab, checks, failed
 
@@ -170,7 +170,7 @@ def test_rows_of_floats_are_fed_as_they_are(lab: Lab, digits: Path, tmp_path: Pa
     datasets.add(lab.storage, lab.bucket, "floats", "v1", source, license="x", source="x")
     job_dir = lab.job("good")
     uri = dataset_dir(lab.bucket, "floats", "v1")
-    subject = find_subject(lab.storage, job_dir.uri, package_uris=[PACKAGE], dataset=uri)
+    subject = load_job(lab.storage, job_dir.uri, package_uris=[PACKAGE], dataset=uri)
     rules = replace(RULES, thresholds=Thresholds(accuracy=0.95, per_class=None))
     report = validate(lab.storage, subject, rules, lab.place)
     assert failed(report) == []
@@ -230,13 +230,13 @@ def test_a_foreign_export_with_checks_of_the_trainers_own(lab: Lab) -> None:
     def eights(model: Path, figures: Mapping[str, Any]) -> Check:
         assert (model / "saved_model.pb").exists()
         share = seen["share"] = figures["per_class"][8]
-        return Check("eights", share, "≥ 0.999", passed=share >= 0.999, sentence="Eights are not all right.")
+        return Check("eights", share, "≥ 0.999", passed=share >= 0.999, message="Eights are not all right.")
 
     def broken(model: Path, figures: Mapping[str, Any]) -> Check:
         raise ValueError("no such file")
 
-    report = lab.judge("foreign", replace(RULES, own=(eights, broken)))
-    assert "no manifest" in next(check.sentence for check in report.verdict.checks if check.name == "files")
+    report = lab.judge("foreign", replace(RULES, extra_checks=(eights, broken)))
+    assert "no manifest" in next(check.message for check in report.verdict.checks if check.name == "files")
     assert failed(report) == ["eights", "broken"]
     assert 0.9 < seen["share"] < 0.999
     assert "broken raised ValueError: no such file" in report.verdict.reasons
@@ -265,6 +265,6 @@ def test_without_a_savedmodel_the_files_are_checked(lab: Lab, tmp_path: Path) ->
 def test_what_is_wrong_around_the_model_is_raised(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset version"):
         lab.judge("good", version="2026-12-01")
-    lab.place = local_place(lab.storage, [f"{lab.bucket}/packages/none.whl"], tmp_path)
+    lab.place = local_environment(lab.storage, [f"{lab.bucket}/packages/none.whl"], tmp_path)
     with pytest.raises(EnvironmentBuildError, match="no package at"):
         lab.judge("good")
