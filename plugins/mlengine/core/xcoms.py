@@ -29,7 +29,7 @@ class DatasetXCom(TypedDict):
     version: str
     uri: str
     digest: str
-    rows: int
+    rows: int | None
 
 
 class JobDirXCom(TypedDict):

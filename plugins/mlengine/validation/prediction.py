@@ -44,11 +44,12 @@ def predict(
     folder = fetch(storage, subject.dataset_uri, place.datasets)
     manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), subject.dataset_uri)
     held = manifest.heldout
-    heldout = Heldout(folder / held.images.path, folder / held.labels.path, manifest.classes, held.identity)
+    images, labels = (folder / held.file_of(column).path for column in ("image", "label"))
+    heldout = Heldout(images, labels, len(manifest.schema.classes or ()), held.identity)
     work = scratch / "probe"
     work.mkdir()
     with place.python() as python:
         measured = run_probe(python, served, heldout, work=work, limits=Limits(), show=rows, brief=True)
     if measured.error:
         raise ModelError(measured.error, hint="see what the gate says of it: its report.json")
-    return measured.digits, manifest.shape
+    return measured.digits, manifest.schema.column("image").shape
