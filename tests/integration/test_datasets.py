@@ -55,13 +55,9 @@ def grown(digits: Path, target: Path, rows: int) -> Path:
 
 def test_a_version_comes_back_as_it_was_given(storage: Storage, bucket: str, small: Path, tmp_path: Path) -> None:
     manifest = add(storage, bucket, small)
-    assert (manifest.train.rows, manifest.heldout.rows, manifest.shape, manifest.dtype) == (
-        2000,
-        1000,
-        (28, 28),
-        "uint8",
-    )
-    assert sum(manifest.train.label_counts) == 2000
+    assert (manifest.train.rows, manifest.heldout.rows) == (2000, 1000)
+    assert str(manifest.schema.column("image")) == "uint8[28x28]"
+    assert sum(manifest.train.statistics["label"].counts.values()) == 2000
     assert datasets.load_manifest(storage, bucket, "mnist", "2026-06-01") == manifest
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
     copy = datasets.fetch(storage, dataset_dir(bucket, "mnist", "2026-06-01"), tmp_path / "cache")
@@ -69,7 +65,8 @@ def test_a_version_comes_back_as_it_was_given(storage: Storage, bucket: str, sma
         assert gzip.decompress((copy / f"{name}.gz").read_bytes()) == (small / name).read_bytes()
     stored = json.loads(storage.read(f"{bucket}/datasets/mnist/2026-06-01/manifest.json"))
     packed = (copy / f"{TRAIN_IMAGES}.gz").read_bytes()
-    assert stored["splits"]["train"]["images"] == {
+    assert stored["splits"]["train"]["files"][0] == {
+        "column": "image",
         "path": f"{TRAIN_IMAGES}.gz",
         "size": len(packed),
         "sha256": hashlib.sha256(packed).hexdigest(),
@@ -145,14 +142,14 @@ def _empty(source: Path) -> None:
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image file is missing": (lambda s: (s / HELD_IMAGES).unlink(), r"no heldout-images-idx3-ubyte or t10k-images"),
-    "no IDX file": (_patch(TRAIN_IMAGES, 0, b"\x89PNG"), r"no IDX file: it begins with 89 50 4e 47"),
-    "an empty file": (_resize(TRAIN_LABELS, -2008), r"no IDX file: it begins with nothing"),
+    "no IDX file": (_patch(TRAIN_IMAGES, 0, b"\x89PNG"), r"not an IDX file: it begins with 89 50 4e 47"),
+    "an empty file": (_resize(TRAIN_LABELS, -2008), r"not an IDX file: it begins with nothing"),
     "cut in its header": (_resize(TRAIN_LABELS, -2003), r"cut short inside its header"),
     "rows are missing": (_resize(TRAIN_IMAGES, -784 * 100 - 392), r"header says 2000 rows, it has 1899\.5"),
     "bytes are left over": (_resize(TRAIN_LABELS, 1), r"bytes are left after the 2000 rows"),
     "a dimension of 0": (_patch(TRAIN_IMAGES, 8, bytes(4)), r"a dimension is 0"),
-    "the packing is cut": (_cut_gzip, r"gzip packing is damaged or cut short"),
-    "the packing is damaged": (_flip_in_gzip, r"gzip packing is damaged|no IDX|rows|label"),
+    "the packing is cut": (_cut_gzip, r"gzip compression is damaged or cut short"),
+    "the packing is damaged": (_flip_in_gzip, r"gzip compression is damaged|no IDX|rows|label"),
     "a label too few": (_fewer_labels, r"train-images-idx3-ubyte has 2000 images, train-labels-idx1-ubyte 1999 labels"),
     "labels out of range": (_patch(TRAIN_LABELS, 8, b"\x0a\xff\x0a"), r"label 10 in 2 rows, label 255 in 1 rows"),
     "another shape": (_patch(HELD_IMAGES, 8, bytes.fromhex("0000000e 00000038")), r"uint8\[28x28\].*uint8\[14x56\]"),
@@ -254,7 +251,7 @@ def test_a_manifest_without_counts_is_counted(
     storage: Storage, bucket: str, source: Path, digits: Path, tmp_path: Path
 ) -> None:
     raw = add(storage, bucket, source, "v1").to_json()
-    del raw["splits"]["train"]["label_counts"]
+    del raw["splits"]["train"]["statistics"]
     storage.write(f"{bucket}/datasets/mnist/v1/manifest.json", json.dumps(raw).encode())
     drifted = grown(digits, tmp_path / "v2", 2_500)
     _all_sevens(drifted)

@@ -30,7 +30,7 @@ class DatasetXCom(TypedDict):
     version: str
     uri: str
     digest: str
-    rows: int
+    rows: int | None
 
 
 class JobDirXCom(TypedDict):

@@ -14,6 +14,7 @@ from mlengine.datasets.catalog import (
     resolve,
 )
 from mlengine.datasets.download import Problem, fetch, verify
+from mlengine.datasets.reading import SplitReader, open_split
 from mlengine.datasets.register import add
 from mlengine.datasets.rows import RowDiff, diff_rows
 
@@ -22,6 +23,7 @@ __all__ = [
     "Manifest",
     "Problem",
     "RowDiff",
+    "SplitReader",
     "add",
     "diff",
     "diff_rows",
@@ -30,6 +32,7 @@ __all__ = [
     "list_versions",
     "load_manifest",
     "load_manifests",
+    "open_split",
     "read_manifest",
     "resolve",
     "verify",

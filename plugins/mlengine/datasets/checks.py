@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mlengine.core.dataset import CheckException, Manifest
 from mlengine.core.errors import DatasetError
-from mlengine.datasets import idx
+from mlengine.datasets.formats import idx
+from mlengine.datasets.sources import LocalFile
 
 # The four files of a version, as MNIST names them; the second name is the one that MNIST's own test set comes under.
 TRAIN_IMAGES = ("train-images-idx3-ubyte",)
@@ -93,22 +94,22 @@ def read_split(
     known = {row_hash: row for row, row_hash in enumerate(other.row_hashes)} if other else {}
     duplicates: list[tuple[int, int]] = []
     done = 0
-    with idx.opened(images) as stream:
-        header = idx.read_header(stream, images)
+    with idx.opened(LocalFile(images.name, images)) as stream:
+        header = idx.read_header(stream, str(images))
         digest.update(idx.header_bytes(header.rows, header.shape, header.type_code))
-        for batch in idx.batches(stream, header, images):
+        for batch in idx.batches(stream, header, str(images), 1024):
             digest.update(batch)
-            found = idx.hashes(batch, header)
+            found = _hashes(batch, header.row_bytes)
             duplicates += [(done + at, known[row_hash]) for at, row_hash in enumerate(found) if row_hash in known]
             done += len(found)
             if keep_hashes:
                 hashes += found
     label_digest = hashlib.sha256()
     counts = [0] * 256
-    with idx.opened(labels) as stream:
-        label_header = idx.read_header(stream, labels)
+    with idx.opened(LocalFile(labels.name, labels)) as stream:
+        label_header = idx.read_header(stream, str(labels))
         label_digest.update(idx.header_bytes(label_header.rows, label_header.shape, label_header.type_code))
-        for batch in idx.batches(stream, label_header, labels):
+        for batch in idx.batches(stream, label_header, str(labels), 1 << 20):
             label_digest.update(batch)
             counts = [count + batch.count(label) for label, count in enumerate(counts)]
     last = max((label for label, count in enumerate(counts) if count), default=0)
@@ -131,6 +132,11 @@ def read_split(
     )
 
 
+def _hashes(batch: bytes, step: int) -> list[bytes]:
+    rows = memoryview(batch)
+    return [hashlib.blake2b(rows[at : at + step], digest_size=16).digest() for at in range(0, len(batch), step)]
+
+
 def run_checks(
     train: SplitContent,
     heldout: SplitContent,
@@ -149,13 +155,16 @@ def run_checks(
     checks.append(_same_schema(train, heldout, neighbour, classes))
     checks.append(_duplicates(train, heldout))
     if neighbour is not None:
-        same = (neighbour.heldout.images.identity, neighbour.heldout.labels.identity) == heldout.identity
+        same = (
+            neighbour.heldout.file_of("image").identity,
+            neighbour.heldout.file_of("label").identity,
+        ) == heldout.identity
         checks.append(
             Check(
                 "held-out set",
                 same,
                 heldout.images_sha256[:12],
-                neighbour.heldout.images.identity[:12],
+                neighbour.heldout.file_of("image").identity[:12],
                 f"the held-out set must be that of {neighbour.name}/{neighbour.version}, to the byte: models are "
                 f"compared on it; this one has {heldout.rows} rows, that one {neighbour.heldout.rows}",
             )
@@ -229,7 +238,11 @@ def _same_schema(train: SplitContent, heldout: SplitContent, neighbour: Manifest
     mine = (train.dtype, train.shape)
     others = {"the held-out set": (heldout.dtype, heldout.shape, classes)}
     if neighbour is not None:
-        others[f"{neighbour.name}/{neighbour.version}"] = (neighbour.dtype, neighbour.shape, neighbour.classes)
+        others[f"{neighbour.name}/{neighbour.version}"] = (
+            neighbour.schema.column("image").dtype,
+            neighbour.schema.column("image").shape,
+            len(neighbour.schema.classes or ()),
+        )
     wrong = [f"{who} has {_schema(*schema)}" for who, schema in others.items() if schema != (*mine, classes)]
     value = _schema(*mine, classes)
     return Check(

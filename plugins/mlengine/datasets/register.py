@@ -17,11 +17,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlengine.core import layout, versions
-from mlengine.core.dataset import DataFile, Manifest, Split, check_dataset_name, check_version_name
+from mlengine.core.dataset import (
+    Column,
+    ColumnStatistics,
+    DataFile,
+    Manifest,
+    Schema,
+    Split,
+    check_dataset_name,
+    check_version_name,
+)
 from mlengine.core.errors import DatasetError, StorageConflictError
-from mlengine.datasets import checks, idx
+from mlengine.datasets import checks
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
 from mlengine.datasets.download import sha256_of
+from mlengine.datasets.formats import idx
+from mlengine.datasets.sources import LocalFile
 from mlengine.storage.client import Storage
 
 _CHUNK = 1 << 20
@@ -98,11 +109,17 @@ def add(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             license=license,
             source=source,
-            train=_pack(train, "train", Path(scratch)),
-            heldout=_pack(heldout, "heldout", Path(scratch)),
-            shape=train.shape,
-            classes=classes,
-            dtype=train.dtype,
+            format="idx",
+            task="multiclass",
+            schema=Schema(
+                (Column("image", train.dtype, train.shape), Column("label", "uint8")),
+                target="label",
+                classes=tuple(range(classes)),
+            ),
+            splits={
+                "train": _pack(train, "train", Path(scratch)),
+                "heldout": _pack(heldout, "heldout", Path(scratch)),
+            },
             exceptions=exceptions,
         )
         _upload(storage, root, Path(scratch), manifest)
@@ -115,15 +132,16 @@ def add(
 
 def label_counts(storage: Storage, bucket: str, manifest: Manifest) -> tuple[int, ...]:
     """How many training rows have each label: from the manifest, or counted if its writer did not."""
-    if manifest.train.label_counts:
-        return manifest.train.label_counts
+    statistics = manifest.train.statistics.get("label")
+    if statistics is not None and statistics.top:
+        return tuple(statistics.counts.get(label, 0) for label in range(len(manifest.schema.classes or ())))
     root = layout.dataset_dir(bucket, manifest.name, manifest.version)
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         path = Path(scratch) / "labels"
-        storage.download(layout.join(root, manifest.train.labels.path), path)
-        counts = [0] * manifest.classes
-        with idx.opened(path) as stream:
-            for batch in idx.batches(stream, idx.read_header(stream, path), path):
+        storage.download(layout.join(root, manifest.train.file_of("label").path), path)
+        counts = [0] * len(manifest.schema.classes or ())
+        with idx.opened(LocalFile("labels", path)) as stream:
+            for batch in idx.batches(stream, idx.read_header(stream, "labels"), "labels", 1 << 20):
                 counts = [count + batch.count(label) for label, count in enumerate(counts)]
     return tuple(counts)
 
@@ -138,7 +156,7 @@ def _pack(split: checks.SplitContent, prefix: str, target: Path) -> Split:
         packed = target / f"{prefix}-{kind}.gz"
         unpacked = hashlib.sha256()
         with (
-            idx.opened(path) as stream,
+            idx.opened(LocalFile(path.name, path)) as stream,
             packed.open("wb") as raw,
             gzip.GzipFile("", "wb", _PACKING, raw, mtime=0) as sink,
         ):
@@ -147,8 +165,11 @@ def _pack(split: checks.SplitContent, prefix: str, target: Path) -> Split:
                 sink.write(chunk)
         if unpacked.hexdigest() != content:
             raise DatasetError(f"{path} changed while it was read", hint="add it again when its writer has finished")
-        files.append(DataFile(packed.name, packed.stat().st_size, sha256_of(packed), content))
-    return Split(split.rows, files[0], files[1], split.label_counts)
+        files.append(
+            DataFile(packed.name, packed.stat().st_size, sha256_of(packed), content, column=idx.column_of_file(kind))
+        )
+    counts = sorted(enumerate(split.label_counts), key=lambda item: -item[1])
+    return Split(split.rows, tuple(files), {"label": ColumnStatistics(nulls=0, top=tuple(counts))})
 
 
 def _upload(storage: Storage, root: str, folder: Path, manifest: Manifest) -> None:
@@ -181,9 +202,9 @@ def _same_or_refuse(manifest: Manifest, train: checks.SplitContent, heldout: che
         ("heldout", manifest.heldout, heldout),
     )
     other = [
-        f"{split}: {here.rows} rows of {here.images.identity[:12]}, {given.rows} of {given.images_sha256[:12]} given"
+        f"{split}: {here.rows} rows of {here.files[0].identity[:12]}, {given.rows} of {given.images_sha256[:12]} given"
         for split, here, given in pairs
-        if (here.images.identity, here.labels.identity) != given.identity
+        if (here.file_of("image").identity, here.file_of("label").identity) != given.identity
     ]
     if other:
         raise DatasetError(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mlengine.core.dataset import Manifest, Split
 from mlengine.core.errors import DatasetError
-from mlengine.datasets import idx
+from mlengine.datasets.checks import _hashes
+from mlengine.datasets.formats import idx
+from mlengine.datasets.sources import LocalFile
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def diff_rows(old: Manifest, old_folder: Path, new: Manifest, new_folder: Path) 
     :param old_folder: a local copy, as :func:`mlengine.datasets.fetch` gives it.
     :raises DatasetError: their images are not of one shape and type, so that no row can be equal.
     """
-    if (old.shape, old.dtype) != (new.shape, new.dtype):
+    if old.schema.column("image") != new.schema.column("image"):
         raise DatasetError(
             f"{old.name}/{old.version} and {new.name}/{new.version} have images of different shape or type",
             hint="compare them without their rows",
@@ -62,13 +64,13 @@ def _labels_by_image(rows: Counter[tuple[bytes, int]]) -> dict[bytes, Counter[in
 
 def _rows(split: Split, folder: Path) -> Iterator[tuple[bytes, int]]:
     """Each row's image, as a hash, and its label."""
-    labels_path, images_path = folder / split.labels.path, folder / split.images.path
-    with idx.opened(labels_path) as stream:
-        labels = b"".join(idx.batches(stream, idx.read_header(stream, labels_path), labels_path))
+    labels_path, images_path = (folder / split.file_of(column).path for column in ("label", "image"))
+    with idx.opened(LocalFile("labels", labels_path)) as stream:
+        labels = b"".join(idx.batches(stream, idx.read_header(stream, "labels"), "labels", 1 << 20))
     row = 0
-    with idx.opened(images_path) as stream:
-        header = idx.read_header(stream, images_path)
-        for batch in idx.batches(stream, header, images_path):
-            for image in idx.hashes(batch, header):
+    with idx.opened(LocalFile("images", images_path)) as stream:
+        header = idx.read_header(stream, "images")
+        for batch in idx.batches(stream, header, "images", 1024):
+            for image in _hashes(batch, header.row_bytes):
                 yield image, labels[row]
                 row += 1

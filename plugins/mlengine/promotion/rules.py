@@ -118,7 +118,13 @@ def check_validated_files(storage: Storage, report: Report) -> None:
 
     :raises PublishError: files are missing or changed.
     """
-    _check_files(storage, report.model_uri, report.fingerprint, report.job_id, graph=report.checks != "files")
+    _check_files(
+        storage,
+        report.model_uri,
+        report.fingerprint,
+        report.job_id,
+        known=report.checks != "files" and not report.scorer,
+    )
 
 
 def check_published_files(storage: Storage, champion: Champion) -> None:
@@ -126,12 +132,12 @@ def check_published_files(storage: Storage, champion: Champion) -> None:
 
     :raises PublishError: files are missing or changed.
     """
-    _check_files(storage, champion.model_uri, champion.fingerprint, champion.job_id, graph=False)
+    _check_files(storage, champion.model_uri, champion.fingerprint, champion.job_id, known=False)
 
 
-def _check_files(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, graph: bool) -> None:
+def _check_files(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, known: bool) -> None:
     try:
-        export = resolve(storage, model_uri, graph=graph)
+        export = resolve(storage, model_uri, known=known)
     except ModelError as error:
         raise PublishError(
             f"the model of {job_id} is incomplete: {error.message}", hint="train it again, or choose another model"

@@ -93,15 +93,27 @@ class Storage:
             # The answer to a download carries the generation of what was sent.
             return data, int(blob.generation)
 
-    def read_range(self, uri: str, begin: int, end: int) -> bytes:
+    def read_range(
+        self, uri: str, begin: int, end: int, *, generation: int | None = None, stored: bool = False
+    ) -> bytes:
         """The bytes from ``begin`` up to ``end``, or to the object's end.
 
-        :raises ObjectMissingError: if there is no such object.
+        :param generation: read only this version of the object.
+        :param stored: the bytes as stored. Without it, Cloud Storage decompresses an object whose ``Content-Encoding``
+            is gzip, and a range of it is not what the sizes of the object suggest.
+        :raises ObjectMissingError: there is no such object.
+        :raises StorageConflictError: it has another generation.
         """
         with errors(uri):
             # The object's checksum says nothing about a part of it.
             data: bytes = self._blob(uri).download_as_bytes(
-                start=begin, end=end - 1, timeout=ATTEMPT, retry=retry(), checksum=None
+                start=begin,
+                end=end - 1,
+                raw_download=stored,
+                if_generation_match=generation,
+                timeout=ATTEMPT,
+                retry=retry(),
+                checksum=None,
             )
             return data
 
@@ -184,17 +196,30 @@ class Storage:
     def _holds(self, uri: str, source: Path) -> bool:
         """Whether the object is there with the content of ``source``."""
         there = self.stat(uri)
-        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, crc32c_of(source)):
             raise StorageConflictError(f"{uri} was written by somebody else first, with other content")
         return there is not None
 
-    def download(self, uri: str, target: Path) -> None:
-        """One file, written aside and moved into place: ``target`` is whole or not there."""
+    def download(self, uri: str, target: Path, *, generation: int | None = None, stored: bool = False) -> None:
+        """Download one object to a temporary file, then rename it: ``target`` is complete or does not exist.
+
+        :param generation: download only this version of the object.
+        :param stored: the bytes as stored, see :meth:`read_range`.
+        :raises ObjectMissingError: there is no such object.
+        :raises StorageConflictError: it has another generation.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             with errors(uri):
-                self._blob(uri).download_to_filename(str(partial), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
+                self._blob(uri).download_to_filename(
+                    str(partial),
+                    raw_download=stored,
+                    if_generation_match=generation,
+                    timeout=ATTEMPT,
+                    retry=retry(),
+                    checksum="crc32c",
+                )
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -282,8 +307,8 @@ def _stat(bucket: str, blob: Any) -> ObjectStat:
     )
 
 
-def _crc32c(path: Path) -> str:
-    """As Cloud Storage gives it: big-endian, in base64."""
+def crc32c_of(path: Path) -> str:
+    """The checksum of a local file as Cloud Storage gives it: big-endian, in base64."""
     import google_crc32c
 
     checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]

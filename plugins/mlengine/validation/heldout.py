@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlengine.core.errors import DatasetError
+from mlengine.core.dataset import Manifest, Schema
+from mlengine.core.errors import DatasetError, ObjectMissingError
+from mlengine.datasets.catalog import read_manifest
+from mlengine.datasets.reading import SplitReader, open_split
+from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-    from mlengine.core.dataset import Schema
-    from mlengine.datasets.reading import SplitReader
 
 BATCH = 8192
 
@@ -49,7 +50,34 @@ class Heldout:
     weight: np.ndarray[Any, Any] | None = None
     key: np.ndarray[Any, Any] | None = None
     digest: str = ""
-    pictures: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeldoutVersion:
+    """A held-out set with the version that it belongs to."""
+
+    heldout: Heldout
+    manifest: Manifest
+
+
+def read_heldout(storage: Storage, uri: str, cache_dir: Path, folder: Path, *, task: str = "") -> HeldoutVersion:
+    """Read the held-out rows of the dataset version at ``uri``.
+
+    :param cache_dir: where dataset versions are kept between runs.
+    :param folder: an empty folder for the column files.
+    :param task: instead of the dataset's task.
+    :raises DatasetError: there is no such version, it has no held-out rows, or an object is missing or damaged.
+    """
+    try:
+        manifest = read_manifest(storage, uri)
+    except ObjectMissingError as error:
+        raise DatasetError(
+            f"there is no dataset version at {uri}", hint="`mlengine datasets list` shows the versions"
+        ) from error
+    split = manifest.heldout
+    reader = open_split(storage, manifest, uri, "heldout", cache_dir)
+    heldout = write_heldout(reader, manifest.schema, task or manifest.task, folder, digest=split.identity)
+    return HeldoutVersion(heldout, manifest)
 
 
 def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, *, digest: str) -> Heldout:
@@ -60,14 +88,17 @@ def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, 
     """
     import numpy as np
 
-    if not reader.rows:
+    rows = reader.rows
+    if rows is None:  # not counted at registration: formats without a row count, recorded by reference
+        rows = sum(len(batch) for batch in reader.batches(BATCH, columns=[schema.columns[0].name]))
+    if not rows:
         raise DatasetError(
             "the held-out set has no rows", hint="register a version with rows to validate on, or validation_level="
             "'signature'"
         )  # fmt: skip
     apart = {name for name in (schema.target, schema.weight, schema.key) if name}
-    names = [column.name for column in schema.columns if column.name not in apart]
-    writers = {name: _Writer(name, f"{at:03d}", folder, reader.rows) for at, name in enumerate(names)}
+    names = [column.name for column in schema.features]
+    writers = {name: _Writer(name, f"{at:03d}", folder, rows) for at, name in enumerate(names)}
     kept: dict[str, list[Any]] = {name: [] for name in apart}
     for batch in reader.batches(BATCH):
         for name in names:
@@ -75,11 +106,11 @@ def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, 
         for name in apart:
             kept[name].append(_decoded(batch.column(name)))
     written = [writer.close() for writer in writers.values()]
-    (folder / "columns.json").write_text(json.dumps({"rows": reader.rows, "columns": written}))
+    (folder / "columns.json").write_text(json.dumps({"rows": rows, "columns": written}))
     classes = tuple(schema.classes or ())
     return Heldout(
         folder=folder,
-        rows=reader.rows,
+        rows=rows,
         columns={name: writer.described for name, writer in writers.items()},
         task=task,
         classes=classes,

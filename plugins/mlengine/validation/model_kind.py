@@ -60,6 +60,15 @@ def find_kind(files: Iterable[str]) -> ModelKind | None:
     return found[0] if found else None
 
 
+def no_kind(folder: str, files: Iterable[str]) -> ModelError:
+    """The error for a folder without a model of a known kind."""
+    names = sorted(files)
+    return ModelError(
+        f"{folder}/ has no model of a known kind; found {', '.join(names[:5]) or 'no file'}",
+        hint=f"export {KNOWN}; or give a scorer, scorer='package.module:function'; or use validation_level='files'",
+    )
+
+
 def _kind(name: str) -> str:
     base = posixpath.basename(name)
     return _NAMES.get(base) or _SUFFIXES.get(posixpath.splitext(base)[1], "")

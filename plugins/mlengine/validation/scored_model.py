@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mlengine.core.errors import ModelError
-from mlengine.validation.model_kind import KNOWN, SCORER, find_kind
+from mlengine.validation.model_kind import SCORER, find_kind, no_kind
 from mlengine.validation.saved_model import Signature
 from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.signature import read_signature
@@ -34,9 +34,7 @@ class ScoredModel:
     classes: tuple[Any, ...] = ()
 
     @classmethod
-    def read(
-        cls, folder: Path, expected: ServingSignature, *, scorer: str = "", classes: Sequence[Any] = ()
-    ) -> Self:
+    def read(cls, folder: Path, expected: ServingSignature, *, scorer: str = "", classes: Sequence[Any] = ()) -> Self:
         """Find out what lies in ``folder``.
 
         :raises ModelError: it has no model of a known kind and there is no scorer, or a SavedModel whose signature
@@ -46,7 +44,7 @@ class ScoredModel:
             return cls(SCORER, folder, expected, scorer=scorer, classes=tuple(classes))
         found = find_kind(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         if found is None:
-            raise no_kind(sorted(path.name for path in folder.iterdir()))
+            raise no_kind(str(folder), [path.name for path in folder.iterdir()])
         signature = None
         if found.kind == "savedmodel":
             signature = read_signature(folder / found.path, expected.name)
@@ -72,16 +70,6 @@ class ScoredModel:
             outputs = [name for name in self.signature.outputs if name != expected.key]
             options |= {"signature": expected.name, "key": expected.key, "inputs": inputs, "outputs": outputs}
         return options
-
-
-def no_kind(files: Sequence[str]) -> ModelError:
-    """The error for a model of an unknown kind."""
-    some = ", ".join(files[:5]) or "no file"
-    return ModelError(
-        f"the model's folder has no model of a known kind, only {some}",
-        hint=f"export {KNOWN}; or give a scorer, scorer='package.module:function'; or validate with"
-        " validation_level='files'",
-    )
 
 
 def _check_names(signature: Signature, expected: ServingSignature) -> None:

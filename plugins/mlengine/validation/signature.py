@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlengine.core.errors import ModelError
 from mlengine.core.verdict import Check
-from mlengine.validation.export import GRAPH
+from mlengine.validation.model_kind import GRAPH
 from mlengine.validation.saved_model import Graph, Signature, Tensor, read
 from mlengine.validation.serving_signature import ServingSignature
 

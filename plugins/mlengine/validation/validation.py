@@ -214,11 +214,12 @@ class _Validation:
             "digest": manifest.digest,
             "heldout": held.identity,
             "rows": held.rows,
-            "shape": list(manifest.shape),
+            "shape": list(manifest.schema.column("image").shape),
         }
         if manifest.exceptions:
             self.dataset["exceptions"] = [item.to_json() for item in manifest.exceptions]
-        return Heldout(folder / held.images.path, folder / held.labels.path, manifest.classes, held.identity)
+        images, labels = (folder / held.file_of(column).path for column in ("image", "label"))
+        return Heldout(images, labels, len(manifest.schema.classes or ()), held.identity)
 
     def champion_model(self) -> ServedModel | None:
         """Download the champion's model; ``None`` if there is none, or it cannot be used.
