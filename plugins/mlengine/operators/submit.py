@@ -25,10 +25,9 @@ from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
 from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
-from mlengine.operators._base import BackendOperator, count, job_ends_with_task
-from mlengine.operators.fail_fast import RefusesFailFast
-from mlengine.operators.identity import run_identity
-from mlengine.operators.intent import earlier_keys, job_key, run_order
+from mlengine.operators._base import BackendOperator
+from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
+from mlengine.operators.run_identity import earlier_keys, job_key, run_identity, run_order
 
 
 class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
@@ -239,9 +238,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _job_file(self) -> str | Path | Mapping[str, Any]:
         """A path is meant from the DAG's file; the text of a job file, and plain data, stay as they are."""
         if isinstance(self.job_file, Path):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         return self.job_file
 
     def _args(self) -> list[str] | None:
