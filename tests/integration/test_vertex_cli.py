@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
@@ -31,7 +30,6 @@ Command = Callable[..., tuple[int, str, str]]
 def service(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningEmulator]:
-    monkeypatch.setattr(backend_module, "_REGIONS", set())
     with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
@@ -92,7 +90,6 @@ def test_reap_looks_where_the_claims_say(
         Submitter(storage, backend).submit(intent)
         claim = json.loads(storage.read(intent.job_dir.claim))
         storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
-    backend_module._REGIONS.clear()
     airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
     code, out, err = mlengine("reap", "--bucket", bucket, "--region", "us-central1", "--yes")
     assert code == 0, err

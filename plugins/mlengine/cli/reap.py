@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
+from mlengine.backends import RunsOnHost, TrainingBackend, find_attempts, get_backend
 from mlengine.cli import say
 from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.clients.airflow_api import AirflowServer
@@ -140,14 +140,12 @@ def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobD
 
 def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
     """A job of another host is that host's to look after."""
-    return isinstance(backend, BoundToHost) and backend.elsewhere(handle) is not None
+    return isinstance(backend, RunsOnHost) and backend.elsewhere(handle) is not None
 
 
 def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
     """The jobs of a claim that names none: its submission was cut off, or it was never made."""
-    if isinstance(backend, LearnsPlaces):
-        backend.learn_place(TrainingSpec.from_json(record.spec))
-    return backend.find(record.key)
+    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
 
 
 def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine.backends import CapsCluster, TrainingBackend
+from mlengine.backends import CapsCluster, TrainingBackend, find_attempts
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
@@ -116,6 +116,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self.labels = labels
         self.job_dir: str | None = None
         self._key: JobKey | None = None
+        self._spec: TrainingSpec | None = None
         self._killed = False
 
     def after_rendering(self) -> None:
@@ -133,7 +134,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         job = self.returned("job", "model", "job_dir")
         backend = self._backend()
         requested = self._requested()
-        spec = self._capped(requested, backend)
+        spec = self._spec = self._capped(requested, backend)
         job_dir = JobDir(job["job_dir"])
         submitter = Submitter(
             self.access.storage(),
@@ -221,11 +222,12 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self._cancel("the task was killed")
 
     def _cancel(self, why: str) -> None:
-        if self._key is None:
-            return
+        if self._key is None or self._spec is None:
+            return  # nothing was submitted
+        # A new backend: on_kill runs in a signal handler, perhaps while the other one holds a lock.
         backend = self._backend()
         submitter = Submitter(self.access.storage(), backend)
-        for handle in backend.find(self._key.digest):
+        for handle in find_attempts(backend, self._key.digest, self._spec):
             with suppress(BackendUnavailableError):
                 if backend.describe([handle])[0].state.terminal:
                     continue
