@@ -121,7 +121,7 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
     handle = VertexBackend(**own).submit(asked)
     assert handle.name.startswith("projects/test-project/locations/europe-west4/")
-    # Whoever was told of the job file finds it, and so does every backend of the same process.
+    # A backend that has read the job file finds it, and so does every backend of the same process.
     assert VertexBackend(**own).find(KEY) == [handle]
     backend_module._REGIONS.clear()
     fresh = VertexBackend(**service.settings)

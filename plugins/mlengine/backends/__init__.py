@@ -171,16 +171,22 @@ class ChoosesPython(Protocol):
         """
 
 
+Factory = Callable[..., TrainingBackend]
+
 # Import paths, so that a DAG file and a worker pay only for the backend they use.
-_BACKENDS: dict[str, str] = {
+_BACKENDS: dict[str, str | Factory] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
     "vertex": "mlengine.backends.vertex.backend:VertexBackend",
 }
 
 
-def register(name: str, path: str) -> None:
-    """Add a backend: ``path`` is ``module:Class``, called with the backend's settings as keyword arguments."""
-    _BACKENDS[name] = path
+def register(name: str, factory: str | Factory) -> None:
+    """Add a backend, or replace the one of that name.
+
+    :param factory: called with the backend's settings as keyword arguments; a callable, or its import path
+        ``module:Class``, which is imported when the backend is first used.
+    """
+    _BACKENDS[name] = factory
 
 
 def names() -> list[str]:
@@ -216,9 +222,12 @@ def connected_backend(
     return connect(gcp_conn_id, **{**{name: value for name, value in where.items() if value}, **settings})
 
 
-def _factory(name: str) -> Callable[..., TrainingBackend]:
+def _factory(name: str) -> Factory:
     if name not in _BACKENDS:
         raise BackendError(f"no backend named {name!r}", hint=f"use one of: {', '.join(names())}")
-    module, _, attribute = _BACKENDS[name].partition(":")
-    factory: Callable[..., TrainingBackend] = getattr(import_module(module), attribute)
+    registered = _BACKENDS[name]
+    if not isinstance(registered, str):
+        return registered
+    module, _, attribute = registered.partition(":")
+    factory: Factory = getattr(import_module(module), attribute)
     return factory
