@@ -69,7 +69,7 @@ def test_jobs_are_shown_followed_and_cancelled(
     assert "no job 'mnist_1' in the vertex backend, europe-west4" in err
 
 
-def test_reap_looks_where_the_claims_say(
+def test_reap_searches_the_regions_of_the_claims(
     mlengine: Command,
     service: RunningEmulator,
     airflow: AirflowWords,
@@ -78,7 +78,7 @@ def test_reap_looks_where_the_claims_say(
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A job in its job file's region whose name was never recorded, and one where nobody says which region."""
+    """A job in its job file's region whose name was never recorded, and one without a region."""
     monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_REGION")
     monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "vertex")
     spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))

@@ -41,7 +41,7 @@ from mlengine.cli import jobs
 def status(args):
     for number in range(100_000):
         cli.say(f"line {number}")
-    raise AssertionError("nobody reads this")
+    raise AssertionError("this is never read")
 
 jobs._status = status
 sys.exit(cli.main(["status"]))
