@@ -129,7 +129,7 @@ def _show_champion(stack: Stack, console: Console) -> None:
 
 
 def _predictions(stack: Stack) -> list[str]:
-    command = [str(Path(sys.executable).with_name("mlengine")), "predict", MODEL, "--bucket", stack.bucket]
+    command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", MODEL, "--bucket", stack.bucket]
     # Ctrl-C is for this process, which then ends everything in order.
     done = subprocess.run(
         command,
@@ -184,7 +184,7 @@ def _stop_without_jobs(stack: Stack, console: Console) -> None:
     if jobs:
         shell = _short(stack.data / "env.sh")
         console.say("  to continue its DAG run: make run again")
-        console.say(f"  to end a job: . {shell}, then mlengine cancel JOB")
+        console.say(f"  to end a job: . {shell}, then mlengine jobs cancel JOB")
 
 
 def _read(stack: Stack, uri: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""``mlengine reap`` and a real Airflow: a DAG is deleted under a live job, and nobody waits for that job any more."""
+"""``mlengine jobs reap`` and a real Airflow: a DAG is deleted under a live job, and nobody waits for that job any more."""
 
 from __future__ import annotations
 

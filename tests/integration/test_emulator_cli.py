@@ -1,4 +1,4 @@
-"""``mlengine train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
+"""``mlengine jobs train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def untouched(storage: Storage, files: dict[str, bytes]) -> bool:
 
 
 def train(folder: Path, bucket: str, *words: str, job_file: str = "") -> int:
-    """``mlengine train`` with a job file, and with more lines in it."""
+    """``mlengine jobs train`` with a job file, and with more lines in it."""
     config = folder / "job.yaml"
     uri = local.put(Storage(), bucket, local.sdist(""))
     config.write_text(f"trainingInput:\n  pythonModule: tiny.task\n  packageUris: [{uri}]\n" + job_file)

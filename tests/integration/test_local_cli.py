@@ -1,4 +1,4 @@
-"""``mlengine status``, ``logs`` and ``cancel``, as a person at a terminal types them."""
+"""``mlengine jobs list``, ``logs`` and ``cancel``, as a person at a terminal types them."""
 
 from __future__ import annotations
 
@@ -80,4 +80,4 @@ def test_a_job_nobody_knows_is_said(mlengine: Command) -> None:
         code, _, err = mlengine(verb, "nobody")
         assert code == 1
         assert "no job 'nobody' in" in err
-        assert "mlengine status" in err
+        assert "mlengine jobs list" in err

@@ -1,4 +1,4 @@
-"""``mlengine predict`` and ``mlengine models`` as a person types them, on a real model."""
+"""``mlengine models predict`` and ``mlengine models`` as a person types them, on a real model."""
 
 from __future__ import annotations
 

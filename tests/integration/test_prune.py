@@ -166,7 +166,7 @@ def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: s
 def test_only_what_came_to_nothing_goes(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that nobody judged may be the only one of its kind, as those of ``mlengine train`` are."""
+    """A model that nobody judged may be the only one of its kind, as those of ``mlengine jobs train`` are."""
     backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
     for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
         made = job(storage, bucket, backend, name, ended=False)

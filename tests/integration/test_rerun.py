@@ -1,4 +1,4 @@
-"""``mlengine rerun``: the same training from a job's record alone, and its refusals, before anything is paid for."""
+"""``mlengine jobs rerun``: the same training from a job's record alone, and its refusals, before anything is paid for."""
 
 from __future__ import annotations
 

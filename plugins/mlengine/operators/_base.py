@@ -185,7 +185,7 @@ def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Itera
     """If the body fails and the task will not be tried again, ``cancel`` the job, with the reason.
 
     A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
-    is logged and does not hide the first one; ``mlengine reap`` finds the job.
+    is logged and does not hide the first one; ``mlengine jobs reap`` finds the job.
     """
     try:
         yield
@@ -198,7 +198,7 @@ def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Itera
             try:
                 cancel(f"the task ended: {type(error).__name__}")
             except Exception:
-                log.exception("the job could not be cancelled; `mlengine reap` will find it")
+                log.exception("the job could not be cancelled; `mlengine jobs reap` will find it")
         raise
 
 

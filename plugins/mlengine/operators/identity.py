@@ -9,7 +9,7 @@ tells them apart: a run's ``start_date`` changes when the run is cleared, a task
 * ``installation`` in an Airflow Variable, which is there as long as Airflow's database.
 
 Known limit: two tasks that are the very first of an installation, in the same instant, may note different installation
-ids. The only consequence is that the job of one of them is taken for another Airflow's by ``mlengine reap``.
+ids. The only consequence is that the job of one of them is taken for another Airflow's by ``mlengine jobs reap``.
 """
 
 from __future__ import annotations

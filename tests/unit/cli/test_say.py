@@ -49,7 +49,7 @@ sys.exit(cli.main(["status"]))
 
 
 def test_a_reader_that_has_enough_ends_a_command_without_a_traceback() -> None:
-    """As ``mlengine status | head -1`` does."""
+    """As ``mlengine jobs list | head -1`` does."""
     env = {**os.environ, "PYTHONPATH": str(Path(mlengine.__file__).parents[1])}
     command = [sys.executable, "-c", _CHATTY]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Flags and job file of ``mlengine train``: merged first, then checked, as the service checked what gcloud sent."""
+"""Flags and job file of ``mlengine jobs train``: merged first, then checked, as the service checked what gcloud sent."""
 
 from __future__ import annotations
 
