@@ -167,7 +167,7 @@ class Claims:
     def _end_earlier(self, record: JobRecord, why: str) -> None:
         if record.backend != self._backend.name:
             log.warning(
-                "job %s ran on backend %s, not %s: if it still does, end it there: mlengine jobs cancel %s --backend %s",
+                "job %s ran on backend %s, not %s; if it still runs, cancel it: mlengine jobs cancel %s --backend %s",
                 *(record.job_id, record.backend, self._backend.name, record.job_id, record.backend),
             )
             return
