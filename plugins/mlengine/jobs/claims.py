@@ -167,7 +167,7 @@ class Claims:
     def _end_earlier(self, record: JobRecord, why: str) -> None:
         if record.backend != self._backend.name:
             log.warning(
-                "job %s ran on backend %s, not %s: if it still does, end it there: mlengine cancel %s --backend %s",
+                "job %s ran on backend %s, not %s; if it still runs, cancel it: mlengine jobs cancel %s --backend %s",
                 *(record.job_id, record.backend, self._backend.name, record.job_id, record.backend),
             )
             return
@@ -184,7 +184,7 @@ class Claims:
             self._backend.learn_region(TrainingSpec.from_json(record.spec))
         for status in self._live(record.key):
             log.warning(
-                "job %s of that run is %s; if no Airflow waits for it any more: mlengine reap --installation %s",
+                "job %s of that run is %s; if no Airflow waits for it any more: mlengine jobs reap --installation %s",
                 *(status.handle.job_id, status.state.value, record.owner.get("installation") or "ID"),
             )
 

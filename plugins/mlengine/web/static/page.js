@@ -241,7 +241,7 @@ function jobBelow(job, path) {
       ["environment", code((job.spec.env || []).map((name) => `${name}=…`).join(" "))], ["inputs digest", code(job.inputs.digest || "")],
       ["task", code(Object.values(job.owner).join(" "))], ["model sha256", code(job.report?.digest || "")],
     ])),
-    section("TensorBoard", el("p", {}, "On your machine: ", code(`mlengine tensorboard ${row.model}/${row.job_id}`))),
+    section("TensorBoard", el("p", {}, "On your machine: ", code(`mlengine jobs tensorboard ${row.model}/${row.job_id}`))),
   ].filter(Boolean);
 }
 
