@@ -34,11 +34,11 @@ def lab(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     forget_connections()
     monkeypatch.setattr(routes, "_storage", lambda: storage)
     monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
-    routes.forget()
+    routes.clear_caches()
     BACKEND.jobs.clear()
     BACKEND.calls.clear()
     yield Lab(storage, bucket)
-    routes.forget()
+    routes.clear_caches()
 
 
 @pytest.fixture
