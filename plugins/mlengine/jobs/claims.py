@@ -173,7 +173,8 @@ class Claims:
             return
         if record.host and record.host != self.host():
             log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
-        self._learn(record)
+        if isinstance(self._backend, LearnsRegions):
+            self._backend.learn_region(TrainingSpec.from_json(record.spec))
         self.end_all(record.key, why)
 
     def _warn_of_foreign(self, record: JobRecord) -> None:
