@@ -26,9 +26,9 @@ _LONGEST = 500  # of a message that quotes a value
 
 
 class RetryByCause(RetryPolicy):
-    """A wrong job file, a missing bucket or a corrupt dataset fails the task at once, without a retry.
+    """Fails the task without a retry if a retry cannot help: an invalid job file, a missing bucket, a corrupt dataset.
 
-    Anything else is left to the task's ``retries``. It is the default of every operator here; pass another
+    For other errors the task's ``retries`` apply. It is the default of all operators of mlengine; pass another
     ``retry_policy``, or ``None``, to replace it.
     """
 
@@ -39,7 +39,7 @@ class RetryByCause(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Fail for errors that do not pass by themselves; otherwise as the task says."""
+        """Fail for errors that are not retryable; otherwise apply the task's retries."""
         if isinstance(exception, MlengineError) and not exception.retryable:
             return RetryDecision.fail(reason=exception.message)
         return RetryDecision.default()
@@ -48,7 +48,7 @@ class RetryByCause(RetryPolicy):
 class MlengineOperator(TextRendering):
     """Base of the operators.
 
-    Arguments that are not given are settings (:mod:`mlengine.settings`). So ``default_args`` of a DAG reach every task.
+    An argument that is not given is a setting (:mod:`mlengine.settings`), so that ``default_args`` of a DAG apply.
 
     :param gcp_conn_id: Airflow connection whose credentials are used; the setting ``[mlengine] gcp_conn_id`` if empty,
         and the application default credentials if ``None``.
@@ -77,16 +77,18 @@ class MlengineOperator(TextRendering):
         return CloudAccess(self.gcp_conn_id, self.impersonation_chain)
 
     def after_rendering(self) -> None:
-        """Fix the connection: the UI shows it, and whoever cleans up behind this task reads it there."""
+        """Resolve the connection, so that the rendered fields show it: the listener that cancels orphaned jobs reads it
+        there.
+        """
         self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
 
     def given(self, field: str) -> Any:
-        """The value of an argument that may be an earlier task's output; ``None`` if nothing was given.
+        """The value of an argument that may be an earlier task's output; ``None`` if it was not given.
 
         :raises XComMissingError: it is a task's output, and that task returned nothing.
         """
         value = getattr(self, field)
-        if value not in (None, "", "None"):  # the last is what a template makes of a missing XCom
+        if value not in (None, "", "None"):  # a missing XCom renders as "None" in a template
             return value
         if tasks := self._missing_xcoms.get(field):
             raise XComMissingError(
@@ -95,10 +97,10 @@ class MlengineOperator(TextRendering):
         return None
 
     def returned(self, field: str, *keys: str) -> dict[str, Any]:
-        """The output of an earlier task, which this operator cannot do without.
+        """The output of an earlier task.
 
         :param field: the argument of this operator.
-        :param keys: what the output must have.
+        :param keys: the keys that the output must have.
         :raises XComMissingError: there is none, or it is the output of another kind of task.
         """
         value = self.given(field)
@@ -114,18 +116,18 @@ class MlengineOperator(TextRendering):
         return dict(value)
 
     def returned_or_none(self, field: str, *keys: str) -> dict[str, Any] | None:
-        """Likewise, for an argument that may be left out."""
+        """The output of an earlier task, for an optional argument."""
         return None if self.given(field) is None else self.returned(field, *keys)
 
     def returned_or_uri(self, field: str, *keys: str) -> dict[str, Any] | str:
-        """Likewise, for an argument that may be a ``gs://`` URI instead."""
+        """The output of an earlier task, for an argument that may also be a ``gs://`` URI."""
         value = self.given(field)
         return value if isinstance(value, str) else self.returned(field, *keys)
 
     def relative_to_dag(self, path: str | Path) -> str | Path:
-        """``path`` relative to the folder of the DAG's file: the working directory of a worker means nothing.
+        """Resolve ``path`` relative to the folder of the DAG's file.
 
-        Absolute paths and ``gs://`` URIs stay as they are.
+        Absolute paths and ``gs://`` URIs are unchanged.
         """
         if isinstance(path, str) and path.startswith("gs://"):
             return path
@@ -137,8 +139,8 @@ class BackendOperator(MlengineOperator):
     """Base of the operators that talk to a training backend.
 
     :param project_id: Google Cloud project of the job; the setting ``[mlengine] vertex_project`` if empty.
-    :param region: region of the job, also instead of the job file's; else the setting ``[mlengine] vertex_region``.
-        Both mean nothing to the local backend.
+    :param region: region of the job; it has precedence over the job file's. By default the setting ``[mlengine]
+        vertex_region``. The local backend has neither project nor region.
     :param backend_options: keyword arguments of the backend.
     """
 

@@ -259,8 +259,8 @@ class LocalBackend:
         launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lock.fileno())]
         with job.launcher_log.open("ab") as sink:
             try:
-                # The shell ends at once, and the launcher is nobody's child: who kills the submitter and all its
-                # children does not find it, and nobody has to reap it.
+                # The shell exits at once, so that the launcher is not a child of this process: it survives if this
+                # process and its children are killed, and does not need to be reaped here.
                 subprocess.run(
                     ["/bin/sh", "-c", '"$@" &', "sh", *launcher],
                     cwd=job.root,

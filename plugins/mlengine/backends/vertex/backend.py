@@ -43,16 +43,18 @@ class _Bucket(package_checks.Reads, ListsObjects, Protocol):
 
 
 class VertexBackend:
-    """See :class:`mlengine.backends.TrainingBackend` for the verbs' contract.
+    """See :class:`mlengine.backends.TrainingBackend` for the contract of the methods.
 
-    :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.location`.
+    :param project: Google Cloud project; by default as in :mod:`mlengine.backends.vertex.location`.
+    :param region: region of jobs, likewise.
+    :param endpoint: URL of a server that replaces Vertex AI, likewise.
     :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
-    :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
+    :param impersonation_chain: service accounts to impersonate, as in the Google provider.
     :param client: replaces the REST client, with its deadlines.
-    :param storage: where a package's requirements are read; by default, with the connection's credentials.
+    :param storage: the client that reads packages' requirements; by default, one with the connection's credentials.
     :param options: fields of :class:`~mlengine.backends.vertex.options.VertexOptions`.
 
-    Nothing is read, imported or asked before the first verb.
+    Nothing is read, imported or requested before the first method is called.
     """
 
     name = "vertex"
@@ -117,7 +119,7 @@ class VertexBackend:
         package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
-        log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
+        log.info("Creating job %s in %s:\n%s", submission.job_id, parent, request.to_yaml())
         for _ in range(CREATES):
             made = jobs.create(parent, request.body)
             if made is not None:
@@ -128,8 +130,8 @@ class VertexBackend:
                 if existing:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
-            f"job {submission.job_id}: {CREATES} creates in {parent} had no answer, and no job is there",
-            hint="submit again later; a job that shows up late is found by its label",
+            f"job {submission.job_id}: {CREATES} create requests in {parent} had no response, and no job was created",
+            hint="submit again later; a job that appears late is found by its label",
         )
 
     def find(self, key: str) -> list[JobHandle]:
@@ -155,7 +157,7 @@ class VertexBackend:
             groups.setdefault(parse(handle.name)["parent"], []).append(handle.name)
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
-            found |= self._look(parent, names)
+            found |= self._poll(parent, names)
         return [self._status(handle, found[handle.name], alone=len(handles) <= _FEW) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
@@ -191,7 +193,7 @@ class VertexBackend:
         return [self._handle(job) for job in sorted(opened.list(opened.place.parent(), query), key=_age)]
 
     def _open(self) -> Jobs:
-        """Client and place, made once."""
+        """Client and location, created once."""
         with self._lock:
             if self._jobs is None:
                 self._jobs = self._connect()
@@ -205,7 +207,7 @@ class VertexBackend:
         return self._storage
 
     def _connect(self) -> Jobs:
-        place, credentials = places.settle(
+        place, credentials = places.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,
@@ -215,24 +217,24 @@ class VertexBackend:
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
     def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
-        """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""
+        """Jobs labelled with ``key`` (and ``attempt``), oldest first."""
         query = f"labels.{KEY_LABEL}={key_label(key)}"
         if attempt is not None:
             query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
         return sorted(self._open().list(parent, query), key=_age)
 
     def _oldest(self, parent: str, submission: Submission, made: Job) -> Job:
-        """Of two jobs created in a race the older is kept: both submitters see the same order, so one job is left."""
+        """Keep the older of two jobs created in a race: both submitters see the same order, so one job remains."""
         twins = [job for job in self._attempts(parent, submission.key, submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
         oldest = twins[0]
-        log.warning("job %s: created twice; %s lives, %s is cancelled", submission.job_id, oldest["name"], made["name"])
+        log.warning("job %s: created twice; keeping %s, cancelling %s", submission.job_id, oldest["name"], made["name"])
         self._open().cancel(made["name"])
         return oldest
 
-    def _look(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs of one region: by one list from the creation of the eldest on, and one by one what is not in it."""
+    def _poll(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs of one region: one list from the creation time of the oldest, and one call for each job not in it."""
         jobs = self._open()
         found: dict[str, Job | None] = {}
         unknown = [name for name in names if name not in self._created]
@@ -256,8 +258,8 @@ class VertexBackend:
     def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
-            gone = Failure(FailureCause.LOST, f"Vertex AI knows no job {handle.name}: it was deleted")
-            return JobStatus(handle, JobState.FAILED, "deleted at the service", gone)
+            gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
+            return JobStatus(handle, JobState.FAILED, "deleted in Vertex AI", gone)
         state = job_state(job.get("state"))
         if state.terminal:
             self._created.pop(handle.name, None)
