@@ -74,7 +74,11 @@ def matrix(live_airflow: LiveAirflow) -> Matrix:
     others = [(event, state) for event in EVENTS for state in STATES if (event, state) not in cells]
     cells |= {(event, state): _cell(live_airflow, event, state) for event, state in others}
     play(live_airflow, cells.values(), OUTCOME_SECONDS)
-    return cells
+    # The limit of a DAG run begins before its tasks start: on a busy machine it may pass before there is a wait.
+    never = [key for key in others if key[0] == "DAG timeout" and not cells[key].job.watched()]
+    repeated = {(event, state): _cell(live_airflow, event, state, "slow") for event, state in never}
+    play(live_airflow, repeated.values(), OUTCOME_SECONDS)
+    return cells | repeated
 
 
 def _finished_before_the_limit(live_airflow: LiveAirflow, events: Sequence[str]) -> Matrix:
@@ -92,17 +96,17 @@ def _finished_before_the_limit(live_airflow: LiveAirflow, events: Sequence[str])
     return cells
 
 
-def _cell(live_airflow: LiveAirflow, name: str, state: str, limit: str = "late") -> Cell:
+def _cell(live_airflow: LiveAirflow, name: str, state: str, limit: str = "") -> Cell:
     event, finished = EVENTS[name], state == STATES[-1]
+    variant = limit or ("late" if finished else "")
     # Jobs of one place share one poll: one that shall not be seen to finish has a place of its own.
-    places = {"queued": "full", STATES[-1]: f"{limit}-{name.replace(' ', '-')}"}
+    places = {"queued": "full", STATES[-1]: f"{variant}-{name.replace(' ', '-')}"}
     options: dict[str, Any] = {"place": places.get(state, "roomy")}
     if state == "preparing":
         options["package"] = live_airflow.slow_package
     job = live_airflow.submit(f"{name} {state}".replace(" ", "-").lower(), **options)
-    begin = waits_in(
-        event.dag + (f"_{limit}" if finished else ""), JobState.RUNNING if finished else JobState(state.upper())
-    )
+    dag = f"{event.dag}_{variant}" if variant else event.dag
+    begin = waits_in(dag, JobState.RUNNING if finished else JobState(state.upper()))
     reach = (watched, ends) if finished else (deferred, watched) if event.act else ()
     somebody = event.act
     acts = (act(lambda live_airflow, job: somebody(live_airflow.api, job)),) if somebody else ()
