@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from scripts import mnist
+from scripts import mnist, stack
 
 from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
-pytest_plugins = ["tests.support.skips"]
+pytest_plugins = ["tests.support.distribution", "tests.support.skips"]
 
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("mlengine", deadline=None)
@@ -26,6 +26,16 @@ settings.load_profile("mlengine")
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that a test registers is gone after it."""
     monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_stack_ports() -> Iterator[None]:
+    """Stacks of two test processes, or of ``make run``, must not try the same ports first."""
+    from mlengine.testing.airflow_home import free_port
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack, "PORTS", {name: free_port() for name in stack.PORTS})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -59,16 +59,20 @@ def mark() -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
     before = dict(os.environ)
-    with stacks.running(
-        data,
-        versions=[MONTH],
-        env={MARK: mark, "AIRFLOW_CONN_ELSEWHERE": f"https://me:{SECRET}@there.invalid", "MY_TOKEN": SECRET},
-    ) as started:
-        yield started
-        # A failure here is an error of the last test, and fails the session.
-        check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
-    os.environ.clear()
-    os.environ.update(before)
+    env = {
+        MARK: mark,
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
+        "AIRFLOW_CONN_ELSEWHERE": f"https://me:{SECRET}@there.invalid",
+        "MY_TOKEN": SECRET,
+    }
+    try:
+        with stacks.running(data, versions=[MONTH], env=env) as started:
+            yield started
+            # A failure here is an error of the last test, and fails the session.
+            check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

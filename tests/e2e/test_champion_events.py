@@ -75,7 +75,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     before = dict(os.environ)
     data = tmp_path_factory.mktemp("champions")
     dags = ROOT / "tests" / "support" / "champion_dags"
-    with stacks.running(data, versions=[], dags=dags, env={"MLENGINE_POLL_INTERVAL": "1"}) as stack:
+    with stacks.running(data, versions=[], dags=dags, env={"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1"}) as stack:
         lab = Lab(stack)
         for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
             lab.api.wait_for_dag(dag_id)

@@ -27,6 +27,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
     before, port = dict(os.environ), free_port()
     env = {
         MARK: mark,
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         "AIRFLOW__MLENGINE__BACKEND": "vertex",
         "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
         "AIRFLOW__MLENGINE__VERTEX_REGION": "us-central1",

@@ -76,7 +76,7 @@ CASES: Mapping[str, Case] = {
     "preempted": Case("wait_plain", None, "deferred", ("FAILED", "live")),
     "triggerer killed": Case("wait_plain", None, "deferred", ("live",)),
 }
-OUTCOME_SECONDS = 120.0
+OUTCOME_SECONDS = 240.0
 GO_ON = ("clear", "preempted", "triggerer killed")
 
 

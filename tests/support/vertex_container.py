@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,28 @@ from mlengine.core.expansion import expand
 from mlengine.core.spec import TrainingSpec
 
 # What pip needs to know of the machine that runs the tests.
+_LOCK = threading.Lock()
 _PASSED = ("PIP_", "SSL_", "REQUESTS_", "TMPDIR")
 
 
 def make_image(root: Path) -> Path:
-    """What a plain image of a new Python has: an interpreter and pip."""
-    subprocess.run([find_uv_bin(), "venv", "--quiet", "--no-project", "--python", sys.executable, root], check=True)
-    subprocess.run([find_uv_bin(), "pip", "install", "--quiet", "--python", root / "bin" / "python", "pip"], check=True)
+    """Create the content of a plain Python image: an interpreter, and pip with its bytecode.
+
+    Images in one folder are hard links to a first one: pip replaces files, and never writes into one.
+    """
+    base = root.with_name("base-image")
+    with _LOCK:
+        if not base.exists():
+            _install_pip(base)
+    shutil.copytree(base, root, symlinks=True, copy_function=os.link)
     return root
+
+
+def _install_pip(root: Path) -> None:
+    uv = find_uv_bin()
+    subprocess.run([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, root], check=True)
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(root / "bin" / "python"), "pip"]
+    subprocess.run(install, check=True)
 
 
 def request(spec: TrainingSpec, job_dir: str, **options: Any) -> Request:

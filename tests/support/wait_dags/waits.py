@@ -33,23 +33,26 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
-# The limit of a late one must not pass before its job has finished unseen; those of the others may pass soon.
-for suffix, seconds in (("", 1.0), ("_late", 600.0)):
-    late = bool(suffix)
-    wait(f"wait_plain{suffix}", poll_interval_seconds=seconds)
+# The limit of a late wait must not pass before its job has finished: "later" is for busy machines.
+for suffix, poll, limit, run_limit in (("", 1.0, 10, 40), ("_late", 600.0, 45, 50), ("_later", 600.0, 240, 240)):
+    wait(f"wait_plain{suffix}", poll_interval_seconds=poll)
     wait(
         f"wait_deadline{suffix}",
-        poll_interval_seconds=seconds,
+        poll_interval_seconds=poll,
         queued_timeout_seconds=5.0,
-        running_timeout_seconds=115.0 if late else 10.0,
+        running_timeout_seconds=float(limit),
     )
-    wait(f"wait_limit{suffix}", poll_interval_seconds=seconds, execution_timeout=timedelta(seconds=110 if late else 15))
+    wait(f"wait_limit{suffix}", poll_interval_seconds=poll, execution_timeout=timedelta(seconds=limit))
+    wait(f"wait_dagtimeout{suffix}", poll_interval_seconds=poll, dagrun_timeout=timedelta(seconds=run_limit))
+# The DAG must be paused before the limit passes: "later" is for busy machines.
+for suffix, limit in (("", 30), ("_later", 150)):
     wait(
-        f"wait_dagtimeout{suffix}", poll_interval_seconds=seconds, dagrun_timeout=timedelta(seconds=120 if late else 40)
+        f"wait_paused_deadline{suffix}",
+        poll_interval_seconds=1.0,
+        queued_timeout_seconds=5.0,
+        running_timeout_seconds=float(limit),
     )
-# Long enough for a test to pause the DAG before the limit passes.
-wait("wait_paused_deadline", poll_interval_seconds=1.0, queued_timeout_seconds=5.0, running_timeout_seconds=85.0)
-wait("wait_paused_limit", poll_interval_seconds=1.0, execution_timeout=timedelta(seconds=60))
+    wait(f"wait_paused_limit{suffix}", poll_interval_seconds=1.0, execution_timeout=timedelta(seconds=limit))
 with DAG("wait_gap", schedule=None, render_template_as_native_obj=True):
     submit = SubmitTrainingJobOperator(
         task_id="submit",
