@@ -15,8 +15,8 @@ from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
 
 _ABOUT = """\
-Make the model of a validated job the champion. Exit code 4 if it is not published: its verdict, dataset version, run or
-comparison with the champion is against it. --force publishes it nevertheless.
+Make the model of a validated job the champion. Exit code 4 if it is not published because of its verdict, dataset
+version, run or comparison with the champion; --force publishes it nevertheless.
 """
 
 
