@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 
 class JobDocument(TypedDict):
-    """``jobs list``: an array of these. ``dag_id`` and ``run_id`` are empty for a job without a DAG; ``verdict`` is empty
-    before validation.
+    """``jobs list``: an array of these. ``dag_id`` and ``run_id`` are empty for a job without a DAG, and ``verdict`` is
+    empty before validation.
     """
 
     model: str
