@@ -1,4 +1,4 @@
-"""Dataset versions in a real bucket, made of real digits: all or nothing, refused with figures, verified when read."""
+"""Dataset versions of real digits in a real bucket: registered completely or not at all, and verified when read."""
 
 from __future__ import annotations
 
@@ -171,14 +171,14 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_bad_data_is_refused_with_figures_before_anything_is_uploaded(
     storage: Storage, bucket: str, source: Path, what: str
 ) -> None:
-    spoil, told = SPOILT[what]
+    spoil, message = SPOILT[what]
     spoil(source)
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(DatasetError, match=message):
         add(storage, bucket, source)
     assert storage.ls(f"{bucket}/") == []
 
 
-def test_every_reason_is_told_at_once(storage: Storage, bucket: str, source: Path) -> None:
+def test_every_reason_is_reported_at_once(storage: Storage, bucket: str, source: Path) -> None:
     _examined_on_what_was_learnt(source)
     _patch(HELD_LABELS, 8, b"\x63")(source)
     with pytest.raises(DatasetError, match="2 of 9 checks failed") as caught:
@@ -356,7 +356,7 @@ def test_racing_registrations_of_different_data_never_mix(
     if won:
         assert datasets.load_manifest(storage, bucket, "mnist", "v1").digest == won[0]
         assert datasets.verify(storage, bucket, "mnist", "v1") == []
-    else:  # each met a file of another's: nobody can see anything
+    else:  # each met a file of another's: no version is visible
         assert datasets.list_versions(storage, bucket, "mnist") == []
 
 
@@ -375,15 +375,15 @@ def test_resolve_names_the_version_or_those_there_are(
         resolve(at="2026-06-30") == resolve(at=date(2026, 6, 30)) == resolve(at="2026-06-30T22:00:00Z") == "2026-06-01"
     )
     assert resolve(at="2026-07-01") == "2026-07-01"
-    for what, told in (
+    for what, message in (
         ({"version": "2026-08-01"}, "no version '2026-08-01'"),
         ({"at": "2026-05-31"}, "no version yet at 2026-05-31"),
         ({"at": "soon"}, "not a date: 'soon'"),
         ({"version": "../x"}, "not a dataset version"),
     ):
-        with pytest.raises(DatasetError, match=told) as caught:
+        with pytest.raises(DatasetError, match=message) as caught:
             resolve(**what)
-        assert "versions: 2026-06-01, 2026-07-01" in str(caught.value) or "not a" in told
+        assert "versions: 2026-06-01, 2026-07-01" in str(caught.value) or "not a" in message
     with pytest.raises(DatasetError, match=r"no version '1' of dataset 'mnist'.*versions: 2026-06-01, 2026-07-01"):
         datasets.load_manifest(storage, bucket, "mnist", "1")
 
@@ -411,12 +411,12 @@ def test_a_damaged_version_is_found_and_never_handed_out(
 ) -> None:
     add(storage, bucket, small)
     root = dataset_dir(bucket, "mnist", "2026-06-01")
-    damage, told = DAMAGE[how]
+    damage, message = DAMAGE[how]
     damage(storage, f"{root}/{HELD_LABELS}.gz")
     assert [problem.uri for problem in datasets.verify(storage, bucket, "mnist", "2026-06-01")] == [
         f"{root}/{HELD_LABELS}.gz"
     ]
-    with pytest.raises(DatasetError, match=rf"{HELD_LABELS}\.gz {told}"):
+    with pytest.raises(DatasetError, match=rf"{HELD_LABELS}\.gz {message}"):
         datasets.fetch(storage, root, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache" / "mnist").iterdir() if not path.name.endswith(".lock")] == []
 

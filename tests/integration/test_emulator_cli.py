@@ -22,7 +22,7 @@ from mlengine.cli.documents import JobDocument
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration import local_cluster
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -132,7 +132,7 @@ def test_a_job_is_called_by_the_name_that_it_was_given(
 def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
     trainer: Path, state: Path, storage: Storage, bucket: str, tmp_path: Path, capsys: Say, dry: list[str]
 ) -> None:
-    uri = local_cluster.put(storage, bucket, local_cluster.sdist("print('trained')"))
+    uri = local_jobs.put(storage, bucket, local_jobs.sdist("print('trained')"))
     config = "trainingInput: {{pythonModule: {}, packageUris: [{}]}}\n"
     command = ["jobs", "train", "j", "--staging-bucket", bucket, "--config", "job.yaml", *dry]
     (tmp_path / "job.yaml").write_text(config.format("tiny.tsak", uri))

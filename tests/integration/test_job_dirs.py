@@ -1,4 +1,4 @@
-"""Nothing that lies in a job dir is deleted, whoever named it; and a whole bucket is no job dir."""
+"""No object in a job dir is deleted, whatever its name; and a bucket itself is refused as a job dir."""
 
 from __future__ import annotations
 
@@ -22,23 +22,17 @@ from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 
 JOB_FILE = {"trainingInput": {"pythonModule": "trainer.task"}}
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
 
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBackend]:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     monkeypatch.delenv("MLENGINE_BUCKET", raising=False)
     connections.forget_connections()
     assert storage
@@ -260,5 +254,5 @@ def test_a_job_json_of_somebody_else_is_left_alone(
     assert train(tmp_path, bucket, "--job-dir", f"{bucket}/proj") == 1
     said = capsys.readouterr().err
     assert "not the record of a job" in said
-    assert "remove" not in said, "nobody is told to delete what may be theirs"
+    assert "remove" not in said, "no hint says to delete what may be the user's"
     assert storage.read(f"{bucket}/proj/job.json") == b'{"mine": true}'

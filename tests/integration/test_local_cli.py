@@ -13,7 +13,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.cli.documents import BackendJobDocument
 from mlengine.core.job import JobState
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -70,7 +70,7 @@ def test_a_running_job_is_cancelled(mlengine: Command, make_backend: Make, actor
     assert mlengine("jobs", "cancel", handle.job_id) == (0, f"{handle.job_id}: CANCELLED\n", "")
 
 
-def test_a_failure_is_told_with_its_cause_and_last_words(
+def test_a_failure_is_reported_with_its_cause_and_last_lines(
     mlengine: Command, make_backend: Make, actor: str, bucket: str
 ) -> None:
     backend = make_backend()
@@ -83,7 +83,7 @@ def test_a_failure_is_told_with_its_cause_and_last_words(
 
 def test_a_job_nobody_knows_is_said(mlengine: Command) -> None:
     for verb in ("status", "logs", "cancel"):
-        code, _, err = mlengine("jobs", verb, "nobody")
+        code, _, err = mlengine("jobs", verb, "unknown")
         assert code == 1
-        assert "no job 'nobody' in" in err
+        assert "no job 'unknown' in" in err
         assert "mlengine jobs list" in err

@@ -17,16 +17,21 @@ from mlengine.core.job import JobRecord
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
-from tests.integration.gate_lab import PACKAGE, Lab
+from tests.support.validation_env import PACKAGE, ValidationEnv
 
 pytestmark = pytest.mark.integration
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(gate_state))
-    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", lab.bucket)
+def run(
+    validation_env: ValidationEnv,
+    validation_state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(validation_state_dir))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", validation_env.bucket)
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
@@ -36,18 +41,18 @@ def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     return run
 
 
-def quick(lab: Lab, model: str, job_id: str = "") -> None:
+def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
     """Publish without running the model."""
-    report = lab.judge(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
-    publish(lab.storage, lab.bucket, report, by="test")
+    report = validation_env.validate(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
+    publish(validation_env.storage, validation_env.bucket, report, by="test")
 
 
-def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> None:
-    quick(lab, "good")
+def test_ten_held_out_digits_from_the_champion_by_name(validation_env: ValidationEnv, run: Run) -> None:
+    quick(validation_env, "good")
     code, out, err = run("models", "predict", "mnist", "--draw")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == f"{lab.bucket}/mnist/mnist_good/model"
+    assert lines[0] == f"{validation_env.bucket}/mnist/mnist_good/model"
     table = [line.split() for line in lines if re.match(r"^ +\d+ +\d", line)]
     # The first ten digits of MNIST's test set.
     assert [row[2] for row in table] == list("7210414959")
@@ -58,60 +63,66 @@ def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> No
     assert lines[-1] == f"{right} of 10 correct"
     code, out, _ = run("models", "predict", "mnist", "--count", "2", "--json")
     document = json.loads(out)
-    assert (code, document["model_uri"], len(document["rows"])) == (0, f"{lab.bucket}/mnist/mnist_good/model", 2)
+    assert (code, document["model_uri"], len(document["rows"])) == (
+        0,
+        f"{validation_env.bucket}/mnist/mnist_good/model",
+        2,
+    )
     assert set(document) == set(PredictionDocument.__annotations__)
     drawn = [line for line in lines if "@" in line]
     assert len(drawn) > 50
 
 
-def test_a_jobs_own_model(lab: Lab, run: Run) -> None:
-    job_dir = lab.job("good", "job_1")
+def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
+    job_dir = validation_env.job("good", "job_1")
     record = JobRecord(
         key="k",
         job_id="job_1",
         model="mnist",
         backend="local",
         spec={"package_uris": [PACKAGE]},
-        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+        inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
-    lab.storage.write(job_dir.claim, record.to_bytes())
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
     code, out, _ = run("models", "predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
-def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
+def test_what_cannot_be_predicted_is_said(validation_env: ValidationEnv, run: Run) -> None:
     code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
-    quick(lab, "good")
-    lab.storage.write(f"{lab.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
+    quick(validation_env, "good")
+    validation_env.storage.write(f"{validation_env.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
     code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "the model of mnist_good is not whole" in err
-    lab.job("writes", "evil")
-    code, _, err = run("models", "predict", "mnist", "--job", "evil", "--dataset", lab.dataset(), "--package", PACKAGE)
+    validation_env.job("writes", "evil")
+    code, _, err = run(
+        "models", "predict", "mnist", "--job", "evil", "--dataset", validation_env.dataset(), "--package", PACKAGE
+    )
     assert code == 1
     assert "WriteFile" in err
-    lab.job("good", "unknown")
+    validation_env.job("good", "unknown")
     code, _, err = run("models", "predict", "mnist", "--job", "unknown")
     assert code == 1
     assert "not known what unknown was trained on" in err
 
 
-def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
-    job_dir = lab.job("good", "a")
+def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None:
+    job_dir = validation_env.job("good", "a")
     code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
-    kept = lab.storage.read(job_dir.report)
+    kept = validation_env.storage.read(job_dir.report)
     less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
     code, _, err = run(*less)
     assert code == 1
     assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
-    assert lab.storage.read(job_dir.report) == kept
+    assert validation_env.storage.read(job_dir.report) == kept
     code, out, _ = run(*less, "--replace-report")
     assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out
@@ -120,8 +131,8 @@ def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
     assert "no such threshold: accurcy" in err
 
 
-def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
-    """The DAG knows it; whoever validates or predicts at a terminal need not."""
+def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
+    """The DAG knows it; a user who validates or predicts at a terminal need not."""
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},
@@ -129,16 +140,16 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
         "features": "sepal-length",
         "scores": "output_0",
     }
-    job_dir = lab.job("keras", "a")
+    job_dir = validation_env.job("keras", "a")
     record = JobRecord(
         key="k",
         job_id="a",
         model="mnist",
         backend="local",
         spec={"package_uris": [PACKAGE]},
-        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+        inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
-    lab.storage.write(job_dir.claim, record.to_bytes())
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
     code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert code == ExitCode.NOT_ACCEPTED
     assert "use --serving-signature to give its own" in err
@@ -156,7 +167,7 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
     assert set(json.loads(out)) == set(ValidationDocument.__annotations__)
     assert json.loads(out)["accepted"]
     assert "validation_level=signature" in err
-    report = load_report(lab.storage, job_dir)
+    report = load_report(validation_env.storage, job_dir)
     assert report.serving_signature["features"] == "sepal-length"
     assert not report.require_comparison
     code, out, err = run("models", "predict", "mnist", "--job", "a", "--count", "3")
@@ -167,14 +178,14 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
     assert "--serving-signature @/nowhere/at/all" in err
 
 
-def test_champions_by_hand(lab: Lab, run: Run) -> None:
+def test_champions_by_hand(validation_env: ValidationEnv, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
     code, out, err = run("models", "show", "mnist", "--json")
     assert (code, out) == (1, "")
     assert "mnist has no champion" in err
     assert json.loads(run("models", "list", "--json")[1]) == []
-    quick(lab, "good", "a")
-    quick(lab, "good", "b")
+    quick(validation_env, "good", "a")
+    quick(validation_env, "good", "b")
     code, out, _ = run("models", "list")
     assert code == 0
     assert re.search(r"^mnist +2 +\S+ \S+ .* 2026-11-01 +b$", out, re.M)
@@ -193,7 +204,7 @@ def test_champions_by_hand(lab: Lab, run: Run) -> None:
     assert "--force needs a reason" in err
     code, out, _ = run("models", "publish", "mnist", "b", "--force", "--by", "anna", "--reason", "it was the disk")
     assert code == 0
-    champion = current(lab.storage, lab.bucket, "mnist")
+    champion = current(validation_env.storage, validation_env.bucket, "mnist")
     assert champion is not None
     assert (champion.job_id, champion.by, champion.why) == ("b", "anna", "it was the disk")
     assert json.loads(run("models", "show", "mnist", "--json")[1])["action"] == "forced"
@@ -203,6 +214,6 @@ def test_champions_by_hand(lab: Lab, run: Run) -> None:
     assert [entry["action"] for entry in entries] == ["forced", "rolled_back", "published", "published"]
     assert set(entries[0]) == set(ChampionDocument.__annotations__)
     assert len(json.loads(run("models", "history", "mnist", "--json", "--limit", "1")[1])) == 1
-    code, _, err = run("models", "publish", "mnist", "nobody")
+    code, _, err = run("models", "publish", "mnist", "unknown")
     assert code == 1
     assert "validate the model first" in err

@@ -135,7 +135,7 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
 
 
 def test_folders_that_are_no_job_dirs_are_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
-    """Airflow's own logs may lie in the same bucket, or somebody's raw data."""
+    """Airflow's own logs may lie in the same bucket, or a user's raw data."""
     theirs = [f"{bucket}/logs/dag_id=x/run.log", f"{bucket}/raw/2024/a.gz", f"{bucket}/m/notes/train/a.txt"]
     theirs = [uri if uri.startswith("gs://") else f"gs://{uri}" for uri in theirs]
     for uri in theirs:
@@ -172,7 +172,7 @@ def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: s
 def test_only_what_came_to_nothing_goes(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that nobody judged may be the only one of its kind, as those of ``mlengine jobs train`` are."""
+    """A model that was never validated may be the only one of its kind, as those of ``mlengine jobs train`` are."""
     backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
     for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
         made = job(storage, bucket, backend, name, ended=False)
@@ -253,7 +253,7 @@ def test_a_dir_that_was_not_empty_before_its_job_stays(
 def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
-    """Its submission was cut off between the marks and the claim; what lies beside them is a person's."""
+    """Its submission was cut off between the marks and the claim; the other objects are a user's."""
     files = users_files(storage, f"{bucket}/m/{PREPARED}")
     for mark in ("train/.keep", "model/.keep"):
         storage.write(f"{bucket}/m/{PREPARED}/{mark}", b"")

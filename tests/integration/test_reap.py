@@ -1,4 +1,4 @@
-"""Reaping: what runs though nobody waits for it, against a real bucket, real jobs' claims, and Airflow's REST words."""
+"""Reaping of jobs that no task waits for, with a real bucket, real claims, and Airflow's REST responses."""
 
 from __future__ import annotations
 
@@ -21,15 +21,9 @@ from mlengine.testing.backend import MemoryBackend
 
 pytestmark = pytest.mark.integration
 
-current = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return current
-
 
 class AirflowWords(ThreadingHTTPServer):
-    """Answers as Airflow 3.3's API does, for the runs that it was told of; ``tests/e2e`` asks the real one."""
+    """Answers as Airflow 3.3's API does, for the runs it was given; ``tests/e2e`` uses the real one."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -96,10 +90,9 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowWords]:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
-    global current  # noqa: PLW0603 the registry makes backends by import path
-    current = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
-    return current
+    memory = MemoryBackend()
+    backends.register("memory", lambda **_: memory)
+    return memory
 
 
 def submit(
@@ -108,7 +101,7 @@ def submit(
     job_dir = JobDir.of(bucket, "m", f"job_{run_id}{uid}")
     key = JobKey(dag_id, run_id, "submit", -1, 2, uid)
     intent = Intent(key, "m", job_dir, TrainingSpec("trainer.task"), installation=installation)
-    Submitter(storage, current).submit(intent)
+    Submitter(storage, backends.get_backend("memory")).submit(intent)
     return job_dir
 
 
@@ -202,7 +195,7 @@ def test_the_wrong_airflow_ends_nothing(
     assert backend.live == []
 
 
-def test_what_a_deleted_run_left_is_told_from_the_job_of_the_run_created_after_it(
+def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_after_it(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for uid in ("old", "new"):

@@ -22,18 +22,11 @@ from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
-
 
 @pytest.fixture(autouse=True)
 def backend() -> MemoryBackend:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     return memory
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
@@ -31,7 +30,6 @@ Command = Callable[..., tuple[int, str, str]]
 def service(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningEmulator]:
-    monkeypatch.setattr(backend_module, "_REGIONS", set())
     with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
@@ -72,7 +70,7 @@ def test_jobs_are_shown_followed_and_cancelled(
     assert "no job 'mnist_1' in the backend vertex in europe-west4" in err
 
 
-def test_reap_looks_where_the_claims_say(
+def test_reap_searches_the_regions_of_the_claims(
     mlengine: Command,
     service: RunningEmulator,
     airflow: AirflowWords,
@@ -81,7 +79,7 @@ def test_reap_looks_where_the_claims_say(
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A job in its job file's region whose name was never recorded, and one where nobody says which region."""
+    """A job in its job file's region whose name was never recorded, and one without a region."""
     monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_REGION")
     monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "vertex")
     spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
@@ -93,7 +91,6 @@ def test_reap_looks_where_the_claims_say(
         Submitter(storage, backend).submit(intent)
         claim = json.loads(storage.read(intent.job_dir.claim))
         storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
-    backend_module._REGIONS.clear()
     airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
     code, out, err = mlengine("jobs", "reap", "--bucket", bucket, "--region", "us-central1", "--yes")
     assert code == 0, err

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend
+from mlengine.backends import LearnsRegions, RunsOnHost, TrainingBackend
 from mlengine.core.errors import MlengineError, ObjectMissingError, StorageConflictError
 from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord, JobStatus
@@ -108,7 +108,7 @@ class Claims:
             self._backend.cancel(status.handle)
 
     def host(self) -> str:
-        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
+        return self._backend.host() if isinstance(self._backend, RunsOnHost) else ""
 
     def _claimed(self, intent: Intent) -> Iterator[tuple[JobDir, JobRecord | None]]:
         """The dirs that may hold the job, with their claims. One of our making that is not empty is passed over."""
@@ -180,16 +180,13 @@ class Claims:
         """A job of an Airflow whose database was lost is such a job too, and no task waits for it."""
         if record.backend != self._backend.name:
             return
-        self._learn(record)
+        if isinstance(self._backend, LearnsRegions):
+            self._backend.learn_region(TrainingSpec.from_json(record.spec))
         for status in self._live(record.key):
             log.warning(
                 "job %s of that run is %s; if no Airflow waits for it any more: mlengine jobs reap --installation %s",
                 *(status.handle.job_id, status.state.value, record.owner.get("installation") or "ID"),
             )
-
-    def _learn(self, record: JobRecord) -> None:
-        if isinstance(self._backend, LearnsPlaces):
-            self._backend.learn_place(TrainingSpec.from_json(record.spec))
 
     def _live(self, key: str) -> list[JobStatus]:
         handles = self._backend.find(key)

@@ -115,11 +115,11 @@ class LocalBackend:
             reconcile(job)
 
     def host(self) -> str:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         return host.here(self.state_dir)
 
     def elsewhere(self, handle: JobHandle) -> str | None:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         where, _ = host.split(handle.name)
         if not where or self._job(handle.name).root.is_dir() or where == self.host():
             return None

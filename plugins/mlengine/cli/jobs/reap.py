@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
+from mlengine.backends import RunsOnHost, TrainingBackend, find_attempts, get_backend
 from mlengine.cli.documents import OrphanDocument
 from mlengine.cli.options import (
     Commands,
@@ -178,14 +178,12 @@ def active_jobs(
 
 def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
     """Whether only another host can manage the job."""
-    return isinstance(backend, BoundToHost) and backend.elsewhere(handle) is not None
+    return isinstance(backend, RunsOnHost) and backend.elsewhere(handle) is not None
 
 
 def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
     """The jobs of a record without a name: its submission was interrupted, or never reached the backend."""
-    if isinstance(backend, LearnsPlaces):
-        backend.learn_place(TrainingSpec.from_json(record.spec))
-    return backend.find(record.key)
+    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
 
 
 def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
