@@ -53,9 +53,9 @@ def test_a_class_can_take_a_connection() -> None:
     backends.register("connected", cast(Any, Connected))
     backends.register("plain", cast(Any, Recorder))
     where = {"project": "p", "region": "r", "impersonation_chain": None}
-    found = settings_of(connected_backend("connected", "gcp", **where, capacity=3))  # type: ignore[arg-type]
+    found = settings_of(connected_backend("connected", "gcp", **where, capacity=3))
     assert found == {"gcp_conn_id": "gcp", "project": "p", "region": "r", "capacity": 3}
-    found = settings_of(connected_backend("plain", "gcp", **where, capacity=3))  # type: ignore[arg-type]
+    found = settings_of(connected_backend("plain", "gcp", **where, capacity=3))
     assert found == {"capacity": 3}
 
 

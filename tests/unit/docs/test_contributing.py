@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.docs.manual import ROOT
+from tests.support.manual import ROOT
 
 PACKAGE = ROOT / "plugins" / "mlengine"
 
