@@ -18,6 +18,7 @@ import yaml
 import mlengine
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
+from mlengine.cli.documents import JobDocument
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
@@ -84,6 +85,17 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert f"chief-0 | trained 10 steps into {bucket}/jobs/mnist_1 as master" in said
     assert f"worker-0 | trained 10 steps into {bucket}/jobs/mnist_1 as worker" in said
     assert storage.exists(f"{bucket}/jobs/mnist_1/job.json")
+    assert main(["jobs", "list", "--bucket", bucket, "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert set(listed) == set(JobDocument.__annotations__)
+    assert (listed["job_id"], listed["state"], listed["dag_id"]) == ("mnist_1", "SUCCEEDED", "")
+    assert main(["jobs", "list", "--bucket", bucket, "--state", "succeeded", "--limit", "1"]) == 0
+    assert "jobs/mnist_1  SUCCEEDED  " in capsys.readouterr().out
+    assert main(["jobs", "list", "--bucket", bucket, "--state", "failed", "--model", "jobs"]) == 0
+    assert capsys.readouterr().out == f"no FAILED jobs of model jobs in {bucket}\n"
+    for name in ("jobs/mnist_1", f"{bucket}/jobs/mnist_1", "mnist_1"):
+        assert main(["jobs", "status", name, "--bucket", bucket, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["job_dir"] == f"{bucket}/jobs/mnist_1"
     # The same command again is the same job; another training under its id is refused.
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
     assert "already_succeeded" in capsys.readouterr().out

@@ -180,8 +180,9 @@ def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEn
 
 def test_champions_by_hand(validation_env: ValidationEnv, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
-    assert "mnist has no champion" in run("models", "show", "mnist")[1]
-    assert json.loads(run("models", "show", "mnist", "--json")[1]) is None
+    code, out, err = run("models", "show", "mnist", "--json")
+    assert (code, out) == (1, "")
+    assert "mnist has no champion" in err
     assert json.loads(run("models", "list", "--json")[1]) == []
     quick(validation_env, "good", "a")
     quick(validation_env, "good", "b")

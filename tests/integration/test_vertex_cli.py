@@ -58,7 +58,7 @@ def test_jobs_are_shown_followed_and_cancelled(
     wait(backend, second, JobState.RUNNING)
     lines = mlengine("jobs", "list", *vertex)[1].splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["RUNNING", "SUCCEEDED"]
-    assert "attempt 2; " in lines[1]
+    assert "attempt 2" in lines[1]
     shown = json.loads(mlengine("jobs", "status", "mnist_1", "--json", *vertex)[1])
     assert (shown["name"], shown["attempt"]) == (second.name, 2)
     assert f"name:       {first.name}" in mlengine("jobs", "status", first.name, *vertex)[1]

@@ -9,7 +9,9 @@ from typing import Any, TypedDict
 
 
 class JobDocument(TypedDict):
-    """``jobs list``: an array of these. ``verdict`` is empty before validation."""
+    """``jobs list``: an array of these. ``dag_id`` and ``run_id`` are empty for a job without a DAG, and ``verdict`` is
+    empty before validation.
+    """
 
     model: str
     job_id: str
@@ -121,7 +123,7 @@ class DifferenceDocument(TypedDict):
 
 
 class ChampionDocument(TypedDict):
-    """``models show``: one of these, or null; ``models list``: an array of these; ``models history``: an array of
+    """``models show``: one of these; ``models list``: an array of these; ``models history``: an array of
     these, newest first. ``action`` is ``published``, ``forced`` or ``rolled_back``.
     """
 

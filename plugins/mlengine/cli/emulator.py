@@ -82,9 +82,10 @@ def _print_addresses(url: str, grpc_target: str | None, host: str) -> None:
         say(f"  WARNING: {host} is not a loopback address; every client of this port can run programs as you")
     if grpc_target:
         say(f"  gRPC:      {grpc_target}")
-    say("  gcloud:    " + "  ".join(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}={url}/" for api in _APIS))
-    say("             CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true")
-    say(f"  mlengine:  AIRFLOW__MLENGINE__VERTEX_ENDPOINT={url}, or 'vertex_endpoint' in the connection's extra")
+    gcloud = [f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}={url}/" for api in _APIS]
+    say("  gcloud:    " + f"\n{'':<13}".join([*gcloud, "CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true"]))
+    say(f"  mlengine:  AIRFLOW__MLENGINE__VERTEX_ENDPOINT={url}")
+    say("             (or vertex_endpoint in the extra of the connection)")
 
 
 def _faults(path: Path | None) -> list[Any]:

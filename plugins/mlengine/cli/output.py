@@ -38,7 +38,7 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def say_json(document: Mapping[str, Any] | Sequence[Any] | None) -> None:
+def say_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print one JSON document, in ASCII.
 
     :raises OutputClosedError: the reader has closed stdout.

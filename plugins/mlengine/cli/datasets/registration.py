@@ -15,7 +15,7 @@ from mlengine.core.errors import UsageError
 
 def register(verbs: Commands) -> None:
     """Add the commands."""
-    add = add_dataset_command(verbs, "add", "register a version", _add)
+    add = add_dataset_command(verbs, "add", "check and register a version", _add)
     add.add_argument("version", metavar="VERSION", help="a new version, such as 2026-11-01 or v12")
     add.add_argument(
         "directory", metavar="DIR", type=Path, help="train-… and heldout-… (or t10k-…) images and labels in IDX format"

@@ -22,7 +22,7 @@ from mlengine.cli.options import (
 )
 from mlengine.cli.output import elapsed, local_time, note, say, say_json, say_table, utc
 from mlengine.core.errors import MlengineError, UsageError
-from mlengine.core.job import JobState, JobStatus
+from mlengine.core.job import BY_HAND, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -74,9 +74,11 @@ def _rows(args: argparse.Namespace) -> Sequence[Row]:
     """:raises MlengineError: the bucket cannot be read."""
     from mlengine.web.index import Index
 
-    view = Index(Storage(), bucket_of(args), _backends(args)).refresh()
+    storage, bucket = Storage(), bucket_of(args)
+    storage.list_dirs(bucket)  # raises the error of a missing or forbidden bucket
+    view = Index(storage, bucket, _backends(args)).refresh()
     if view.error:
-        raise MlengineError(f"cannot list the jobs of {bucket_of(args)}: {view.error}", hint="check --bucket")
+        raise MlengineError(f"cannot list the jobs of {bucket}: {view.error}", hint="see the log above")
     return view.rows
 
 
@@ -107,7 +109,7 @@ def _selected(args: argparse.Namespace, state: str, model: str) -> bool:
 
 def _kind(args: argparse.Namespace) -> str:
     states = f"{' or '.join(args.state)} " if args.state else ""
-    return f"{states}jobs{f' of {args.model}' if args.model else ''}"
+    return f"{states}jobs{f' of model {args.model}' if args.model else ''}"
 
 
 def _row_cells(row: Row) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 
 def _row_detail(row: Row) -> str:
-    if row.verdict:
+    if row.verdict and row.state == JobState.SUCCEEDED:
         return row.verdict if row.accuracy is None else f"{row.verdict} {row.accuracy:.4f}"
     if row.state == JobState.RUNNING and row.step is not None and row.of:
         return f"step {row.step} of {row.of}"
@@ -129,6 +131,7 @@ def _row_detail(row: Row) -> str:
 
 
 def _row_document(bucket: str, row: Row) -> JobDocument:
+    of_dag = row.dag_id not in BY_HAND
     return {
         "model": row.model,
         "job_id": row.job_id,
@@ -140,8 +143,8 @@ def _row_document(bucket: str, row: Row) -> JobDocument:
         "created": utc(row.claimed),
         "started": utc(row.started),
         "ended": utc(row.ended),
-        "dag_id": row.dag_id,
-        "run_id": row.run_id,
+        "dag_id": row.dag_id if of_dag else "",
+        "run_id": row.run_id if of_dag else "",
         "cluster": row.cluster,
         "dataset": row.dataset,
         "step": row.step,
@@ -173,11 +176,11 @@ def _list_backend(args: argparse.Namespace) -> int:
 
 
 def _cells(document: BackendJobDocument, status: JobStatus) -> tuple[str, ...]:
-    attempt = f"attempt {status.handle.attempt}; " if status.handle.attempt > 1 else ""
+    attempt = f"attempt {status.handle.attempt}" if status.handle.attempt > 1 else ""
     return (
         f"{document['model']}/{document['job_id']}",
         document["state"],
         local_time(status.created),
         elapsed(status.started, status.ended),
-        f"{attempt}{status.detail}",
+        "; ".join(filter(None, (attempt, status.detail))),
     )

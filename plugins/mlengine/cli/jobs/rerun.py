@@ -122,7 +122,7 @@ def environment_changes(storage: Storage, old: JobDir, new: JobDir) -> list[str]
     except ObjectMissingError:
         return []
     if before == after:
-        return [f"both jobs had the same {len(after)} packages installed"]
+        return [f"both jobs installed the same packages ({len(after)})"]
     gone, come = ", ".join(sorted(before - after)), ", ".join(sorted(after - before))
     return [
         f"only in the earlier job: {gone or '-'}",

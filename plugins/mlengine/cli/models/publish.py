@@ -15,8 +15,8 @@ from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
 
 _ABOUT = """\
-Make the model of a validated job the champion. Exit code 4 if it is not published: its verdict, dataset version, run or
-comparison with the champion is against it. --force publishes it nevertheless.
+Make the model of a validated job the champion. Exit code 4 if it is not published because of its verdict, dataset
+version, run or comparison with the champion; --force publishes it nevertheless.
 """
 
 
@@ -60,17 +60,18 @@ def _publish(args: argparse.Namespace) -> int:
         )
     force = Force(who, args.reason) if args.force else None
     outcome = publish(storage, bucket, report, by=who, why=args.reason, force=force)
+    detail = outcome.sentence
     if args.json:
         document: PublicationDocument = {
             "model": args.model,
             "job_id": report.job_id,
             "outcome": outcome.word.value,
             "published": outcome.published,
-            "detail": outcome.sentence,
+            "detail": detail,
         }
         say_json(document)
     else:
-        say(f"{outcome.word.value}: {outcome.sentence}")
+        say(f"{outcome.word.value}: {detail}")
     return ExitCode.OK if outcome.published else ExitCode.NOT_ACCEPTED
 
 

@@ -10,6 +10,7 @@ from mlengine.cli.documents import ChampionDocument
 from mlengine.cli.models.arguments import add_model
 from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, count
 from mlengine.cli.output import say, say_json, say_table
+from mlengine.core.errors import ModelError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -52,11 +53,12 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     bucket = bucket_of(args)
     champion = history.current(Storage(), bucket, args.model)
-    if args.json:
-        say_json(None if champion is None else _document(champion))
-        return 0
     if champion is None:
-        say(f"model {args.model} has no champion in {bucket}")
+        raise ModelError(
+            f"model {args.model} has no champion in {bucket}", hint="publish one: mlengine models publish MODEL JOB"
+        )
+    if args.json:
+        say_json(_document(champion))
         return 0
     fields = {
         "model": champion.model,
