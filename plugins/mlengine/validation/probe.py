@@ -1,6 +1,6 @@
 """Runs a model on the held-out set and writes the measurements. A script, run with the trainer's own Python.
 
-It does not import mlengine, which is not installed in the trainer's environment; it needs numpy and TensorFlow. The
+mlengine is not installed in the trainer's environment, so the script needs only numpy and TensorFlow. The
 argument is a JSON file that :mod:`mlengine.validation.runner` writes. The results are files in its ``out`` folder:
 
 * ``stage``: the current step, so that the parent process can report where the probe stopped
