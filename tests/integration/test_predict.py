@@ -1,4 +1,4 @@
-"""``mlengine predict`` and ``mlengine models`` as a person types them, on a real model."""
+"""``mlengine predict`` and ``mlengine models``, with a real model."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -40,7 +40,7 @@ def quick(lab: Lab, model: str, job_id: str = "") -> None:
     publish(lab.storage, lab.bucket, report, by="test")
 
 
-def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> None:
+def test_ten_held_out_digits_by_the_champion(lab: Lab, run: Run) -> None:
     quick(lab, "good")
     code, out, err = run("predict", "mnist", "--draw")
     assert (code, err) == (0, "")
@@ -74,7 +74,7 @@ def test_a_jobs_own_model(lab: Lab, run: Run) -> None:
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
-def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
+def test_errors_of_predict(lab: Lab, run: Run) -> None:
     code, _, err = run("predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
@@ -82,7 +82,7 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
     lab.storage.write(f"{lab.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
     code, _, err = run("predict", "mnist")
     assert code == 1
-    assert "the model of mnist_good is not whole" in err
+    assert "the model of mnist_good is incomplete" in err
     lab.job("writes", "evil")
     code, _, err = run("predict", "mnist", "--job", "evil", "--dataset", lab.dataset(), "--package", PACKAGE)
     assert code == 1
@@ -90,32 +90,41 @@ def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
     lab.job("good", "unknown")
     code, _, err = run("predict", "mnist", "--job", "unknown")
     assert code == 1
-    assert "not known what unknown was trained on" in err
+    assert "the dataset of unknown is unknown" in err
 
 
-def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
+def test_validate_from_the_command_line(lab: Lab, run: Run) -> None:
     job_dir = lab.job("good", "a")
     code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
-    kept = lab.storage.read(job_dir.report)
-    less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
-    code, _, err = run(*less)
+    report = lab.storage.read(job_dir.report)
+    fewer = (
+        "models",
+        "validate",
+        "mnist",
+        job_dir.uri,
+        "--validation-level",
+        "files",
+        "--threshold",
+        "size_bytes=9",
+    )
+    code, _, err = run(*fewer)
     assert code == 1
-    assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
+    assert "has checks that this validation does not make: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
-    assert lab.storage.read(job_dir.report) == kept
-    code, out, _ = run(*less, "--replace-report")
+    assert lab.storage.read(job_dir.report) == report
+    code, out, _ = run(*fewer, "--replace-report")
     assert code == 1
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
-    assert "no such threshold: accurcy" in err
+    assert "unknown threshold: accurcy" in err
 
 
-def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
-    """The DAG knows it; whoever validates or predicts at a terminal need not."""
+def test_the_serving_signature_is_recorded_with_the_job(lab: Lab, run: Run) -> None:
+    """The DAG sets it; the commands read it from the report."""
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},
@@ -159,7 +168,7 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
     assert "--serving-signature @/nowhere/at/all" in err
 
 
-def test_champions_by_hand(lab: Lab, run: Run) -> None:
+def test_champions_from_the_command_line(lab: Lab, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
     assert "no champion yet" in run("models", "show", "mnist")[1]
     quick(lab, "good", "a")
@@ -187,6 +196,6 @@ def test_champions_by_hand(lab: Lab, run: Run) -> None:
     assert (champion.job_id, champion.by, champion.why) == ("b", "anna", "it was the disk")
     code, out, _ = run("models", "show", "mnist", "--json")
     assert '"action": "forced"' in out
-    code, _, err = run("models", "publish", "mnist", "nobody")
+    code, _, err = run("models", "publish", "mnist", "missing")
     assert code == 1
     assert "validate the model first" in err

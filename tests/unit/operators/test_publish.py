@@ -1,4 +1,4 @@
-"""The publication stage: what it returns, announces and raises; the pointer: tests/integration/test_champions.py."""
+"""PublishModelOperator: result, events and errors. Rules and pointer: tests/integration/test_champions.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The validation stage: what it returns, tells and raises; the gate itself is tested in tests/integration/test_gate.py.
+"""ValidateModelOperator: result, log and errors. The checks are tested in tests/integration/test_validation.py.
 
-Models here are files that are no SavedModel, so that nothing of TensorFlow is needed.
+The models are files that are not a SavedModel, so TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TaskInstance:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def log_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     handler = Told()
     log = logging.Logger("test")
     log.addHandler(handler)
@@ -92,7 +92,7 @@ def too_small(model: Path, figures: object) -> Check:
 
 
 def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
-    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+    job: JobDir, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = ValidateModelOperator._validate
 
@@ -105,7 +105,7 @@ def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
     json.dumps(result, allow_nan=False)
 
 
-def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, told: list[str]) -> None:
+def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, log_lines: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
@@ -121,8 +121,8 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, to
     }
     assert json.loads(json.dumps(result)) == result
     assert ti.pushed == {}
-    assert told[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
-    assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
+    assert log_lines[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
+    assert [line.split() for line in log_lines if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
     assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
@@ -135,7 +135,7 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, to
     ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
 )
 def test_rejected_is_a_result_with_reasons(
-    storage: Storage, job: JobDir, told: list[str], on_reject: str, error: type[Exception] | None
+    storage: Storage, job: JobDir, log_lines: list[str], on_reject: str, error: type[Exception] | None
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
@@ -153,7 +153,7 @@ def test_rejected_is_a_result_with_reasons(
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
-    assert told[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
+    assert log_lines[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
     assert load_report(storage, job).verdict.decision is Decision.REJECTED
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
@@ -168,7 +168,7 @@ def champion(storage: Storage, bucket: str) -> None:
 
 @pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
 def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
-    storage: Storage, bucket: str, job: JobDir, told: list[str], on_reject: str
+    storage: Storage, bucket: str, job: JobDir, log_lines: list[str], on_reject: str
 ) -> None:
     champion(storage, bucket)
     ti = TaskInstance()
@@ -179,12 +179,15 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
         result = operator.execute(context(ti))
     else:
         error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
-        with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: The model is not run with val"):
+        with pytest.raises(
+            error,
+            match="not_compared: The model was not compared with the champion hello_0: The model is not run",
+        ):
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
     assert result["champion"] == "hello_0"
-    assert told[-3] == "verdict: not_compared"
+    assert log_lines[-3] == "verdict: not_compared"
     assert "Not compared with the champion" in storage.read(job.page).decode()
 
 
