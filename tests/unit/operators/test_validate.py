@@ -201,7 +201,7 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
 
 
 def test_a_report_is_not_replaced_by_one_with_fewer_checks(storage: Storage, job: JobDir) -> None:
-    """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
+    """A job given by its URI may belong to another DAG."""
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
     with pytest.raises(ModelError, match="has checks that this validation does not make: extra check too_small"):
