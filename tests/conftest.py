@@ -36,7 +36,7 @@ def gcs_server() -> Iterator[gcs.GcsServer]:
 
 @pytest.fixture
 def storage(gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A door to the session's server, which processes started by the test find too."""
+    """A client of the session's server; processes that the test starts find the server too."""
     for name, value in gcs_server.env.items():
         monkeypatch.setenv(name, value)
     assert "STORAGE_EMULATOR_HOST" in os.environ

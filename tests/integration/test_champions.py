@@ -138,7 +138,7 @@ def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pyte
     }  # ahead by more than the allowed difference
     assert bench.publish(bench.job("new", lineage={"events": [claimed]})).decision is PublishDecision.PUBLISHED
     assert [uri for uri in read if "/champions/" in uri] == []
-    # A job that was claimed before the publications reads their entries.
+    # One that was claimed before the last two were published is compared with these.
     old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
     assert bench.publish(old).decision is PublishDecision.SUPERSEDED
     assert len([uri for uri in read if "/champions/" in uri]) == 3
@@ -252,7 +252,7 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     outcome = bench.publish(report)
     assert outcome.decision is PublishDecision.NOT_COMPARED
     assert reasons[0] in outcome.reason
-    assert bench.publish(report, force=Force("anna", "checked manually")).published
+    assert bench.publish(report, force=Force("anna", "checked by hand")).published
 
 
 def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
@@ -273,7 +273,7 @@ def test_a_task_recognises_its_own_publication(bench: Bench) -> None:
     other = bench.publish(report, publisher={**me, "run_id": "r2"})
     assert (other.decision, other.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
     assert not bench.publish(report).swapped
-    # A rollback to the job is not the task's own publication.
+    # A rollback to it is the act of another user.
     bench.publish(bench.job("b"))
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
     back = bench.publish(report, publisher=me)
@@ -362,7 +362,7 @@ def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
     assert all(outcome.published for outcome in outcomes)
     chain = bench.serials()
     assert sorted(name for _, name in chain) == sorted(["seed", *(report.job_id for report in reports)])
-    # Each is the previous entry of the next one: no publication was overwritten.
+    # Each is named by the next: no entry was overwritten unseen.
     found = history(bench.storage, bench.bucket, "mnist")
     assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
 
@@ -399,7 +399,7 @@ def test_a_publication_after_a_crash_before_the_swap(bench: Bench, monkeypatch: 
     assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
     # Readers still see the old champion, and the history has no other entry.
     assert bench.serials() == [(1, "a")]
-    # Another task publishes first: the entry of the crashed publisher is skipped.
+    # Another process publishes first: the entry of the killed one is skipped.
     assert bench.publish(bench.job("c")).published
     assert bench.serials() == [(1, "a"), (3, "c")]
     # The crashed task is retried.

@@ -34,18 +34,12 @@ from mlengine.validation.report import load_report
 pytestmark = pytest.mark.integration
 
 PACKAGE = {"package_uris": ["gs://bkt/packages/t/p1/t.tar.gz"], "digest": "p1"}
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
 
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage) -> Iterator[MemoryBackend]:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     connections.forget_connections()
     assert storage
     yield memory
@@ -121,7 +115,7 @@ Trained = Callable[..., JobXCom]
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
-    """Train a model, and validate it with an accepted verdict."""
+    """A run that trained a model, which was validated and accepted."""
 
     def train(run_id: str = "first", *, validate: bool = True, **submit: Any) -> JobXCom:
         run = Run(bucket, run_id, **submit)
@@ -140,7 +134,7 @@ def test_equal_work_is_reused_from_submit_to_publish(bucket: str, trained: Train
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
-    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link leads to the reused job"
+    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the reused job"
     backend.calls.clear()
     waited = again.wait(job)
     validation = again.validate(waited)
@@ -211,7 +205,7 @@ def test_a_rejected_job_is_not_reused(bucket: str, trained: Trained) -> None:
 
 
 def test_a_job_that_new_rules_reject_is_not_reused_again(bucket: str, trained: Trained) -> None:
-    """The rules changed, so the reused job is validated again: it is rejected, and the next run trains."""
+    """Reused, then validated again under other rules: the new verdict counts, and the next run trains."""
     trained()
     again = Run(bucket, "again")
     job = again.submit()

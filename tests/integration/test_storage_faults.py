@@ -1,4 +1,4 @@
-"""The storage door when the network and the service misbehave: a real server behind a proxy that breaks requests."""
+"""The storage client when the network and the service fail: a real server behind a proxy that breaks requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def proxy(gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def broken(proxy: faults.FaultProxy) -> Storage:
-    """The door through the proxy; ``storage`` is the way around it."""
+    """A client through the proxy; ``storage`` is one without it."""
     return Storage()
 
 

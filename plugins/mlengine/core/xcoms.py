@@ -1,11 +1,31 @@
-"""What the operators return: small mappings of ids and URIs, as Airflow keeps them in XCom.
+"""What the operators return: small mappings of ids and URIs, as Airflow stores them in XCom.
 
-Whoever needs more reads it again from the bucket or from the backend. Every value is JSON, and none of them is NaN.
+A task that needs more reads it from the bucket or from the backend. Every value is JSON. Numbers are finite: Airflow
+3.3's API client cannot encode NaN or infinity, and the task would fail after its work is done.
 """
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+import math
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
+
+Result = TypeVar("Result", bound=Mapping[str, Any])
+
+
+def finite(result: Result) -> Result:
+    """``result`` with ``None`` instead of each number that is not finite, also in nested mappings and lists."""
+    return cast(Result, {key: _finite(value) for key, value in result.items()})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return finite(value)
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 class PackageXCom(TypedDict):

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
+from mlengine.backends import LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
@@ -96,8 +96,7 @@ class Submitter:
         :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
         :raises BackendUnavailableError: the backend does not answer; the same call later resumes here.
         """
-        if isinstance(self._backend, LearnsPlaces):
-            self._backend.learn_place(intent.spec)
+        self._learn_region(intent)
         job_dir, record = self._claims.take(intent)
         record = self._check_inputs(intent, job_dir, record)
         handle = record.handle(job_dir.uri)
@@ -121,11 +120,16 @@ class Submitter:
 
         :param owner: whose the validated job is, as its claim says.
         """
+        self._learn_region(intent)
         own = is_same_task(owner, intent.key) and owner.get("run_uid", "") == intent.key.run_uid
         if own or self._claims.find(intent) is not None:
             return None
         self._end_earlier(intent)
         return self._decided(Submitted(job, Decision.REUSED))
+
+    def _learn_region(self, intent: Intent) -> None:
+        if isinstance(self._backend, LearnsRegions):
+            self._backend.learn_region(intent.spec)
 
     def _end_earlier(self, intent: Intent) -> None:
         for key in intent.earlier:
@@ -222,7 +226,7 @@ class Submitter:
         if record.name is not None:
             return False
         self._check_host(record)
-        return not self._backend.find(record.key)
+        return not find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
 
     def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
         requested = (intent.requested or intent.spec).to_json()
@@ -281,7 +285,8 @@ class Submitter:
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
-        return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]
+        handles = find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
+        return [handle for handle in handles if handle.attempt == record.attempt]
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
         """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""

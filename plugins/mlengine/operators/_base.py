@@ -6,29 +6,16 @@ backend. The sensor has the same bases.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
-from airflow.sdk.exceptions import (
-    AirflowFailException,
-    AirflowRescheduleException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTerminated,
-    TaskDeferred,
-)
 
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
-from mlengine.core.job import Decision
 from mlengine.operators._rendering import TextRendering
-
-log = logging.getLogger(__name__)
 
 _CLEAR = (
     "clear the task that returns it, so that it runs; a task that was skipped, or marked success by hand, returns "
@@ -36,8 +23,6 @@ _CLEAR = (
 )
 _OTHER_TASK = "pass the output of the task that the documentation of {} names"
 _LONGEST = 500  # of a message that quotes a value
-# After these Airflow does not try the task again, however many tries it has left.
-_FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTerminated)
 
 
 class RetryByCause(RetryPolicy):
@@ -137,7 +122,7 @@ class MlengineOperator(TextRendering):
         value = self.given(field)
         return value if isinstance(value, str) else self.returned(field, *keys)
 
-    def beside_dag(self, path: str | Path) -> str | Path:
+    def relative_to_dag(self, path: str | Path) -> str | Path:
         """``path`` relative to the folder of the DAG's file: the working directory of a worker means nothing.
 
         Absolute paths and ``gs://`` URIs stay as they are.
@@ -178,36 +163,3 @@ class BackendOperator(MlengineOperator):
         return CloudAccess(
             self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
         )
-
-
-@contextmanager
-def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Iterator[None]:
-    """If the body fails and the task will not be tried again, ``cancel`` the job, with the reason.
-
-    A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
-    is logged and does not hide the first one; ``mlengine reap`` finds the job.
-    """
-    try:
-        yield
-    except (TaskDeferred, AirflowRescheduleException):
-        raise
-    except BaseException as error:
-        ti = context["ti"]
-        own = isinstance(error, MlengineError) and not error.retryable
-        if own or isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
-            try:
-                cancel(f"the task ended: {type(error).__name__}")
-            except Exception:
-                log.exception("the job could not be cancelled; `mlengine reap` will find it")
-        raise
-
-
-def count(decision: Decision, context: Context, backend: str) -> None:
-    """Count a decision as Airflow's metric ``mlengine.<decision>``, with the tags DAG, task and backend.
-
-    The same words are in the log. It goes where Airflow's own metrics go (``[metrics]`` in its configuration).
-    """
-    from airflow.sdk.observability import stats
-
-    ti = context["ti"]
-    stats.incr(f"mlengine.{decision.value}", tags={"dag_id": ti.dag_id, "task_id": ti.task_id, "backend": backend})

@@ -58,7 +58,7 @@ class PackageTrainerOperator(MlengineOperator):
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
         packaged = package_trainer(
-            [self.beside_dag(source) for source in sources],
+            [self.relative_to_dag(source) for source in sources],
             storage=self.access.storage(),
             staging=self.access.bucket(self.bucket),
             module=self.module or None,

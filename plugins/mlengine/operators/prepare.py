@@ -12,7 +12,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobDirXCom
 from mlengine.jobs.job_dir import prepare_clean
 from mlengine.operators._base import MlengineOperator
-from mlengine.operators.intent import job_key
+from mlengine.operators.run_identity import job_key
 
 
 class PrepareJobDirOperator(MlengineOperator):

@@ -12,7 +12,7 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine.backends import CapsCluster, TrainingBackend
+from mlengine.backends import CapsCluster, TrainingBackend, find_attempts
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
@@ -25,10 +25,9 @@ from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
 from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
-from mlengine.operators._base import BackendOperator, count, job_ends_with_task
-from mlengine.operators.fail_fast import RefusesFailFast
-from mlengine.operators.identity import run_identity
-from mlengine.operators.intent import earlier_keys, job_key, run_order
+from mlengine.operators._base import BackendOperator
+from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
+from mlengine.operators.run_identity import earlier_keys, job_key, run_identity, run_order
 
 
 class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
@@ -117,6 +116,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self.labels = labels
         self.job_dir: str | None = None
         self._key: JobKey | None = None
+        self._spec: TrainingSpec | None = None
         self._killed = False
 
     def after_rendering(self) -> None:
@@ -134,7 +134,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         job = self.returned("job", "model", "job_dir")
         backend = self._backend()
         requested = self._requested()
-        spec = self._capped(requested, backend)
+        spec = self._spec = self._capped(requested, backend)
         job_dir = JobDir(job["job_dir"])
         submitter = Submitter(
             self.access.storage(),
@@ -222,11 +222,12 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self._cancel("the task was killed")
 
     def _cancel(self, why: str) -> None:
-        if self._key is None:
-            return
+        if self._key is None or self._spec is None:
+            return  # nothing was submitted
+        # A new backend: on_kill runs in a signal handler, perhaps while the other one holds a lock.
         backend = self._backend()
         submitter = Submitter(self.access.storage(), backend)
-        for handle in backend.find(self._key.digest):
+        for handle in find_attempts(backend, self._key.digest, self._spec):
             with suppress(BackendUnavailableError):
                 if backend.describe([handle])[0].state.terminal:
                     continue
@@ -239,9 +240,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
     def _job_file(self) -> str | Path | Mapping[str, Any]:
         """A path is meant from the DAG's file; the text of a job file, and plain data, stay as they are."""
         if isinstance(self.job_file, Path):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         return self.job_file
 
     def _args(self) -> list[str] | None:

@@ -27,7 +27,7 @@ from mlengine.operators.validate import ValidateModelOperator
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
-from tests.unit.operators.told import Told
+from tests.support.log_recorder import LogRecorder
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +50,8 @@ class TaskInstance:
 
 
 @pytest.fixture
-def log_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    handler = Told()
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = LogRecorder()
     log = logging.Logger("test")
     log.addHandler(handler)
     monkeypatch.setattr(ValidateModelOperator, "log", log)
@@ -92,7 +92,7 @@ def too_small(model: Path, figures: object) -> Check:
 
 
 def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
-    job: JobDir, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+    job: JobDir, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = ValidateModelOperator._validate
 
@@ -105,7 +105,7 @@ def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
     json.dumps(result, allow_nan=False)
 
 
-def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, log_lines: list[str]) -> None:
+def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, logged: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
@@ -121,8 +121,8 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, lo
     }
     assert json.loads(json.dumps(result)) == result
     assert ti.pushed == {}
-    assert log_lines[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
-    assert [line.split() for line in log_lines if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
+    assert logged[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
+    assert [line.split() for line in logged if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
     assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
@@ -135,7 +135,7 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, lo
     ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
 )
 def test_rejected_is_a_result_with_reasons(
-    storage: Storage, job: JobDir, log_lines: list[str], on_reject: str, error: type[Exception] | None
+    storage: Storage, job: JobDir, logged: list[str], on_reject: str, error: type[Exception] | None
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
@@ -153,7 +153,7 @@ def test_rejected_is_a_result_with_reasons(
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
-    assert log_lines[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
+    assert logged[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
     assert load_report(storage, job).verdict.decision is Decision.REJECTED
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
@@ -168,7 +168,7 @@ def champion(storage: Storage, bucket: str) -> None:
 
 @pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
 def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
-    storage: Storage, bucket: str, job: JobDir, log_lines: list[str], on_reject: str
+    storage: Storage, bucket: str, job: JobDir, logged: list[str], on_reject: str
 ) -> None:
     champion(storage, bucket)
     ti = TaskInstance()
@@ -187,7 +187,7 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
     assert result["champion"] == "hello_0"
-    assert log_lines[-3] == "verdict: not_compared"
+    assert logged[-3] == "verdict: not_compared"
     assert "Not compared with the champion" in storage.read(job.page).decode()
 
 
@@ -201,7 +201,7 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
 
 
 def test_a_report_is_not_replaced_by_one_with_fewer_checks(storage: Storage, job: JobDir) -> None:
-    """A job given by its URI may belong to another DAG."""
+    """Of a job that is given by its URI, so that it is unknown whether this DAG decides."""
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
     with pytest.raises(ModelError, match="has checks that this validation does not make: extra check too_small"):

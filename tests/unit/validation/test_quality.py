@@ -113,7 +113,7 @@ def test_latency_and_size_are_compared_with_the_champion() -> None:
         (Paired(200, 3, 3), False, "Undecided on 200 rows"),
     ],
 )
-def test_the_message_of_each_standing(paired: Paired | None, passed: bool, words: str) -> None:
+def test_each_result_of_the_comparison_has_its_message(paired: Paired | None, passed: bool, words: str) -> None:
     check = compare(paired, "old", Thresholds())
     assert check.passed is passed
     assert check.comparison

@@ -173,7 +173,7 @@ def test_the_message_of_a_crash_has_signal_and_stage(probe: Probe) -> None:
     assert measured.error.endswith("at held-out scores.")
 
 
-def test_an_error_of_the_model_is_one_line(probe: Probe) -> None:
+def test_an_error_of_ours_is_reported_in_one_line(probe: Probe) -> None:
     measured = probe('write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)')
     assert measured.error.startswith("The model failed at load: a bccc")
     assert len(measured.error) < 350

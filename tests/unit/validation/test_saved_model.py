@@ -91,7 +91,7 @@ def test_scalar_empty_and_unknown_shapes() -> None:
     }
 
 
-def test_unknown_fields_of_all_types_are_skipped() -> None:
+def test_unknown_fields_of_every_encoding_are_skipped() -> None:
     unknown = number(50, 7) + varint(51 << 3 | 1) + b"8 bytes!" + block(52, b"x" * 300) + varint(53 << 3 | 5) + b"four"
     assert read(unknown + MODEL + unknown) == read(MODEL)
 

@@ -105,7 +105,7 @@ class LocalBackend:
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
-                hint=f"there: mlengine cancel {handle.job_id}",
+                hint=f"there: mlengine jobs cancel {handle.job_id}",
             )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():
@@ -115,11 +115,11 @@ class LocalBackend:
             reconcile(job)
 
     def host(self) -> str:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         return host.here(self.state_dir)
 
     def elsewhere(self, handle: JobHandle) -> str | None:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         where, _ = host.split(handle.name)
         if not where or self._job(handle.name).root.is_dir() or where == self.host():
             return None

@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose create was not answered
 CREATES = 3
-# Regions that job files of this process have named: a killed task searches for its job with a new backend.
-_REGIONS: set[str] = set()
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
 _FEW = 2  # so many jobs of unknown age are asked for one by one
@@ -80,6 +78,7 @@ class VertexBackend:
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
         self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+        self._regions: set[str] = set()  # of job files, where find() must search
 
     @classmethod
     def from_connection(cls, gcp_conn_id: str | None, **more: Any) -> Self:
@@ -110,7 +109,7 @@ class VertexBackend:
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
         jobs = self._open()
-        self.learn_place(submission.spec)
+        self.learn_region(submission.spec)
         parent = jobs.place.parent(submission.spec.region)
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
@@ -134,21 +133,21 @@ class VertexBackend:
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        """As the protocol says, in the region of argument, connection or setting, and in those learnt from job files.
+        """Search in the region of the argument, connection or setting, and in those of :meth:`learn_region`.
 
-        :raises BackendError: there is no region at all to look in.
+        :raises BackendError: no region is known.
         """
         place = self._open().place
-        parents = {place.parent(region) for region in tuple(_REGIONS)}
+        parents = {place.parent(region) for region in tuple(self._regions)}
         if place.has_region or not parents:
             parents.add(place.parent())
         jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
         return [self._handle(job) for job in sorted(jobs, key=_age)]
 
-    def learn_place(self, spec: TrainingSpec) -> None:
-        """See :class:`mlengine.backends.LearnsPlaces`."""
+    def learn_region(self, spec: TrainingSpec) -> None:
+        """See :class:`mlengine.backends.LearnsRegions`."""
         if spec.region:
-            _REGIONS.add(spec.region)
+            self._regions.add(spec.region)
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}

@@ -159,7 +159,7 @@ _LINE = some.text(some.characters(codec="ascii", min_codepoint=33, max_codepoint
     some.lists(some.integers(1, 40), min_size=1, max_size=30),
     some.integers(1, 9),
 )
-def test_no_line_is_lost_or_told_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
+def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
     """Readers come and go between writes of any size; what they saw is what was written."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))
