@@ -111,7 +111,7 @@ def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
-    assert "no such threshold: accurcy" in err
+    assert "unknown threshold: accurcy" in err
 
 
 def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:

@@ -108,7 +108,7 @@ def test_thresholds_come_as_a_form_gives_them() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"acuracy": 0.9}, "no such threshold: acuracy"),
+        ({"acuracy": 0.9}, "unknown threshold: acuracy"),
         ({"accuracy": 97}, "out of range"),
         ({"accuracy": "nan"}, "out of range"),
         ({"accuracy": "high"}, "not a number"),
@@ -125,7 +125,7 @@ def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, object], wor
 
 def test_the_table_is_aligned() -> None:
     lines = table([GOOD, BAD, NOT_ASKED])
-    assert lines[0].split() == ["check", "value", "bound"]
+    assert lines[0].split() == ["check", "value", "threshold"]
     assert lines[2].split() == ["ok", "accuracy", "0.9800", "≥", "0.97"]
     assert lines[3].startswith("FAILED")
     assert lines[4].startswith("skipped")

@@ -122,7 +122,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     assert json.loads(json.dumps(result)) == result
     assert ti.pushed == {}
     assert told[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
-    assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "bound"]]
+    assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
     assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
@@ -238,7 +238,7 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
+        ({"thresholds": {"acuracy": 1}}, "unknown threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
