@@ -58,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(storage: Storage, jobs: int, others: int) -> int:
-    from tests.integration.page_lab import Lab, backend
+    from tests.support.sample_jobs import SampleJobs, backend
 
     filler = Filler(os.environ["STORAGE_EMULATOR_HOST"])
     storage.client.create_bucket(BUCKET.removeprefix("gs://"))
-    filling = timed(lambda: Lab(filler, BUCKET).many(jobs, others=others))
+    filling = timed(lambda: SampleJobs(filler, BUCKET).many(jobs, others=others))
     print(f"{jobs} jobs, {len(storage.ls(BUCKET + '/'))} objects, put there in {filling:.0f} s; {THREADS} threads")
 
     def make() -> Index:

@@ -25,6 +25,9 @@ from scripts.trainer_env import trainer_python
 
 BIN = Path(sys.executable).parent
 _SUITES = ("unit", "integration", "e2e")
+# Two processes whatever the machine: many tests wait for processes, and two of them may each run an Airflow.
+# The tests define the groups and their order: tests/support/distribution.py. For one process: ARGS="-n 0".
+_PARALLEL = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
         checks.append(Check("trainer tests", partial(_trainer, arguments)))
     suites = [name for name in _SUITES if name in names]
     if suites:
-        command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in suites), *arguments]
+        command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in suites), *_PARALLEL, *arguments]
         checks.append(Check(f"{', '.join(suites)} tests", partial(_run, command), live=True))
     return checks
 

@@ -52,6 +52,9 @@ sensor those of `BaseSensorOperator`. Numbers and dates that a template renders 
 """
 _XCOMS_HEAD = """Small mappings of ids and URIs, as `TypedDict` in `mlengine.core.xcoms`.
 """
+_JSON_HEAD = """With `--json`, a command prints one JSON document on stdout; logs and notes go to stderr. Keys are
+stable: new ones may be added, none is renamed or removed. Times are RFC 3339 in UTC, or null.
+"""
 _ERRORS_HEAD = """# Errors, and what to do
 
 Generated from the code by `make reference`: each type of error, and each message with its hint. `{…}` is a placeholder
@@ -76,9 +79,14 @@ def reference() -> str:
         *(_public(module, name) for module, name in (*_FIRST, *_operators(), *_LAST)),
         "## What the tasks return\n",
         _XCOMS_HEAD,
-        _xcoms(),
+        _typed_dicts("mlengine.core.xcoms"),
         "## Commands\n",
         *_commands(),
+        "### Exit codes\n",
+        _exit_codes(),
+        "### JSON documents\n",
+        _JSON_HEAD,
+        _typed_dicts("mlengine.cli.documents"),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -114,15 +122,19 @@ def _settings() -> str:
     return _table(("name", "default", "connection's extra", "what it is"), rows)
 
 
-def _xcoms() -> str:
-    from mlengine.core import xcoms
-
-    types = [one for one in vars(xcoms).values() if is_typeddict(one)]
+def _typed_dicts(module: str) -> str:
+    types = [one for one in vars(import_module(module)).values() if is_typeddict(one)]
     rows = [
         (f"`{one.__name__}`", ", ".join(f"`{key}`" for key in one.__annotations__), _prose(inspect.getdoc(one) or ""))
         for one in types
     ]
     return _table(("name", "keys", "what it is"), rows)
+
+
+def _exit_codes() -> str:
+    from mlengine.cli.exit_codes import MEANINGS
+
+    return _table(("code", "meaning"), [(f"`{int(code)}`", meaning) for code, meaning in MEANINGS.items()])
 
 
 def _operators() -> Iterator[tuple[str, str]]:

@@ -134,7 +134,7 @@ def champion_line(champion: Mapping[str, Any]) -> str:
 
 
 def _predictions(stack: Stack) -> list[str]:
-    command = [str(Path(sys.executable).with_name("mlengine")), "predict", MODEL, "--bucket", stack.bucket]
+    command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", MODEL, "--bucket", stack.bucket]
     # A new session, so that Ctrl-C reaches only this process, which then stops the stack.
     done = subprocess.run(
         command,
@@ -189,7 +189,7 @@ def _stop_without_jobs(stack: Stack, console: Console) -> None:
     if jobs:
         shell = _short(stack.data / "env.sh")
         console.say("  to continue its DAG run: make run again")
-        console.say(f"  to cancel a job: . {shell}, then mlengine cancel JOB")
+        console.say(f"  to cancel a job: . {shell}, then mlengine jobs cancel JOB")
 
 
 def _read(stack: Stack, uri: str) -> dict[str, Any] | None:

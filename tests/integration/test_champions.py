@@ -43,7 +43,7 @@ class Bench:
         self.storage, self.bucket = storage, bucket
 
     def job(self, name: str, *, accuracy: float = 0.98, version: str = "2026-11-01", **changes: Any) -> Report:
-        """A job that was validated against whoever is champion now."""
+        """A job that was validated against the current champion."""
         job_dir = JobDir.of(self.bucket, "mnist", name)
         self.storage.write(job_dir.model + "saved_model.pb", name.encode())
         export = resolve(self.storage, job_dir.model)
@@ -135,7 +135,7 @@ def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pyte
     claimed = {"time": time.time() + 7200, "event": "claimed"}  # its clock is ahead by more than is allowed for
     assert bench.publish(bench.job("new", lineage={"events": [claimed]})).word is Word.PUBLISHED
     assert [uri for uri in read if "/champions/" in uri] == []
-    # One that was claimed before the last two were published looks at these.
+    # One that was claimed before the last two were published is compared with these.
     old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
     assert bench.publish(old).word is Word.SUPERSEDED
     assert len([uri for uri in read if "/champions/" in uri]) == 3
@@ -249,7 +249,7 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     outcome = bench.publish(report)
     assert outcome.word is Word.NOT_COMPARED
     assert reasons[0] in outcome.sentence
-    assert bench.publish(report, force=Force("anna", "looked at it myself")).published
+    assert bench.publish(report, force=Force("anna", "checked by hand")).published
 
 
 def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
@@ -270,7 +270,7 @@ def test_a_publisher_recognises_its_own_swap(bench: Bench) -> None:
     stranger = bench.publish(report, publisher={**me, "run_id": "r2"})
     assert (stranger.word, stranger.swapped) == (Word.ALREADY_CHAMPION, False)
     assert not bench.publish(report).swapped
-    # A rollback to it is somebody else's doing.
+    # A rollback to it is the act of another user.
     bench.publish(bench.job("b"))
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
     back = bench.publish(report, publisher=me)
@@ -359,7 +359,7 @@ def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
     assert all(outcome.published for outcome in outcomes)
     chain = bench.serials()
     assert sorted(name for _, name in chain) == sorted(["seed", *(report.job_id for report in reports)])
-    # Each is named by the next: nobody was overwritten unseen.
+    # Each is named by the next: no entry was overwritten unseen.
     found = history(bench.storage, bench.bucket, "mnist")
     assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
 
@@ -396,7 +396,7 @@ def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: p
     assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
     # Readers still see the old one, and the history knows of no other.
     assert bench.serials() == [(1, "a")]
-    # Somebody else publishes first: the entry of the dead one is passed over.
+    # Another process publishes first: the entry of the killed one is skipped.
     assert bench.publish(bench.job("c")).published
     assert bench.serials() == [(1, "a"), (3, "c")]
     # The task of the dead one is tried again.

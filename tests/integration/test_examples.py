@@ -21,7 +21,7 @@ from mlengine.validation.report import Report, load_report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.subject import find_subject
 from mlengine.validation.validation import Place, validate
-from tests.unit.docs.manual import ROOT, blocks, commands, words
+from tests.support.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"

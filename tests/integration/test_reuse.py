@@ -1,4 +1,4 @@
-"""Nothing is paid for twice: what is reused, and above all what is not. A real bucket; jobs end when the test says."""
+"""Nothing is trained twice: what is reused, and above all what is not. Real bucket; the test ends the jobs."""
 
 from __future__ import annotations
 
@@ -34,18 +34,12 @@ from mlengine.validation.report import load_report
 pytestmark = pytest.mark.integration
 
 PACKAGE = {"package_uris": ["gs://bkt/packages/t/p1/t.tar.gz"], "digest": "p1"}
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
 
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage) -> Iterator[MemoryBackend]:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     connections.forget_connections()
     assert storage
     yield memory
@@ -121,7 +115,7 @@ Trained = Callable[..., JobXCom]
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
-    """A run that trained a model, and had it judged and accepted."""
+    """A run that trained a model, which was validated and accepted."""
 
     def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> JobXCom:
         run = Run(bucket, run_id, **words)
@@ -140,7 +134,7 @@ def test_equal_work_is_reused_from_submit_to_publish(bucket: str, trained: Train
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
-    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the job that stands in"
+    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the reused job"
     backend.calls.clear()
     waited = again.wait(job)
     judged = again.validate(waited)
@@ -211,7 +205,7 @@ def test_a_rejected_job_is_not_reused(bucket: str, trained: Trained) -> None:
 
 
 def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, trained: Trained) -> None:
-    """Reused, then judged anew since the rules are others: the verdict is the new one, and the next run trains."""
+    """Reused, then validated again under other rules: the new verdict counts, and the next run trains."""
     trained()
     again = Run(bucket, "again")
     job = again.submit()
@@ -358,7 +352,7 @@ def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Tr
     assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
     assert record.spec["args"][0] == "--dataset"
     assert record.backend == "memory"
-    assert "environment" not in record.inputs, "nobody told"
+    assert "environment" not in record.inputs, "no environment was recorded"
 
 
 def test_the_wait_notes_what_was_installed(storage: Storage, bucket: str, backend: MemoryBackend) -> None:

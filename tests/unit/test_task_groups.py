@@ -14,7 +14,7 @@ from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.core.verdict import Check
 from mlengine.operators._base import MlengineOperator
 from mlengine.task_groups import RetrainingTaskGroup
-from tests.unit.operators.stages import NEEDED
+from tests.support.operators import NEEDED
 
 TASKS = tuple(NEEDED)
 

@@ -40,9 +40,7 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
         found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
-        raise StorageError(
-            f"no job {word!r} in {bucket}", hint="list the jobs of a model on the mlengine page in Airflow"
-        )
+        raise StorageError(f"no job {word!r} in {bucket}", hint="`mlengine jobs list` shows the jobs of the bucket")
     return found[0]
 
 

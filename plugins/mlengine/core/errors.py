@@ -31,6 +31,10 @@ class MlengineError(Exception):
         return f"{self.message}\n  What to do: {self.hint}" if self.hint else self.message
 
 
+class UsageError(MlengineError):
+    """The arguments of a command do not fit together. Names the argument; nothing was changed."""
+
+
 class SettingError(MlengineError):
     """A setting has an invalid value. Names the setting, the value and its source."""
 

@@ -72,7 +72,7 @@ def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Itera
     """If the body fails and the task will not be retried, call ``cancel`` with the reason.
 
     Deferrals and reschedules are not failures, and a task with tries left finds its job again. If ``cancel`` fails, the
-    error is logged and the original exception is raised; ``mlengine reap`` finds the job.
+    error is logged and the original exception is raised; ``mlengine jobs reap`` finds the job.
     """
     try:
         yield
@@ -85,7 +85,7 @@ def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Itera
             try:
                 cancel(f"the task ended: {type(error).__name__}")
             except Exception:
-                log.exception("Could not cancel the job; `mlengine reap` will find it")
+                log.exception("Could not cancel the job; `mlengine jobs reap` will find it")
         raise
 
 

@@ -10,7 +10,7 @@ mlengine creates two ids and stores each where it has the right lifetime:
 * ``installation`` in an Airflow Variable, which is stored in Airflow's database.
 
 Known limitation: if the first two tasks of an installation start at the same instant, they may record different
-installation ids. The only consequence is that ``mlengine reap`` ignores the job of one of them.
+installation ids. The only consequence is that ``mlengine jobs reap`` ignores the job of one of them.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             and not self._first_poll
             and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
         ):
-            why = "outside this task: in the console, or by `mlengine cancel`; clear `submit` to train again"
+            why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)

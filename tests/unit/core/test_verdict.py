@@ -25,7 +25,7 @@ BETTER = Check(NOT_WORSE, 0.001, "≥ -0.005", passed=True, sentence="It gained 
 NOT_ASKED = Check.skip(NOT_WORSE, "The model was not run.", comparison=True)
 
 
-def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
+def test_one_failed_check_rejects_and_its_message_is_the_reason() -> None:
     verdict = judge([GOOD, BAD, BETTER], champion="old")
     assert verdict.decision is Decision.REJECTED
     assert verdict.reasons == ("The graph is still tied to /job:ps.",)
@@ -78,7 +78,7 @@ def test_a_users_own_comparison_is_one() -> None:
 
 
 @pytest.mark.parametrize("checks", [[], [NOT_ASKED]])
-def test_a_gate_that_asked_nothing_says_nothing(checks: list[Check]) -> None:
+def test_a_validation_without_checks_accepts_nothing(checks: list[Check]) -> None:
     with pytest.raises(MlengineError, match="no checks"):
         judge(checks, champion=None)
 

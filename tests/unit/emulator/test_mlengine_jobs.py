@@ -10,7 +10,7 @@ import pytest
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.spec import Role
 from mlengine.emulator import mlengine_jobs
-from tests.unit.emulator.memory_storage import MemoryStorage
+from tests.support.memory_storage import MemoryStorage
 
 
 def storage() -> Any:

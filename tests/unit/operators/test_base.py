@@ -13,7 +13,7 @@ from mlengine.connections import CloudAccess, forget_connections
 from mlengine.core.errors import MlengineError, SettingError, XComMissingError
 from mlengine.operators._base import BackendOperator, RetryByCause
 from mlengine.operators.prepare import PrepareJobDirOperator
-from tests.unit.operators.stages import JOB, NEEDED, context, make, render
+from tests.support.operators import JOB, NEEDED, context, make, render
 
 STAGES = list(NEEDED)
 # Which arguments are the output of another task.

@@ -245,7 +245,7 @@ def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> No
 
 def test_a_job_that_was_not_validated_is_refused(storage: Storage, bucket: str) -> None:
     with pytest.raises(ModelError, match="validate the model first"):
-        publish(f"{bucket}/mnist/nobody")
+        publish(f"{bucket}/mnist/unknown")
 
 
 def test_every_template_field_is_an_attribute() -> None:

@@ -12,7 +12,7 @@ from mlengine.core.errors import JobFileError
 from mlengine.core.spec import Role
 from mlengine.operators import submit
 from mlengine.operators.prepare import PrepareJobDirOperator
-from tests.unit.operators.stages import NEEDED, context, fields, make, render
+from tests.support.operators import NEEDED, context, fields, make, render
 
 TEXTS = ["20261101", "1.10", "007", "1e5", "True", "None ", "[1, 2]", "{'a': 1}", "2026-11-01", "0x1F", "'quoted'"]
 

@@ -1,4 +1,4 @@
-"""The validation stage: what it returns, tells and raises; the gate itself is tested in tests/integration/test_gate.py.
+"""The validation stage: what it returns, logs and raises; tests/integration/test_gate.py tests the validation.
 
 Models here are files that are no SavedModel, so that nothing of TensorFlow is needed.
 """
@@ -27,7 +27,7 @@ from mlengine.operators.validate import ValidateModelOperator
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
-from tests.unit.operators.told import Told
+from tests.support.log_recorder import LogRecorder
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +50,8 @@ class TaskInstance:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    handler = Told()
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = LogRecorder()
     log = logging.Logger("test")
     log.addHandler(handler)
     monkeypatch.setattr(ValidateModelOperator, "log", log)
@@ -92,7 +92,7 @@ def too_small(model: Path, figures: object) -> Check:
 
 
 def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
-    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+    job: JobDir, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = ValidateModelOperator._judge
 
@@ -105,7 +105,7 @@ def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
     json.dumps(result, allow_nan=False)
 
 
-def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
+def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, logged: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
@@ -121,8 +121,8 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     }
     assert json.loads(json.dumps(result)) == result
     assert ti.pushed == {}
-    assert told[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
-    assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
+    assert logged[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
+    assert [line.split() for line in logged if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
     assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
@@ -135,7 +135,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
 )
 def test_rejected_is_a_result_with_reasons(
-    storage: Storage, job: JobDir, told: list[str], on_reject: str, error: type[Exception] | None
+    storage: Storage, job: JobDir, logged: list[str], on_reject: str, error: type[Exception] | None
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
@@ -153,7 +153,7 @@ def test_rejected_is_a_result_with_reasons(
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
-    assert told[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
+    assert logged[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
     assert load_report(storage, job).verdict.decision is Decision.REJECTED
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
@@ -168,7 +168,7 @@ def champion(storage: Storage, bucket: str) -> None:
 
 @pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
 def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
-    storage: Storage, bucket: str, job: JobDir, told: list[str], on_reject: str
+    storage: Storage, bucket: str, job: JobDir, logged: list[str], on_reject: str
 ) -> None:
     champion(storage, bucket)
     ti = TaskInstance()
@@ -184,7 +184,7 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
     assert result["champion"] == "hello_0"
-    assert told[-3] == "verdict: not_compared"
+    assert logged[-3] == "verdict: not_compared"
     assert "Not compared with the champion" in storage.read(job.page).decode()
 
 
@@ -198,7 +198,7 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
 
 
 def test_a_report_is_not_replaced_by_one_that_asked_less(storage: Storage, job: JobDir) -> None:
-    """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
+    """Of a job that is given by its URI, so that it is unknown whether this DAG decides."""
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
     with pytest.raises(ModelError, match="answers questions that this validation does not ask: extra check too_small"):

@@ -94,7 +94,7 @@ def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert bootstrap.inputs_digest("run") != before
 
 
-def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_an_old_python_has_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(bootstrap.SetupError, match=r"3\.11 to 3\.13 is needed(.|\n)*What to do"):
@@ -117,7 +117,9 @@ def test_an_old_python_starts_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_p
         bootstrap.ensure("dev")
 
 
-def test_a_python_without_ensurepip_and_pip_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_python_without_ensurepip_and_pip_has_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bootstrap, "TOOLS", tmp_path / ".mlengine" / "tools")
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     monkeypatch.setattr(bootstrap, "_has", lambda *_: False)

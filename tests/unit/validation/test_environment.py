@@ -1,4 +1,4 @@
-"""Where the gate finds the trainer's environment; building one is tested with the local backend."""
+"""Where validation finds the trainer's environment; building one is tested with the local backend."""
 
 from __future__ import annotations
 

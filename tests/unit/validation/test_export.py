@@ -1,4 +1,4 @@
-"""Which objects are the model, and whether they are whole. Against a real Cloud Storage server."""
+"""Which objects are the model, and whether they are complete. Against a real Cloud Storage server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures held to thresholds: each check's answer and its sentence."""
+"""Figures compared with thresholds: each check's result and its message."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_latency_and_size_are_held_to_the_champions() -> None:
         (Paired(200, 3, 3), False, "Too close to tell on 200 rows"),
     ],
 )
-def test_each_standing_has_its_sentence(paired: Paired | None, passed: bool, words: str) -> None:
+def test_each_result_of_the_comparison_has_its_message(paired: Paired | None, passed: bool, words: str) -> None:
     check = compare(paired, "old", Thresholds())
     assert check.passed is passed
     assert check.comparison

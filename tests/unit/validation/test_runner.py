@@ -1,6 +1,6 @@
 """The probe's process: its limits, its environment, and that nothing of it stays. Real processes, without TensorFlow.
 
-A small script stands in for the probe; the probe itself runs in tests/integration/test_gate.py.
+A small script replaces the probe; the probe itself runs in tests/integration/test_gate.py.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def test_a_crash_names_its_signal_and_stage(probe: Probe) -> None:
     assert measured.error.endswith("at held-out scores.")
 
 
-def test_an_own_error_is_told_in_one_line(probe: Probe) -> None:
+def test_an_error_of_ours_is_reported_in_one_line(probe: Probe) -> None:
     measured = probe('write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)')
     assert measured.error.startswith("The model failed at load: a bccc")
     assert len(measured.error) < 350

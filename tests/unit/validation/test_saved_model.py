@@ -91,7 +91,7 @@ def test_shapes_that_are_scalar_open_or_unknown() -> None:
     }
 
 
-def test_unknown_fields_of_every_wire_type_are_stepped_over() -> None:
+def test_unknown_fields_of_every_encoding_are_skipped() -> None:
     unknown = number(50, 7) + varint(51 << 3 | 1) + b"8 bytes!" + block(52, b"x" * 300) + varint(53 << 3 | 5) + b"four"
     assert read(unknown + MODEL + unknown) == read(MODEL)
 

@@ -1,4 +1,4 @@
-"""What a job took, in time and money: the backends' own prices and words, for jobs that nobody ran."""
+"""What a job cost in time and money: with the backends' own prices, for jobs that did not run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FAILED = (0.0, 60.0, 660.0)  # made, begun, ended
 DONE = (700.0, 730.0, 4330.0)
 
 
-def told(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | None, ...]) -> dict[str, Any]:
-    """What is made of attempts with these times, though the backend has none."""
+def usage_of(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | None, ...]) -> dict[str, Any]:
+    """The usage of attempts with these times, of which the backend has no record."""
     handles = [JobHandle("any", f"n{number}", "j", number, JOB_DIR.uri) for number, _ in enumerate(times, 1)]
 
     def describe(asked: Sequence[JobHandle]) -> list[JobStatus]:
@@ -41,7 +41,7 @@ def told(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | No
 
 def test_in_the_cloud_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = VertexBackend(prices={"n1-standard-4": 0.25})
-    assert told(backend, monkeypatch, FAILED, DONE) == {
+    assert usage_of(backend, monkeypatch, FAILED, DONE) == {
         "attempts": 2,
         "queued_seconds": 90.0,
         "seconds": 4200.0,
@@ -52,12 +52,12 @@ def test_in_the_cloud_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatc
 
 def test_a_machine_without_a_price_has_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = VertexBackend(machine_type="x9-quantum-1")
-    assert told(backend, monkeypatch, DONE) == {"attempts": 1, "queued_seconds": 30.0, "seconds": 3600.0}
+    assert usage_of(backend, monkeypatch, DONE) == {"attempts": 1, "queued_seconds": 30.0, "seconds": 3600.0}
 
 
 def test_on_this_machine_its_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
-    found = told(LocalBackend(tmp_path), monkeypatch, DONE)
+    found = usage_of(LocalBackend(tmp_path), monkeypatch, DONE)
     assert found == {
         "attempts": 1,
         "queued_seconds": 30.0,
@@ -69,8 +69,8 @@ def test_on_this_machine_its_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path)
-    assert told(backend, monkeypatch) == {}
-    assert told(backend, monkeypatch, (0.0, None, 5.0)) == {}
+    assert usage_of(backend, monkeypatch) == {}
+    assert usage_of(backend, monkeypatch, (0.0, None, 5.0)) == {}
 
     def silent(key: str) -> list[JobHandle]:
         raise BackendUnavailableError("no answer")

@@ -188,7 +188,7 @@ def _write_aside(path: Path, data: bytes) -> None:
 
 
 def retried(attempt: Callable[[], T], patience: float | None = None) -> T:
-    """Repeat after every error except :class:`MissingError`: disk space or permissions may be restored meanwhile.
+    """Repeat after every error except :class:`MissingError`: a full disk or a missing permission may be fixed.
 
     :param attempt: raises :class:`StorageError` when it is worth repeating.
     :param patience: seconds; default :data:`PATIENCE`. The last error is raised once they are over.

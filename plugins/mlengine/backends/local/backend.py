@@ -105,7 +105,7 @@ class LocalBackend:
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
-                hint=f"there: mlengine cancel {handle.job_id}",
+                hint=f"there: mlengine jobs cancel {handle.job_id}",
             )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():

@@ -177,7 +177,7 @@ def _words(status: int | None, answer: Mapping[str, Any]) -> str:
 
 
 _HINTS = {
-    400: "correct what the message names; 'mlengine train --dry-run' prints the request",
+    400: "correct what the message names; 'mlengine jobs train --dry-run' prints the request",
     401: "check the connection's key; its token was refused",
     403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
     404: "check project and region, and that the API is enabled",

@@ -47,4 +47,4 @@ def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) ->
     assert (page.lines, page.cursor, page.more) == ((), {"chief-0": 7}, False)
     with pytest.raises(BackendUnavailableError, match="vm-3-1a2b3c4d") as caught:
         backend.cancel(handle)
-    assert "mlengine cancel mnist_1" in str(caught.value)
+    assert "mlengine jobs cancel mnist_1" in str(caught.value)

@@ -22,12 +22,12 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
         assert pool.machine_type == machine.vertex_type
         assert pool.machine_type not in tiers.MACHINES
         assert (pool.role, pool.count) == (Role.WORKER, 3)
-        assert notes, "a change is told"
+        assert notes, "a change is noted"
         assert tiers.for_vertex(pool)[0] == pool, "what was translated stays as it is"
 
 
 @pytest.mark.parametrize(
-    ("pool", "machine", "accelerator", "count", "told"),
+    ("pool", "machine", "accelerator", "count", "note"),
     [
         (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "discontinued"),
         (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "discontinued"),
@@ -43,14 +43,14 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
     ],
 )
 def test_what_is_gone_is_replaced_and_said(
-    pool: Pool, machine: str | None, accelerator: str | None, count: int, told: str | None
+    pool: Pool, machine: str | None, accelerator: str | None, count: int, note: str | None
 ) -> None:
     found, notes = tiers.for_vertex(pool)
     assert (found.machine_type, found.accelerator_type, found.accelerator_count) == (machine, accelerator, count)
-    if told is None:
+    if note is None:
         assert notes == []
     else:
-        assert any(told in note for note in notes), notes
+        assert any(note in note for note in notes), notes
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from google.cloud.aiplatform_v1.types import model_service  # noqa: TID251 - the judge, in tests only
+from google.cloud.aiplatform_v1.types import model_service  # noqa: TID251 - the reference, in tests only
 from google.protobuf import json_format
 
 from mlengine.champions.history import Action, Champion
