@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from scripts import stack as stacks
+from scripts.bootstrap import ROOT
 from scripts.stack import Stack
 
 from mlengine.champions.history import current
@@ -74,8 +74,8 @@ class Lab:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     before = dict(os.environ)
     data = tmp_path_factory.mktemp("champions")
-    dags = Path(__file__).with_name("champion_dags")
-    with stacks.running(data, versions=[], dags=dags, env={"MLENGINE_POLL_INTERVAL": "1"}) as stack:
+    dags = ROOT / "tests" / "support" / "champion_dags"
+    with stacks.running(data, versions=[], dags=dags, env={"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1"}) as stack:
         lab = Lab(stack)
         for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
             lab.api.wait_for_dag(dag_id)

@@ -21,7 +21,7 @@ from mlengine.validation.job import load_job
 from mlengine.validation.report import Report, load_report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import ValidationEnvironment, validate
-from tests.unit.docs.manual import ROOT, blocks, commands, words
+from tests.support.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"
@@ -117,7 +117,7 @@ def test_a_dataset_is_a_name_a_version_or_a_uri(mlengine: Command, bucket: str, 
         assert f"- --dataset\n  - {uri}/{version}\n" in mlengine(train.replace("mnist ", f"{given} "))
     for given, message in (
         ("mnist@2026-12-01", "versions: 2026-10-01, 2026-11-01"),
-        ("mnist@", "not a dataset version: ''"),
+        ("mnist@", "invalid dataset version: ''"),
         ("fashion", "dataset 'fashion' has no version"),
         (f"{bucket}/mnist", "write gs://BUCKET/datasets/NAME/VERSION"),
         ("gs://datasets/mnist/2026-10-01", "write gs://BUCKET/datasets/NAME/VERSION"),

@@ -14,7 +14,7 @@ from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.core.verdict import Check
 from mlengine.operators._base import MlengineOperator
 from mlengine.task_groups import RetrainingTaskGroup
-from tests.unit.operators.stages import NEEDED
+from tests.support.operators import NEEDED
 
 TASKS = tuple(NEEDED)
 
@@ -216,7 +216,7 @@ def test_it_is_a_task_group_like_others() -> None:
 
 
 def test_arguments_that_are_one_string_are_refused() -> None:
-    with pytest.raises(JobFileError, match="args is one string: '--epochs 5'"):
+    with pytest.raises(JobFileError, match="args is a string: '--epochs 5'"):
         group(args="--epochs 5")
 
 

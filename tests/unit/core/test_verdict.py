@@ -25,7 +25,7 @@ BETTER = Check(NOT_WORSE, 0.001, "≥ -0.005", passed=True, message="It gained 1
 NOT_ASKED = Check.skip(NOT_WORSE, "The model was not run.", comparison=True)
 
 
-def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
+def test_one_failed_check_rejects_and_its_message_is_the_reason() -> None:
     verdict = decide([GOOD, BAD, BETTER], champion="old")
     assert verdict.decision is Decision.REJECTED
     assert verdict.reasons == ("The graph is still tied to /job:ps.",)
@@ -78,8 +78,8 @@ def test_a_users_own_comparison_is_one() -> None:
 
 
 @pytest.mark.parametrize("checks", [[], [NOT_ASKED]])
-def test_a_gate_that_asked_nothing_says_nothing(checks: list[Check]) -> None:
-    with pytest.raises(MlengineError, match="no checks"):
+def test_a_validation_without_checks_accepts_nothing(checks: list[Check]) -> None:
+    with pytest.raises(MlengineError, match="made no check"):
         decide(checks, champion=None)
 
 
@@ -108,7 +108,7 @@ def test_thresholds_come_as_a_form_gives_them() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"acuracy": 0.9}, "no such threshold: acuracy"),
+        ({"acuracy": 0.9}, "unknown threshold: acuracy"),
         ({"accuracy": 97}, "out of range"),
         ({"accuracy": "nan"}, "out of range"),
         ({"accuracy": "high"}, "not a number"),
@@ -125,7 +125,7 @@ def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, object], wor
 
 def test_the_table_is_aligned() -> None:
     lines = table([GOOD, BAD, NOT_ASKED])
-    assert lines[0].split() == ["check", "value", "bound"]
+    assert lines[0].split() == ["check", "value", "threshold"]
     assert lines[2].split() == ["ok", "accuracy", "0.9800", "≥", "0.97"]
     assert lines[3].startswith("FAILED")
     assert lines[4].startswith("skipped")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlengine.validation.signature import DENIED_OPS, Expectation
-from tests.unit.docs.manual import ROOT
+from tests.support.manual import ROOT
 
 # An example may need others: `scores` must name an output.
 _COMPLETE: dict[str, Any] = {

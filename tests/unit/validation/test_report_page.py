@@ -78,7 +78,7 @@ def test_the_page_shows_what_the_report_says() -> None:
     assert "script" not in page.tags
 
 
-def test_what_the_job_took_and_cost() -> None:
+def test_the_usage_and_the_cost_of_the_job() -> None:
     cloud = {"attempts": 2, "queued_seconds": 61.0, "seconds": 3723.4, "usd_per_hour": 1.5, "usd": 1.5514}
     text = " ".join(Reader(render(replace(REPORT, usage=cloud), Curves({}))).words)
     assert "61.0 s job waited for machines" in text

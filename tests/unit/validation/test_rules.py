@@ -1,4 +1,4 @@
-"""What a report answers, and what it would lose to a validation that asks less."""
+"""Which checks a report covers, and which ones a new validation would drop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def has_labels(model: Path, figures: Mapping[str, Any]) -> Check:
 
 
 def report(rules: Rules) -> Report:
-    """As a validation by ``rules`` leaves it."""
+    """The report of a validation with ``rules``."""
     return Report(
         model="m",
         job_id="j",
@@ -56,7 +56,7 @@ FULL = Rules(expected=KERAS, extra_checks=(has_words, has_labels))
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "rules",
     [
         FULL,
         replace(FULL, extra_checks=(has_labels,)),
@@ -65,12 +65,12 @@ FULL = Rules(expected=KERAS, extra_checks=(has_words, has_labels))
         Rules(Scope.FILES),
     ],
 )
-def test_a_report_answers_what_it_was_asked_and_all_that_is_less(asked: Rules) -> None:
-    assert covers(report(FULL), asked)
+def test_a_report_covers_its_own_checks_and_subsets(rules: Rules) -> None:
+    assert covers(report(FULL), rules)
 
 
 @pytest.mark.parametrize(
-    ("made", "asked"),
+    ("recorded", "rules"),
     [
         (FULL, replace(FULL, thresholds=Thresholds(accuracy=0.5))),
         (FULL, replace(FULL, expected=Expectation())),
@@ -86,11 +86,11 @@ def test_a_report_answers_what_it_was_asked_and_all_that_is_less(asked: Rules) -
         (Rules(Scope.SIGNATURE), Rules()),
     ],
 )
-def test_it_does_not_answer_what_is_asked_otherwise(made: Rules, asked: Rules) -> None:
-    assert not covers(report(made), asked)
+def test_a_report_does_not_cover_other_checks(recorded: Rules, rules: Rules) -> None:
+    assert not covers(report(recorded), rules)
 
 
-def test_another_dataset_is_another_question_only_where_the_model_runs() -> None:
+def test_the_dataset_matters_only_if_the_model_runs() -> None:
     other = "gs://bucket/datasets/d/v2"
     assert not covers(report(FULL), FULL, other)
     assert covers(report(FULL), FULL, "gs://bucket/datasets/d/v1")
@@ -98,7 +98,7 @@ def test_another_dataset_is_another_question_only_where_the_model_runs() -> None
 
 
 @pytest.mark.parametrize(
-    ("made", "asked", "lost"),
+    ("recorded", "rules", "dropped"),
     [
         (FULL, FULL, []),
         (FULL, replace(FULL, thresholds=Thresholds(accuracy=None)), []),
@@ -107,15 +107,15 @@ def test_another_dataset_is_another_question_only_where_the_model_runs() -> None
         (FULL, replace(FULL, extra_checks=()), ["extra check has_words", "extra check has_labels"]),
         (Rules(), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
         (Rules(Scope.SIGNATURE), Rules(Scope.FILES), ["validation_level 'signature', now 'files'"]),
-        (Rules(expected=KERAS), Rules(), ["the serving signature it was given; now the default one"]),
+        (Rules(expected=KERAS), Rules(), ["the configured serving signature, now the default"]),
         (Rules(expected=KERAS), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
     ],
 )
-def test_what_a_validation_that_asks_less_would_lose(made: Rules, asked: Rules, lost: list[str]) -> None:
-    assert dropped_checks(report(made), asked) == lost
+def test_dropped_checks(recorded: Rules, rules: Rules, dropped: list[str]) -> None:
+    assert dropped_checks(report(recorded), rules) == dropped
 
 
-def test_no_tolerance_is_no_required_comparison() -> None:
+def test_no_tolerance_means_no_required_comparison() -> None:
     assert Rules().comparison_required
     assert not Rules(thresholds=Thresholds(tolerance=None)).comparison_required
     assert not Rules(require_comparison=False).comparison_required

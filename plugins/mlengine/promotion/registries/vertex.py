@@ -115,7 +115,7 @@ class VertexRegistry:
         return self._model_id or champion.model
 
     def _open(self, champion: Champion) -> _Model:
-        location, credentials = locations.settle(
+        location, credentials = locations.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,
