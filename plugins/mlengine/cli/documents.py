@@ -30,7 +30,8 @@ class JobDocument(TypedDict):
     step: int | None
     steps: int | None
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     cost_usd: float | None
 
 
@@ -134,7 +135,8 @@ class ChampionDocument(TypedDict):
     job_dir: str
     model_uri: str
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     dataset: dict[str, Any]
     package_uris: list[str]
     report_uri: str
@@ -171,9 +173,13 @@ class PublicationDocument(TypedDict):
 
 
 class PredictionDocument(TypedDict):
-    """``models predict``: one of these. ``rows`` has ``row``, ``label``, ``predicted`` and ``score``."""
+    """``models predict``: one of these.
+
+    ``rows`` has ``row``, ``key``, ``target``, ``prediction``, ``probability`` and ``columns``. ``correct`` is ``null``
+    for predictions that are not classes.
+    """
 
     model: str
     model_uri: str
-    correct: int
+    correct: int | None
     rows: list[dict[str, Any]]

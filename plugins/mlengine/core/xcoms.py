@@ -87,7 +87,8 @@ class ValidationXCom(TypedDict):
     """
 
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     reasons: list[str]
     report: str
     page: str
@@ -110,7 +111,8 @@ class PublicationXCom(TypedDict):
     model: str
     job_id: str
     job_dir: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     dataset_version: str
     champion: str | None
     serial: int | None

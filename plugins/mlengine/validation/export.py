@@ -2,8 +2,8 @@
 
 mlengine's trainers write ``MANIFEST.json`` last, with the size and SHA-256 of each file. While such a model has no
 manifest, its export is not finished. Other trainers write no manifest; then a model of a known kind must be there. A
-SavedModel may be in ``model/`` or in one folder below it. If several folders have numeric names, as exporters for TensorFlow Serving write
-them, the highest number is used.
+SavedModel may be in ``model/`` or in one folder below it. If several folders have numeric names, as exporters for
+TensorFlow Serving write them, the highest number is used.
 
 The content of the files is checked by :mod:`mlengine.validation.signature` and the scoring process, not here.
 """

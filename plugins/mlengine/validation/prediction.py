@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,18 +95,19 @@ def predicted_value(fitted: Fitted, heldout: Heldout, at: int) -> tuple[Any, flo
     A binary model predicts its second class from a probability of 0.5.
     """
     if heldout.task == "multiclass" and fitted.classes is not None:
-        index = int(fitted.classes[at])
-        if index < 0:
-            return None, None
-        return heldout.classes[index], None if fitted.values is None else float(fitted.values[at, index])
-    if fitted.values is None:
-        return None, None
-    if heldout.task == "none":
-        return fitted.values[at].tolist(), None
+        return _predicted_class(fitted, heldout, at, int(fitted.classes[at]))
+    if fitted.values is None or heldout.task == "none":
+        return (None if fitted.values is None else fitted.values[at].tolist()), None
     value = float(fitted.values[at])
-    if value != value:  # noqa: PLR0124 -- NaN
+    if math.isnan(value):
         return None, None
-    if heldout.task == "binary":
-        positive = value >= 0.5
-        return heldout.classes[int(positive)], value if positive else 1 - value
-    return value, None
+    if heldout.task == "regression":
+        return value, None
+    positive = value >= 0.5
+    return heldout.classes[int(positive)], value if positive else 1 - value
+
+
+def _predicted_class(fitted: Fitted, heldout: Heldout, at: int, index: int) -> tuple[Any, float | None]:
+    if index < 0:
+        return None, None
+    return heldout.classes[index], None if fitted.values is None else float(fitted.values[at, index])

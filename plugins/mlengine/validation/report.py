@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from mlengine.core.errors import MlengineError, ModelError, ObjectMissingError
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Verdict
 from mlengine.storage.client import Storage
 from mlengine.validation.predictions import Predictions
 
@@ -28,6 +29,8 @@ class Report:
     :param model_kind: what was run: ``savedmodel``, ``keras``, ``onnx``, …, ``scorer``; empty if nothing was.
     :param scorer: ``package.module:function``, if the trainer's own scorer was used.
     :param metrics: values by metric on the held-out rows; ``None`` for a metric that is undefined there.
+    :param undefined: why, by metric.
+    :param slices: by threshold, the slices with rows, value and the champion's value, the worst first.
     :param main_metric: the metric that champions are compared by.
     :param curves: data for the report's plots (:mod:`mlengine.validation.metrics.curves`).
     :param worst_rows: the rows with the largest errors: number, target, prediction and columns.
@@ -80,12 +83,14 @@ class Report:
     model_kind: str = ""
     scorer: str = ""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
     main_metric: str = ""
+    slices: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
     worst_rows: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def main_value(self) -> float | None:
+    def metric_value(self) -> float | None:
         """The value of the main metric; ``None`` if the model was not run, or it is undefined."""
         return self.metrics.get(self.main_metric)
 
@@ -108,7 +113,7 @@ class Report:
                 data |= {"model_kind": "savedmodel"}
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
-            known["thresholds"] = Thresholds.from_json(data["thresholds"])
+            known["thresholds"] = Thresholds.from_report(data["thresholds"])
             known |= {name: tuple(data.get(name, ())) for name in ("worst_rows", "extra_checks")}
             report = cls(**known)
         except (KeyError, TypeError) as error:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mlengine.core.dataset import TASKS
 from mlengine.core.errors import MlengineError
-from mlengine.core.verdict import Thresholds
+from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
 from mlengine.validation.extra_checks import ExtraCheck, check_digest, check_name
 from mlengine.validation.job import FinishedJob
@@ -50,6 +51,13 @@ class Scope(StrEnum):
         return order.index(self) <= order.index(other)
 
 
+def check_task(task: str) -> str:
+    """:raises MlengineError: ``task`` is neither empty nor a task."""
+    if task and task not in TASKS:
+        raise MlengineError(f"prediction_task={task!r}", hint=f"write one of {', '.join(TASKS)}")
+    return task
+
+
 @dataclass(frozen=True)
 class Rules:
     """The checks of a validation and their thresholds.
@@ -59,7 +67,7 @@ class Rules:
     :param scorer: ``package.module:function``; by default the one that the trainer's package names.
     :param task: instead of the dataset's task.
     :param require_comparison: whether the verdict is ``not_compared``, and the model not published, if its quality was
-        not compared with the champion's. A ``tolerance`` of ``None`` also turns the comparison off.
+        not compared with the champion's.
     :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
         so far. They run in this process, so they must not import TensorFlow. A check that raises has failed.
     """
@@ -72,10 +80,6 @@ class Rules:
     require_comparison: bool = True
     scorer: str = ""
     task: str = ""
-
-    @property
-    def comparison_required(self) -> bool:
-        return self.require_comparison and self.thresholds.tolerance is not None
 
     @property
     def extra_check_records(self) -> tuple[dict[str, str], ...]:

@@ -211,8 +211,8 @@ def _read(work: Path, model: ScoredModel, code: int, kill_reason: str, seconds: 
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(
-            f"the scoring process {kill_reason or f'exited with code {code}'} at {stage or 'its start'}, before it loaded the"
-            f" model:\n{_tail(work / 'scoring.log')}",
+            f"the scoring process {kill_reason or f'exited with code {code}'} at {stage or 'its start'}, before it"
+            f" loaded the model:\n{_tail(work / 'scoring.log')}",
             hint="see its last lines above; time_limit_seconds and memory_limit_gib set its limits",
         )
     reason = ""

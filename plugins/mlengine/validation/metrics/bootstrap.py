@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ def paired(
     challenger, champion = challenger.take(order), champion.take(order)
     found = {name: _start(name, challenger, champion) for name in metrics}
     open_ = {name: item for name, item in found.items() if not isinstance(item, Difference)}
-    gains = _resample(challenger, list(open_.values()), resamples, seed) if open_ else []
+    gains: Iterable[Array] = _resample(challenger, list(open_.values()), resamples, seed) if open_ else ()
     results: dict[str, Difference] = {name: item for name, item in found.items() if isinstance(item, Difference)}
     for (name, pair), values in zip(open_.items(), gains, strict=True):
         results[name] = _difference(name, pair, values, challenger.weights, confidence)
@@ -172,7 +172,9 @@ class _Draw:
             for rows in self.strata:
                 count = rows.stop - rows.start
                 weights[rows] = np.bincount(generator.integers(0, count, count), minlength=count)
-        return weights if self.weight is None else weights * self.weight
+        if self.weight is not None:
+            weights = weights * self.weight
+        return weights
 
 
 def _poisson_table() -> Array:
@@ -182,4 +184,5 @@ def _poisson_table() -> Array:
     probabilities = np.array([math.exp(-1) / math.factorial(count) for count in range(9)])
     ends = np.minimum(np.round(np.cumsum(probabilities) * 65536).astype(np.int64), 65536)
     table = np.searchsorted(ends, np.arange(65536), side="right").astype(np.float64)
-    return (table / table.mean()).astype(np.float32)
+    draws: Array = (table / table.mean()).astype(np.float32)
+    return draws

@@ -87,8 +87,10 @@ class Outcomes:
 
     def take(self, rows: Array) -> Self:
         """Some of the rows: indices, or a mask."""
-        parts = {name: getattr(self, name) for name in ("target", "values", "predicted", "weight")}
-        return replace(self, **{name: None if part is None else part[rows] for name, part in parts.items()})
+        values, predicted, weight = (
+            None if part is None else part[rows] for part in (self.values, self.predicted, self.weight)
+        )
+        return replace(self, target=self.target[rows], values=values, predicted=predicted, weight=weight)
 
     def need_values(self) -> Array:
         """:raises UndefinedMetricError: there are no values, or not for each row."""

@@ -50,7 +50,7 @@ class Ranking:
     def _groups(self, weights: Array) -> Groups:
         import numpy as np
 
-        ordered = weights[self.order]
+        ordered = weights.take(self.order, mode="clip")
         positive = ordered * self.positive
         negative = ordered - positive
         if self.starts is not None:

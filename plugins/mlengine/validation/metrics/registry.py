@@ -47,14 +47,14 @@ _PLAIN: dict[str, Any] = {
 }
 # The parameter is the second argument, or the keyword of that name.
 _WITH_PARAMETER: dict[str, Any] = {
-    "top_k_accuracy@k": lambda outcomes, value: classification.top_k_accuracy(outcomes, value),
+    "top_k_accuracy@k": classification.top_k_accuracy,
     "fbeta@beta": lambda outcomes, value: classification.at_threshold(outcomes, "fbeta", beta=value),
     "precision@threshold": lambda outcomes, value: classification.at_threshold(outcomes, "precision", value),
     "recall@threshold": lambda outcomes, value: classification.at_threshold(outcomes, "recall", value),
     "f1@threshold": lambda outcomes, value: classification.at_threshold(outcomes, "fbeta", value),
-    "recall@precision": lambda outcomes, value: ranking.recall_at_precision(outcomes, value),
-    "precision@recall": lambda outcomes, value: ranking.precision_at_recall(outcomes, value),
-    "mean_pinball_loss@quantile": lambda outcomes, value: regression.mean_pinball_loss(outcomes, value),
+    "recall@precision": ranking.recall_at_precision,
+    "precision@recall": ranking.precision_at_recall,
+    "mean_pinball_loss@quantile": regression.mean_pinball_loss,
 }
 
 
@@ -81,11 +81,7 @@ def prepare(name: str, outcomes: Outcomes) -> Evaluate:
         return _user(name, outcomes)
     info(name, outcomes.task)
     known, parameter = split_name(name)
-    evaluate: Evaluate
-    if parameter is None:
-        evaluate = _PLAIN[known](outcomes)
-    else:
-        evaluate = _WITH_PARAMETER[known](outcomes, parameter)
+    evaluate: Evaluate = _PLAIN[known](outcomes) if parameter is None else _WITH_PARAMETER[known](outcomes, parameter)
     return evaluate
 
 
