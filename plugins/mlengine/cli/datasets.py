@@ -1,4 +1,4 @@
-"""``mlengine datasets``: register dataset versions, look at them, compare and verify them."""
+"""``mlengine datasets``: register dataset versions, list and show them, compare, verify and fetch them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,29 @@ import argparse
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlengine.cli import say
+from mlengine.cli.datasets_add import add_arguments, register_version
+from mlengine.cli.datasets_show import one_line, shown
 from mlengine.cli.options import Commands, add_bucket, bucket_of
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError
 
 if TYPE_CHECKING:
+    from mlengine.datasets import RowDiff
     from mlengine.storage.client import Storage
 
 
 def register(commands: Commands) -> None:
-    noun = commands.add_parser("datasets", help="dataset versions: add, list, verify, diff, fetch")
+    noun = commands.add_parser("datasets", help="dataset versions: add, list, show, verify, diff, fetch")
     verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     add = _verb(verbs, "add", "register a version, all of it or nothing", _add)
-    add.add_argument("name", help="the dataset's name")
-    add.add_argument("version", help="2026-11-01, v12, …")
-    add.add_argument("directory", type=Path, help="train-… and heldout-… (or t10k-…) images and labels in IDX")
-    add.add_argument("--license", required=True, help="under which terms the data may be used")
-    add.add_argument("--source", required=True, help="where the data comes from, in words")
-    add.add_argument("--classes", type=int, default=10, help="number of classes (%(default)s)")
-    add.add_argument("--drift-bound", type=float, default=0.05, help="largest change of a label's share (0.05)")
-    add.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="CHECK",
-        help='register it though this check fails: duplicates, or "class balance"; needs --reason',
-    )
-    add.add_argument("--reason", default="", help="why that does no harm; kept in the manifest")
-    add.add_argument("--discard-partial", action="store_true", help="remove what a registration that died left")
-
-    _announcing(add.add_argument_group("telling Airflow"))
+    add_arguments(add)
+    _announcing(add.add_argument_group("Airflow"))
     add.add_argument("--announce", action="store_true", help="then start the DAGs that wait for this dataset")
 
     tell = _verb(
@@ -52,22 +40,30 @@ def register(commands: Commands) -> None:
 
     listing = _verb(verbs, "list", "the versions of a dataset, or the datasets", _list)
     listing.add_argument("name", nargs="?", help="the dataset's name; without it, all datasets")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    _json(listing)
 
-    verify = _verb(verbs, "verify", "compare every byte with the manifest", _verify)
+    show = _verb(verbs, "show", "schema, splits, statistics and checks of a version", _show)
+    show.add_argument("name", help="the dataset's name")
+    show.add_argument("version", nargs="?", help="default: the newest")
+    _json(show)
+
+    verify = _verb(verbs, "verify", "compare the files with the manifest; exit code 1 if one differs", _verify)
     verify.add_argument("name", help="the dataset's name")
     verify.add_argument("version", nargs="*", help="default: all")
+    _json(verify)
 
     difference = _verb(verbs, "diff", "what changed between two versions; exit code 1 if anything did", _diff)
     difference.add_argument("name", help="the dataset's name")
     difference.add_argument("old", help="the earlier version")
     difference.add_argument("new", help="the later version")
     difference.add_argument("--rows", action="store_true", help="read both, and count rows that came, went, changed")
+    _json(difference)
 
     fetch = _verb(verbs, "fetch", "a verified local copy; prints its directory", _fetch)
     fetch.add_argument("name", help="the dataset's name")
     fetch.add_argument("version", nargs="?", help="default: the newest")
     fetch.add_argument("--to", type=Path, default=Path("datasets"), help="the cache that it is kept in (./datasets)")
+    _json(fetch)
 
 
 def _verb(verbs: Commands, name: str, text: str, handler: object) -> argparse.ArgumentParser:
@@ -75,6 +71,10 @@ def _verb(verbs: Commands, name: str, text: str, handler: object) -> argparse.Ar
     add_bucket(parser)
     parser.set_defaults(handler=handler)
     return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _announcing(parser: argparse._ActionsContainer) -> None:
@@ -91,23 +91,13 @@ def _add(args: argparse.Namespace) -> int:
     from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), bucket_of(args)
-    manifest = datasets.add(
-        storage,
-        bucket,
-        args.name,
-        args.version,
-        args.directory,
-        license=args.license,
-        source=args.source,
-        classes=args.classes,
-        drift_bound=args.drift_bound,
-        allow=args.allow,
-        reason=args.reason,
-        discard_partial=args.discard_partial,
-    )
-    say(_line(manifest))
-    for exception in manifest.exceptions:
-        say(f"  in spite of the check {exception.check}: {exception.found} Reason: {exception.reason}")
+    manifest = register_version(storage, bucket, args)
+    if args.json:
+        say(json.dumps({**manifest.to_json(), "digest": manifest.digest}, indent=2))
+    else:
+        say(one_line(manifest))
+        for exception in manifest.exceptions:
+            say(f"  failed and allowed: {exception.check}: {exception.found} Reason: {exception.reason}")
     if "AIRFLOW_HOME" in os.environ:  # the trigger forms of that Airflow propose it from now on
         note_versions(args.name, datasets.list_versions(storage, bucket, args.name))
     if args.announce:
@@ -146,15 +136,19 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         say(json.dumps([{**manifest.to_json(), "digest": manifest.digest} for manifest in manifests], indent=2))
     else:
-        say("\n".join(map(_line, manifests)) or f"no version of {args.name} in {bucket}")
+        say("\n".join(map(one_line, manifests)) or f"no version of {args.name} in {bucket}")
     return 0
 
 
-def _line(manifest: Manifest) -> str:
-    return (
-        f"{manifest.name}/{manifest.version}  {manifest.train.rows} training rows, {manifest.heldout.rows} held out, "
-        f"digest {manifest.digest[:12]}, registered {manifest.created}"
-    )
+def _show(args: argparse.Namespace) -> int:
+    from mlengine import datasets
+    from mlengine.storage.client import Storage
+
+    storage, bucket = Storage(), bucket_of(args)
+    version = datasets.resolve(storage, bucket, args.name, version=args.version)
+    manifest = datasets.load_manifest(storage, bucket, args.name, version)
+    say(json.dumps({**manifest.to_json(), "digest": manifest.digest}, indent=2) if args.json else shown(manifest))
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -165,17 +159,19 @@ def _verify(args: argparse.Namespace) -> int:
     chosen = args.version or datasets.list_versions(storage, bucket, args.name)
     if not chosen:
         raise DatasetError(f"dataset {args.name!r} has no version in {bucket}")
-    bad = 0
+    found: dict[str, list[str]] = {}
     for version in chosen:
         try:
-            problems = [f"{one.uri} {one.reason}" for one in datasets.verify(storage, bucket, args.name, version)]
+            found[version] = [f"{one.uri} {one.reason}" for one in datasets.verify(storage, bucket, args.name, version)]
         except DatasetError as error:
-            problems = [error.message]
-        bad += bool(problems)
-        say(f"{args.name}/{version}: {'damaged' if problems else 'ok'}")
-        for problem in problems:
-            say(f"  {problem}")
-    return 1 if bad else 0
+            found[version] = [error.message]
+        if not args.json:
+            say(f"{args.name}/{version}: {'damaged' if found[version] else 'ok'}")
+            for problem in found[version]:
+                say(f"  {problem}")
+    if args.json:
+        say(json.dumps([{"version": version, "problems": problems} for version, problems in found.items()], indent=2))
+    return 1 if any(found.values()) else 0
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -185,27 +181,34 @@ def _diff(args: argparse.Namespace) -> int:
     storage, bucket = Storage(), bucket_of(args)
     old, new = datasets.load_manifests(storage, bucket, args.name, [args.old, args.new])
     differences = datasets.diff(old, new)
+    rows = _row_diff(storage, bucket, old, new) if args.rows and differences else None
+    if args.json:
+        listed = [{"field": one.field, "old": one.old, "new": one.new} for one in differences]
+        say(json.dumps({"differences": listed, "rows": None if rows is None else asdict(rows)}, indent=2))
+        return 1 if differences else 0
     if not differences:
         say(f"{args.name}: {args.old} and {args.new} hold the same (digest {old.digest[:12]})")
         return 0
     width = max(len(one.field) for one in differences)
     for one in differences:
         say(f"{one.field:<{width}}  {one.old} -> {one.new}")
-    if args.rows:
-        say(_row_line(storage, bucket, old, new))
+    if rows is not None:
+        say(
+            f"training rows: {rows.kept} kept, {rows.added} added, {rows.removed} removed, {rows.relabelled} relabelled"
+        )
     return 1
 
 
-def _row_line(storage: Storage, bucket: str, old: Manifest, new: Manifest) -> str:
+def _row_diff(storage: Storage, bucket: str, old: Manifest, new: Manifest) -> RowDiff:
     from mlengine import datasets
     from mlengine.core.layout import dataset_dir
 
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         before, after = (
-            datasets.fetch(storage, dataset_dir(bucket, one.name, one.version), Path(scratch)) for one in (old, new)
+            datasets.open_split(storage, one, dataset_dir(bucket, one.name, one.version), "train", Path(scratch))
+            for one in (old, new)
         )
-        rows = datasets.diff_rows(old, before, new, after)
-    return f"training rows: {rows.kept} kept, {rows.added} added, {rows.removed} removed, {rows.relabelled} relabelled"
+        return datasets.diff_rows(before, after)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -215,5 +218,6 @@ def _fetch(args: argparse.Namespace) -> int:
 
     storage, bucket = Storage(), bucket_of(args)
     version = datasets.resolve(storage, bucket, args.name, version=args.version)
-    say(str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to)))
+    folder = str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to))
+    say(json.dumps({"version": version, "directory": folder}) if args.json else folder)
     return 0

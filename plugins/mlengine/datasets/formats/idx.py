@@ -74,6 +74,7 @@ class Idx(Format):
         import pyarrow as pa
 
         del dtypes
+        self.row_counts(files)
         headers = [_header(file) for file in paired(files)]
         fields = []
         for column, header in zip(("image", "label"), headers, strict=True):
@@ -94,6 +95,10 @@ class Idx(Format):
                 hint="write one label for each image",
             )
         return [rows[0]] * len(files)
+
+    def count_rows(self, files: Sequence[SourceFile]) -> int | None:
+        counts = self.row_counts(files)
+        return counts[0] if counts else None
 
     def batches(
         self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
@@ -142,7 +147,10 @@ def paired(files: Sequence[SourceFile]) -> tuple[SourceFile, SourceFile]:
 
 def _header(file: SourceFile) -> IdxHeader:
     with opened(file) as stream:
-        return read_header(stream, file.where)
+        header = read_header(stream, file.where)
+    if header.row_bytes == 0:
+        raise DatasetError(f"{file.where}: a dimension is 0 in its header", hint=_HINT)
+    return header
 
 
 def _arrays(stream: BinaryIO, file: SourceFile, kind: pa.DataType, rows: int) -> Iterator[pa.Array]:
@@ -201,8 +209,6 @@ def batches(stream: BinaryIO, header: IdxHeader, where: str, rows: int) -> Itera
 
     :raises DatasetError: the file has fewer or more bytes than its header says.
     """
-    if header.row_bytes == 0:
-        raise DatasetError(f"{where}: a dimension is 0 in its header", hint=_HINT)
     done = 0
     while done < header.rows:
         wanted = min(rows, header.rows - done) * header.row_bytes
