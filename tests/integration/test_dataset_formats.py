@@ -188,6 +188,30 @@ def test_by_reference_only_footers_are_read(
     assert sum(counted) <= 4 * (64 << 10)
 
 
+def test_held_out_rows_of_another_prefix(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    for place, rows, seed in (("all/2026", 500, 1), ("later", 200, 2)):
+        path = tables.write(tables.people(rows, seed, first=seed * 1_000), tmp_path / place / "part-0.parquet")
+        storage.upload(path, f"{bucket}/{place}/part-0.parquet")
+    manifest = add(storage, bucket, f"{bucket}/all", heldout=f"{bucket}/later", rows="all")
+    assert [file.path for file in manifest.files] == ["train/2026/part-0.parquet", "heldout/part-0.parquet"]
+    assert datasets.verify(storage, bucket, "people", "v1") == []
+    copy = datasets.fetch(storage, dataset_dir(bucket, "people", "v1"), tmp_path / "cache")
+    assert (copy / "heldout/part-0.parquet").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "tfrecord"])
+def test_a_field_that_the_first_rows_do_not_have(storage: Storage, bucket: str, tmp_path: Path, suffix: str) -> None:
+    folder = tables.version(tmp_path / "given", suffix, train=120_000 if suffix == "jsonl" else 1_000)
+    row = {**tables.people(1, 5, first=900_000).to_pylist()[0], "nose": 7}
+    with (folder / "train" / f"part-0.{suffix}").open("ab") as file:
+        file.write(json.dumps(row).encode() + b"\n" if suffix == "jsonl" else tables.tfrecord([row]))
+    with pytest.raises(DatasetError, match=r"unexpected field|features that the first rows do not have: nose"):
+        add(storage, bucket, folder)
+    if suffix == "jsonl":
+        manifest = add(storage, bucket, folder, dtypes={"nose": "int64"})
+        assert manifest.train.statistics["nose"].nulls == 120_000
+
+
 def _rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     parquet.write_table(change(parquet.read_table(path)), path)
 

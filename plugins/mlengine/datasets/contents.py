@@ -60,7 +60,7 @@ class Contents:
             if stat.crc32c is None:
                 raise DatasetError(f"{stat.uri} has no crc32c, so that it cannot be recorded by reference")
             return DataFile(
-                file.path,
+                stored_path(split, file.path),
                 stat.size,
                 crc32c=stat.crc32c,
                 generation=stat.generation,
@@ -144,7 +144,7 @@ class Contents:
 
 
 def stored_path(split: str, path: str) -> str:
-    """Where a file of a split is stored below the version's folder."""
+    """The path of a file of a split in the manifest: below a folder of the split's name."""
     folders = path.split("/")
     kept = folders[1:] if len(folders) > 1 and split_of(f"{folders[0]}/x") is not None else folders
     return "/".join([split, *kept])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mlengine.core.dataset import ColumnStatistics, Value
+from mlengine.core.dataset import ColumnStatistics, Manifest, Split, Value
 
 _BINS = 10
 _SMALLEST = 1e-4  # the share that an empty bin is given
@@ -23,6 +23,26 @@ def psi(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: i
     if old.quantiles and new.quantiles:
         return _psi(*_bin_shares(old.quantiles, new.quantiles))
     return None
+
+
+def over_versions(manifests: Sequence[Manifest], split: str = "train") -> dict[str, list[float | None]]:
+    """The index of each column in each version against the version before, for plots.
+
+    :param manifests: of one dataset, oldest first.
+    :returns: by column, one value for each version; the first is ``None``.
+    """
+    columns = list(dict.fromkeys(column.name for manifest in manifests for column in manifest.schema.columns))
+    found: dict[str, list[float | None]] = {name: [None] for name in columns}
+    for old, new in pairwise(manifests):
+        for name in columns:
+            found[name].append(_of_split(old.splits.get(split), new.splits.get(split), name))
+    return found
+
+
+def _of_split(old: Split | None, new: Split | None, column: str) -> float | None:
+    if old is None or new is None or column not in old.statistics or column not in new.statistics:
+        return None
+    return psi(old.statistics[column], new.statistics[column], old.rows or 0, new.rows or 0)
 
 
 def new_values_share(old: ColumnStatistics, new: ColumnStatistics, old_rows: int, new_rows: int) -> float | None:

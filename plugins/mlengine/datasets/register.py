@@ -181,7 +181,7 @@ def _checked(
         },
         task=task,
         heldout_policy=options.roles.heldout_policy or (previous.heldout_policy if previous else "fixed"),
-        root=_prefix(found.root) if found.by_reference else None,
+        root=_root(found, contents),
     )
     results = checks.run_checks(draft, scanned, previous, limits) if scanned.splits else []
     results += run_own_checks(options.own_checks, draft, previous, found)
@@ -206,8 +206,11 @@ def _inherited(field_name: str, value: str | None, previous: Manifest | None) ->
     return str(found)
 
 
-def _prefix(root: str) -> str:
-    return root if root.endswith("/") else f"{root}/"
+def _root(found: Found, contents: Contents) -> str | None:
+    """The prefix that all files recorded by reference are under."""
+    prefix = found.root if found.root.endswith("/") else f"{found.root}/"
+    uris = [str(file.uri) for files in contents.splits.values() for file in files]
+    return prefix if found.by_reference and all(uri.startswith(prefix) for uri in uris) else None
 
 
 def _previous(storage: Storage, bucket: str, name: str, version: str, there: list[str]) -> Manifest | None:

@@ -108,7 +108,7 @@ def _scan_split(found: Found, name: str, result: Scan, *, schema: Schema, rows: 
 def _batches(found: Found, name: str, schema: Schema, rows: str) -> Iterator[pa.RecordBatch]:
     columns = arrow_schema(schema)
     limit = SAMPLE_BYTES if rows == "sample" else None
-    return found.format.batches(found.splits[name], columns, _batch_rows(schema), limit)
+    return found.format.batches(found.splits[name], columns, _batch_rows(schema), sample_bytes=limit, strict=True)
 
 
 def _batch_rows(schema: Schema) -> int:

@@ -16,7 +16,7 @@ from mlengine.core.dataset.statistics import ColumnStatistics
 class DataFile:
     """One file of a version.
 
-    :param path: relative to the version's folder; for a file recorded by reference, to the prefix it was found under.
+    :param path: relative to the version's folder, and to a local copy of the version.
     :param size: bytes as stored.
     :param sha256: of the bytes as stored. A file recorded by reference was not read and has none.
     :param content_sha256: of the bytes without gzip, if the file was compressed at registration.

@@ -38,13 +38,20 @@ class Format:
         raise NotImplementedError
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a split's files in order, as batches of about ``rows``.
 
         :param schema: the columns that are wanted, with their types.
         :param sample_bytes: stop when about so many bytes were read, which come from several places of the files where
             the format allows.
+        :param strict: rows may not have other columns than the schema, in formats where each row names its own.
         :raises DatasetError: a file is damaged, or does not fit the schema; names it.
         """
         raise NotImplementedError

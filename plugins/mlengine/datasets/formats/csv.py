@@ -42,8 +42,15 @@ class Csv(Format):
         return pa.schema([pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type) for f in found])
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         import pyarrow as pa
 
         left = sample_bytes

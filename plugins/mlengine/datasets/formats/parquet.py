@@ -74,8 +74,15 @@ class Parquet(Format):
         return {name: footer.statistics() for name, footer in found.items() if "." not in name}
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         if sample_bytes is not None:
             yield from self._sample(files, schema, rows, sample_bytes)
             return
