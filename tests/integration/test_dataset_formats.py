@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from mlengine import cli, datasets
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.dataset import Column, Manifest
 from mlengine.core.errors import DatasetError
 from mlengine.core.layout import dataset_dir
@@ -412,19 +413,19 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
     roles = ("--target", "left", "--key", "id", "--task", "binary", "--classes", "0,1", "--dtype", "age=float64")
     code, text = run("add", "people", "v1", str(first), *roles, "--license", "x", "--source", "tests")
     assert code == 0, text
-    assert "people/v1  csv, 1,000 training rows, 300 held out" in text
+    assert "registered people/v1: csv, 1,000 training rows, 300 held-out rows" in text
     code, text = run("add", "people", "v2", str(second), "--dtype", "age=float64", "--json")
     assert code == 0, text
-    assert json.loads(text)["schema"]["target"] == "left"
+    assert json.loads(text)["manifest"]["schema"]["target"] == "left"
     code, text = run("show", "people", "v1")
     assert code == 0
-    assert "task     binary (target left, key id); held-out rows: fixed" in text
+    assert "task:       binary (target left, key id)\nheld out:   fixed\n" in text
     assert "train: 1,000 rows, 1 files" in text
     assert json.loads(run("show", "people", "--json")[1])["version"] == "v2"
     code, text = run("diff", "people", "v1", "v2", "--rows", "--json")
-    assert code == 1
+    assert code == ExitCode.DIFFERENT
     assert json.loads(text)["rows"] == {"kept": 0, "added": 1000, "removed": 1000, "relabelled": 0}
-    assert json.loads(run("verify", "people", "--json")[1])[0] == {"version": "v1", "problems": []}
+    assert [one["ok"] for one in json.loads(run("verify", "people", "--json")[1])] == [True, True]
     code, text = run("fetch", "people", "v1", "--to", str(tmp_path / "cache"), "--json")
     assert (Path(json.loads(text)["directory"]) / "heldout/part-0.csv").is_file()
     for words, message in (
@@ -437,4 +438,4 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
         (("add", "people", "v3", str(first), "--classes", "0,x"), "--classes: invalid literal"),
     ):
         code, text = run(*words)
-        assert (code, message in text) == (1, True), text
+        assert (code in (ExitCode.FAILED, ExitCode.USAGE), message in text) == (True, True), text

@@ -1,4 +1,4 @@
-"""Reaping: what runs though nobody waits for it, against a real bucket, real jobs' claims, and Airflow's REST words."""
+"""Reaping of jobs that no task waits for, with a real bucket, real claims, and Airflow's REST responses."""
 
 from __future__ import annotations
 
@@ -21,15 +21,9 @@ from mlengine.testing.backend import MemoryBackend
 
 pytestmark = pytest.mark.integration
 
-current = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return current
-
 
 class AirflowWords(ThreadingHTTPServer):
-    """Answers as Airflow 3.3's API does, for the runs that it was told of; ``tests/e2e`` asks the real one."""
+    """Answers as Airflow 3.3's API does, for the runs it was given; ``tests/e2e`` uses the real one."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -96,10 +90,9 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowWords]:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
-    global current  # noqa: PLW0603 the registry makes backends by import path
-    current = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
-    return current
+    memory = MemoryBackend()
+    backends.register("memory", lambda **_: memory)
+    return memory
 
 
 def submit(
@@ -108,7 +101,7 @@ def submit(
     job_dir = JobDir.of(bucket, "m", f"job_{run_id}{uid}")
     key = JobKey(dag_id, run_id, "submit", -1, 2, uid)
     intent = Intent(key, "m", job_dir, TrainingSpec("trainer.task"), installation=installation)
-    Submitter(storage, current).submit(intent)
+    Submitter(storage, backends.get_backend("memory")).submit(intent)
     return job_dir
 
 
@@ -120,17 +113,17 @@ def tasks(submitted: str = "success", waits: str | None = "deferred", max_tries:
 
 
 def reap(bucket: str, *more: str) -> int:
-    return main(["reap", "--bucket", bucket, *more])
+    return main(["jobs", "reap", "--bucket", bucket, *more])
 
 
 CASES = {
     "waited": ("running", tasks(), None),
     "unborn_wait": ("running", tasks(waits=None), None),
     "retried": ("running", tasks(submitted="up_for_retry", waits=None), None),
-    "failed_run": ("failed", tasks(), "is over: failed"),
-    "marked_run": ("success", tasks(), "is over: success"),
+    "failed_run": ("failed", tasks(), "has ended: failed"),
+    "marked_run": ("success", tasks(), "has ended: success"),
     "lost_wait": ("running", tasks(waits="failed"), "wait is failed"),
-    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit is over: failed"),
+    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit has ended: failed"),
     "cleared": ("running", tasks(max_tries=4), "was cleared"),
 }
 
@@ -147,10 +140,14 @@ def test_it_says_what_it_would_end_and_ends_it(
 
     assert reap(bucket) == 0
     said = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in said[:-1]} == {f"job_{name}" for name in wrong}
+    assert {line.split()[0] for line in said[1:-1]} == {f"job_{name}" for name in wrong}
     for name, why in wrong.items():
         assert any(f"job_{name} " in line and why in line for line in said), said
-    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} running jobs would be ended; --yes ends them"
+    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} active jobs would be cancelled; add --yes to cancel"
+    assert reap(bucket, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["job_id"]: one["reason"] for one in listed}.keys() == {f"job_{name}" for name in wrong}
+    assert not any(one["cancelled"] for one in listed)
     assert len(backend.live) == len(CASES) + 2, "nothing is ended without --yes"
 
     assert reap(bucket, "--yes") == 0
@@ -163,7 +160,7 @@ def test_it_says_what_it_would_end_and_ends_it(
     assert ended_with_task(Submitter(storage, backend).record(dirs["failed_run"]))
     capsys.readouterr()
     assert reap(bucket, "--yes") == 0
-    assert "nothing to end: 3 of" in capsys.readouterr().out
+    assert "no orphan jobs among 3 active jobs of Airflow" in capsys.readouterr().out
 
 
 def test_a_submission_that_was_never_recorded_is_found(
@@ -198,7 +195,7 @@ def test_the_wrong_airflow_ends_nothing(
     assert backend.live == []
 
 
-def test_what_a_deleted_run_left_is_told_from_the_job_of_the_run_created_after_it(
+def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_after_it(
     storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for uid in ("old", "new"):
@@ -223,7 +220,9 @@ def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     submit(storage, bucket, "by_api")
     airflow.installation, airflow.runs = "this", {"some": "running"}
     assert reap(bucket, "--yes") == 0
-    assert "left alone, submitted by the Airflow with --installation other: job_theirs" in capsys.readouterr().out
+    assert (
+        "ignored, because the Airflow with --installation other submitted them: job_theirs" in capsys.readouterr().err
+    )
     assert [job.handle.job_id for job in backend.live] == ["job_theirs"]
     assert reap(bucket, "--yes", "--installation", "other") == 0
     assert backend.live == []

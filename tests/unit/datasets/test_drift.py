@@ -12,7 +12,7 @@ from mlengine.datasets.drift import new_values_share, over_versions, psi
 from tests.unit.core.test_dataset import MANIFEST
 
 
-def numbers(values: np.ndarray) -> ColumnStatistics:  # type: ignore[type-arg]
+def numbers(values: np.ndarray) -> ColumnStatistics:
     return ColumnStatistics(nulls=0, quantiles=tuple(np.quantile(values, np.linspace(0, 1, 21)).tolist()))
 
 
@@ -33,7 +33,7 @@ def test_numbers_that_move() -> None:
     assert index == pytest.approx(_by_definition(before, wider), rel=0.2)
 
 
-def _by_definition(old: np.ndarray, new: np.ndarray) -> float:  # type: ignore[type-arg]
+def _by_definition(old: np.ndarray, new: np.ndarray) -> float:
     edges = np.quantile(old, np.linspace(0, 1, 11))[1:-1]
     before, after = (np.bincount(np.searchsorted(edges, values), minlength=10) / len(values) for values in (old, new))
     return float(((after - before) * np.log(after / before)).sum())

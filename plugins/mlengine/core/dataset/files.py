@@ -53,7 +53,7 @@ class DataFile:
         fields = Fields(data, where)
         path = fields.text("path")
         if path.startswith("/") or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-            raise fields.wrong("path", f"{path!r} leaves the version's folder")
+            raise fields.wrong("path", f"{path!r} is outside of the version's folder")
         uri = fields.optional("uri", fields.text)
         if uri is not None and not uri.startswith("gs://"):
             raise fields.wrong("uri", f"{uri!r} is not a gs:// URI")
