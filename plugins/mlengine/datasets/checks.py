@@ -69,7 +69,7 @@ def refuse_failed(
     """The failed checks that are allowed, for the manifest.
 
     :param allow: names of checks that may fail.
-    :param reason: why that does no harm.
+    :param reason: why the failure is acceptable.
     :raises DatasetError: with every other failed check's message; or a check may not be allowed to fail.
     """
     known = {check.name for check in checks} | {field.name.replace("_", "-") for field in fields(Limits)}
@@ -78,7 +78,10 @@ def refuse_failed(
         possible = ", ".join(sorted(known - set(NEVER_EXCEPTED)))
         raise DatasetError(f"no exception can be made from: {', '.join(wrong)}", hint=f"one can be from: {possible}")
     if allow and not reason.strip():
-        raise DatasetError("an exception needs a reason", hint="say with --reason why it does no harm; it is kept")
+        raise DatasetError(
+            "an exception needs a reason",
+            hint="say with --reason why the failure is acceptable; the manifest records it",
+        )
     failed = [check for check in checks if not check.passed and check.name not in allow]
     if failed:
         reasons = "\n".join(f"  - {check.name}: {check.message}" for check in failed)
@@ -120,19 +123,19 @@ def _heldout(draft: Manifest, scan: Scan, limits: Limits) -> Iterator[CheckResul
         return
     overlap = scan.overlap
     if overlap is not None:
-        share, bound = overlap.share, limits.duplicates
+        share, limit = overlap.share, limits.duplicates
         where = ", ".join(f"{row:,}" for row in overlap.examples)
         text = (
             f"{100 * share:.2f} % of the {overlap.rows:,} held-out rows are training rows too "
-            f"({100 * bound:.2f} % allowed{f'; training rows {where}, …' if where else ''}): a model would be examined "
-            "on what it has learnt"
+            f"({100 * limit:.2f} % allowed{f'; training rows {where}, …' if where else ''}): a model would be "
+            "validated on rows that it was trained on"
         )
         if overlap.distinct_share < 0.9:
             text += (
                 f". Only {100 * overlap.distinct_share:.0f} % of the held-out rows are different, so that equal rows "
                 "may be chance: set --limit duplicates=SHARE"
             )
-        yield CheckResult("duplicates", share <= bound, f"{share:.4f}", f"{bound:.4f}", text)
+        yield CheckResult("duplicates", share <= limit, f"{share:.4f}", f"{limit:.4f}", text)
     if draft.schema.time is not None and scan.first_heldout is not None:
         share = scan.newer / max(1, scan.splits["train"].read)
         text = (
@@ -259,12 +262,12 @@ def _class_balance(
     if not shares:
         return
     value, (then, now) = max(shares.items(), key=lambda item: abs(item[1][0] - item[1][1]))
-    change, bound = abs(now - then), limits.class_balance
+    change, limit = abs(now - then), limits.class_balance
     yield CheckResult(
         "class-balance",
-        change <= bound,
+        change <= limit,
         f"{change:.4f}",
-        f"{bound:.4f}",
+        f"{limit:.4f}",
         f"{target} {value!r} is {100 * now:.2f} % of the training rows, {100 * then:.2f} % in {name}: "
-        f"{100 * change:.2f} points of change, {100 * bound:.2f} allowed",
+        f"{100 * change:.2f} points of change, {100 * limit:.2f} allowed",
     )

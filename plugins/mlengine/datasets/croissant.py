@@ -1,4 +1,4 @@
-"""Croissant 1.1 metadata of a version, as other tools read it: ``croissant.json`` beside the manifest.
+"""Croissant 1.1 metadata of a version, for other tools: ``croissant.json``, next to the manifest.
 
 https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. The manifest stays the record: this file is written
 from it, and nothing here reads it back.
@@ -114,7 +114,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "distribution": [*_file_objects(manifest), *(_file_set(manifest, split) for split in manifest.splits)],
     }
     if manifest.by_reference:
-        data["isLiveDataset"] = True  # otherwise each file needs a SHA-256, which nobody has taken
+        data["isLiveDataset"] = True  # otherwise each file needs a SHA-256, which is not known
     if manifest.format in _RECORDS:
         data["recordSet"] = [_record_set(manifest, split) for split in manifest.splits]
     return data

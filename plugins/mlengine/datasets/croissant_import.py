@@ -22,7 +22,7 @@ _TIMEOUT = 60.0  # seconds of silence
 def read_croissant(file: str, options: Options, scratch: Path, progress: Progress) -> tuple[str, Options]:
     """Where the files are, and the options with licence, source, key and target from the metadata.
 
-    Files beside the metadata are used where they are; files on the web are downloaded into ``scratch`` and compared
+    Files next to the metadata are used in place; files on the web are downloaded into ``scratch`` and compared
     with their checksums; files in Cloud Storage are recorded by reference.
 
     :param file: a local path.

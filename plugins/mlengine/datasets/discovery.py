@@ -48,7 +48,7 @@ def find(storage: Storage, source: str, *, file_format: str | None = None, heldo
 
     :param file_format: the format; else it follows from the suffixes.
     :param heldout: where the held-out files are, if not under ``source``.
-    :raises DatasetError: there are no files, or they cannot be told apart.
+    :raises DatasetError: there are no files, or their splits or formats are ambiguous.
     """
     files, by_reference = _listed(storage, source), source.startswith("gs://")
     if heldout is not None and heldout.startswith("gs://") != by_reference:

@@ -15,14 +15,14 @@ _EXAMPLES = 3
 class HeldoutRows:
     """The hashes of the held-out rows, and which of them were found among other rows.
 
-    Above :data:`MOST` rows the share is an estimate from a sample: the rows whose hash is below a bound.
+    Above :data:`MOST` rows the share is an estimate from a sample: the rows whose hash is below a limit.
     """
 
     def __init__(self, most: int = MOST) -> None:
         import numpy as np
 
         self._most = most
-        self._bound = np.uint64(0xFFFFFFFFFFFFFFFF)
+        self._limit = np.uint64(0xFFFFFFFFFFFFFFFF)
         self._parts: list[np.ndarray[Any, Any]] = []
         self._held = 0
         self._hashes = np.zeros(0, np.uint64)
@@ -35,7 +35,7 @@ class HeldoutRows:
     def add(self, hashes: np.ndarray[Any, Any]) -> None:
         """Some held-out rows."""
         self.rows += len(hashes)
-        self._keep(hashes[hashes <= self._bound])
+        self._keep(hashes[hashes <= self._limit])
 
     def _keep(self, hashes: np.ndarray[Any, Any]) -> None:
         import numpy as np
@@ -43,9 +43,9 @@ class HeldoutRows:
         self._parts.append(hashes)
         self._held += len(hashes)
         while self._held > self._most:
-            self._bound //= np.uint64(2)
+            self._limit //= np.uint64(2)
             kept = np.concatenate(self._parts)
-            self._parts = [kept[kept <= self._bound]]
+            self._parts = [kept[kept <= self._limit]]
             self._held = len(self._parts[0])
 
     def finish(self) -> None:
@@ -61,7 +61,7 @@ class HeldoutRows:
         """Some training rows."""
         import numpy as np
 
-        inside = np.flatnonzero(hashes <= self._bound)
+        inside = np.flatnonzero(hashes <= self._limit)
         chosen = hashes[inside]
         if len(self._hashes) and len(chosen):
             at = np.minimum(np.searchsorted(self._hashes, chosen), len(self._hashes) - 1)

@@ -38,13 +38,13 @@ class Options:
     :param license: the terms of use.
     :param source: where the data come from.
     :param file_format: of the files; by default, by their suffixes.
-    :param heldout: where the held-out rows are, if not beside the training rows: a path, or the share of the rows that
+    :param heldout: where the held-out rows are, if not in ``path``: another path, or the share of the rows that
         is held out, such as ``0.1``.
     :param dtypes: types of columns that the format does not fix, by name.
     :param rows: which rows are read: ``all``, ``sample`` or ``none``; by default ``all`` of a directory, a
         ``sample`` of a prefix.
     :param limits: of checks, by name.
-    :param allow: checks that may fail, and ``reason`` why that does no harm.
+    :param allow: checks that may fail, and ``reason`` why that is acceptable.
     :param own_checks: ``module:name`` of functions or Pandera schemas.
     """
 
@@ -73,7 +73,7 @@ def add(
     progress: Progress = no_progress,
     **fields: Any,
 ) -> Manifest:
-    """Register the files under ``path`` as ``name/version``: all of them, or nothing that anybody can see.
+    """Register the files under ``path`` as ``name/version``: all of them, or none.
 
     The same data again is no error. Everything that is wrong is reported at once, before any upload. Memory is bounded,
     whatever the size of the data.
@@ -112,7 +112,7 @@ def add(
         manifest = replace(draft, exceptions=exceptions)
         try:
             storage.create(layout.join(root, MANIFEST), manifest.to_bytes())
-        except StorageConflictError:  # somebody registered this version since it was listed
+        except StorageConflictError:  # another process registered this version since the listing
             return _same_or_refuse(storage, root, load_manifest(storage, bucket, name, version), contents, counts)
         croissant.write(storage, root, manifest)
     return manifest
@@ -200,9 +200,7 @@ def _inherited(field_name: str, value: str | None, previous: Manifest | None) ->
     """:raises DatasetError: the first version of a dataset needs it."""
     found = value or (getattr(previous, field_name) if previous is not None else None)
     if not found:
-        raise DatasetError(
-            f"the first version of a dataset needs a {field_name}", hint=f"say it with --{field_name}, in words"
-        )
+        raise DatasetError(f"the first version of a dataset needs a {field_name}", hint=f'write --{field_name} "…"')
     return str(found)
 
 

@@ -25,7 +25,7 @@ class RowSample:
         self.columns = columns
         self._most = min(rows, max(1_000, _CELLS // max(1, len(columns))))
         self._random = np.random.default_rng(20260601)
-        self._bound = 1.0
+        self._limit = 1.0
         self._numbers: list[np.ndarray[Any, Any]] = []
         self._tables: list[pa.RecordBatch] = []
         self._held = 0
@@ -36,7 +36,7 @@ class RowSample:
 
         self.seen += len(batch)
         numbers = self._random.random(len(batch))
-        chosen = np.flatnonzero(numbers < self._bound)
+        chosen = np.flatnonzero(numbers < self._limit)
         if len(chosen):
             self._numbers.append(numbers[chosen])
             self._tables.append(_short(batch.select(self.columns).take(chosen)))
@@ -58,7 +58,7 @@ class RowSample:
 
         numbers = np.concatenate(self._numbers)
         kept = np.sort(np.argpartition(numbers, self._most)[: self._most])
-        self._bound = float(numbers[kept].max())
+        self._limit = float(numbers[kept].max())
         table = pa.Table.from_batches(self._tables).take(kept)
         self._tables = table.combine_chunks().to_batches()
         self._numbers = [numbers[kept]]

@@ -1,4 +1,4 @@
-"""A dataset version as text for a terminal."""
+"""Descriptions of a dataset version for a terminal, and as JSON."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _THREADS = 16
 _BUFFER = 1 << 20  # bytes of a column that are held, instead of the whole row group
-# Footers that were read, as long as somebody holds the file.
+# Footers that were read, as long as the file object exists.
 _FOOTERS: WeakKeyDictionary[SourceFile, Any] = WeakKeyDictionary()
 
 
