@@ -95,7 +95,7 @@ def test_metadata_of_a_version_by_reference_is_valid(
     for path in tables.version(tmp_path / "given", "parquet").rglob("*.parquet"):
         storage.upload(path, f"{bucket}/raw/{path.relative_to(tmp_path / 'given').as_posix()}")
     manifest = add(storage, bucket, f"{bucket}/raw", target="left")
-    (tmp_path / "croissant.json").write_bytes(croissant.to_bytes(manifest))
+    (tmp_path / "croissant.json").write_bytes(croissant.to_bytes(manifest, f"{bucket}/x"))
     assert records(mlcroissant, tmp_path / "croissant.json", "--metadata") == {}
 
 

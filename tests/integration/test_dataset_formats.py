@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -16,6 +19,8 @@ from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.dataset import Column, Manifest
 from mlengine.core.errors import DatasetError
 from mlengine.core.layout import dataset_dir
+from mlengine.datasets.formats import format_named, idx
+from mlengine.datasets.sources import ObjectFile
 from mlengine.storage.client import Storage
 from tests.support import tables
 
@@ -140,8 +145,6 @@ def test_a_replaced_object_is_found_without_reading_it(storage: Storage, bucket:
 
 
 def test_an_object_replaced_while_it_is_read(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    from mlengine.datasets.sources import ObjectFile
-
     uri = f"{bucket}/raw/a.bin"
     storage.write(uri, b"a" * 300_000)
     stat = storage.stat(uri)
@@ -151,6 +154,38 @@ def test_an_object_replaced_while_it_is_read(storage: Storage, bucket: str, tmp_
         storage.write(uri, b"b" * 300_000)
         with pytest.raises(DatasetError, match=r"a\.bin was replaced: generation \d+, \d+ recorded"):
             stream.read()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "tfrecord"])
+def test_an_object_that_differs_from_its_checksum(storage: Storage, bucket: str, tmp_path: Path, suffix: str) -> None:
+    """The reader's error arrives through pyarrow's own threads."""
+    path = tables.write(tables.people(3_000), tmp_path / f"train.{suffix}")
+    storage.upload(path, f"{bucket}/raw/{path.name}")
+    stat = storage.stat(f"{bucket}/raw/{path.name}")
+    assert stat is not None
+    files = [ObjectFile(path.name, replace(stat, crc32c="AAAAAA=="), storage)]
+    found = format_named(suffix.split(".", maxsplit=1)[0])
+    with pytest.raises(DatasetError, match=rf"{path.name} has crc32c .*, AAAAAA== was expected"):
+        for _ in found.batches(files, found.infer(files, {}), 1_000):
+            pass
+
+
+def test_idx_files_by_reference(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, rows in (("train", 200), ("t10k", 50)):
+        images = random.integers(0, 256, (rows, 3, 4), np.uint8)
+        labels = (np.arange(rows) % 3).astype(np.uint8)
+        storage.write(f"{bucket}/raw/{split}-images-idx3-ubyte", idx.header_bytes(rows, (3, 4)) + images.tobytes())
+        packed = gzip.compress(idx.header_bytes(rows) + labels.tobytes())
+        storage.write(f"{bucket}/raw/{split}-labels-idx1-ubyte.gz", packed)
+    manifest = add(storage, bucket, f"{bucket}/raw", target=None, key=None, rows="all")
+    assert (manifest.format, manifest.task, manifest.schema.classes) == ("idx", "multiclass", (0, 1, 2))
+    assert [file.column for file in manifest.train.files] == ["image", "label"]
+    assert manifest.train.statistics["label"].counts == {0: 67, 1: 67, 2: 66}
+    found = read(storage, bucket, manifest, "heldout", tmp_path / "cache")
+    assert found.column("label").to_pylist() == labels.tolist()
+    pixels = found.column("image").combine_chunks().to_numpy_ndarray()
+    assert (pixels == images).all()
 
 
 def test_an_object_that_cloud_storage_would_decompress(storage: Storage, bucket: str, tmp_path: Path) -> None:

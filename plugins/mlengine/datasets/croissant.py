@@ -90,16 +90,22 @@ def write(storage: Storage, root: str, manifest: Manifest) -> None:
     """Write the metadata into the version's folder, if it is not there."""
     uri = layout.join(root, CROISSANT)
     if not storage.exists(uri):
-        storage.write(uri, to_bytes(manifest), "application/ld+json")
+        storage.write(uri, to_bytes(manifest, root), "application/ld+json")
 
 
-def to_bytes(manifest: Manifest) -> bytes:
-    """The metadata as a file."""
-    return json.dumps(metadata(manifest), indent=2).encode() + b"\n"
+def to_bytes(manifest: Manifest, root: str) -> bytes:
+    """The metadata as a file.
+
+    :param root: the URI of the version's folder.
+    """
+    return json.dumps(metadata(manifest, root), indent=2).encode() + b"\n"
 
 
-def metadata(manifest: Manifest) -> dict[str, Any]:
-    """The metadata as JSON-LD."""
+def metadata(manifest: Manifest, root: str) -> dict[str, Any]:
+    """The metadata as JSON-LD.
+
+    :param root: the URI of the version's folder.
+    """
     data: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -108,7 +114,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
         "conformsTo": CONFORMS_TO,
         "citeAs": manifest.source,
         "license": manifest.license,
-        "url": manifest.root or f"https://example.invalid/datasets/{manifest.name}/{manifest.version}",
+        "url": root,
         "version": manifest.version,
         "datePublished": manifest.created,
         "distribution": [*_file_objects(manifest), *(_file_set(manifest, split) for split in manifest.splits)],

@@ -147,7 +147,7 @@ def _download(storage: Storage, uri: str, manifest: Manifest, files: Sequence[Da
     target.mkdir(parents=True)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, files))
-    (target / croissant.CROISSANT).write_bytes(croissant.to_bytes(manifest))
+    (target / croissant.CROISSANT).write_bytes(croissant.to_bytes(manifest, uri.rstrip("/")))
     (target / MANIFEST).write_bytes(manifest.to_bytes())
 
 
