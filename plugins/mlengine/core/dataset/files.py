@@ -16,7 +16,7 @@ from mlengine.core.dataset.statistics import ColumnStatistics
 class DataFile:
     """One file of a version.
 
-    :param path: relative to the version's folder; for a file recorded by reference, to the prefix it was found under.
+    :param path: relative to the version's folder, and to a local copy of the version.
     :param size: bytes as stored.
     :param sha256: of the bytes as stored. A file recorded by reference was not read and has none.
     :param content_sha256: of the bytes without gzip, if the file was compressed at registration.
@@ -53,7 +53,7 @@ class DataFile:
         fields = Fields(data, where)
         path = fields.text("path")
         if path.startswith("/") or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-            raise fields.wrong("path", f"{path!r} leaves the version's folder")
+            raise fields.wrong("path", f"{path!r} is outside of the version's folder")
         uri = fields.optional("uri", fields.text)
         if uri is not None and not uri.startswith("gs://"):
             raise fields.wrong("uri", f"{uri!r} is not a gs:// URI")
