@@ -1,8 +1,9 @@
 """``make lint``: keep home-made words out of what people read. ``python -m scripts.prose [--count] [PATH …]``.
 
-Reads docstrings, comments, string literals and defined names of Python files, and the text of Markdown files without
-code blocks. ``scripts/prose.toml`` lists each pattern with the standard term. A line that must keep a
-word, such as a quotation, ends with ``prose: ok`` in a comment.
+Reads docstrings, comments, string literals and defined names of Python and JavaScript files, the text of Markdown files
+without code blocks, the text of HTML files and templates, and the comments of CSS files. ``scripts/prose.toml`` lists
+each pattern with the standard term. A line that must keep a word, such as a quotation, ends with ``prose: ok`` in a
+comment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import sys
 import tokenize
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,8 @@ def check(files: Iterable[Path], rules: Rules) -> Iterator[Finding]:
     for file in files:
         source = file.read_text(encoding="utf-8")
         keep = {number for number, line in enumerate(source.splitlines(), 1) if _KEEP in line}
-        python = file.suffix == ".py"
-        found = list(_in_prose(python_prose(source) if python else markdown_prose(source), rules.prose))
-        if python:
-            found += _in_names(source, rules.names)
+        prose, names = _READERS[file.suffix]
+        found = [*_in_prose(prose(source), rules.prose), *_in_names(names(source), rules.names)]
         yield from (Finding(_relative(file), line, text, use) for line, text, use in sorted(found) if line not in keep)
 
 
@@ -101,8 +100,8 @@ def _in_prose(prose: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterat
                 yield first + text.count("\n", 0, match.start()), " ".join(match[0].split()), rule.use
 
 
-def _in_names(source: str, rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
-    for line, name in defined_names(source):
+def _in_names(names: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterator[tuple[int, str, str]]:
+    for line, name in names:
         words = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", name)
         for rule in rules:
             if any(rule.pattern.fullmatch(word) for word in words):
@@ -139,6 +138,55 @@ def markdown_prose(source: str) -> Iterator[tuple[int, str]]:
     yield 1, re.sub(r"\]\([^)\n]*\)", "]()", blank)
 
 
+# Comments and strings. An expression inside a template literal is read as part of its string.
+_JAVASCRIPT = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`""", re.DOTALL)
+_JAVASCRIPT_NAME = re.compile(r"\b(?:const|let|var|function|class)\s+([A-Za-z_$][\w$]*)")
+
+
+def javascript_prose(source: str) -> Iterator[tuple[int, str]]:
+    """Comments, strings and template literals, each with its first line."""
+    for match in _JAVASCRIPT.finditer(source):
+        yield _line_of(source, match.start()), match[0]
+
+
+def javascript_names(source: str) -> Iterator[tuple[int, str]]:
+    """Functions, classes and variables, each where it is declared. Parameters are not read."""
+    for match in _JAVASCRIPT_NAME.finditer(source):
+        yield _line_of(source, match.start()), match[1]
+
+
+def html_prose(source: str) -> Iterator[tuple[int, str]]:
+    """The text as one piece, attributes included, with styles, scripts and template expressions blanked."""
+    hidden = r"\{\{.*?\}\}|\{%.*?%\}|<style\b.*?</style>|<script\b.*?</script>"
+    yield 1, re.sub(hidden, lambda match: " " + "\n" * match[0].count("\n"), source, flags=re.DOTALL)
+
+
+def css_prose(source: str) -> Iterator[tuple[int, str]]:
+    """Comments, each with its first line."""
+    for match in re.finditer(r"/\*.*?\*/", source, re.DOTALL):
+        yield _line_of(source, match.start()), match[0]
+
+
+def _line_of(source: str, offset: int) -> int:
+    return source.count("\n", 0, offset) + 1
+
+
+def _no_names(_source: str) -> Iterator[tuple[int, str]]:
+    return iter(())
+
+
+_Reader = Callable[[str], Iterator[tuple[int, str]]]
+# By the end of a file's name: what reads its prose, and what reads the names that it defines.
+_READERS: dict[str, tuple[_Reader, _Reader]] = {
+    ".py": (python_prose, defined_names),
+    ".md": (markdown_prose, _no_names),
+    ".js": (javascript_prose, javascript_names),
+    ".html": (html_prose, _no_names),
+    ".jinja": (html_prose, _no_names),
+    ".css": (css_prose, _no_names),
+}
+
+
 def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
@@ -149,7 +197,7 @@ def _files(path: Path) -> Iterator[Path]:
             yield top
         for file in top.rglob("*") if top.is_dir() else ():
             name = _relative(file).as_posix()
-            if file.suffix in {".py", ".md"} and name not in _EXEMPT and "tests/trainers/" not in name:
+            if file.suffix in _READERS and name not in _EXEMPT and "tests/trainers/" not in name:
                 yield file
 
 

@@ -154,7 +154,7 @@ def test_the_run_ends_with_a_champion(stack: ComposeStack, run: DagRun) -> None:
     assert "restarted_from_checkpoint" in log
     for replica in ("chief-0", "worker-0", "ps-0"):
         assert f"{replica} |" in log
-    history = json.loads(stack.run("scheduler", "mlengine", "models", "show", "mnist", "--json"))
+    history = json.loads(stack.run("scheduler", "mlengine", "models", "history", "mnist", "--json"))
     assert submitted(stack, run)["job_id"] in json.dumps(history)
 
 

@@ -275,7 +275,7 @@ def test_a_job_is_run_again_from_its_record(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(lab.stack.data / "local"))
     old = JobDir(lab.result(first.runs[MONTHS[0]], "submit")["job_dir"])
-    assert cli.main(["rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
+    assert cli.main(["jobs", "rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
     new = JobDir(join(old.uri.rsplit("/", 1)[0], "once_more"))
     assert lab.storage.read(new.model + "centroids.json") == lab.storage.read(old.model + "centroids.json")
     record = JobRecord.from_bytes(lab.storage.read(new.claim))

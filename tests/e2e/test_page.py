@@ -93,7 +93,7 @@ def test_jobs_are_found_through_airflows_navigation(seen: dict[str, Any], hello:
 def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, Any], hello: Ended) -> None:
     for words in ("chief-0", "worker-0", "worker-1", "step 5"):
         assert words in seen["job"]["log"], words
-    for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine tensorboard hello/"):
+    for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine jobs tensorboard hello/"):
         assert words in seen["job"]["head"], words
     # Another test may have published a model of the same name before.
     said = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}

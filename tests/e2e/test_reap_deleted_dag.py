@@ -1,4 +1,4 @@
-"""``mlengine reap`` and a real Airflow: a DAG is deleted while its job runs, and no task waits for that job."""
+"""``mlengine jobs reap`` and a real Airflow: a DAG is deleted while its job runs, and no task waits for that job."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_it_ends_what_a_deleted_dag_left_running_and_nothing_else(
 
     for name, value in live_airflow.admin.items():
         monkeypatch.setenv(name, value)
-    command = ["reap", "--bucket", live_airflow.bucket, "--model", model, "--state-dir", options["state_dir"]]
+    command = ["jobs", "reap", "--bucket", live_airflow.bucket, "--model", model, "--state-dir", options["state_dir"]]
     assert main(command) == 0  # type: ignore[arg-type]
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2, said
-    assert said[0].startswith("wait_gone ")
-    assert f"its run {runs['wait_gone'].run_id} of wait_gone does not exist any more" in said[0]
-    assert said[1] == "1 of 2 running jobs would be ended; --yes ends them"
+    assert len(said) == 3, said
+    assert said[1].startswith("wait_gone ")
+    assert f"its run {runs['wait_gone'].run_id} of wait_gone does not exist any more" in said[1]
+    assert said[2] == "1 of 2 active jobs would be cancelled; add --yes to cancel"
     assert job_of("wait_gone").state is JobState.RUNNING, "it has only said so"
 
     assert main([*command, "--yes"]) == 0  # type: ignore[list-item]

@@ -200,6 +200,7 @@ def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_agai
     for name, value in live_airflow.admin.items():
         monkeypatch.setenv(name, value)
     command = [
+        "jobs",
         "reap",
         "--bucket",
         live_airflow.bucket,
@@ -209,7 +210,7 @@ def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_agai
         weekly.options["state_dir"],
     ]
     assert main(command) == 0
-    assert "nothing to end" in capsys.readouterr().out
+    assert "no orphan jobs" in capsys.readouterr().out
     # Airflow forgets what separates the two runs: now the claim is that of a run which was created again.
     store = f"{run_path(again.dag_id, again.run_id)}/taskInstances/submit/state-store/mlengine_run_uid"
     persist(live_airflow.api.call, "PUT", store, {"value": "another"})

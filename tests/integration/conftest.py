@@ -115,11 +115,11 @@ def sample_jobs(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) 
     forget_connections()
     monkeypatch.setattr(routes, "_storage", lambda: storage)
     monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
-    routes.forget()
+    routes.clear_caches()
     BACKEND.clear()
     backends.register("memory", lambda **_: BACKEND)
     yield SampleJobs(storage, bucket)
-    routes.forget()
+    routes.clear_caches()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 from scripts import mnist
 
 from mlengine import cli, datasets
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError, StorageForbiddenError
 from mlengine.core.layout import dataset_dir
@@ -207,7 +208,7 @@ def test_rows_that_are_equal_by_nature_are_registered_with_a_reason(
     command = ["datasets", "add", "mnist", "2026-06-01", str(source), "--license", "x", "--source", "x"]
     command += ["--bucket", bucket, "--allow", "duplicates", "--reason", "ten distinct rows only"]
     assert cli.main(command) == 0
-    assert "in spite of the check duplicates: 1000 of 1000 held-out images" in capsys.readouterr().out
+    assert "accepted although the check duplicates failed: 1000 of 1000 held-out images" in capsys.readouterr().out
     manifest = datasets.load_manifest(storage, bucket, "mnist", "2026-06-01")
     (exception,) = manifest.exceptions
     assert (exception.check, exception.reason) == ("duplicates", "ten distinct rows only")
@@ -488,27 +489,36 @@ def test_the_command_line(
         return code, out + err
 
     terms = ("--license", "CC BY-SA 3.0", "--source", "MNIST")
-    assert run("list") == (0, f"no dataset in {bucket}\n")
+    assert run("list") == (0, f"no datasets in {bucket}\n")
     assert run("add", "mnist", "v9", str(source), *terms)[0] == 0
     assert run("add", "mnist", "v10", str(grown(digits, tmp_path / "v10", 2_500)), *terms)[0] == 0
-    assert run("list") == (0, "mnist\n")
+    assert run("list") == (0, "DATASET  VERSIONS  NEWEST\nmnist    2         v10\n")
+    assert json.loads(run("list", "--json")[1]) == [{"name": "mnist", "versions": ["v9", "v10"]}]
     code, text = run("list", "mnist")
     assert code == 0
-    assert [line.split()[0] for line in text.splitlines()] == ["mnist/v9", "mnist/v10"]
-    assert [one["version"] for one in json.loads(run("list", "mnist", "--json")[1])] == ["v9", "v10"]
+    assert [line.split()[:2] for line in text.splitlines()[1:]] == [["v9", "2000"], ["v10", "2500"]]
+    listed = json.loads(run("list", "mnist", "--json")[1])
+    assert [one["version"] for one in listed] == ["v9", "v10"]
+    assert json.loads(run("show", "mnist", "--json")[1]) == listed[1]
+    assert listed[1]["manifest"] == json.loads(storage.read(f"{bucket}/datasets/mnist/v10/manifest.json"))
+    assert "license:    CC BY-SA 3.0\n" in run("show", "mnist", "v9")[1]
     code, text = run("diff", "mnist", "v9", "v10", "--rows")
-    assert code == 1
+    assert code == ExitCode.DIFFERENT
     assert "train.rows" in text
     assert "training rows: 2000 kept, 500 added, 0 removed, 0 relabelled" in text
     assert "heldout" not in text
+    code, text = run("diff", "mnist", "v9", "v10", "--rows", "--json")
+    assert code == ExitCode.DIFFERENT
+    assert json.loads(text)["rows"] == {"kept": 2000, "added": 500, "removed": 0, "relabelled": 0}
     assert run("diff", "mnist", "v9", "v9")[0] == 0
     assert run("verify", "mnist") == (0, "mnist/v9: ok\nmnist/v10: ok\n")
     code, text = run("fetch", "mnist", "--to", str(tmp_path / "cache"))
     assert code == 0
     assert Path(text.strip(), "manifest.json").is_file()
     storage.delete(f"{bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz")
+    assert [one["ok"] for one in json.loads(run("verify", "mnist", "--json")[1])] == [False, True]
     code, text = run("verify", "mnist")
-    assert code == 1
+    assert code == ExitCode.DIFFERENT
     assert f"mnist/v9: damaged\n  {bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz is missing" in text
     code, text = run("add", "mnist", "v9", str(tmp_path / "nowhere"), *terms)
     assert code == 1

@@ -27,8 +27,8 @@ from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import read_progress
-from mlengine.operators.intent import job_key
 from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.run_identity import job_key
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage

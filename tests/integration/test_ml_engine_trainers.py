@@ -148,7 +148,14 @@ def train(folder: Path, backend: str, bucket: str, program: str, config: str) ->
     """The article's command line, with nothing but the name of the command changed."""
     (folder / "trainer" / "task.py").write_text(program)
     (folder / "config.yaml").write_text(config)
-    command = ["train", "mnist_1", "--package-path=trainer", "--module-name=trainer.task", "--config=config.yaml"]
+    command = [
+        "jobs",
+        "train",
+        "mnist_1",
+        "--package-path=trainer",
+        "--module-name=trainer.task",
+        "--config=config.yaml",
+    ]
     return main([*command, f"--job-dir={bucket}/mnist/mnist_1", "--backend", backend, "--stream-logs"])
 
 
@@ -183,5 +190,5 @@ def test_a_master_that_is_called_chief_is_reported(
     warning = r"the chief ended with exit code 0( after [\d.]+ s)?, but wrote nothing below model/ or train/"
     assert re.search(rf"launcher \| {warning}; TF_CONFIG calls it \"chief\"", said)
     assert re.search(rf"job \| \w+ → SUCCEEDED: {warning}", said)
-    assert main(["status", "mnist_1", "--backend", backend]) == 0
+    assert main(["jobs", "status", "mnist_1", "--backend", backend]) == 0
     assert re.search(rf"detail: +{warning}", capsys.readouterr().out)

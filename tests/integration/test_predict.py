@@ -1,4 +1,4 @@
-"""``mlengine predict`` and ``mlengine models`` as a person types them, on a real model."""
+"""``mlengine models predict`` and ``mlengine models`` as a person types them, on a real model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from mlengine.champions.history import current
 from mlengine.cli import main
+from mlengine.cli.documents import ChampionDocument, PredictionDocument, ValidationDocument
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.job import JobRecord
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import load_report
@@ -47,7 +49,7 @@ def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
 
 def test_ten_held_out_digits_from_the_champion_by_name(validation_env: ValidationEnv, run: Run) -> None:
     quick(validation_env, "good")
-    code, out, err = run("predict", "mnist", "--draw")
+    code, out, err = run("models", "predict", "mnist", "--draw")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"{validation_env.bucket}/mnist/mnist_good/model"
@@ -58,7 +60,15 @@ def test_ten_held_out_digits_from_the_champion_by_name(validation_env: Validatio
     right = sum(row[1] == row[2] for row in table)
     assert right >= 8
     assert all(0 < float(row[3]) <= 1 for row in table)
-    assert lines[-1] == f"{right} of 10 right"
+    assert lines[-1] == f"{right} of 10 correct"
+    code, out, _ = run("models", "predict", "mnist", "--count", "2", "--json")
+    document = json.loads(out)
+    assert (code, document["model_uri"], len(document["rows"])) == (
+        0,
+        f"{validation_env.bucket}/mnist/mnist_good/model",
+        2,
+    )
+    assert set(document) == set(PredictionDocument.__annotations__)
     drawn = [line for line in lines if "@" in line]
     assert len(drawn) > 50
 
@@ -74,26 +84,28 @@ def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
         inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
     validation_env.storage.write(job_dir.claim, record.to_bytes())
-    code, out, _ = run("predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
+    code, out, _ = run("models", "predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
 def test_what_cannot_be_predicted_is_said(validation_env: ValidationEnv, run: Run) -> None:
-    code, _, err = run("predict", "mnist")
+    code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
     quick(validation_env, "good")
     validation_env.storage.write(f"{validation_env.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
-    code, _, err = run("predict", "mnist")
+    code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "the model of mnist_good is not whole" in err
     validation_env.job("writes", "evil")
-    code, _, err = run("predict", "mnist", "--job", "evil", "--dataset", validation_env.dataset(), "--package", PACKAGE)
+    code, _, err = run(
+        "models", "predict", "mnist", "--job", "evil", "--dataset", validation_env.dataset(), "--package", PACKAGE
+    )
     assert code == 1
     assert "WriteFile" in err
     validation_env.job("good", "unknown")
-    code, _, err = run("predict", "mnist", "--job", "unknown")
+    code, _, err = run("models", "predict", "mnist", "--job", "unknown")
     assert code == 1
     assert "not known what unknown was trained on" in err
 
@@ -112,7 +124,7 @@ def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None
     assert "--replace-report" in err
     assert validation_env.storage.read(job_dir.report) == kept
     code, out, _ = run(*less, "--replace-report")
-    assert code == 1
+    assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
@@ -138,9 +150,9 @@ def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEn
         inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
     validation_env.storage.write(job_dir.claim, record.to_bytes())
-    code, out, _ = run("models", "validate", "mnist", "a", "--validation-level", "signature")
-    assert code == 1
-    assert out.splitlines()[-1].startswith("The default serving signature was expected; --serving-signature says")
+    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
+    assert code == ExitCode.NOT_ACCEPTED
+    assert "use --serving-signature to give its own" in err
     given = (
         "--validation-level",
         "signature",
@@ -149,49 +161,59 @@ def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEn
         json.dumps(expectation),
     )
     code, out, err = run("models", "validate", "mnist", "a", *given)
-    assert (code, err) == (0, ""), out
-    code, out, err = run("models", "validate", "mnist", "a")
-    assert (code, err) == (0, ""), out
-    assert "validation_level=signature" in out
+    assert code == 0, out
+    code, out, err = run("models", "validate", "mnist", "a", "--json")
+    assert code == 0, out
+    assert set(json.loads(out)) == set(ValidationDocument.__annotations__)
+    assert json.loads(out)["accepted"]
+    assert "validation_level=signature" in err
     report = load_report(validation_env.storage, job_dir)
     assert report.serving_signature["features"] == "sepal-length"
     assert not report.require_comparison
-    code, out, err = run("predict", "mnist", "--job", "a", "--count", "3")
+    code, out, err = run("models", "predict", "mnist", "--job", "a", "--count", "3")
     assert (code, err) == (0, ""), out
     assert [line.split()[2] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
     code, _, err = run("models", "validate", "mnist", "a", "--serving-signature", "@/nowhere/at/all")
-    assert code == 1
+    assert code == ExitCode.USAGE
     assert "--serving-signature @/nowhere/at/all" in err
 
 
 def test_champions_by_hand(validation_env: ValidationEnv, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
-    assert "no champion yet" in run("models", "show", "mnist")[1]
+    code, out, err = run("models", "show", "mnist", "--json")
+    assert (code, out) == (1, "")
+    assert "mnist has no champion" in err
+    assert json.loads(run("models", "list", "--json")[1]) == []
     quick(validation_env, "good", "a")
     quick(validation_env, "good", "b")
     code, out, _ = run("models", "list")
     assert code == 0
-    assert re.search(r"^mnist +2 .* published .* 2026-11-01 +b by test$", out, re.M)
+    assert re.search(r"^mnist +2 +\S+ \S+ .* 2026-11-01 +b$", out, re.M)
     code, out, err = run("models", "rollback", "mnist", "--reason", "b is slow", "--by", "anna")
     assert (code, err) == (0, "")
     assert "a is the champion of mnist again" in out
     code, out, _ = run("models", "show", "mnist")
-    assert "champion of mnist: a" in out
+    assert "job:       a\n" in out
     assert "rolled_back" in out
     assert "b is slow" in out
     code, out, _ = run("models", "publish", "mnist", "b")
-    assert code == 1
+    assert code == ExitCode.NOT_ACCEPTED
     assert "superseded" in out
     code, _, err = run("models", "publish", "mnist", "b", "--force", "--by", "anna")
-    assert code == 1
-    assert "needs a name and a reason" in err
+    assert code == ExitCode.USAGE
+    assert "--force needs a reason" in err
     code, out, _ = run("models", "publish", "mnist", "b", "--force", "--by", "anna", "--reason", "it was the disk")
     assert code == 0
     champion = current(validation_env.storage, validation_env.bucket, "mnist")
     assert champion is not None
     assert (champion.job_id, champion.by, champion.why) == ("b", "anna", "it was the disk")
-    code, out, _ = run("models", "show", "mnist", "--json")
-    assert '"action": "forced"' in out
+    assert json.loads(run("models", "show", "mnist", "--json")[1])["action"] == "forced"
+    code, out, _ = run("models", "history", "mnist")
+    assert [line.split()[0] for line in out.splitlines()] == ["NO.", "4", "3", "2", "1"]
+    entries = json.loads(run("models", "history", "mnist", "--json")[1])
+    assert [entry["action"] for entry in entries] == ["forced", "rolled_back", "published", "published"]
+    assert set(entries[0]) == set(ChampionDocument.__annotations__)
+    assert len(json.loads(run("models", "history", "mnist", "--json", "--limit", "1")[1])) == 1
     code, _, err = run("models", "publish", "mnist", "unknown")
     assert code == 1
     assert "validate the model first" in err

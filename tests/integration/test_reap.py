@@ -113,17 +113,17 @@ def tasks(submitted: str = "success", waits: str | None = "deferred", max_tries:
 
 
 def reap(bucket: str, *more: str) -> int:
-    return main(["reap", "--bucket", bucket, *more])
+    return main(["jobs", "reap", "--bucket", bucket, *more])
 
 
 CASES = {
     "waited": ("running", tasks(), None),
     "unborn_wait": ("running", tasks(waits=None), None),
     "retried": ("running", tasks(submitted="up_for_retry", waits=None), None),
-    "failed_run": ("failed", tasks(), "is over: failed"),
-    "marked_run": ("success", tasks(), "is over: success"),
+    "failed_run": ("failed", tasks(), "has ended: failed"),
+    "marked_run": ("success", tasks(), "has ended: success"),
     "lost_wait": ("running", tasks(waits="failed"), "wait is failed"),
-    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit is over: failed"),
+    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit has ended: failed"),
     "cleared": ("running", tasks(max_tries=4), "was cleared"),
 }
 
@@ -140,10 +140,14 @@ def test_it_says_what_it_would_end_and_ends_it(
 
     assert reap(bucket) == 0
     said = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in said[:-1]} == {f"job_{name}" for name in wrong}
+    assert {line.split()[0] for line in said[1:-1]} == {f"job_{name}" for name in wrong}
     for name, why in wrong.items():
         assert any(f"job_{name} " in line and why in line for line in said), said
-    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} running jobs would be ended; --yes ends them"
+    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} active jobs would be cancelled; add --yes to cancel"
+    assert reap(bucket, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["job_id"]: one["reason"] for one in listed}.keys() == {f"job_{name}" for name in wrong}
+    assert not any(one["cancelled"] for one in listed)
     assert len(backend.live) == len(CASES) + 2, "nothing is ended without --yes"
 
     assert reap(bucket, "--yes") == 0
@@ -156,7 +160,7 @@ def test_it_says_what_it_would_end_and_ends_it(
     assert ended_with_task(Submitter(storage, backend).record(dirs["failed_run"]))
     capsys.readouterr()
     assert reap(bucket, "--yes") == 0
-    assert "nothing to end: 3 of" in capsys.readouterr().out
+    assert "no orphan jobs among 3 active jobs of Airflow" in capsys.readouterr().out
 
 
 def test_a_submission_that_was_never_recorded_is_found(
@@ -216,7 +220,9 @@ def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
     submit(storage, bucket, "by_api")
     airflow.installation, airflow.runs = "this", {"some": "running"}
     assert reap(bucket, "--yes") == 0
-    assert "left alone, submitted by the Airflow with --installation other: job_theirs" in capsys.readouterr().out
+    assert (
+        "ignored, because the Airflow with --installation other submitted them: job_theirs" in capsys.readouterr().err
+    )
     assert [job.handle.job_id for job in backend.live] == ["job_theirs"]
     assert reap(bucket, "--yes", "--installation", "other") == 0
     assert backend.live == []

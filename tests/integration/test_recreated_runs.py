@@ -183,7 +183,7 @@ def test_two_airflows_do_not_take_each_others_jobs(
     cleared = theirs.submit(try_number=3, max_tries=4)
     assert {job.handle.name for job in backend.live} == {first["name"], cleared["name"]}
     assert "of another Airflow (args: --x 1 → --x 2); it is left alone" in caplog.text
-    assert "mlengine reap --installation this" in caplog.text
+    assert "mlengine jobs reap --installation this" in caplog.text
 
 
 def test_so_does_an_airflow_whose_database_was_lost(
@@ -194,7 +194,7 @@ def test_so_does_an_airflow_whose_database_was_lost(
     again = run("--x", "2", airflow="new").submit()
     assert {job.handle.name for job in backend.live} == {first["name"], again["name"]}
     assert f"job {first['job_id']} of that run is " in caplog.text
-    assert "mlengine reap --installation lost" in caplog.text
+    assert "mlengine jobs reap --installation lost" in caplog.text
 
 
 def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothing_running(
@@ -284,7 +284,7 @@ def test_a_run_that_is_created_again_on_another_backend_says_where_the_old_job_w
     other = MemoryBackend(name="elsewhere")
     backends.register("elsewhere", lambda **_: other)
     assert run("--x", "1").submit(backend="elsewhere")["decision"] == "fresh_submit"
-    assert f"mlengine cancel {first['job_id']} --backend {backend.name}" in caplog.text
+    assert f"mlengine jobs cancel {first['job_id']} --backend {backend.name}" in caplog.text
 
 
 def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:

@@ -166,10 +166,10 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
 
 def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere.publish("a")
-    options = [word for name, value in elsewhere.settings.items() for word in ("-o", f"{name}={value}")]
+    options = [word for name, value in elsewhere.settings.items() for word in ("--set", f"{name}={value}")]
     command = ["models", "register", "mnist", "--registry", "vertex", *options, "--bucket", elsewhere.bench.bucket]
     assert cli.main(command) == 0
-    assert f"a is version 1 of {elsewhere.name} in vertex; it is new there" in capsys.readouterr().out
+    assert f"a: registered as version 1 of {elsewhere.name} in vertex" in capsys.readouterr().out
     assert cli.main([*command[:4], "sagemaker", *command[5:]]) == 1
     assert "use one of: mlflow, vertex" in capsys.readouterr().err
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
@@ -31,7 +30,6 @@ Command = Callable[..., tuple[int, str, str]]
 def service(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningEmulator]:
-    monkeypatch.setattr(backend_module, "_REGIONS", set())
     with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
@@ -52,23 +50,24 @@ def test_jobs_are_shown_followed_and_cancelled(
     mlengine: Command, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     vertex = ("--backend", "vertex")
-    assert mlengine("status", *vertex)[1] == "no jobs in the vertex backend\n"
+    assert mlengine("jobs", "list", *vertex)[1] == "no jobs in the backend vertex\n"
     backend = VertexBackend(**service.settings)
     first = backend.submit(submission(actor, bucket, "--chief", "say('one')"))
     second = backend.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
     assert wait(backend, first).state is JobState.SUCCEEDED
     wait(backend, second, JobState.RUNNING)
-    lines = mlengine("status", *vertex)[1].splitlines()
-    assert [line.split()[1:3] for line in lines[1:]] == [["1", "SUCCEEDED"], ["2", "RUNNING"]]
-    shown = json.loads(mlengine("status", "mnist_1", "--json", *vertex)[1])
+    lines = mlengine("jobs", "list", *vertex)[1].splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["RUNNING", "SUCCEEDED"]
+    assert "attempt 2" in lines[1]
+    shown = json.loads(mlengine("jobs", "status", "mnist_1", "--json", *vertex)[1])
     assert (shown["name"], shown["attempt"]) == (second.name, 2)
-    assert f"name:      {first.name}" in mlengine("status", first.name, *vertex)[1]
-    assert "chief-0     | one" in mlengine("logs", "mnist_1", "--attempt", "1", "--follow", *vertex)[1]
-    assert mlengine("cancel", second.name, *vertex)[1] == "mnist_1: CANCELLED\n"
-    assert mlengine("cancel", "mnist_1", *vertex)[1] == "mnist_1 has ended already: CANCELLED\n"
-    code, _, err = mlengine("status", "mnist_1", "--region", "europe-west4", *vertex)
+    assert f"name:       {first.name}" in mlengine("jobs", "status", first.name, *vertex)[1]
+    assert "chief-0     | one" in mlengine("jobs", "logs", "mnist_1", "--attempt", "1", "--follow", *vertex)[1]
+    assert mlengine("jobs", "cancel", second.name, *vertex)[1] == "mnist_1: CANCELLED\n"
+    assert mlengine("jobs", "cancel", "mnist_1", *vertex)[1] == "mnist_1 has already ended: CANCELLED\n"
+    code, _, err = mlengine("jobs", "status", "mnist_1", "--region", "europe-west4", *vertex)
     assert code == 1
-    assert "no job 'mnist_1' in the vertex backend, europe-west4" in err
+    assert "no job 'mnist_1' in the backend vertex in europe-west4" in err
 
 
 def test_reap_searches_the_regions_of_the_claims(
@@ -92,9 +91,8 @@ def test_reap_searches_the_regions_of_the_claims(
         Submitter(storage, backend).submit(intent)
         claim = json.loads(storage.read(intent.job_dir.claim))
         storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
-    backend_module._REGIONS.clear()
     airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
-    code, out, err = mlengine("reap", "--bucket", bucket, "--region", "us-central1", "--yes")
+    code, out, err = mlengine("jobs", "reap", "--bucket", bucket, "--region", "us-central1", "--yes")
     assert code == 0, err
-    assert "2 jobs told to end" in out
+    assert "requested the cancellation of 2 active jobs" in out
     assert service.calls.count("CancelCustomJob") == 2

@@ -107,11 +107,11 @@ def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestCl
     ]
     running, _, old = found["jobs"]
     assert (running["step"], running["of"], running["eta"], running["by"]) == (412, 1000, 66.0, "ann")
-    assert (old["verdict"], old["accuracy"], old["settled"]) == ("accepted", 0.97, True)
-    assert (found["live"], found["total"]) == (1, 3)
+    assert (old["verdict"], old["accuracy"], old["final"]) == ("accepted", 0.97, True)
+    assert (found["active"], found["total"]) == (1, 3)
     for query, names in {
-        "state=live": ["mnist_now"],
-        "state=past": ["mnist_bad", "mnist_old"],
+        "state=active": ["mnist_now"],
+        "state=ended": ["mnist_bad", "mnist_old"],
         "state=FAILED": ["mnist_bad"],
         "text=ANN": ["mnist_now"],
         "dag_id=mnist_retraining&run_id=manual": ["mnist_now"],
@@ -242,4 +242,4 @@ def test_a_model_with_its_history_and_its_challengers(
     model = client.get("api/models/mnist").json()
     assert [entry["job_id"] for entry in model["history"]] == ["mnist_b", "mnist_a"]
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
-    assert (model["duel"]["job_id"], model["duel"]["verdict"]) == ("mnist_c", "rejected")
+    assert (model["comparison"]["job_id"], model["comparison"]["verdict"]) == ("mnist_c", "rejected")

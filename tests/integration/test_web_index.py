@@ -28,7 +28,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
     first = client.get("api/jobs?limit=200").json()
     assert first["total"] == 30
     assert sample_jobs.storage.exists(jobs_index(sample_jobs.bucket, "mnist"))
-    routes.forget()
+    routes.clear_caches()
     reads: list[str] = []
     real = Storage.read
 
@@ -38,7 +38,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
     monkeypatch.setattr(Storage, "read", counted)
     second = client.get("api/jobs?limit=200").json()
-    keep = ("job_id", "state", "verdict", "accuracy", "settled")
+    keep = ("job_id", "state", "verdict", "accuracy", "final")
     assert [[job[name] for name in keep] for job in second["jobs"]] == [
         [job[name] for name in keep] for job in first["jobs"]
     ]
@@ -50,7 +50,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"format": 1, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
+    "content", [b"{", b"[]", b'{"format": 2, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
 )
 def test_a_damaged_index_is_made_anew(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes
@@ -71,7 +71,7 @@ def test_a_server_that_knows_nothing_yet_shows_what_it_has(
         sample_jobs.job(f"mnist_{at:02}")
     go_on = threading.Event()
     parts: list[int] = []
-    real = Index._read_part
+    real = Index._read_batch
 
     def slow(self: Index, uris: Sequence[str], pool: Any) -> None:
         if parts:
@@ -79,13 +79,13 @@ def test_a_server_that_knows_nothing_yet_shows_what_it_has(
         parts.append(len(uris))
         real(self, uris, pool)
 
-    monkeypatch.setattr(index, "PART", 5)
-    monkeypatch.setattr(Index, "_read_part", slow)
+    monkeypatch.setattr(index, "BATCH", 5)
+    monkeypatch.setattr(Index, "_read_batch", slow)
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     view = asked.view()
     assert (len(view.rows), view.at) == (5, None)
     go_on.set()
-    with asked._looking:
+    with asked._refreshing:
         assert (len(asked._view.rows), parts) == (12, [5, 5, 2])
 
 
@@ -95,10 +95,10 @@ def test_who_comes_back_after_a_while_sees_what_is_now(
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     assert asked.view().rows == ()
     sample_jobs.job("mnist_1")
-    assert asked.view().rows == (), "the bucket was listed just now"
-    monkeypatch.setattr(index, "PAUSE", 0.0)
-    monkeypatch.setattr(index, "OLD", 0.0)
-    monkeypatch.setattr(index, "_NEXT_LOOK", 60.0)
+    assert asked.view().rows == (), "a look was taken just now"
+    monkeypatch.setattr(index, "REFRESH_INTERVAL", 0.0)
+    monkeypatch.setattr(index, "STALE", 0.0)
+    monkeypatch.setattr(index, "_STALE_WAIT", 60.0)
     assert [row.job_id for row in asked.view().rows] == ["mnist_1"]
 
 
@@ -131,7 +131,7 @@ def test_a_bucket_that_does_not_answer_is_said(
     found = visit().get("api/jobs").json()
     assert "no bucket" in found["error"]
     monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", "")
-    routes.forget()
+    routes.clear_caches()
     answer = visit().get("api/jobs")
     assert answer.status_code == 400
     assert "AIRFLOW__MLENGINE__BUCKET" in answer.json()["hint"]

@@ -101,8 +101,8 @@ class VertexOverMemory:
     def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
         return self._vertex.logs_many(wanted, limit)
 
-    def learn_place(self, spec: TrainingSpec) -> None:
-        self._vertex.learn_place(spec)
+    def learn_region(self, spec: TrainingSpec) -> None:
+        self._vertex.learn_region(spec)
 
     def cancel(self, handle: JobHandle) -> None:
         self._vertex.cancel(handle)

@@ -28,7 +28,7 @@ class Unbroken:
 
 @pytest.fixture(scope="module")
 def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
-    """The same training with nobody killed."""
+    """The same training without a killed process."""
     folder = tmp_path_factory.mktemp("unbroken")
     with ClusterOfProcesses(folder, dataset, *ARGS, worker=1, ps=1) as cluster:
         assert set(cluster.start().wait().values()) == {0}

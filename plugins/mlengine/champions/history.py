@@ -125,7 +125,7 @@ def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
         return Champion.from_bytes(storage.read(uri), uri)
     except ObjectMissingError as error:
         raise PublishError(
-            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models show {model}"
+            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models history {model}"
         ) from error
 
 

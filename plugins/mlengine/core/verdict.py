@@ -1,17 +1,16 @@
-"""What the gate says about a model: checks, the thresholds they are held to, and the verdict they come to.
+"""The result of a validation: checks, their thresholds, and the verdict.
 
-The rule, whole:
+The rules for the verdict:
 
-1. A check has a value, a bound, and a sentence that a person understands. It passed, failed, or was skipped.
-2. One failed check rejects the model. Its sentence is the reason.
-3. Without a champion the comparisons are skipped, and only they: the first model still has to reach every floor. If
-   it does, the verdict is ``first``.
-4. With a champion, the model must have been compared with it in quality, by :data:`NOT_WORSE` or by a user's check
+1. A check has a value, a threshold and a message. It passed, failed, or was skipped.
+2. A failed check rejects the model. Its message is the reason.
+3. Without a champion, only the comparisons are skipped: the first model must pass all other checks. If it does, the
+   verdict is ``first``.
+4. With a champion, the quality of the model must have been compared with it, by :data:`NOT_WORSE` or by a user's check
    with ``comparison=True``. If it was not, the verdict is ``not_compared``, unless no comparison is required.
-5. Otherwise it is ``accepted``.
+5. Otherwise the verdict is ``accepted``.
 
-Knows neither how a value is measured (:mod:`mlengine.validation`) nor what becomes of an accepted model
-(:mod:`mlengine.champions.history`).
+:mod:`mlengine.validation` measures the values, and :mod:`mlengine.promotion` publishes accepted models.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from typing import Any, Self
 
 from mlengine.core.errors import MlengineError
 
-# The check that compares a model with its champion in quality.
+# The check that compares the quality of a model with the champion's.
 NOT_WORSE = "not worse than champion"
-# Comparisons of what a model costs; they say nothing of its quality.
+# Comparisons of latency and size, which do not count as comparisons of quality.
 LATENCY_RATIO, SIZE_RATIO = "latency ratio", "size ratio"
 
 
 class Decision(StrEnum):
-    """The one word; the same in log, XCom, report, pointer and UI."""
+    """The verdict. Log, XCom, report, champion record and UI use these values."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     FIRST = "first"
-    NOT_COMPARED = "not_compared"  # every check passed, but a required comparison with the champion was not made
+    NOT_COMPARED = "not_compared"  # all checks passed, but a required comparison with the champion is missing
 
     @property
     def publishable(self) -> bool:
-        """Whether the model may become the champion without force."""
+        """Whether the model may be published without force."""
         return self in {Decision.ACCEPTED, Decision.FIRST}
 
 
 class WhenUndecided(StrEnum):
-    """What to do when the held-out set is too small to tell the challenger from the champion."""
+    """What to do if the held-out set is too small to distinguish the model from the champion."""
 
     REJECT = "reject"
     ACCEPT = "accept"
@@ -52,11 +51,11 @@ class WhenUndecided(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One question put to the model, and its answer.
+    """One check of a model, and its result.
 
-    :param value: what was measured; ``None`` if it could not be.
-    :param bound: what it was held to, in words a reader can compare with the value: ``"≥ 0.97"``.
-    :param comparison: asked against the champion, so not asked of a first model.
+    :param value: the measured value; ``None`` if it could not be measured.
+    :param bound: the threshold as a string: ``"≥ 0.97"``.
+    :param comparison: whether it compares the model with the champion; such a check is skipped for a first model.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Check:
 
     @classmethod
     def skip(cls, name: str, why: str, *, bound: str = "", comparison: bool = False) -> Self:
-        """A question that could not be put. Counts neither for nor against the model."""
+        """A check that could not be made. It has no effect on the verdict."""
         return cls(name, None, bound, passed=True, sentence=why, skipped=True, comparison=comparison)
 
     @property
@@ -87,18 +86,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a model is held to. ``None`` asks no such question.
+    """What a model must reach. ``None`` disables a check.
 
-    :param accuracy: floor of the share of held-out rows that are right.
-    :param per_class: floor of that share within each class.
-    :param tolerance: how much worse than the champion a challenger may be, in accuracy. It passes if, with
-        ``confidence``, it is not worse than that: at 0.005 on 10,000 rows an equal model passes about 19 times in 20,
-        and one that is truly 0.005 worse about once in 20.
-    :param undecided: what happens if the held-out set is too small to say so.
-    :param latency_ms: ceiling of the median time of a call with one row, on the machine of the gate.
-    :param latency_ratio: ceiling of that time over the champion's, both measured in turns in one process.
-    :param size_bytes: ceiling of the size of all files.
-    :param size_ratio: ceiling of that size over the champion's.
+    :param accuracy: minimum accuracy on the held-out rows, from 0 to 1.
+    :param per_class: minimum accuracy within each class.
+    :param tolerance: how much lower than the champion's the accuracy may be. The model passes if, with ``confidence``,
+        the difference is smaller than that: at 0.005 on 10,000 rows, an equal model passes about 19 times in 20, and
+        one that is 0.005 worse about once in 20.
+    :param undecided: what to do if the held-out set is too small to decide.
+    :param latency_ms: maximum median time of a call with one row, in milliseconds, on the machine that validates.
+    :param latency_ratio: maximum ratio of that time to the champion's, measured alternately in one process.
+    :param size_bytes: maximum size of all files, in bytes.
+    :param size_ratio: maximum ratio of that size to the champion's.
     """
 
     accuracy: float | None = 0.97
@@ -116,15 +115,15 @@ class Thresholds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Numbers may come as text: a trigger form and a template give strings. ``""`` and ``"None"`` mean ``None``.
+        """Numbers may be strings, as trigger forms and templates give them. ``""`` and ``"None"`` mean ``None``.
 
-        :raises MlengineError: if a name is unknown or a value is not a number in its range.
+        :raises MlengineError: a name is unknown, or a value is not a number in its range.
         """
         known = {item.name for item in fields(cls)}
         unknown = sorted(set(data or {}) - known)
         if unknown:
             raise MlengineError(
-                f"no such threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
+                f"unknown threshold: {', '.join(unknown)}", hint=f"use some of: {', '.join(sorted(known))}"
             )
         return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
 
@@ -147,14 +146,15 @@ def _threshold(name: str, value: object) -> Any:
     if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
         raise MlengineError(
             f"threshold {name} is out of range: {value!r}",
-            hint="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
+            hint="accuracy, per_class and tolerance are between 0 and 1, confidence is between 0.5 and 1, and no "
+            "threshold is negative",
         )
     return int(number) if name == "size_bytes" else number
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, the sentences that carry it, and every check behind them."""
+    """The decision, its reasons, and all checks."""
 
     decision: Decision
     reasons: tuple[str, ...]
@@ -173,7 +173,7 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises MlengineError: if the object is not a verdict."""
+        """:raises MlengineError: the data is not a verdict."""
         try:
             return cls(
                 Decision(data["verdict"]),
@@ -185,15 +185,15 @@ class Verdict:
 
 
 def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
-    """Come to a verdict.
+    """Apply the rules of this module to the results of the checks.
 
     :param champion: the champion's job id; ``None`` if there is no champion to compare with.
-    :param require_comparison: whether a model that was not compared with the champion in quality may be published.
-    :raises MlengineError: if nothing was checked: a gate that asks nothing must not say "accepted".
+    :param require_comparison: whether the quality of the model must have been compared with the champion's.
+    :raises MlengineError: no check was made: a model must not be accepted without any.
     """
     asked = [check for check in checks if not check.skipped]
     if not asked:
-        raise MlengineError("the gate has no checks to judge by", hint="leave at least validation_level='files' on")
+        raise MlengineError("the validation made no checks", hint="use at least validation_level='files'")
     failed = [check for check in asked if not check.passed]
     if failed:
         return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))
@@ -203,18 +203,18 @@ def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: 
     compared = [check.sentence for check in asked if check.comparison]
     if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in asked):
         return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
-    why = next((check.sentence for check in checks if check.name == NOT_WORSE), "No check compares the two.")
+    why = next((check.sentence for check in checks if check.name == NOT_WORSE), "no check compares them.")
     missing = f"The model was not compared with the champion {champion}: {why}"
     if require_comparison:
-        reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")
+        reasons = (missing, f"Otherwise, {counted}. To publish without a comparison, set require_comparison to false.")
         return Verdict(Decision.NOT_COMPARED, reasons, tuple(checks))
     accepted = (f"{counted.capitalize()}.", *compared, f"{missing} No comparison is required.")
     return Verdict(Decision.ACCEPTED, accepted, tuple(checks))
 
 
 def table(checks: Sequence[Check]) -> list[str]:
-    """The checks as aligned lines of text, for a log or a terminal; the outcome first, where no window cuts it off."""
-    rows = [("", "check", "value", "bound")] + [
+    """The checks as aligned lines of text, for a log or a terminal; the result is the first column."""
+    rows = [("", "check", "value", "threshold")] + [
         (check.mark, check.name, _show(check.value), check.bound or "-") for check in checks
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

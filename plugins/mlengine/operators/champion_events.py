@@ -22,8 +22,7 @@ from airflow.sdk.definitions.asset import AssetRef
 
 from mlengine.assets import champion_asset
 from mlengine.champions.history import Champion
-from mlengine.operators.identity import run_uid
-from mlengine.operators.intent import job_key
+from mlengine.operators.run_identity import job_key, run_uid
 from mlengine.promotion.outcome import Outcome, Word
 
 log = logging.getLogger(__name__)

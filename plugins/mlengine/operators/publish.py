@@ -9,10 +9,9 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.core.errors import MlengineError
-from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom
+from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.champion_events import announce, publisher
-from mlengine.operators.xcom import finite
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import Report, load_report

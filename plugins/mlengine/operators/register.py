@@ -8,9 +8,8 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 
 from mlengine.connections import resolve_connection
-from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom
+from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
-from mlengine.operators.xcom import finite
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
 from mlengine.validation.subject import job_dir_of

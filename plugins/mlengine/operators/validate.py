@@ -13,11 +13,10 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
-from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
+from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
-from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import kept_report, remember
 from mlengine.validation.environment import local_place

@@ -109,7 +109,7 @@ def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Ch
     if first.previous is None:
         raise PublishError(
             f"{first.job_id} is the first champion of {model}: there is none before it",
-            hint=f"see mlengine models show {model}; name another with --to SERIAL",
+            hint=f"see mlengine models history {model}; name another with --to SERIAL",
         )
     return entry(storage, bucket, model, first.previous)
 

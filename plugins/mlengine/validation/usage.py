@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mlengine.backends import BoundToHost, EstimatesCost, Submission, TrainingBackend
+from mlengine.backends import EstimatesCost, RunsOnHost, Submission, TrainingBackend, find_attempts
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobRecord, JobStatus
 from mlengine.core.layout import JobDir
@@ -25,7 +25,7 @@ def took(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> dict[s
     Empty if the backend does not know the job any more, or does not answer.
     """
     try:
-        handles = backend.find(record.key)
+        handles = find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
         statuses = backend.describe(handles) if handles else []
         if all(status.started is None or status.ended is None for status in statuses):
             return {}
@@ -53,7 +53,7 @@ def _costs(backend: TrainingBackend, record: JobRecord, job_dir: JobDir, ran: fl
         spec = TrainingSpec.from_json(record.spec)
         rate = backend.usd_per_hour(Submission(record.key, record.job_id, record.attempt, job_dir.uri, spec))
         return {} if rate is None else {"usd_per_hour": round(rate, 4), "usd": round(rate * ran / 3600, 4)}
-    if isinstance(backend, BoundToHost):
+    if isinstance(backend, RunsOnHost):
         cores = os.cpu_count() or 1
         return {"cores": cores, "core_seconds": round(cores * ran, 1)}
     return {}

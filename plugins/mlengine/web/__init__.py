@@ -1,7 +1,7 @@
 """The page in Airflow's UI: jobs and models, served by Airflow's API server under ``/mlengine``.
 
-Every process of Airflow's loads the plugin, and only the API server answers requests: so what is mounted here is a door
-that builds the application when the first request comes, and imports nothing until then.
+Every Airflow process loads the plugin, but only the API server answers requests. So the plugin mounts an ASGI wrapper
+that imports and builds the application at the first request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PREFIX = "/mlengine"
 
 
 class LazyApp:
-    """An ASGI application that is made by the first request. ``make`` runs in a thread, once."""
+    """An ASGI application that the first request builds. ``make`` is called once, in a thread."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

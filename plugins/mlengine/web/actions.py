@@ -1,7 +1,7 @@
-"""What the page's buttons do, and that it is written down: who, when, why.
+"""The actions of the page's buttons. Each records the user, the time and the reason.
 
-A cancellation is noted in ``job.json`` before the backend is told: one that was asked for and did not get through is
-better than one that nobody can explain. A rollback is an entry of the champion's history already.
+A cancellation is recorded in ``job.json`` before the backend is called, so that a job never ends without an
+explanation. A rollback is recorded in the champion's history.
 """
 
 from __future__ import annotations
@@ -21,51 +21,63 @@ from mlengine.storage.client import Storage
 log = logging.getLogger(__name__)
 
 CANCELLED_BY = "cancelled_by_person"
-LONGEST_REASON = 500
-_RACES = 10
+MAX_REASON_LENGTH = 500
+_MAX_CONFLICTS = 10
 
 
 def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: str, why: str) -> JobHandle:
-    """Cancel the live attempt of a job.
+    """Cancel the active attempt of a job. Its task sees the state ``CANCELLED``, fails, and is not retried.
 
-    Its task is told by the backend, and fails without another try: it was somebody else who ended the job.
-
-    :raises BackendError: there is nothing to cancel, or the job cannot be seen from here.
+    :param by: the user.
+    :param why: the reason that the user gave.
+    :raises BackendError: the job is not submitted yet or has ended, or the backend cannot be reached.
     """
-    handle = _live(storage, backend, job_dir)
-    _note(storage, job_dir, handle.attempt, {"event": CANCELLED_BY, "attempt": handle.attempt, "by": by, "why": why})
-    log.warning("%s cancels job %s: %s", by, handle.job_id, why)
+    handle = _active_handle(storage, backend, job_dir)
+    _record_event(
+        storage, job_dir, handle.attempt, {"event": CANCELLED_BY, "attempt": handle.attempt, "by": by, "why": why}
+    )
+    log.warning("Job %s: cancelled by %s: %s", handle.job_id, by, why)
     backend.cancel(handle)
     return handle
 
 
 def roll_back(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None) -> Champion:
-    """:raises PublishError: there is nothing to go back to, or the files of that champion are gone."""
-    log.warning("%s rolls the champion of %s back: %s", by, model, why)
+    """Make an earlier champion the champion again.
+
+    :param to: the serial of the champion to restore; without it, the previous one.
+    :raises PublishError: there is no such champion, or its files have been deleted.
+    """
+    log.warning("Model %s: rolled back by %s: %s", model, by, why)
     return rollback(storage, bucket, model, by=by, why=why, to=to)
 
 
-def _live(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHandle:
+def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) -> JobHandle:
     record = JobRecord.from_bytes(storage.read(job_dir.claim))
     handle = record.handle(job_dir.uri)
     if handle is None:
-        raise BackendError(f"job {record.job_id} is not submitted yet", hint="try again in a moment")
+        raise BackendError(
+            f"job {record.job_id} is not submitted yet", hint="wait until it is submitted, and try again"
+        )
     status = backend.describe([handle])[0]
     if status.state.terminal:
-        raise BackendError(f"job {handle.job_id} has ended already: {status.state.value}", hint="look at its page")
+        raise BackendError(f"job {handle.job_id} has already ended: {status.state.value}", hint="reload the page")
     return handle
 
 
-def _note(storage: Storage, job_dir: JobDir, attempt: int, event: dict[str, Any]) -> None:
-    for _ in range(_RACES):
+def _record_event(storage: Storage, job_dir: JobDir, attempt: int, event: dict[str, Any]) -> None:
+    for _ in range(_MAX_CONFLICTS):
         data, generation = storage.read_with_generation(job_dir.claim)
         record = JobRecord.from_bytes(data)
         if record.attempt != attempt:
-            raise BackendError(f"job {record.job_id} is at attempt {record.attempt} by now", hint="look again")
-        noted = record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
+            raise BackendError(
+                f"job {record.job_id} has moved on to attempt {record.attempt}", hint="reload the page and try again"
+            )
+        updated = record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
         try:
-            storage.replace(job_dir.claim, noted.to_bytes(), generation)
+            storage.replace(job_dir.claim, updated.to_bytes(), generation)
         except StorageConflictError:
             continue
         return
-    raise MlengineError(f"{job_dir.claim} changes all the time", hint="try again")
+    raise MlengineError(
+        f"{job_dir.claim} could not be updated: other processes changed it {_MAX_CONFLICTS} times", hint="try again"
+    )

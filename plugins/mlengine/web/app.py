@@ -1,4 +1,4 @@
-"""The application behind ``/mlengine``: every route behind Airflow's login, every answer with its headers."""
+"""The application at ``/mlengine``. Every route needs Airflow's login; every response has the security headers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mlengine.web import guard, routes
 
 log = logging.getLogger(__name__)
 
-# Airflow's API has 40 threads for all its routes. A bucket that does not answer must not hold them all.
-AT_ONCE = 12
+# Airflow's API has 40 threads for all its routes. If the bucket does not respond, the page must not occupy all of them.
+MAX_CONCURRENT_REQUESTS = 12
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -38,45 +38,47 @@ _STATIC = ("page.html", "page.css", "page.js", "draw.js")
 
 
 class Shield:
-    """ASGI middleware: headers on every answer, and no more than :data:`AT_ONCE` requests at a time."""
+    """ASGI middleware: adds headers, and rejects more than :data:`MAX_CONCURRENT_REQUESTS` requests at a time."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._places = threading.Semaphore(AT_ONCE)
+        self._slots = threading.Semaphore(MAX_CONCURRENT_REQUESTS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        if not self._places.acquire(blocking=False):
-            busy = JSONResponse({"error": "busy", "hint": "try again in a moment"}, 503, headers=HEADERS)
+        if not self._slots.acquire(blocking=False):
+            busy = JSONResponse({"error": "too many requests", "hint": "try again in a moment"}, 503, headers=HEADERS)
             await busy(scope, receive, send)
             return
         try:
             await self._app(scope, receive, _with_headers(send))
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 def _with_headers(send: Any) -> Any:
-    async def answer(message: Any) -> None:
+    async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":
-            there = {name.lower() for name, _ in message["headers"]}
-            missing = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in there]
+            present = {name.lower() for name, _ in message["headers"]}
+            missing = [
+                (name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in present
+            ]
             message = {**message, "headers": [*message["headers"], *missing]}
         await send(message)
 
-    return answer
+    return send_with_headers
 
 
 def make_app() -> FastAPI:
-    """No generated documentation: its routes would answer to who is not logged in."""
+    """The application. It has no generated API documentation, whose routes would not require a login."""
     app = FastAPI(
         title="mlengine",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(guard.reader)],
-        exception_handlers={HTTPException: _refused, MlengineError: _failed},
+        exception_handlers={HTTPException: _http_error, MlengineError: _mlengine_error},
     )
     app.include_router(routes.router)
     for name in _STATIC:
@@ -95,8 +97,8 @@ def _static(name: str) -> Any:
     return serve
 
 
-async def _refused(request: Request, error: HTTPException) -> Response:
-    """A person who is not logged in is led to the login; a program is told."""
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    """Redirect a browser without a login to the login page; otherwise answer with JSON."""
     if (
         error.status_code == 401
         and request.url.path.endswith("/page")
@@ -106,12 +108,12 @@ async def _refused(request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": str(error.detail), "hint": ""}, error.status_code)
 
 
-async def _failed(_: Request, error: MlengineError) -> Response:
-    """This project's errors say what happened and what to do; the page has a place for both."""
+async def _mlengine_error(_: Request, error: MlengineError) -> Response:
+    """Answer with the error's message and hint. The page shows both."""
     status = next((code for kind, code in _CODES.items() if isinstance(error, kind)), 400)
     if error.retryable:
         status = 503
-    log.info("refused: %s", error.message)
+    log.info("Request failed with status %d: %s", status, error.message)
     return JSONResponse({"error": error.message, "hint": error.hint}, status)
 
 

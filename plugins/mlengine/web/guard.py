@@ -1,8 +1,7 @@
-"""Who may see and do what, asked of Airflow: its login, its auth manager, its roles.
+"""Authentication and authorization, by Airflow's login and auth manager.
 
-Airflow asks nobody for anything before it passes a request to a plugin, so every route here depends on :func:`reader`,
-by the application it belongs to. What changes something also depends on :func:`same_origin`, and asks
-:func:`require_change`.
+Airflow does not check permissions before it passes a request to a plugin. So the application makes every route depend
+on :func:`reader`. Routes that change something also depend on :func:`same_origin` and call :func:`require_change`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
 from fastapi import Depends, HTTPException, Request
 
-# A page of another origin cannot send this header without asking first, and is refused then.
-HEADER, WORD = "x-requested-by", "mlengine"
+# A page of another origin cannot send this header without a preflight request, which fails.
+HEADER, HEADER_VALUE = "x-requested-by", "mlengine"
 
 
 def reader(user: GetUserDep) -> Any:
     """The user, who is logged in and may read at least one DAG.
 
-    :raises HTTPException: 401, 403.
+    :raises HTTPException: 401 without a login; 403 without that permission.
     """
     if not get_auth_manager().is_authorized_dag(method="GET", details=DagDetails(id=None), user=user):
-        raise HTTPException(403, "you may not read DAGs")
+        raise HTTPException(403, "you do not have permission to read DAGs")
     return user
 
 
@@ -35,63 +34,69 @@ ReaderDep = Annotated[Any, Depends(reader)]
 
 
 def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
-    """Those of the DAGs that the user may read. ``""``, a job of no DAG, is for everybody who may read any."""
+    """The DAGs that the user may read, and ``""``: users who may read any DAG see jobs without a DAG."""
     named = {dag_id for dag_id in dag_ids if dag_id}
-    return {dag_id for dag_id in named if _may(user, "GET", dag_id)} | {""}
+    return {dag_id for dag_id in named if _is_authorized(user, "GET", dag_id)} | {""}
 
 
 def may_change(user: Any, dag_id: str) -> bool:
-    """Whether the user may end runs of the DAG: who may do that may end its jobs, and change its champion.
+    """Whether the user may edit runs of the DAG, and so cancel its jobs and change its champion.
 
-    For what no DAG has made, whether they may do so with DAGs in general.
+    :param dag_id: ``""`` for a job without a DAG: the user then needs the permission for DAGs in general.
     """
-    return _may(user, "PUT", dag_id, DagAccessEntity.RUN)
+    return _is_authorized(user, "PUT", dag_id, DagAccessEntity.RUN)
 
 
 def require_read(user: Any, dag_id: str) -> None:
-    """:raises HTTPException: 404, as for what is not there."""
-    if dag_id and not _may(user, "GET", dag_id):
+    """Require permission to read the DAG.
+
+    :raises HTTPException: 404, as for a job that does not exist.
+    """
+    if dag_id and not _is_authorized(user, "GET", dag_id):
         raise HTTPException(404, "no such job")
 
 
 def require_change(user: Any, dag_id: str) -> None:
-    """:raises HTTPException: 403."""
+    """Require permission to edit runs of the DAG.
+
+    :raises HTTPException: 403.
+    """
     if not may_change(user, dag_id):
-        raise HTTPException(403, f"you may not change runs of {dag_id or 'DAGs'}")
+        raise HTTPException(403, f"you do not have permission to edit runs of {dag_id or 'DAGs'}")
 
 
 def name_of(user: Any) -> str:
-    """Who that is, for the records."""
+    """The user's name, as it is recorded."""
     return str(user.get_name() or user.get_id())
 
 
 def same_origin(request: Request) -> None:
-    """Only this page, or a program that knows what it does, may change something with a user's cookie.
+    """Reject requests that another site sent with the user's cookie.
 
-    :raises HTTPException: 403: the browser says that another site asks; 415: the body is no JSON.
+    :raises HTTPException: 403 if the header is missing or the browser names another site; 415 if the body is not JSON.
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    if request.headers.get(HEADER) != WORD:
-        raise HTTPException(403, f"send the header {HEADER}: {WORD}")
+    if request.headers.get(HEADER) != HEADER_VALUE:
+        raise HTTPException(403, f"the request needs the header {HEADER}: {HEADER_VALUE}")
     if site not in {None, "same-origin"} or (origin is not None and urlsplit(origin).netloc not in _hosts(request)):
-        raise HTTPException(403, "this was asked for by another site")
+        raise HTTPException(403, "the request comes from another site")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "send JSON")
+        raise HTTPException(415, "the request body must be application/json")
 
 
 def login_url(next_url: str) -> str:
-    """Where a person logs in."""
+    """The address of the login page, which returns to ``next_url``."""
     return str(get_auth_manager().get_url_login(next_url=next_url))
 
 
 def _hosts(request: Request) -> set[str]:
-    """What this server is called: by the request, and by Airflow's configuration, where a proxy stands before it."""
+    """This server's host names: the request's, and the configured one, which differs behind a proxy."""
     configured = urlsplit(conf.get("api", "base_url", fallback="") or "").netloc
     return {request.headers.get("host", ""), configured} - {""}
 
 
-def _may(user: Any, method: Any, dag_id: str, entity: Any = None) -> bool:
+def _is_authorized(user: Any, method: Any, dag_id: str, entity: Any = None) -> bool:
     details = DagDetails(id=dag_id or None, team_name=_team(dag_id))
     allowed = get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
     return bool(allowed)

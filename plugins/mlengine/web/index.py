@@ -1,13 +1,13 @@
-"""The index: every job of the bucket in memory, so that a view costs no call to the bucket, however many there are.
+"""The index: the rows of all jobs of the bucket, in memory, so that a view needs no call to the bucket.
 
-A look at the bucket takes one folder listing a model, and reads the dirs of new and living jobs only. Jobs that have
-settled are kept as rows in ``<model>/index/jobs.json``: what a restarted server reads instead of a thousand job dirs.
-That object is a copy of what the job dirs say: it can be deleted at any time, and is made anew.
+A refresh lists one folder per model, and reads the directories of new and running jobs. Rows that are final are cached
+in ``<model>/index/jobs.json``, so a restarted server reads these objects instead of all job directories. They can be
+deleted at any time; the next refresh writes them again.
 
-Looks are taken by one thread at a time, at most every :data:`PAUSE` seconds, and only while somebody looks at the page;
-who asks meanwhile is given what is known, or waits a moment if that is old. A few settled rows are read anew with each
-look, so that one which changed after all (a model that was judged again) is put right. Who opens a job reads the truth
-at once.
+One thread refreshes the index, at most every :data:`REFRESH_INTERVAL` seconds, and only while the page is open.
+Requests get the current rows without waiting, except the first one, and requests after a pause. Each refresh also reads
+a few final rows again, to find jobs that have changed after all, for example by a second validation. Opening a job
+always reads the job itself.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mlengine.web.rows import Claimed, Row, damaged, describe, make_row, read_cl
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-PAUSE = 4.0  # seconds between two looks
-KEEP_PAUSE = 60.0  # seconds between two writings of a model's kept rows
-AGAIN = 5  # settled rows that each look reads anew
+FORMAT = 2
+REFRESH_INTERVAL = 4.0  # seconds
+WRITE_INTERVAL = 60.0  # seconds between two writes of a model's cached rows
+REREAD = 5  # final rows that each refresh reads again
 THREADS = 8
-PART = 100  # jobs that are read before a first view may be shown
-OLD = 15.0  # seconds after a look: nobody has had the page open since
-_FIRST_LOOK = 20.0  # seconds that a first view waits for the first look
-_NEXT_LOOK = 3.0  # that a view waits for the next look, if what is known is old
+BATCH = 100  # jobs to read before the first view may be shown
+STALE = 15.0  # seconds after a refresh; the page has not been open since
+_FIRST_WAIT = 20.0  # seconds that the first view waits for the first refresh
+_STALE_WAIT = 3.0  # seconds that a view waits for a refresh if the rows are stale
 
 Backends = Callable[[str], TrainingBackend | None]
 People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
@@ -46,11 +46,11 @@ People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
 
 @dataclass(frozen=True)
 class View:
-    """What is known: the newest job first.
+    """The rows, newest job first.
 
-    :param at: when that was so, in seconds since the epoch; ``None`` before the first look has ended: then there may
-        be more.
-    :param error: why the last look failed, if it did.
+    :param at: when they were read, in seconds since the epoch; ``None`` before the first refresh has ended, when rows
+        may be missing.
+    :param error: why the last refresh failed; empty if it succeeded.
     """
 
     rows: tuple[Row, ...] = ()
@@ -59,8 +59,8 @@ class View:
 
 
 @dataclass
-class _Kept:
-    """What a model's object in the bucket holds."""
+class _Cached:
+    """The state of a model's ``jobs.json``: how many rows it has, and when this server wrote it."""
 
     generation: int = 0
     rows: int = 0
@@ -68,10 +68,10 @@ class _Kept:
 
 
 class Index:
-    """Of one bucket.
+    """The index of one bucket.
 
-    :param backends: the backend of a name; ``None`` if it cannot be made here.
-    :param people: who triggered the runs ``(dag_id, run_id)``, of those it knows.
+    :param backends: returns the backend of a name, or ``None`` if it is not configured.
+    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``.
     """
 
     def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
@@ -80,69 +80,69 @@ class Index:
         self._backends = backends
         self._people = people
         self._rows: dict[str, Row] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._cached: dict[str, _Cached] = {}
         self._view = View()
-        self._looked = float("-inf")
-        self._looking = threading.Lock()
+        self._refreshed = float("-inf")
+        self._refreshing = threading.Lock()
         self._first = threading.Event()
         self._fresh = threading.Event()
 
     def view(self) -> View:
-        """What is known now; a look is begun if the last was a while ago.
+        """The current rows. Starts a refresh if the last one is older than :data:`REFRESH_INTERVAL`.
 
-        Only a first view waits for its end, and one after a time in which nobody asked, for a moment.
+        Waits for the refresh only if there are no rows yet, or if they are stale.
         """
-        age = time.monotonic() - self._looked
-        if age >= PAUSE and self._looking.acquire(blocking=False):
+        age = time.monotonic() - self._refreshed
+        if age >= REFRESH_INTERVAL and self._refreshing.acquire(blocking=False):
             self._fresh.clear()
-            # A thread of its own: the request that happens to come first is not the one that pays.
-            threading.Thread(target=self._look_once, name="mlengine-index", daemon=True).start()
+            # In a separate thread, so that the request does not wait for it.
+            threading.Thread(target=self._refresh, name="mlengine-index", daemon=True).start()
         if self._view.at is None and not self._view.error:
-            self._first.wait(_FIRST_LOOK)
-        elif age >= OLD:
-            self._fresh.wait(_NEXT_LOOK)
+            self._first.wait(_FIRST_WAIT)
+        elif age >= STALE:
+            self._fresh.wait(_STALE_WAIT)
         return self._view
 
     def refresh(self) -> View:
-        """Look now, and wait for it."""
-        self._looking.acquire()
-        self._look_once()
+        """Refresh now, and wait until it is done."""
+        self._refreshing.acquire()
+        self._refresh()
         return self._view
 
     def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
-        """The truth about one job, which is also what the index knows from then on."""
+        """Read one job now, and update its row in the index. ``None`` if there is no such job."""
         claim = read_claim(self._storage, job_dir)
         if claim is None:
             return None
-        row = self._fill_in([claim])[0]
+        row = self._make_rows([claim])[0]
         known = self._rows.get(job_dir.uri)
         if known is not None:
             self._rows[job_dir.uri] = replace(row, by=row.by or known.by)
         return claim, row
 
-    def _look_once(self) -> None:
+    def _refresh(self) -> None:
         try:
-            self._look()
+            self._read_bucket()
             self._view = View(_ordered(self._rows.values()), time.time())
         except MlengineError as error:
             self._view = replace(self._view, error=error.message)
-            log.warning("the bucket cannot be looked at: %s", error.message)
+            log.warning("Could not refresh the index: %s", error.message)
         except Exception as error:
-            self._view = replace(self._view, error=f"{type(error).__name__} in the index; see the API server's log")
-            log.exception("the index failed")
+            self._view = replace(self._view, error=f"{type(error).__name__}; see the log of the API server")
+            log.exception("Refreshing the index failed")
         finally:
-            self._looked = time.monotonic()
+            self._refreshed = time.monotonic()
             self._first.set()
             self._fresh.set()
-            self._looking.release()
+            self._refreshing.release()
 
-    def _look(self) -> None:
+    def _read_bucket(self) -> None:
         names = self._storage.list_dirs(self._bucket)
         models = [name for name in names if name not in layout.RESERVED_NAMES and layout.NAME.match(name)]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="mlengine-index") as pool:
             for model in models:
-                if model not in self._kept:
-                    self._load(model)
+                if model not in self._cached:
+                    self._load_cache(model)
             listings = pool.map(lambda model: self._storage.list_dirs(layout.model_prefix(self._bucket, model)), models)
             dirs = {
                 layout.join(self._bucket, model, job_id)
@@ -150,31 +150,31 @@ class Index:
                 for job_id in job_ids
                 if job_id not in layout.NO_JOBS
             }
-            for gone in self._rows.keys() - dirs:
-                self._rows.pop(gone, None)
+            for deleted in self._rows.keys() - dirs:
+                self._rows.pop(deleted, None)
             due = self._due(dirs)
-            for begin in range(0, len(due), PART):
-                self._read_part(due[begin : begin + PART], pool)
-                if self._view.at is None and begin + PART < len(due):
-                    # A server that knows nothing yet shows what it has, instead of nothing.
+            for begin in range(0, len(due), BATCH):
+                self._read_batch(due[begin : begin + BATCH], pool)
+                if self._view.at is None and begin + BATCH < len(due):
+                    # The first view shows the rows that have been read so far.
                     self._view = replace(self._view, rows=_ordered(self._rows.values()))
                     self._first.set()
         for model in models:
-            self._keep(model)
+            self._write_cache(model)
 
-    def _read_part(self, uris: Sequence[str], pool: ThreadPoolExecutor) -> None:
+    def _read_batch(self, uris: Sequence[str], pool: ThreadPoolExecutor) -> None:
         claims = pool.map(lambda uri: read_claim(self._storage, JobDir(uri)), uris)
         found = [claim for claim in claims if claim is not None]
-        for claim, row in zip(found, self._fill_in(found, pool), strict=True):
+        for claim, row in zip(found, self._make_rows(found, pool), strict=True):
             self._rows[claim.job_dir.uri] = row
 
     def _due(self, dirs: set[str]) -> list[str]:
-        """New dirs, jobs that are not settled, and a few that are, in turns."""
-        settled = [uri for uri in dirs if uri in self._rows and self._rows[uri].settled]
-        again = sorted(settled, key=lambda uri: self._rows[uri].seen)[:AGAIN]
-        return sorted(dirs - set(settled), reverse=True) + again  # names have dates: the newest first, more or less
+        """The directories to read: new jobs, jobs that are not final, and the final ones read longest ago."""
+        final = [uri for uri in dirs if uri in self._rows and self._rows[uri].final]
+        again = sorted(final, key=lambda uri: self._rows[uri].seen)[:REREAD]
+        return sorted(dirs - set(final), reverse=True) + again  # ids contain dates: roughly newest first
 
-    def _fill_in(self, claims: Sequence[Claimed], pool: ThreadPoolExecutor | None = None) -> list[Row]:
+    def _make_rows(self, claims: Sequence[Claimed], pool: ThreadPoolExecutor | None = None) -> list[Row]:
         backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}
         statuses: dict[str, JobStatus] = {}
         for name, backend in backends.items():
@@ -189,47 +189,47 @@ class Index:
                 return damaged(claim, repr(error))
 
         rows = list((pool.map if pool else map)(one, claims))
-        known = self._who({(row.dag_id, row.run_id) for row in rows if row.run_id})
-        return [replace(row, by=known.get((row.dag_id, row.run_id), row.by)) for row in rows]
+        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id})
+        return [replace(row, by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
 
-    def _who(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
         return self._people(runs) if self._people and runs else {}
 
-    def _load(self, model: str) -> None:
-        """The rows that an earlier server kept. What cannot be read is as good as nothing."""
-        kept = self._kept[model] = _Kept()
+    def _load_cache(self, model: str) -> None:
+        """Load the rows that an earlier server cached. An invalid object is ignored."""
+        cached = self._cached[model] = _Cached()
         try:
-            data, kept.generation = self._storage.read_with_generation(layout.jobs_index(self._bucket, model))
+            data, cached.generation = self._storage.read_with_generation(layout.jobs_index(self._bucket, model))
             raw = json.loads(data)
             rows = [Row.from_json(item) for item in raw["rows"]] if raw["format"] == FORMAT else []
         except ObjectMissingError:
             return
         except (ValueError, KeyError, TypeError, AttributeError):
-            log.warning("the index of %s cannot be read; it is made anew", model)
+            log.warning("Ignoring the invalid cache of the index of %s", model)
             return
-        kept.rows = len(rows)
-        self._rows |= {layout.join(self._bucket, model, row.job_id): row for row in rows if row.settled}
+        cached.rows = len(rows)
+        self._rows |= {layout.join(self._bucket, model, row.job_id): row for row in rows if row.final}
 
-    def _keep(self, model: str) -> None:
-        """Write the settled rows, if there are more or fewer than were written. Another server may be first."""
-        kept = self._kept[model]
-        rows = [row for row in self._rows.values() if row.model == model and row.settled]
-        if len(rows) == kept.rows or time.monotonic() - kept.written < KEEP_PAUSE:
+    def _write_cache(self, model: str) -> None:
+        """Write the final rows if their number has changed. Another server may write the same object."""
+        cached = self._cached[model]
+        rows = [row for row in self._rows.values() if row.model == model and row.final]
+        if len(rows) == cached.rows or time.monotonic() - cached.written < WRITE_INTERVAL:
             return
         uri = layout.jobs_index(self._bucket, model)
         data = json.dumps({"format": FORMAT, "rows": [row.to_json() for row in rows]}).encode()
-        kept.written = time.monotonic()
+        cached.written = time.monotonic()
         try:
-            if kept.generation:
-                kept.generation = self._storage.replace(uri, data, kept.generation)
+            if cached.generation:
+                cached.generation = self._storage.replace(uri, data, cached.generation)
             else:
-                kept.generation = self._storage.create(uri, data)
-            kept.rows = len(rows)
+                cached.generation = self._storage.create(uri, data)
+            cached.rows = len(rows)
         except StorageConflictError:
             stat = self._storage.stat(uri)
-            kept.generation = stat.generation if stat else 0
+            cached.generation = stat.generation if stat else 0
         except MlengineError as error:
-            log.info("the index of %s is not kept: %s", model, error.message)
+            log.info("Could not write the cache of the index of %s: %s", model, error.message)
 
 
 def _ordered(rows: object) -> tuple[Row, ...]:

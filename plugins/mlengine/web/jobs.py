@@ -1,4 +1,4 @@
-"""One job, opened: what its dir says, read now. And its logs, page by page."""
+"""One job, read from its directory at each request; and its logs, page by page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from mlengine.backends import LogPage, TrainingBackend
@@ -15,6 +14,7 @@ from mlengine.core import plaintext
 from mlengine.core.errors import BackendError, MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Check
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.report import load_report
@@ -27,7 +27,7 @@ _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?
 
 
 def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
-    """All that the job's page shows, but its logs."""
+    """Everything that the job's page shows except the logs."""
     record, job_dir = claim.record, claim.job_dir
     state = JobState(row.state)
     return {
@@ -47,16 +47,19 @@ def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
 def log_page(
     storage: Storage, backend: TrainingBackend | None, claim: Claimed, cursor: str, attempt: int | None
 ) -> dict[str, Any]:
-    """The next lines of all replicas, with a cursor for those after them.
+    """The next lines of all replicas, and the cursor for the lines after them.
 
-    From the backend while it has them; what was sent to the bucket at the job's end is read where the backend has
-    nothing, and for earlier attempts.
+    Lines come from the backend. If it has none, and for earlier attempts, they come from the logs in the bucket.
+
+    :param cursor: from the previous page; empty for the first page.
+    :param attempt: ``None`` for the latest attempt.
+    :raises MlengineError: the cursor is invalid.
     """
-    at = _decoded(cursor)
+    position = _decoded(cursor)
     handle = claim.handle
-    if handle is not None and backend is not None and "stored" not in at and attempt in {None, handle.attempt}:
+    if handle is not None and backend is not None and "stored" not in position and attempt in {None, handle.attempt}:
         try:
-            page = backend.logs(handle, at.get("backend", {}), LOG_LINES)
+            page = backend.logs(handle, position.get("backend", {}), LOG_LINES)
         except BackendError:
             page = LogPage((), {})
         if page.lines or page.cursor:
@@ -66,26 +69,26 @@ def log_page(
                 for text in plaintext.lines(line.text)
             ]
             return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": page.more}
-    return _stored_page(storage, claim, at.get("stored", {}), attempt)
+    return _stored_page(storage, claim, position.get("stored", {}), attempt)
 
 
-def _stored_page(storage: Storage, claim: Claimed, at: Mapping[str, Any], attempt: int | None) -> dict[str, Any]:
+def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, Any], attempt: int | None) -> dict[str, Any]:
     logs = _stored(storage, claim.job_dir)
     wanted = attempt if attempt is not None else max((number for number, *_ in logs), default=0)
     lines: list[dict[str, Any]] = []
-    places = {}
+    ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
-        begin = int(at.get(replica, 0))
-        texts, places[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
+        begin = int(offsets.get(replica, 0))
+        texts, ends[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
         lines += [{"replica": replica, "text": text, "time": None} for text in texts]
-    more = any(places[replica] < size for number, replica, _, size in logs if number == wanted)
-    return {"lines": lines, "cursor": _encoded({"stored": places}) if places else "", "more": more}
+    more = any(ends[replica] < size for number, replica, _, size in logs if number == wanted)
+    return {"lines": lines, "cursor": _encoded({"stored": ends}) if ends else "", "more": more}
 
 
 def _lines(storage: Storage, uri: str, begin: int, size: int) -> tuple[list[str], int]:
     data = storage.read_range(uri, begin, min(size, begin + _LOG_CHUNK))
-    whole = data if begin + len(data) >= size else data[: data.rfind(b"\n") + 1] or data
-    return [plaintext.line(line.decode("utf-8", "replace")) for line in whole.splitlines()], begin + len(whole)
+    complete = data if begin + len(data) >= size else data[: data.rfind(b"\n") + 1] or data
+    return [plaintext.line(line.decode("utf-8", "replace")) for line in complete.splitlines()], begin + len(complete)
 
 
 def _stored(storage: Storage, job_dir: JobDir) -> list[tuple[int, str, str, int]]:
@@ -103,18 +106,21 @@ def _encoded(cursor: Mapping[str, Any]) -> str:
 
 
 def _decoded(cursor: str) -> dict[str, Any]:
-    """:raises MlengineError: it is none of ours."""
+    """Decode what :func:`_encoded` returned.
+
+    :raises MlengineError: the cursor is invalid.
+    """
     if not cursor:
         return {}
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return {name: dict(found[name]) for name in ("backend", "stored") if name in found}
     except (ValueError, TypeError, binascii.Error, UnicodeError, RecursionError) as error:
-        raise MlengineError("not a cursor of this log", hint="begin anew without one") from error
+        raise MlengineError(f"not a log cursor: {cursor!r}", hint="request the first page, without a cursor") from error
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What people ask for. Not ``env``: that is where people put what nobody else should read."""
+    """The fields that the page shows. Of environment variables only the names: values may be secrets."""
     wanted = ("module", "args", "package_uris", "pools", "region", "scale_tier", "runtime_version", "python_version")
     return {name: spec[name] for name in wanted if spec.get(name)} | {"env": sorted(spec.get("env") or ())}
 
@@ -129,7 +135,7 @@ def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
     return {
         "verdict": report.verdict.decision.value,
         "reasons": list(report.verdict.reasons),
-        "checks": [asdict(check) for check in report.verdict.checks],
+        "checks": [_check(check) for check in report.verdict.checks],
         "created": report.created,
         "accuracy": report.accuracy,
         "champion": dict(report.champion),
@@ -141,10 +147,15 @@ def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
     }
 
 
-def report_page(storage: Storage, job_dir: JobDir, theme: str) -> bytes:
-    """``report.html`` as the gate wrote it, in the host's colours instead of the system's.
+def _check(check: Check) -> dict[str, Any]:
+    return {"name": check.name, "passed": check.passed, "skipped": check.skipped, "message": check.sentence}
 
-    :raises ObjectMissingError: the job was not judged.
+
+def report_page(storage: Storage, job_dir: JobDir, theme: str) -> bytes:
+    """``report.html``, in Airflow's theme instead of the system's.
+
+    :param theme: ``dark`` or ``light``; anything else leaves the system's theme.
+    :raises ObjectMissingError: the job was not validated.
     """
     page = storage.read(job_dir.page)
     media = {"dark": b"@media all", "light": b"@media not all"}.get(theme)

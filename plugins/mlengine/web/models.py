@@ -1,4 +1,4 @@
-"""Models: champion, history, and accuracy over dataset versions, with the challengers that were turned away."""
+"""Models: champion, history, and accuracy by dataset version, rejected challengers included."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = 500
 
 
 def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Every model that has jobs or a champion."""
+    """Every model that has a job in ``rows``, with its champion."""
     by_model: dict[str, list[Row]] = {}
     for row in rows:
         by_model.setdefault(row.model, []).append(row)
@@ -28,8 +28,8 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
         {
             "model": model,
             "jobs": len(found),
-            "live": sum(not JobState(row.state).terminal for row in found),
-            "judged": sum(bool(row.verdict) for row in found),
+            "active": sum(not JobState(row.state).terminal for row in found),
+            "validated": sum(bool(row.verdict) for row in found),
             "champion": _champion(storage, bucket, model),
         }
         for model, found in sorted(by_model.items())
@@ -37,28 +37,28 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
 
 
 def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """A model, opened. ``points`` are the plot's; ``duel`` is the last challenger beside the champion."""
+    """One model. ``points`` are for the plot; ``comparison`` compares the latest challenger with its champion."""
     history = champions.history(storage, bucket, model, limit=HISTORY)
-    judged = [row for row in rows if row.model == model and row.verdict and row.accuracy is not None]
-    judged.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
-    held = {entry.job_id for entry in history}
+    validated = [row for row in rows if row.model == model and row.verdict and row.accuracy is not None]
+    validated.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
+    champion_ids = {entry.job_id for entry in history}
     points = [
         {
             "job_id": row.job_id,
             "dataset": row.dataset,
             "accuracy": row.accuracy,
             "verdict": row.verdict,
-            "champion": row.job_id in held,
+            "champion": row.job_id in champion_ids,
         }
-        for row in judged[-POINTS:]
+        for row in validated[-POINTS:]
     ]
-    newest = max(judged, key=lambda row: row.claimed or 0.0, default=None)
+    newest = max(validated, key=lambda row: row.claimed or 0.0, default=None)
     return {
         "model": model,
         "champion": json.loads(history[0].to_bytes()) if history else None,
         "history": [json.loads(entry.to_bytes()) for entry in history],
         "points": points,
-        "duel": _duel(storage, bucket, newest) if newest else None,
+        "comparison": _comparison(storage, bucket, newest) if newest else None,
     }
 
 
@@ -72,8 +72,8 @@ def _champion(storage: Storage, bucket: str, model: str) -> dict[str, Any] | Non
     return None if found is None else {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
 
 
-def _duel(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
-    """The newest judged job, and whom it was compared with then."""
+def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
+    """The newest validated job and the champion that its validation compared it with."""
     try:
         report = load_report(storage, JobDir.of(bucket, newest.model, newest.job_id))
     except MlengineError as error:
@@ -84,8 +84,7 @@ def _duel(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
         "job_id": report.job_id,
         "verdict": report.verdict.decision.value,
         "reasons": list(report.verdict.reasons),
-        "rival": dict(report.champion),
-        "comparison": dict(report.comparison),
+        "compared_with": dict(report.champion),
         "challenger": _figures(report, report.figures),
         "champion": _figures(report, report.baseline),
     }

@@ -1,4 +1,4 @@
-"""Who triggered a run: the one thing about a job that only Airflow's database knows."""
+"""The users who triggered DAG runs, from Airflow's database."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 500
+_BATCH = 500
 
 
 def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-    """The name of the user, or how else the run came about (``scheduled``), for the runs that Airflow knows.
+    """The user who triggered each run, or the run's type (such as ``scheduled``). Unknown runs are left out.
 
-    Only inside the API server, which has the database; that it cannot be asked is logged, and nobody is named.
+    Needs the database, so it works in the API server only. If the query fails, it logs a warning and returns nothing.
+
+    :param runs: pairs of DAG id and run id.
     """
     try:
-        return _asked(runs)
+        return _query(runs)
     except Exception:
-        log.warning("Airflow does not say who triggered the runs", exc_info=True)
+        log.warning("Could not read from Airflow's database who triggered the runs", exc_info=True)
         return {}
 
 
-def _asked(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def _query(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -30,11 +32,11 @@ def _asked(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
     found = {}
     ids = sorted({run_id for _, run_id in runs})
     with create_session() as session:
-        for begin in range(0, len(ids), _AT_ONCE):
-            query = select(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name, DagRun.run_type).where(
-                DagRun.run_id.in_(ids[begin : begin + _AT_ONCE])
+        for begin in range(0, len(ids), _BATCH):
+            statement = select(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name, DagRun.run_type).where(
+                DagRun.run_id.in_(ids[begin : begin + _BATCH])
             )
-            for dag_id, run_id, name, kind in session.execute(query):
+            for dag_id, run_id, name, kind in session.execute(statement):
                 if (dag_id, run_id) in runs:
                     found[dag_id, run_id] = str(name or getattr(kind, "value", kind))
     return found

@@ -1,4 +1,4 @@
-"""What the page asks for. Every route is a plain function: FastAPI runs it in a thread, not in the event loop."""
+"""The page's API. Every route is a plain function, so FastAPI runs it in a thread and not in the event loop."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ from mlengine.web.rows import Claimed, Row
 
 router = APIRouter(prefix="/api")
 
-# The report is a page of its own, written by whoever could write to the bucket: it may draw, and do nothing else.
+# Anyone who can write to the bucket can write a report, so a report may render and do nothing else.
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
 class Reason(BaseModel):
-    """Why somebody does what they do; kept."""
+    """The body of a change: the reason, which is recorded."""
 
-    reason: str = Field(min_length=1, max_length=actions.LONGEST_REASON, pattern=r"\S")
+    reason: str = Field(min_length=1, max_length=actions.MAX_REASON_LENGTH, pattern=r"\S")
 
 
-class RollbackOrder(Reason):
-    """:param to: a serial of the history; without it, the champion before this one."""
+class RollbackRequest(Reason):
+    """The body of a rollback.
+
+    :param to: a serial in the history; without it, the previous champion.
+    """
 
     to: int | None = Field(default=None, ge=1)
 
 
-class Wanted(BaseModel):
-    """Which jobs.
+class JobFilter(BaseModel):
+    """Which jobs to list.
 
-    :param state: a state, or ``live`` or ``past``; ``text`` is looked for in all that names a job.
+    :param state: a state, ``active`` or ``ended``.
+    :param text: searched for in the job's id, DAG, run, user, dataset version and verdict.
     """
 
     model: str = ""
@@ -54,27 +58,27 @@ class Wanted(BaseModel):
     offset: int = Field(default=0, ge=0)
     limit: int = Field(default=50, ge=1, le=200)
 
-    def fits(self, row: Row) -> bool:
-        states = {"", row.state, "past" if JobState(row.state).terminal else "live"}
-        words = f"{row.job_id} {row.dag_id} {row.run_id} {row.by} {row.dataset} {row.verdict}".lower()
+    def matches(self, row: Row) -> bool:
+        states = {"", row.state, "ended" if JobState(row.state).terminal else "active"}
+        names = f"{row.job_id} {row.dag_id} {row.run_id} {row.by} {row.dataset} {row.verdict}".lower()
         return (
             self.model in {"", row.model}
             and self.state in states
             and self.dag_id in {"", row.dag_id}
             and self.run_id in {"", row.run_id}
-            and self.text.lower() in words
+            and self.text.lower() in names
         )
 
 
 @router.get("/jobs")
-def list_jobs(user: ReaderDep, wanted: Annotated[Wanted, Query()]) -> dict[str, Any]:
-    """The jobs that the user may see and that fit, a page of them."""
+def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str, Any]:
+    """One page of the matching jobs that the user may see."""
     view, rows = _visible(user)
-    fitting = [row for row in rows if wanted.fits(row)]
+    matching = [row for row in rows if query.matches(row)]
     return {
-        "jobs": [row.to_json() for row in fitting[wanted.offset : wanted.offset + wanted.limit]],
-        "total": len(fitting),
-        "live": sum(not JobState(row.state).terminal for row in rows),
+        "jobs": [row.to_json() for row in matching[query.offset : query.offset + query.limit]],
+        "total": len(matching),
+        "active": sum(not JobState(row.state).terminal for row in rows),
         "models": sorted({row.model for row in rows}),
         "at": view.at,
         "error": view.error,
@@ -118,7 +122,7 @@ def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, 
     guard.require_change(user, row.dag_id)
     backend = _backend(claim.record.backend)
     if backend is None:
-        raise HTTPException(409, f"backend {claim.record.backend!r} cannot be reached from here")
+        raise HTTPException(409, f"the API server cannot reach the backend {claim.record.backend!r}")
     actions.cancel(_storage(), backend, claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
     return {"row": _job(user, model, job_id)[1].to_json()}
 
@@ -133,26 +137,31 @@ def list_models(user: ReaderDep) -> dict[str, Any]:
 def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
     rows = _of_model(user, model)
     found = models.one(_storage(), _bucket(), model, rows)
-    return {**found, "may_change": guard.may_change(user, _maker(found, rows))}
+    return {**found, "may_change": guard.may_change(user, _champion_dag(found, rows))}
 
 
 @router.post("/models/{model}/rollback", dependencies=[Depends(guard.same_origin)])
-def rollback(user: ReaderDep, model: str, body: RollbackOrder) -> dict[str, Any]:
+def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, Any]:
     rows = _of_model(user, model)
-    guard.require_change(user, _maker(models.one(_storage(), _bucket(), model, rows), rows))
-    made = actions.roll_back(_storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to)
-    return {"champion": made.brief(), "serial": made.serial}
+    guard.require_change(user, _champion_dag(models.one(_storage(), _bucket(), model, rows), rows))
+    champion = actions.roll_back(
+        _storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to
+    )
+    return {"champion": champion.brief(), "serial": champion.serial}
 
 
 def _visible(user: Any) -> tuple[View, list[Row]]:
-    """What is known, without the jobs of DAGs that the user may not read."""
+    """The index without the jobs of DAGs that the user may not read."""
     view = _index().view()
     allowed = guard.readable(user, {row.dag_id for row in view.rows})
     return view, [row for row in view.rows if row.dag_id in allowed]
 
 
 def _of_model(user: Any, model: str) -> list[Row]:
-    """:raises HTTPException: 404: the user sees no job of this model."""
+    """The model's jobs that the user may see.
+
+    :raises HTTPException: 404 if there are none.
+    """
     rows = [row for row in _visible(user)[1] if row.model == model]
     if not rows:
         raise HTTPException(404, "no such model")
@@ -160,7 +169,10 @@ def _of_model(user: Any, model: str) -> list[Row]:
 
 
 def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
-    """One job as it is now. :raises HTTPException: 404: there is none, or the user may not see it."""
+    """One job, read now.
+
+    :raises HTTPException: 404 if it does not exist or the user may not see it.
+    """
     if "/" in job_id or job_id in {"", ".", ".."}:
         raise HTTPException(404, "no such job")
     try:
@@ -174,14 +186,14 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     return found
 
 
-def _maker(found: dict[str, Any], rows: list[Row]) -> str:
-    """The DAG that trained the champion; ``""`` if none did, or its job is gone."""
+def _champion_dag(found: dict[str, Any], rows: list[Row]) -> str:
+    """The DAG that trained the champion; ``""`` if no DAG did, or its job has been deleted."""
     champion = (found["champion"] or {}).get("job_id")
     return next((row.dag_id for row in rows if row.job_id == champion), "")
 
 
 def _console(claim: Claimed) -> str:
-    """The service's own page about the job, if a browser can open it."""
+    """The job's page in the backend's own console, if it has one; empty otherwise."""
     backend, handle = _backend(claim.record.backend), claim.handle
     url = (backend.console_url(handle) or "") if backend is not None and handle is not None else ""
     return url if url.startswith("https://") else ""
@@ -202,14 +214,14 @@ def _bucket() -> str:
 
 @lru_cache(maxsize=8)
 def _backend(name: str) -> TrainingBackend | None:
-    """With the settings of Airflow's configuration; a DAG's own options are not known here."""
+    """The backend as Airflow's configuration describes it, without the options of a DAG."""
     try:
         return CloudAccess().backend(name) if name else None
     except MlengineError:
         return None
 
 
-def forget() -> None:
-    """Begin anew with other settings: for tests."""
+def clear_caches() -> None:
+    """Drop the index and the backends, so that changed settings take effect. For tests."""
     _index.cache_clear()
     _backend.cache_clear()

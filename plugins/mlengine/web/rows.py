@@ -1,7 +1,7 @@
-"""One line of the list of jobs: all that the page shows of a job without opening it, and how it is put together.
+"""The rows of the list of jobs: everything that the page shows of a job without opening it.
 
-What is known of a job lies in several places: its claim (``job.json``), the backend that runs it, what the trainer and
-the gate wrote into its dir. A row is read from there; :mod:`mlengine.web.index` keeps it.
+A row is read from the job's claim (``job.json``), from its backend, and from what the trainer and the validation wrote
+to the job directory. :mod:`mlengine.web.index` keeps the rows.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mlengine.validation.report import Report, load_report
 
 log = logging.getLogger(__name__)
 
-# A row of a job that ended this long ago is not read anew with each look; seconds.
-_QUIET = 3600.0
-_JUDGED = 600.0
-_NEVER_JUDGED = 86400.0
-_FORGOTTEN = 30 * 86400.0
+# Seconds after which a row is final, and no longer read with each refresh.
+_FINAL_AFTER_END = 3600.0  # after a job that did not succeed has ended
+_FINAL_AFTER_VALIDATION = 600.0
+_FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
+_FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 _TEXT = frozenset(
     "model job_id backend state detail dag_id run_id by cluster decision dataset verdict".split()  # noqa: SIM905
 )
@@ -36,11 +36,15 @@ _TEXT = frozenset(
 
 @dataclass(frozen=True)
 class Row:
-    """A job at a glance. Times are seconds since the epoch.
+    """One job in the list. Times are in seconds since the epoch.
 
-    :param seen: when it was put together; ``settled``: nothing about it is expected to change.
-    :param by: who triggered its run, where Airflow knows.
-    :param cost_usd: what its machines cost so far by list price, where the backend can say.
+    :param seen: when the row was read.
+    :param final: whether the job is not expected to change.
+    :param by: the user who triggered its run, or the run's type; empty if Airflow does not know the run.
+    :param of: the last step; ``step`` is the current one.
+    :param eta: seconds until the last step.
+    :param rate: examples per second.
+    :param cost_usd: cost of its machines so far, by list prices; ``None`` if the backend has no prices.
     """
 
     model: str
@@ -66,27 +70,30 @@ class Row:
     verdict: str = ""
     accuracy: float | None = None
     cost_usd: float | None = None
-    settled: bool = False
+    final: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises ValueError: it is no row; :raises KeyError, TypeError: likewise."""
+        """A row that :meth:`to_json` returned. Unknown fields are ignored.
+
+        :raises ValueError, KeyError, TypeError: a field is missing or has the wrong type.
+        """
         known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         for name, value in known.items():
             number = not isinstance(value, bool) and isinstance(value, int | float)
-            if name == "settled":
+            if name == "final":
                 number = isinstance(value, bool)
             if not (isinstance(value, str) if name in _TEXT else value is None or number):
-                raise ValueError(f"{name} is {value!r}")
+                raise ValueError(f"invalid {name}: {value!r}")
         return cls(**{**known, "state": JobState(data["state"]).value})
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A job dir and its claim."""
+    """A job directory and its claim."""
 
     job_dir: JobDir
     record: JobRecord
@@ -97,12 +104,12 @@ class Claimed:
 
     @property
     def model(self) -> str:
-        """As its folder says; what a claim says is the word of whoever wrote it."""
+        """By the name of its folder, which is reliable; any job can write any name into its claim."""
         return self.job_dir.uri.rsplit("/", 2)[1]
 
 
 def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
-    """``None`` where no job was submitted, or the claim cannot be read."""
+    """The claim in the directory; ``None`` if there is none or it is invalid."""
     try:
         return Claimed(job_dir, JobRecord.from_bytes(storage.read(job_dir.claim)))
     except ObjectMissingError:
@@ -110,25 +117,25 @@ def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
     except MlengineError as error:
         if error.retryable:
             raise
-        log.warning("%s: %s", job_dir.claim, error.message)
+        log.warning("Ignoring the job with an invalid %s: %s", job_dir.claim, error.message)
         return None
 
 
 def describe(backend: TrainingBackend, claims: Sequence[Claimed]) -> dict[str, JobStatus]:
-    """What the backend says of each job it knows, by job dir; one that does not answer says nothing."""
+    """The status of each job that the backend knows, by job directory; empty if the backend does not respond."""
     handles = [claim.handle for claim in claims if claim.handle is not None]
     try:
         found = backend.describe(handles) if handles else []
     except MlengineError as error:
-        log.warning("backend %s does not say how its jobs are: %s", backend.name, error.message)
+        log.warning("Could not get the status of jobs from backend %s: %s", backend.name, error.message)
         return {}
-    return {status.handle.job_dir: status for status in found if not _unknown_here(status)}
+    return {status.handle.job_dir: status for status in found if not _not_found(status)}
 
 
 def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend: TrainingBackend | None) -> Row:
     """The row of a claimed job.
 
-    :param status: the backend's word; without it, what the last wait told stands in.
+    :param status: from the backend; without it, the row has the state that the last wait reported.
     """
     record, job_dir = claim.record, claim.job_dir
     times = [float(event["time"]) for event in record.history if "time" in event]
@@ -138,7 +145,7 @@ def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend
         backend=record.backend,
         attempt=record.attempt,
         state=JobState.QUEUED.value,
-        detail="claimed, and not submitted yet",
+        detail="claimed, but not submitted yet",
         seen=time.time(),
         dag_id=str(record.owner.get("dag_id") or ""),
         run_id=str(record.owner.get("run_id") or ""),
@@ -155,12 +162,12 @@ def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend
         row = replace(row, verdict=report.verdict.decision.value, accuracy=report.accuracy)
     row = _with_progress(storage, row, job_dir)
     row = replace(row, cost_usd=_cost(backend, record, job_dir, row))
-    return replace(row, settled=_settled(row, report, times[-1] if times else 0.0))
+    return replace(row, final=_is_final(row, report, times[-1] if times else 0.0))
 
 
-def damaged(claim: Claimed, why: str) -> Row:
-    """The row of a job whose claim makes no sense: it must not hide the others."""
-    detail = f"job.json makes no sense: {why}"
+def damaged(claim: Claimed, error: str) -> Row:
+    """The row of a job whose claim is invalid, so that it does not hide the other jobs."""
+    detail = f"job.json is invalid: {error}"
     return Row(claim.model, claim.job_dir.job_id, "", 0, JobState.UNKNOWN.value, time.time(), detail)
 
 
@@ -172,8 +179,8 @@ def _with_status(storage: Storage, row: Row, handle: JobHandle, status: JobStatu
         return replace(row, state=JobState.SUCCEEDED.value, detail=cursor.detail)
     if cursor.state in {state.value for state in JobState if state.terminal}:
         return replace(row, state=cursor.state, detail=cursor.detail)
-    last = f"; last logged: {cursor.state}" if cursor.state else ""
-    return replace(row, state=JobState.UNKNOWN.value, detail=f"its backend cannot be asked from here{last}")
+    last = f"; last reported state: {cursor.state}" if cursor.state else ""
+    return replace(row, state=JobState.UNKNOWN.value, detail=f"the API server cannot query this job's backend{last}")
 
 
 def _with_progress(storage: Storage, row: Row, job_dir: JobDir) -> Row:
@@ -186,8 +193,8 @@ def _with_progress(storage: Storage, row: Row, job_dir: JobDir) -> Row:
     return replace(row, eta=progress.eta_seconds, rate=progress.examples_per_second)
 
 
-def _unknown_here(status: JobStatus) -> bool:
-    """A backend that looks in another place than the one that trains has no news, whatever it calls that."""
+def _not_found(status: JobStatus) -> bool:
+    """Whether the backend knows nothing of the job, such as the ``local`` backend of another machine."""
     lost = status.failure is not None and status.failure.cause is FailureCause.LOST
     return lost and status.created is None and status.started is None
 
@@ -212,13 +219,17 @@ def _cost(backend: TrainingBackend | None, record: JobRecord, job_dir: JobDir, r
     return None if hourly is None else hourly * ((row.ended or row.seen) - row.started) / 3600
 
 
-def _settled(row: Row, report: Report | None, last_event: float) -> bool:
+def _is_final(row: Row, report: Report | None, last_event: float) -> bool:
     quiet = row.seen - (row.ended or last_event)
     if not JobState(row.state).terminal:
-        return row.state == JobState.UNKNOWN and quiet > _FORGOTTEN
+        return row.state == JobState.UNKNOWN and quiet > _FINAL_IF_UNKNOWN
     if row.state != JobState.SUCCEEDED:
-        return quiet > _QUIET
-    return quiet > _NEVER_JUDGED if report is None else row.seen - _seconds(report.created) > _JUDGED
+        return quiet > _FINAL_AFTER_END
+    return (
+        quiet > _FINAL_WITHOUT_VALIDATION
+        if report is None
+        else row.seen - _seconds(report.created) > _FINAL_AFTER_VALIDATION
+    )
 
 
 def _seconds(created: str) -> float:
@@ -234,6 +245,6 @@ def _cluster(spec: Mapping[str, Any]) -> str:
 
 
 def _decision(record: JobRecord) -> str:
-    """The last decision about it that was a submission's."""
-    named = [str(event["event"]) for event in record.history if event.get("name")]
-    return named[-1] if named else ""
+    """The decision of the last submission."""
+    decisions = [str(event["event"]) for event in record.history if event.get("name")]
+    return decisions[-1] if decisions else ""

@@ -14,7 +14,7 @@ from typing import Any, cast
 from airflow.sdk import DAG, Context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine.operators.intent import job_key
+from mlengine.operators.run_identity import job_key
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 

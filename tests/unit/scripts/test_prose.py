@@ -40,6 +40,25 @@ def test_markdown_code_is_not_prose(tmp_path: Path) -> None:
     assert findings(tmp_path, "a.md", source) == [(8, "anew")]
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("a.js", "const a = 1; // nobody knows\n", [(1, "nobody")]),
+        ("a.js", '\nel("p", {}, "looking at the bucket");\n', [(2, "looking at")]),
+        ("a.js", "/* one\n   knob */\n", [(2, "knob")]),
+        ("a.js", "const s = `the ${x}\nremedy`;\n", [(2, "remedy")]),
+        ("a.js", "function tell() {}\nlet nextLook = 1;\n", [(1, "tell"), (2, "nextLook")]),
+        ("a.js", 'const url = "https://x/y"; row.settled && body.remedy;\n', []),
+        ("a.html.jinja", "<p>\nmade of {{ check.settled }}</p>\n", [(2, "made of")]),
+        ("a.html.jinja", "{% if settled %}\n<img alt='a knob'>{# nobody #}\n", [(2, "knob"), (2, "nobody")]),
+        ("a.html", "<style>.settled{color:red}</style>\n<p title='settled'>\n", [(2, "settled")]),
+        ("a.css", ".settled{}\n/* settled */\n", [(2, "settled")]),
+    ],
+)
+def test_scripts_templates_and_styles(tmp_path: Path, name: str, source: str, expected: list[tuple[int, str]]) -> None:
+    assert sorted(findings(tmp_path, name, source)) == sorted(expected)
+
+
 def test_a_finding_names_file_line_word_and_term(tmp_path: Path) -> None:
     file = tmp_path / "a.md"
     file.write_text("one\na knob\n")

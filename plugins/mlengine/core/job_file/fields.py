@@ -10,14 +10,14 @@ from typing import Any
 from mlengine.core import limits
 from mlengine.core.errors import StorageError
 from mlengine.core.job_file.located import Located, did_you_mean
-from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, looks_like_machine
+from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, is_machine_type
 from mlengine.core.layout import split_uri
 
 
 def machine_type(field: Located) -> str:
     """ML Engine's name or Compute Engine's."""
     name = field.text()
-    if not looks_like_machine(name):
+    if not is_machine_type(name):
         raise field.error(f"is not a machine type: {name!r}", did_you_mean(name, [*MACHINES, "n1-standard-4"]))
     return name
 

@@ -107,7 +107,7 @@ class VertexRegistry:
         return self._model_id or champion.model
 
     def _open(self, champion: Champion) -> _Model:
-        place, credentials = places.settle(
+        place, credentials = places.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,

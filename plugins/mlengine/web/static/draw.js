@@ -1,8 +1,8 @@
-// Elements and plots. Everything becomes text or an attribute: nothing from a job is ever read as HTML.
+// Elements and plots. All content is inserted into text nodes and attributes, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with attributes and children; strings become text. `on…` functions become listeners. */
+/** An element with attributes and children. Strings become text nodes; attributes named `on…` become event listeners. */
 export function el(tag, attributes, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -23,10 +23,10 @@ function fill(node, attributes, children) {
 
 const W = 520, H = 240, LEFT = 54, RIGHT = 14, TOP = 28, BOTTOM = 34;
 
-/** A span around the values whose quarters are round numbers. */
-function span(values) {
+/** A range around the values whose four parts begin at round numbers. */
+function niceRange(values) {
   let low = Math.min(...values), high = Math.max(...values);
-  if (!(high > low)) { const room = 0.01 * Math.abs(high) || 0.5; low -= room; high += room; }
+  if (!(high > low)) { const margin = 0.01 * Math.abs(high) || 0.5; low -= margin; high += margin; }
   const size = 10 ** Math.floor(Math.log10((high - low) / 4));
   for (const factor of [1, 2, 2.5, 5, 10, 20]) {
     const step = size * factor, start = Math.floor(low / step) * step;
@@ -35,69 +35,69 @@ function span(values) {
   return [low, high];
 }
 
-const at = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
+const scale = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
 const short = (value) => String(Number(value.toPrecision(4)));
 
 function frame(title, ys, text) {
   const parts = [svg("text", { x: LEFT, y: 15 }, title)];
   for (let i = 0; i < 5; i++) {
-    const value = ys[0] + ((ys[1] - ys[0]) * i) / 4, y = at(value, ys, H - BOTTOM, TOP);
+    const value = ys[0] + ((ys[1] - ys[0]) * i) / 4, y = scale(value, ys, H - BOTTOM, TOP);
     parts.push(svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y, y2: y }));
     parts.push(svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, text(value)));
   }
   return parts;
 }
 
-/** Values over steps: `series` is {name: [[step, value], …]}, two at most. */
+/** A plot of values over steps. `series` is {name: [[step, value], …]} with at most two names. */
 export function lines(title, series) {
   const named = Object.entries(series).filter(([, points]) => points.length);
   const all = named.flatMap(([, points]) => points);
   if (!all.length) return null;
-  const xs = span([0, ...all.map((point) => point[0])]), ys = span(all.map((point) => point[1]));
+  const xs = niceRange([0, ...all.map((point) => point[0])]), ys = niceRange(all.map((point) => point[1]));
   const body = frame(title, ys, short);
   for (let i = 0; i < 5; i++) {
     const value = xs[0] + ((xs[1] - xs[0]) * i) / 4;
-    body.push(svg("text", { x: at(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, short(value)));
+    body.push(svg("text", { x: scale(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, short(value)));
   }
   named.forEach(([name, points], index) => {
-    const tone = index ? "b" : "a";
-    const path = points.map(([x, y]) => `${at(x, xs, LEFT, W - RIGHT).toFixed(1)},${at(y, ys, H - BOTTOM, TOP).toFixed(1)}`);
-    body.push(svg("polyline", { class: tone, points: path.join(" ") }));
+    const color = index ? "b" : "a";
+    const path = points.map(([x, y]) => `${scale(x, xs, LEFT, W - RIGHT).toFixed(1)},${scale(y, ys, H - BOTTOM, TOP).toFixed(1)}`);
+    body.push(svg("polyline", { class: color, points: path.join(" ") }));
     if (points.length === 1) {
       const [x, y] = path[0].split(",");
-      body.push(svg("circle", { class: `key-${tone}`, cx: x, cy: y, r: 3 }));
+      body.push(svg("circle", { class: `key-${color}`, cx: x, cy: y, r: 3 }));
     }
     const left = LEFT + 130 + index * 120;
-    body.push(svg("rect", { class: `key-${tone}`, x: left, y: 9, width: 12, height: 4 }), svg("text", { x: left + 17, y: 15 }, name.replaceAll("_", " ")));
+    body.push(svg("rect", { class: `key-${color}`, x: left, y: 9, width: 12, height: 4 }), svg("text", { x: left + 17, y: 15 }, name.replaceAll("_", " ")));
   });
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over steps` }, ...body);
 }
 
-/** Accuracy over dataset versions: a dot a judged job, the champions joined by a line. `link` makes a dot's address. */
+/** A plot of accuracy by dataset version: one dot per validated job, with a line through the champions. `link` returns the address of a job. */
 export function versions(points, link) {
-  const names = [...new Set(points.map((point) => point.dataset || "none"))];
+  const names = [...new Set(points.map((point) => point.dataset || "no dataset"))];
   if (!points.length) return null;
-  const ys = span(points.map((point) => point.accuracy));
-  const x = (point) => LEFT + 20 + ((W - LEFT - RIGHT - 40) * (names.indexOf(point.dataset || "none") + 0.5)) / names.length;
-  const y = (point) => at(point.accuracy, ys, H - BOTTOM, TOP);
-  const body = frame("accuracy on the held-out set, by dataset version", ys, (value) => value.toFixed(4));
-  const every = Math.ceil(names.length / 5);
+  const ys = niceRange(points.map((point) => point.accuracy));
+  const x = (point) => LEFT + 20 + ((W - LEFT - RIGHT - 40) * (names.indexOf(point.dataset || "no dataset") + 0.5)) / names.length;
+  const y = (point) => scale(point.accuracy, ys, H - BOTTOM, TOP);
+  const body = frame("Accuracy on the held-out set", ys, (value) => value.toFixed(4));
+  const stride = Math.ceil(names.length / 5);
   names.forEach((name, index) => {
-    if (index % every) return;
+    if (index % stride) return;
     body.push(svg("text", { x: x({ dataset: name }), y: H - 12, "text-anchor": "middle" }, name.slice(0, 12)));
   });
-  const held = points.filter((point) => point.champion);
-  body.push(svg("polyline", { class: "champions", points: held.map((point) => `${x(point)},${y(point)}`).join(" ") }));
-  // Champions last: they lie above what was judged alike.
+  const champions = points.filter((point) => point.champion);
+  body.push(svg("polyline", { class: "champions", points: champions.map((point) => `${x(point)},${y(point)}`).join(" ") }));
+  // Champions are drawn last, on top of other dots at the same place.
   for (const point of [...points].sort((a, b) => Boolean(a.champion) - Boolean(b.champion))) {
-    const said = `${point.job_id}: ${point.accuracy.toFixed(4)}, ${point.champion ? "was champion" : point.verdict}`;
-    const dot = svg("circle", { class: `dot ${point.champion ? "champion" : point.verdict}`, cx: x(point), cy: y(point), r: 5 }, svg("title", {}, said));
-    body.push(svg("a", { href: link(point.job_id), "aria-label": said }, dot));
+    const label = `${point.job_id}: ${point.accuracy.toFixed(4)}, ${point.champion ? "has been champion" : point.verdict}`;
+    const dot = svg("circle", { class: `dot ${point.champion ? "champion" : point.verdict}`, cx: x(point), cy: y(point), r: 5 }, svg("title", {}, label));
+    body.push(svg("a", { href: link(point.job_id), "aria-label": label }, dot));
   }
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "accuracy over dataset versions" }, ...body);
+  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Accuracy by dataset version" }, ...body);
 }
 
-/** Seconds as a person says them. */
+/** A duration in seconds, for display. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "";
   const whole = Math.max(0, Math.round(seconds)), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
@@ -106,7 +106,7 @@ export function duration(seconds) {
   return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
 }
 
-/** Seconds since the epoch, or ISO text, in the reader's own time zone. */
+/** Seconds since the epoch, or an ISO date, as local time. */
 export function moment(when) {
   const date = typeof when === "number" ? new Date(when * 1000) : new Date(when || NaN);
   if (Number.isNaN(date.getTime())) return "";

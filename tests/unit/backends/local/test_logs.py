@@ -79,7 +79,7 @@ def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(j
 
 
 def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:
-    job.log("chief-0").write_bytes(b"one\nlast words")
+    job.log("chief-0").write_bytes(b"one\nlast line")
     assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last line")]
 
 

@@ -12,7 +12,7 @@ def test_every_tier_is_a_cluster_with_one_chief_first() -> None:
     for name, pools in tiers.TIERS.items():
         assert (pools[0].role, pools[0].count) == (Role.CHIEF, 1), name
         assert len({pool.role for pool in pools}) == len(pools)
-        assert all(tiers.looks_like_machine(pool.machine_type or "") for pool in pools)
+        assert all(tiers.is_machine_type(pool.machine_type or "") for pool in pools)
     assert tiers.TIER_NAMES[-1] == "CUSTOM"
 
 
@@ -57,9 +57,9 @@ def test_what_is_gone_is_replaced_and_said(
     "name", ["standard", "n1-standard-4", "a2-highgpu-1g", "a3-megagpu-8g", "e2-medium", "cloud-tpu"]
 )
 def test_machine_names(name: str) -> None:
-    assert tiers.looks_like_machine(name)
+    assert tiers.is_machine_type(name)
 
 
 @pytest.mark.parametrize("name", ["", "n1", "larg_model", "N1-STANDARD-4", "n1-standard-4 ", "n1_standard_4", "4"])
 def test_names_that_no_machine_has(name: str) -> None:
-    assert not tiers.looks_like_machine(name)
+    assert not tiers.is_machine_type(name)

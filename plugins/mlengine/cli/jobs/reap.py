@@ -1,12 +1,11 @@
-"""``mlengine reap``: jobs that still run though nobody waits for them any more.
+"""``mlengine jobs reap``: cancel orphan jobs, whose DAG run does not wait for them any more.
 
-What ends a task ends its job, nearly always (``docs/operations.md`` says when not). This finds the rest: it goes
-through the claims in the bucket, asks the backends which of their jobs are alive, and asks Airflow's REST API whether
-the runs and tasks they belong to still are. It only says so; ``--yes`` ends them.
+A task that ends almost always cancels its job (``docs/operations.md`` lists the exceptions). This command finds the
+others: it reads the claims in the bucket, asks the backends which of these jobs are active, and asks Airflow's REST API
+whether their runs and tasks are. Without ``--yes``, it only lists the orphans.
 
-Where Airflow does not answer, nothing is decided. Jobs that another Airflow submitted are left alone, and so are those
-of ``mlengine train`` and ``mlengine rerun``, which belong to a person; jobs of another machine are passed over: reap
-there.
+If Airflow does not answer, no job is cancelled. Jobs of another Airflow are ignored, and so are jobs of ``mlengine jobs
+train`` and ``mlengine jobs rerun``, which a person manages. Jobs of another host are skipped: run the command there.
 """
 
 from __future__ import annotations
@@ -19,9 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend, get_backend
-from mlengine.cli import say
-from mlengine.cli.options import Commands, add_bucket, bucket_of
+from mlengine.backends import RunsOnHost, TrainingBackend, find_attempts, get_backend
+from mlengine.cli.documents import OrphanDocument
+from mlengine.cli.options import (
+    Commands,
+    add_airflow_url,
+    add_backend_options,
+    add_bucket,
+    add_command,
+    add_json,
+    bucket_of,
+)
+from mlengine.cli.output import note, say, say_json, say_table
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.clients.airflow_runs import AirflowRuns
 from mlengine.core.errors import MlengineError, ObjectMissingError
@@ -31,39 +39,41 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Submitter
 from mlengine.storage.client import Storage
 
-_WAIT = "TrainingJobSensor"
+_SENSOR = "TrainingJobSensor"
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
+_ABOUT = """\
+List jobs that still run although their DAG run or task has ended, was deleted or was cleared; --yes cancels them.
+Without an answer of Airflow, no job is cancelled.
+"""
+
+
 @dataclass(frozen=True)
-class Living:
-    """A job that costs something, and the claim it was made for."""
+class ActiveJob:
+    """A job that has not ended, and its record in the bucket."""
 
     status: JobStatus
     record: JobRecord
 
 
 def register(commands: Commands) -> None:
-    parser = commands.add_parser("reap", help="find jobs that run for runs that are over; --yes ends them")
-    add_bucket(parser)
-    parser.add_argument("--model", help="of this model only")
-    parser.add_argument(
-        "--airflow-url",
-        metavar="URL",
-        help="of Airflow's UI (MLENGINE_AIRFLOW_URL); to be let in: MLENGINE_AIRFLOW_TOKEN, or _USER and _PASSWORD",
-    )
-    parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (default: the setting vertex_project)")
-    parser.add_argument(
-        "--region", help="of those whose claim and job file name none (default: the setting vertex_region)"
-    )
+    """Add the command."""
+    parser = add_command(commands, "reap", "list jobs whose DAG run has ended; --yes cancels them", _ABOUT)
+    parser.add_argument("--model", help="only jobs of this model")
+    add_bucket(parser, "bucket of the jobs")
+    add_airflow_url(parser)
+    add_backend_options(parser, region=" for jobs that name none")
     parser.add_argument(
         "--installation",
         metavar="ID",
-        help="jobs submitted by this Airflow, e.g. before its database was lost (default: by the one at --airflow-url)",
+        help="jobs of the Airflow with this id, such as one whose database was lost (default: of --airflow-url)",
     )
-    parser.add_argument("--unknown", action="store_true", help="though this Airflow knows none of the jobs' DAGs")
-    parser.add_argument("--yes", action="store_true", help="end them")
+    parser.add_argument(
+        "--unknown", action="store_true", help="continue even if this Airflow knows none of the jobs' DAGs"
+    )
+    parser.add_argument("--yes", action="store_true", help="cancel the jobs")
+    add_json(parser)
     parser.set_defaults(handler=_reap)
 
 
@@ -71,34 +81,58 @@ def _reap(args: argparse.Namespace) -> int:
     bucket = bucket_of(args)
     airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
     storage, backends = Storage(), Backends(args)
-    orphans = []
-    alive = _of_installation(living(backends.get, claims(storage, bucket, args.model)), airflow, args.installation)
-    dags = {str(job.record.owner["dag_id"]) for job in alive}
+    active = _of_installation(
+        active_jobs(backends.get, claims(storage, bucket, args.model)), airflow, args.installation
+    )
+    dags = {str(job.record.owner["dag_id"]) for job in active}
     if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
         raise MlengineError(
             f"this Airflow knows none of the DAGs whose jobs run: {', '.join(sorted(dags))}",
-            hint="see that --airflow-url is the right one; if those DAGs were deleted, add --unknown",
+            hint="check --airflow-url; if those DAGs were deleted, add --unknown",
         )
-    for job in alive:
-        why = orphaned(airflow, job.record)
-        if why:
-            orphans.append(job)
-            say(f"{job.status.handle.job_id}  attempt {job.status.handle.attempt}  {job.status.state.value}: {why}")
-    if not orphans:
-        say(f"nothing to end: {len(alive)} of Airflow's jobs run, and all are waited for")
-        return 0
-    if not args.yes:
-        say(f"{len(orphans)} of {len(alive)} running jobs would be ended; --yes ends them")
-        return 0
-    for job in orphans:
-        handle = job.status.handle
-        Submitter(storage, backends.get(handle.backend)).end(handle, "nobody waited for it any more")
-    say(f"{len(orphans)} jobs told to end")
+    orphans = [(job, why) for job in active if (why := orphaned(airflow, job.record))]
+    if not args.json:
+        _print(orphans)
+    if args.yes:
+        for job, _ in orphans:
+            handle = job.status.handle
+            Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
+    if args.json:
+        say_json([_document(job, why, cancelled=args.yes) for job, why in orphans])
+    elif not orphans:
+        say(f"no orphan jobs among {_jobs(len(active))} of Airflow")
+    elif args.yes:
+        say(f"requested the cancellation of {_jobs(len(orphans))}")
+    else:
+        say(f"{len(orphans)} of {_jobs(len(active))} would be cancelled; add --yes to cancel")
     return 0
 
 
-def _of_installation(found: Iterable[Living], airflow: AirflowRuns, wanted: str | None) -> list[Living]:
-    """The jobs of one Airflow; those of others are named and left alone. A claim that names none is taken for ours."""
+def _jobs(number: int) -> str:
+    return f"{number} active job{'' if number == 1 else 's'}"
+
+
+def _print(orphans: Sequence[tuple[ActiveJob, str]]) -> None:
+    if orphans:
+        rows = [(job.status.handle.job_id, job.status.state.value, why) for job, why in orphans]
+        say_table(("JOB", "STATE", "REASON"), rows)
+
+
+def _document(job: ActiveJob, why: str, *, cancelled: bool) -> OrphanDocument:
+    handle = job.status.handle
+    return {
+        "job_id": handle.job_id,
+        "job_dir": handle.job_dir,
+        "backend": handle.backend,
+        "attempt": handle.attempt,
+        "state": job.status.state.value,
+        "reason": why,
+        "cancelled": cancelled,
+    }
+
+
+def _of_installation(found: Iterable[ActiveJob], airflow: AirflowRuns, wanted: str | None) -> list[ActiveJob]:
+    """The jobs of one Airflow; a note lists those of others. A record without an id counts as this Airflow's."""
     found = list(found)
     named = any(job.record.owner.get("installation") for job in found)
     ours = (wanted or airflow.installation()) if named else None
@@ -110,12 +144,14 @@ def _of_installation(found: Iterable[Living], airflow: AirflowRuns, wanted: str 
         else:
             others[installation].append(job.status.handle.job_id)
     for installation, jobs in sorted(others.items()):
-        say(f"left alone, submitted by the Airflow with --installation {installation}: {', '.join(sorted(jobs))}")
+        note(
+            f"ignored, because the Airflow with --installation {installation} submitted them: {', '.join(sorted(jobs))}"
+        )
     return mine
 
 
 def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[tuple[JobDir, JobRecord]]:
-    """Every claim that a task of Airflow's has made, below ``bucket``."""
+    """The record of each job in the bucket that a task of Airflow submitted."""
     models = [model] if model else [name for name in storage.list_dirs(bucket) if name not in RESERVED_NAMES]
     dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
     with ThreadPoolExecutor(8) as pool:
@@ -124,45 +160,45 @@ def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[
                 yield job_dir, record
 
 
-def living(backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]]) -> Iterator[Living]:
-    """Those of the claimed jobs that are alive; one look a backend at all that were recorded."""
+def active_jobs(
+    backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]]
+) -> Iterator[ActiveJob]:
+    """The jobs that have not ended. Each backend is asked once for all of its jobs."""
     asked: defaultdict[str, list[tuple[JobHandle, JobRecord]]] = defaultdict(list)
     for job_dir, record in found:
         handle = record.handle(job_dir.uri)
-        # A submission may have been cut off before its name was recorded: then only the backend knows.
+        # A submission may have been interrupted before it recorded the name: then only the backend knows the job.
         handles = [handle] if handle else find_unnamed(backend(record.backend), record)
         asked[record.backend] += [(one, record) for one in handles if not elsewhere(backend(record.backend), one)]
     for name, pairs in asked.items():
         for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
             if not status.state.terminal:
-                yield Living(status, record)
+                yield ActiveJob(status, record)
 
 
 def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
-    """A job of another host is that host's to look after."""
-    return isinstance(backend, BoundToHost) and backend.elsewhere(handle) is not None
+    """Whether only another host can manage the job."""
+    return isinstance(backend, RunsOnHost) and backend.elsewhere(handle) is not None
 
 
 def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
-    """The jobs of a claim that names none: its submission was cut off, or it was never made."""
-    if isinstance(backend, LearnsPlaces):
-        backend.learn_place(TrainingSpec.from_json(record.spec))
-    return backend.find(record.key)
+    """The jobs of a record without a name: its submission was interrupted, or never reached the backend."""
+    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
 
 
 def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
-    """Why nobody waits for a job any more; ``None`` if somebody may."""
+    """Why no task waits for the job any more; ``None`` if one may."""
     dag_id, run_id = str(record.owner["dag_id"]), str(record.owner["run_id"])
     run = airflow.run(dag_id, run_id)
     if run is None:
         return f"its run {run_id} of {dag_id} does not exist any more"
     if run["state"] in _OVER:
-        return f"its run {run_id} of {dag_id} is over: {run['state']}"
+        return f"its run {run_id} of {dag_id} has ended: {run['state']}"
     return _unwanted(airflow.tasks(dag_id, run_id), record) or _recreated(airflow, record)
 
 
 def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
-    """Whether the run was deleted, and what goes on is another one of its name."""
+    """The same, if the run was deleted and another run with its name was created."""
     owner = record.owner
     names = str(owner["dag_id"]), str(owner["run_id"])
     current = airflow.run_uid(*names, str(owner["task_id"]), int(owner.get("map_index", -1)))
@@ -172,23 +208,23 @@ def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
 
 
 def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
-    """The same of a run that goes on."""
+    """The same, for the tasks of a run that has not ended."""
     task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
     mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
     if not mine:
         return f"its task {task_id} is not part of its run any more"
     if mine[0]["max_tries"] != record.owner.get("generation"):
-        return f"its task {task_id} was cleared, and trains again"
+        return f"its task {task_id} was cleared and trains again"
     if mine[0]["state"] in _OVER - {"success"}:
-        return f"its task {task_id} is over: {mine[0]['state']}"
-    waits = [task for task in tasks if task["operator"] == _WAIT]
+        return f"its task {task_id} has ended: {mine[0]['state']}"
+    waits = [task for task in tasks if task["operator"] == _SENSOR]
     if waits and mine[0]["state"] == "success" and all(task["state"] in _OVER for task in waits):
-        return "nobody waits: " + ", ".join(sorted({f"{task['task_id']} is {task['state']}" for task in waits}))
+        return "no task waits: " + ", ".join(sorted({f"{task['task_id']} is {task['state']}" for task in waits}))
     return None
 
 
 class Backends:
-    """One of each name, made when it is first needed."""
+    """Backends by name, each created when it is first needed."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         vertex = {"project": args.project, "region": args.region}
@@ -210,5 +246,5 @@ def _record(storage: Storage, job_dir: JobDir) -> JobRecord | None:
     except MlengineError as error:
         if error.retryable:
             raise
-        say(f"{job_dir.claim} is passed over: {error.message}")
+        note(f"skipped {job_dir.claim}: {error.message}")
         return None

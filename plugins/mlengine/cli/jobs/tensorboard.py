@@ -1,4 +1,4 @@
-"""``mlengine tensorboard JOB [JOB …]``: jobs of the bucket side by side in TensorBoard, while they run and after."""
+"""``mlengine jobs tensorboard``: TensorBoard with the curves of jobs in the bucket, running or ended."""
 
 from __future__ import annotations
 
@@ -11,31 +11,39 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from mlengine.cli import say
-from mlengine.cli.options import Commands, add_bucket, bucket_of
-from mlengine.core.errors import MlengineError
+from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.options import Commands, add_bucket, add_command, add_port, bucket_of, count
+from mlengine.cli.output import say
+from mlengine.core.errors import UsageError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
 _END_SECONDS = 5.0
+_ABOUT = """\
+Copy the event files of jobs from the bucket, update the copies at an interval, and run TensorBoard on them. Ctrl-C ends
+it.
+"""
 
 
 def register(commands: Commands) -> None:
-    parser = commands.add_parser("tensorboard", help="jobs' curves in TensorBoard, several side by side")
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job's id, model/id, or its dir as gs://…")
-    parser.add_argument("--model", help="the newest jobs of this model, instead of naming them")
-    parser.add_argument("--last", type=int, default=10, metavar="N", help="how many of them (default: 10)")
-    parser.add_argument("--port", type=int, default=6006, help="port to listen on (%(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="who may look: by default this machine only")
-    parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="how often news are fetched")
-    parser.add_argument("--dir", type=Path, help="keep the copies here (default: a folder that goes with the command)")
+    """Add the command."""
+    parser = add_command(commands, "tensorboard", "show jobs in TensorBoard", _ABOUT)
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="a job id, MODEL/JOB_ID, or the job dir as gs://…")
+    parser.add_argument("--model", help="show the newest jobs of this model")
+    parser.add_argument("--last", type=count, default=10, metavar="N", help="number of jobs with --model (default: 10)")
+    add_port(parser, "--port", "port to listen on (default: 6006)", 6006)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--every", type=float, default=10.0, metavar="SECONDS", help="interval between updates (default: 10)"
+    )
+    parser.add_argument("--dir", type=Path, help="keep the copies in this directory (default: a temporary directory)")
     add_bucket(parser)
     parser.set_defaults(handler=_tensorboard)
 
 
 def _tensorboard(args: argparse.Namespace) -> int:
     if bool(args.jobs) == bool(args.model):
-        raise MlengineError("which jobs?", hint="name jobs, or a model with --model")
+        raise UsageError("give either JOB or --model", hint="`mlengine jobs list` shows the jobs of the bucket")
     with tempfile.TemporaryDirectory(prefix="mlengine-tensorboard-") as scratch:
         return _show(args, Path(args.dir or scratch))
 
@@ -51,14 +59,14 @@ def _show(args: argparse.Namespace, folder: Path) -> int:
     files = mirror.sync(jobs)
     for job_dir in jobs:
         say(job_dir.uri)
-    say(f"{files} event files; TensorBoard comes up at http://{args.host}:{args.port}/ (Ctrl-C ends it)")
-    # Told to end, as a container is: then TensorBoard ends too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    say(f"{files} event files; TensorBoard starts at http://{args.host}:{args.port}/ (Ctrl-C ends it)")
+    # A container is stopped with SIGTERM: end TensorBoard, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
     process = start(folder, host=args.host, port=args.port, seconds=args.every)
     try:
         while True:
             try:
-                return process.wait(args.every)
+                return ExitCode.FAILED if process.wait(args.every) else ExitCode.OK
             except subprocess.TimeoutExpired:
                 mirror.sync(_jobs(storage, bucket, args, named))
     finally:
@@ -72,7 +80,7 @@ def _jobs(storage: Storage, bucket: str, args: argparse.Namespace, named: list[J
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Uv and TensorBoard, whichever is left."""
+    """End the process group: uv and TensorBoard."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -1,14 +1,15 @@
-"""``mlengine prune``: old job dirs that nothing refers to any more.
+"""``mlengine jobs prune``: delete old job dirs that nothing refers to.
 
-A job dir goes if nothing in it was written for so many days, and its job was rejected, has failed, was cancelled or
-was never submitted; unless it was ever champion of any model, or a later run may use it again. Whatever else there is
-stays, models that nobody validated among it. A lifecycle rule of the bucket cannot tell: it knows only ages. The
-command only says what it would delete; ``--yes`` deletes. Packages, dataset versions and the history of champions stay.
+A job dir is deleted if nothing in it was written for a number of days, and its job was rejected, failed, cancelled or
+never submitted. It is kept if the job was ever champion of any model, or if a later run may reuse it. Everything else
+is kept, including models that were not validated. (A lifecycle rule of the bucket knows only the age of an object.)
+Without ``--yes``, the command only lists what it would delete. Packages, dataset versions and the history of champions
+are kept.
 
-Only what a job brought is deleted. A dir in which something lay before the job claimed it is kept, with all that the
-job added; of a dir that no job claimed, no more than the empty marks ``train/.keep`` and ``model/.keep`` goes.
+Only objects of the job are deleted. A job dir that was not empty before the job claimed it is kept with everything that
+the job added. In a dir that no job claimed, only the empty objects ``train/.keep`` and ``model/.keep`` are deleted.
 
-Where a backend does not answer, nothing is deleted. A job of which nobody can say how it ended is kept.
+If a backend does not answer, nothing is deleted. A job whose result is unknown is kept.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from datetime import UTC, datetime
 
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
-from mlengine.cli import say
-from mlengine.cli.options import Commands, add_bucket, bucket_of
-from mlengine.cli.reap import Backends, elsewhere
+from mlengine.cli.documents import PrunedDocument
+from mlengine.cli.jobs.reap import Backends, elsewhere
+from mlengine.cli.options import Commands, add_backend_options, add_bucket, add_command, add_json, bucket_of, count
+from mlengine.cli.output import note, say, say_json, say_table, utc
 from mlengine.core import layout
 from mlengine.core.errors import MlengineError, StorageConflictError
 from mlengine.core.job import JobRecord, JobState
@@ -40,15 +42,19 @@ from mlengine.validation import cache
 from mlengine.validation.report import load_report
 
 _DAY = 86_400.0
-# What a deletion that was cut off leaves to say what was still to go; deleted last.
+# Lists what is being deleted, so that an interrupted deletion can be completed. Deleted last.
 _JOURNAL = ".mlengine-prune.json"
-# As PrepareJobDirOperator names dirs: digits of the key, and a number if the name was taken.
+_ABOUT = """\
+List the job dirs of rejected, failed, cancelled and never submitted jobs that nothing refers to; --yes deletes them.
+Accepted and unvalidated models, champions, packages and dataset versions are always kept.
+"""
+# The names that PrepareJobDirOperator gives: digits of the key, and a number if the name was taken.
 _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{8}(_[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class OldJob:
-    """A job dir, with its objects as they were seen, but for the journal of a deletion that was cut off."""
+    """A job dir and its objects when it was listed, without the journal of an interrupted deletion."""
 
     job_dir: JobDir
     objects: Sequence[ObjectStat]
@@ -56,43 +62,38 @@ class OldJob:
 
     @property
     def written(self) -> float:
-        """When its newest object was, in seconds since the epoch."""
+        """When its newest object was written, in seconds since the epoch."""
         return max((stat.written for stat in self.objects), default=0.0)
 
     @property
     def size(self) -> int:
+        """Bytes of all objects."""
         return sum(stat.size for stat in self.objects)
 
     @property
     def claimed(self) -> bool:
+        """Whether a job was submitted into it."""
         return any(stat.uri == self.job_dir.claim for stat in self.objects)
 
     @property
     def only_marks(self) -> bool:
-        """Whether it was prepared for a job, and holds nothing else. Other folders are others'."""
+        """Whether it was prepared for a job and contains nothing else. Other folders do not belong to mlengine."""
         empty = all(stat.uri in marks(self.job_dir) and stat.size == 0 for stat in self.objects)
         return empty and _OWN_NAME.fullmatch(self.job_dir.job_id) is not None
 
 
 def register(commands: Commands) -> None:
-    parser = commands.add_parser("prune", help="find old job dirs that nothing refers to; --yes deletes them")
-    parser.add_argument("--older-than", type=_days, required=True, metavar="DAYS", help="nothing written for so long")
-    parser.add_argument("--model", help="of this model only")
-    add_bucket(parser)
-    parser.add_argument("--state-dir", metavar="DIR", help="where the local backend keeps its jobs")
-    parser.add_argument("--project", help="of jobs on Vertex AI (default: the setting vertex_project)")
+    """Add the command."""
+    parser = add_command(commands, "prune", "list old job dirs that nothing refers to; --yes deletes them", _ABOUT)
     parser.add_argument(
-        "--region", help="of those whose claim and job file name none (default: the setting vertex_region)"
+        "--older-than", type=count, required=True, metavar="DAYS", help="job dirs in which nothing was written for DAYS"
     )
-    parser.add_argument("--yes", action="store_true", help="delete them")
+    parser.add_argument("--model", help="only job dirs of this model")
+    add_bucket(parser, "bucket of the jobs")
+    add_backend_options(parser, region=" for jobs that name none")
+    parser.add_argument("--yes", action="store_true", help="delete the job dirs")
+    add_json(parser)
     parser.set_defaults(handler=_prune)
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if days < 1:
-        raise argparse.ArgumentTypeError("at least one day: a run may still be on its way to the gate")
-    return days
 
 
 def _prune(args: argparse.Namespace) -> int:
@@ -105,17 +106,49 @@ def _prune(args: argparse.Namespace) -> int:
         for old in old_jobs(storage, bucket, model, before)
         if may_go(storage, backends.get, old)
     ]
-    kept = referred_to(storage, bucket, models)  # as late as can be
+    kept = referred_to(storage, bucket, models)  # read last, to see what was published meanwhile
     found = [old for old in found if old.job_dir.uri not in kept]
-    for old in found:
-        moment = datetime.fromtimestamp(old.written, UTC).strftime("%Y-%m-%d")
-        say(f"{old.job_dir.uri}  last written {moment}, {len(old.objects)} objects, {old.size / 2**20:.1f} MiB")
-    if args.yes:
-        found = [old for old in found if remove(storage, old)]
-    size = sum(old.size for old in found) / 2**20
-    what = "deleted" if args.yes else "would be deleted; --yes deletes them"
-    say(f"{len(found)} job dir{'s' * (len(found) > 1)}, {size:.1f} MiB: {what}" if found else "nothing to delete")
+    if not args.json:
+        _print(found)
+    deleted = [old for old in found if remove(storage, old)] if args.yes else []
+    if args.json:
+        say_json([_document(old, deleted=old in deleted) for old in found])
+    elif args.yes and found:
+        say(f"deleted {_total(deleted)}")
+    elif found:
+        say(f"{_total(found)} would be deleted; add --yes to delete")
     return 0
+
+
+def _total(found: Sequence[OldJob]) -> str:
+    size = sum(old.size for old in found) / 2**20
+    return f"{len(found)} job dir{'' if len(found) == 1 else 's'}, {size:.1f} MiB"
+
+
+def _document(old: OldJob, *, deleted: bool) -> PrunedDocument:
+    return {
+        "job_dir": old.job_dir.uri,
+        "last_written": utc(old.written),
+        "objects": len(old.objects),
+        "bytes": old.size,
+        "deleted": deleted,
+    }
+
+
+def _print(found: Sequence[OldJob]) -> None:
+    if not found:
+        say("no job dirs to delete")
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(old.written, UTC).strftime("%Y-%m-%d"),
+            str(len(old.objects)),
+            f"{old.size / 2**20:.1f} MiB",
+            old.job_dir.uri,
+        )
+        for old in found
+    ]
+    say_table(("WRITTEN", "OBJECTS", "SIZE", "JOB DIR"), rows)
 
 
 def _models(storage: Storage, bucket: str) -> list[str]:
@@ -124,10 +157,10 @@ def _models(storage: Storage, bucket: str) -> list[str]:
 
 
 def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterator[OldJob]:
-    """Job dirs below a model's prefix in which nothing was written since ``before``.
+    """Job dirs of a model in which nothing was written since ``before``, in seconds since the epoch.
 
-    Of the dirs ``D, D_2, D_3`` that a task took as it was cleared again and again, only the last: a submission walks
-    along them, and would stop at a gap.
+    A task that is cleared several times uses the dirs ``D``, ``D_2``, ``D_3``. Only the last of them is returned: a
+    submission tries them in order, and would use a gap.
     """
     prefix = layout.model_prefix(bucket, model)
     dirs: defaultdict[str, list[ObjectStat]] = defaultdict(list)
@@ -143,7 +176,7 @@ def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterat
 
 
 def _as_old_job(storage: Storage, job_dir: JobDir, objects: Sequence[ObjectStat]) -> OldJob:
-    """Where an earlier deletion was cut off after the claim was gone, the objects are those it has left."""
+    """If an earlier deletion was interrupted after it deleted the claim, the objects are those of its journal."""
     journal = next((stat for stat in objects if stat.uri == layout.join(job_dir.uri, _JOURNAL)), None)
     others = [stat for stat in objects if stat is not journal]
     if journal is not None and not any(stat.uri == job_dir.claim for stat in others):
@@ -153,7 +186,7 @@ def _as_old_job(storage: Storage, job_dir: JobDir, objects: Sequence[ObjectStat]
 
 
 def _read_journal(storage: Storage, journal: ObjectStat) -> set[tuple[str, int]]:
-    """The objects, with their generations, that were to be deleted; none if it is not a journal of ours."""
+    """URI and generation of each object that was to be deleted; empty if it is not a valid journal."""
     try:
         return {(str(uri), int(generation)) for uri, generation in json.loads(storage.read(journal.uri))["deleting"]}
     except (ValueError, TypeError, KeyError):
@@ -161,17 +194,16 @@ def _read_journal(storage: Storage, journal: ObjectStat) -> set[tuple[str, int]]
 
 
 def _is_followed(name: str, names: Container[str]) -> bool:
-    """Whether there is ``D_2`` of ``D``, or ``D_3`` of ``D_2``."""
+    """Whether ``D_2`` exists for ``D``, or ``D_3`` for ``D_2``."""
     first, _, number = name.rpartition("_")
     return f"{name}_2" in names or (number.isdecimal() and f"{first}_{int(number) + 1}" in names)
 
 
 def referred_to(storage: Storage, bucket: str, models: Sequence[str]) -> set[str]:
-    """The dirs of all that were ever champion, rolled back or not, and of those that later runs may use again.
+    """The job dirs of all past and present champions, and of jobs that later runs may reuse.
 
-    :param models: all of the bucket: one may be published under another model's name than it was trained under.
-
-    :raises PublishError: an entry of a history cannot be read: then nobody knows what is to be kept.
+    :param models: all models of the bucket, because a job may be published under another model's name.
+    :raises PublishError: an entry of a history cannot be read, so it is unknown what must be kept.
     """
     kept = set()
     for model in models:
@@ -179,49 +211,51 @@ def referred_to(storage: Storage, bucket: str, models: Sequence[str]) -> set[str
             kept.add(Champion.from_bytes(storage.read(stat.uri), stat.uri).job_dir)
         for stat in storage.ls(layout.validated_entries(bucket, model)):
             data = storage.read(stat.uri)
-            with suppress(MlengineError):  # a damaged entry names no job that anybody would use again
+            with suppress(MlengineError):  # a damaged entry is never reused
                 kept.add(cache.Entry.from_bytes(data).job_dir)
     return {uri.rstrip("/") for uri in kept}
 
 
 def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
-    """Whether nothing came of a job for certain: the gate rejected it, or its backend says that it failed."""
+    """Whether a job dir may be deleted: the job was rejected, or its backend says that it failed."""
     if not old.claimed:
-        return True  # prepared and never submitted, or the rest of a deletion that was cut off
+        return True  # never submitted, or left by an interrupted deletion
     try:
         record = JobRecord.from_bytes(storage.read(old.job_dir.claim))
         if not record.found_empty:
-            say(f"{old.job_dir.uri} is kept: it was not empty when the job began")
+            note(f"kept {old.job_dir.uri}: it was not empty when the job started")
             return False
         if any(stat.uri == old.job_dir.report for stat in old.objects):
             return load_report(storage, old.job_dir).verdict.decision is Decision.REJECTED
     except MlengineError as error:
         if error.retryable:
             raise
-        say(f"{old.job_dir.uri} is kept: {error.message}")
+        note(f"kept {old.job_dir.uri}: {error.message}")
         return False
     why = _not_failed(backend(record.backend), record, old.job_dir)
     if why:
-        say(f"{old.job_dir.uri} is kept: {why}")
+        note(f"kept {old.job_dir.uri}: {why}")
     return not why
 
 
 def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> str:
-    """Why a job is not known to have failed; empty if it is."""
+    """Why the job cannot be counted as failed; empty if it failed."""
     handle = record.handle(job_dir.uri)
     if handle is None:
-        return "it was claimed, and nobody noted its job"
+        return "it is claimed, but no submission is recorded"
     if elsewhere(backend, handle):
-        return "its job is another host's"
+        return "its job belongs to another host"
     state = backend.describe([handle])[0].state
     return "" if state.terminal and state is not JobState.SUCCEEDED else f"its job is {state.value}"
 
 
 def remove(storage: Storage, old: OldJob) -> bool:
-    """A journal first, then the claim, so that nobody takes up a job that is half there; and only what was seen.
+    """Delete the objects that were listed: write a journal, delete the claim, then the rest.
 
-    Cut off in between, the next ``prune`` goes on with what the journal lists. A dir that was claimed again meanwhile
-    is left alone: then the answer is ``False``.
+    The claim is deleted first so that no submission resumes a job that is partly deleted. If the deletion is
+    interrupted, the next ``prune`` completes it from the journal.
+
+    :returns: ``False`` if the dir was claimed again meanwhile; then nothing is deleted.
     """
     journal = layout.join(old.job_dir.uri, _JOURNAL)
     claims = [stat for stat in old.objects if stat.uri == old.job_dir.claim]
@@ -233,7 +267,7 @@ def remove(storage: Storage, old: OldJob) -> bool:
             storage.delete(stat.uri, stat.generation)
     except StorageConflictError:
         storage.delete(journal)
-        say(f"{old.job_dir.uri} is kept: it is in use again")
+        note(f"kept {old.job_dir.uri}: it is in use again")
         return False
 
     def delete(stat: ObjectStat) -> None:

@@ -1,4 +1,4 @@
-"""From the flags of ``mlengine train`` to a spec: the job file, the flags over it, the packages in it."""
+"""From the flags of ``mlengine jobs train`` to a spec: job file, overriding flags, packages and dataset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlengine.cli import say
-from mlengine.cli.emulator import settings_of
+from mlengine.cli.options import unique
+from mlengine.cli.output import say
 from mlengine.core import limits
 from mlengine.core.errors import (
     DatasetError,
@@ -28,7 +28,7 @@ from mlengine.core.xcoms import DatasetXCom
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
-# Flags, by the field of a trainingInput that they replace.
+# The flag that replaces each field of a trainingInput.
 _FLAGS = {
     "scaleTier": "scale_tier",
     "masterType": "master_machine_type",
@@ -54,18 +54,18 @@ _COUNTS = {
     Role.PS: "parameterServerCount",
     Role.EVALUATOR: "evaluatorCount",
 }
-# What Vertex AI's format has no field for.
+# Fields that Vertex AI's format does not have.
 _ML_ENGINE_ONLY = ("runtimeVersion", "useChiefInTfConfig")
 _DATASET_URI = re.compile(r"(?P<bucket>gs://.+)/datasets/(?P<name>[^/]+)/(?P<version>[^/]+)")
 _LOCAL_DISTRIBUTED = {"workerCount": 2, "parameterServerCount": 2}  # gcloud ml-engine local train --distributed
 
 
 def spec_of(args: argparse.Namespace) -> TrainingSpec:
-    """The job file with the flags over it; a flag replaces its whole field, user args all args, as gcloud's did.
+    """The job file, overridden by the flags. A flag replaces the field, and user args replace all args, as with gcloud.
 
-    Flags and file are checked together: one may complete the other.
+    Flags and job file are checked together, because one may complete the other.
 
-    :raises JobFileError: names the flag, or the line of the file, that is wrong.
+    :raises JobFileError: names the flag, or the line of the file, that is invalid.
     """
     from_python(args.job, "JOB").check(limits.job_id(args.job))
     given = _given(args)
@@ -78,7 +78,7 @@ def spec_of(args: argparse.Namespace) -> TrainingSpec:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Located]:
-    """What the flags say, by field; in errors, each is called by its flag."""
+    """The values of the flags by field. Errors name the flag."""
     found = {
         field: from_python(value, _flag(name))
         for field, name in _FLAGS.items()
@@ -104,13 +104,13 @@ def _flag(name: str) -> str:
 
 
 def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> TrainingSpec:
-    """The flags over a job file in Vertex AI's format.
+    """A job file in Vertex AI's format, overridden by the flags.
 
-    :raises JobFileError: a flag means nothing there, or is wrong.
+    :raises JobFileError: a flag is invalid, or has no meaning in this format.
     """
     for field in _ML_ENGINE_ONLY:
         if field in given:
-            raise given[field].error("means nothing to a job file with workerPoolSpecs", "remove the flag")
+            raise given[field].error("has no meaning in a job file with workerPoolSpecs", "remove the flag")
     counts = {role: given[field].integer(limits.replica_count) for role, field in _COUNTS.items() if field in given}
     args = given.get("args")
     module = given.get("pythonModule")
@@ -125,7 +125,9 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
     types = {role: fields.machine_type(given[field]) for role, field in _TYPES.items() if field in given}
     for role in types:
         if spec.pool(role) is None:
-            raise given[_TYPES[role]].error(f"is given, and the cluster has no {role.value}", "give their number, too")
+            raise given[_TYPES[role]].error(
+                f"is given, but the cluster has no {role.value}", "also give the number of replicas"
+            )
     more: dict[str, Any] = {
         "pools": tuple(replace(pool, machine_type=types.get(pool.role, pool.machine_type)) for pool in spec.pools)
     }
@@ -139,9 +141,9 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
 
 
 def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str) -> TrainingSpec:
-    """The spec with its packages in the bucket. A dry run builds and checks them too, and uploads nothing.
+    """The spec with the URIs of its packages. A dry run also builds and checks them, but uploads nothing.
 
-    :raises PackageError: if there is nothing to run, or two sources of it.
+    :raises PackageError: there is no trainer, or more than one.
     """
     sources: list[Path | str] = [item if item.startswith("gs://") else Path(item) for item in _items(args.packages)]
     if args.package_path:
@@ -160,18 +162,18 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     state = "unchanged" if packaged.reused else f"{packaged.files} files"
     lines = [f"package {packaged.name} {packaged.version}, {state}: {packaged.uris[0]}"]
     lines += [f"  note: {note}" for note in packaged.notes]
-    lines += [f"  left out: {left.path} ({left.reason})" for left in packaged.left_out]
+    lines += [f"  excluded: {left.path} ({left.reason})" for left in packaged.left_out]
     for line in lines:
-        say(f"# {line}" if args.dry_run else line)  # a dry run prints YAML
+        say(f"# {line}" if args.dry_run else line)  # the output of a dry run is YAML
     return parse.override(spec, package_uris=packaged.uris)
 
 
 def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom | None:
-    """The dataset version that ``--dataset`` names, as the DAG's dataset task returns it; ``None`` if it is not given.
+    """The dataset version of ``--dataset``, as the dataset task of a DAG returns it; ``None`` if it is not given.
 
     :param given: ``NAME``, ``NAME@VERSION``, or ``gs://BUCKET/datasets/NAME/VERSION``.
-    :param bucket: where names are searched.
-    :raises DatasetError: there is no such version; lists those that exist.
+    :param bucket: the bucket in which NAME is searched.
+    :raises DatasetError: there is no such version; the hint lists those that exist.
     """
     if not given:
         return None
@@ -200,27 +202,32 @@ def _dataset_version(uri: str) -> tuple[str, str, str]:
 
 
 def _check_module(args: argparse.Namespace, spec: TrainingSpec, storage: Storage) -> None:
-    """:raises PackageError: the packages in the bucket do not have the module.
-    :raises StorageError: they cannot be read; of a dry run, only that they are missing.
+    """Check that the packages in the bucket contain the module.
+
+    :raises PackageError: they do not.
+    :raises StorageError: they cannot be read. A dry run only raises it if they do not exist.
     """
     from mlengine.packaging.job_module import check_job_module
 
     try:
-        check_job_module(spec, storage, settings_of(args.set))
+        check_job_module(spec, storage, unique("--set", args.set))
     except (StorageForbiddenError, StorageUnavailableError) as error:
         if not args.dry_run:
             raise
-        say(f"# not checked whether module {spec.module} is in the packages: {error.message}")
+        say(f"# module {spec.module} was not checked, because the packages cannot be read: {error.message}")
 
 
 def _labels(text: str | None) -> Mapping[str, str]:
-    """:raises JobFileError: not NAME=VALUE,…, or not labels."""
+    """The labels in ``KEY=VALUE,…``.
+
+    :raises JobFileError: the text has another form, or the labels are invalid.
+    """
     labels: dict[str, str] = {}
     for item in _items(text):
         name, equals, value = item.partition("=")
         if not equals or name in labels:
-            what = "is written twice" if equals else "has no value"
-            raise JobFileError(f"--labels: {name!r} {what}", hint="write NAME=VALUE,NAME=VALUE; a value may be empty")
+            what = "is given twice" if equals else "has no value"
+            raise JobFileError(f"--labels: {name!r} {what}", hint="write KEY=VALUE,KEY=VALUE; a value may be empty")
         labels[name] = value
     return fields.labels(from_python(labels, "--labels"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mlengine.operators.intent import earlier_keys, job_key
+from mlengine.operators.run_identity import earlier_keys, job_key
 
 
 def context(**more: Any) -> Any:
