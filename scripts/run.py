@@ -102,7 +102,7 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
         console.say(f"\nVerdict: {_decision(report)}")
         for check in report.get("verdict", {}).get("checks", ()):
             mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
-            console.say(f"  {mark} {check.get('sentence')}")  # prose: ok
+            console.say(f"  {mark} {check.get('message')}")
     _show_champion(stack, console)
     _where(stack, console, follower.job_dir, run)
     return 0 if run.state == "success" else 1

@@ -19,9 +19,9 @@ from mlengine.champions.history import current
 from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.subject import find_subject
 from mlengine.validation.validation import validate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -47,7 +47,7 @@ class Lab:
         storage, job_dir = self.stack.storage, JobDir.of(self.stack.bucket, model, job_id)
         storage.write(job_dir.model + "weights.json", job_id.encode())
         rules = Rules(scope=Scope.FILES, require_comparison=False)
-        validate(storage, find_subject(storage, job_dir.uri), rules, local_place(storage, ()))
+        validate(storage, load_job(storage, job_dir.uri), rules, local_environment(storage, ()))
         return job_dir.uri
 
     def events(self, asset: str) -> list[dict[str, Any]]:

@@ -91,11 +91,11 @@ def test_nobody_there(where: str) -> None:
 
 
 def test_the_url_and_the_user_are_required() -> None:
-    with pytest.raises(AirflowError, match="no Airflow is named"):
+    with pytest.raises(AirflowError, match="no URL of an Airflow"):
         AirflowServer.from_environment(environ={})
     server = AirflowServer.from_environment(
         environ={"MLENGINE_AIRFLOW_URL": "http://a/", "MLENGINE_AIRFLOW_TOKEN": "t"}
     )
     assert server.url == "http://a"
-    with pytest.raises(AirflowError, match="nobody to log in as"):
+    with pytest.raises(AirflowError, match="no Airflow credentials"):
         announce(AirflowServer("http://127.0.0.1:9"), "mnist", "v1")

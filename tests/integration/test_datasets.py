@@ -379,7 +379,7 @@ def test_resolve_names_the_version_or_those_there_are(
         ({"version": "2026-08-01"}, "no version '2026-08-01'"),
         ({"at": "2026-05-31"}, "no version yet at 2026-05-31"),
         ({"at": "soon"}, "not a date: 'soon'"),
-        ({"version": "../x"}, "not a dataset version"),
+        ({"version": "../x"}, "invalid dataset version"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
             resolve(**what)

@@ -221,17 +221,17 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
     storage.write(f"{bucket}/mine.txt", b"x")
     whole = f"{bucket}{slash}"
     assert train(tmp_path, bucket, job_file=f"  jobDir: {whole}\n") == ExitCode.USAGE
-    assert "is a whole bucket" in capsys.readouterr().err
+    assert "is a bucket without a path" in capsys.readouterr().err
     machine = "machineSpec: {machineType: n1-standard-4}, replicaCount: 1, containerSpec: {imageUri: example/t}"
     pools = f"workerPoolSpecs: [{{{machine}}}]"
     (tmp_path / "vertex.yaml").write_text(f"{pools}\nbaseOutputDirectory: {{outputUriPrefix: {whole}}}\n")
     assert main(["jobs", "train", "census_1", "--backend", "memory", "--config", str(tmp_path / "vertex.yaml")]) == 2
-    assert "is a whole bucket" in capsys.readouterr().err
+    assert "is a bucket without a path" in capsys.readouterr().err
     assert train(tmp_path, bucket, "--job-dir", whole) == ExitCode.USAGE
-    assert "is a whole bucket" in capsys.readouterr().err
+    assert "is a bucket without a path" in capsys.readouterr().err
     assert main(["jobs", "rerun", whole, "--as", "new"]) == 1
-    assert "is a whole bucket" in capsys.readouterr().err
-    with pytest.raises(StorageError, match="is a whole bucket"):
+    assert "is a bucket without a path" in capsys.readouterr().err
+    with pytest.raises(StorageError, match="is a bucket without a path"):
         submit({"model": "m", "job_id": "j", "job_dir": whole})
     assert backend.jobs == []
     packages = f"{bucket}/packages/"  # what the job file names

@@ -667,7 +667,7 @@ def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str,
         backend=backend.name,
         gcp_conn_id=None,
     )
-    with pytest.raises(JobFileError, match="one string"):
+    with pytest.raises(JobFileError, match="a string"):
         operator.execute(context("submit"))
     assert backend.jobs == []
 

@@ -22,10 +22,10 @@ from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.subject import find_subject
 from mlengine.validation.validation import validate
 from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
@@ -87,7 +87,7 @@ def _kill_and_repeat(storage: Storage, env: Mapping[str, str], root: Path, mode:
     storage.client.create_bucket(bucket)
     job = None if mode == "package" else _finished(storage, f"gs://{bucket}")
     if mode == "publish":
-        validate(storage, find_subject(storage, job), Rules(Scope.FILES), local_place(storage, ()))
+        validate(storage, load_job(storage, job), Rules(Scope.FILES), local_environment(storage, ()))
     task = TaskProcess(
         mode,
         bucket,

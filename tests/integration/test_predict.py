@@ -1,4 +1,4 @@
-"""``mlengine models predict`` and ``mlengine models`` as a person types them, on a real model."""
+"""``mlengine predict`` and ``mlengine models``, with a real model."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def run(
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -47,7 +47,7 @@ def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
     publish(validation_env.storage, validation_env.bucket, report, by="test")
 
 
-def test_ten_held_out_digits_from_the_champion_by_name(validation_env: ValidationEnv, run: Run) -> None:
+def test_ten_held_out_digits_by_the_champion(validation_env: ValidationEnv, run: Run) -> None:
     quick(validation_env, "good")
     code, out, err = run("models", "predict", "mnist", "--draw")
     assert (code, err) == (0, "")
@@ -89,7 +89,7 @@ def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
-def test_what_cannot_be_predicted_is_said(validation_env: ValidationEnv, run: Run) -> None:
+def test_errors_of_predict(validation_env: ValidationEnv, run: Run) -> None:
     code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
@@ -97,7 +97,7 @@ def test_what_cannot_be_predicted_is_said(validation_env: ValidationEnv, run: Ru
     validation_env.storage.write(f"{validation_env.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
     code, _, err = run("models", "predict", "mnist")
     assert code == 1
-    assert "the model of mnist_good is not whole" in err
+    assert "the model of mnist_good is incomplete" in err
     validation_env.job("writes", "evil")
     code, _, err = run(
         "models", "predict", "mnist", "--job", "evil", "--dataset", validation_env.dataset(), "--package", PACKAGE
@@ -107,7 +107,7 @@ def test_what_cannot_be_predicted_is_said(validation_env: ValidationEnv, run: Ru
     validation_env.job("good", "unknown")
     code, _, err = run("models", "predict", "mnist", "--job", "unknown")
     assert code == 1
-    assert "not known what unknown was trained on" in err
+    assert "the dataset of unknown is unknown" in err
 
 
 def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None:
@@ -116,22 +116,22 @@ def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
-    kept = validation_env.storage.read(job_dir.report)
-    less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
-    code, _, err = run(*less)
+    report = validation_env.storage.read(job_dir.report)
+    fewer = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
+    code, _, err = run(*fewer)
     assert code == 1
-    assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
+    assert "has checks that this validation does not make: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
-    assert validation_env.storage.read(job_dir.report) == kept
-    code, out, _ = run(*less, "--replace-report")
+    assert validation_env.storage.read(job_dir.report) == report
+    code, out, _ = run(*fewer, "--replace-report")
     assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
-    assert "no such threshold: accurcy" in err
+    assert "unknown threshold: accurcy" in err
 
 
-def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
+def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
     """The DAG knows it; a user who validates or predicts at a terminal need not."""
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
@@ -178,7 +178,7 @@ def test_how_a_model_is_called_is_kept_with_the_job(validation_env: ValidationEn
     assert "--serving-signature @/nowhere/at/all" in err
 
 
-def test_champions_by_hand(validation_env: ValidationEnv, run: Run) -> None:
+def test_champions_from_the_command_line(validation_env: ValidationEnv, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
     code, out, err = run("models", "show", "mnist", "--json")
     assert (code, out) == (1, "")

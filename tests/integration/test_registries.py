@@ -16,7 +16,7 @@ from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
 from mlengine.promotion.publish import rollback
 from mlengine.promotion.registries import Registered
-from mlengine.promotion.registries.follow import Followed, follow
+from mlengine.promotion.registries.follow import Registration, follow
 from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
@@ -57,7 +57,7 @@ class Elsewhere:
     def publish(self, job_id: str) -> None:
         assert self.bench.publish(self.bench.job(job_id)).published
 
-    def follow(self) -> Followed:
+    def follow(self) -> Registration:
         return follow(self.bench.storage, self.bench.bucket, "mnist", [VertexRegistry(**self.settings)])
 
     def versions(self) -> dict[str, list[str]]:
@@ -76,7 +76,7 @@ def test_the_alias_is_on_whoever_is_champion(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     first = elsewhere.follow()
     assert first.registered == (Registered("vertex", elsewhere.name, "1", True),)
-    assert elsewhere.follow().registered[0].made is False
+    assert elsewhere.follow().registered[0].created is False
     elsewhere.publish("b")
     assert elsewhere.follow().registered[0].version == "2"
     assert elsewhere.versions() == {"1": [], "2": ["champion", "default"]}
@@ -102,7 +102,7 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
     champion = current(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist")
     assert champion is not None
     assert champion.job_id == "a"
-    assert elsewhere.follow().registered[0].made
+    assert elsewhere.follow().registered[0].created
 
 
 def test_every_registry_is_updated_though_one_fails(elsewhere: Elsewhere) -> None:
@@ -154,7 +154,7 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
         "model": "mnist",
         "serial": 2,
         "job_id": "b",
-        "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "made": True}],
+        "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "created": True}],
     }
     nobody = RegisterModelOperator(
         task_id="register", job=f"{elsewhere.bench.bucket}/other/j", registries=wanted, gcp_conn_id=None

@@ -17,12 +17,12 @@ from scripts import mnist
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.verdict import Thresholds
 from mlengine.storage.client import Storage
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
 from mlengine.validation.runner import Limits
-from mlengine.validation.subject import find_subject
-from mlengine.validation.validation import Place
+from mlengine.validation.validation import ValidationEnvironment
 from mlengine.validation.validation import validate as run_validation
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ class ValidationEnv:
 
     def __init__(self, storage: Storage, bucket: str, models: Path, state: Path) -> None:
         self.storage, self.bucket, self.models = storage, bucket, models
-        self.place: Place = local_place(storage, [PACKAGE], state)
+        self.place: ValidationEnvironment = local_environment(storage, [PACKAGE], state)
 
     def dataset(self, version: str = VERSIONS[-1]) -> str:
         return dataset_dir(SHARED, "mnist", version)
@@ -88,7 +88,7 @@ class ValidationEnv:
 
     def validate(self, model: str, rules: Rules = RULES, *, version: str = VERSIONS[-1], job_id: str = "") -> Report:
         job_dir = self.job(model, job_id)
-        subject = find_subject(self.storage, job_dir.uri, package_uris=[PACKAGE], dataset=self.dataset(version))
+        subject = load_job(self.storage, job_dir.uri, package_uris=[PACKAGE], dataset=self.dataset(version))
         return run_validation(self.storage, subject, rules, self.place)
 
 
@@ -114,7 +114,7 @@ def register_datasets(storage: Storage, digits: Path) -> None:
 
 def make_models(storage: Storage, digits: Path, folder: Path, state_dir: Path) -> None:
     """Write every model of ``make_models.py`` into ``folder``."""
-    with local_place(storage, [PACKAGE], state_dir).python() as python:
+    with local_environment(storage, [PACKAGE], state_dir).python() as python:
         script = Path(__file__).with_name("make_models.py")
         # On a busy machine the threads of numpy's BLAS wait for each other, actively: three times the CPU.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}

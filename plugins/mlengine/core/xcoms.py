@@ -117,12 +117,12 @@ class PublicationXCom(TypedDict):
 
 
 class RegisteredXCom(TypedDict):
-    """The version in one registry. ``made`` says that this task created it."""
+    """One registry's entry: ``created``: whether this task created the version."""
 
     registry: str
     name: str
     version: str
-    made: bool
+    created: bool
 
 
 class RegistrationXCom(TypedDict):

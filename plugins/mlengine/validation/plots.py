@@ -33,7 +33,7 @@ def lines(title: str, series: Mapping[str, Points]) -> str:
 
 
 def bars(mine: Sequence[float | None], theirs: Sequence[float | None], floor: float | None) -> str:
-    """Accuracy of each class; the champion's beside it where there is one. The axis begins below the lowest."""
+    """Bars of the accuracy per class, with the champion's if there is one. The axis starts below the lowest value."""
     shown = [value for value in (*mine, *theirs, floor) if value is not None]
     ys = (max(0.0, math.floor((min(shown, default=0.0) - 0.01) * 25) / 25), 1.0)
     width = 960
@@ -67,7 +67,7 @@ def png(pixels: bytes, *, width: int) -> bytes:
 
 
 def ascii_art(pixels: bytes, *, width: int, shades: str = " .:-=+*#%@") -> list[str]:
-    """Grey as text: two pixels a character high, so that it keeps its shape in a terminal."""
+    """A grey image as ASCII art. A character is two pixels high, so the image keeps its shape in a terminal."""
     rows = [pixels[at : at + width] for at in range(0, len(pixels), width)]
     found = []
     for upper, lower in zip(rows[::2], [*rows[1::2], bytes(width)], strict=False):

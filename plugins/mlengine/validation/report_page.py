@@ -126,7 +126,7 @@ def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
     """Durations and cost of the job, its events, and the durations of the validation's steps."""
-    rows = [(value, "job", name) for name, value in _usage(report.took)]
+    rows = [(value, "job", name) for name, value in _usage(report.usage)]
     for event in report.lineage.get("events") or []:
         details = {name: value for name, value in event.items() if name not in {"time", "event"}}
         rows.append((_clock(event.get("time")), str(event.get("event")), _text(details)))
@@ -153,7 +153,7 @@ def _lineage(report: Report) -> list[tuple[str, str]]:
         "model": report.model_uri,
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
-        "dataset registered in spite of": report.dataset.get("exceptions"),
+        "dataset check exceptions": report.dataset.get("exceptions"),
         **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
         "sha256 of the model": report.digest,
         "size": f"{report.size} bytes",

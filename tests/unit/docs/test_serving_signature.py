@@ -1,4 +1,4 @@
-"""docs/gate.md: the table of ``serving_signature``'s fields agrees with the code."""
+"""docs/validation.md: the table of ``serving_signature``'s fields agrees with the code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMPLETE: dict[str, Any] = {
 
 def documented() -> dict[str, tuple[str, str]]:
     """Field → its default and its example, as the table has them."""
-    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
     table = page.split("| field | type | default | example |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
     return {row[0].strip("` "): (row[2], row[3].strip("`")) for row in rows}

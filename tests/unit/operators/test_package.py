@@ -59,13 +59,13 @@ def test_it_packages_and_tells_what_stayed_out(
     }
     assert storage.exists(first["package_uris"][0])
     text = "\n".join(recorder.lines)
-    assert "left out: .env (looks like a secret)" in text
+    assert "excluded: .env (looks like a secret)" in text
     assert "2 files" in text
     assert "hunter2" not in text
 
     again = operator(source=trainer, bucket=bucket.removeprefix("gs://"), module="").execute({})
     assert again == {**first, "reused": True}
-    assert "unchanged, and in the bucket already" in recorder.lines[-3]
+    assert "unchanged, already in the bucket" in recorder.lines[-3]
 
 
 @pytest.mark.integration

@@ -80,7 +80,7 @@ def test_a_count_may_be_a_number_without_fraction() -> None:
         Role.CHIEF: 1,
     }
     for wrong in ("2.5", "two", "nan", "inf"):
-        with pytest.raises(JobFileError, match="not a cluster"):
+        with pytest.raises(JobFileError, match="is invalid"):
             submit._counts({"worker": wrong})
 
 

@@ -1,8 +1,8 @@
-"""A trainer's TensorFlow session: its threads and time-outs, how it is opened, and how it is thrown away.
+"""A trainer's TensorFlow session: its threads and time-outs, how it is opened and abandoned.
 
-``operation_timeout_in_ms`` bounds every run of an open session. It does not bound the opening: TensorFlow asks each
-parameter server who it is, and waits for the answer without end, also of one that has gone since, or that hangs. So a
-session is opened on a thread of its own, and the thread is left behind when somebody does not answer.
+``operation_timeout_in_ms`` limits every run of an open session, but not the opening: TensorFlow contacts each parameter
+server and waits for the response without a limit, even if the server is gone or hangs. So a session is opened in a
+separate thread, which is abandoned if a server does not respond.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bu
 from mlengine.cli.output import say, say_json
 from mlengine.core.errors import ModelError, UsageError
 from mlengine.core.layout import JobDir
-from mlengine.promotion.rules import intact
+from mlengine.promotion.rules import check_published_files
 from mlengine.storage.client import Storage
+from mlengine.validation.job import FinishedJob, load_job
 from mlengine.validation.plots import ascii_art
 from mlengine.validation.prediction import predict
-from mlengine.validation.subject import Subject, find_subject
 
 
 def register(commands: Commands) -> None:
@@ -64,19 +64,19 @@ def _document(model: str, model_uri: str, found: Sequence[Mapping[str, Any]], co
     return {"model": model, "model_uri": model_uri, "correct": correct, "rows": rows}
 
 
-def _subject(storage: Storage, args: argparse.Namespace) -> tuple[Subject, str]:
+def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, str]:
     """The job to predict with, and the URI of its model."""
     bucket = bucket_of(args)
     if args.job:
         folder = job_dir(bucket, args.model, args.job)
-        return find_subject(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
+        return load_job(storage, folder.uri, package_uris=args.package, dataset=args.dataset), folder.model
     champion = current(storage, bucket, args.model)
     if champion is None:
         raise ModelError(f"model {args.model} has no champion in {bucket}", hint="publish one, or give --job")
-    intact(storage, champion)
+    check_published_files(storage, champion)
     packages: Sequence[str] = args.package or champion.lineage.get("package_uris", ())
     dataset = args.dataset or champion.dataset
-    subject = find_subject(storage, JobDir(champion.job_dir).uri, package_uris=packages, dataset=dataset)
+    subject = load_job(storage, JobDir(champion.job_dir).uri, package_uris=packages, dataset=dataset)
     return subject, champion.model_uri
 
 

@@ -60,18 +60,18 @@ def _publish(args: argparse.Namespace) -> int:
         )
     force = Force(who, args.reason) if args.force else None
     outcome = publish(storage, bucket, report, by=who, why=args.reason, force=force)
-    detail = outcome.sentence
+    detail = outcome.reason
     if args.json:
         document: PublicationDocument = {
             "model": args.model,
             "job_id": report.job_id,
-            "outcome": outcome.word.value,
+            "outcome": outcome.decision.value,
             "published": outcome.published,
             "detail": detail,
         }
         say_json(document)
     else:
-        say(f"{outcome.word.value}: {detail}")
+        say(f"{outcome.decision.value}: {detail}")
     return ExitCode.OK if outcome.published else ExitCode.NOT_ACCEPTED
 
 

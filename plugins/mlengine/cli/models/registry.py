@@ -32,6 +32,6 @@ def _register(args: argparse.Namespace) -> int:
     registry = connect({**unique("--set", args.set), "kind": args.registry})
     followed = follow(Storage(), bucket_of(args), args.model, [registry])
     for one in followed.registered:
-        how = "registered" if one.made else "already registered"
+        how = "registered" if one.created else "already registered"
         say(f"{followed.champion.job_id}: {how} as version {one.version} of {one.name} in {one.registry}")
     return 0

@@ -44,7 +44,9 @@ def register(commands: Commands) -> None:
         help="a threshold, such as accuracy=0.97 or tolerance=0.005; repeatable",
     )
     parser.add_argument(
-        "--serving-signature", metavar="JSON", help="inputs and outputs of the model as JSON, or @FILE (docs/gate.md)"
+        "--serving-signature",
+        metavar="JSON",
+        help="inputs and outputs as JSON, or @FILE (docs/validation.md)",
     )
     parser.add_argument(
         "--require-comparison",
@@ -65,17 +67,17 @@ def register(commands: Commands) -> None:
 
 def _validate(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
-    from mlengine.validation.environment import local_place
+    from mlengine.validation.environment import local_environment
+    from mlengine.validation.job import load_job
     from mlengine.validation.report import find_report
-    from mlengine.validation.subject import find_subject
-    from mlengine.validation.usage import took
+    from mlengine.validation.usage import job_usage
     from mlengine.validation.validation import validate
 
     storage, bucket = Storage(), bucket_of(args)
     folder = job_dir(bucket, args.model, args.job)
     earlier = find_report(storage, folder)
     rules = _rules(args, earlier)
-    subject = find_subject(
+    subject = load_job(
         storage,
         folder.uri,
         model=args.model,
@@ -85,15 +87,15 @@ def _validate(args: argparse.Namespace) -> int:
     )
     if subject.record is not None:
         with suppress(MlengineError):  # usage is only shown in the report
-            found = took(get_backend(subject.record.backend), subject.record, subject.job_dir)
-            subject = replace(subject, took=found)
+            found = job_usage(get_backend(subject.record.backend), subject.record, subject.job_dir)
+            subject = replace(subject, usage=found)
     if earlier:
         note(f"using the options of the report of {earlier.created}; validation_level={rules.scope.value}")
     report = validate(
         storage,
         subject,
         rules,
-        local_place(storage, subject.package_uris, env=subject.env),
+        local_environment(storage, subject.package_uris, env=subject.env),
         replace_report=args.replace_report,
     )
     if args.json:
@@ -133,8 +135,8 @@ def _check(check: Check) -> dict[str, Any]:
         "passed": check.passed,
         "skipped": check.skipped,
         "value": check.value,
-        "threshold": check.bound,
-        "detail": check.sentence,
+        "threshold": check.threshold,
+        "detail": check.message,
     }
 
 
@@ -165,5 +167,5 @@ def _json(text: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE") from error
     if not isinstance(data, dict):
-        raise UsageError(f"--serving-signature {text} is not a JSON object", hint="see docs/gate.md for its fields")
+        raise UsageError(f"--serving-signature {text} is not a JSON object", hint="see docs/validation.md")
     return data

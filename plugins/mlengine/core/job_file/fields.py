@@ -91,7 +91,7 @@ def gs_uri(field: Located, hint: str = "") -> str:
     except StorageError as error:
         raise field.error(error.message, f"{error.hint}; {hint}" if hint else error.hint) from error
     if not path.strip("/"):
-        raise field.error(f"is a whole bucket: {uri}", "give the job a directory of its own: gs://BUCKET/path")
+        raise field.error(f"is a bucket without a path: {uri}", "use a directory in the bucket: gs://BUCKET/path")
     return uri
 
 

@@ -167,7 +167,7 @@ def test_flags_over_vertex_ai_s_format(tmp_path: Path) -> None:
         (("--master-machine-type", "n1"), None, "--master-machine-type: is not a machine type: 'n1'"),
         (("--module-name", "trainer/task.py"), None, "--module-name: is a path"),
         (("--job-dir", "out"), None, "--job-dir: not a Cloud Storage URI: 'out'"),
-        (("--job-dir", "gs://bucket"), None, "--job-dir: is a whole bucket"),
+        (("--job-dir", "gs://bucket"), None, "--job-dir: is a bucket without a path"),
         (("--job-dir", "out"), VERTEX, "--job-dir: not a Cloud Storage URI: 'out'"),
         (("--runtime-version", "2.11"), VERTEX, "--runtime-version: has no meaning"),
         (("--runtime-version", "new"), None, "--runtime-version: is not a version: 'new'"),

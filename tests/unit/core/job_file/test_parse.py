@@ -172,7 +172,12 @@ BAD = {
     "no module at all": (changed("trainer.task", "train-er"), 11, "not a module", "trainer.task"),
     "a package on this machine": (changed("gs://bucket/packages", "./dist"), 13, "not a Cloud", "PackageTrainerOper"),
     "a job dir on this machine": (changed("gs://bucket/mnist/1", "/tmp/out"), 14, "not a Cloud", "gs://"),
-    "a bucket for a job dir": (changed("gs://bucket/mnist/1", "gs://bucket/"), 14, "whole bucket", "gs://BUCKET/path"),
+    "a bucket for a job dir": (
+        changed("gs://bucket/mnist/1", "gs://bucket/"),
+        14,
+        "bucket without a path",
+        "gs://BUCKET/path",
+    ),
     "a duration in hours": (changed("7200s", "2h"), 17, "not a duration", '"7200s"'),
     "a duration without unit": (changed("7200s", "7200"), 17, "not a duration", '"7200s"'),
     "a time that no API can say": (changed("7200s", "9999999999999s"), 17, "9999999999999", "315576000000"),

@@ -29,12 +29,12 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
 @pytest.mark.parametrize(
     ("pool", "machine", "accelerator", "count", "note"),
     [
-        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "switched off"),
-        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "switched off"),
-        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_P100", 1, "end of its life"),  # prose: ok
+        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "discontinued"),
+        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "discontinued"),
+        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_P100", 1, "deprecated"),
         (Pool(Role.CHIEF, 1, "standard", "NVIDIA_L4", 2), "n1-standard-4", "NVIDIA_L4", 2, "standard is"),
         (Pool(Role.CHIEF, 1, "n1-highcpu-8"), "n1-standard-8", None, 0, "n1-highcpu-8 is n1-standard-8"),
-        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "end of its life"),  # prose: ok
+        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "deprecated"),
         (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V3", 8), "cloud-tpu", "TPU_V3", 8, "is cloud-tpu"),
         (Pool(Role.CHIEF, 1, "standard", "TPU_V5_LITEPOD", 8), "ct5lp-hightpu-8t", None, 0, "is ct5lp-hightpu-8t"),
         (Pool(Role.CHIEF, 1, "ct6e-standard-4t"), "ct6e-standard-4t", None, 0, None),

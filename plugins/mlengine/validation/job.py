@@ -1,4 +1,4 @@
-"""Whom a validation is about: a job, as its ``job.json`` and its caller tell."""
+"""A finished job, as described by its ``job.json`` and by the caller."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mlengine.storage.client import Storage
 
 
 @dataclass(frozen=True)
-class Subject:
+class FinishedJob:
     """A finished job.
 
-    :param bucket: where the model's champion lies: the job dir's parent's parent.
-    :param package_uris: what its environment is made of.
-    :param dataset: what the caller knows of the dataset version: ``uri``, ``name``, ``version``.
-    :param lineage: what went into the job.
-    :param record: its claim, if it was submitted by us.
-    :param took: what it took, if somebody has asked.
+    :param bucket: the bucket, or prefix, with the model's champion.
+    :param package_uris: the packages of the trainer's environment.
+    :param dataset: ``uri``, ``name`` and ``version`` of the dataset version, as far as they are known.
+    :param lineage: packages, arguments, cluster and inputs of the job.
+    :param record: the claim; ``None`` if mlengine did not submit the job.
+    :param usage: time and cost of the job (:mod:`mlengine.validation.usage`); empty if unknown.
     """
 
     job_dir: JobDir
@@ -32,7 +32,7 @@ class Subject:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     record: JobRecord | None = None
-    took: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dataset_uri(self) -> str:
@@ -40,14 +40,14 @@ class Subject:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The job's variables."""
+        """The job's environment variables."""
         return dict(self.record.spec.get("env") or {}) if self.record else {}
 
 
 def job_dir_of(job: Any) -> JobDir:
-    """The job dir out of what an operator or a person gives: its URI, or a dict with ``job_dir``.
+    """The job directory of ``job``: its URI, or a mapping with ``job_dir``.
 
-    :raises ModelError: it is neither.
+    :raises ModelError: ``job`` is neither.
     """
     uri = job.get("job_dir") if isinstance(job, Mapping) else job
     if not isinstance(uri, str) or uri.count("/") < 4 or not uri.startswith("gs://"):
@@ -55,7 +55,7 @@ def job_dir_of(job: Any) -> JobDir:
     return JobDir(uri.rstrip("/"))
 
 
-def find_subject(
+def load_job(
     storage: Storage,
     job: Any,
     *,
@@ -63,14 +63,15 @@ def find_subject(
     bucket: str | None = None,
     package_uris: Sequence[str] = (),
     dataset: Any = None,
-) -> Subject:
-    """Put together what is known of a job. What the caller gives wins over ``job.json``; that may be missing.
+) -> FinishedJob:
+    """Read ``job.json``, which may be missing, and combine it with the arguments, which take precedence.
 
-    :param dataset: the dataset version's URI, or a dict with ``uri``.
+    :param job: as in :func:`job_dir_of`.
+    :param dataset: the URI of the dataset version, or a mapping with ``uri``.
     """
     job_dir = job_dir_of(job)
     record: JobRecord | None = None
-    with suppress(ObjectMissingError):  # not submitted by us: then the caller says what is needed
+    with suppress(ObjectMissingError):  # not submitted by mlengine: the caller has to give what is needed
         record = JobRecord.from_bytes(storage.read(job_dir.claim))
     parent, name, _ = job_dir.uri.rsplit("/", 2)
     spec = record.spec if record else {}
@@ -87,7 +88,7 @@ def find_subject(
         "inputs": dict(inputs),
         "events": [dict(event) for event in record.history] if record else [],
     }
-    return Subject(
+    return FinishedJob(
         job_dir=job_dir,
         model=check_model_name(model or (record.model if record else name)),
         bucket=bucket or parent,
@@ -99,7 +100,7 @@ def find_subject(
 
 
 def _dataset(given: Any) -> dict[str, Any]:
-    """A URI, or a dict; a dataset version's URI ends with its name and its version."""
+    """The dataset as a dict. Name and version are taken from the URI of a dataset version."""
     data = dict(given) if isinstance(given, Mapping) else {"uri": given} if given else {}
     parts = str(data.get("uri") or "").rstrip("/").split("/")
     if len(parts) > 4 and parts[-3] == "datasets":
@@ -108,7 +109,7 @@ def _dataset(given: Any) -> dict[str, Any]:
 
 
 def _argument(spec: Mapping[str, Any]) -> str:
-    """The trainer's own ``--dataset gs://…``."""
+    """The value of the trainer's argument ``--dataset``, if it is a ``gs://`` URI."""
     args = [str(arg) for arg in spec.get("args", ())]
     for at, arg in enumerate(args):
         value = arg.partition("=")[2] if arg.startswith("--dataset=") else args[at + 1] if at + 1 < len(args) else ""
