@@ -70,7 +70,7 @@ def test_the_python_samples(storage: Storage, bucket: str, place: Path, monkeypa
     check = next(text for text in samples if "def enough_customers" in text)
     found: dict[str, Any] = {}
     exec(check, found)
-    terms = {"license": "internal", "source": "x", "target": "left", "key": "customer"}
+    terms: dict[str, Any] = {"license": "internal", "source": "x", "target": "left", "key": "customer"}
     manifest = datasets.add(
         storage, bucket, "churn", "2026-11-01", place / "november", own_checks=[found["enough_customers"]], **terms
     )
