@@ -1,4 +1,4 @@
-"""Small plots for the report as SVG: lines, a histogram, and counts on a grid. Standard library only."""
+"""Small plots for the report as SVG: lines, a histogram, and counts on a grid. No plotting library."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from mlengine.core.metrics import format_value
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
 _COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
-_CHARACTER = 7  # pixels
+_CHARACTER, _MARK = 6.5, 26  # width in pixels: of a character, and of the rest of an entry of the key
 
 Points = Sequence[tuple[float, float]]
 Span = tuple[float, float]
@@ -54,14 +56,15 @@ class Frame:
 
     def _axes(self) -> list[str]:
         parts, bottom = [], self.height - _BOTTOM + 17
-        for at in range(5):
-            x, y = (span[0] + (span[1] - span[0]) * at / 4 for span in (self.xs, self.ys))
-            anchor = "end" if at == 4 else "middle"
-            parts += [
-                self.line((self.xs[0], y), (self.xs[1], y), 'stroke="var(--line)"'),
-                f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.1f}" text-anchor="end">{_tick(y, self.ys)}</text>',
-                f'<text x="{self.x(x):.1f}" y="{bottom}" text-anchor="{anchor}">{_tick(x, self.xs)}</text>',
-            ]
+        for y in _ticks(self.ys):
+            parts.append(self.line((self.xs[0], y), (self.xs[1], y), 'stroke="var(--line)"'))
+            text = _written(y, self.ys)
+            parts.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.1f}" text-anchor="end">{text}</text>')
+        for x in _ticks(self.xs):
+            # A label in the middle of the right end would be cut off.
+            anchor = "end" if self.x(x) > self.width - _RIGHT - 12 else "middle"
+            text = _written(x, self.xs)
+            parts.append(f'<text x="{self.x(x):.1f}" y="{bottom}" text-anchor="{anchor}">{text}</text>')
         middle = (_TOP + self.height - _BOTTOM) / 2
         parts.append(
             f'<text x="{(_LEFT + self.width - _RIGHT) / 2:.0f}" y="{self.height - 10}" text-anchor="middle">'
@@ -74,7 +77,7 @@ class Frame:
         return parts
 
 
-SQUARE = {"width": 340, "height": 320}
+SQUARE = {"width": 328, "height": 310}
 
 
 def lines(
@@ -90,7 +93,7 @@ def lines(
     :param under: SVG that is drawn below the lines.
     """
     body = [under]
-    left = frame.width - _RIGHT - sum(_CHARACTER * len(_plain(name)) + 30 for name in series)
+    left = frame.width - _RIGHT - sum(_CHARACTER * len(_plain(name)) + _MARK for name in series)
     for at, (name, points) in enumerate(series.items()):
         colour = _COLOURS[at % len(_COLOURS)]
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
@@ -98,9 +101,9 @@ def lines(
         if len(points) == 1:
             body.append(_dot(frame, points[0], colour))
         if len(series) > 1:
-            mark = f'<rect x="{left}" y="9" width="12" height="4" fill="{colour}"/>'
-            body.append(f'{mark}<text x="{left + 16}" y="15">{escape(_plain(name))}</text>')
-            left += _CHARACTER * len(_plain(name)) + 30
+            mark = f'<rect x="{left:.0f}" y="9" width="12" height="4" fill="{colour}"/>'
+            body.append(f'{mark}<text x="{left + 16:.0f}" y="15">{escape(_plain(name))}</text>')
+            left += _CHARACTER * len(_plain(name)) + _MARK
     body += [_dot(frame, point, _COLOURS[0], text) for point, text in (dots or {}).items()]
     return frame.svg(body)
 
@@ -114,7 +117,7 @@ def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: 
         body.append(
             f'<rect x="{x:.1f}" y="{top:.1f}" width="{max(frame.x(edges[at + 1]) - x - 1, 0.5):.1f}" '
             f'height="{frame.y(0) - top:.1f}" fill="var(--a)">'
-            f"<title>{edges[at]:.4g} to {edges[at + 1]:.4g}: {count:,} rows</title></rect>"
+            f"<title>{format_value(edges[at])} to {format_value(edges[at + 1])}: {count:,} rows</title></rect>"
         )
     if edges[0] < 0 < edges[-1]:
         body.append(frame.line((0, 0), (0, frame.ys[1]), 'stroke="var(--ink)" stroke-dasharray="4 3"'))
@@ -136,8 +139,8 @@ def grid(title: str, span: Span, rows: Sequence[Sequence[int]], x_label: str, y_
             body.append(
                 f'<rect x="{frame.x(x):.1f}" y="{frame.y(y + step):.1f}" width="{width:.1f}" height="{height:.1f}" '
                 f'fill="var(--a)" fill-opacity="{0.1 + 0.9 * math.sqrt(count / most):.2f}">'
-                f"<title>{escape(x_label)} {x + step / 2:.4g}, {escape(y_label)} {y + step / 2:.4g}: {count:,} rows"
-                "</title></rect>"
+                f"<title>{escape(x_label)} {format_value(x + step / 2)}, "
+                f"{escape(y_label)} {format_value(y + step / 2)}: {count:,} rows</title></rect>"
             )
     body.append(diagonal(frame))
     return frame.svg(body)
@@ -151,18 +154,26 @@ def diagonal(frame: Frame) -> str:
 
 
 def round_span(values: Sequence[float]) -> Span:
-    """A span around all values whose quarters are round numbers."""
+    """A span around all values that begins and ends with a tick."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high <= low:
         margin = abs(low) * 0.01 or 0.5
         low, high = low - margin, high + margin
-    size = 10.0 ** math.floor(math.log10((high - low) / 4))
-    for factor in (1, 2, 2.5, 5, 10, 20):
-        step = size * factor
-        start = math.floor(low / step) * step
-        if start + 4 * step >= high:
-            return start, start + 4 * step
-    return low, high
+    step = _step(low, high)
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _ticks(span: Span) -> list[float]:
+    """Round numbers from one end of the span to the other."""
+    step = _step(*span)
+    first, last = math.ceil(span[0] / step - 1e-9), math.floor(span[1] / step + 1e-9)
+    return [at * step for at in range(first, last + 1)]
+
+
+def _step(low: float, high: float) -> float:
+    """A round number that divides the span into at most five parts."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 5))
+    return next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor * 5 >= (high - low) * (1 - 1e-9))
 
 
 def _dot(frame: Frame, point: tuple[float, float], colour: str, text: str = "") -> str:
@@ -172,13 +183,11 @@ def _dot(frame: Frame, point: tuple[float, float], colour: str, text: str = "") 
     )
 
 
-def _tick(value: float, span: Span) -> str:
-    """A short number: ``0.25``, ``12.5k``, ``3M``; 0 for what is only a rounding error."""
+def _written(value: float, span: Span) -> str:
+    """A tick as a short number: ``0.25``, ``12.5k``, ``3M``."""
     largest = max(abs(span[0]), abs(span[1]))
-    if abs(value) < 1e-9 * largest:
-        return "0"
     for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if largest >= 10 * unit:
+        if largest >= 10 * unit and value:
             return f"{value / unit:.4g}{sign}"
     return f"{value:.4g}"
 

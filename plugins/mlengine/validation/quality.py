@@ -214,7 +214,7 @@ def _not_worse(difference: Difference, threshold: MetricThreshold, champion: str
 def _bounded(name: str, value: Value, least: float | None, most: float | None, where: str) -> Check:
     threshold = " and ".join(
         part
-        for part in (f"≥ {least:g}" if least is not None else "", f"≤ {most:g}" if most is not None else "")
+        for part in (f"≥ {least:,.10g}" if least is not None else "", f"≤ {most:,.10g}" if most is not None else "")
         if part
     )
     if value.number is None:

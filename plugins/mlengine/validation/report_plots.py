@@ -40,7 +40,7 @@ def _binary(found: Mapping[str, Any], champion: Mapping[str, Any]) -> list[str]:
         frame = Frame("ROC curve", _UNIT, _UNIT, "false positive rate", "recall", **SQUARE)
         drawn.append(plots.lines(frame, _of_both(found, champion, _roc), under=plots.diagonal(frame)))
     if "precision_recall" in found:
-        frame = Frame("Precision and recall", _UNIT, _UNIT, "recall", "precision", **SQUARE)
+        frame = Frame("Precision/recall", _UNIT, _UNIT, "recall", "precision", **SQUARE)
         series = _of_both(found, champion, _precision_recall)
         # With every row predicted positive, the precision is the share of positive rows.
         share = next(iter(series.values()))[-1][1]
@@ -94,7 +94,7 @@ def threshold_table(report: Report) -> list[tuple[str, ...]]:
 def confusion(report: Report) -> dict[str, Any]:
     """The confusion matrix: ``names`` of the classes, and ``rows`` of name, cells and recall; empty without one.
 
-    Right predictions are green, errors red by their share of the largest.
+    Right predictions are green; errors are red, the more the darker.
     """
     found = report.curves.get("confusion") or {}
     matrix: Sequence[Sequence[int]] = found.get("rows") or []
@@ -104,7 +104,8 @@ def confusion(report: Report) -> dict[str, Any]:
     names = [str(known[at]) if at < len(known) else str(at) for at in found.get("classes", range(len(matrix)))]
     if len(names) < len(matrix):
         names.append("others")
-    most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0) or 1
+    most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0)
+    most = max(most, 0.05 * max(map(sum, matrix)), 1)  # a few errors among many rows stay pale
     rows = []
     for at, counts in enumerate(matrix):
         cells = [

@@ -29,7 +29,7 @@ def metrics(report: Report) -> list[dict[str, Any]]:
         theirs = {report.champion["metric"]: report.champion.get("metric_value")}
     names = sorted(report.metrics, key=lambda name: name != report.main_metric)
     rows = [_metric(report, name, theirs) for name in names]
-    if report.champion:
+    if report.champion and rows:
         rows.append(_plain("dataset version", report.dataset.get("version"), report.champion.get("dataset_version")))
     mine, other = (_milliseconds(report.baseline.get(name)) for name in ("challenger_latency_ms", "latency_ms"))
     mine = mine or _milliseconds(report.figures.get("latency_ms"))
@@ -120,7 +120,9 @@ def _fails(value: float | None, threshold: SliceThreshold | None) -> bool:
 def _threshold(threshold: SliceThreshold | None) -> str:
     if threshold is None:
         return ""
-    limits = [f"{sign} {limit:g}" for sign, limit in (("≥", threshold.min), ("≤", threshold.max)) if limit is not None]
+    limits = [
+        f"{sign} {limit:,.10g}" for sign, limit in (("≥", threshold.min), ("≤", threshold.max)) if limit is not None
+    ]
     rows = f"slices with at least {threshold.min_rows:,} rows"
     return f"Threshold: {' and '.join(limits)}, for {rows}." if limits else f"Shown are {rows}; no threshold is set."
 
@@ -136,8 +138,10 @@ def worst_rows(report: Report) -> dict[str, Any]:
     names = list(dict.fromkeys(name for row in found for name in _columns(row)))
     error = "error" if report.task == "regression" else "confidence"
     keyed = any(row.get("key") is not None for row in found)
-    head = ["row", *(["key"] if keyed else []), "actual", "predicted", error, *names]
-    return {"images": [], "head": head, "rows": [_worst(row, names, keyed=keyed) for row in found]}
+    titles = ["row", *(["key"] if keyed else []), "actual", "predicted", error, *names]
+    rows = [_worst(row, names, keyed=keyed) for row in found]
+    head = [{"text": title, "number": all(row[at]["number"] for row in rows)} for at, title in enumerate(titles)]
+    return {"images": [], "head": head, "rows": rows}
 
 
 def _worst(row: Mapping[str, Any], names: list[str], *, keyed: bool) -> list[dict[str, Any]]:
@@ -153,9 +157,13 @@ def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _cell(value: Any) -> dict[str, Any]:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    text = _NONE if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = _NONE if value is None else _written(value) if isinstance(value, float) else str(value)
     short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return {"text": short, "number": number, "title": text if short != text else ""}
+
+
+def _written(value: float) -> str:
+    return format_value(value) if abs(value) >= 1e4 else f"{value:.6g}"
 
 
 def _image(image: Mapping[str, Any]) -> str:
@@ -190,7 +198,7 @@ def _number(value: Any) -> float | None:
 
 
 def _mark(gain: float | None) -> str:
-    return "" if not gain else "ok" if gain > 0 else "FAILED"
+    return "" if not gain else "better" if gain > 0 else "worse"
 
 
 def _milliseconds(value: object) -> str | None:
