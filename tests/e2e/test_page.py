@@ -56,7 +56,7 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
     except StackError as error:
         pytest.skip(str(error))
     lab = SampleJobs(stack.storage, stack.bucket)
-    hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), accuracy=0.97)
+    hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), metric_value=0.97)
     lab.logs(hostile, "chief-0", f"{EVIL}\n".encode())
     out = tmp_path_factory.mktemp("page")
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or out)

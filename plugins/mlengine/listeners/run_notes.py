@@ -15,6 +15,8 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
+from mlengine.core.metrics import format_value
+
 log = logging.getLogger(__name__)
 
 _DATASET, _VALIDATE, _PUBLISH = "ResolveDatasetOperator", "ValidateModelOperator", "PublishModelOperator"
@@ -47,7 +49,8 @@ def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append("reused")
     if validate.get("verdict"):
         metric, value = validate.get("metric"), validate.get("metric_value")
-        parts.append(str(validate["verdict"]) + (f" ({metric} {value:.4g})" if isinstance(value, float) else ""))
+        shown = f" ({metric} {format_value(value)})" if metric and isinstance(value, int | float) else ""
+        parts.append(f"{validate['verdict']}{shown}")
     if publish.get("published"):
         parts.append(f"champion no. {publish.get('serial')}")
     elif publish.get("reason"):

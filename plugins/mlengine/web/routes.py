@@ -16,7 +16,7 @@ from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
-from mlengine.web import actions, guard, jobs, models
+from mlengine.web import actions, drift, guard, jobs, models
 from mlengine.web.guard import ReaderDep
 from mlengine.web.index import Index, View
 from mlengine.web.people import triggered_by
@@ -138,6 +138,11 @@ def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
     rows = _of_model(user, model)
     found = models.one(_storage(), _bucket(), model, rows)
     return {**found, "may_change": guard.may_change(user, _champion_dag(found, rows))}
+
+
+@router.get("/models/{model}/drift")
+def model_drift(user: ReaderDep, model: str) -> dict[str, Any]:
+    return drift.drift(_storage(), _bucket(), model, _of_model(user, model))
 
 
 @router.post("/models/{model}/rollback", dependencies=[Depends(guard.same_origin)])

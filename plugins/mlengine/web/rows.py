@@ -30,7 +30,7 @@ _FINAL_AFTER_VALIDATION = 600.0
 _FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 _TEXT = frozenset(
-    "model job_id backend state detail dag_id run_id by cluster decision dataset verdict".split()  # noqa: SIM905
+    "model job_id backend state detail dag_id run_id by cluster decision dataset verdict metric".split()  # noqa: SIM905
 )
 
 

@@ -1,6 +1,6 @@
 // The page has four views: #/jobs, #/job/MODEL/ID, #/models, #/model/NAME. Their data comes from api/…, which checks permissions with Airflow.
 
-import { el, lines, versions, duration, moment } from "./draw.js";
+import { el, lines, versions, driftPlot, NO_DATASET, number, duration, moment } from "./draw.js";
 
 const main = document.getElementById("main");
 const asOf = document.getElementById("as-of");
@@ -77,7 +77,7 @@ const jobPath = (row) => `${part(row.model)}/${part(row.job_id)}`;
 
 const words = (name) => String(name).replaceAll("_", " ");
 const chip = (name) => (name ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(name) ? name : ""}` }, words(name)) : "");
-const formatMetric = (of) => (typeof of.metric_value === "number" ? of.metric_value.toPrecision(4) : "");
+const formatMetric = (of) => (typeof of.metric_value === "number" ? `${of.metric || ""} ${number(of.metric_value)}`.trim() : "");
 const formatCost = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
 const elapsed = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
 const timeLeft = (row) => (row.eta === null ? "" : `${duration(row.eta)} left`);
@@ -238,9 +238,8 @@ function jobTop(job, path) {
 }
 
 function jobBelow(job, path) {
-  const curves = job.curves, row = job.row;
-  const plots = [lines("Loss", Object.fromEntries(["train_loss", "test_loss"].filter((name) => curves[name]).map((name) => [name, curves[name]]))),
-    lines("Accuracy", curves.test_accuracy ? { test_accuracy: curves.test_accuracy } : {})].filter(Boolean);
+  const row = job.row;
+  const plots = Object.entries(job.curves).map(([title, series]) => lines(words(title), series)).filter(Boolean);
   const history = job.history.map((event) => {
     const { time, event: name, ...rest } = event;
     return el("tr", {}, el("td", {}, moment(time)), el("td", {}, words(name)),
@@ -268,7 +267,17 @@ function reportView(job, path) {
   const frame = el("iframe", { id: "report", title: `Validation report of ${job.row.job_id}`, sandbox: "", loading: "lazy", "data-src": `${path}/report` });
   frame.src = `${path}/report?theme=${theme()}`;
   return section("Validation report", el("p", {}, chip(report.verdict), " ", report.reasons.join(" ")),
-    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)), frame);
+    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)),
+    report.metrics.length ? metricTable(report.metrics, "Challenger", report.champion.job_id ? `Champion ${report.champion.serial}` : "") : "", frame);
+}
+
+/** Metrics as the server formats them. Without a champion (`champion` is empty), only the values. */
+function metricTable(metrics, challenger, champion) {
+  const marks = { better: "good", worse: "bad" };
+  const head = ["", challenger, ...(champion ? [champion, "Better by", "·Interval"] : [])].map((name) => el("th", { scope: "col", class: typeof name === "string" && name.startsWith("·") ? "wide" : null }, typeof name === "string" ? name.replace("·", "") : name));
+  const rows = metrics.map((one) => el("tr", {}, el("th", { scope: "row" }, one.name, one.note ? el("small", {}, one.note) : ""), el("td", { class: "value" }, one.main ? el("b", {}, one.value) : one.value),
+    champion ? [el("td", { class: "value" }, one.champion), el("td", { class: `value ${marks[one.mark] || ""}` }, one.gain), el("td", { class: "wide value" }, one.interval)] : ""));
+  return el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
 }
 
 /** Load an open report again when Airflow's theme changes. */
@@ -351,27 +360,39 @@ async function showModel(view, name) {
   const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", {}, entry.why)),
     el("td", {}, words(entry.action)), el("td", { class: "n" }, formatMetric(entry)), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", {}, moment(entry.at), el("small", {}, entry.by)),
     el("td", {}, index && model.may_change && origin(entry) !== origin(champion) ? el("button", { type: "button", class: "danger", onclick: rollBack(entry), "aria-label": `Roll back to ${entry.job_id}` }, "Roll back …") : "")));
+  const datasets = [...new Set(model.points.map((point) => point.dataset || NO_DATASET))];
+  const drift = el("div", {});
   main.replaceChildren(
     el("div", { class: "top" }, el("h1", {}, name)),
-    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], [champion.metric || "Metric", formatMetric(champion)], ["Dataset", champion.dataset.version || ""],
+    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], [champion.metric || "Metric", number(champion.metric_value)], ["Dataset", champion.dataset.version || ""],
       ["Published", moment(champion.at)], ["Published by", champion.by], ["Model", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
-    model.points.length ? section(`${model.points[0].metric || "Metric"} by dataset version`, el("div", { class: "plots" }, versions(model.points, to)),
-      el("p", { class: "soft" }, "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
+    model.points.length ? section(`${model.metric} by dataset version`, el("div", { class: "plots" }, versions(model.metric, model.points, datasets, to), drift),
+      el("p", { class: "soft" }, model.higher_is_better ? "" : "Lower is better. ", "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
     model.comparison ? comparison(model.comparison, to) : "",
     section("Champion history", table(["#", "Champion", "Action", "Metric", "·Dataset", "Time", ""], history, "No model has been published yet.", "Champion history")),
   );
+  if (model.points.length) showDrift(drift, path, datasets);
   return null;
 }
 
+/** The drift of the dataset's columns, below or next to the metric. It reads many manifests, so it comes after the rest. */
+async function showDrift(node, path, datasets) {
+  let found;
+  try { found = await request(`${path}/drift`); } catch (error) { node.replaceChildren(errorNote(error)); return; }
+  if (!found.columns.length) { node.remove(); return; }
+  const others = found.others ? ` ${found.others} other columns drifted less.` : "";
+  node.replaceChildren(driftPlot(found.versions, found.columns, datasets), el("p", { class: "soft" },
+    `Drift of the training rows of ${found.dataset}: population stability index of each version against the one before. Above 0.1 is a change, above 0.25 a large one.${others}`));
+}
+
 function comparison(found, to) {
-  const size = (value) => (value ? `${(value / 2 ** 20).toFixed(1)} MiB` : "");
-  const line = (name, left, right) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, left || "–"), el("td", {}, right || "–"));
-  const ms = (value) => (typeof value === "number" ? `${value.toFixed(2)} ms` : "");
-  const a = found.challenger, b = found.champion, other = found.compared_with.job_id;
-  const head = el("tr", {}, el("th", {}), el("th", { scope: "col" }, "Challenger: ", el("a", { href: to(found.job_id) }, found.job_id)), el("th", { scope: "col" }, other ? ["Champion: ", el("a", { href: to(other) }, other)] : "No champion at that time"));
+  const size = (value) => (value ? `${(value / 2 ** 20).toFixed(1)} MiB` : "-");
+  const other = found.compared_with.job_id;
+  const sizes = found.size.some(Boolean) ? [{ name: "size", value: size(found.size[0]), champion: size(found.size[1]), gain: "", interval: "" }] : [];
+  const title = (text, id) => [`${text}: `, el("a", { href: to(id) }, id)];
   return section("Latest challenger compared with the champion", el("p", {}, chip(found.verdict), " ", found.reasons.join(" ")),
-    el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, head), el("tbody", {}, line(a.metric || "Metric", formatMetric(a), formatMetric(b.metric_value != null ? b : found.compared_with)),
-      line("Latency", ms(a.latency_ms), ms(b.latency_ms)), line("Size", size(a.size), size(b.size))))));
+    other ? "" : el("p", { class: "soft" }, "There was no champion at that time."),
+    metricTable([...found.metrics, ...sizes], title("Challenger", found.job_id), other ? title("Champion", other) : ""));
 }
 
 // --- routing ----------------------------------------------------------------------------------------------------
