@@ -1,4 +1,4 @@
-"""Small drawings for the report's page: line plots and bars as SVG, images as PNG. Standard library only."""
+"""Plots for the report: line plots and bar charts as SVG, images as PNG. Uses the standard library only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(title: str, series: Mapping[str, Points]) -> str:
-    """A plot of values over steps."""
-    everything = [point for points in series.values() for point in points]
-    xs, ys = _round_span([x for x, _ in everything]), _round_span([y for _, y in everything])
+    """A line plot of values over steps, as SVG.
+
+    :param series: the points ``(step, value)`` of each line, by its name.
+    """
+    all_points = [point for points in series.values() for point in points]
+    xs, ys = _nice_range([x for x, _ in all_points]), _nice_range([y for _, y in all_points])
     body = [_axes(title, xs, ys)]
     for at, (name, points) in enumerate(series.items()):
         colour = _COLOURS[at % len(_COLOURS)]
@@ -32,31 +35,38 @@ def lines(title: str, series: Mapping[str, Points]) -> str:
     return _svg(_WIDTH, _HEIGHT, title, body)
 
 
-def bars(mine: Sequence[float | None], theirs: Sequence[float | None], floor: float | None) -> str:
-    """Accuracy of each class; the champion's beside it where there is one. The axis begins below the lowest."""
-    shown = [value for value in (*mine, *theirs, floor) if value is not None]
+def bars(model: Sequence[float | None], champion: Sequence[float | None], threshold: float | None) -> str:
+    """A bar chart of the accuracy of each class, as SVG. The axis begins just below the lowest value.
+
+    :param champion: the champion's accuracies; empty without a champion.
+    :param threshold: drawn as a line.
+    """
+    shown = [value for value in (*model, *champion, threshold) if value is not None]
     ys = (max(0.0, math.floor((min(shown, default=0.0) - 0.01) * 25) / 25), 1.0)
     width = 960
-    step = (width - _LEFT - _RIGHT) / max(len(mine), 1)
+    step = (width - _LEFT - _RIGHT) / max(len(model), 1)
     body = [_grid(ys, width)]
-    for at, value in enumerate(mine):
+    for at, value in enumerate(model):
         left = _LEFT + at * step
-        other = theirs[at] if at < len(theirs) else None
+        other = champion[at] if at < len(champion) else None
         body.append(_bar(left + step * 0.18, step * 0.3, value, ys, _COLOURS[0]))
         body.append(_bar(left + step * 0.5, step * 0.3, other, ys, _COLOURS[1]))
         body.append(f'<text x="{left + step / 2:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{at}</text>')
-    if floor is not None:
-        y = _y(floor, ys)
+    if threshold is not None:
+        y = _y(threshold, ys)
         body.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--bad)"/>')
-    names = ("this model", "the champion") if any(value is not None for value in theirs) else ("this model",)
+    names = ("this model", "champion") if any(value is not None for value in champion) else ("this model",)
     body += [_key(at, name, _LEFT + at * 110) for at, name in enumerate(names)]
-    if floor is not None:
-        body.append(f'<text x="{_LEFT + len(names) * 110}" y="14">line: the floor, {floor:g}</text>')
-    return _svg(width, _HEIGHT, "accuracy per class", body)
+    if threshold is not None:
+        body.append(f'<text x="{_LEFT + len(names) * 110}" y="14">red line: threshold {threshold:g}</text>')
+    return _svg(width, _HEIGHT, "Accuracy per class", body)
 
 
 def png(pixels: bytes, *, width: int) -> bytes:
-    """Bytes of grey, row by row, as a PNG; 0 is black."""
+    """A greyscale image as PNG.
+
+    :param pixels: one byte per pixel, row by row; 0 is black.
+    """
     height = len(pixels) // width
     rows = b"".join(b"\0" + pixels[at * width : (at + 1) * width] for at in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
@@ -67,7 +77,11 @@ def png(pixels: bytes, *, width: int) -> bytes:
 
 
 def ascii_art(pixels: bytes, *, width: int, shades: str = " .:-=+*#%@") -> list[str]:
-    """Grey as text: two pixels a character high, so that it keeps its shape in a terminal."""
+    """A greyscale image as lines of characters. A character shows two rows, to keep the proportions in a terminal.
+
+    :param pixels: one byte per pixel, row by row.
+    :param shades: characters from dark to light.
+    """
     rows = [pixels[at : at + width] for at in range(0, len(pixels), width)]
     found = []
     for upper, lower in zip(rows[::2], [*rows[1::2], bytes(width)], strict=False):
@@ -120,8 +134,8 @@ def _bar(left: float, width: float, value: float | None, ys: tuple[float, float]
     )
 
 
-def _round_span(values: Sequence[float]) -> tuple[float, float]:
-    """A span around all values whose quarters are round numbers."""
+def _nice_range(values: Sequence[float]) -> tuple[float, float]:
+    """A range around all values whose four parts begin at round numbers."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high <= low:
         low, high = low - 0.5, high + 0.5

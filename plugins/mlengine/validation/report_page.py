@@ -1,7 +1,7 @@
-"""``report.html``: the report for people, in one file, without scripts and without anything fetched from elsewhere.
+"""``report.html``: the report as one HTML file without scripts and external resources.
 
-The template is ``report.html.jinja``. Jinja escapes every value; the plots are from :mod:`mlengine.validation.plots`,
-which escapes for itself.
+The template is ``report.html.jinja``. Jinja escapes every value. The plots come from :mod:`mlengine.validation.plots`,
+which escapes its own values.
 """
 
 from __future__ import annotations
@@ -23,24 +23,29 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_RIGHT, _WRONG = "26,127,55", "180,35,24"  # colours of the confusion matrix, RGB
+_CORRECT_COLOUR, _WRONG_COLOUR = "26,127,55", "180,35,24"  # colours of the confusion matrix, RGB
 
-_TITLES = {Decision.FIRST: "Accepted as the first", Decision.NOT_COMPARED: "Not compared with the champion"}
+_TITLES = {Decision.FIRST: "Accepted as the first model", Decision.NOT_COMPARED: "Not compared with the champion"}
 
 
 def render(report: Report, curves: Curves) -> bytes:
-    """The page as UTF-8."""
+    """The page, encoded as UTF-8.
+
+    :param report: what the validation found.
+    :param curves: the metrics that the trainer wrote.
+    """
     decision = report.verdict.decision
     page = _template().render(
         report=report,
         decision=decision,
         title=_TITLES.get(decision, decision.value.capitalize()),
-        rivals=_rivals(report),
+        comparison=_comparison(report),
         curves=_curves(curves),
         per_class=_per_class(report),
         confusion=_confusion(report.figures.get("confusion")),
         mistakes=list(_mistakes(report)),
         times=_times(report),
+        events=_events(report),
         lineage=_lineage(report),
     )
     return page.encode()
@@ -54,16 +59,16 @@ def _template() -> Template:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _rivals(report: Report) -> list[tuple[str, str, str]]:
+def _comparison(report: Report) -> list[tuple[str, str, str]]:
     """Rows of name, champion, challenger."""
-    champion, mine, theirs = report.champion, report.figures, report.baseline
+    champion, measured, baseline = report.champion, report.figures, report.baseline
     rows = (
-        ("dataset version", champion.get("dataset_version"), report.dataset.get("version")),
-        ("accuracy", _share(theirs.get("accuracy", champion.get("accuracy"))), _share(mine.get("accuracy"))),
+        ("Dataset version", champion.get("dataset_version"), report.dataset.get("version")),
+        ("Accuracy", _share(baseline.get("accuracy", champion.get("accuracy"))), _share(measured.get("accuracy"))),
         (
-            "time of one row",
-            _milliseconds(theirs.get("latency_ms")),
-            _milliseconds(theirs.get("challenger_latency_ms")),
+            "Latency of one row",
+            _milliseconds(baseline.get("latency_ms")),
+            _milliseconds(baseline.get("challenger_latency_ms")),
         ),
     )
     return [(name, _or_dash(champions), _or_dash(challengers)) for name, champions, challengers in rows]
@@ -75,17 +80,17 @@ def _curves(curves: Curves) -> list[str]:
         kind: {name: points for name, points in curves.series.items() if name.endswith(kind)}
         for kind in ("loss", "accuracy")
     }
-    return [plots.lines(kind, points) for kind, points in series.items() if points]
+    return [plots.lines(kind.capitalize(), points) for kind, points in series.items() if points]
 
 
 def _per_class(report: Report) -> str:
-    """Bars of the accuracy of each class, as SVG; empty where it was not measured."""
-    mine, theirs = report.figures.get("per_class"), report.baseline.get("per_class")
-    return plots.bars(mine, theirs or [], report.thresholds.per_class) if mine else ""
+    """A bar chart of the accuracy of each class, as SVG; empty if it was not measured."""
+    model, champion = report.figures.get("per_class"), report.baseline.get("per_class")
+    return plots.bars(model, champion or [], report.thresholds.per_class) if model else ""
 
 
 def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, object]]]:
-    """Each cell's count, and its colour: green on the diagonal, elsewhere red by its share of the largest error."""
+    """The count and the colour of each cell: green on the diagonal, and red in proportion to the count elsewhere."""
     if not matrix:
         return []
     most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0) or 1
@@ -93,7 +98,7 @@ def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, ob
         [
             {
                 "count": int(count),
-                "colour": _RIGHT if at == to else _WRONG,
+                "colour": _CORRECT_COLOUR if at == to else _WRONG_COLOUR,
                 "shade": 0.12 if at == to else 0.75 * int(count) / most,
             }
             for to, count in enumerate(row)
@@ -103,7 +108,7 @@ def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, ob
 
 
 def _mistakes(report: Report) -> Iterator[dict[str, object]]:
-    """The wrong rows with the highest scores, where the data are images."""
+    """The wrong predictions with the highest scores; none if the dataset has no images."""
     sizes = [int(size) for size in report.dataset.get("shape") or []]
     for mistake in report.mistakes:
         image = _image(mistake, sizes)
@@ -113,7 +118,7 @@ def _mistakes(report: Report) -> Iterator[dict[str, object]]:
 
 
 def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
-    """A PNG in base64; empty if the row is no image of the dataset's shape, or has no score."""
+    """A PNG in base64; empty if the row is not an image of the dataset's shape, or has no score."""
     try:
         pixels = base64.b64decode(str(mistake["pixels"]), validate=True)
         float(mistake["score"])
@@ -125,48 +130,58 @@ def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
 
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
-    """Durations and cost of the job, its events, and the durations of the validation's steps."""
-    rows = [(value, "job", name) for name, value in _usage(report.took)]
+    """Durations and cost of the job, and durations of the validation's steps: what, measure, value."""
+    rows = [("job", name, value) for name, value in _usage(report.took)]
+    return rows + [("validation", name, f"{float(value):.1f} s") for name, value in report.seconds.items()]
+
+
+def _events(report: Report) -> list[tuple[str, str, str]]:
+    """The job's events: time, event, details."""
+    rows = []
     for event in report.lineage.get("events") or []:
         details = {name: value for name, value in event.items() if name not in {"time", "event"}}
-        rows.append((_clock(event.get("time")), str(event.get("event")), _text(details)))
-    rows += [(f"{float(value):.1f} s", "validation", name) for name, value in report.seconds.items()]
+        rows.append((_clock(event.get("time")), str(event.get("event")).replace("_", " "), _text(details)))
     return rows
 
 
 def _usage(usage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and value of what is known of the job's time and cost."""
-    attempts = f", {usage['attempts']} attempts together" if _number(usage.get("attempts")) not in {None, 1.0} else ""
-    for name, title in (("queued_seconds", "waited for machines"), ("seconds", f"ran{attempts}")):
+    """Measure and value of the job's known durations and costs."""
+    attempts = f", {usage['attempts']} attempts in total" if _number(usage.get("attempts")) not in {None, 1.0} else ""
+    for name, title in (("queued_seconds", "waiting for machines"), ("seconds", f"running{attempts}")):
         if (value := _number(usage.get(name))) is not None:
             yield title, f"{value:,.1f} s"
     usd, rate = _number(usage.get("usd")), _number(usage.get("usd_per_hour"))
     if usd is not None and rate is not None:
-        yield f"cost of that time, by list prices of {rate:,.2f} USD an hour", f"{usd:,.2f} USD"
+        yield f"estimated cost, at list prices of {rate:,.2f} USD per hour", f"{usd:,.2f} USD"
     seconds, cores = _number(usage.get("core_seconds")), _number(usage.get("cores"))
     if seconds is not None and cores is not None:
-        yield f"of this machine's {cores:.0f} cores, at most", f"{seconds:,.1f} core seconds"
+        yield f"CPU time on {cores:.0f} cores, upper limit", f"{seconds:,.1f} core-seconds"
 
 
 def _lineage(report: Report) -> list[tuple[str, str]]:
     facts: dict[str, object] = {
-        "model": report.model_uri,
+        "model directory": report.model_uri,
+        "model SHA-256": report.digest,
+        "model size": f"{report.size:,} bytes",
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
-        "dataset registered in spite of": report.dataset.get("exceptions"),
+        "waived dataset checks": report.dataset.get("exceptions"),
         **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
-        "sha256 of the model": report.digest,
-        "size": f"{report.size} bytes",
-        "environment of the validation": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
-        "thresholds": report.thresholds.to_json(),
+        "validation environment": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
+        "thresholds": {name: value for name, value in report.thresholds.to_json().items() if value is not None},
         "serving signature": _signature(report),
         "extra checks": [check["name"] for check in report.extra_checks],
     }
-    return [(name, _text(value)) for name, value in facts.items() if value]
+    return [(_label(name), _text(value)) for name, value in facts.items() if value]
+
+
+def _label(name: str) -> str:
+    words = {"args": "arguments"}.get(name, name).replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _signature(report: Report) -> dict[str, object]:
-    """How the model had to be called; empty where that was not asked."""
+    """The serving signature that the validation required; empty if it only checked files."""
     if report.checks == "files":
         return {}
     shown = ("name", "inputs", "outputs", "key", "features", "scores", "scale", "probabilities")

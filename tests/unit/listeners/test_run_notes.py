@@ -33,7 +33,7 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
         ),
         (
             {"ValidateModelOperator": {"verdict": "not_compared", "reasons": ["It was not compared."]}},
-            "not_compared · It was not compared.",
+            "not compared · It was not compared.",
         ),
         (
             {
@@ -41,7 +41,7 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
                 "ValidateModelOperator": {"verdict": "accepted", "accuracy": None},
                 "PublishModelOperator": {"published": False, "reason": "The champion was trained on a newer version."},
             },
-            "reused · accepted · not published: The champion was trained on a newer version.",
+            "reused an earlier model · accepted · not published: The champion was trained on a newer version.",
         ),
     ],
 )

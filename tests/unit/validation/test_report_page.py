@@ -71,7 +71,14 @@ class Reader(HTMLParser):
 def test_the_page_shows_what_the_report_says() -> None:
     page = Reader(render(REPORT, Curves({"test_accuracy": ((1, 0.5), (2, 0.9))})))
     text = " ".join(page.words)
-    for words in ("Accepted", "with accuracy 0.9810", "champion 3: mnist_0", "1.50 ms", "+5.00 points", "3 → 5 (0.90)"):
+    for words in (
+        "Accepted",
+        "with accuracy 0.9810",
+        "Champion 3: mnist_0",
+        "1.50 ms",
+        "+5.00 percentage points",
+        "3 → 5 (0.90)",
+    ):
         assert words in text
     assert page.tags.count("img") == 1
     assert page.tags.count("svg") == 2
@@ -81,12 +88,12 @@ def test_the_page_shows_what_the_report_says() -> None:
 def test_what_the_job_took_and_cost() -> None:
     cloud = {"attempts": 2, "queued_seconds": 61.0, "seconds": 3723.4, "usd_per_hour": 1.5, "usd": 1.5514}
     text = " ".join(Reader(render(replace(REPORT, took=cloud), Curves({}))).words)
-    assert "61.0 s job waited for machines" in text
-    assert "3,723.4 s job ran, 2 attempts together" in text
-    assert "1.55 USD job cost of that time, by list prices of 1.50 USD an hour" in text
+    assert "job waiting for machines 61.0 s" in text
+    assert "job running, 2 attempts in total 3,723.4 s" in text
+    assert "job estimated cost, at list prices of 1.50 USD per hour 1.55 USD" in text
     here = {"attempts": 1, "queued_seconds": 0.5, "seconds": 10.0, "cores": 2, "core_seconds": 20.0}
     text = " ".join(Reader(render(replace(REPORT, took=here), Curves({}))).words)
-    assert "20.0 core seconds job of this machine's 2 cores, at most" in text
+    assert "job CPU time on 2 cores, upper limit 20.0 core-seconds" in text
     assert "USD" not in text
     Reader(render(replace(REPORT, took={"seconds": EVIL, "usd": EVIL, "attempts": [EVIL]}), Curves({})))
 
