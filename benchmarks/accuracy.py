@@ -1,8 +1,8 @@
-"""What the example trainer learns: held-out accuracy against steps and seconds, one process and a cluster.
+"""Held-out accuracy of the example trainer by steps and seconds, for one process and for a cluster.
 
 ``python -m benchmarks accuracy [--digits N] [--steps N] [--runs N] [--plot FILE.png]``. Seconds count from the first
-step, evaluations included. Several runs differ in their seed: what the asynchronous cluster's order of updates does
-must be told apart from what the seed does.
+step, including evaluations. The runs of a configuration differ in their seeds, to separate the effect of the seed from
+that of the order of updates in an asynchronous cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN_SECONDS = 400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """1 if the cluster learns less than one process does from as many examples."""
+    """Exit code: 1 if the cluster's accuracy is too far below that of one process after as many examples."""
     parser = argparse.ArgumentParser("accuracy", description="what the example trainer learns, and how fast")
     parser.add_argument("--digits", type=int, default=60_000, help="examples to train on")
     parser.add_argument("--steps", type=int, default=1000)

@@ -1,11 +1,11 @@
-"""What a backfill costs: our own part of a run beside a chain of tasks that do nothing, and N versions by capacity.
+"""Cost of a backfill: the overhead of a run compared with a chain of empty tasks, and the time for N versions.
 
-One real Airflow on this machine. The runs of the chains and ours alternate, so that a busy machine is equally unkind to
-all; the ratio is what counts, the seconds are this machine's. A second chain, whose tasks have a template and take the
-result of the one before, tells what of the rest is Airflow's own.
+It uses one real Airflow on this machine. The runs of the chains and ours alternate, so that other work on the machine
+affects both; the ratio is the result. A second chain, whose tasks have a template and use the result of the task
+before, shows which part of the difference is Airflow's.
 
-Between two looks the scheduler sleeps, so seconds come in steps of its sleep: a task that ends a little later may cost
-nothing, or a whole step. ``--idle-sleep`` shortens it, and the CPU time of a run knows no steps.
+The scheduler sleeps between two iterations, so durations are quantised by its sleep: a task that ends a little later
+may cost nothing, or a full interval. ``--idle-sleep`` shortens the interval; CPU time is not affected.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ BUDGET = 1.2
 MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
 DAGS = Path(__file__).with_name("backfill_dags")
 SECONDS = 900.0
-_SETTLE_SECONDS = 0.5  # a task's last words come after its run's end
+_PAUSE_SECONDS = 0.5  # a task writes its last log lines after its run has ended
 CHAIN, HANDING = "seven tasks that do nothing", "seven that hand on a result"
 OURS, REUSED = "our seven, training left out", "our seven, reused"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 within the budget, 1 beyond it."""
+    """Exit code: 0 within the budget, 1 above it."""
     parser = argparse.ArgumentParser(prog="benchmarks backfill", description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="runs of each kind (8, at most 11)")
     parser.add_argument(
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overhead(stack: Stack, rounds: int) -> float:
-    """The ratio of our run, with the training left out, to the chain."""
+    """The ratio of our run, without the training, to the chain."""
     api = stack.airflow.api
     kinds: dict[str, Callable[[str], DagRun]] = {
         CHAIN: lambda _: api.trigger("nothing"),
@@ -69,32 +69,32 @@ def overhead(stack: Stack, rounds: int) -> float:
         OURS: lambda version: api.trigger("instant", {"dataset_version": version}),
         REUSED: lambda version: api.trigger("instant", {"dataset_version": version}),
     }
-    took: dict[str, list[float]] = {name: [] for name in kinds}
+    elapsed: dict[str, list[float]] = {name: [] for name in kinds}
     burnt: dict[str, list[float]] = {name: [] for name in kinds}
     tasks: dict[str, list[float]] = {}
     for number, version in enumerate(MONTHS[: rounds + 1]):
         for name, start in kinds.items():
             before = cpu(stack)
             run = api.wait(start(version), SECONDS, every=0.3)
-            time.sleep(_SETTLE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
             if run.state != "success":
                 raise SystemExit(f"{name}: {run.run_id} is {run.state}; see {stack.data}")
             if number:  # the first of each kind warms Airflow up
                 burnt[name].append(cpu(stack) - before)
-                took[name].append(seconds(api, run))
+                elapsed[name].append(seconds(api, run))
                 for task in api.tasks(run.dag_id, run.run_id) if name != REUSED else ():
                     stage = task.task_id.removeprefix("retrain.") if run.dag_id == "instant" else f"one of {name}"
                     tasks.setdefault(stage, []).append(task.duration or 0.0)
-    base = took[CHAIN]
+    base = elapsed[CHAIN]
     print(f"A run, {rounds} of each kind in turns: median, least and most, in seconds from its start to its end;")
     print("then the least CPU time of Airflow and its tasks")
-    for name, found in took.items():
+    for name, found in elapsed.items():
         ratios = f"{median(found) / median(base):5.2f} x of medians, {min(found) / min(base):.2f} x of the least"
         spent = f"CPU {min(burnt[name]):.2f}, {min(burnt[name]) / min(burnt[CHAIN]):.2f} x"
         print(f"{name:32}{median(found):7.2f}{min(found):7.2f}{max(found):7.2f}   {ratios}   {spent}")
     print("A task, median seconds: " + ", ".join(f"{name} {median(found):.2f}" for name, found in tasks.items()))
     # Other work on the machine can only add to a run: the least of each is the fairer pair.
-    return min(took[OURS]) / min(base)
+    return min(elapsed[OURS]) / min(base)
 
 
 def backfills(stack: Stack, capacity: int, lengths: Sequence[int], *, heading: bool) -> None:
@@ -116,10 +116,10 @@ def backfills(stack: Stack, capacity: int, lengths: Sequence[int], *, heading: b
             if time.monotonic() - began > SECONDS:
                 raise SystemExit(f"a backfill of {length} does not end")
             time.sleep(1.0)
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - began
         failed = sum(run.state != "success" for run in runs)
         print(
-            f"{capacity:5}{length:7}{took:10.1f}{took / length:10.1f}{most:10.0f}"
+            f"{capacity:5}{length:7}{elapsed:10.1f}{elapsed / length:10.1f}{most:10.0f}"
             + (f"  {failed} FAILED" * bool(failed)),
             flush=True,
         )
@@ -182,7 +182,7 @@ def of_airflow(stack: Stack) -> list[psutil.Process]:
 
 
 def of_jobs(stack: Stack) -> list[psutil.Process]:
-    """By their environment: a job is nobody's child."""
+    """Found by their environment, because launchers are not children of the submitting process."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""What importing mlengine costs a process, over ``airflow.sdk`` alone, beside the Google provider's Vertex operator.
+"""Import cost of mlengine in addition to ``airflow.sdk``, compared with the Google provider's Vertex operator.
 
 The DAG processor, every task and the triggerer pay this. Each figure is of fresh interpreters, CPU time and resident
 memory, in turns, so that a busy machine is equally unkind to all.
@@ -55,7 +55,7 @@ class Cost:
 
 
 def measure(program: str) -> Cost:
-    """One fresh interpreter."""
+    """Measure one new interpreter."""
     env = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
     done = subprocess.run(
         [sys.executable, "-c", program + MEASURE], env=env, capture_output=True, text=True, check=True
@@ -65,12 +65,12 @@ def measure(program: str) -> Cost:
 
 
 def typical(costs: list[Cost]) -> Cost:
-    """The least CPU, which noise can only add to; the median of memory."""
+    """The minimum CPU time, because noise only adds to it, and the median memory."""
     return Cost(min(cost.cpu for cost in costs), median(cost.memory for cost in costs), costs[0].modules)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 within the budget, 1 beyond it."""
+    """Exit code: 0 within the budget, 1 above it."""
     parser = argparse.ArgumentParser(prog="benchmarks imports", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""What a view of the page costs with a thousand jobs in the bucket: with the index, and as a listing would cost.
+"""The cost of a view of the web page with a thousand jobs in the bucket, with the index and without it.
 
-The bucket is a real Cloud Storage server on loopback, filled with job dirs; the index is the one that the API server
-has. Figures: a view, the first view of a server that starts (with the kept rows, and without), and one look at the
-bucket, beside what reading every job dir for a view would take.
+The bucket is on a Cloud Storage server on loopback, filled with job dirs; the index is that of the API server. It
+measures a view, the first view after a start (with and without stored rows), and one refresh of the index, and compares
+them with reading every job dir for a view.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mlengine.testing import gcs
 from mlengine.web.index import THREADS, Index
 
 BUCKET = "gs://page-benchmark"
-VIEW_BUDGET = 0.05  # seconds: what a person does not notice
+VIEW_BUDGET = 0.05  # seconds: not noticeable
 
 
 class Filler(Storage):
-    """Puts objects there without the client library's care, which takes longer than all else when there are many."""
+    """Writes objects without the client library, which is too slow for many objects."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 within the budget, 1 beyond it."""
+    """Exit code: 0 within the budget, 1 above it."""
     parser = argparse.ArgumentParser(prog="benchmarks page", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--others", type=int, default=10, help="further objects in each job dir")
@@ -58,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(storage: Storage, jobs: int, others: int) -> int:
-    from tests.integration.page_lab import Lab, backend
+    from tests.support.sample_jobs import SampleJobs, backend
 
     filler = Filler(os.environ["STORAGE_EMULATOR_HOST"])
     storage.client.create_bucket(BUCKET.removeprefix("gs://"))
-    filling = timed(lambda: Lab(filler, BUCKET).many(jobs, others=others))
+    filling = timed(lambda: SampleJobs(filler, BUCKET).many(jobs, others=others))
     print(f"{jobs} jobs, {len(storage.ls(BUCKET + '/'))} objects, put there in {filling:.0f} s; {THREADS} threads")
 
     def make() -> Index:
@@ -73,12 +73,12 @@ def measure(storage: Storage, jobs: int, others: int) -> int:
     size = storage.stat(jobs_index(BUCKET, "mnist"))
     warm = make()
     with_rows = timed(warm.refresh)
-    look = statistics.median(timed(warm.refresh) for _ in range(5))
+    refresh = statistics.median(timed(warm.refresh) for _ in range(5))
     listing = timed(lambda: storage.list_dirs(model_prefix(BUCKET, "mnist")))
     views = [timed(lambda: [row.to_json() for row in warm.view().rows[:50]]) for _ in range(200)]
     view = statistics.median(views)
     print(f"{'a view, from the index':52}{view * 1000:10.2f} ms")
-    print(f"{'one look at the bucket, in a thread of its own':52}{look * 1000:10.0f} ms")
+    print(f"{'one refresh of the index, in its own thread':52}{refresh * 1000:10.0f} ms")
     print(f"{'  of it, the listing':52}{listing * 1000:10.0f} ms")
     kept = (size.size if size else 0) / 1024
     print(f"{'first view of a server, from the kept rows':52}{with_rows * 1000:10.0f} ms   {kept:.0f} KiB")

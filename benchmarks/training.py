@@ -1,8 +1,8 @@
-"""How fast the example trainer is: beside the seed's loop and Keras, and as a cluster beside one process.
+"""Speed of the example trainer compared with a minimal loop and with Keras, and of a cluster compared with one process.
 
 ``python -m benchmarks training [--rounds N]``. Every figure is a ratio to a baseline in the same run. Loops of one
-process are started together and take turns of some steps; a cluster and the one process take turns as a whole. CPU
-milliseconds a step are printed beside the wall clock's: on a machine with other work they are the figure to trust.
+process are started together and alternate after some steps; a cluster and the single process alternate as complete
+runs. CPU milliseconds per step are printed too: on a machine with other work they are more reliable than wall time.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Rate:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """1 if a ratio is below its budget."""
+    """Exit code: 1 if a ratio is below its budget."""
     parser = argparse.ArgumentParser("training", description="speed of the example trainer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30, help="steps a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=["loops", "clusters", "start"])
     parser.add_argument("--clusters", default="", help="only clusters whose description has this in it")
-    parser.add_argument("--dataset", type=Path, help="a dataset version; default: made of MNIST for this run")
+    parser.add_argument("--dataset", type=Path, help="a dataset version; by default, one is created from MNIST")
     args = parser.parse_args(argv)
     python = str(trainer_python())
     print_machine(python)
@@ -143,13 +143,13 @@ def _loops(python: str, data: str, threads: int, rounds: int, steps: int) -> boo
 
 
 def _clusters(python: str, data: str, rounds: int, steps: int, chosen: dict[str, tuple[str, int, int]]) -> bool:
-    print(f"\nclusters on the same cores; {rounds} rounds, each run beside one of one process; medians of the ratios")
+    print(f"\nclusters on the same cores; {rounds} rounds, each with a run of one process; medians of the ratios")
     pairs: dict[str, list[tuple[Rate, Rate]]] = defaultdict(list)
     for _ in range(rounds):
         for words, shape in chosen.items():
             pair = _cluster(python, data, ("ours", 0, 0), steps), _cluster(python, data, shape, steps)
             pairs[words].append(pair)
-            print(f"    {words}: {pair[1].wall:.1f} beside {pair[0].wall:.1f} steps/s", file=sys.stderr, flush=True)
+            print(f"    {words}: {pair[1].wall:.1f} vs. {pair[0].wall:.1f} steps/s", file=sys.stderr, flush=True)
     single = [one for found in pairs.values() for one, _ in found]
     print(f"  {'one process':64} {_wall(single):5.1f} steps/s {_cpu(single):6.1f} CPU-ms/step")
     ratios = {}
@@ -176,8 +176,10 @@ def _start(python: str, data: str) -> None:
             print(f"  {name:10} " + ", ".join(f"{what} {when:.1f} s" for what, when in reached.items()))
             print("             peak memory {:.0f} MiB, proportional {:.0f} MiB".format(*memory))
     script = "import time; t = time.monotonic(); import tensorflow; print(time.monotonic() - t)"
-    took = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True, env=_environment()).stdout
-    print(f"  of which importing TensorFlow, alone on the machine: {float(took):.1f} s")
+    elapsed = subprocess.run(
+        [python, "-c", script], capture_output=True, text=True, check=True, env=_environment()
+    ).stdout
+    print(f"  of which importing TensorFlow, alone on the machine: {float(elapsed):.1f} s")
 
 
 def _cluster(python: str, data: str, shape: tuple[str, int, int], steps: int) -> Rate:

@@ -1,4 +1,4 @@
-"""1, 100 and 1,000 waits in one triggerer's loop: calls, loop lag, CPU and memory, beside the provider's own trigger.
+"""1, 100 and 1,000 waits in one triggerer: calls, event loop lag, CPU and memory, compared with the provider's trigger.
 
 Each figure is of a fresh process that runs Airflow's own ``TriggerRunner.run_trigger`` for every wait. On both sides
 the service is a stub in the process that answers after 50 ms: what is measured is the waiting, not a network. On ours
@@ -34,7 +34,7 @@ PARENT = "projects/bench/locations/europe-west1"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process: requests to the service a tick, lag of the loop in seconds, CPU a minute, memory in MiB."""
+    """Of one process: requests per tick, event loop lag in seconds, CPU seconds per minute, memory in MiB."""
 
     calls: float
     lag_99: float
@@ -44,7 +44,7 @@ class Cost:
 
 
 class StubClient:
-    """Answers as Vertex AI and Cloud Logging do, for ``count`` running jobs without new lines."""
+    """Responds as Vertex AI and Cloud Logging do, for ``count`` running jobs without new lines."""
 
     def __init__(self, count: int) -> None:
         self.jobs = [
@@ -128,7 +128,7 @@ _provider_calls = [0]
 
 
 async def measure(triggers: list[Any], seconds: float) -> Cost:
-    """All at once, as a triggerer that was just started; the first seconds are left out."""
+    """Start all waits at once, as a triggerer does that has just started; the first seconds are not measured."""
     from airflow.jobs.triggerer_job_runner import TriggerRunner
 
     runner = TriggerRunner()
@@ -143,16 +143,16 @@ async def measure(triggers: list[Any], seconds: float) -> Cost:
         before = time.monotonic()
         await asyncio.sleep(0.01)
         lags.append(time.monotonic() - before - 0.01)
-    took = time.monotonic() - began
+    elapsed = time.monotonic() - began
     broken = [task for task in tasks if task.done()]
     if broken:
         raise RuntimeError(f"{len(broken)} waits ended: {broken[0]}")
     lags.sort()
     cost = Cost(
-        calls=(_calls() - calls) / (took / INTERVAL),
+        calls=(_calls() - calls) / (elapsed / INTERVAL),
         lag_99=lags[int(len(lags) * 0.99)],
         lag_worst=lags[-1],
-        cpu=(time.process_time() - cpu) / took * 60,
+        cpu=(time.process_time() - cpu) / elapsed * 60,
         memory=_memory(),
     )
     for task in tasks:
@@ -180,7 +180,7 @@ def _child(side: str, count: int, seconds: float) -> int:
 
 
 def run(side: str, count: int, seconds: float, env: Mapping[str, str]) -> Cost:
-    """One fresh process."""
+    """Measure one new process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.waiting", "--child", side, str(count), "--seconds", str(seconds)],
         cwd=ROOT,
@@ -196,7 +196,7 @@ def run(side: str, count: int, seconds: float, env: Mapping[str, str]) -> Cost:
 
 
 def main(argv: list[str]) -> int:
-    """1 if a thousand of our waits lag the loop beyond the budget, or take more memory than the provider's."""
+    """Exit code: 1 if a thousand of our waits exceed the budget for lag, or need more memory than the provider's."""
     parser = argparse.ArgumentParser(prog="benchmarks waiting", description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="measured in each process")
     parser.add_argument("--child", nargs=2, metavar=("SIDE", "COUNT"), help=argparse.SUPPRESS)

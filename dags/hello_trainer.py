@@ -1,7 +1,7 @@
-"""The shortest use: a trainer of one's own, which need not use TensorFlow, nor learn anything.
+"""The smallest DAG: a custom trainer, which need not use TensorFlow.
 
-``examples/hello`` is a Python project with sub-packages and data files. It runs as a chief and two workers, each its
-own process; what the chief leaves in the job's ``model/`` is checked to be whole, and published.
+``examples/hello`` is a Python project with sub-packages and data files. It runs as a chief and two workers, each in its
+own process. The files that the chief writes to the job's ``model/`` are checked for completeness and published.
 """
 
 from __future__ import annotations

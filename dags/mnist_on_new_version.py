@@ -1,9 +1,8 @@
-"""Retrain the MNIST model as soon as a dataset version is registered, on exactly that version.
+"""Retrain the MNIST model on each new dataset version, as soon as it is registered.
 
-The stages are those of ``mnist_retraining``; only the start differs. An asset event with a partition key starts a run,
-and the key is the version, whatever it is called: ``2026-11-01``, ``v12``. What sends the event is whoever registers
-the version: ``mlengine datasets add … --announce``, or a task of another DAG with this asset among its outlets
-(docs/retraining.md).
+The stages are those of ``mnist_retraining``; only the schedule differs. An asset event with a partition key starts a
+run, and the key is the name of the version: ``2026-11-01``, ``v12``. The event comes from ``mlengine datasets add …
+--announce``, or from a task of another DAG that has this asset among its outlets (docs/retraining.md).
 """
 
 from __future__ import annotations

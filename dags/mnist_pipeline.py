@@ -1,4 +1,4 @@
-"""What the MNIST DAGs have in common: the trigger form, and the stages. They differ in what starts them."""
+"""The trigger form and the stages of the MNIST DAGs, which differ only in their schedules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mlengine import params
 from mlengine.task_groups import RetrainingTaskGroup
 
 HERE = Path(__file__).parent
-_WHERE, _GATE, _MORE = "Where, and how big", "The gate", "Fine tuning"
+_WHERE, _VALIDATION, _MORE = "Backend and cluster", "Validation", "Hyperparameters"
 
-# What has no section is open; the sections are folded.
+# Parameters without a section are visible at once; sections are collapsed.
 PARAMS = {
     "dataset_version": params.dataset_version("mnist"),
     "max_steps": Param(
@@ -32,7 +32,7 @@ PARAMS = {
         minimum=0,
         maximum=64,
         title="Workers",
-        description="Beside the chief, if no scale tier is chosen.",
+        description="In addition to the chief, if no scale tier is chosen.",
         section=_WHERE,
     ),
     "parameter_servers": Param(
@@ -51,7 +51,7 @@ PARAMS = {
         maximum=1,
         title="Least accuracy",
         description="On the held-out digits, which no version trains on.",
-        section=_GATE,
+        section=_VALIDATION,
     ),
     "min_class_accuracy": Param(
         0.9,
@@ -60,16 +60,16 @@ PARAMS = {
         maximum=1,
         title="Least accuracy of each digit",
         description="On the held-out pictures of that digit alone.",
-        section=_GATE,
+        section=_VALIDATION,
     ),
     "tolerance": Param(
         0.005,
         type="number",
         minimum=0,
         maximum=1,
-        title="Tolerance beside the champion",
-        description="How much worse than the champion, on the same digits, a model may be.",
-        section=_GATE,
+        title="Tolerance",
+        description="How much lower than the champion's the accuracy may be, on the same digits.",
+        section=_VALIDATION,
     ),
     "batch_size": Param(
         100, type="integer", minimum=1, maximum=10_000, title="Batch size", description="Digits a step.", section=_MORE

@@ -1,4 +1,4 @@
-"""Make the bucket of the stand-in for Cloud Storage if there is none, and register the MNIST versions it lacks."""
+"""Create the bucket of the Cloud Storage emulator if it does not exist, and register missing MNIST versions."""
 
 import os
 import sys

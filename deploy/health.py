@@ -1,7 +1,7 @@
-"""Whether a service is well: ``health.py URL [COMPONENT]``. Exit code 0 or 1, and a line that ``docker inspect`` shows.
+"""Health check of a service: ``health.py URL [COMPONENT]``. Exit code 0 or 1, and a line that ``docker inspect`` shows.
 
-With a component, the answer is Airflow's own word on its components, and that one must be healthy. Costs 50 ms, where
-``airflow jobs check`` imports all of Airflow every time.
+With a component, the URL is that of Airflow's health endpoint, which must report this component as healthy. It takes
+50 ms; ``airflow jobs check`` imports all of Airflow every time.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""Make the environment of this clone, from the lock files, with nothing but Python: ``bootstrap.py [run|dev]``.
+"""Create the environment of this clone from the lock files, using only Python: ``bootstrap.py [run|dev]``.
 
-1. ``.mlengine/tools``: uv, the version and the hashes that ``requirements.lock`` names.
+1. ``.mlengine/tools``: uv, in the version and with the hashes that ``requirements.lock`` names.
 2. ``.venv``: ``requirements.lock`` (run) or ``requirements-dev.lock`` (dev, which contains it), and this project,
    editable, built offline.
 
-A stamp in ``.venv`` names what it was made of, so a second call only compares. Nothing is written outside the clone;
-HOME may be empty or unset, and a uv on the PATH is not used. Written so that an old Python can read it far enough to
-say that it is too old.
+A stamp in ``.venv`` records a digest of the lock file and the project's metadata, so that a second call only compares.
+Nothing is written outside of the clone. HOME may be empty or unset, and a uv on the PATH is not used. The syntax is
+that of Python 3.7, so that an older Python than the project needs can print a message that says so.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".mlengine-stamp"
 LOCKS = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
 OLDEST = (3, 11)
-NEWEST = (3, 13)  # TensorFlow has wheels for no later one
-FORMAT = 1  # raise it when an environment made by an older version of this file must be made anew
+NEWEST = (3, 13)  # TensorFlow has no wheels for a later one
+FORMAT = 1  # increase it when environments created by an older version of this file must be recreated
 
 
 class SetupError(Exception):
-    """Says what is missing, and what to do."""
+    """The environment cannot be created. The message says what is missing and what to do."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,16 +51,20 @@ def main(arguments: list[str]) -> int:
 
 
 def ensure(kind: str) -> None:
-    """Make ``.venv`` what ``kind`` needs; do nothing if it is that already.
+    """Create or update ``.venv`` for ``kind``; do nothing if it is up to date.
 
-    :raises SetupError: there is a ``.venv`` that was not made here: all that is installed in it would go.
+    :raises SetupError: this Python is too old, or there is a ``.venv`` that this script did not create, whose packages
+        would be removed.
     """
+    if sys.version_info[:2] < OLDEST:
+        _start_again(kind)
+        return
     if _current(kind):
         return
     if VENV.exists() and not STAMP.exists():
         raise SetupError(
-            f"{VENV} was not made by make, which would remove what is installed in it.\n"
-            "  What to do: move it away, or delete it if a first set-up was cut off"
+            f"{VENV} was not created by make; the packages installed in it would be removed.\n"
+            "  What to do: move it away, or delete it if a first set-up was interrupted"
         )
     started = time.monotonic()
     python = find_python()
@@ -68,22 +72,33 @@ def ensure(kind: str) -> None:
     uv = ensure_uv(python)
     if not _usable(VENV / "bin" / "python"):
         _run([uv, "venv", "--quiet", "--clear", "--python", python, str(VENV)])
-    # From here on it is known as ours, and as not complete.
+    # From here on the directory is marked as ours, but incomplete.
     STAMP.write_text("{}\n", encoding="utf-8")
     inside = ["--python", str(VENV / "bin" / "python")]
     _run([uv, "pip", "sync", *inside, "--require-hashes", "--compile-bytecode", str(LOCKS[kind])])
-    # The lock holds the build backend, so nothing is fetched here.
+    # The lock file includes the build backend, so nothing is downloaded here.
     _run([uv, "pip", "install", *inside, "--quiet", "--offline", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
-    STAMP.write_text(json.dumps({"kind": kind, "made_of": made_of(kind)}) + "\n", encoding="utf-8")
+    STAMP.write_text(json.dumps({"kind": kind, "digest": inputs_digest(kind)}) + "\n", encoding="utf-8")
     say(f"Set up in {time.monotonic() - started:.0f} s.")
 
 
-def made_of(kind: str) -> str:
-    """A digest of all that decides what is in the environment. The place counts too: a moved venv is a broken one."""
-    import tomllib  # an old Python has none, and never gets here
+def _start_again(kind: str) -> None:
+    """Run this script with a Python that is new enough: this one has no ``tomllib``, and uv is not installed yet.
+
+    :raises SetupError: there is none on the PATH, or the script failed.
+    """
+    command = [find_python(), str(Path(__file__).resolve()), kind]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise SetupError(f"this failed with code {code}: {' '.join(command)}\n  What to do: see the messages above")
+
+
+def inputs_digest(kind: str) -> str:
+    """A digest of everything that determines the environment's content. The path counts too: a venv cannot be moved."""
+    import tomllib  # new in Python 3.11; see ensure()
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    # The rules of linters and tests are in the same file, and decide nothing here.
+    # The settings of linters and tests, in the same file, do not change the environment.
     installed = [project.get("build-system"), project.get("project"), project.get("tool", {}).get("hatch")]
     digest = hashlib.sha256(f"{FORMAT} {ROOT} {json.dumps(installed, sort_keys=True)}".encode())
     digest.update(LOCKS[kind].read_bytes())
@@ -94,16 +109,16 @@ def _current(kind: str) -> bool:
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
         there = str(stamp["kind"])
-        # The environment for development is good for running too.
-        return there in {kind, "dev"} and stamp["made_of"] == made_of(there) and (VENV / "bin" / "python").exists()
+        # The development environment contains the one for running.
+        return there in {kind, "dev"} and stamp["digest"] == inputs_digest(there) and (VENV / "bin" / "python").exists()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def find_python() -> str:
-    """A Python that has wheels for everything here: this one, or another on the PATH.
+    """A Python for which all packages have wheels: this one, or another on the PATH.
 
-    :raises SetupError: if there is none.
+    :raises SetupError: there is none.
     """
     if _fits(sys.version_info[:2]):
         return sys.executable
@@ -114,7 +129,7 @@ def find_python() -> str:
     raise SetupError(
         f"this is Python {platform.python_version()}; {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed, "
         f"and none is on the PATH.\n  What to do: install python3.12 (Debian and Ubuntu: apt-get install python3 "
-        f"python3-venv), or name one: make PYTHON=/path/to/python3.12 …"
+        f"python3-venv), or give its path: make PYTHON=/path/to/python3.12 …"
     )
 
 
@@ -135,11 +150,11 @@ def _usable(python: Path) -> bool:
 
 
 def ensure_uv(python: str) -> str:
-    """The uv that the lock names, in ``.mlengine/tools``; returns its path.
+    """Install the uv that the lock file names into ``.mlengine/tools``; returns its path.
 
-    Made with the standard library's venv, or, where a distribution took ensurepip out, with the pip that is there.
+    Uses the standard library's venv or, if the distribution has removed ensurepip, the installed pip.
 
-    :raises SetupError: if neither is there, or pip fails.
+    :raises SetupError: neither is available, or pip fails.
     """
     version, requirement = uv_requirement(LOCKS["run"].read_text(encoding="utf-8"))
     home = TOOLS / f"uv-{version}"
@@ -171,7 +186,7 @@ def uv_requirement(lock: str) -> tuple[str, str]:
     """The version of uv in a lock file, and its requirement with the hashes."""
     match = re.search(r"^uv==(\S+) \\\n(?:    --hash=\S+(?: \\)?\n?)+", lock, re.MULTILINE)
     if match is None:
-        raise SetupError("requirements.lock names no uv.\n  What to do: make lock, or restore the file")
+        raise SetupError("requirements.lock does not contain uv.\n  What to do: run make lock, or restore the file")
     return match[1], match[0].strip()
 
 
@@ -180,7 +195,7 @@ def _has(python: str, module: str) -> bool:
 
 
 def uv_environment() -> dict[str, str]:
-    """The variables that uv is started with, by this script and by the others."""
+    """The environment variables for uv, in this script and in others."""
     if str(ROOT / "plugins") not in sys.path:  # the package is not installed yet
         sys.path.append(str(ROOT / "plugins"))
     from mlengine.runtime import uv_env
@@ -192,17 +207,17 @@ def uv_environment() -> dict[str, str]:
 
 def _run(command: list[str]) -> None:
     environment = {**uv_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    # uv would install into the environment that is active, or that a shell left behind.
+    # With these, uv would install into the active environment.
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):
         environment.pop(name, None)
     with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
-            # uv names each of some 300 packages twice; what it downloads, and what went wrong, is enough.
+            # uv prints each of some 300 packages twice; print only downloads and errors.
             if not line.startswith((" + ", " - ", " ~ ", " Downloaded")):
                 sys.stderr.write(line)
     code = process.returncode
     if code:
-        raise SetupError(f"this failed with code {code}: {' '.join(command)}\n  What to do: its reason stands above")
+        raise SetupError(f"this failed with code {code}: {' '.join(command)}\n  What to do: see the messages above")
 
 
 def say(text: str) -> None:

@@ -1,6 +1,6 @@
-"""What ``make screenshots`` runs beside a browser: logs in and takes the pictures that its order asks for.
+"""Takes the screenshots for ``make screenshots``: logs in, opens the pages, saves pictures.
 
-Runs in an environment of its own, with playwright and without this project.
+It runs in a separate environment that has playwright, but not this project.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def see(browser: Any, order: Order) -> dict[str, Any]:
 
 
 def _pages(order: Order) -> dict[str, str]:
-    """Name of the picture → where it is taken; ``while`` the job trains, and ``after``."""
+    """Names of the pictures and their pages: those ``while`` the job trains, or those ``after``."""
     dag, run = order["dag"], quote(order["run"], safe="")
     task = f"dags/{dag}/runs/{run}/tasks"
     if order["when"] == "while":
@@ -55,10 +55,10 @@ def _shoot(page: Any, order: Order, name: str, where: str) -> None:
     if where.startswith("dags/"):
         _expand(page)
     _PREPARE.get(name, lambda _: None)(page)
-    page.wait_for_timeout(4000)  # a picture is no test: the UI draws some things after all requests are answered
+    page.wait_for_timeout(4000)  # the UI renders some elements after all requests have finished
     _save(page, order, name)
     if name == "graph":
-        page.get_by_role("button", name="Show Grid").click()  # it is remembered
+        page.get_by_role("button", name="Show Grid").click()  # the UI remembers the choice
 
 
 def _graph(page: Any) -> None:
@@ -73,7 +73,7 @@ def _trigger(page: Any) -> None:
 
 def _cluster(page: Any) -> None:
     _trigger(page)
-    page.get_by_role("button", name="Where, and how big").click()  # one section is open at a time
+    page.get_by_role("button", name="Backend and cluster").click()  # one section is open at a time
 
 
 def _job(page: Any) -> None:
@@ -93,7 +93,7 @@ def _report(page: Any) -> None:
     frame.locator("#report").scroll_into_view_if_needed()
 
 
-# What to press before a picture is taken.
+# What to click before a picture is taken.
 _PREPARE = {
     "graph": _graph,
     "trigger": _trigger,
@@ -106,7 +106,7 @@ _PREPARE = {
 
 
 def _expand(page: Any) -> None:
-    """Show the tasks inside groups. The button is there, and disabled, if they are shown already."""
+    """Show the tasks inside of groups. The button is disabled if they are visible already."""
     button = page.get_by_role("button", name="Expand all task groups")
     page.wait_for_timeout(2500)
     if button.count() and button.is_enabled():
@@ -114,7 +114,7 @@ def _expand(page: Any) -> None:
 
 
 def _save(page: Any, order: Order, name: str) -> None:
-    """Where this clone lies is nobody's business: its path is a word in the pictures."""
+    """Take a picture, with the path of this clone replaced by "mlengine"."""
     for frame in page.frames:
         frame.evaluate(_HIDE, order["clone"])
     page.screenshot(path=str(Path(order["out"]) / f"{name}.png"))

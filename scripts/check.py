@@ -1,8 +1,8 @@
 """``make test``: every check, and one summary. ``python -m scripts.check [NAME …] [-- ARGS]``.
 
-The suites under tests/ are seen live; they wait for processes much of their time, and so the other checks run beside
-them, one after the other, and are heard at the end: in full where they failed. A check that fails does not keep the
-others from running; the exit code says whether all passed. ARGS go to pytest.
+The output of the suites under tests/ is shown live. They spend much of their time waiting for processes, so the other
+checks run in parallel, one after the other; their output is shown at the end if they failed. All checks run even if one
+fails; the exit code is 0 if all passed. ARGS are passed to pytest.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from scripts.trainer_env import trainer_python
 
 BIN = Path(sys.executable).parent
 _SUITES = ("unit", "integration", "e2e")
+# Two processes whatever the machine: many tests wait for processes, and two of them may each run an Airflow.
+# The tests define the groups and their order: tests/support/distribution.py. For one process: ARGS="-n 0".
+_PARALLEL = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the summary; ``run``, given where to write, says whether it passed."""
+    """One line of the summary. ``run`` gets the file for its output, and returns whether the check passed."""
 
     name: str
     run: Callable[[IO[bytes] | None], bool]
@@ -40,13 +43,13 @@ class Check:
 class Result:
     name: str
     passed: bool
-    took: str
+    duration: str
     output: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
-    # Started in the background, a shell has this ignored, and children would inherit that: tests that interrupt
-    # themselves would wait for ever.
+    # In a background job of a shell SIGINT is ignored. Children would inherit that, and tests that interrupt themselves
+    # would never end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     names, arguments = _split(argv)
     known = ("lint", "types", "docs", "trainer-test", *_SUITES)
@@ -58,32 +61,32 @@ def main(argv: Sequence[str]) -> int:
     checks = _checks(names or known, arguments)
     alone = len({check.live for check in checks}) == 1
     with ThreadPoolExecutor(1) as pool:
-        beside = [pool.submit(_heard_later, check) for check in checks if not check.live and not alone]
+        parallel = [pool.submit(_run_captured, check) for check in checks if not check.live and not alone]
         try:
-            results = [_seen(check) for check in checks if check.live or alone]
+            results = [_run_live(check) for check in checks if check.live or alone]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-        results = [*(future.result() for future in beside), *results]
+        results = [*(future.result() for future in parallel), *results]
     for result in results:
         if result.output and not result.passed:
             _say(f"\n{_rule(result.name)}\n{result.output}")
     _say(f"\n{_rule('summary')}")
     for result in results:
         last = result.output.rstrip().rpartition("\n")[2].strip("= ") if result.passed else ""
-        _say(f"  {'ok    ' if result.passed else 'FAILED'}  {result.name:<28} {result.took:>14}  {last}".rstrip())
+        _say(f"  {'ok    ' if result.passed else 'FAILED'}  {result.name:<28} {result.duration:>14}  {last}".rstrip())
     passed = all(result.passed for result in results)
     _say(f"  {'ALL PASSED' if passed else 'NOT ALL PASSED'} in {whole}")
     return 0 if passed else 1
 
 
-def _seen(check: Check) -> Result:
+def _run_live(check: Check) -> Result:
     _say(f"\n{_rule(check.name)}")
     clock = Stopwatch()
     return Result(check.name, check.run(None), str(clock))
 
 
-def _heard_later(check: Check) -> Result:
+def _run_captured(check: Check) -> Result:
     clock = Stopwatch()
     with tempfile.TemporaryFile() as sink:
         passed = check.run(sink)
@@ -109,13 +112,13 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
         checks.append(Check("trainer tests", partial(_trainer, arguments)))
     suites = [name for name in _SUITES if name in names]
     if suites:
-        command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in suites), *arguments]
+        command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in suites), *_PARALLEL, *arguments]
         checks.append(Check(f"{', '.join(suites)} tests", partial(_run, command), live=True))
     return checks
 
 
 def _trainer(arguments: Sequence[str], sink: IO[bytes] | None) -> bool:
-    """In an environment as the trainer gets it when it trains, and pytest."""
+    """Run in an environment like the trainer's in a job, with pytest."""
     return _run([str(trainer_python()), "-m", "pytest", *arguments], sink, ROOT / "trainer")
 
 
@@ -132,18 +135,18 @@ def _run(command: Sequence[str], sink: IO[bytes] | None, folder: Path = ROOT) ->
 
 
 def _environment() -> dict[str, str]:
-    """Of the caller, without what would make the checks depend on who calls."""
+    """The caller's environment, without variables that would influence the checks."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLENGINE_"))}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Airflow makes a home where it is imported; not in the one of whoever runs the tests.
+    # Airflow creates its home when it is imported; keep it out of the user's.
     env["AIRFLOW_HOME"] = str(ROOT / ".mlengine" / "test" / "airflow")
-    # Keras writes its settings into the home where it is imported.
+    # Keras writes its settings into its home when it is imported.
     env["KERAS_HOME"] = str(ROOT / ".mlengine" / "test" / "keras")
     return env
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """``lint unit -- -k name`` → the names, and what goes to pytest."""
+    """Split ``lint unit -- -k name`` into the names and pytest's arguments."""
     if "--" in argv:
         at = list(argv).index("--")
         return list(argv[:at]), list(argv[at + 1 :])

@@ -1,7 +1,7 @@
-"""Running a script beside a real browser, in an environment of its own: with playwright, and without this project.
+"""Run a script that controls a browser, in a separate environment that has playwright, but not this project.
 
-Needs Chromium on the machine (Debian: ``apt-get install chromium``); what drives it comes with uv for this one run, and
-is in no lock file. The script's own half is :mod:`scripts.visit`.
+It needs Chromium on the machine (Debian: ``apt-get install chromium``). uv provides playwright for the run; it is in no
+lock file. :mod:`scripts.visit` is the part that runs in the other environment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_browser() -> str:
-    """:raises StackError: there is no Chromium on this machine."""
+    """The path of Chromium.
+
+    :raises StackError: it is not installed.
+    """
     for name in _BROWSERS:
         found = shutil.which(name)
         if found:
@@ -33,11 +36,11 @@ def find_browser() -> str:
 
 
 def drive(module: str, order: Mapping[str, Any], scratch: Path, seconds: float = 600.0) -> dict[str, Any]:
-    """Run ``module`` with an order; returns what it saw.
+    """Run ``module`` with an order; returns its result.
 
-    :param order: all that it must know, as JSON.
-    :param scratch: where the order and the browser's profile go.
-    :raises StackError: it failed; with its own words.
+    :param order: its input, which is passed as JSON.
+    :param scratch: folder for the order and the browser's profile.
+    :raises StackError: it failed; includes its output.
     """
     path = scratch / "order.json"
     path.write_text(json.dumps(order), encoding="utf-8")

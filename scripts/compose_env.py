@@ -1,10 +1,10 @@
-"""``make compose-env``: the two files that docker-compose.yaml needs, made once, readable by their owner only.
+"""``make compose-env``: create the two files that docker-compose.yaml needs, readable only by their owner.
 
-``.env`` holds passwords, keys, ports and limits: docker compose reads it, and hands each service what it needs of it.
-``mlengine.env`` holds what every service may know: where the bucket is and where jobs run. Neither is ever committed,
-and neither is overwritten: what is there may be somebody's.
+``.env`` has passwords, keys, ports and limits. Docker Compose reads it, and passes to each service only what it needs.
+``mlengine.env`` has the settings of all services: the bucket, and the backend of jobs. Existing files are not
+overwritten. Neither file may be committed.
 
-Needs nothing but Python, as the machine that runs the stack needs nothing but Docker.
+This script uses only the standard library, because the machine that runs the stack needs only Docker.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _SECRETS = """\
-# Read by docker compose. Holds secrets: keep it to yourself, and back it up with the database, which is sealed with
-# AIRFLOW_FERNET_KEY. docs/deploy.md names what else may stand here.
+# Read by docker compose. It has secrets: keep it private, and back it up together with the database, whose secrets are
+# encrypted with AIRFLOW_FERNET_KEY. docs/deploy.md lists more variables.
 
-# local: Cloud Storage, emulator and MNIST on this machine. celery: workers of their own (AIRFLOW_EXECUTOR too).
+# local: Cloud Storage, emulator and MNIST on this machine. celery: separate workers (set AIRFLOW_EXECUTOR too).
 COMPOSE_PROFILES=local
 COMPOSE_PROJECT_NAME=mlengine
 #AIRFLOW_EXECUTOR=CeleryExecutor
 
-# Who may log in, as name:role (viewer, user, op, admin), and with which passwords.
+# Users as name:role (viewer, user, op, admin), and their passwords.
 AIRFLOW_USERS=admin:admin
 AIRFLOW_PASSWORDS='{{"admin": "{password}"}}'
 
@@ -37,7 +37,7 @@ AIRFLOW_FERNET_KEY={fernet}
 AIRFLOW_SECRET_KEY={secret}
 AIRFLOW_JWT_SECRET={jwt}
 
-# On which address of this machine, and on which ports. Another address than loopback wants TLS before it.
+# Address and ports on this machine. Any other address than loopback needs a TLS proxy in front of it.
 BIND=127.0.0.1
 AIRFLOW_PORT={airflow_port}
 AIRFLOW_URL=http://localhost:{airflow_port}
@@ -45,9 +45,9 @@ TENSORBOARD_PORT={tensorboard_port}
 GCS_PORT={gcs_port}
 """
 _SETTINGS = """\
-# What every service may know. Settings of mlengine go here under their own names: AIRFLOW__MLENGINE__<NAME>.
+# The settings of all services. Settings of mlengine are named AIRFLOW__MLENGINE__<NAME>.
 
-# This machine stands in for Google Cloud (profile local).
+# Emulators on this machine replace Google Cloud (profile local).
 STORAGE_EMULATOR_HOST=http://gcs:9023
 GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false
 GOOGLE_CLOUD_PROJECT=local
@@ -60,7 +60,7 @@ AIRFLOW__MLENGINE__VERTEX_HTTP_HOSTS=trainer
 AIRFLOW__MLENGINE__TENSORBOARD_URL=http://localhost:{tensorboard_port}
 AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_anonymous": true, "project": "local"}}}}'
 
-# The real Google Cloud: in place of all of the above (docs/deploy.md), and without `local` in COMPOSE_PROFILES.
+# Google Cloud: replace all of the above (docs/deploy.md), and remove `local` from COMPOSE_PROFILES.
 #AIRFLOW__MLENGINE__BUCKET=gs://my-bucket
 #AIRFLOW__MLENGINE__BACKEND=vertex
 #AIRFLOW__MLENGINE__VERTEX_PROJECT=my-project
@@ -70,11 +70,11 @@ AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_ano
 
 
 def write(folder: Path, ports: Mapping[str, int] | None = None) -> list[Path]:
-    """Make the files that are not there; returns those that were made."""
+    """Create the files that do not exist; returns those that were created."""
     given = {"airflow_port": 8080, "tensorboard_port": 6006, "gcs_port": 9023, **(ports or {})}
     made = {
         "password": secrets.token_urlsafe(12),
-        "postgres": secrets.token_hex(24),  # both stand in URLs
+        "postgres": secrets.token_hex(24),  # hexadecimal, as both are parts of URLs
         "redis": secrets.token_hex(24),
         "fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "secret": secrets.token_urlsafe(32),
@@ -88,7 +88,7 @@ def write(folder: Path, ports: Mapping[str, int] | None = None) -> list[Path]:
 
 
 def _write_private(path: Path, text: str) -> bool:
-    """Readable by its owner alone from the first byte on; ``False`` if it is there already."""
+    """Create a file that only its owner can read; ``False`` if it exists already."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -99,13 +99,13 @@ def _write_private(path: Path, text: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Make .env and mlengine.env for docker compose, once.")
+    parser = argparse.ArgumentParser(description="Create .env and mlengine.env for docker compose.")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT)
     written = write(parser.parse_args(argv).folder)
     for path in written:
-        sys.stdout.write(f"made {path}, mode 600\n")
+        sys.stdout.write(f"created {path}, mode 600\n")
     if not written:
-        sys.stdout.write("nothing made: .env and mlengine.env are there, and are kept\n")
+        sys.stdout.write("nothing created: .env and mlengine.env exist already\n")
     return 0
 
 

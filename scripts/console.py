@@ -1,7 +1,7 @@
-"""What `make run` says on the terminal: lines that stay, and one line at the bottom that is rewritten.
+"""The output of `make run`: permanent lines, and a status line at the bottom that is rewritten.
 
-Where the output is no terminal there is no line at the bottom, and no escape sequence; what it would have said is
-written now and then as a line that stays.
+If the output is not a terminal, there are no escape sequences; the status line is printed from time to time as a
+permanent line.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import shutil
 import sys
 import time
 
-_NOW_AND_THEN = 20.0  # seconds
+_STATUS_SECONDS = 20.0  # between two printed status lines, if the output is not a terminal
 
 
 class Console:
-    """Writes to stdout. ``live`` is whether that is a terminal."""
+    """Writes to stdout. ``live`` says whether it is a terminal."""
 
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
@@ -22,20 +22,20 @@ class Console:
         self._said_at = float("-inf")
 
     def say(self, text: str = "") -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._erase()
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """What is going on right now; replaces the last note."""
+        """Replace the status line."""
         if text == self._bottom:
             return
         if self.live:
             self._erase()
             sys.stdout.write(text[: shutil.get_terminal_size().columns - 1])
             self._bottom = text
-        elif time.monotonic() - self._said_at >= _NOW_AND_THEN:
+        elif time.monotonic() - self._said_at >= _STATUS_SECONDS:
             self._said_at = time.monotonic()
             self._bottom = text
             sys.stdout.write(f"{text}\n")
@@ -48,7 +48,7 @@ class Console:
 
 
 class Stopwatch:
-    """Seconds since it was made, for the reader."""
+    """The time since its creation."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()

@@ -1,8 +1,8 @@
-"""``make docs``: build the manual into ``.mlengine/site``, as a folder of pages that need no server and no internet.
+"""``make docs``: build the docs into ``.mlengine/site``, as pages that need neither a server nor the internet.
 
-A warning is an error: a link that leads nowhere, a page that is not in the contents. What builds it comes from
-``requirements-docs.lock`` into an environment of its own, and is in no other lock. ARGS go to mkdocs: ``ARGS="serve"``
-shows the manual and follows changes.
+Warnings are errors: a broken link, a page that is missing in the navigation. mkdocs is installed from
+``requirements-docs.lock`` into a separate environment. ARGS are passed to mkdocs: ``ARGS="serve"`` serves the docs and
+rebuilds them after changes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def main(argv: Sequence[str]) -> int:
     uv = str(Path(sys.executable).with_name("uv"))
     words = list(argv) if argv and not argv[0].startswith("-") else ["build", "--strict", "--quiet", *argv]
     command = [uv, "run", "--quiet", "--isolated", "--no-project", "--python", sys.executable]
-    # Its theme advertises its successor at each build.
+    # The theme prints an advertisement at each build.
     env = {**uv_environment(), "NO_MKDOCS_2_WARNING": "1"}
     env.pop("VIRTUAL_ENV", None)
     code = subprocess.run(
         [*command, "--with-requirements", str(LOCK), "mkdocs", *words], cwd=ROOT, env=env, check=False
     ).returncode
     if code == 0 and words[0] == "build":
-        sys.stdout.write(f"the manual: {ROOT / '.mlengine' / 'site' / 'index.html'}\n")
+        sys.stdout.write(f"docs: {ROOT / '.mlengine' / 'site' / 'index.html'}\n")
     return code
 
 

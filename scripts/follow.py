@@ -1,4 +1,4 @@
-"""Following one DAG run on the terminal: each task's end as a line, the training's progress as a note."""
+"""Follow a DAG run on the terminal: a line when a task ends, and the training's progress as the status line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUIET = frozenset({None, "scheduled", "queued", "running", "deferred", "upstrea
 
 
 class Follower:
-    """Polls one run and prints what is new."""
+    """Polls a DAG run and prints changes."""
 
     def __init__(self, stack: Stack, console: Console) -> None:
         self.stack = stack
@@ -32,9 +32,9 @@ class Follower:
         self._polled_at = float("-inf")
 
     def follow(self, run: DagRun) -> DagRun:
-        """Until the run has ended.
+        """Follow the run until it has ended.
 
-        :raises StackError: a component of Airflow has died, or four hours have passed.
+        :raises StackError: a component of Airflow has failed, or four hours have passed.
         """
         return self.stack.airflow.api.wait(run, RUN_SECONDS, self._on_poll, check=self.stack.airflow.check, every=0.7)
 
@@ -50,7 +50,7 @@ class Follower:
         self.console.note(f"    … {', '.join(busy) or run.state}{self._training()}")
 
     def _note_job(self, value: Mapping[str, Any]) -> None:
-        """Keep the run's job dir. The last task's counts: a reused job has the dir of another run."""
+        """Record the run's job dir. Later tasks override it, because a reused job has the dir of another run."""
         if "job_dir" in value:
             self.job_dir = JobDir(str(value["job_dir"]))
         if "decision" in value:
@@ -74,7 +74,7 @@ class Follower:
 
 
 def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
-    """The result of a task that succeeded, if that is a mapping; else an empty one."""
+    """The result of a successful task; empty if it is not a mapping."""
     if task.state != "success":
         return {}
     value = stack.airflow.api.xcoms(run.dag_id, run.run_id, task.task_id, task.map_index).get("return_value")
@@ -82,7 +82,7 @@ def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:
 
 
 def job_status(stack: Stack, job_dir: JobDir) -> JobStatus | None:
-    """The backend's status of the live attempt; ``None`` before there is one."""
+    """The status of the current attempt; ``None`` before there is one."""
     try:
         record = JobRecord.from_bytes(stack.storage.read(job_dir.claim))
     except MlengineError:

@@ -1,8 +1,8 @@
-"""``make lock``: compile the lock files anew from ``pyproject.toml``. ARGS go to uv, e.g. ``--upgrade``.
+"""``make lock``: compile the lock files from ``pyproject.toml``. ARGS are passed to uv, e.g. ``--upgrade``.
 
-The lock for development holds the one for running, version by version. The image's holds only what the one for
-running has not, as both are installed there. None names a registry, so they are good with whichever one a machine uses.
-The manual's is apart: nothing of it is in the others.
+The development lock contains the runtime lock with the same versions. The image's lock has only what the runtime lock
+does not have, because both are installed there. No lock names a registry, so that they work with any. The lock for the
+docs is independent of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lock-") as scratch:
         image = Path(scratch) / IMAGE.name
         if IMAGE.exists():
-            image.write_bytes(IMAGE.read_bytes())  # what is pinned stays pinned, unless --upgrade says otherwise
+            image.write_bytes(IMAGE.read_bytes())  # keeps the pinned versions, unless there is --upgrade
         for command in (
             [uv, *_COMPILE, *_SHAPE, "--group", "build", *argv, "-o", run],
             [uv, *_COMPILE, *_SHAPE, "--group", "dev", *argv, "-c", run, "-o", dev],

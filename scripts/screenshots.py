@@ -1,9 +1,9 @@
-"""``make screenshots``: pictures of the real UI, in a real browser, into ``docs/img``.
+"""``make screenshots``: take pictures of the UI in a browser, and save them to ``docs/img``.
 
-Starts the stack (the kept one of ``make run``, unless that is up already), looks at the pages a person looks at, and
-ends it. What it needs is said in :mod:`scripts.chromium`.
+It starts the stack of ``make run``, trains, visits the pages, and stops the stack. For the requirements see
+:mod:`scripts.chromium`.
 
-``--data DIR`` takes another stack's folder; ``--small`` trains a few steps only.
+``--data DIR`` uses the folder of another stack; ``--small`` trains only a few steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 
 DAG = "mnist_retraining"
-_LOOK_SECONDS = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,22 +37,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         browser = find_browser()
         with stacks.running(args.data) as stack:
-            return _look(stack, browser, args.out, console, steps=300 if args.small else 1000)
+            return _take_pictures(stack, browser, args.out, console, steps=300 if args.small else 1000)
     except MlengineError as error:
         console.say(f"screenshots: {error}")
         return 1
 
 
-def _look(stack: Stack, browser: str, out: Path, console: Console, *, steps: int) -> int:
+def _take_pictures(stack: Stack, browser: str, out: Path, console: Console, *, steps: int) -> int:
     api = stack.airflow.api
     api.wait_for_dag(DAG)
     run = api.trigger(DAG, {"max_steps": steps, "min_accuracy": 0.9, "min_class_accuracy": 0.7})
     console.say(f"run {run.run_id}: waiting for its training, and then for its end")
     try:
-        api.wait(run, _LOOK_SECONDS, lambda run, tasks: _until_it_trains(api, run, tasks))
+        api.wait(run, _TIMEOUT_SECONDS, lambda run, tasks: _until_it_trains(api, run, tasks))
     except _ItTrainsError:
         _shoot(stack, browser, out, run, "while")
-    run = api.wait(run, _LOOK_SECONDS)
+    run = api.wait(run, _TIMEOUT_SECONDS)
     _shoot(stack, browser, out, run, "after")
     console.say(f"{run.state}; pictures in {out}")
     return 0

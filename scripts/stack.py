@@ -1,8 +1,8 @@
-"""Everything that runs, on one machine: the Cloud Storage server, the dataset versions, Airflow with this clone's DAGs.
+"""The complete stack on one machine: a Cloud Storage server, the dataset versions, and Airflow with this clone's DAGs.
 
-All state is kept in one folder: objects, database, logs, ports, passwords. A folder has one stack: a lock that its
-process holds makes sure of that. The next stack ends the processes that a killed one left running, except its training
-jobs: these continue, and so do their DAG runs.
+All state is in one folder: objects, database, logs, ports, passwords. A lock ensures that there is one stack per
+folder. A new stack ends the processes that a killed one left running, except for training jobs: these continue, and so
+do their DAG runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mlengine.testing.airflow_home import AirflowConfig, emulator_connection, fr
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".mlengine" / "data"
 BUCKET = "mlengine"
-PORTS = {"gcs": 9023, "ui": 8080}  # what is tried first
+PORTS = {"gcs": 9023, "ui": 8080}  # the preferred ports
 _CANCEL_SECONDS = 30.0
 _ON_KILL_SECONDS = 10.0
 
@@ -45,7 +45,7 @@ _ON_KILL_SECONDS = 10.0
 class Stack:
     """A started stack.
 
-    :param moved: for people: which port was taken, and which is used instead.
+    :param moved: messages about ports that were in use and have been replaced.
     """
 
     data: Path
@@ -68,10 +68,10 @@ class Stack:
         return LocalBackend(self.data / "local")
 
     def stop(self) -> list[str]:
-        """End everything, the training jobs too. Returns the ids of the jobs that were still alive.
+        """Stop everything, including training jobs. Returns the ids of the jobs that were still running.
 
-        Runs in progress are marked as failed first, as a person would in the UI: so they end, and their jobs with
-        them, by the way that is made for it, and do not wake up half done at the next start.
+        Runs in progress are marked as failed first, as in the UI. This cancels their jobs, and the runs do not continue
+        at the next start.
         """
         try:
             alive = [handle.job_id for handle in living_jobs(self.backend)]
@@ -85,16 +85,16 @@ class Stack:
         return alive
 
     def stop_without_jobs(self) -> list[str]:
-        """Stop Airflow, but none of the training jobs. Returns the ids of those that continue.
+        """Stop Airflow, but not the training jobs. Returns the ids of the jobs that continue.
 
-        For an Airflow that failed: the jobs did not. Their DAG runs stay as they are, and the next :func:`start`
-        continues them. The jobs need the bucket, so the Cloud Storage server keeps running with them.
+        For a failure of Airflow, which does not affect the jobs. Their DAG runs remain in progress, and the next
+        :func:`start` continues them. The Cloud Storage server keeps running, because the jobs need the bucket.
         """
         self.airflow.stop()
         return _leave_jobs(self.data, self.server)
 
     def _end_runs(self) -> None:
-        # The API server may be gone: then the jobs are ended below without it.
+        # If the API server is down, the caller cancels the jobs without it.
         with contextlib.suppress(AirflowError):
             runs = self.airflow.api.live_runs()
             for run in runs:
@@ -104,9 +104,9 @@ class Stack:
 
 
 class Lock:
-    """Held by the one stack of a folder for as long as its process lives.
+    """The lock of a folder, held by the process of its stack.
 
-    :raises StackError: another process has it; says which, and where its UI is.
+    :raises StackError: another process holds it; names the process and the URL of its UI.
     """
 
     def __init__(self, data: Path) -> None:
@@ -116,10 +116,10 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             running = _read(data / "running.json")
-            where = f", its UI at {running['ui']}" if "ui" in running else ", and is starting"
+            where = f", with its UI at {running['ui']}" if "ui" in running else ", which is starting"
             raise StackError(
                 f"the stack is running already: process {running.get('pid', 'unknown')}{where}",
-                hint="use that one, or end it with Ctrl-C in its terminal",
+                hint="use that one, or stop it with Ctrl-C in its terminal",
             ) from error
         _end_leftovers(data)
         _write(data / "running.json", {"pid": os.getpid()})
@@ -150,13 +150,13 @@ def start(
     settings: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Stack:
-    """Start all parts and wait until they are healthy. The caller holds the :class:`Lock`.
+    """Start all components and wait until they are healthy. The caller holds the :class:`Lock`.
 
-    :param versions: dataset versions that must be there; default all, none for ``[]``.
-    :param settings: of Airflow, over those of the stack.
-    :param env: for Airflow and its tasks, over that of the stack.
-    :raises MlengineError: a part did not come up. Nothing is left running then, except training jobs of an earlier
-        stack and the server of their bucket.
+    :param versions: dataset versions to register; by default all, none for ``[]``.
+    :param settings: settings of Airflow, which override those of the stack.
+    :param env: environment variables of Airflow and its tasks, which override those of the stack.
+    :raises MlengineError: a component did not start. All others have been stopped, except for training jobs of an
+        earlier stack and the server of their bucket.
     """
     ports, moved = _ports(data)
     server = gcs.start(data / "gcs", port=ports["gcs"], log=_log(data, "gcs"))
@@ -191,19 +191,19 @@ def start(
 
 
 def remember(stack: Stack) -> None:
-    """Record what is running, for other commands, and for the next stack if this one is killed."""
+    """Record the running processes, for other commands, and for the next stack if this one is killed."""
     processes = [stack.server.process, *stack.airflow.processes.values()]
     _record(stack.data, [process.pid for process in processes], ui=stack.airflow.url, gcs=stack.server.url)
 
 
 def _record(data: Path, pids: Sequence[int], **urls: str) -> None:
-    # A pid alone may belong to another process by then.
+    # The creation time is needed because a pid may be reused.
     started = {str(pid): psutil.Process(pid).create_time() for pid in pids if psutil.pid_exists(pid)}
     _write(data / "running.json", {"pid": os.getpid(), **urls, "processes": started})
 
 
 def _leave_jobs(data: Path, server: gcs.GcsServer) -> list[str]:
-    """Stop the server unless jobs need it. Returns the ids of these jobs."""
+    """Stop the server, unless jobs need it. Returns the ids of these jobs."""
     alive = [handle.job_id for handle in living_jobs(LocalBackend(data / "local"))]
     if alive:
         _record(data, [server.process.pid], gcs=server.url)
@@ -214,9 +214,9 @@ def _leave_jobs(data: Path, server: gcs.GcsServer) -> list[str]:
 
 
 def write_shell(stack: Stack) -> Path:
-    """A file to source: what a terminal needs so that ``mlengine`` and ``airflow`` speak to this stack.
+    """Write a file to source in a shell, so that ``mlengine`` and ``airflow`` use this stack.
 
-    It holds the stack's secrets, as Airflow's own home does: readable by its owner only.
+    It has the stack's secrets, so that only its owner may read it.
     """
     air = stack.airflow
     ours = ("AIRFLOW", "MLENGINE_", *stack.server.env, "UV_")
@@ -231,7 +231,7 @@ def write_shell(stack: Stack) -> Path:
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     file = stack.data / "env.sh"
     file.touch(mode=0o600)
-    file.write_text("\n".join(["# Made by make run; source it: . .mlengine/data/env.sh", *lines, ""]))
+    file.write_text("\n".join(["# Written by make run. To use it: . .mlengine/data/env.sh", *lines, ""]))
     return file
 
 
@@ -240,7 +240,7 @@ def forget(data: Path) -> None:
 
 
 def cancel_jobs(backend: LocalBackend) -> None:
-    """End every job of the folder that has not ended, and wait until it has."""
+    """Cancel all jobs of the folder, and wait until they have ended."""
     for handle in living_jobs(backend):
         backend.cancel(handle)
     wait_for_jobs(backend, _CANCEL_SECONDS)
@@ -252,14 +252,14 @@ def living_jobs(backend: LocalBackend) -> list[JobHandle]:
 
 
 def wait_for_jobs(backend: LocalBackend, seconds: float) -> None:
-    """Wait until no job is alive, nor the launcher that sends its logs to the bucket; but no longer than that."""
+    """Wait up to ``seconds`` until all jobs and their launchers, which upload the logs, have ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and (living_jobs(backend) or _launchers(backend)):
         time.sleep(0.2)
 
 
 def _launchers(backend: LocalBackend) -> list[Path]:
-    return [lease for lease in (backend.state_dir / "jobs").glob("*/lease") if held(lease)]
+    return [lock for lock in (backend.state_dir / "jobs").glob("*/lease") if held(lock)]  # prose: ok
 
 
 def _load(versions: Sequence[str] | None) -> None:
@@ -270,7 +270,7 @@ def _load(versions: Sequence[str] | None) -> None:
 
 
 def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
-    """What tasks need to know. The bucket and the credentials are all that a cloud would tell them too."""
+    """The environment variables of Airflow and its tasks."""
     return {
         **server.env,
         **emulator_connection(),
@@ -278,25 +278,25 @@ def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
         "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(data / "local"),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         "UV_PYTHON_DOWNLOADS": "never",
-        # Tasks that look for programs find those of this environment.
+        # So that tasks find the programs of this environment.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     }
 
 
 def _ports(data: Path) -> tuple[dict[str, int], list[str]]:
-    """The ports of the last time if they are free, so that addresses stay; else others, and a word about it."""
+    """The ports of the last start, or other ones with a message if they are in use."""
     kept = {**PORTS, **_read(data / "ports.json")}
     moved = []
     for name, port in kept.items():
         if not port_is_free(port):
             kept[name] = free_port()
-            moved.append(f"port {port} is taken; {'the UI' if name == 'ui' else 'Cloud Storage'} is at {kept[name]}")
+            moved.append(f"port {port} is in use; {'the UI' if name == 'ui' else 'Cloud Storage'} uses {kept[name]}")
     _write(data / "ports.json", kept)
     return kept, moved
 
 
 def _end_leftovers(data: Path) -> None:
-    """End the processes of a stack that was killed, or that left its server to its jobs. The jobs continue."""
+    """End the processes of an earlier stack, except for its jobs."""
     found = []
     for pid, born in _read(data / "running.json").get("processes", {}).items():
         with contextlib.suppress(psutil.Error):

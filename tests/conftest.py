@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from scripts import mnist
+from scripts import mnist, stack
 
 from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
-pytest_plugins = ["tests.support.skips"]
+# Failed assertions of helpers show their values, too.
+pytest.register_assert_rewrite("tests.support")
+pytest_plugins = ["tests.support.distribution", "tests.support.skips"]
 
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("mlengine", deadline=None)
@@ -28,6 +30,16 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_stack_ports() -> Iterator[None]:
+    """Stacks of two test processes, or of ``make run``, must not try the same ports first."""
+    from mlengine.testing.airflow_home import free_port
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack, "PORTS", {name: free_port() for name in stack.PORTS})
+        yield
+
+
 @pytest.fixture(scope="session")
 def gcs_server() -> Iterator[gcs.GcsServer]:
     with gcs.running() as server:
@@ -36,7 +48,7 @@ def gcs_server() -> Iterator[gcs.GcsServer]:
 
 @pytest.fixture
 def storage(gcs_server: gcs.GcsServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A door to the session's server, which processes started by the test find too."""
+    """A client of the session's server; processes that the test starts find the server too."""
     for name, value in gcs_server.env.items():
         monkeypatch.setenv(name, value)
     assert "STORAGE_EMULATOR_HOST" in os.environ

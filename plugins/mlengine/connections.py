@@ -1,6 +1,6 @@
-"""From what an operator was given (connection, project, region, options) to its storage client and its backend.
+"""The storage client and the backend of an operator, from its connection, project, region and options.
 
-The only place where operators, sensor and trigger build either of them. The command line does without connections.
+Operators, sensor and trigger create both only here. The command line does not use connections.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mlengine.storage.client import Storage
 class CloudAccess:
     """How an operator reaches the bucket and the training service.
 
-    :param gcp_conn_id: an Airflow connection; ``""`` is the setting ``gcp_conn_id``, and ``None`` stands for the
-        application default credentials.
+    :param gcp_conn_id: an Airflow connection; ``""`` means the setting ``gcp_conn_id``, and ``None`` the application
+        default credentials.
     :param impersonation_chain: service account to impersonate, or a chain of them, as in Google's operators.
-    :param project_id: Google Cloud project of jobs; backends in other places ignore it.
-    :param region: region of jobs; likewise.
-    :param backend_options: keyword arguments of the backend; ``project`` and ``region`` among them win.
+    :param project_id: Google Cloud project of jobs; backends outside of Google Cloud ignore it.
+    :param region: region of jobs; backends outside of Google Cloud ignore it.
+    :param backend_options: keyword arguments of the backend; they have precedence over project and region.
     """
 
     gcp_conn_id: str | None = ""
@@ -36,14 +36,14 @@ class CloudAccess:
     backend_options: Mapping[str, Any] | None = None
 
     def storage(self) -> Storage:
-        """The bucket's client, with these credentials."""
+        """A storage client with these credentials."""
         self._check_impersonation()
         return connect_storage(self.gcp_conn_id, self.impersonation_chain)
 
     def backend(self, name: str | None = None) -> TrainingBackend:
-        """The backend of that name; without a name, the configured one.
+        """The backend of that name; by default, the configured one.
 
-        :raises BackendError: there is none of that name.
+        :raises BackendError: there is no such backend.
         """
         self._check_impersonation()
         where = {"impersonation_chain": self.impersonation_chain, "project": self.project_id, "region": self.region}
@@ -54,29 +54,29 @@ class CloudAccess:
         )
 
     def setting(self, name: str, argument: object = None) -> str:
-        """A setting, by the rule of :mod:`mlengine.settings`, with this connection's extra."""
+        """A setting, with this connection's extra, by the rule of :mod:`mlengine.settings`."""
         return settings.get(name, argument, self._extra(name, argument))
 
     def number(self, name: str, argument: object = None) -> float:
-        """Likewise, as a number.
+        """A setting as a number.
 
-        :raises SettingError: it is none, or it is too small.
+        :raises SettingError: it is not a number, or it is below the minimum.
         """
         return settings.get_float(name, argument, self._extra(name, argument))
 
     def integer(self, name: str, argument: object = None) -> int:
-        """Likewise, as an integer.
+        """A setting as an integer.
 
-        :raises SettingError: it is none, or it is too small.
+        :raises SettingError: it is not an integer, or it is below the minimum.
         """
         return settings.get_int(name, argument, self._extra(name, argument))
 
     def configured(self, name: str) -> bool:
-        """Whether the connection or the configuration has the setting, so that its default does not count."""
+        """Whether the connection or the configuration has the setting."""
         return not settings.find(name, None, self._extra(name, None)).is_default
 
     def bucket(self, bucket: str | None = None) -> str:
-        """``gs://…`` of the argument, or of the setting ``bucket``.
+        """The argument, or the setting ``bucket``, as a ``gs://`` URI.
 
         :raises StorageError: neither names a bucket.
         """
@@ -86,12 +86,12 @@ class CloudAccess:
         if self.impersonation_chain and resolve_connection(self.gcp_conn_id) is None:
             raise SettingError(
                 "impersonation_chain needs an Airflow connection, and gcp_conn_id is None",
-                hint="name a connection of type google_cloud_platform; without a key it has the application default "
+                hint="give a connection of type google_cloud_platform; without a key, it uses the application default "
                 "credentials",
             )
 
     def _extra(self, name: str, argument: object) -> Mapping[str, Any]:
-        """Nobody is asked for a connection that cannot decide."""
+        """The connection's extra. The connection is not read if it cannot have the setting."""
         connection = resolve_connection(self.gcp_conn_id)
         if argument not in (None, "") or connection is None or not settings.SETTINGS[name].extra:
             return {}
@@ -99,9 +99,9 @@ class CloudAccess:
 
 
 def connect_storage(gcp_conn_id: str | None = "", impersonation_chain: str | Sequence[str] | None = None) -> Storage:
-    """The bucket's client, with a connection's credentials: one in each process for all its tasks and triggers.
+    """A storage client with a connection's credentials, shared by all tasks and triggers of a process.
 
-    The connection is read when the first call needs it. A later change of the connection counts in new processes.
+    The connection is read at the first call. A later change of the connection applies to new processes.
 
     :param gcp_conn_id: as in :class:`CloudAccess`.
     """
@@ -110,15 +110,15 @@ def connect_storage(gcp_conn_id: str | None = "", impersonation_chain: str | Seq
 
 
 def resolve_connection(gcp_conn_id: str | None) -> str | None:
-    """The connection's id: that of the setting for ``""``; ``None`` stays."""
+    """The connection's id; the setting ``gcp_conn_id`` for ``""``, and ``None`` for ``None``."""
     return None if gcp_conn_id is None else settings.get("gcp_conn_id", gcp_conn_id)
 
 
 @lru_cache(maxsize=16)
 def connection_extra(gcp_conn_id: str) -> Mapping[str, Any]:
-    """The extra of an Airflow connection, with the short names of its keys; empty if there is no such connection.
+    """The extra of an Airflow connection, with the short names of its keys; empty if the connection does not exist.
 
-    Whoever uses the connection's credentials gets to know that it is missing.
+    A missing connection is an error only when its credentials are used.
     """
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
@@ -132,9 +132,9 @@ def connection_extra(gcp_conn_id: str) -> Mapping[str, Any]:
 
 
 def configured_bucket(bucket: str | None, extra: Mapping[str, Any] | None = None) -> str:
-    """``gs://…`` of the argument, or of the setting ``bucket``.
+    """The argument, or the setting ``bucket``, as a ``gs://`` URI.
 
-    :param extra: the connection's, if one is in use.
+    :param extra: the extra of the connection, if one is used.
     :raises StorageError: neither names a bucket.
     """
     name = settings.get("bucket", bucket, extra)
@@ -144,7 +144,7 @@ def configured_bucket(bucket: str | None, extra: Mapping[str, Any] | None = None
 
 
 def forget_connections() -> None:
-    """Forget what was read of connections, and all clients: for tests."""
+    """Clear the cached connections and clients; for tests."""
     _storage.cache_clear()
     connection_extra.cache_clear()
 

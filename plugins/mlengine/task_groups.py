@@ -1,7 +1,7 @@
-"""The stages of a retraining as one TaskGroup: what most DAGs need.
+"""The stages of a retraining as one TaskGroup.
 
 Each stage is an operator of :mod:`mlengine.operators` or :mod:`mlengine.sensors`; a DAG that needs another order uses
-them directly. They hand each other small XComs (:mod:`mlengine.core.xcoms`): ids and URIs.
+them directly. They exchange small XComs with ids and URIs (:mod:`mlengine.core.xcoms`).
 """
 
 from __future__ import annotations
@@ -31,71 +31,72 @@ class RetrainingTaskGroup(TaskGroup):
     """Package, prepare, submit, wait, validate, publish.
 
     The tasks are attributes: ``package``, ``dataset``, ``prepare``, ``submit``, ``wait``, ``validate``, ``publish``,
-    ``register``. Those that the group was not asked for are ``None``.
+    ``register``. Optional tasks that the group does not have are ``None``.
 
-    An argument that is left out is not passed on: the DAG's ``default_args`` and the settings (``[mlengine]`` in
-    Airflow's configuration) decide. Strings are templates, rendered when each task runs. Durations are in seconds.
+    An argument that is not given is not passed on, so that the DAG's ``default_args`` and the settings (``[mlengine]``
+    in Airflow's configuration) apply. Strings are templates, rendered when each task runs. Durations are in seconds.
 
     :param model: the model's name: its folder in the bucket.
-    :param trainer: the trainer's package dir or project dir, or ready-made archives; relative to the DAG's file.
+    :param trainer: the trainer's package dir or project dir, or built archives; relative to the DAG's file.
     :param job_file: path of a YAML job file, relative to the DAG's file, or its content.
-    :param module: what to run if the job file does not say: ``trainer.task``.
+    :param module: the module to run, such as ``trainer.task``, if the job file does not name one.
     :param requirements: of a trainer that is a package dir, as in a requirements file; a project has its own.
-    :param dataset: the name of a dataset. Its version of this run is resolved first, and given to the trainer as
-        ``dataset_arg``. Without one, the trainer finds its own data.
-    :param dataset_version: a version of the dataset; without it, the one of the trigger form, of the run's partition
+    :param dataset: the name of a dataset. The version for the run is resolved first, and its URI is passed to the
+        trainer as ``dataset_arg``. Without a dataset, the trainer finds its own data.
+    :param dataset_version: a version of the dataset; by default, the one of the trigger form, of the run's partition
         key, or the newest at the run's date.
-    :param dataset_arg: the trainer's argument that takes the URI of the dataset version; ``""`` for none.
+    :param dataset_arg: the trainer's argument for the URI of the dataset version; ``""`` for none.
     :param args: the trainer's own arguments; they replace the job file's.
-    :param scale_tier: instead of the job file's.
-    :param replica_counts: replicas of each role, instead of the job file's: ``{"worker": 2, "ps": 1}``.
-    :param labels: of the job, for people and bills.
-    :param job_id_hint: what a person looks for in the job id; by default the dataset version, or the run's date.
-    :param force_retrain: train though the same was trained and accepted before; by default as the trigger form says.
-    :param max_attempts: how many attempts the job may have when its machines fail.
+    :param scale_tier: replaces the job file's scale tier.
+    :param replica_counts: replicas of each role; replace the job file's: ``{"worker": 2, "ps": 1}``.
+    :param labels: labels of the job, for users and billing.
+    :param job_id_hint: a readable part of the job id; by default the dataset version, or the run's date.
+    :param force_retrain: train even if a job with the same inputs was accepted before; by default, the value of the
+        trigger form.
+    :param max_attempts: maximum number of attempts of the job if machines fail.
 
-    :param backend: where it trains: ``local`` or ``vertex``.
+    :param backend: where the job runs: ``local`` or ``vertex``.
     :param backend_options: keyword arguments of the backend.
     :param project_id: Google Cloud project of the job.
-    :param region: region of the job, also instead of the job file's.
+    :param region: region of the job; it has precedence over the job file's.
     :param bucket: ``gs://NAME`` of packages, datasets, jobs and models.
     :param gcp_conn_id: Airflow connection to Google Cloud; ``None`` for the application default credentials.
     :param impersonation_chain: service account to impersonate, or a chain of them.
 
-    :param deferrable: wait in the triggerer; otherwise in a worker, which is freed between two polls. By default as
-        ``[operators] default_deferrable``.
+    :param deferrable: wait in the triggerer; otherwise in a worker, whose slot is free between two polls. The default
+        is ``[operators] default_deferrable``.
     :param poll_interval_seconds: polling interval of the job.
-    :param progress_interval_seconds: between two progress lines in the log of ``wait``.
-    :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
-    :param running_timeout_seconds: how long it may take after that.
-    :param retry_backoff_seconds: before attempt 2 of the job; doubled for each further attempt.
+    :param progress_interval_seconds: interval between two progress lines in the log of ``wait``.
+    :param queued_timeout_seconds: the job is cancelled after this time in state QUEUED.
+    :param running_timeout_seconds: the job is cancelled this long after it left QUEUED.
+    :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
     :param thresholds: what the model must reach (:class:`~mlengine.core.verdict.Thresholds`).
-    :param validation_level: ``all``, ``signature`` or ``files``: how far the validation goes; ``files`` if the model is
-        no SavedModel.
+    :param validation_level: ``all``, ``signature`` or ``files``: how much is validated; ``files`` if the model is not a
+        SavedModel.
     :param serving_signature: how the model must be called (:class:`~mlengine.validation.signature.Expectation`).
-    :param extra_checks: functions of your own, each from the model's folder and the figures to a
-        :class:`~mlengine.core.verdict.Check`.
+    :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the
+        model's folder and its figures.
     :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
-    :param require_comparison: accept a model only if it was compared with the champion, which is the default. The
-        levels ``files`` and ``signature`` do not compare: with them this must be ``False`` for a second model to be
-        published.
-    :param validation_time_limit_seconds: how long the model's process may run.
-    :param validation_memory_limit_gib: the private memory of that process, in GiB.
+    :param require_comparison: accept a model only if it was compared with the champion; this is the default. The
+        levels ``files`` and ``signature`` do not compare: with them, set this to ``False`` to publish a second model.
+    :param validation_time_limit_seconds: time limit of the process that runs the model.
+    :param validation_memory_limit_gib: limit of the private memory of that process, in GiB.
 
-    :param publish: make an accepted model the champion; an event of :func:`~mlengine.assets.champion_asset` follows.
+    :param publish: make an accepted model the champion, and emit an event of
+        :func:`~mlengine.assets.champion_asset`.
     :param on_not_published: how ``publish`` ends if the model is not published: ``skip``, ``fail`` or ``continue``.
-    :param registries: model registries elsewhere that follow the champion, updated by the task ``register``
+    :param registries: external model registries that follow the champion, updated by the task ``register``
         (:class:`~mlengine.operators.register.RegisterModelOperator`).
 
-    :param task_args: further arguments of single tasks, by the task's name, such as
-        ``{"submit": {"retries": 5}, "wait": {"pool": "training"}}``. They win over all others.
+    :param task_args: additional arguments of single tasks, by the task's name, such as
+        ``{"submit": {"retries": 5}, "wait": {"pool": "training"}}``. They have precedence over all others.
     :param group_id: the group's name, and the prefix of its tasks' ids.
     :param kwargs: arguments of :class:`~airflow.sdk.TaskGroup`: ``default_args``, ``tooltip``, ``prefix_group_id``, …
 
     :raises JobFileError: ``args`` is a string, not a list of strings.
-    :raises MlengineError: ``task_args`` names a task that the group has not.
-    :raises RuntimeError: it is not made in a DAG.
+    :raises MlengineError: ``task_args`` names a task that the group does not have.
+    :raises RuntimeError: the group is created outside of a DAG.
     """
 
     package: PackageTrainerOperator
@@ -154,7 +155,7 @@ class RetrainingTaskGroup(TaskGroup):
         **kwargs: Any,
     ) -> None:
         if isinstance(args, str):
-            raise JobFileError(f"args is one string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(f"args is a string: {args!r}", hint="give a list of strings: ['--epochs', '5']")
         own = _TaskArgs(task_args or {})
         cloud = _given(gcp_conn_id=gcp_conn_id or None, impersonation_chain=impersonation_chain)
         if gcp_conn_id is None:
@@ -243,19 +244,19 @@ class RetrainingTaskGroup(TaskGroup):
 
 
 class _TaskArgs:
-    """The arguments of each task: the group's, and those that a user has given for the single task."""
+    """The arguments of each task: the group's, and those in ``task_args``."""
 
     def __init__(self, given: Mapping[str, Mapping[str, Any]]) -> None:
         self._given = given
         self._tasks: list[str] = []
 
     def of(self, task: str, common: Mapping[str, Any], **specific: Any) -> dict[str, Any]:
-        """Keyword arguments of the operator of ``task``. What is ``None`` was not given, and is left out."""
+        """Keyword arguments of the operator of ``task``, without those that are ``None``."""
         self._tasks.append(task)
         return {"task_id": task, **common, **_given(**specific), **self._given.get(task, {})}
 
     def check_all_used(self) -> None:
-        """:raises MlengineError: arguments are given for a task that there is not."""
+        """:raises MlengineError: ``task_args`` names an unknown task."""
         if unknown := self._given.keys() - set(self._tasks):
             raise MlengineError(
                 f"task_args names {', '.join(sorted(unknown))}", hint=f"the tasks are {', '.join(self._tasks)}"
@@ -267,12 +268,12 @@ def _given(**arguments: Any) -> dict[str, Any]:
 
 
 def _paths(trainer: str | Path | Sequence[str | Path]) -> str | list[str]:
-    """Operators' fields are templates, and templates are strings."""
+    """Paths as strings, because they are templates."""
     return str(trainer) if isinstance(trainer, str | Path) else [str(one) for one in trainer]
 
 
 def _version(dataset: ResolveDatasetOperator | None) -> str:
-    """The template for the dataset's version; for the run's date without a dataset."""
+    """A template for the dataset's version or, without a dataset, for the run's date."""
     if dataset is None:
         return _RUN_DATE
     return f"{{{{ ti.xcom_pull(task_ids='{dataset.task_id}', map_indexes=ti.map_index)['version'] }}}}"

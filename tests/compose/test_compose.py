@@ -16,7 +16,7 @@ from scripts.mnist import VERSIONS
 
 from mlengine.core.errors import AirflowError
 from mlengine.testing.airflow_api import DagRun
-from tests.compose.stack import ROOT, ComposeStack, compose_command
+from tests.support.compose_stack import ROOT, ComposeStack, compose_command
 
 MONTH = "2026-06-01"
 STEPS = 5_000  # so that a job outlives eight restarts
@@ -45,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     finally:
         started.down()
         REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(json.dumps({"seconds": started.took}, indent=2) + "\n")
+        REPORT.write_text(json.dumps({"seconds": started.figures}, indent=2) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def run(stack: ComposeStack) -> DagRun:
     begun = time.monotonic()
     triggered = stack.api.trigger("mnist_retraining", conf)
     wait_for_step(stack, triggered, 1)
-    stack.took["trigger to first step"] = round(time.monotonic() - begun, 1)
+    stack.figures["trigger to first step"] = round(time.monotonic() - begun, 1)
     return triggered
 
 
@@ -89,7 +89,7 @@ def wait_for_step(stack: ComposeStack, run: DagRun, step: int, seconds: float = 
 
 def test_every_service_is_well(stack: ComposeStack) -> None:
     assert stack.unwell() == {}
-    stack.took |= {f"MB {name}": size for name, size in stack.image_sizes().items()}
+    stack.figures |= {f"MB {name}": size for name, size in stack.image_sizes().items()}
 
 
 def test_containers_have_the_rights_that_the_file_says(stack: ComposeStack) -> None:
@@ -109,14 +109,14 @@ def test_what_jobs_run_in_knows_no_secret_and_reaches_no_database(stack: Compose
     secrets = [value for name, value in stack.values.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
     assert len(secrets) >= 5
     assert not [value for value in secrets if value in env]
-    look = """
+    script = """
 import socket
 try:
     socket.create_connection(("postgres", 5432), 5)
 except OSError as error:
     print("no:", error)
 """
-    assert stack.run("trainer", "python3", "-c", look).startswith("no:")
+    assert stack.run("trainer", "python3", "-c", script).startswith("no:")
 
 
 def test_the_dataset_versions_are_loaded(stack: ComposeStack) -> None:
@@ -133,28 +133,28 @@ def test_every_service_is_restarted_under_a_running_job(stack: ComposeStack, run
         begun = time.monotonic()
         stack.restart(service)
         stack.wait_until_well(service)
-        stack.took[f"restart {service}"] = round(time.monotonic() - begun, 1)
+        stack.figures[f"restart {service}"] = round(time.monotonic() - begun, 1)
         step = before["step"]
     stack.wait_until_well()
     begun = time.monotonic()
     while (after := job(stack, run)).get("attempt", 1) == 1 or after["state"] != "RUNNING":
         assert time.monotonic() - begun < 600, after
         time.sleep(2)
-    stack.took["trainer well to attempt 2 running"] = round(time.monotonic() - begun, 1)
+    stack.figures["trainer well to attempt 2 running"] = round(time.monotonic() - begun, 1)
     assert wait_for_step(stack, run, step)["attempt"] == 2
 
 
 def test_the_run_ends_with_a_champion(stack: ComposeStack, run: DagRun) -> None:
     begun = time.monotonic()
     ended = stack.api.wait(run, RUN_SECONDS, every=3)
-    stack.took["last restart to champion"] = round(time.monotonic() - begun, 1)
+    stack.figures["last restart to champion"] = round(time.monotonic() - begun, 1)
     tasks = {task.task_id: task for task in stack.api.tasks(run.dag_id, run.run_id)}
     assert ended.state == "success", {name: task.state for name, task in tasks.items()}
     log = "\n".join(stack.api.log(run.dag_id, run.run_id, "retrain.wait", tasks["retrain.wait"].try_number))
     assert "restarted_from_checkpoint" in log
     for replica in ("chief-0", "worker-0", "ps-0"):
         assert f"{replica} |" in log
-    history = json.loads(stack.run("scheduler", "mlengine", "models", "show", "mnist", "--json"))
+    history = json.loads(stack.run("scheduler", "mlengine", "models", "history", "mnist", "--json"))
     assert submitted(stack, run)["job_id"] in json.dumps(history)
 
 

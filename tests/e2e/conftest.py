@@ -14,14 +14,13 @@ import pytest
 from scripts import stack as stacks
 from scripts.stack import Stack
 
+from mlengine.testing import gcs
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
-from tests.e2e.life_lab import lab
-
-__all__ = ["lab"]  # one for all modules: imported by each, it would be one for each
+from tests.support.leftovers import MARK, check_stop
+from tests.support.live_airflow import LiveAirflow, running
 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
 RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
-MARK = "MLENGINE_E2E"
 # Lies in the environment of every process of Airflow's, under a name that such things have; see test_security.py.
 SECRET = "canary-" + uuid.uuid4().hex
 
@@ -52,7 +51,7 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def mark() -> str:
-    """In the environment of everything that the stack starts, so that what it leaves behind is known."""
+    """The value of :data:`MARK` in the environment of every process that a stack starts."""
     return uuid.uuid4().hex
 
 
@@ -60,14 +59,20 @@ def mark() -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
     before = dict(os.environ)
-    with stacks.running(
-        data,
-        versions=[MONTH],
-        env={MARK: mark, "AIRFLOW_CONN_ELSEWHERE": f"https://me:{SECRET}@there.invalid", "MY_TOKEN": SECRET},
-    ) as started:
-        yield started
-    os.environ.clear()
-    os.environ.update(before)
+    env = {
+        MARK: mark,
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
+        "AIRFLOW_CONN_ELSEWHERE": f"https://me:{SECRET}@there.invalid",
+        "MY_TOKEN": SECRET,
+    }
+    try:
+        with stacks.running(data, versions=[MONTH], env=env) as started:
+            yield started
+            # A failure here is an error of the last test, and fails the session.
+            check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +119,10 @@ def trainer_python(stack: Stack, first: Ended) -> Path:
 
 def _has_tensorflow(python: Path) -> bool:
     return any(python.parent.parent.glob("lib/python3*/site-packages/tensorflow"))
+
+
+@pytest.fixture(scope="session")
+def live_airflow(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
+    """One Airflow for all tests of waits and jobs."""
+    with running(tmp_path_factory.mktemp("waits"), gcs_server) as started:
+        yield started

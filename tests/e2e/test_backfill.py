@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from scripts import mnist
 from scripts import stack as stacks
+from scripts.bootstrap import ROOT
 from scripts.chromium import drive, find_browser
 from scripts.stack import Stack
 
@@ -31,7 +32,7 @@ from mlengine.testing.airflow_api import AirflowApi, DagRun
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
-LAB = Path(__file__).with_name("backfill_lab")
+LAB = ROOT / "tests" / "support" / "backfill_project"
 MONTHS = [f"2024-{month:02d}-01" for month in range(1, 13)]
 FILE_LOST, MANIFEST_BROKEN = MONTHS[3], MONTHS[8]
 FAILING = {FILE_LOST, MANIFEST_BROKEN}
@@ -215,10 +216,10 @@ def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
     assert record.inputs["package"]["digest"] == lab.result(run, "package")["digest"]
     assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
     assert lab.storage.read(record.inputs["environment"]["uri"]) == b"centroids==1.0.0\n"
-    took = json.loads(lab.storage.read(job_dir.report))["took"]
-    assert took["attempts"] == 1
-    assert took["core_seconds"] == pytest.approx(took["seconds"] * took["cores"], abs=0.5)
-    assert took["seconds"] > 0
+    usage = json.loads(lab.storage.read(job_dir.report))["took"]
+    assert usage["attempts"] == 1
+    assert usage["core_seconds"] == pytest.approx(usage["seconds"] * usage["cores"], abs=0.5)
+    assert usage["seconds"] > 0
 
 
 # Airflow looks every 30 s whether a backfill is over: what asks for none of that DAG's comes in between.
@@ -239,12 +240,12 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for run, version in zip(lab.finish(one, other), ("v10", "v9"), strict=True):
         assert (run.state, run.partition_key) == ("success", version)
         assert lab.result(run, "dataset")["version"] == version
-    # The first is champion, the second is older: whoever serves the model hears of the first alone.
+    # The first is champion, the second is older: the DAG that serves the model gets an event for the first only.
     (serving,) = lab.finish(*lab.new_runs("serve", [], 1))
     assert (serving.state, serving.partition_key) == ("success", "v10")
-    told = lab.api.xcoms("serve", serving.run_id, "served")["return_value"]
-    assert (told["serial"], told["dataset_version"]) == (1, "v10")
-    assert told["champion"] == lab.result(one, "validate")["model_uri"]
+    served = lab.api.xcoms("serve", serving.run_id, "served")["return_value"]
+    assert (served["serial"], served["dataset_version"]) == (1, "v10")
+    assert served["champion"] == lab.result(one, "validate")["model_uri"]
 
 
 def test_a_backfill_in_the_ui_over_versions_that_are_no_dates(lab: Lab, tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def in_the_ui(lab: Lab, browser: str, dag: str, first: str, last: str, scratch: 
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or scratch)
     who = {"user": airflow.user, "password": airflow.password}
     order = {"browser": browser, "url": airflow.url, "dag": dag, "first": first, "last": last, "out": str(out), **who}
-    return str(drive("tests.e2e.backfill_browser", order, scratch)["told"])
+    return str(drive("tests.support.backfill_browser", order, scratch)["summary"])
 
 
 def test_a_job_is_run_again_from_its_record(
@@ -274,7 +275,7 @@ def test_a_job_is_run_again_from_its_record(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(lab.stack.data / "local"))
     old = JobDir(lab.result(first.runs[MONTHS[0]], "submit")["job_dir"])
-    assert cli.main(["rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
+    assert cli.main(["jobs", "rerun", old.uri, "--as", "once_more", "--stream-logs"]) == 0, capsys.readouterr().out
     new = JobDir(join(old.uri.rsplit("/", 1)[0], "once_more"))
     assert lab.storage.read(new.model + "centroids.json") == lab.storage.read(old.model + "centroids.json")
     record = JobRecord.from_bytes(lab.storage.read(new.claim))
@@ -305,7 +306,7 @@ def test_running_it_again_does_only_what_is_missing(lab: Lab, first: Backfilled,
 
 
 def test_by_hand(lab: Lab, second: Backfilled) -> None:
-    """With a key, with a version in the form, with neither; and trained again, because somebody says so."""
+    """With a key, with a version in the form, with neither; and trained again on request."""
     assert second.runs
     runs = lab.finish(
         lab.api.trigger("monthly", partition_key=MONTHS[2]),

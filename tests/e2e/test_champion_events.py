@@ -8,20 +8,20 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from scripts import stack as stacks
+from scripts.bootstrap import ROOT
 from scripts.stack import Stack
 
 from mlengine.champions.history import current
 from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import load_job
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.subject import find_subject
 from mlengine.validation.validation import validate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -47,7 +47,7 @@ class Lab:
         storage, job_dir = self.stack.storage, JobDir.of(self.stack.bucket, model, job_id)
         storage.write(job_dir.model + "weights.json", job_id.encode())
         rules = Rules(scope=Scope.FILES, require_comparison=False)
-        validate(storage, find_subject(storage, job_dir.uri), rules, local_place(storage, ()))
+        validate(storage, load_job(storage, job_dir.uri), rules, local_environment(storage, ()))
         return job_dir.uri
 
     def events(self, asset: str) -> list[dict[str, Any]]:
@@ -74,8 +74,8 @@ class Lab:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     before = dict(os.environ)
     data = tmp_path_factory.mktemp("champions")
-    dags = Path(__file__).with_name("champion_dags")
-    with stacks.running(data, versions=[], dags=dags, env={"MLENGINE_POLL_INTERVAL": "1"}) as stack:
+    dags = ROOT / "tests" / "support" / "champion_dags"
+    with stacks.running(data, versions=[], dags=dags, env={"AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1"}) as stack:
         lab = Lab(stack)
         for dag_id in ("country_churn", "serve_de", "killed", "again", "mapped", "by_partition", "by_date"):
             lab.api.wait_for_dag(dag_id)

@@ -1,4 +1,4 @@
-"""``mnist_retraining`` on real parts: triggered by REST as the UI does, trained by four real processes, judged,
+"""``mnist_retraining`` on real parts: triggered by REST as the UI does, trained by four real processes, validated,
 published, and the model loaded by a process that knows nothing of all that."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page in a real Airflow, looked at and used in a real browser: what a person sees, and what the buttons do."""
+"""The page in a real Airflow and a real browser: what a user sees, and what the buttons do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlengine.jobs.submission import Intent, Submitter
 from mlengine.packaging.publish import package_trainer
 from mlengine.testing.airflow_api import AirflowApi
 from tests.e2e.conftest import Ended
-from tests.integration.page_lab import Lab
+from tests.support.sample_jobs import SampleJobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -31,7 +31,7 @@ EVIL = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>"
 
 @pytest.fixture(scope="module")
 def running(stack: Stack) -> Iterator[JobDir]:
-    """A job that runs until somebody ends it."""
+    """A job that runs until it is cancelled."""
     storage = stack.storage
     package = package_trainer(ROOT / "examples" / "hello", storage=storage, staging=stack.bucket, module="hello.task")
     spec = TrainingSpec(
@@ -55,7 +55,7 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
         browser = find_browser()
     except StackError as error:
         pytest.skip(str(error))
-    lab = Lab(stack.storage, stack.bucket)
+    lab = SampleJobs(stack.storage, stack.bucket)
     hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), accuracy=0.97)
     lab.logs(hostile, "chief-0", f"{EVIL}\n".encode())
     out = tmp_path_factory.mktemp("page")
@@ -73,7 +73,7 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
         "running": running.job_id,
         "out": str(out),
     }
-    return drive("tests.e2e.page_browser", order, out)
+    return drive("tests.support.page_browser", order, out)
 
 
 def test_who_is_not_logged_in_is_led_to_the_login(seen: dict[str, Any], stack: Stack) -> None:
@@ -93,7 +93,7 @@ def test_jobs_are_found_through_airflows_navigation(seen: dict[str, Any], hello:
 def test_a_job_shows_its_log_its_report_and_where_it_comes_from(seen: dict[str, Any], hello: Ended) -> None:
     for words in ("chief-0", "worker-0", "worker-1", "step 5"):
         assert words in seen["job"]["log"], words
-    for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine tensorboard hello/"):
+    for words in ("fresh submit", "hello.task", "step 5 of 5", "mlengine jobs tensorboard hello/"):
         assert words in seen["job"]["head"], words
     # Another test may have published a model of the same name before.
     said = {"first": "Accepted as the first", "accepted": "All 2 checks passed"}
@@ -162,5 +162,5 @@ def test_a_run_carries_a_note_of_what_came_of_it(hello: Ended, api: AirflowApi) 
     assert run["note"] == f"{verdict} · champion no. {serial}"
 
 
-def test_the_plugin_is_loaded_without_complaint(api: AirflowApi) -> None:
+def test_the_plugin_is_loaded_without_import_errors(api: AirflowApi) -> None:
     assert api.call("GET", "plugins/importErrors")["total_entries"] == 0

@@ -1,4 +1,4 @@
-"""What a running stack gives away: nothing that is secret, to nobody who is not on this machine."""
+"""What a running stack discloses: no secret, and nothing to other machines."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from scripts.stack import Stack
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_home import free_port
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.e2e.conftest import MARK, MONTH, RUN_SECONDS
+from tests.e2e.conftest import MONTH, RUN_SECONDS
+from tests.support.leftovers import MARK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -26,6 +27,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
     before, port = dict(os.environ), free_port()
     env = {
         MARK: mark,
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         "AIRFLOW__MLENGINE__BACKEND": "vertex",
         "AIRFLOW__MLENGINE__VERTEX_ENDPOINT": f"http://127.0.0.1:{port}",
         "AIRFLOW__MLENGINE__VERTEX_REGION": "us-central1",
@@ -33,7 +35,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
     try:
         with (
             stacks.running(data, versions=[MONTH], env=env) as stack,
-            # The service's jobs share the gate's environments: the trainer's is built once.
+            # The service's jobs share the environments of the validation: the trainer's is built once.
             running(data, port=port, project="local") as service,
         ):
             yield stack, service

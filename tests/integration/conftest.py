@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from mlengine import backends
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster
-from tests.integration.gate_lab import gate_models, gate_state, lab
+from mlengine.testing.backend import MemoryBackend
+from mlengine.testing.gcs import GcsServer
+from tests.support import airflow_stub as airflow_stubs
+from tests.support import local_jobs
+from tests.support.airflow_stub import AirflowStub
+from tests.support.sample_jobs import BACKEND, SampleJobs
+from tests.support.scripted_backends import ScriptedBackend, vertex_over_memory
+from tests.support.validation_env import ValidationEnv, make_models, register_datasets
 
-__all__ = ["gate_models", "gate_state", "lab"]
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +54,90 @@ def make_backend(tmp_path: Path, shared_environments: Path) -> Iterator[Callable
 
     yield make
     if made:
-        local_cluster.end_everything(made[0])
+        local_jobs.end_everything(made[0])
 
 
 @pytest.fixture
 def actor(storage: Storage, bucket: str) -> str:
-    """The URI of a trainer whose replicas do what their arguments say (:func:`local_cluster.acts`)."""
-    return local_cluster.put(storage, bucket, local_cluster.sdist(local_cluster.ACTOR))
+    """The URI of a trainer whose replicas do what their arguments say (:func:`local_jobs.acts`)."""
+    return local_jobs.put(storage, bucket, local_jobs.sdist(local_jobs.ACTOR))
+
+
+@pytest.fixture(scope="session")
+def validation_state_dir(tmp_path_factory: pytest.TempPathFactory, shared_environments: Path) -> Path:
+    """The local backend's state dir on this machine, with the environments that all tests share."""
+    state = tmp_path_factory.mktemp("validation-state")
+    (state / "envs").symlink_to(shared_environments / "envs")
+    return state
+
+
+@pytest.fixture(scope="session")
+def validation_models(
+    tmp_path_factory: pytest.TempPathFactory, validation_state_dir: Path, gcs_server: GcsServer, digits: Path
+) -> Path:
+    """A folder with every model of ``make_models.py``; the datasets and the package are registered with it."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs_server.env.items():
+            patch.setenv(name, value)
+        storage = Storage()
+        register_datasets(storage, digits)
+        make_models(storage, digits, folder, validation_state_dir)
+    return folder
+
+
+@pytest.fixture
+def validation_env(storage: Storage, bucket: str, validation_models: Path, validation_state_dir: Path) -> ValidationEnv:
+    return ValidationEnv(storage, bucket, validation_models, validation_state_dir)
+
+
+@pytest.fixture(params=["memory", "vertex"])
+def scripted_backend(request: pytest.FixtureRequest, storage: Storage, tmp_path: Path) -> Iterator[ScriptedBackend]:
+    """Each backend in turn."""
+    if request.param == "memory":
+        yield MemoryBackend()
+    else:
+        with vertex_over_memory(tmp_path / "emulator", storage) as backend:
+            yield backend
+
+
+@pytest.fixture
+def sample_jobs(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SampleJobs]:
+    """Jobs in this bucket, which the page of :func:`visit` shows."""
+    from airflow.models.revoked_token import RevokedToken
+
+    from mlengine.connections import forget_connections
+    from mlengine.web import routes
+
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-of-this-test-" * 4)
+    # The list of revoked tokens is in Airflow's database, which only the end-to-end tests have.
+    monkeypatch.setattr(RevokedToken, "is_revoked", lambda _: False)
+    # Credentials of the environment, which the server of these tests does not ask for.
+    forget_connections()
+    monkeypatch.setattr(routes, "_storage", lambda: storage)
+    monkeypatch.setattr(routes, "triggered_by", lambda runs: {run: "ann" for run in runs if run[1] == "manual"})
+    routes.clear_caches()
+    BACKEND.clear()
+    backends.register("memory", lambda **_: BACKEND)
+    yield SampleJobs(storage, bucket)
+    routes.clear_caches()
+
+
+@pytest.fixture
+def visit(sample_jobs: SampleJobs) -> Callable[..., TestClient]:
+    """Opens the page as a user with a role (``role=None``: not logged in); see :func:`page_client.opener`."""
+    from tests.support.page_client import opener
+
+    assert sample_jobs
+    return opener()
+
+
+@pytest.fixture
+def airflow_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowStub]:
+    """A stub of Airflow's API, which the environment names."""
+    with airflow_stubs.running() as server:
+        monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
+        monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server

@@ -19,7 +19,7 @@ from mlengine.core import layout
 from mlengine.core.errors import PublishError
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
-from mlengine.promotion.outcome import Force, Outcome, Word
+from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
@@ -31,19 +31,19 @@ LABELS = tuple(row % 10 for row in range(2000))
 
 
 def classes(right: float) -> tuple[int, ...]:
-    """Predictions of which the first ``right`` are right."""
+    """Predictions of which the share ``right``, at the beginning, is correct."""
     good = round(right * len(LABELS))
     return tuple(label if row < good else (label + 1) % 10 for row, label in enumerate(LABELS))
 
 
 class Bench:
-    """Makes validated jobs in one bucket, and publishes them."""
+    """Creates validated jobs in one bucket, and publishes them."""
 
     def __init__(self, storage: Storage, bucket: str) -> None:
         self.storage, self.bucket = storage, bucket
 
     def job(self, name: str, *, accuracy: float = 0.98, version: str = "2026-11-01", **changes: Any) -> Report:
-        """A job that was validated against whoever is champion now."""
+        """A job that was validated against the current champion."""
         job_dir = JobDir.of(self.bucket, "mnist", name)
         self.storage.write(job_dir.model + "saved_model.pb", name.encode())
         export = resolve(self.storage, job_dir.model)
@@ -88,7 +88,7 @@ def bench(storage: Storage, bucket: str) -> Bench:
 def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
     bench.publish(bench.job("a"))
     outcome = bench.publish(bench.job("b", accuracy=0.985))
-    assert outcome.word is Word.PUBLISHED
+    assert outcome.decision is PublishDecision.PUBLISHED
     assert outcome.published
     assert bench.serials() == [(1, "a"), (2, "b")]
     newest = history(bench.storage, bench.bucket, "mnist")[0]
@@ -111,12 +111,12 @@ def test_publishing_again_changes_nothing(bench: Bench) -> None:
     report = bench.job("a")
     first = bench.publish(report)
     again = bench.publish(report)
-    assert again.word is Word.ALREADY_CHAMPION
+    assert again.decision is PublishDecision.ALREADY_CHAMPION
     assert again.champion == first.champion
     bench.publish(bench.job("b"))
-    # The first task is cleared and runs once more, after the second was published.
+    # The first task is cleared and runs again, after the second model was published.
     late = bench.publish(report)
-    assert late.word is Word.SUPERSEDED
+    assert late.decision is PublishDecision.SUPERSEDED
     assert not late.published
     assert bench.serials() == [(1, "a"), (2, "b")]
 
@@ -125,19 +125,22 @@ def test_a_long_history_costs_a_new_job_no_reads(bench: Bench, monkeypatch: pyte
     for name in "abcd":
         bench.publish(bench.job(name))
     read: list[str] = []
-    whole = bench.storage.read
+    original = bench.storage.read
 
     def count(uri: str) -> bytes:
         read.append(uri)
-        return whole(uri)
+        return original(uri)
 
     monkeypatch.setattr(bench.storage, "read", count)
-    claimed = {"time": time.time() + 7200, "event": "claimed"}  # its clock is ahead by more than is allowed for
-    assert bench.publish(bench.job("new", lineage={"events": [claimed]})).word is Word.PUBLISHED
+    claimed = {
+        "time": time.time() + 7200,
+        "event": "claimed",
+    }  # ahead by more than the allowed difference
+    assert bench.publish(bench.job("new", lineage={"events": [claimed]})).decision is PublishDecision.PUBLISHED
     assert [uri for uri in read if "/champions/" in uri] == []
-    # One that was claimed before the last two were published looks at these.
+    # One that was claimed before the last two were published is compared with these.
     old = bench.job("b", lineage={"events": [{"time": time.time() - 60, "event": "claimed"}]})
-    assert bench.publish(old).word is Word.SUPERSEDED
+    assert bench.publish(old).decision is PublishDecision.SUPERSEDED
     assert len([uri for uri in read if "/champions/" in uri]) == 3
 
 
@@ -146,17 +149,17 @@ def test_a_repeated_task_does_not_undo_a_rollback(bench: Bench) -> None:
     bad = bench.job("bad")
     bench.publish(bad)
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="wrong digits in production")
-    assert bench.publish(bad).word is Word.SUPERSEDED
+    assert bench.publish(bad).decision is PublishDecision.SUPERSEDED
     assert bench.serials()[-1] == (3, "good")
 
 
 def test_a_rejected_model_is_not_published_and_says_why(bench: Bench) -> None:
-    check = Check("accuracy", 0.4, "≥ 0.97", passed=False, sentence="Accuracy is 0.4, under 0.97.")
-    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.sentence,), (check,)))
+    check = Check("accuracy", 0.4, "≥ 0.97", passed=False, message="Accuracy is 0.4; the minimum is 0.97.")
+    rejected = bench.job("bad", verdict=Verdict(Decision.REJECTED, (check.message,), (check,)))
     outcome = bench.publish(rejected)
-    assert outcome.word is Word.REJECTED
+    assert outcome.decision is PublishDecision.REJECTED
     assert outcome.champion is None
-    assert "Accuracy is 0.4, under 0.97." in outcome.sentence
+    assert "Accuracy is 0.4; the minimum is 0.97." in outcome.reason
     assert not bench.storage.exists(bench.pointer)
 
 
@@ -176,7 +179,7 @@ def test_force_needs_a_name_and_a_reason_and_keeps_both(bench: Bench) -> None:
     )
 
 
-def test_force_that_was_not_needed_is_no_force(bench: Bench) -> None:
+def test_unneeded_force_is_not_recorded(bench: Bench) -> None:
     outcome = bench.publish(bench.job("a"), force=Force("anna", "just in case"))
     assert outcome.champion is not None
     assert outcome.champion.action is Action.PUBLISHED
@@ -187,16 +190,16 @@ def test_an_older_dataset_version_never_replaces_a_newer_ones_champion(bench: Be
     bench.publish(bench.job("new", version=newer))
     backfilled = bench.job("old", version=older)
     outcome = bench.publish(backfilled)
-    assert outcome.word is Word.OLDER_DATASET
-    assert older in outcome.sentence
-    assert newer in outcome.sentence
+    assert outcome.decision is PublishDecision.OLDER_DATASET
+    assert older in outcome.reason
+    assert newer in outcome.reason
     assert bench.serials() == [(1, "new")]
     assert bench.publish(backfilled, force=Force("anna", "the new labels are wrong")).published
     assert bench.serials() == [(1, "new"), (2, "old")]
 
 
 def of_run(key: str = "", at: str = "", claimed: float | None = None) -> dict[str, Any]:
-    """What a report has of a job of that run; or of one that was submitted at ``claimed``, without a run."""
+    """The fields of a report for a job of that run, or for a job without a run that was submitted at ``claimed``."""
     run = {"partition_key": key, "as_of": f"{at}T00:00:00+00:00" if at else None}
     events = [] if claimed is None else [{"time": claimed, "event": "claimed"}]
     return {"dataset": {}, "lineage": {"inputs": {"run": run} if key or at else {}, "events": events}}
@@ -218,8 +221,8 @@ def test_without_a_dataset_an_older_run_never_replaces_a_newer_ones_champion(
     bench.publish(bench.job("new", **newer))
     backfilled = bench.job("old", **older)
     outcome = bench.publish(backfilled)
-    assert outcome.word is Word.OLDER_RUN
-    assert "old belongs to the run of " in outcome.sentence
+    assert outcome.decision is PublishDecision.OLDER_RUN
+    assert "old belongs to the run of " in outcome.reason
     assert bench.serials() == [(1, "new")]
     assert bench.publish(backfilled, force=Force("anna", "the new data are wrong")).published
     assert bench.publish(bench.job("newer", **newer)).published, "the forced champion is of an older run"
@@ -233,13 +236,13 @@ def test_versions_of_one_dataset_count_more_than_runs(bench: Bench) -> None:
 
 
 def test_versions_of_different_datasets_have_no_order_and_the_runs_decide(bench: Bench) -> None:
-    """A change to another dataset goes through; a backfill over the other one does not undo it."""
+    """A model of another dataset is published; a backfill of the first dataset does not replace it."""
     bench.publish(bench.job("a", lineage=of_run("2026-11-01", "2026-11-01")["lineage"]))
     other = {"name": "letters", "version": "2020-01-01"}
     changed = bench.job("b", dataset=other, lineage=of_run("2026-12-01", "2026-12-01")["lineage"])
     assert bench.publish(changed).published
     back = bench.job("c", version="2026-10-01", lineage=of_run("2026-10-01", "2026-10-01")["lineage"])
-    assert bench.publish(back).word is Word.OLDER_RUN
+    assert bench.publish(back).decision is PublishDecision.OLDER_RUN
 
 
 def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Bench) -> None:
@@ -247,47 +250,47 @@ def test_a_model_that_was_not_compared_is_not_published_without_force(bench: Ben
     reasons = ("The model was not compared with the champion a: it was not run.",)
     report = bench.job("b", verdict=Verdict(Decision.NOT_COMPARED, reasons), checks="files")
     outcome = bench.publish(report)
-    assert outcome.word is Word.NOT_COMPARED
-    assert reasons[0] in outcome.sentence
-    assert bench.publish(report, force=Force("anna", "looked at it myself")).published
+    assert outcome.decision is PublishDecision.NOT_COMPARED
+    assert reasons[0] in outcome.reason
+    assert bench.publish(report, force=Force("anna", "checked by hand")).published
 
 
 def test_a_first_model_that_meets_a_champion_at_publication_must_be_compared(bench: Bench) -> None:
-    """Two first runs at once, of models that are not run: neither has seen the other when it is validated."""
+    """Two concurrent first runs with models that do not run. Neither had a champion to compare with."""
     first: dict[str, Any] = {"verdict": Verdict(Decision.FIRST, ("fine",)), "checks": "files"}
     one, other = bench.job("one", **first), bench.job("other", **first)
     assert bench.publish(one).published
-    assert bench.publish(other).word is Word.NOT_COMPARED
+    assert bench.publish(other).decision is PublishDecision.NOT_COMPARED
     assert bench.publish(bench.job("third", **{**first, "champion": {}}, require_comparison=False)).published
 
 
-def test_a_publisher_recognises_its_own_swap(bench: Bench) -> None:
+def test_a_task_recognises_its_own_publication(bench: Bench) -> None:
     me = {"dag_id": "d", "run_id": "r", "task_id": "publish", "map_index": -1}
     report = bench.job("a")
     assert bench.publish(report, publisher=me).swapped
     again = bench.publish(report, publisher=me)
-    assert (again.word, again.swapped) == (Word.ALREADY_CHAMPION, True)
-    stranger = bench.publish(report, publisher={**me, "run_id": "r2"})
-    assert (stranger.word, stranger.swapped) == (Word.ALREADY_CHAMPION, False)
+    assert (again.decision, again.swapped) == (PublishDecision.ALREADY_CHAMPION, True)
+    other = bench.publish(report, publisher={**me, "run_id": "r2"})
+    assert (other.decision, other.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
     assert not bench.publish(report).swapped
-    # A rollback to it is somebody else's doing.
+    # A rollback to it is the act of another user.
     bench.publish(bench.job("b"))
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is slow")
     back = bench.publish(report, publisher=me)
-    assert (back.word, back.swapped) == (Word.ALREADY_CHAMPION, False)
+    assert (back.decision, back.swapped) == (PublishDecision.ALREADY_CHAMPION, False)
 
 
 def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(bench: Bench) -> None:
     bench.publish(bench.job("a", accuracy=0.97))
     better, equal, worse = bench.job("b", accuracy=0.99), bench.job("c", accuracy=0.99), bench.job("d", accuracy=0.95)
     assert bench.publish(better).published
-    assert bench.publish(equal).word is Word.PUBLISHED
+    assert bench.publish(equal).decision is PublishDecision.PUBLISHED
     outcome = bench.publish(worse)
-    assert outcome.word is Word.WORSE
-    assert "Worse than the champion c" in outcome.sentence
-    blind = bench.job("e", champion={"serial": 1, "job_id": "a"})
-    bench.storage.delete(JobDir(blind.job_dir).predictions)
-    assert bench.publish(blind).word is Word.NOT_COMPARED
+    assert outcome.decision is PublishDecision.WORSE
+    assert "Worse than the champion c" in outcome.reason
+    without_predictions = bench.job("e", champion={"serial": 1, "job_id": "a"})
+    bench.storage.delete(JobDir(without_predictions.job_dir).predictions)
+    assert bench.publish(without_predictions).decision is PublishDecision.NOT_COMPARED
     assert bench.serials() == [(1, "a"), (2, "b"), (3, "c")]
 
 
@@ -297,12 +300,12 @@ def test_files_that_changed_after_the_validation_are_not_published(bench: Bench)
     with pytest.raises(PublishError, match="changed after it was validated"):
         bench.publish(report)
     bench.storage.delete(report.model_uri + "/saved_model.pb")
-    with pytest.raises(PublishError, match="not whole"):
+    with pytest.raises(PublishError, match="incomplete"):
         bench.publish(report)
     assert not bench.storage.exists(bench.pointer)
 
 
-def test_a_job_that_exported_anew_may_be_published_again(bench: Bench) -> None:
+def test_a_job_that_exported_again_may_be_published_again(bench: Bench) -> None:
     bench.publish(bench.job("a"))
     bench.publish(bench.job("b"))
     job_dir = JobDir.of(bench.bucket, "mnist", "a")
@@ -311,7 +314,7 @@ def test_a_job_that_exported_anew_may_be_published_again(bench: Bench) -> None:
     again = replace(load_report(bench.storage, job_dir), fingerprint=export.fingerprint)
     assert bench.publish(again).published
     assert bench.serials() == [(1, "a"), (2, "b"), (3, "a")]
-    # The entry whose files were written over is not gone back to.
+    # A rollback to the entry with the overwritten files is refused.
     with pytest.raises(PublishError, match="changed after it was validated"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=1)
 
@@ -327,11 +330,11 @@ def test_rollback_goes_back_once_each_time(bench: Bench) -> None:
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="a too")
     assert rollback(bench.storage, bench.bucket, "mnist", by="anna", why="c after all", to=3).job_id == "c"
     assert bench.serials() == [(1, "a"), (2, "b"), (3, "c"), (4, "b"), (5, "a"), (6, "c")]
-    with pytest.raises(PublishError, match="champion of mnist already"):
+    with pytest.raises(PublishError, match="already the champion of mnist"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="again", to=3)
     with pytest.raises(PublishError, match="no champion with serial 9"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="?", to=9)
-    # What is trained next goes on from there.
+    # The next model is published as usual.
     assert bench.publish(bench.job("d")).published
 
 
@@ -340,7 +343,7 @@ def test_rollback_to_a_model_that_is_gone_is_refused(bench: Bench) -> None:
     bench.publish(lost)
     bench.publish(bench.job("b"))
     delete_below(bench.storage, lost.model_uri)
-    with pytest.raises(PublishError, match="the model of a is not whole"):
+    with pytest.raises(PublishError, match="the model of a is incomplete"):
         rollback(bench.storage, bench.bucket, "mnist", by="anna", why="b is bad")
     assert bench.serials() == [(1, "a"), (2, "b")]
 
@@ -359,7 +362,7 @@ def test_racing_publishers_leave_one_chain(bench: Bench) -> None:
     assert all(outcome.published for outcome in outcomes)
     chain = bench.serials()
     assert sorted(name for _, name in chain) == sorted(["seed", *(report.job_id for report in reports)])
-    # Each is named by the next: nobody was overwritten unseen.
+    # Each is named by the next: no entry was overwritten unseen.
     found = history(bench.storage, bench.bucket, "mnist")
     assert [was.previous for was in found] == [*(was.serial for was in found[1:]), None]
 
@@ -389,17 +392,17 @@ def crash_before_the_swap(bench: Bench, report: Report, monkeypatch: pytest.Monk
             bench.publish(report)
 
 
-def test_a_crash_between_entry_and_swap_is_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publication_after_a_crash_before_the_swap(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.publish(bench.job("a"))
     report = bench.job("b")
     crash_before_the_swap(bench, report, monkeypatch)
     assert bench.storage.exists(layout.champion_entry(bench.bucket, "mnist", 2))
-    # Readers still see the old one, and the history knows of no other.
+    # Readers still see the old champion, and the history has no other entry.
     assert bench.serials() == [(1, "a")]
-    # Somebody else publishes first: the entry of the dead one is passed over.
+    # Another process publishes first: the entry of the killed one is skipped.
     assert bench.publish(bench.job("c")).published
     assert bench.serials() == [(1, "a"), (3, "c")]
-    # The task of the dead one is tried again.
+    # The crashed task is retried.
     assert bench.publish(report).published
     assert bench.serials() == [(1, "a"), (3, "c"), (4, "b")]
 
@@ -408,12 +411,12 @@ def test_a_retry_right_after_the_crash_uses_its_own_entry(bench: Bench, monkeypa
     bench.publish(bench.job("a"))
     report = bench.job("b")
     crash_before_the_swap(bench, report, monkeypatch)
-    assert bench.publish(report).word is Word.PUBLISHED
+    assert bench.publish(report).decision is PublishDecision.PUBLISHED
     assert bench.serials() == [(1, "a"), (2, "b")]
 
 
 def test_no_reader_sees_half_a_champion(bench: Bench) -> None:
-    """While publishers swap, every read is one whole entry, and its files are there."""
+    """While others publish, every read returns a complete entry whose files exist."""
     bench.publish(bench.job("job0"))
     reports = [bench.job(f"job{at}") for at in range(1, 6)]
     done = threading.Event()
@@ -437,7 +440,7 @@ def test_no_reader_sees_half_a_champion(bench: Bench) -> None:
     assert {champion.job_id for champion in seen} <= {f"job{at}" for at in range(6)}
 
 
-def test_a_pointer_that_is_no_champion_is_said_to_be_none(bench: Bench) -> None:
+def test_an_invalid_pointer_is_refused(bench: Bench) -> None:
     bench.storage.write(bench.pointer, b"{}")
-    with pytest.raises(PublishError, match="is not a champion"):
+    with pytest.raises(PublishError, match="is not a champion entry"):
         current(bench.storage, bench.bucket, "mnist")

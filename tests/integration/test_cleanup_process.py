@@ -7,7 +7,6 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,12 +22,7 @@ from mlengine.testing.backend import MemoryBackend
 
 pytestmark = pytest.mark.integration
 
-current = MemoryBackend()
 KEY = JobKey("dag", "run", "submit")
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return current
 
 
 @pytest.fixture
@@ -44,18 +38,17 @@ def write(folder: Path, request: CancelRequest, name: str = "1.json") -> None:
 
 @pytest.fixture
 def backend(folder: Path, storage: Storage) -> MemoryBackend:
-    global current  # noqa: PLW0603 the registry makes backends by import path
     assert storage
-    current = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    memory = MemoryBackend()
+    backends.register("memory", lambda **_: memory)
     connections.forget_connections()
     write(folder, CancelRequest(KEY.digest, backend="memory"))
-    return current
+    return memory
 
 
 def submit(storage: Storage, bucket: str) -> JobDir:
     job_dir = JobDir.of(bucket, "m", "j")
-    Submitter(storage, current).submit(Intent(KEY, "m", job_dir, TrainingSpec("trainer.task")))
+    Submitter(storage, backends.get_backend("memory")).submit(Intent(KEY, "m", job_dir, TrainingSpec("trainer.task")))
     return job_dir
 
 

@@ -1,4 +1,4 @@
-"""Dataset versions in a real bucket, made of real digits: all or nothing, refused with figures, verified when read."""
+"""Dataset versions of real digits in a real bucket: registered completely or not at all, and verified when read."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import pytest
 from scripts import mnist
 
 from mlengine import cli, datasets
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import DatasetError, StorageForbiddenError
 from mlengine.core.layout import dataset_dir
@@ -170,14 +171,14 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_bad_data_is_refused_with_figures_before_anything_is_uploaded(
     storage: Storage, bucket: str, source: Path, what: str
 ) -> None:
-    spoil, told = SPOILT[what]
+    spoil, message = SPOILT[what]
     spoil(source)
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(DatasetError, match=message):
         add(storage, bucket, source)
     assert storage.ls(f"{bucket}/") == []
 
 
-def test_every_reason_is_told_at_once(storage: Storage, bucket: str, source: Path) -> None:
+def test_every_reason_is_reported_at_once(storage: Storage, bucket: str, source: Path) -> None:
     _examined_on_what_was_learnt(source)
     _patch(HELD_LABELS, 8, b"\x63")(source)
     with pytest.raises(DatasetError, match="2 of 9 checks failed") as caught:
@@ -207,7 +208,7 @@ def test_rows_that_are_equal_by_nature_are_registered_with_a_reason(
     command = ["datasets", "add", "mnist", "2026-06-01", str(source), "--license", "x", "--source", "x"]
     command += ["--bucket", bucket, "--allow", "duplicates", "--reason", "ten distinct rows only"]
     assert cli.main(command) == 0
-    assert "in spite of the check duplicates: 1000 of 1000 held-out images" in capsys.readouterr().out
+    assert "accepted although the check duplicates failed: 1000 of 1000 held-out images" in capsys.readouterr().out
     manifest = datasets.load_manifest(storage, bucket, "mnist", "2026-06-01")
     (exception,) = manifest.exceptions
     assert (exception.check, exception.reason) == ("duplicates", "ten distinct rows only")
@@ -355,7 +356,7 @@ def test_racing_registrations_of_different_data_never_mix(
     if won:
         assert datasets.load_manifest(storage, bucket, "mnist", "v1").digest == won[0]
         assert datasets.verify(storage, bucket, "mnist", "v1") == []
-    else:  # each met a file of another's: nobody can see anything
+    else:  # each met a file of another's: no version is visible
         assert datasets.list_versions(storage, bucket, "mnist") == []
 
 
@@ -374,15 +375,15 @@ def test_resolve_names_the_version_or_those_there_are(
         resolve(at="2026-06-30") == resolve(at=date(2026, 6, 30)) == resolve(at="2026-06-30T22:00:00Z") == "2026-06-01"
     )
     assert resolve(at="2026-07-01") == "2026-07-01"
-    for what, told in (
+    for what, message in (
         ({"version": "2026-08-01"}, "no version '2026-08-01'"),
         ({"at": "2026-05-31"}, "no version yet at 2026-05-31"),
         ({"at": "soon"}, "not a date: 'soon'"),
-        ({"version": "../x"}, "not a dataset version"),
+        ({"version": "../x"}, "invalid dataset version"),
     ):
-        with pytest.raises(DatasetError, match=told) as caught:
+        with pytest.raises(DatasetError, match=message) as caught:
             resolve(**what)
-        assert "versions: 2026-06-01, 2026-07-01" in str(caught.value) or "not a" in told
+        assert "versions: 2026-06-01, 2026-07-01" in str(caught.value) or "not a" in message
     with pytest.raises(DatasetError, match=r"no version '1' of dataset 'mnist'.*versions: 2026-06-01, 2026-07-01"):
         datasets.load_manifest(storage, bucket, "mnist", "1")
 
@@ -410,12 +411,12 @@ def test_a_damaged_version_is_found_and_never_handed_out(
 ) -> None:
     add(storage, bucket, small)
     root = dataset_dir(bucket, "mnist", "2026-06-01")
-    damage, told = DAMAGE[how]
+    damage, message = DAMAGE[how]
     damage(storage, f"{root}/{HELD_LABELS}.gz")
     assert [problem.uri for problem in datasets.verify(storage, bucket, "mnist", "2026-06-01")] == [
         f"{root}/{HELD_LABELS}.gz"
     ]
-    with pytest.raises(DatasetError, match=rf"{HELD_LABELS}\.gz {told}"):
+    with pytest.raises(DatasetError, match=rf"{HELD_LABELS}\.gz {message}"):
         datasets.fetch(storage, root, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache" / "mnist").iterdir() if not path.name.endswith(".lock")] == []
 
@@ -488,27 +489,36 @@ def test_the_command_line(
         return code, out + err
 
     terms = ("--license", "CC BY-SA 3.0", "--source", "MNIST")
-    assert run("list") == (0, f"no dataset in {bucket}\n")
+    assert run("list") == (0, f"no datasets in {bucket}\n")
     assert run("add", "mnist", "v9", str(source), *terms)[0] == 0
     assert run("add", "mnist", "v10", str(grown(digits, tmp_path / "v10", 2_500)), *terms)[0] == 0
-    assert run("list") == (0, "mnist\n")
+    assert run("list") == (0, "DATASET  VERSIONS  NEWEST\nmnist    2         v10\n")
+    assert json.loads(run("list", "--json")[1]) == [{"name": "mnist", "versions": ["v9", "v10"]}]
     code, text = run("list", "mnist")
     assert code == 0
-    assert [line.split()[0] for line in text.splitlines()] == ["mnist/v9", "mnist/v10"]
-    assert [one["version"] for one in json.loads(run("list", "mnist", "--json")[1])] == ["v9", "v10"]
+    assert [line.split()[:2] for line in text.splitlines()[1:]] == [["v9", "2000"], ["v10", "2500"]]
+    listed = json.loads(run("list", "mnist", "--json")[1])
+    assert [one["version"] for one in listed] == ["v9", "v10"]
+    assert json.loads(run("show", "mnist", "--json")[1]) == listed[1]
+    assert listed[1]["manifest"] == json.loads(storage.read(f"{bucket}/datasets/mnist/v10/manifest.json"))
+    assert "license:    CC BY-SA 3.0\n" in run("show", "mnist", "v9")[1]
     code, text = run("diff", "mnist", "v9", "v10", "--rows")
-    assert code == 1
+    assert code == ExitCode.DIFFERENT
     assert "train.rows" in text
     assert "training rows: 2000 kept, 500 added, 0 removed, 0 relabelled" in text
     assert "heldout" not in text
+    code, text = run("diff", "mnist", "v9", "v10", "--rows", "--json")
+    assert code == ExitCode.DIFFERENT
+    assert json.loads(text)["rows"] == {"kept": 2000, "added": 500, "removed": 0, "relabelled": 0}
     assert run("diff", "mnist", "v9", "v9")[0] == 0
     assert run("verify", "mnist") == (0, "mnist/v9: ok\nmnist/v10: ok\n")
     code, text = run("fetch", "mnist", "--to", str(tmp_path / "cache"))
     assert code == 0
     assert Path(text.strip(), "manifest.json").is_file()
     storage.delete(f"{bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz")
+    assert [one["ok"] for one in json.loads(run("verify", "mnist", "--json")[1])] == [False, True]
     code, text = run("verify", "mnist")
-    assert code == 1
+    assert code == ExitCode.DIFFERENT
     assert f"mnist/v9: damaged\n  {bucket}/datasets/mnist/v9/{HELD_IMAGES}.gz is missing" in text
     code, text = run("add", "mnist", "v9", str(tmp_path / "nowhere"), *terms)
     assert code == 1

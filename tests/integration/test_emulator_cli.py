@@ -1,4 +1,4 @@
-"""``mlengine train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
+"""``mlengine jobs train`` and ``mlengine emulator``, as typed: on this machine, and through the training service."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import yaml
 import mlengine
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
+from mlengine.cli.documents import JobDocument
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration import local_cluster
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -66,6 +68,7 @@ def emulator(make_backend: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say) -> None:
     command = [
+        "jobs",
         "train",
         "mnist_1",
         "--package-path",
@@ -82,6 +85,17 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
     assert f"chief-0 | trained 10 steps into {bucket}/jobs/mnist_1 as master" in said
     assert f"worker-0 | trained 10 steps into {bucket}/jobs/mnist_1 as worker" in said
     assert storage.exists(f"{bucket}/jobs/mnist_1/job.json")
+    assert main(["jobs", "list", "--bucket", bucket, "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert set(listed) == set(JobDocument.__annotations__)
+    assert (listed["job_id"], listed["state"], listed["dag_id"]) == ("mnist_1", "SUCCEEDED", "")
+    assert main(["jobs", "list", "--bucket", bucket, "--state", "succeeded", "--limit", "1"]) == 0
+    assert "jobs/mnist_1  SUCCEEDED  " in capsys.readouterr().out
+    assert main(["jobs", "list", "--bucket", bucket, "--state", "failed", "--model", "jobs"]) == 0
+    assert capsys.readouterr().out == f"no FAILED jobs of model jobs in {bucket}\n"
+    for name in ("jobs/mnist_1", f"{bucket}/jobs/mnist_1", "mnist_1"):
+        assert main(["jobs", "status", name, "--bucket", bucket, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["job_dir"] == f"{bucket}/jobs/mnist_1"
     # The same command again is the same job; another training under its id is refused.
     assert main([*command, *cluster, "--", "--max_steps", "10"]) == 0
     assert "already_succeeded" in capsys.readouterr().out
@@ -92,7 +106,7 @@ def test_train_here(trainer: Path, state: Path, storage: Storage, bucket: str, c
 def test_a_job_is_called_by_the_name_that_it_was_given(
     trainer: Path, state: Path, storage: Storage, bucket: str, capsys: Say
 ) -> None:
-    command = ["train", "my_job_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    command = ["jobs", "train", "my_job_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     where = ["--job-dir", f"{bucket}/out/run"]
     assert main([*command, *where, "--dry-run"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["job_id"] == "my_job_1"
@@ -106,11 +120,11 @@ def test_a_job_is_called_by_the_name_that_it_was_given(
     assert "job my_job_1: fresh_submit" in said
     assert f"trained None steps into {bucket}/out/run as master" in said
     assert json.loads(storage.read(f"{bucket}/out/run/job.json"))["job_id"] == "my_job_1"
-    assert main(["status", "my_job_1"]) == 0
-    assert f"job dir:   {bucket}/out/run" in capsys.readouterr().out
+    assert main(["jobs", "status", "my_job_1"]) == 0
+    assert f"job dir:    {bucket}/out/run" in capsys.readouterr().out
     assert main([*command, *where]) == 0
     assert "job my_job_1: already_succeeded" in capsys.readouterr().out
-    assert main([*command, "--job-dir", "out", "--dry-run"]) == 1
+    assert main([*command, "--job-dir", "out", "--dry-run"]) == ExitCode.USAGE
     assert "--job-dir: not a Cloud Storage URI: 'out'" in capsys.readouterr().err
 
 
@@ -118,9 +132,9 @@ def test_a_job_is_called_by_the_name_that_it_was_given(
 def test_the_module_of_a_job_file_is_checked_in_the_bucket_s_packages(
     trainer: Path, state: Path, storage: Storage, bucket: str, tmp_path: Path, capsys: Say, dry: list[str]
 ) -> None:
-    uri = local_cluster.put(storage, bucket, local_cluster.sdist("print('trained')"))
+    uri = local_jobs.put(storage, bucket, local_jobs.sdist("print('trained')"))
     config = "trainingInput: {{pythonModule: {}, packageUris: [{}]}}\n"
-    command = ["train", "j", "--staging-bucket", bucket, "--config", "job.yaml", *dry]
+    command = ["jobs", "train", "j", "--staging-bucket", bucket, "--config", "job.yaml", *dry]
     (tmp_path / "job.yaml").write_text(config.format("tiny.tsak", uri))
     assert main(command) == 1
     assert "no module tiny.tsak in" in (err := capsys.readouterr().err)
@@ -141,7 +155,7 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
         "trainingInput:\n  scaleTier: CUSTOM\n  masterType: complex_model_m\n  pythonModule: trainer.task\n"
         "  args: [--max_steps, '1']\n  region: us-central1\n"
     )
-    command = ["train", "mnist_1", "--package-path", "trainer", "--config", "job.yaml", "--backend", "vertex"]
+    command = ["jobs", "train", "mnist_1", "--package-path", "trainer", "--config", "job.yaml", "--backend", "vertex"]
     places = ["--staging-bucket", bucket, "--job-dir", f"{bucket}/mnist/mnist_1", "--labels", "team=vision"]
     assert main([*command, *places, "--dry-run"]) == 0
     dry = capsys.readouterr().out
@@ -157,7 +171,7 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     assert package[1] in str(request), "a dry run names the package that is then uploaded"
     assert "as projects/test-project/locations/us-central1/customJobs/" in said
     assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
-    assert main(["train", "mnist_2", *command[2:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
+    assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 
 
@@ -166,14 +180,14 @@ def test_a_dry_run_needs_no_bucket(state: Path, tmp_path: Path, capsys: Say, mon
     monkeypatch.setattr("mlengine.storage.retries.CONNECT_DEADLINE", 0.1)
     job = tmp_path / "job.yaml"
     job.write_text("trainingInput:\n  pythonModule: tiny.task\n  packageUris: [gs://bucket/tiny-1.0.tar.gz]\n")
-    assert main(["train", "mnist_1", "--config", str(job), "--staging-bucket", "gs://bucket", "--dry-run"]) == 0
-    assert "# not checked whether module tiny.task is in the packages" in capsys.readouterr().out
+    assert main(["jobs", "train", "mnist_1", "--config", str(job), "--staging-bucket", "gs://bucket", "--dry-run"]) == 0
+    assert "# module tiny.task was not checked" in capsys.readouterr().out
 
 
 def test_another_python_is_used_where_it_is_there(
     trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    command = ["jobs", "train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
     where = ["--staging-bucket", bucket, "--stream-logs"]
     assert main([*command, *where, "--python-version", "2.7"]) == 1
     refused = capsys.readouterr().err
@@ -204,16 +218,16 @@ def another_python() -> tuple[str, Path] | None:
 
 
 def test_failures_are_reported(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
-    command = ["train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
-    assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == 1
+    command = ["jobs", "train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
+    assert main([*command, "--staging-bucket", bucket, "--stream-logs", "--", "--no_such_flag"]) == ExitCode.JOB_FAILED
     said = capsys.readouterr().out
     assert "unrecognized arguments: --no_such_flag" in said
     assert "FAILED" in said
-    assert main([*command, "--staging-bucket", bucket, "--scale-tier", "BASICC"]) == 1
+    assert main([*command, "--staging-bucket", bucket, "--scale-tier", "BASICC"]) == ExitCode.USAGE
     assert "BASICC" in capsys.readouterr().err
-    assert main(["train", "1-bad", *command[2:], "--staging-bucket", bucket]) == 1
+    assert main(["jobs", "train", "1-bad", *command[3:], "--staging-bucket", bucket]) == ExitCode.USAGE
     assert "is not a job id" in capsys.readouterr().err
-    assert main(["train", "j", "--staging-bucket", bucket, "--module-name", "a.b"]) == 1
+    assert main(["jobs", "train", "j", "--staging-bucket", bucket, "--module-name", "a.b"]) == 1
     assert "give --package-path" in capsys.readouterr().err
 
 

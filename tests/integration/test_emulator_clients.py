@@ -22,7 +22,7 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.times import seconds
 from mlengine.testing.emulator import RunningEmulator, running
 from mlengine.testing.gcs import GcsServer
-from tests.integration import local_cluster
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -190,7 +190,7 @@ def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
         (fake_bin / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/host-{name}-was-used\n")
         (fake_bin / name).chmod(0o755)
     (wheels := tmp_path / "wheels").mkdir()
-    local_cluster.thing_wheel(wheels)
+    local_jobs.thing_wheel(wheels)
     (tmp_path / "task.py").write_text(SCRIPT)
     user_site = [Path(site.getusersitepackages()), Path(site.getuserbase()) / "bin"]
     folders = [Path(path) for path in site.getsitepackages()] + [Path(sys.prefix) / "bin"] + user_site
@@ -426,7 +426,7 @@ def test_ready_made_packages_and_the_other_commands(
     gcloud: Callable[..., str], emulator: RunningEmulator, bucket: str, tmp_path: Path
 ) -> None:
     """``--packages``, and what else there was to do with a job: list, update, cancel."""
-    (tmp_path / "tiny-1.0.tar.gz").write_bytes(local_cluster.sdist(local_cluster.ACTOR))
+    (tmp_path / "tiny-1.0.tar.gz").write_bytes(local_jobs.sdist(local_jobs.ACTOR))
     jobs = ("ml-engine", "jobs")
     submit = [
         *(*jobs, "submit", "training", "census_1", "--packages", "tiny-1.0.tar.gz", "--module-name", "tiny.task"),

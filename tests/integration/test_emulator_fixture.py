@@ -19,8 +19,8 @@ from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.testing.emulator import RunningEmulator, mlengine_emulator, running
-from tests.integration import local_cluster as local
 from tests.integration.test_vertex_backend import wait
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 __all__ = ["mlengine_emulator"]

@@ -13,7 +13,7 @@ import pytest
 
 from mlengine.emulator import replica
 from mlengine.runtime.env_allowlist import MARK
-from tests.integration import local_cluster
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +74,7 @@ def own_python() -> set[str]:
 
 
 def test_pip_changes_the_replica_s_own_python_alone(host: Path, scratch: Path, tmp_path: Path) -> None:
-    wheel = local_cluster.thing_wheel(tmp_path)
+    wheel = local_jobs.thing_wheel(tmp_path)
     installs = [
         f"pip install -q --user {wheel}",
         f"pip3 install -q --user --force-reinstall {wheel}",
@@ -91,7 +91,7 @@ def test_pip_changes_the_replica_s_own_python_alone(host: Path, scratch: Path, t
 def test_a_restarted_replica_gets_a_new_python(host: Path, scratch: Path, tmp_path: Path) -> None:
     script = "python3 -c 'import thing' 2>/dev/null && echo old; pip install -q $0 && echo installed"
     for _ in range(2):
-        assert start(host, scratch, "sh", "-c", script, str(local_cluster.thing_wheel(tmp_path))) == "installed\n"
+        assert start(host, scratch, "sh", "-c", script, str(local_jobs.thing_wheel(tmp_path))) == "installed\n"
 
 
 def test_an_absolute_path_of_the_image_s_python_or_pip_is_replaced(host: Path, scratch: Path) -> None:

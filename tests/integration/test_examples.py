@@ -17,11 +17,11 @@ from mlengine.cli import main
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
+from mlengine.validation.job import load_job
 from mlengine.validation.report import Report, load_report
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.subject import find_subject
-from mlengine.validation.validation import Place, validate
-from tests.unit.docs.manual import ROOT, blocks, commands, words
+from mlengine.validation.validation import ValidationEnvironment, validate
+from tests.support.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"
@@ -90,7 +90,7 @@ def test_a_script_with_a_dataset(mlengine: Command, bucket: str, storage: Storag
     job_dir = JobDir.of(bucket, "counts", "counts_1")
     assert sum(json.loads(storage.read(f"{job_dir.model}counts.json"))) == 2000
     # Validation uses the version that the job recorded.
-    assert find_subject(storage, job_dir.uri).dataset == {
+    assert load_job(storage, job_dir.uri).dataset == {
         "dataset": "mnist",
         "name": "mnist",
         "version": "2026-11-01",
@@ -117,7 +117,7 @@ def test_a_dataset_is_a_name_a_version_or_a_uri(mlengine: Command, bucket: str, 
         assert f"- --dataset\n  - {uri}/{version}\n" in mlengine(train.replace("mnist ", f"{given} "))
     for given, message in (
         ("mnist@2026-12-01", "versions: 2026-10-01, 2026-11-01"),
-        ("mnist@", "not a dataset version: ''"),
+        ("mnist@", "invalid dataset version: ''"),
         ("fashion", "dataset 'fashion' has no version"),
         (f"{bucket}/mnist", "write gs://BUCKET/datasets/NAME/VERSION"),
         ("gs://datasets/mnist/2026-10-01", "write gs://BUCKET/datasets/NAME/VERSION"),
@@ -146,9 +146,11 @@ def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Stor
 
 
 def judged(storage: Storage, job_dir: JobDir, check: Any) -> Report:
-    rules = Rules(scope=Scope.FILES, own=(check,), require_comparison=False)
+    rules = Rules(scope=Scope.FILES, extra_checks=(check,), require_comparison=False)
     nowhere: Any = None  # nothing of the model runs
-    return validate(storage, find_subject(storage, job_dir.uri), rules, Place(nowhere, nowhere), replace_report=True)
+    return validate(
+        storage, load_job(storage, job_dir.uri), rules, ValidationEnvironment(nowhere, nowhere), replace_report=True
+    )
 
 
 def test_a_keras_model_is_validated_and_published(

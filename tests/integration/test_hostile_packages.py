@@ -1,4 +1,4 @@
-"""Packages in the bucket that nobody here has built: the installer must not write outside of the environment."""
+"""Packages in the bucket that were not built here: the installer must not write outside of the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""Nothing that lies in a job dir is deleted, whoever named it; and a whole bucket is no job dir."""
+"""No object in a job dir is deleted, whatever its name; and a bucket itself is refused as a job dir."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from mlengine import backends, connections
 from mlengine.cli import main
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.errors import StorageError
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
@@ -21,23 +22,17 @@ from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 
 JOB_FILE = {"trainingInput": {"pythonModule": "trainer.task"}}
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
 
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryBackend]:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     monkeypatch.delenv("MLENGINE_BUCKET", raising=False)
     connections.forget_connections()
     assert storage
@@ -67,11 +62,11 @@ def untouched(storage: Storage, files: dict[str, bytes]) -> bool:
 
 
 def train(folder: Path, bucket: str, *words: str, job_file: str = "") -> int:
-    """``mlengine train`` with a job file, and with more lines in it."""
+    """``mlengine jobs train`` with a job file, and with more lines in it."""
     config = folder / "job.yaml"
     uri = local.put(Storage(), bucket, local.sdist(""))
     config.write_text(f"trainingInput:\n  pythonModule: tiny.task\n  packageUris: [{uri}]\n" + job_file)
-    return main(["train", "census_1", "--backend", "memory", "--config", str(config), *words])
+    return main(["jobs", "train", "census_1", "--backend", "memory", "--config", str(config), *words])
 
 
 def context(task_id: str, **more: Any) -> Any:
@@ -116,7 +111,7 @@ def test_so_does_a_rerun_under_a_name(storage: Storage, bucket: str, backend: Me
     submitted = Submitter(storage, backend).submit(intent)
     backend.end(submitted.handle.name, JobState.SUCCEEDED)
     there = files(f"{bucket}/m/new")
-    assert main(["rerun", f"{bucket}/m/old", "--as", "new"]) == 0
+    assert main(["jobs", "rerun", f"{bucket}/m/old", "--as", "new"]) == 0
     assert untouched(storage, there)
     assert backend.jobs[1].submission.job_dir == f"{bucket}/m/new"
 
@@ -225,18 +220,18 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
 ) -> None:
     storage.write(f"{bucket}/mine.txt", b"x")
     whole = f"{bucket}{slash}"
-    assert train(tmp_path, bucket, job_file=f"  jobDir: {whole}\n") == 1
-    assert "is a whole bucket" in capsys.readouterr().err
+    assert train(tmp_path, bucket, job_file=f"  jobDir: {whole}\n") == ExitCode.USAGE
+    assert "is a bucket without a path" in capsys.readouterr().err
     machine = "machineSpec: {machineType: n1-standard-4}, replicaCount: 1, containerSpec: {imageUri: example/t}"
     pools = f"workerPoolSpecs: [{{{machine}}}]"
     (tmp_path / "vertex.yaml").write_text(f"{pools}\nbaseOutputDirectory: {{outputUriPrefix: {whole}}}\n")
-    assert main(["train", "census_1", "--backend", "memory", "--config", str(tmp_path / "vertex.yaml")]) == 1
-    assert "is a whole bucket" in capsys.readouterr().err
-    assert train(tmp_path, bucket, "--job-dir", whole) == 1
-    assert "is a whole bucket" in capsys.readouterr().err
-    assert main(["rerun", whole, "--as", "new"]) == 1
-    assert "is a whole bucket" in capsys.readouterr().err
-    with pytest.raises(StorageError, match="is a whole bucket"):
+    assert main(["jobs", "train", "census_1", "--backend", "memory", "--config", str(tmp_path / "vertex.yaml")]) == 2
+    assert "is a bucket without a path" in capsys.readouterr().err
+    assert train(tmp_path, bucket, "--job-dir", whole) == ExitCode.USAGE
+    assert "is a bucket without a path" in capsys.readouterr().err
+    assert main(["jobs", "rerun", whole, "--as", "new"]) == 1
+    assert "is a bucket without a path" in capsys.readouterr().err
+    with pytest.raises(StorageError, match="is a bucket without a path"):
         submit({"model": "m", "job_id": "j", "job_dir": whole})
     assert backend.jobs == []
     packages = f"{bucket}/packages/"  # what the job file names
@@ -248,7 +243,7 @@ def test_a_whole_bucket_is_refused_in_every_way_in(
 def test_a_rerun_is_given_one_name(bucket: str, backend: MemoryBackend, storage: Storage, name: str) -> None:
     intent = Intent(JobKey("dag", "r", "submit"), "m", JobDir.of(bucket, "m", "old"), TrainingSpec("trainer.task"))
     Submitter(storage, backend).submit(intent)
-    assert main(["rerun", f"{bucket}/m/old", "--as", name]) == 1
+    assert main(["jobs", "rerun", f"{bucket}/m/old", "--as", name]) == ExitCode.USAGE
     assert len(backend.jobs) == 1
 
 
@@ -259,5 +254,5 @@ def test_a_job_json_of_somebody_else_is_left_alone(
     assert train(tmp_path, bucket, "--job-dir", f"{bucket}/proj") == 1
     said = capsys.readouterr().err
     assert "not the record of a job" in said
-    assert "remove" not in said, "nobody is told to delete what may be theirs"
+    assert "remove" not in said, "no hint says to delete what may be the user's"
     assert storage.read(f"{bucket}/proj/job.json") == b'{"mine": true}'

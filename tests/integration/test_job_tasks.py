@@ -27,37 +27,29 @@ from mlengine.core.job import FailureCause, JobHandle, JobState, make_job_id
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.progress import read_progress
-from mlengine.operators.intent import job_key
 from mlengine.operators.prepare import PrepareJobDirOperator
+from mlengine.operators.run_identity import job_key
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
-from mlengine.testing.backend import MemoryBackend
 from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
-from tests.integration.local_cluster import put, sdist
-from tests.integration.paid import Paid, paid
+from tests.support.local_jobs import put, sdist
+from tests.support.scripted_backends import ScriptedBackend
 
 pytestmark = pytest.mark.integration
 
-__all__ = ["paid"]
-current: Paid = MemoryBackend()
-
-
-def the_backend(**_: Any) -> Paid:
-    return current
-
 
 @pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch, storage: Storage, paid: Paid) -> Iterator[Paid]:
+def backend(
+    monkeypatch: pytest.MonkeyPatch, storage: Storage, scripted_backend: ScriptedBackend
+) -> Iterator[ScriptedBackend]:
     """The backend of that name, whatever its name is: everything here holds for each."""
-    global current  # noqa: PLW0603 the registry makes backends by import path
-    current = paid
-    backends.register(paid.name, f"{__name__}:the_backend")
+    backends.register(scripted_backend.name, lambda **_: scripted_backend)
     monkeypatch.setattr(training_job, "EARLIEST_EVENT_SECONDS", 0.0)
     connections.forget_connections()
     assert storage
-    yield current
+    yield scripted_backend
     connections.forget_connections()
 
 
@@ -68,14 +60,14 @@ def context(task_id: str, *, run_id: str = "r", try_number: int = 1, max_tries: 
     return {"ti": ti}
 
 
-def submit(bucket: str, **ti: Any) -> JobXCom:
+def submit(backend: ScriptedBackend, bucket: str, **ti: Any) -> JobXCom:
     prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
     job = prepare.execute(context("prepare"))
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job=job,
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
     return operator.execute(context("submit", **ti))
@@ -102,12 +94,12 @@ async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
     raise AssertionError("a trigger without an event")
 
 
-def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: Paid) -> None:
-    first = submit(bucket)
-    again = submit(bucket, try_number=2)
+def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: ScriptedBackend) -> None:
+    first = submit(backend, bucket)
+    again = submit(backend, bucket, try_number=2)
     assert (first["decision"], again["decision"]) == ("fresh_submit", "reattached")
     assert again["name"] == first["name"]
-    cleared = submit(bucket, try_number=2, max_tries=3)
+    cleared = submit(backend, bucket, try_number=2, max_tries=3)
     assert cleared["decision"] == "fresh_submit"
     assert cleared["job_dir"] != first["job_dir"]
     assert [job.handle.name for job in backend.live] == [cleared["name"]]
@@ -122,7 +114,7 @@ def test_a_retry_finds_its_job_and_a_clear_makes_another(bucket: str, backend: P
     ],
 )
 def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_paid_for(
-    bucket: str, storage: Storage, backend: Paid, module: str, more: dict[str, Any], refused: bool
+    bucket: str, storage: Storage, backend: ScriptedBackend, module: str, more: dict[str, Any], refused: bool
 ) -> None:
     """Not with an image, which may have the module; and never to the harm of a job that runs already."""
     uri = put(storage, bucket, sdist("print('trained')"))
@@ -130,7 +122,7 @@ def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_pai
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": module, "packageUris": [uri], **more}},
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
     if refused:
@@ -144,18 +136,18 @@ def test_a_module_that_only_the_job_file_names_is_checked_before_anything_is_pai
     assert len(backend.live) == (0 if refused else 1)
 
 
-def test_what_travels_by_xcom_is_small_and_plain(bucket: str) -> None:
-    job = submit(bucket)
+def test_what_travels_by_xcom_is_small_and_plain(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     assert set(job) == {"backend", "name", "job_id", "attempt", "job_dir", "decision"}
     assert all(isinstance(value, str | int) for value in job.values())
 
 
-def test_a_bad_job_file_costs_nothing(bucket: str, backend: Paid) -> None:
+def test_a_bad_job_file_costs_nothing(bucket: str, backend: ScriptedBackend) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task", "scaleTier": "STANDART_1"}},
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
     with pytest.raises(JobFileError, match="STANDARD_1"):
@@ -163,8 +155,8 @@ def test_a_bad_job_file_costs_nothing(bucket: str, backend: Paid) -> None:
     assert backend.jobs == []
 
 
-def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     trigger = deferred(job)
     backend.end(job["name"], JobState.SUCCEEDED)
     event = asyncio.run(first_event(trigger))
@@ -173,14 +165,14 @@ def test_a_deferred_wait_ends_with_the_job(bucket: str, backend: Paid) -> None:
     assert (result["state"], result["job_dir"]) == ("SUCCEEDED", job["job_dir"])
 
 
-def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_job_that_has_ended_is_not_deferred_for(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job).execute(context("wait"))["state"] == "SUCCEEDED"
 
 
-def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.PREEMPTED)
     with pytest.raises(TaskDeferred) as caught:
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
@@ -192,8 +184,8 @@ def test_a_lost_job_goes_on_as_the_next_attempt(bucket: str, backend: Paid) -> N
     assert result["attempt"] == 2, "the submission's XCom names attempt 1; the truth is read again"
 
 
-def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_the_trainers_own_failure_fails_the_task_for_good(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.TRAINER)
     with pytest.raises(AirflowFailException, match="ended by trainer"):
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
@@ -209,9 +201,9 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: Paid, limit: str) -> None:
+def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: ScriptedBackend, limit: str) -> None:
     """While a DAG is paused, no worker resumes: what the trigger does is all that happens."""
-    job = submit(bucket)
+    job = submit(backend, bucket)
     backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
     assert event == {"job_id": job["job_id"], "event": "deadline", "limit": limit}
@@ -219,8 +211,10 @@ def test_the_trigger_cancels_a_job_that_exceeds_a_limit(bucket: str, backend: Pa
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_task_of_a_cancelled_job_fails_without_another_attempt(bucket: str, backend: Paid, limit: str) -> None:
-    job = submit(bucket)
+def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
+    bucket: str, backend: ScriptedBackend, limit: str
+) -> None:
+    job = submit(backend, bucket)
     backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
     event = asyncio.run(first_event(deferred(job, **LIMITS[limit])))
     kind = (
@@ -236,10 +230,10 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(bucket: str, 
 
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
 def test_a_job_that_ends_at_its_deadline_keeps_its_result(
-    bucket: str, backend: Paid, state: JobState, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, state: JobState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends between the trigger's last poll and its deadline."""
-    job = submit(bucket)
+    job = submit(backend, bucket)
     backend.jobs[0].state = JobState.RUNNING
     trigger = deferred(job, running_timeout_seconds=0.0, queued_timeout_seconds=0.5)
     trigger.poll_interval_seconds = 600.0
@@ -256,9 +250,9 @@ def test_a_job_that_ends_at_its_deadline_keeps_its_result(
 
 
 def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     trigger = deferred(job, queued_timeout_seconds=0.3, running_timeout_seconds=1.0)
     trigger.poll_interval_seconds = 600.0
     once_more = TrainingJobTrigger._cancel_if_late
@@ -277,9 +271,9 @@ def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
 
 
 def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_reported(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.2)
     again = backend.cancel
     refusals = [BackendUnavailableError("come back later")]
@@ -296,10 +290,10 @@ def test_a_service_that_does_not_answer_is_asked_again_before_the_deadline_is_re
 
 
 def test_a_deadline_is_reported_even_if_nobody_answers(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_job, "CANCEL_RETRY_SECONDS", 0.0)
-    job = submit(bucket)
+    job = submit(backend, bucket)
     trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=0.5)
     backend.refuse = 10_000
     event = asyncio.run(first_event(trigger))
@@ -310,8 +304,8 @@ def test_a_deadline_is_reported_even_if_nobody_answers(
     assert backend.live == [], "the worker cancels what the trigger could not"
 
 
-def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     _, arguments = deferred(job).serialize()
     older = {name: arguments[name] for name in ("handle", "gcp_conn_id", "backend_options", "poll_interval_seconds")}
     trigger = TrainingJobTrigger(**older, queued_until=float("inf"), running_until=float("inf"), not_before=0.0)
@@ -319,14 +313,14 @@ def test_a_trigger_of_an_older_version_still_runs(bucket: str, backend: Paid) ->
     assert asyncio.run(first_event(trigger))["event"] == "ended"
 
 
-def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: Paid) -> None:
-    trigger = deferred(submit(bucket))
+def test_killed_while_deferred_the_job_is_cancelled(bucket: str, backend: ScriptedBackend) -> None:
+    trigger = deferred(submit(backend, bucket))
     asyncio.run(trigger.on_kill())
     assert backend.live == []
 
 
-def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: Paid) -> None:
-    trigger = deferred(submit(bucket))
+def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: ScriptedBackend) -> None:
+    trigger = deferred(submit(backend, bucket))
 
     async def restart() -> None:
         run = asyncio.create_task(first_event(trigger))
@@ -350,9 +344,9 @@ def test_a_triggerers_restart_leaves_the_job_alone(bucket: str, backend: Paid) -
     ],
 )
 def test_a_deferral_that_airflow_ends_ends_the_job_with_the_task(
-    bucket: str, backend: Paid, error: str, try_number: int, live: int
+    bucket: str, backend: ScriptedBackend, error: str, try_number: int, live: int
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     with pytest.raises(AirflowException, match=error):
         sensor(job).resume_execution("__fail__", {"error": error}, context("wait", try_number=try_number))
     assert len(backend.live) == live
@@ -382,9 +376,9 @@ ENDINGS: dict[str, tuple[JobState, FailureCause | None]] = {
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("noticed", [_first_leg, _resumed, _poked])
 def test_soft_fail_skips_whenever_the_failure_is_noticed(
-    bucket: str, backend: Paid, noticed: Callable[[TrainingJobSensor], None], ending: str, option: str
+    bucket: str, backend: ScriptedBackend, noticed: Callable[[TrainingJobSensor], None], ending: str, option: str
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     backend.end(job["name"], *ENDINGS[ending])
     soft = sensor(job, max_attempts=1, **{option: True})
     with pytest.raises(AirflowSkipException):
@@ -395,8 +389,10 @@ def test_soft_fail_skips_whenever_the_failure_is_noticed(
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_soft_fail_skips_at_a_deadline_and_the_job_is_cancelled(bucket: str, backend: Paid, limit: str) -> None:
-    job = submit(bucket)
+def test_soft_fail_skips_at_a_deadline_and_the_job_is_cancelled(
+    bucket: str, backend: ScriptedBackend, limit: str
+) -> None:
+    job = submit(backend, bucket)
     late = {"event": {"event": "deadline", "limit": limit}}
     with pytest.raises(AirflowSkipException):
         sensor(job, soft_fail=True).resume_execution("execute_complete", late, context("wait"))
@@ -404,17 +400,17 @@ def test_soft_fail_skips_at_a_deadline_and_the_job_is_cancelled(bucket: str, bac
 
 
 def test_soft_fail_hides_no_error_that_a_retry_or_a_person_can_mend(
-    bucket: str, backend: Paid, storage: Storage
+    bucket: str, backend: ScriptedBackend, storage: Storage
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     storage.delete(JobDir(job["job_dir"]).claim)
     for noticed in (_first_leg, _resumed, _poked):
         with pytest.raises(ObjectMissingError):
             noticed(sensor(job, soft_fail=True))
 
 
-def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     with pytest.raises(AirflowSkipException):
         sensor(job, soft_fail=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context("wait"))
     assert backend.live == []
@@ -425,34 +421,36 @@ def test_a_skip_for_soft_fail_ends_the_job_too(bucket: str, backend: Paid) -> No
     [({"execution_timeout": timedelta(seconds=7)}, "execution_until"), ({"timeout": 7.0}, "wait_until")],
 )
 def test_the_trigger_has_airflows_limits_and_airflow_comes_after_it(
-    bucket: str, limits: dict[str, Any], name: str
+    bucket: str, limits: dict[str, Any], name: str, backend: ScriptedBackend
 ) -> None:
     with pytest.raises(TaskDeferred) as caught:
-        sensor(submit(bucket), **limits).execute(context("wait"))
+        sensor(submit(backend, bucket), **limits).execute(context("wait"))
     _, arguments = caught.value.trigger.serialize()
     assert arguments[name] == pytest.approx(time.time() + 7.0, abs=5.0)
     assert caught.value.timeout is not None
     assert caught.value.timeout.total_seconds() == pytest.approx(607.0, abs=5.0)
 
 
-def test_what_a_trigger_is_made_of_is_json(bucket: str) -> None:
+def test_what_a_trigger_is_made_of_is_json(bucket: str, backend: ScriptedBackend) -> None:
     """Airflow's API turns infinity into null on the way."""
     limits = {"queued_timeout_seconds": float("inf"), "running_timeout_seconds": float("inf")}
-    _, arguments = deferred(submit(bucket), **limits).serialize()
+    _, arguments = deferred(submit(backend, bucket), **limits).serialize()
     json.dumps(arguments, allow_nan=False)
     assert arguments["running_until"] is None
     assert arguments["wait_until"] is not None, "without a limit of ours, Airflow's default counts"
 
 
-def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_job_that_ends_while_its_deadline_passes_has_ended(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.end(job["name"], JobState.SUCCEEDED)
     late = {"event": "deadline", "limit": "running_timeout_seconds"}
     assert sensor(job).execute_complete(context("wait"), late)["state"] == "SUCCEEDED"
 
 
-def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(
+    bucket: str, backend: ScriptedBackend
+) -> None:
+    job = submit(backend, bucket)
     backend.cancel(JobHandle.from_json(job))
     with pytest.raises(AirflowFailException, match="outside this task"):
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
@@ -462,8 +460,8 @@ def test_a_job_cancelled_outside_its_task_stays_so_until_the_wait_is_cleared(buc
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     asyncio.run(deferred(job).on_kill())
     # The new try polls before the cancellation, and again after it.
     with pytest.raises(TaskDeferred):
@@ -471,8 +469,8 @@ def test_a_job_cancelled_by_its_task_continues_when_the_task_is_retried(bucket: 
     assert [live.handle.attempt for live in backend.live] == [2]
 
 
-def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     wait = sensor(job, deferrable=False)
     wait.on_kill()
     with pytest.raises(AirflowFailException, match="was killed"):
@@ -481,13 +479,13 @@ def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backen
 
 
 def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
     really = backend.submit
@@ -503,9 +501,9 @@ def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     assert backend.live == []
 
 
-def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: Paid) -> None:
+def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend: ScriptedBackend) -> None:
     """The cleared run's job dir has another name; the job of before is found by its key."""
-    first = submit(bucket)
+    first = submit(backend, bucket)
 
     def cleared(max_tries: int) -> JobXCom:
         prepare = PrepareJobDirOperator(task_id="prepare", model="m", job_id_hint="h", bucket=bucket, gcp_conn_id=None)
@@ -514,7 +512,7 @@ def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend:
             task_id="submit",
             job=job,
             job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-            backend=current.name,
+            backend=backend.name,
             gcp_conn_id=None,
         )
         return operator.execute(context("submit", try_number=2, max_tries=max_tries))
@@ -525,9 +523,9 @@ def test_a_clear_from_prepare_on_cancels_the_job_of_before(bucket: str, backend:
 
 
 def test_a_failure_of_the_machines_waits_before_the_next_attempt(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     backend.end(job["name"], JobState.FAILED, FailureCause.QUOTA)
     backend.jobs[0].ended = time.time()
     with pytest.raises(TaskDeferred) as caught:
@@ -547,12 +545,12 @@ def test_a_failure_of_the_machines_waits_before_the_next_attempt(
 
 
 def test_each_decision_is_a_metric_of_the_same_word(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
     monkeypatch.setattr(stats, "incr", lambda name, tags: counted.append(f"{name} {tags['task_id']}"))
-    job = submit(bucket)
-    submit(bucket, try_number=2)
+    job = submit(backend, bucket)
+    submit(backend, bucket, try_number=2)
     backend.end(job["name"], JobState.FAILED, FailureCause.LOST)
     with pytest.raises(TaskDeferred):
         sensor(job).execute_complete(context("wait"), {"event": "ended"})
@@ -563,19 +561,19 @@ def test_each_decision_is_a_metric_of_the_same_word(
     ]
 
 
-def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_killed_in_the_worker_the_job_is_cancelled(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     sensor(job).on_kill()
     assert backend.live == []
 
 
-def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: Paid) -> None:
+def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: str, backend: ScriptedBackend) -> None:
     backend.lose_answers = 1
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
     with pytest.raises(BackendUnavailableError):
@@ -586,9 +584,9 @@ def test_a_submission_killed_before_its_answer_is_cancelled_by_its_key(bucket: s
 
 
 def test_a_wait_without_a_triggerer_tells_each_line_once(
-    bucket: str, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = submit(bucket)
+    job = submit(backend, bucket)
     texts = ["one", "two", "three"]
 
     def logs(handle: JobHandle, cursor: dict[str, Any], limit: int = 1000) -> LogPage:
@@ -609,8 +607,8 @@ def test_a_wait_without_a_triggerer_tells_each_line_once(
     assert (done.xcom_value or {})["state"] == "SUCCEEDED"
 
 
-def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_wait_without_a_triggerer_keeps_the_deadline(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     wait = sensor(job, deferrable=False, queued_timeout_seconds=0.0)
     with pytest.raises(AirflowFailException):
         wait.execute(context("wait"))
@@ -630,17 +628,17 @@ def test_prepare_names_the_same_dir_for_a_retry_and_another_for_a_clear(bucket: 
     assert JobDir(prepared(2)).job_id == make_job_id("m", "2026-11-01", key)
 
 
-def test_no_second_job_starts_while_the_cancelled_one_still_runs(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_no_second_job_starts_while_the_cancelled_one_still_runs(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.jobs[0].state = JobState.CANCELLING
-    assert submit(bucket, try_number=2)["decision"] == "reattached"
+    assert submit(backend, bucket, try_number=2)["decision"] == "reattached"
     assert len(backend.jobs) == 1
     backend.end(job["name"], JobState.CANCELLED)
-    assert submit(bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
+    assert submit(backend, bucket, try_number=2)["decision"] == "restarted_from_checkpoint"
 
 
-def test_a_failed_poll_cancels_no_job(bucket: str, backend: Paid) -> None:
-    job = submit(bucket)
+def test_a_failed_poll_cancels_no_job(bucket: str, backend: ScriptedBackend) -> None:
+    job = submit(backend, bucket)
     backend.refuse = 1
     done = sensor(job, deferrable=False).poke(context("wait", try_number=3))
     assert not done
@@ -650,32 +648,34 @@ def test_a_failed_poll_cancels_no_job(bucket: str, backend: Paid) -> None:
     assert len(backend.live) == 1
 
 
-def test_a_job_whose_record_is_gone_is_ended_with_its_task(bucket: str, backend: Paid, storage: Storage) -> None:
-    job = submit(bucket)
+def test_a_job_whose_record_is_gone_is_ended_with_its_task(
+    bucket: str, backend: ScriptedBackend, storage: Storage
+) -> None:
+    job = submit(backend, bucket)
     storage.delete(JobDir(job["job_dir"]).claim)
     with pytest.raises(ObjectMissingError):
         sensor(job).execute_complete(context("wait", try_number=3), {"event": "ended"})
     assert backend.live == []
 
 
-def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: Paid) -> None:
+def test_arguments_in_one_text_are_refused_before_they_are_paid_for(bucket: str, backend: ScriptedBackend) -> None:
     operator = SubmitTrainingJobOperator(
         task_id="submit",
         job={"model": "m", "job_id": "j", "job_dir": f"{bucket}/m/j"},
         job_file={"trainingInput": {"pythonModule": "trainer.task"}},
         args="--epochs 5",
-        backend=current.name,
+        backend=backend.name,
         gcp_conn_id=None,
     )
-    with pytest.raises(JobFileError, match="one string"):
+    with pytest.raises(JobFileError, match="a string"):
         operator.execute(context("submit"))
     assert backend.jobs == []
 
 
-def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str) -> None:
+def test_what_running_timeout_allows_is_not_cut_off_by_airflows_week(bucket: str, backend: ScriptedBackend) -> None:
     days = 24 * 3600.0
     with pytest.raises(TaskDeferred) as caught:
-        sensor(submit(bucket), running_timeout_seconds=20 * days).execute(context("wait"))
+        sensor(submit(backend, bucket), running_timeout_seconds=20 * days).execute(context("wait"))
     assert caught.value.timeout is not None
     assert caught.value.timeout.total_seconds() > 20 * days
 

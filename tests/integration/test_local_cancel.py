@@ -1,4 +1,4 @@
-"""Cancelling a job on the local backend: in every state, and with nobody alive to hear it."""
+"""Cancelling a job on the local backend: in every state, and with its launcher gone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlengine.backends.local.record import Job, Stored
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.runtime import json_files
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -99,4 +99,4 @@ def test_before_its_launcher_came(make_backend: Make, actor: str, bucket: str) -
 
 
 def test_a_job_nobody_knows(make_backend: Make) -> None:
-    make_backend().cancel(JobHandle("local", "nobody-1", "job", 1, "gs://bbb/m/job"))
+    make_backend().cancel(JobHandle("local", "unknown-1", "job", 1, "gs://bbb/m/job"))

@@ -1,8 +1,9 @@
-"""``mlengine status``, ``logs`` and ``cancel``, as a person at a terminal types them."""
+"""``mlengine jobs list``, ``logs`` and ``cancel``, as a person at a terminal types them."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 
@@ -10,8 +11,9 @@ import pytest
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
+from mlengine.cli.documents import BackendJobDocument
 from mlengine.core.job import JobState
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -34,26 +36,30 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def test_a_job_is_followed_shown_and_cancelled(mlengine: Command, make_backend: Make, actor: str, bucket: str) -> None:
-    assert mlengine("status")[1].startswith("no jobs in ")
+    assert mlengine("jobs", "list", "--backend", "local")[1].startswith("no jobs in ")
     backend = make_backend()
     chief = "say('one'); until(scratch.parent.parent / 'go'); say('two')"
     spec = local.spec(actor, worker=1, args=local.acts(chief=chief, worker="time.sleep(3600)"))
     handle = backend.submit(local.submission(bucket, spec))
     root = backend._job(handle.name).root
     local.until(lambda: "chief-0: one" in local.texts(backend, handle), "the chief is at work")
-    code, out, _ = mlengine("status")
+    code, out, _ = mlengine("jobs", "list", "--backend", "local")
     assert code == 0
-    assert f"{handle.job_id}        1  RUNNING" in out
+    assert re.search(rf"/{handle.job_id}  RUNNING  ", out)
+    listed = json.loads(mlengine("jobs", "list", "--backend", "local", "--state", "running", "--json")[1])
+    assert [(one["job_id"], one["name"]) for one in listed] == [(handle.job_id, handle.name)]
+    assert set(listed[0]) == set(BackendJobDocument.__annotations__)
+    assert json.loads(mlengine("jobs", "list", "--backend", "local", "--state", "FAILED", "--json")[1]) == []
     threading.Timer(0.3, (root / "go").touch).start()
-    code, out, _ = mlengine("logs", handle.job_id, "--follow")
+    code, out, _ = mlengine("jobs", "logs", handle.job_id, "--follow")
     assert code == 0
     lines = out.splitlines()
     assert lines.index("chief-0     | one") < lines.index("chief-0     | two")
     assert "worker-0    | worker-0 life 0" in lines
     assert "launcher    | SUCCEEDED: the chief ended with exit code 0" in lines
-    assert mlengine("logs", handle.name, "--replica", "chief-0")[1] == "chief-0 life 0\none\ntwo\n"
-    assert json.loads(mlengine("status", handle.job_id, "--json")[1])["state"] == "SUCCEEDED"
-    assert mlengine("cancel", handle.job_id)[1] == f"{handle.job_id} has ended already: SUCCEEDED\n"
+    assert mlengine("jobs", "logs", handle.name, "--replica", "chief-0")[1] == "chief-0 life 0\none\ntwo\n"
+    assert json.loads(mlengine("jobs", "status", handle.job_id, "--json")[1])["state"] == "SUCCEEDED"
+    assert mlengine("jobs", "cancel", handle.job_id)[1] == f"{handle.job_id} has already ended: SUCCEEDED\n"
 
 
 def test_a_running_job_is_cancelled(mlengine: Command, make_backend: Make, actor: str, bucket: str) -> None:
@@ -61,23 +67,23 @@ def test_a_running_job_is_cancelled(mlengine: Command, make_backend: Make, actor
     spec = local.spec(actor, args=local.acts(chief="time.sleep(3600)"))
     handle = backend.submit(local.submission(bucket, spec))
     local.until_state(backend, handle, JobState.RUNNING)
-    assert mlengine("cancel", handle.job_id) == (0, f"{handle.job_id}: CANCELLED\n", "")
+    assert mlengine("jobs", "cancel", handle.job_id) == (0, f"{handle.job_id}: CANCELLED\n", "")
 
 
-def test_a_failure_is_told_with_its_cause_and_last_words(
+def test_a_failure_is_reported_with_its_cause_and_last_lines(
     mlengine: Command, make_backend: Make, actor: str, bucket: str
 ) -> None:
     backend = make_backend()
     local.run(backend, bucket, local.spec(actor, args=local.acts(chief="sys.exit('no such file: x.csv')")))
-    code, out, _ = mlengine("status", "job_kkkkkkkk")
+    code, out, _ = mlengine("jobs", "status", "job_kkkkkkkk")
     assert code == 0
-    assert "cause:     trainer (not tried again)" in out
+    assert "cause:      trainer (not retried)" in out
     assert out.endswith("last lines of chief-0:\n  chief-0 life 0\n  no such file: x.csv\n")
 
 
 def test_a_job_nobody_knows_is_said(mlengine: Command) -> None:
     for verb in ("status", "logs", "cancel"):
-        code, _, err = mlengine(verb, "nobody")
+        code, _, err = mlengine("jobs", verb, "unknown")
         assert code == 1
-        assert "no job 'nobody' in" in err
-        assert "mlengine status" in err
+        assert "no job 'unknown' in" in err
+        assert "mlengine jobs list" in err

@@ -24,7 +24,7 @@ from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.runtime import json_files
 from mlengine.runtime.file_lock import held
 from mlengine.runtime.processes import Process
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -52,7 +52,7 @@ def job_of(backend: LocalBackend, handle: JobHandle) -> Job:
     return backend._job(handle.name)
 
 
-def lives(backend: LocalBackend, handle: JobHandle) -> int:
+def starts(backend: LocalBackend, handle: JobHandle) -> int:
     return sum(" life " in text for text in local.texts(backend, handle))
 
 
@@ -73,7 +73,7 @@ def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, a
     assert status.failure.cause is FailureCause.LOST
     assert status.failure.cause.retryable
     assert not [process for process in started if process.alive()]
-    # Whoever submits it again gets the same, lost job: attempt 2 is the caller's decision.
+    # A second submission returns the same, lost job: attempt 2 is the caller's decision.
     assert backend.submit(local.submission(bucket, spec)) == handle
     assert backend.find("k" * 40) == [handle]
     assert local.describe(backend, handle) == status
@@ -109,20 +109,20 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
     assert backend.find("k" * 40) == [handle, again]
 
 
-def test_who_looks_while_the_launcher_starts_starts_no_other(
+def test_a_poll_while_the_launcher_starts_starts_no_other(
     make_backend: Make, actor: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job runs in the environment that submitted it, not in that of whoever asks for it a moment later."""
+    """A job runs in the environment that submitted it, not in that of a process that polls it a moment later."""
     backend = make_backend()
     chief = "print('started by', os.environ['TF_STARTED_BY'])"
     monkeypatch.setenv("TF_STARTED_BY", "its submitter")
     handle = backend.submit(local.submission(bucket, local.spec(actor, args=local.acts(chief=chief))))
     assert held(job_of(backend, handle).lock_file), "from before the launcher starts"
-    monkeypatch.setenv("TF_STARTED_BY", "somebody else")
+    monkeypatch.setenv("TF_STARTED_BY", "another process")
     while not local.describe(backend, handle).state.terminal:
         assert backend.find("k" * 40) == [handle]
     assert "chief-0: started by its submitter" in local.texts(backend, handle)
-    assert lives(backend, handle) == 1
+    assert starts(backend, handle) == 1
 
 
 def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
@@ -164,7 +164,7 @@ def test_the_same_submission_twice_is_one_job(make_backend: Make, actor: str, bu
     handle = handles.pop()
     assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
     assert backend.submit(submissions[0]) == handle
-    assert lives(backend, handle) == 1
+    assert starts(backend, handle) == 1
     local.until(lambda: not Queue(backend.state_dir).tickets(), "the queue is empty")
 
 
@@ -186,7 +186,7 @@ def test_a_submission_killed_half_way_is_completed(make_backend: Make, actor: st
     assert len(handles) == 4
     for handle in handles:
         assert local.until_ended(backend, handle).state is JobState.SUCCEEDED
-        assert lives(backend, handle) == 1
+        assert starts(backend, handle) == 1
 
 
 def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: str, bucket: str) -> None:
@@ -202,7 +202,7 @@ def test_a_launcher_that_never_started_is_a_lost_job(make_backend: Make, actor: 
     # Nor does it start any more, however late a launcher comes.
     assert backend.submit(submission) == stored.handle
     assert local.describe(backend, stored.handle).state is JobState.FAILED
-    assert lives(backend, stored.handle) == 0
+    assert starts(backend, stored.handle) == 0
 
 
 def test_a_state_nobody_can_read_is_a_lost_job(make_backend: Make, actor: str, bucket: str) -> None:

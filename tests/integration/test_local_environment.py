@@ -1,4 +1,4 @@
-"""The trainer's environment: built once, never half, with the constraints of its sdist, and with uv's own words."""
+"""The trainer's environment: built once and completely, with its sdist's constraints, and with uv's error messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlengine.runtime.env_allowlist import MARK
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import build_environment, find_environment, lock_path
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 SAY = "print('hello')"
@@ -59,7 +59,7 @@ def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python
 
 
 def test_who_waits_for_a_build_does_not_wait_for_its_use(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """Whoever has built it shares the lock while its job runs: an exclusive one never comes free meanwhile."""
+    """The builder keeps a shared lock while its job runs: no exclusive lock is free meanwhile."""
     uri = local.put(storage, bucket, local.wheel(SAY), WHEEL)
     made = build_environment([uri], storage, tmp_path)
     ready = made.root / "ready.json"
@@ -81,7 +81,7 @@ def test_a_broken_build_tells_uvs_words_and_is_not_kept(storage: Storage, bucket
     with pytest.raises(EnvironmentBuildError, match="setup is broken"):
         build_environment([uri], storage, tmp_path)
     assert list((tmp_path / "envs").iterdir()) == []
-    local.put(storage, bucket, local.sdist(SAY))  # under the same name: what changed is what lies there
+    local.put(storage, bucket, local.sdist(SAY))  # under the same name: the content has changed
     assert build_environment([uri], storage, tmp_path).python.exists()
 
 

@@ -21,12 +21,12 @@ from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
 HELLO = Path(__file__).parents[2] / "examples" / "hello"
-TELL = """
+PRINT_CLUSTER = """
 tell = {"config": config, "args": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
 (scratch.parent.parent / f"seen-{os.environ['MLENGINE_SCRATCH'].rsplit('/')[-1]}.json").write_text(json.dumps(tell))
 """
@@ -63,7 +63,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
         ps=1,
         evaluator=1,
         primary_name="master",
-        args=local.acts(chief=TELL, worker=TELL, ps=TELL, evaluator=TELL),
+        args=local.acts(chief=PRINT_CLUSTER, worker=PRINT_CLUSTER, ps=PRINT_CLUSTER, evaluator=PRINT_CLUSTER),
     )
     backend = make_backend()
     handle, status = local.run(backend, bucket, spec)
@@ -87,7 +87,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
 def test_arguments_arrive_as_written_and_the_job_dir_last(make_backend: Make, actor: str, bucket: str) -> None:
     odd = ("--worker", "a b 'c' \"d\" $HOME ; # ü\n*")
     backend = make_backend()
-    handle, _ = local.run(backend, bucket, local.spec(actor, args=(*local.acts(chief=TELL), *odd)))
+    handle, _ = local.run(backend, bucket, local.spec(actor, args=(*local.acts(chief=PRINT_CLUSTER), *odd)))
     args = seen(backend, handle)["chief-0"]["args"]
     assert args[2:] == [*odd, "--job-dir", handle.job_dir]
 
@@ -97,14 +97,14 @@ def test_a_chief_alone_has_no_tf_config(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["elsewhere:1"]}}')
     backend = make_backend()
-    handle, _ = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=TELL)))
+    handle, _ = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=PRINT_CLUSTER)))
     assert "TF_CONFIG" not in seen(backend, handle)["chief-0"]["env"]
 
 
 def test_a_chief_alone_gets_ml_engine_s_cluster_of_one(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend()
     spec = local.spec(
-        actor, args=local.acts(chief=TELL), single_replica_tf_config=True, primary_name="master", region="r"
+        actor, args=local.acts(chief=PRINT_CLUSTER), single_replica_tf_config=True, primary_name="master", region="r"
     )
     handle, _ = local.run(backend, bucket, spec)
     config = seen(backend, handle)["chief-0"]["config"]
@@ -122,7 +122,7 @@ def test_variables_in_arguments_are_expanded_in_vertex_s_format_only(
     args = ("--worker", "$(AIP_MODEL_DIR)x", "--ps", "$(OWN)", "--evaluator", "$$(OWN) $(TZ) $(NONE) $5")
     env = {"FIRST": "1", "OWN": "<$(FIRST)$(CLOUD_ML_JOB_ID)>"}
     backend = make_backend()
-    spec = local.spec(actor, args=(*local.acts(chief=TELL), *args), env=env, expand_variables=expands)
+    spec = local.spec(actor, args=(*local.acts(chief=PRINT_CLUSTER), *args), env=env, expand_variables=expands)
     handle, _ = local.run(backend, bucket, spec)
     view = seen(backend, handle)["chief-0"]
     own = f"<1{handle.job_id}>"
@@ -145,7 +145,7 @@ def test_the_environment_of_a_replica_holds_no_secret(
     for name, value in {**secrets, "http_proxy": "http://proxy.invalid:3128", "TZ": "UTC"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # so that the job's own traffic stays here
-    spec = local.spec(actor, args=local.acts(chief=TELL), env={"TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "yes"})
+    spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), env={"TF_CPP_MIN_LOG_LEVEL": "2", "MINE": "yes"})
     backend = make_backend()
     handle, _ = local.run(backend, bucket, spec)
     view = seen(backend, handle)["chief-0"]
@@ -178,11 +178,11 @@ def test_the_environment_of_a_replica_holds_no_secret(
 
 def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, storage: Storage, bucket: str) -> None:
     backend = make_backend(log_upload_timeout_seconds=60)
-    spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last word of the chief')"))
+    spec = local.spec(actor, worker=1, args=local.acts(chief="say('the last line of the chief')"))
     handle, _ = local.run(backend, bucket, spec)
     local.until(lambda: storage.exists(f"{handle.job_dir}/logs/attempt-1/worker-0.log"), "the upload")
     folder = f"{handle.job_dir}/logs/attempt-1"
-    assert b"the last word of the chief" in storage.read(f"{folder}/chief-0.log")
+    assert b"the last line of the chief" in storage.read(f"{folder}/chief-0.log")
     assert b"worker-0 life 0" in storage.read(f"{folder}/worker-0.log")
     assert b"SUCCEEDED" in storage.read(f"{folder}/launcher.log")
     assert storage.read(f"{handle.job_dir}/logs/environment.txt") == b"tiny==1.0\n"
@@ -239,10 +239,10 @@ def test_what_cannot_run_is_refused_at_once(make_backend: Make, bucket: str, spe
 
 def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     backend = make_backend()
-    unknown = JobHandle("local", "nobody-1", "job", 1, "gs://bbb/m/job")
+    unknown = JobHandle("local", "unknown-1", "job", 1, "gs://bbb/m/job")
     assert backend.logs(unknown, {}).lines == ()
     assert backend.console_url(unknown) is None
-    assert backend.find("nobody") == []
+    assert backend.find("unknown") == []
     status = local.describe(backend, unknown)
     # To look leaves no trace.
     assert not (backend.state_dir / "jobs").exists()

@@ -1,4 +1,4 @@
-"""More jobs than the machine has room for: first come, first served, and nobody starves or overtakes."""
+"""More jobs than the machine has room for: first come, first served: no job starves or overtakes another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.job import FailureCause, JobHandle, JobState
-from tests.integration import local_cluster as local
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -24,11 +24,11 @@ def submit(backend: LocalBackend, bucket: str, actor: str, number: int, act: str
 
 
 def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket: str, tmp_path: Path) -> None:
-    gate, order = tmp_path / "gate", tmp_path / "order"
+    start_file, order = tmp_path / "start_file", tmp_path / "order"
     backend = make_backend(max_concurrent_jobs=2)
     act = f"""
         with open({str(order)!r}, 'a') as file: file.write(os.environ['CLOUD_ML_JOB_ID'] + '\\n')
-        until({str(gate)!r})
+        until({str(start_file)!r})
     """
     handles = [submit(backend, bucket, actor, 100 + number, act) for number in range(20)]
     local.until(lambda: order.exists() and len(order.read_text().split()) == 2, "two run")
@@ -46,10 +46,10 @@ def test_twenty_jobs_on_a_machine_for_two(make_backend: Make, actor: str, bucket
     # The rest of the queue need not run for this test: half is cancelled where it waits.
     for handle in handles[8:]:
         backend.cancel(handle)
-    gate.touch()
+    start_file.touch()
     ended = [local.until_ended(backend, handle).state for handle in handles]
     assert ended == [JobState.SUCCEEDED] * 8 + [JobState.CANCELLED] * 12
-    # Two run at once, so neighbours may change places while they start; nobody else may.
+    # Two run at once, so neighbours may change places while they start; no other job may.
     ran = order.read_text().split()
     asked = [handle.job_id for handle in handles[:8]]
     assert sorted(ran) == sorted(asked)
@@ -72,7 +72,7 @@ def test_a_dead_job_gives_its_place_away(make_backend: Make, actor: str, bucket:
     local.until(lambda: "place 1" in local.describe(backend, second).detail, "the second waits")
     pid = local.launcher_pid(backend, first)
     os.kill(pid, signal.SIGKILL)
-    # Nobody looks at the first job: the second ends what it left running, and takes its place.
+    # The first job is never polled: the second reaps its processes and takes its place.
     assert local.until_ended(backend, second).state is JobState.SUCCEEDED
     assert not local.alive(backend, first)
     failure = local.describe(backend, first).failure

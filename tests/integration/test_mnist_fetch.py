@@ -68,7 +68,7 @@ def test_a_machine_with_python_alone_gets_all_seventy_thousand(tmp_path: Path) -
     assert list(home.iterdir()) == [], "nothing is written outside the cache"
 
 
-def test_without_a_registry_the_hint_is_told(tmp_path: Path) -> None:
+def test_without_a_registry_the_error_has_a_hint(tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "mnist"
     nowhere = "http://127.0.0.1:9"
     result = _run(

@@ -17,8 +17,8 @@ from mlengine.core.job import JobState
 from mlengine.packaging.publish import package_trainer
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
-from tests.integration import private_index
+from tests.support import local_jobs as local
+from tests.support import private_index
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ def test_pips_index_is_the_builds_and_the_environments(
     packaged = package_trainer(trainer, storage=storage, staging=bucket)
     pinned = build_environment(packaged.uris, storage, tmp_path / "state")
     assert output(pinned.python).startswith("private 1.0")
-    # What the variables pin is part of what the environment is made of.
+    # What the variables pin is part of the environment's key.
     (tmp_path / "pins.txt").write_text("quaint-library>=2\n")
     assert output(build_environment(packaged.uris, storage, tmp_path / "state").python).startswith("private 2.0")
 
@@ -106,7 +106,7 @@ def test_a_dependency_that_pip_would_refuse_is_named(
 def test_builds_see_the_systems_certificates(
     trainer: Path, index: str, storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by the build backend, which uv starts with its own environment."""
+    """Reported by the build backend, which uv starts with its own environment."""
     monkeypatch.setenv("PIP_INDEX_URL", index)
     packaged = package_trainer(trainer, storage=storage, staging=bucket)
     assert output(build_environment(packaged.uris, storage, tmp_path / "state").python) == "private 2.0 true"

@@ -124,7 +124,7 @@ def test_a_package_dir_is_packed_whole_and_runs_where_it_is_installed(
     assert done.stdout == "3 words\n"
 
 
-def test_an_unchanged_trainer_is_one_look_and_no_build(
+def test_an_unchanged_trainer_is_one_request_and_no_build(
     storage: Storage, bucket: str, trainer: Path, tmp_path: Path, count_builds: list[Path]
 ) -> None:
     first = package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
@@ -229,16 +229,16 @@ def test_a_build_that_takes_too_long_is_ended(
 
 
 def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    told = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
     backend = "import os, pathlib, time\n"
-    backend += f"pathlib.Path({str(told)!r} + '.part').write_text(str(os.getpid()))\n"
-    backend += f"os.rename({str(told)!r} + '.part', {str(told)!r})\ntime.sleep(600)\n"
+    backend += f"pathlib.Path({str(pid_file)!r} + '.part').write_text(str(os.getpid()))\n"
+    backend += f"os.rename({str(pid_file)!r} + '.part', {str(pid_file)!r})\ntime.sleep(600)\n"
     pyproject = "[build-system]\nrequires = []\nbuild-backend = 'slow'\nbackend-path = ['.']\n"
     root = project(tmp_path / "t", **{"pyproject.toml": pyproject, "slow.py": backend})
 
     def kill_once_it_builds() -> None:
         deadline = time.monotonic() + 60
-        while not told.exists() and time.monotonic() < deadline:
+        while not pid_file.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -252,7 +252,7 @@ def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket
     finally:
         killer.join()
         signal.signal(signal.SIGINT, before)
-    stat = Path(f"/proc/{told.read_text()}/stat")
+    stat = Path(f"/proc/{pid_file.read_text()}/stat")
     deadline = time.monotonic() + 20
     while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
         assert time.monotonic() < deadline, "the builder's child lives on"
@@ -280,7 +280,7 @@ def test_ready_made_archives(storage: Storage, bucket: str, trainer: Path, tmp_p
         package_trainer(f"{bucket}/nothing-1.0.tar.gz", storage=storage, staging=bucket)
 
 
-def test_a_trainer_with_a_package_beside_it(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
+def test_a_trainer_with_another_package(storage: Storage, bucket: str, trainer: Path, tmp_path: Path) -> None:
     helper = write(tmp_path / "helper", {"__init__.py": "", "words.py": ""})
     both = package_trainer([trainer, helper], storage=storage, staging=bucket, module="trainer.task")
     assert [uri.rsplit("/", 1)[1] for uri in both.uris] == ["trainer-0.0.0.tar.gz", "helper-0.0.0.tar.gz"]
@@ -309,7 +309,7 @@ def test_mistakes_are_found_before_anything_is_built(
     assert count_builds == []
 
 
-def test_a_bad_requirement_is_the_builders_to_tell(storage: Storage, bucket: str, trainer: Path) -> None:
+def test_a_bad_requirement_is_reported_by_the_builder(storage: Storage, bucket: str, trainer: Path) -> None:
     with pytest.raises(PackageError, match="numpy =!= 2"):
         package_trainer(trainer, storage=storage, staging=bucket, requirements=["numpy =!= 2"])
 
@@ -339,7 +339,7 @@ def test_nothing_is_left_behind_on_this_machine(
 
 
 def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path) -> None:
-    """The bounds of the design, with room for a busy machine; benchmarks/packaging.py has the figures."""
+    """The limits of the design, with a margin for a busy machine; benchmarks/packaging.py has the figures."""
     started = time.monotonic()
     package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
     missed = time.monotonic()

@@ -1,4 +1,4 @@
-"""``mlengine predict`` and ``mlengine models`` as a person types them, on a real model."""
+"""``mlengine predict`` and ``mlengine models``, with a real model."""
 
 from __future__ import annotations
 
@@ -11,41 +11,48 @@ import pytest
 
 from mlengine.champions.history import current
 from mlengine.cli import main
+from mlengine.cli.documents import ChampionDocument, PredictionDocument, ValidationDocument
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.job import JobRecord
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
-from tests.integration.gate_lab import PACKAGE, Lab
+from tests.support.validation_env import PACKAGE, ValidationEnv
 
 pytestmark = pytest.mark.integration
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(lab: Lab, gate_state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(gate_state))
-    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", lab.bucket)
+def run(
+    validation_env: ValidationEnv,
+    validation_state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    monkeypatch.setenv("AIRFLOW__MLENGINE__LOCAL_STATE_DIR", str(validation_state_dir))
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", validation_env.bucket)
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
 
-def quick(lab: Lab, model: str, job_id: str = "") -> None:
+def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
     """Publish without running the model."""
-    report = lab.judge(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
-    publish(lab.storage, lab.bucket, report, by="test")
+    report = validation_env.validate(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
+    publish(validation_env.storage, validation_env.bucket, report, by="test")
 
 
-def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> None:
-    quick(lab, "good")
-    code, out, err = run("predict", "mnist", "--draw")
+def test_ten_held_out_digits_by_the_champion(validation_env: ValidationEnv, run: Run) -> None:
+    quick(validation_env, "good")
+    code, out, err = run("models", "predict", "mnist", "--draw")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == f"{lab.bucket}/mnist/mnist_good/model"
+    assert lines[0] == f"{validation_env.bucket}/mnist/mnist_good/model"
     table = [line.split() for line in lines if re.match(r"^ +\d+ +\d", line)]
     # The first ten digits of MNIST's test set.
     assert [row[2] for row in table] == list("7210414959")
@@ -53,69 +60,79 @@ def test_ten_held_out_digits_from_the_champion_by_name(lab: Lab, run: Run) -> No
     right = sum(row[1] == row[2] for row in table)
     assert right >= 8
     assert all(0 < float(row[3]) <= 1 for row in table)
-    assert lines[-1] == f"{right} of 10 right"
+    assert lines[-1] == f"{right} of 10 correct"
+    code, out, _ = run("models", "predict", "mnist", "--count", "2", "--json")
+    document = json.loads(out)
+    assert (code, document["model_uri"], len(document["rows"])) == (
+        0,
+        f"{validation_env.bucket}/mnist/mnist_good/model",
+        2,
+    )
+    assert set(document) == set(PredictionDocument.__annotations__)
     drawn = [line for line in lines if "@" in line]
     assert len(drawn) > 50
 
 
-def test_a_jobs_own_model(lab: Lab, run: Run) -> None:
-    job_dir = lab.job("good", "job_1")
+def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
+    job_dir = validation_env.job("good", "job_1")
     record = JobRecord(
         key="k",
         job_id="job_1",
         model="mnist",
         backend="local",
         spec={"package_uris": [PACKAGE]},
-        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+        inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
-    lab.storage.write(job_dir.claim, record.to_bytes())
-    code, out, _ = run("predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
+    code, out, _ = run("models", "predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
 
 
-def test_what_cannot_be_predicted_is_said(lab: Lab, run: Run) -> None:
-    code, _, err = run("predict", "mnist")
+def test_errors_of_predict(validation_env: ValidationEnv, run: Run) -> None:
+    code, _, err = run("models", "predict", "mnist")
     assert code == 1
     assert "mnist has no champion" in err
-    quick(lab, "good")
-    lab.storage.write(f"{lab.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
-    code, _, err = run("predict", "mnist")
+    quick(validation_env, "good")
+    validation_env.storage.write(f"{validation_env.bucket}/mnist/mnist_good/model/saved_model.pb", b"something else")
+    code, _, err = run("models", "predict", "mnist")
     assert code == 1
-    assert "the model of mnist_good is not whole" in err
-    lab.job("writes", "evil")
-    code, _, err = run("predict", "mnist", "--job", "evil", "--dataset", lab.dataset(), "--package", PACKAGE)
+    assert "the model of mnist_good is incomplete" in err
+    validation_env.job("writes", "evil")
+    code, _, err = run(
+        "models", "predict", "mnist", "--job", "evil", "--dataset", validation_env.dataset(), "--package", PACKAGE
+    )
     assert code == 1
     assert "WriteFile" in err
-    lab.job("good", "unknown")
-    code, _, err = run("predict", "mnist", "--job", "unknown")
+    validation_env.job("good", "unknown")
+    code, _, err = run("models", "predict", "mnist", "--job", "unknown")
     assert code == 1
-    assert "not known what unknown was trained on" in err
+    assert "the dataset of unknown is unknown" in err
 
 
-def test_the_gate_by_hand(lab: Lab, run: Run) -> None:
-    job_dir = lab.job("good", "a")
+def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None:
+    job_dir = validation_env.job("good", "a")
     code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
     assert (code, err) == (0, "")
     assert re.search(r"^ok +signature ", out, re.M)
     assert out.splitlines()[-2:] == ["verdict: first", "  There is no champion yet; all 5 checks passed."]
-    kept = lab.storage.read(job_dir.report)
-    less = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
-    code, _, err = run(*less)
+    report = validation_env.storage.read(job_dir.report)
+    fewer = ("models", "validate", "mnist", job_dir.uri, "--validation-level", "files", "--threshold", "size_bytes=9")
+    code, _, err = run(*fewer)
     assert code == 1
-    assert "answers questions that this validation does not ask: validation_level 'signature', now 'files'" in err
+    assert "has checks that this validation does not make: validation_level 'signature', now 'files'" in err
     assert "--replace-report" in err
-    assert lab.storage.read(job_dir.report) == kept
-    code, out, _ = run(*less, "--replace-report")
-    assert code == 1
+    assert validation_env.storage.read(job_dir.report) == report
+    code, out, _ = run(*fewer, "--replace-report")
+    assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
-    assert "no such threshold: accurcy" in err
+    assert "unknown threshold: accurcy" in err
 
 
-def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
-    """The DAG knows it; whoever validates or predicts at a terminal need not."""
+def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
+    """The DAG knows it; a user who validates or predicts at a terminal need not."""
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},
@@ -123,19 +140,19 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
         "features": "sepal-length",
         "scores": "output_0",
     }
-    job_dir = lab.job("keras", "a")
+    job_dir = validation_env.job("keras", "a")
     record = JobRecord(
         key="k",
         job_id="a",
         model="mnist",
         backend="local",
         spec={"package_uris": [PACKAGE]},
-        inputs={"dataset": {"uri": lab.dataset(), "version": "2026-11-01"}},
+        inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
-    lab.storage.write(job_dir.claim, record.to_bytes())
-    code, out, _ = run("models", "validate", "mnist", "a", "--validation-level", "signature")
-    assert code == 1
-    assert out.splitlines()[-1].startswith("The default serving signature was expected; --serving-signature says")
+    validation_env.storage.write(job_dir.claim, record.to_bytes())
+    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
+    assert code == ExitCode.NOT_ACCEPTED
+    assert "use --serving-signature to give its own" in err
     given = (
         "--validation-level",
         "signature",
@@ -144,49 +161,59 @@ def test_how_a_model_is_called_is_kept_with_the_job(lab: Lab, run: Run) -> None:
         json.dumps(expectation),
     )
     code, out, err = run("models", "validate", "mnist", "a", *given)
-    assert (code, err) == (0, ""), out
-    code, out, err = run("models", "validate", "mnist", "a")
-    assert (code, err) == (0, ""), out
-    assert "validation_level=signature" in out
-    report = load_report(lab.storage, job_dir)
+    assert code == 0, out
+    code, out, err = run("models", "validate", "mnist", "a", "--json")
+    assert code == 0, out
+    assert set(json.loads(out)) == set(ValidationDocument.__annotations__)
+    assert json.loads(out)["accepted"]
+    assert "validation_level=signature" in err
+    report = load_report(validation_env.storage, job_dir)
     assert report.serving_signature["features"] == "sepal-length"
     assert not report.require_comparison
-    code, out, err = run("predict", "mnist", "--job", "a", "--count", "3")
+    code, out, err = run("models", "predict", "mnist", "--job", "a", "--count", "3")
     assert (code, err) == (0, ""), out
     assert [line.split()[2] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
     code, _, err = run("models", "validate", "mnist", "a", "--serving-signature", "@/nowhere/at/all")
-    assert code == 1
+    assert code == ExitCode.USAGE
     assert "--serving-signature @/nowhere/at/all" in err
 
 
-def test_champions_by_hand(lab: Lab, run: Run) -> None:
+def test_champions_from_the_command_line(validation_env: ValidationEnv, run: Run) -> None:
     assert "no model" in run("models", "list")[1]
-    assert "no champion yet" in run("models", "show", "mnist")[1]
-    quick(lab, "good", "a")
-    quick(lab, "good", "b")
+    code, out, err = run("models", "show", "mnist", "--json")
+    assert (code, out) == (1, "")
+    assert "mnist has no champion" in err
+    assert json.loads(run("models", "list", "--json")[1]) == []
+    quick(validation_env, "good", "a")
+    quick(validation_env, "good", "b")
     code, out, _ = run("models", "list")
     assert code == 0
-    assert re.search(r"^mnist +2 .* published .* 2026-11-01 +b by test$", out, re.M)
+    assert re.search(r"^mnist +2 +\S+ \S+ .* 2026-11-01 +b$", out, re.M)
     code, out, err = run("models", "rollback", "mnist", "--reason", "b is slow", "--by", "anna")
     assert (code, err) == (0, "")
     assert "a is the champion of mnist again" in out
     code, out, _ = run("models", "show", "mnist")
-    assert "champion of mnist: a" in out
+    assert "job:       a\n" in out
     assert "rolled_back" in out
     assert "b is slow" in out
     code, out, _ = run("models", "publish", "mnist", "b")
-    assert code == 1
+    assert code == ExitCode.NOT_ACCEPTED
     assert "superseded" in out
     code, _, err = run("models", "publish", "mnist", "b", "--force", "--by", "anna")
-    assert code == 1
-    assert "needs a name and a reason" in err
+    assert code == ExitCode.USAGE
+    assert "--force needs a reason" in err
     code, out, _ = run("models", "publish", "mnist", "b", "--force", "--by", "anna", "--reason", "it was the disk")
     assert code == 0
-    champion = current(lab.storage, lab.bucket, "mnist")
+    champion = current(validation_env.storage, validation_env.bucket, "mnist")
     assert champion is not None
     assert (champion.job_id, champion.by, champion.why) == ("b", "anna", "it was the disk")
-    code, out, _ = run("models", "show", "mnist", "--json")
-    assert '"action": "forced"' in out
-    code, _, err = run("models", "publish", "mnist", "nobody")
+    assert json.loads(run("models", "show", "mnist", "--json")[1])["action"] == "forced"
+    code, out, _ = run("models", "history", "mnist")
+    assert [line.split()[0] for line in out.splitlines()] == ["NO.", "4", "3", "2", "1"]
+    entries = json.loads(run("models", "history", "mnist", "--json")[1])
+    assert [entry["action"] for entry in entries] == ["forced", "rolled_back", "published", "published"]
+    assert set(entries[0]) == set(ChampionDocument.__annotations__)
+    assert len(json.loads(run("models", "history", "mnist", "--json", "--limit", "1")[1])) == 1
+    code, _, err = run("models", "publish", "mnist", "unknown")
     assert code == 1
     assert "validate the model first" in err

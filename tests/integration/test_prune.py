@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from mlengine.champions.history import Action, Champion
-from mlengine.cli import main, prune
+from mlengine.cli import main
+from mlengine.cli.jobs import prune
 from mlengine.core import layout
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
@@ -113,37 +115,41 @@ def test_what_is_referred_to_stays_and_the_rest_goes(
     storage.write(package, b"x")
     stay = {"alive", "first", "rolled_back", "champion", "reusable"}
 
-    assert main(["prune", "--bucket", bucket, "--older-than", "30"]) == 0
-    said = capsys.readouterr().out
-    assert "/m/rejected  last written" in said
-    assert "/m/alive is kept: its job is QUEUED" in said or "/m/alive is kept: its job is RUNNING" in said
-    assert "2 job dirs, 0.0 MiB: would be deleted" in said
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30"]) == 0
+    out, err = capsys.readouterr()
+    assert any(line.endswith("/m/rejected") for line in out.splitlines())
+    assert re.search(r"^kept gs://\S+/m/alive: its job is (QUEUED|RUNNING)$", err, re.M), err
+    assert out.splitlines()[-1] == "2 job dirs, 0.0 MiB would be deleted; add --yes to delete"
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["job_dir"] for one in found} == {made["rejected"].uri, f"{bucket}/m/{PREPARED}"}
+    assert not any(one["deleted"] for one in found)
     assert dirs(storage, bucket) == {*stay, "rejected", PREPARED}, "nothing is deleted without --yes"
 
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == stay
     assert storage.exists(package)
     assert storage.exists(layout.champion(bucket, "m"))
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
-    assert "nothing to delete" in capsys.readouterr().out
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert "no job dirs to delete" in capsys.readouterr().out
 
 
 def test_folders_that_are_no_job_dirs_are_left_alone(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
-    """Airflow's own logs may lie in the same bucket, or somebody's raw data."""
+    """Airflow's own logs may lie in the same bucket, or a user's raw data."""
     theirs = [f"{bucket}/logs/dag_id=x/run.log", f"{bucket}/raw/2024/a.gz", f"{bucket}/m/notes/train/a.txt"]
     theirs = [uri if uri.startswith("gs://") else f"gs://{uri}" for uri in theirs]
     for uri in theirs:
         storage.write(uri, b"x")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert all(storage.exists(uri) for uri in theirs)
 
 
 def test_what_is_young_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     job(storage, bucket, backend, "young")
-    assert main(["prune", "--bucket", bucket, "--older-than", "50", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "50", "--yes"]) == 0
     assert dirs(storage, bucket) == {"young"}
     with pytest.raises(SystemExit):
-        main(["prune", "--bucket", bucket, "--older-than", "0", "--yes"])
+        main(["jobs", "prune", "--bucket", bucket, "--older-than", "0", "--yes"])
 
 
 def test_a_backend_that_does_not_answer_costs_nothing(
@@ -151,7 +157,7 @@ def test_a_backend_that_does_not_answer_costs_nothing(
 ) -> None:
     old = [job(storage, bucket, backend, name) for name in ("a", "b")]
     backend.refuse = 1
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
     assert "mlengine: " in capsys.readouterr().err
     assert all(storage.exists(one.claim) for one in old)
 
@@ -159,14 +165,14 @@ def test_a_backend_that_does_not_answer_costs_nothing(
 def test_a_history_that_cannot_be_read_costs_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     job(storage, bucket, backend, "old")
     storage.write(layout.champion_entry(bucket, "m", 1), b"?")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 1
     assert dirs(storage, bucket) == {"old"}
 
 
 def test_only_what_came_to_nothing_goes(
     storage: Storage, bucket: str, backend: MemoryBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that nobody judged may be the only one of its kind, as those of ``mlengine train`` are."""
+    """A model that was never validated may be the only one of its kind, as those of ``mlengine jobs train`` are."""
     backend.end(named(storage, job(storage, bucket, backend, "unjudged", ended=False)), JobState.SUCCEEDED)
     for name, decision in (("accepted", Decision.ACCEPTED), ("rejected", Decision.REJECTED)):
         made = job(storage, bucket, backend, name, ended=False)
@@ -177,21 +183,21 @@ def test_only_what_came_to_nothing_goes(
     nameless = job(storage, bucket, backend, "nameless")
     claim = json.loads(storage.read(nameless.claim))
     storage.write(nameless.claim, json.dumps({**claim, "name": None}).encode())
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == {"unjudged", "accepted", "damaged", "nameless"}
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     for name, why in {
         "unjudged": "its job is SUCCEEDED",
         "damaged": "report.json is not JSON",
-        "nameless": "nobody noted its job",
+        "nameless": "no submission is recorded",
     }.items():
-        assert any(f"/m/{name} is kept: " in line and why in line for line in said.splitlines()), said
+        assert any(f"/m/{name}: " in line and why in line for line in said.splitlines()), said
 
 
 def test_the_champion_of_another_model_stays(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     made = job(storage, bucket, backend, "elsewhere")
     crown(storage, made, 1, None, model="m-prod")
-    assert main(["prune", "--bucket", bucket, "--model", "m", "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--model", "m", "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == {"elsewhere"}
 
 
@@ -201,7 +207,7 @@ def test_of_the_dirs_of_a_cleared_task_only_the_last_goes(
     """A submission walks from the first on, and would take a gap for its own."""
     for name in ("a", "a_2", "a_3"):
         job(storage, bucket, backend, name)
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert dirs(storage, bucket) == {"a", "a_2"}
 
 
@@ -218,10 +224,10 @@ def test_a_dir_that_is_claimed_anew_meanwhile_is_left_alone(
     with faults.before(gcs_server.url) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         proxy.strike(faults.status(412), "DELETE", "job.json")
-        assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+        assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
         (asked,) = proxy.seen("DELETE", "job.json")
     assert "ifGenerationMatch=" in asked.path
-    assert "it is in use again" in capsys.readouterr().out
+    assert "it is in use again" in capsys.readouterr().err
     assert storage.exists(old.claim)
 
 
@@ -238,21 +244,21 @@ def test_a_dir_that_was_not_empty_before_its_job_stays(
 ) -> None:
     files = users_files(storage, f"{bucket}/m/proj")
     failed = job(storage, bucket, backend, "proj")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert {uri: storage.read(uri) for uri in files} == files
     assert storage.exists(failed.claim)
-    assert "/m/proj is kept: it was not empty when the job began" in capsys.readouterr().out
+    assert "/m/proj: it was not empty when the job started" in capsys.readouterr().err
 
 
 def test_a_dir_that_no_job_claimed_stays_unless_it_is_empty(
     storage: Storage, bucket: str, backend: MemoryBackend
 ) -> None:
-    """Its submission was cut off between the marks and the claim; what lies beside them is a person's."""
+    """Its submission was cut off between the marks and the claim; the other objects are a user's."""
     files = users_files(storage, f"{bucket}/m/{PREPARED}")
     for mark in ("train/.keep", "model/.keep"):
         storage.write(f"{bucket}/m/{PREPARED}/{mark}", b"")
         storage.write(f"{bucket}/m/empty_folders/{mark}", b"")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert {uri: storage.read(uri) for uri in files} == files
     assert dirs(storage, bucket) == {PREPARED, "empty_folders"}
 
@@ -278,11 +284,11 @@ def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "delete", delete)
         with pytest.raises(Cut):
-            main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"])
+            main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"])
     assert dirs(storage, bucket) == {"old"}
     theirs = old.train + "added_since.txt"
     storage.write(theirs, b"x")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     if done:  # the claim is gone: only what was listed goes
         assert [stat.uri for stat in storage.ls(old.uri + "/")] == [theirs]
     else:
@@ -292,5 +298,5 @@ def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
 def test_a_journal_that_is_none_deletes_nothing(storage: Storage, bucket: str, backend: MemoryBackend) -> None:
     files = users_files(storage, f"{bucket}/m/proj")
     storage.write(f"{bucket}/m/proj/.mlengine-prune.json", b"?")
-    assert main(["prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
+    assert main(["jobs", "prune", "--bucket", bucket, "--older-than", "30", "--yes"]) == 0
     assert {uri: storage.read(uri) for uri in files} == files

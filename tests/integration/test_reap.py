@@ -1,11 +1,8 @@
-"""Reaping: what runs though nobody waits for it, against a real bucket, real jobs' claims, and Airflow's REST words."""
+"""Reaping of jobs that no task waits for, with a real bucket, real claims, and Airflow's REST responses."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,88 +15,16 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.support.airflow_stub import AirflowStub
 
 pytestmark = pytest.mark.integration
-
-current = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return current
-
-
-class AirflowWords(ThreadingHTTPServer):
-    """Answers as Airflow 3.3's API does, for the runs that it was told of; ``tests/e2e`` asks the real one."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.runs: dict[str, str] = {}
-        self.tasks: dict[str, list[dict[str, Any]]] = {}
-        self.uids: dict[str, str] = {}
-        self.installation = ""
-        self.silent = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: AirflowWords
-
-    def do_GET(self) -> None:
-        assert self.headers["Authorization"] == "Bearer secret"
-        # dags D dagRuns R taskInstances T state-store K; variables V
-        parts = self.path.partition("?")[0].split("/")[3:]
-        run = parts[3] if len(parts) > 3 else ""
-        if self.server.silent:
-            self._say(503, {"detail": "come back later"})
-        elif parts[0] == "variables":
-            found = self.server.installation if parts[1] == "mlengine_installation_id" else ""
-            self._say(200 if found else 404, {"key": parts[1], "value": found} if found else {"detail": "not found"})
-        elif len(parts) == 2:
-            known = parts[1] == "dag" and self.server.runs
-            self._say(200 if known else 404, {"dag_id": parts[1]} if known else {"detail": "no such DAG"})
-        elif run not in self.server.runs:
-            self._say(404, {"detail": "The DagRun was not found"})
-        elif parts[-2:] == ["state-store", "mlengine_run_uid"]:
-            assert self.path.endswith("?map_index=-1")
-            uid = self.server.uids.get(run)
-            self._say(200 if uid else 404, {"value": uid} if uid else {"detail": "Task state store key not found"})
-        elif len(parts) == 5 and "order_by=id" not in self.path:
-            self._say(400, {"detail": "Ordering by task_id is disallowed"})  # as the real one says
-        elif len(parts) == 5:
-            tasks = self.server.tasks[run]
-            self._say(200, {"task_instances": tasks, "total_entries": len(tasks)})
-        else:
-            self._say(200, {"state": self.server.runs[run]})
-
-    def _say(self, status: int, body: dict[str, Any]) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowWords]:
-    server = AirflowWords()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
-    monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
-    global current  # noqa: PLW0603 the registry makes backends by import path
-    current = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
-    return current
+    memory = MemoryBackend()
+    backends.register("memory", lambda **_: memory)
+    return memory
 
 
 def submit(
@@ -108,7 +33,7 @@ def submit(
     job_dir = JobDir.of(bucket, "m", f"job_{run_id}{uid}")
     key = JobKey(dag_id, run_id, "submit", -1, 2, uid)
     intent = Intent(key, "m", job_dir, TrainingSpec("trainer.task"), installation=installation)
-    Submitter(storage, current).submit(intent)
+    Submitter(storage, backends.get_backend("memory")).submit(intent)
     return job_dir
 
 
@@ -120,37 +45,41 @@ def tasks(submitted: str = "success", waits: str | None = "deferred", max_tries:
 
 
 def reap(bucket: str, *more: str) -> int:
-    return main(["reap", "--bucket", bucket, *more])
+    return main(["jobs", "reap", "--bucket", bucket, *more])
 
 
 CASES = {
     "waited": ("running", tasks(), None),
     "unborn_wait": ("running", tasks(waits=None), None),
     "retried": ("running", tasks(submitted="up_for_retry", waits=None), None),
-    "failed_run": ("failed", tasks(), "is over: failed"),
-    "marked_run": ("success", tasks(), "is over: success"),
+    "failed_run": ("failed", tasks(), "has ended: failed"),
+    "marked_run": ("success", tasks(), "has ended: success"),
     "lost_wait": ("running", tasks(waits="failed"), "wait is failed"),
-    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit is over: failed"),
+    "lost_submit": ("running", tasks(submitted="failed", waits="upstream_failed"), "submit has ended: failed"),
     "cleared": ("running", tasks(max_tries=4), "was cleared"),
 }
 
 
 def test_it_says_what_it_would_end_and_ends_it(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dirs = {name: submit(storage, bucket, name) for name in CASES}
-    airflow.runs = {name: state for name, (state, _, _) in CASES.items()}
-    airflow.tasks = {name: found for name, (_, found, _) in CASES.items()}
+    airflow_stub.runs = {name: state for name, (state, _, _) in CASES.items()}
+    airflow_stub.tasks = {name: found for name, (_, found, _) in CASES.items()}
     dirs["deleted_run"] = submit(storage, bucket, "deleted_run")
     submit(storage, bucket, "by_hand", dag_id="mlengine train")
     wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "does not exist any more"}
 
     assert reap(bucket) == 0
     said = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in said[:-1]} == {f"job_{name}" for name in wrong}
+    assert {line.split()[0] for line in said[1:-1]} == {f"job_{name}" for name in wrong}
     for name, why in wrong.items():
         assert any(f"job_{name} " in line and why in line for line in said), said
-    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} running jobs would be ended; --yes ends them"
+    assert said[-1] == f"{len(wrong)} of {len(CASES) + 1} active jobs would be cancelled; add --yes to cancel"
+    assert reap(bucket, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["job_id"]: one["reason"] for one in listed}.keys() == {f"job_{name}" for name in wrong}
+    assert not any(one["cancelled"] for one in listed)
     assert len(backend.live) == len(CASES) + 2, "nothing is ended without --yes"
 
     assert reap(bucket, "--yes") == 0
@@ -163,32 +92,32 @@ def test_it_says_what_it_would_end_and_ends_it(
     assert ended_with_task(Submitter(storage, backend).record(dirs["failed_run"]))
     capsys.readouterr()
     assert reap(bucket, "--yes") == 0
-    assert "nothing to end: 3 of" in capsys.readouterr().out
+    assert "no orphan jobs among 3 active jobs of Airflow" in capsys.readouterr().out
 
 
 def test_a_submission_that_was_never_recorded_is_found(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub
 ) -> None:
     backend.lose_answers = 1
     with pytest.raises(Exception, match="lost"):
         submit(storage, bucket, "r")
-    airflow.runs, airflow.tasks = {"r": "failed"}, {"r": []}
+    airflow_stub.runs, airflow_stub.tasks = {"r": "failed"}, {"r": []}
     assert reap(bucket, "--yes") == 0
     assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
 
 
 def test_an_airflow_that_does_not_answer_decides_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
-    airflow.silent = True
+    airflow_stub.silent = True
     assert reap(bucket, "--yes") == 1
     assert "503" in capsys.readouterr().err
     assert len(backend.live) == 1
 
 
 def test_the_wrong_airflow_ends_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
     assert reap(bucket, "--yes") == 1
@@ -198,16 +127,16 @@ def test_the_wrong_airflow_ends_nothing(
     assert backend.live == []
 
 
-def test_what_a_deleted_run_left_is_told_from_the_job_of_the_run_created_after_it(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_after_it(
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for uid in ("old", "new"):
         submit(storage, bucket, "nightly", uid=uid, installation="this")
     submit(storage, bucket, "unborn", uid="x", installation="this")  # its run goes on, and has noted no uid
-    airflow.installation = "this"
-    airflow.runs = {"nightly": "running", "unborn": "running"}
-    airflow.tasks = {"nightly": tasks(), "unborn": tasks()}
-    airflow.uids = {"nightly": "new"}
+    airflow_stub.installation = "this"
+    airflow_stub.runs = {"nightly": "running", "unborn": "running"}
+    airflow_stub.tasks = {"nightly": tasks(), "unborn": tasks()}
+    airflow_stub.uids = {"nightly": "new"}
     assert reap(bucket, "--yes") == 0
     assert "job_nightlyold " in (said := capsys.readouterr().out)
     assert "its run nightly of dag was deleted and created again" in said
@@ -215,25 +144,27 @@ def test_what_a_deleted_run_left_is_told_from_the_job_of_the_run_created_after_i
 
 
 def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This one knows no such run; the other one waits for it."""
     submit(storage, bucket, "theirs", installation="other")
     submit(storage, bucket, "ours", installation="this")
     submit(storage, bucket, "by_api")
-    airflow.installation, airflow.runs = "this", {"some": "running"}
+    airflow_stub.installation, airflow_stub.runs = "this", {"some": "running"}
     assert reap(bucket, "--yes") == 0
-    assert "left alone, submitted by the Airflow with --installation other: job_theirs" in capsys.readouterr().out
+    assert (
+        "ignored, because the Airflow with --installation other submitted them: job_theirs" in capsys.readouterr().err
+    )
     assert [job.handle.job_id for job in backend.live] == ["job_theirs"]
     assert reap(bucket, "--yes", "--installation", "other") == 0
     assert backend.live == []
 
 
 def test_an_airflow_that_has_submitted_nothing_ends_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its database is new, say."""
     submit(storage, bucket, "theirs", installation="other")
-    airflow.runs = {"some": "running"}
+    airflow_stub.runs = {"some": "running"}
     assert reap(bucket, "--yes") == 0
     assert len(backend.live) == 1

@@ -1,6 +1,6 @@
 """A run that is deleted and created again, two Airflows with one bucket, a retry whose inputs have changed.
 
-The tasks are called as Airflow calls them; ``tests/e2e/test_life_recreated.py`` asks the real one.
+The tasks are called as Airflow calls them; ``tests/e2e/test_recreated_dag_runs.py`` asks the real one.
 """
 
 from __future__ import annotations
@@ -23,28 +23,19 @@ from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from tests.integration import local_cluster
-from tests.integration.paid import Paid, paid
+from tests.support import local_jobs
+from tests.support.scripted_backends import ScriptedBackend
 
 pytestmark = pytest.mark.integration
 
-__all__ = ["paid"]
-current: Paid = MemoryBackend()
-
-
-def the_backend(**_: Any) -> Paid:
-    return current
-
 
 @pytest.fixture(autouse=True)
-def backend(storage: Storage, paid: Paid) -> Iterator[Paid]:
+def backend(storage: Storage, scripted_backend: ScriptedBackend) -> Iterator[ScriptedBackend]:
     """The backend of that name, whatever its name is: everything here holds for each."""
-    global current  # noqa: PLW0603 the registry makes backends by import path
-    current = paid
-    backends.register(paid.name, f"{__name__}:the_backend")
+    backends.register(scripted_backend.name, lambda **_: scripted_backend)
     connections.forget_connections()
     assert storage
-    yield current
+    yield scripted_backend
     connections.forget_connections()
 
 
@@ -85,28 +76,28 @@ class Run:
             task_id="submit",
             job=prepare.execute(self.context("prepare")),
             gcp_conn_id=None,
-            **{"backend": current.name, **words, **more},
+            **{**words, **more},
         )
         return dict(operator.execute(self.context("submit", **ti)))
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str) -> Any:
+def run(monkeypatch: pytest.MonkeyPatch, storage: Storage, bucket: str, backend: ScriptedBackend) -> Any:
     """Makes runs called ``nightly`` in this bucket."""
-    package = local_cluster.put(storage, bucket, local_cluster.sdist(""))
+    package = local_jobs.put(storage, bucket, local_jobs.sdist(""))
 
     def make(*args: str, **more: Any) -> Run:
-        return Run(monkeypatch, bucket, package, args=list(args), **more)
+        return Run(monkeypatch, bucket, package, **{"args": list(args), "backend": backend.name, **more})
 
     return make
 
 
-def args_of(backend: Paid) -> list[tuple[str, ...]]:
+def args_of(backend: ScriptedBackend) -> list[tuple[str, ...]]:
     return [job.submission.spec.args for job in backend.jobs]
 
 
 def test_a_run_that_is_created_again_trains_with_its_own_arguments(
-    storage: Storage, run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+    storage: Storage, run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     first = run("--x", "1").submit()
@@ -120,14 +111,14 @@ def test_a_run_that_is_created_again_trains_with_its_own_arguments(
     assert "belongs to an earlier run nightly of dag, which was deleted (args: --x 1 → --x 2)" in caplog.text
 
 
-def test_after_a_failed_job_corrected_arguments_run(run: Any, backend: Paid) -> None:
+def test_after_a_failed_job_corrected_arguments_run(run: Any, backend: ScriptedBackend) -> None:
     first = run("--x", "bad").submit()
     backend.end(first["name"], JobState.FAILED, FailureCause.TRAINER)
     assert run("--x", "good").submit()["decision"] == "fresh_submit"
     assert args_of(backend)[-1] == ("--x", "good")
 
 
-def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: Paid) -> None:
+def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: ScriptedBackend) -> None:
     first = run("--x", "1").submit()
     backend.end(first["name"], JobState.SUCCEEDED)
     again = run("--x", "1").submit()
@@ -135,8 +126,8 @@ def test_with_the_same_arguments_it_is_another_job_too(run: Any, backend: Paid) 
     assert again["job_dir"] != first["job_dir"]
 
 
-def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: Paid) -> None:
-    """In a run that was created again, beside the job of the deleted one."""
+def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: ScriptedBackend) -> None:
+    """In a run that was created again, in addition to the job of the deleted one."""
     deleted = run("--x", "1").submit()
     backend.end(deleted["name"], JobState.SUCCEEDED)
     this = run("--x", "2")
@@ -151,7 +142,7 @@ def test_a_retry_a_clear_and_a_retry_after_it_find_their_job(run: Any, backend: 
 
 
 def test_a_job_that_a_deleted_run_left_running_is_ended(
-    run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+    run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     run("--x", "1").submit()
     again = run("--x", "2").submit()
@@ -159,7 +150,7 @@ def test_a_job_that_a_deleted_run_left_running_is_ended(
     assert "is cancelled: run nightly of dag was deleted and created again" in caplog.text
 
 
-def test_even_if_its_submission_was_never_recorded(run: Any, backend: Paid) -> None:
+def test_even_if_its_submission_was_never_recorded(run: Any, backend: ScriptedBackend) -> None:
     backend.lose_answers = 1
     with pytest.raises(BackendUnavailableError):
         run("--x", "1").submit()
@@ -168,7 +159,7 @@ def test_even_if_its_submission_was_never_recorded(run: Any, backend: Paid) -> N
     assert [job.handle.name for job in backend.live] == [again["name"]]
 
 
-def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, backend: Paid) -> None:
+def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, backend: ScriptedBackend) -> None:
     """The new run's submission is ``reused``: it ends the deleted run's job all the same."""
     old = run("--x", "1").submit()
     key = JobKey("dag", "nightly", "submit", -1, 2, "the new run")
@@ -180,7 +171,9 @@ def test_even_if_nothing_is_trained_in_its_place(storage: Storage, run: Any, bac
     assert backend.live == []
 
 
-def test_two_airflows_do_not_take_each_others_jobs(run: Any, backend: Paid, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_airflows_do_not_take_each_others_jobs(
+    run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     ours, theirs = run("--x", "1"), run("--x", "2", airflow="other")
     first, second = ours.submit(), theirs.submit()
@@ -190,32 +183,34 @@ def test_two_airflows_do_not_take_each_others_jobs(run: Any, backend: Paid, capl
     cleared = theirs.submit(try_number=3, max_tries=4)
     assert {job.handle.name for job in backend.live} == {first["name"], cleared["name"]}
     assert "of another Airflow (args: --x 1 → --x 2); it is left alone" in caplog.text
-    assert "mlengine reap --installation this" in caplog.text
+    assert "mlengine jobs reap --installation this" in caplog.text
 
 
-def test_so_does_an_airflow_whose_database_was_lost(run: Any, backend: Paid, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody can tell it from another one: the job of the lost one is named, and left to a person."""
+def test_so_does_an_airflow_whose_database_was_lost(
+    run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot be distinguished from another run: the error names the old job and leaves it to the user."""
     first = run("--x", "1", airflow="lost").submit()
     again = run("--x", "2", airflow="new").submit()
     assert {job.handle.name for job in backend.live} == {first["name"], again["name"]}
     assert f"job {first['job_id']} of that run is " in caplog.text
-    assert "mlengine reap --installation lost" in caplog.text
+    assert "mlengine jobs reap --installation lost" in caplog.text
 
 
 def test_a_retry_with_other_inputs_is_an_error_that_names_them_and_leaves_nothing_running(
-    run: Any, backend: Paid
+    run: Any, backend: ScriptedBackend
 ) -> None:
     this = run("--x", "1", "--y", "3")
     this.submit()
     with pytest.raises(JobConflictError, match="args: --x 1 → --x 2") as caught:
         this.submit(try_number=2, args=["--x", "2", "--y", "3"])
     assert "clear the task" in caught.value.hint
-    assert len(backend.jobs) == 1, "a retry never pays for a second job"
-    assert backend.live == [], "and the task has failed for good"
+    assert len(backend.jobs) == 1, "a retry never submits a second job"
+    assert backend.live == [], "and the task has failed without another try"
     assert this.submit(try_number=3, max_tries=4, args=["--x", "2", "--y", "3"])["decision"] == "fresh_submit"
 
 
-def test_so_is_one_whose_job_has_succeeded(run: Any, backend: Paid) -> None:
+def test_so_is_one_whose_job_has_succeeded(run: Any, backend: ScriptedBackend) -> None:
     this = run("--x", "1")
     backend.end(this.submit()["name"], JobState.SUCCEEDED)
     with pytest.raises(JobConflictError, match="args: --x 1 → --x 2"):
@@ -223,7 +218,7 @@ def test_so_is_one_whose_job_has_succeeded(run: Any, backend: Paid) -> None:
 
 
 def test_a_retry_whose_job_was_never_submitted_takes_its_new_inputs(
-    storage: Storage, run: Any, backend: Paid, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, run: Any, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     this = run("--stamp", "first try")
 
@@ -240,7 +235,9 @@ def test_a_retry_whose_job_was_never_submitted_takes_its_new_inputs(
     assert record.spec["args"] == ["--stamp", "second try"]
 
 
-def test_what_changes_no_model_is_no_difference(run: Any, backend: Paid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_no_model_is_no_difference(
+    run: Any, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlengine.operators import submit as operator
 
     this = run("--x", "1")
@@ -260,10 +257,9 @@ class Small(MemoryBackend):
 
 def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
     """The machine, or its settings, changed between two tries; what was asked for did not."""
-    global current  # noqa: PLW0603
-    current = small = Small()
-    backends.register("memory", f"{__name__}:the_backend")
-    this = run("--x", "1", replica_counts={"worker": 4})
+    small = Small()
+    backends.register("memory", lambda **_: small)
+    this = run("--x", "1", backend="memory", replica_counts={"worker": 4})
     first = this.submit()
     small.room = 2
     assert this.submit(try_number=2) == {**first, "decision": "reattached"}
@@ -271,29 +267,27 @@ def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
         this.submit(try_number=2, replica_counts={"worker": 3})
 
 
-def test_a_retry_on_another_backend_is_an_error_that_names_it(run: Any, backend: Paid) -> None:
+def test_a_retry_on_another_backend_is_an_error_that_names_it(run: Any, backend: ScriptedBackend) -> None:
     this = run("--x", "1")
     this.submit()
-    global current  # noqa: PLW0603
-    current = MemoryBackend(name="elsewhere")
-    backends.register("elsewhere", f"{__name__}:the_backend")
+    other = MemoryBackend(name="elsewhere")
+    backends.register("elsewhere", lambda **_: other)
     with pytest.raises(JobConflictError, match=f"backend: {backend.name} → elsewhere"):
-        this.submit(try_number=2)
-    assert current.jobs == []
+        this.submit(try_number=2, backend="elsewhere")
+    assert other.jobs == []
 
 
 def test_a_run_that_is_created_again_on_another_backend_says_where_the_old_job_was(
-    run: Any, backend: Paid, caplog: pytest.LogCaptureFixture
+    run: Any, backend: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run("--x", "1").submit()
-    global current  # noqa: PLW0603
-    current = MemoryBackend(name="elsewhere")
-    backends.register("elsewhere", f"{__name__}:the_backend")
-    assert run("--x", "1").submit()["decision"] == "fresh_submit"
-    assert f"mlengine cancel {first['job_id']} --backend {backend.name}" in caplog.text
+    other = MemoryBackend(name="elsewhere")
+    backends.register("elsewhere", lambda **_: other)
+    assert run("--x", "1").submit(backend="elsewhere")["decision"] == "fresh_submit"
+    assert f"mlengine jobs cancel {first['job_id']} --backend {backend.name}" in caplog.text
 
 
-def test_a_job_id_stays_readable(run: Any, backend: Paid) -> None:
+def test_a_job_id_stays_readable(run: Any, backend: ScriptedBackend) -> None:
     names = []
     for _ in range(3):
         job = run("--x", "1").submit()

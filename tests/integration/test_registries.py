@@ -16,7 +16,7 @@ from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
 from mlengine.promotion.publish import rollback
 from mlengine.promotion.registries import Registered
-from mlengine.promotion.registries.follow import Followed, follow
+from mlengine.promotion.registries.follow import Registration, follow
 from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
@@ -47,7 +47,7 @@ def _googles_client(service: RunningEmulator) -> Any:
 
 
 class Elsewhere:
-    """A registry with nothing in it, and champions to tell it of."""
+    """An empty registry, and champions to register."""
 
     def __init__(self, service: RunningEmulator, bench: Bench, region: str) -> None:
         self.service, self.bench = service, bench
@@ -57,7 +57,7 @@ class Elsewhere:
     def publish(self, job_id: str) -> None:
         assert self.bench.publish(self.bench.job(job_id)).published
 
-    def follow(self) -> Followed:
+    def follow(self) -> Registration:
         return follow(self.bench.storage, self.bench.bucket, "mnist", [VertexRegistry(**self.settings)])
 
     def versions(self) -> dict[str, list[str]]:
@@ -76,7 +76,7 @@ def test_the_alias_is_on_whoever_is_champion(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     first = elsewhere.follow()
     assert first.registered == (Registered("vertex", elsewhere.name, "1", True),)
-    assert elsewhere.follow().registered[0].made is False
+    assert elsewhere.follow().registered[0].created is False
     elsewhere.publish("b")
     assert elsewhere.follow().registered[0].version == "2"
     assert elsewhere.versions() == {"1": [], "2": ["champion", "default"]}
@@ -102,10 +102,10 @@ def test_a_refusal_leaves_the_champion_and_is_mended_by_doing_it_again(elsewhere
     champion = current(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist")
     assert champion is not None
     assert champion.job_id == "a"
-    assert elsewhere.follow().registered[0].made
+    assert elsewhere.follow().registered[0].created
 
 
-def test_every_registry_is_told_whatever_one_says(elsewhere: Elsewhere) -> None:
+def test_every_registry_is_updated_though_one_fails(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     gone = VertexRegistry(**{**elsewhere.settings, "endpoint": "http://127.0.0.1:1"}, client=_impatient())
     good = VertexRegistry(**elsewhere.settings)
@@ -122,25 +122,25 @@ def _impatient() -> Any:
 
 
 class ChangesItsMind:
-    """While it is told of one champion, another is published."""
+    """While it registers one champion, another is published."""
 
     name = "changes"
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.told = bench, list[str]()
+        self.bench, self.registered = bench, list[str]()
 
     def register(self, champion: Champion) -> Registered:
-        if not self.told:
+        if not self.registered:
             assert self.bench.publish(self.bench.job("b")).published
-        self.told.append(champion.job_id)
+        self.registered.append(champion.job_id)
         return Registered(self.name, champion.model, champion.job_id, True)
 
 
-def test_a_champion_that_changes_meanwhile_is_told_too(elsewhere: Elsewhere) -> None:
+def test_a_champion_that_changes_meanwhile_is_registered_too(elsewhere: Elsewhere) -> None:
     elsewhere.publish("a")
     registry = ChangesItsMind(elsewhere.bench)
     followed = follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
-    assert (registry.told, followed.champion.job_id) == (["a", "b"], "b")
+    assert (registry.registered, followed.champion.job_id) == (["a", "b"], "b")
 
 
 def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
@@ -154,7 +154,7 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
         "model": "mnist",
         "serial": 2,
         "job_id": "b",
-        "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "made": True}],
+        "registries": [{"registry": "vertex", "name": elsewhere.name, "version": "1", "created": True}],
     }
     nobody = RegisterModelOperator(
         task_id="register", job=f"{elsewhere.bench.bucket}/other/j", registries=wanted, gcp_conn_id=None
@@ -166,16 +166,16 @@ def test_the_task_tells_who_is_champion(elsewhere: Elsewhere) -> None:
 
 def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere.publish("a")
-    options = [word for name, value in elsewhere.settings.items() for word in ("-o", f"{name}={value}")]
+    options = [word for name, value in elsewhere.settings.items() for word in ("--set", f"{name}={value}")]
     command = ["models", "register", "mnist", "--registry", "vertex", *options, "--bucket", elsewhere.bench.bucket]
     assert cli.main(command) == 0
-    assert f"a is version 1 of {elsewhere.name} in vertex; it is new there" in capsys.readouterr().out
+    assert f"a: registered as version 1 of {elsewhere.name} in vertex" in capsys.readouterr().out
     assert cli.main([*command[:4], "sagemaker", *command[5:]]) == 1
     assert "use one of: mlflow, vertex" in capsys.readouterr().err
 
 
 def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
-    """What the service says of a request is what the client that nobody here wrote expects."""
+    """The service's responses are those that Google's client expects."""
     from google.cloud.aiplatform_v1.types import Model  # noqa: TID251 - the foreign client
 
     client = _googles_client(elsewhere.service)

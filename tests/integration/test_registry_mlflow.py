@@ -78,15 +78,15 @@ def aliased(url: str, bench: Bench) -> Any:
 
 
 def test_the_alias_is_on_whoever_is_champion(server: str, bench: Bench) -> None:
-    def tell() -> tuple[Registered, ...]:
+    def register() -> tuple[Registered, ...]:
         return follow(bench.storage, bench.bucket, "mnist", [registry(server, bench)]).registered
 
     bench.publish(bench.job("a"))
     name = bench.bucket.removeprefix("gs://")
-    assert tell() == (Registered("mlflow", name, "1", True),)
-    assert tell() == (Registered("mlflow", name, "1", False),)
+    assert register() == (Registered("mlflow", name, "1", True),)
+    assert register() == (Registered("mlflow", name, "1", False),)
     bench.publish(bench.job("b", accuracy=0.985))
-    assert tell() == (Registered("mlflow", name, "2", True),)
+    assert register() == (Registered("mlflow", name, "2", True),)
     version = aliased(server, bench)
     assert (int(version.version), version.source) == (2, f"{bench.bucket}/mnist/b/model")
     assert {name: version.tags[name] for name in ("mlengine.job", "mlengine.accuracy", "mlengine.dataset")} == {
@@ -95,11 +95,11 @@ def test_the_alias_is_on_whoever_is_champion(server: str, bench: Bench) -> None:
         "mlengine.dataset": "mnist 2026-11-01",
     }
     rollback(bench.storage, bench.bucket, "mnist", by="anna", why="wrong on sevens")
-    assert tell() == (Registered("mlflow", name, "1", False),)
+    assert register() == (Registered("mlflow", name, "1", False),)
     assert int(aliased(server, bench).version) == 1
 
 
-def test_a_refusal_is_told_in_its_own_words(server: str, bench: Bench) -> None:
+def test_a_refusal_is_reported_with_mlflows_message(server: str, bench: Bench) -> None:
     bench.publish(bench.job("a"))
     wrong = MlflowRegistry(tracking_uri=server, model_name="a/b:c")
     with pytest.raises(RegistryError, match="MLflow refused a: INVALID_PARAMETER_VALUE") as caught:

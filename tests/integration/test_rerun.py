@@ -1,4 +1,4 @@
-"""``mlengine rerun``: the same training from a job's record alone, and its refusals, before anything is paid for."""
+"""``mlengine jobs rerun``: train again from a job's record; what it refuses before anything is submitted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,11 @@ from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
 
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
-
 
 @pytest.fixture(autouse=True)
 def backend() -> MemoryBackend:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     return memory
 
 
@@ -64,7 +57,7 @@ def job(storage: Storage, bucket: str, digits: Path, backend: MemoryBackend) -> 
 
 
 def again(job: JobDir, *words: str) -> int:
-    return main(["rerun", job.uri, "--as", "new", *words])
+    return main(["jobs", "rerun", job.uri, "--as", "new", *words])
 
 
 def test_the_same_is_trained_in_a_dir_of_its_own(storage: Storage, job: JobDir, backend: MemoryBackend) -> None:
@@ -87,7 +80,7 @@ def test_the_same_command_again_pays_once(job: JobDir, backend: MemoryBackend) -
 
 
 def test_by_model_and_id(job: JobDir, bucket: str, backend: MemoryBackend) -> None:
-    assert main(["rerun", "m/old", "--bucket", bucket]) == 0
+    assert main(["jobs", "rerun", "m/old", "--bucket", bucket]) == 0
     assert backend.jobs[1].submission.job_id.startswith("old_again_")
 
 
@@ -100,13 +93,13 @@ HARMS: dict[str, tuple[Callable[[Storage, JobDir], Any], str]] = {
     "no record": (lambda storage, job: storage.delete(job.claim), "no job in"),
     "the package is gone": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/packages"),
-        "is gone",
+        "does not exist any more",
     ),
     "the data are gone": (
         lambda storage, job: delete_below(storage, job.uri.rsplit("/", 2)[0] + "/datasets"),
-        "is gone",
+        "does not exist any more",
     ),
-    "the data are others": (_changed_data, "a version never changes"),
+    "the data are others": (_changed_data, "restore the files of that version"),
 }
 
 
@@ -122,5 +115,5 @@ def test_what_cannot_be_the_same_is_refused(
 
 
 def test_the_dir_of_another_job_is_not_taken(job: JobDir, backend: MemoryBackend) -> None:
-    assert main(["rerun", job.uri, "--as", "old"]) == 1
+    assert main(["jobs", "rerun", job.uri, "--as", "old"]) == 1
     assert len(backend.jobs) == 1

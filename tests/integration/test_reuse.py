@@ -1,4 +1,4 @@
-"""Nothing is paid for twice: what is reused, and above all what is not. A real bucket; jobs end when the test says."""
+"""Reuse of accepted jobs: what is reused, and what is trained again. A real bucket; the test ends the jobs."""
 
 from __future__ import annotations
 
@@ -34,18 +34,12 @@ from mlengine.validation.report import load_report
 pytestmark = pytest.mark.integration
 
 PACKAGE = {"package_uris": ["gs://bkt/packages/t/p1/t.tar.gz"], "digest": "p1"}
-memory = MemoryBackend()
-
-
-def the_backend(**_: Any) -> MemoryBackend:
-    return memory
 
 
 @pytest.fixture(autouse=True)
 def backend(storage: Storage) -> Iterator[MemoryBackend]:
-    global memory  # noqa: PLW0603 the registry makes backends by import path
     memory = MemoryBackend()
-    backends.register("memory", f"{__name__}:the_backend")
+    backends.register("memory", lambda **_: memory)
     connections.forget_connections()
     assert storage
     yield memory
@@ -53,17 +47,17 @@ def backend(storage: Storage) -> Iterator[MemoryBackend]:
 
 
 class Run:
-    """One DAG run's tasks after another, as Airflow would call them."""
+    """The tasks of one DAG run, called like Airflow calls them."""
 
     def __init__(
         self, bucket: str, run_id: str, *, version: str = "v1", max_tries: int = 2, uid: str = "", **submit: Any
     ) -> None:
         self.bucket, self.run_id, self.max_tries = bucket, run_id, max_tries
-        # What Airflow keeps until the run is deleted.
+        # Airflow keeps this until the run is deleted.
         self.store = {"mlengine_run_uid": uid} if uid else None
         uri = f"{bucket}/datasets/digits/{version}"
         self.dataset = {"dataset": "digits", "version": version, "uri": uri, "digest": f"content of {version}"}
-        self.words = {"args": ["--dataset", uri], **submit}
+        self.submit_arguments = {"args": ["--dataset", uri], **submit}
         self.pushed: dict[str, Any] = {}
         self.dag_run: Any = None
 
@@ -94,7 +88,7 @@ class Run:
             dataset=cast(DatasetXCom, self.dataset),
             backend="memory",
             gcp_conn_id=None,
-            **{"force_retrain": "", **self.words},
+            **{"force_retrain": "", **self.submit_arguments},
         )
         return operator.execute(self.context("submit"))
 
@@ -121,14 +115,14 @@ Trained = Callable[..., JobXCom]
 
 @pytest.fixture
 def trained(storage: Storage, bucket: str, backend: MemoryBackend) -> Trained:
-    """A run that trained a model, and had it judged and accepted."""
+    """A run that trained a model, which was validated and accepted."""
 
-    def train(run_id: str = "first", *, judge: bool = True, **words: Any) -> JobXCom:
-        run = Run(bucket, run_id, **words)
+    def train(run_id: str = "first", *, validate: bool = True, **submit: Any) -> JobXCom:
+        run = Run(bucket, run_id, **submit)
         job = run.submit()
         storage.write(JobDir(job["job_dir"]).model + "weights.json", run_id.encode())
         backend.end(job["name"], JobState.SUCCEEDED)
-        if judge:
+        if validate:
             assert run.validate(run.wait(job))["verdict"] in {"first", "accepted"}
         return job
 
@@ -140,18 +134,18 @@ def test_equal_work_is_reused_from_submit_to_publish(bucket: str, trained: Train
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
-    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the job that stands in"
+    assert {**job, "decision": ""} == {**first, "decision": ""}, "the link to the reused job"
     backend.calls.clear()
     waited = again.wait(job)
-    judged = again.validate(waited)
-    published = again.publish(judged)
+    validation = again.validate(waited)
+    published = again.publish(validation)
     assert backend.calls == [], "the backend may have forgotten it"
     assert len(backend.jobs) == 1
-    assert (waited["state"], judged["verdict"], published["decision"]) == ("SUCCEEDED", "first", "published")
-    assert again.publish(judged)["decision"] == "already_champion"
+    assert (waited["state"], validation["verdict"], published["decision"]) == ("SUCCEEDED", "first", "published")
+    assert again.publish(validation)["decision"] == "already_champion"
 
 
-def test_the_prepared_dir_is_taken_back(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_the_prepared_job_directory_is_deleted(storage: Storage, bucket: str, trained: Trained) -> None:
     first = trained()
     Run(bucket, "again").submit()
     dirs = {stat.uri.split("/")[4] for stat in storage.ls(f"{bucket}/m/") if stat.uri.count("/") > 4}
@@ -179,13 +173,13 @@ def test_clearing_the_task_trains_again_though_its_run_was_created_again(
 
 
 @pytest.mark.parametrize("yes", [True, "True", "true"])
-def test_train_again_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
+def test_force_retrain_trains(bucket: str, trained: Trained, backend: MemoryBackend, yes: Any) -> None:
     trained()
     assert Run(bucket, "again", force_retrain=yes).submit()["decision"] == "fresh_submit"
     assert len(backend.jobs) == 2
 
 
-def test_the_model_that_was_trained_last_stands_in(bucket: str, trained: Trained) -> None:
+def test_the_last_accepted_job_is_reused(bucket: str, trained: Trained) -> None:
     trained()
     second = trained("second", force_retrain=True)
     assert Run(bucket, "third").submit()["job_id"] == second["job_id"]
@@ -197,21 +191,21 @@ def test_other_work_is_trained(bucket: str, trained: Trained, other: dict[str, A
     assert Run(bucket, "again", **other).submit()["decision"] == "fresh_submit"
 
 
-def test_a_job_that_was_not_judged_is_not_reused(bucket: str, trained: Trained) -> None:
-    trained(judge=False)
+def test_a_job_without_validation_is_not_reused(bucket: str, trained: Trained) -> None:
+    trained(validate=False)
     assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
 
 
 def test_a_rejected_job_is_not_reused(bucket: str, trained: Trained) -> None:
-    job = trained(judge=False)
+    job = trained(validate=False)
     run = Run(bucket, "first")
     with pytest.raises(AirflowSkipException):
         run.validate(run.wait(job), thresholds={"size_bytes": 1})
     assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
 
 
-def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, trained: Trained) -> None:
-    """Reused, then judged anew since the rules are others: the verdict is the new one, and the next run trains."""
+def test_a_job_that_new_rules_reject_is_not_reused_again(bucket: str, trained: Trained) -> None:
+    """Reused, then validated again under other rules: the new verdict counts, and the next run trains."""
     trained()
     again = Run(bucket, "again")
     job = again.submit()
@@ -224,36 +218,36 @@ def test_nor_one_that_was_accepted_and_is_rejected_by_todays_rules(bucket: str, 
 
 def at_least(model: Path, figures: Any, size: int = 1) -> Check:
     found = (model / "weights.json").stat().st_size
-    return Check("weights", found, f"≥ {size}", passed=found >= size, sentence=f"The weights have {found} bytes.")
+    return Check("weights", found, f"≥ {size}", passed=found >= size, message=f"The weights have {found} bytes.")
 
 
-def test_an_own_check_with_other_arguments_is_another_question(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_an_extra_check_with_other_arguments_is_another_check(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "first")
-    run.validate(run.wait(trained(judge=False)), extra_checks=[partial(at_least, size=2)])
+    run.validate(run.wait(trained(validate=False)), extra_checks=[partial(at_least, size=2)])
     again = Run(bucket, "again")
     job = again.submit()
     assert job["decision"] == "reused"
     created = load_report(storage, JobDir(job["job_dir"])).to_json()
     again.validate(again.wait(job), extra_checks=[partial(at_least, size=2)])
-    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report stands"
+    assert load_report(storage, JobDir(job["job_dir"])).to_json() == created, "the report was kept"
     with pytest.raises(AirflowSkipException, match="The weights have 5 bytes"):
         again.validate(again.wait(job), extra_checks=[partial(at_least, size=100)])
 
 
-def test_the_report_of_a_reused_job_stands_where_less_is_asked(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_a_report_with_more_checks_is_kept(storage: Storage, bucket: str, trained: Trained) -> None:
     run = Run(bucket, "first")
-    run.validate(run.wait(trained(judge=False)), extra_checks=[at_least])
+    run.validate(run.wait(trained(validate=False)), extra_checks=[at_least])
     again = Run(bucket, "again")
     job = again.submit()
     assert again.validate(again.wait(job))["verdict"] == "first"
     assert load_report(storage, JobDir(job["job_dir"])).extra_checks[0]["name"] == "at_least"
-    # Less is asked, by another bound: neither does the report answer it, nor is it thrown away.
+    # Fewer checks with another threshold: the report does not cover them, and must not be replaced.
     with pytest.raises(ModelError, match="extra check at_least"):
         again.validate(again.wait(job), thresholds={"size_bytes": 1000})
 
 
 @pytest.mark.parametrize("harm", ["changed", "vanished", "one more", "claim gone", "report gone", "entry damaged"])
-def test_a_model_that_is_not_as_it_was_judged_is_not_reused(
+def test_a_model_that_changed_after_validation_is_not_reused(
     storage: Storage, bucket: str, trained: Trained, harm: str
 ) -> None:
     job_dir = JobDir(trained()["job_dir"])
@@ -275,7 +269,7 @@ def test_a_model_that_is_not_as_it_was_judged_is_not_reused(
     assert Run(bucket, "again").submit()["decision"] == "fresh_submit"
 
 
-def test_an_entry_that_lies_about_its_job_is_not_believed(storage: Storage, bucket: str, trained: Trained) -> None:
+def test_an_entry_with_wrong_inputs_is_ignored(storage: Storage, bucket: str, trained: Trained) -> None:
     trained()
     trained("other", version="v2")
     entries = [stat.uri for stat in storage.ls(f"{bucket}/m/validated/")]
@@ -311,9 +305,7 @@ def test_a_cleared_task_that_is_answered_by_anothers_job_leaves_none_of_its_own(
     assert backend.live == []
 
 
-def test_one_read_finds_that_nothing_can_be_reused(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lookup_without_result_is_one_read(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(Storage, "ls", lambda *_: pytest.fail("a listing"))
     read = Storage.read_with_generation
@@ -334,9 +326,9 @@ def test_an_older_version_that_is_reused_does_not_replace_the_newer_champion(
         run = Run(bucket, f"first {version}", version=version)
         run.publish(trained(run.run_id, version=version))
     again = Run(bucket, "again", version="v1")
-    judged = again.validate(again.wait(again.submit()))
+    validation = again.validate(again.wait(again.submit()))
     with pytest.raises(AirflowSkipException, match="older_dataset"):
-        again.publish(judged)
+        again.publish(validation)
     champion = current(storage, bucket, "m")
     assert champion is not None
     assert champion.version == "v2"
@@ -358,7 +350,7 @@ def test_the_record_says_what_went_in(storage: Storage, bucket: str, trained: Tr
     assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
     assert record.spec["args"][0] == "--dataset"
     assert record.backend == "memory"
-    assert "environment" not in record.inputs, "nobody told"
+    assert "environment" not in record.inputs, "no environment was recorded"
 
 
 def test_the_wait_notes_what_was_installed(storage: Storage, bucket: str, backend: MemoryBackend) -> None:

@@ -93,7 +93,7 @@ def test_deleting_an_object_leaves_its_neighbours(storage: Storage, bucket: str)
     storage.delete(f"{bucket}/a")
     storage.delete(f"{bucket}/a")  # safe to repeat
     assert [stat.uri for stat in storage.ls(f"{bucket}/")] == [f"{bucket}/a/b", f"{bucket}/ab"]
-    with pytest.raises(StorageError, match="names a bucket"):
+    with pytest.raises(StorageError, match="is a bucket, not an object"):
         storage.delete(bucket)
 
 

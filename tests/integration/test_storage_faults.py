@@ -1,4 +1,4 @@
-"""The storage door when the network and the service misbehave: a real server behind a proxy that breaks requests."""
+"""The storage client when the network and the service fail: a real server behind a proxy that breaks requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def proxy(gcs_server: gcs.GcsServer, bucket: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def broken(proxy: faults.FaultProxy) -> Storage:
-    """The door through the proxy; ``storage`` is the way around it."""
+    """A client through the proxy; ``storage`` is one without it."""
     return Storage()
 
 
@@ -144,7 +144,7 @@ def test_a_service_that_stays_away_is_given_up_at_the_deadline(
     with faults.before(gcs_server.url, strict=False) as away:
         away.strike(faults.status(503, b"overloaded"), times=1_000)
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", away.url)
-        with pytest.raises(StorageUnavailableError, match=r"did not answer for gs://.*503") as caught:
+        with pytest.raises(StorageUnavailableError, match=r"did not respond for gs://.*503") as caught:
             CALLS[call](Storage(), bucket)
         assert caught.value.retryable
         assert len(away.requests) > 1
@@ -212,7 +212,7 @@ def test_bytes_changed_on_the_way_are_seen(
     storage.write(f"{bucket}/a", b"right")
     headers = {"x-goog-hash": "crc32c=AAAAAA==", "x-goog-generation": "1"}
     proxy.strike(faults.status(200, b"wrong", headers), "GET", "/download/")
-    with pytest.raises(StorageUnavailableError, match="did not arrive whole"):
+    with pytest.raises(StorageUnavailableError, match="was corrupted in transit"):
         broken.download(f"{bucket}/a", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 

@@ -22,17 +22,16 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
-from tests.integration import local_cluster
-from tests.integration.paid import Paid, fresh, paid
+from tests.support import local_jobs
+from tests.support.scripted_backends import ScriptedBackend, fresh
 
 pytestmark = pytest.mark.integration
-__all__ = ["paid"]
 
 
 @pytest.fixture(autouse=True)
 def package(storage: Storage, bucket: str) -> None:
     """What the jobs here install: a backend may ask for it before it takes a job."""
-    storage.write(f"{bucket}/t.tar.gz", local_cluster.sdist(""))
+    storage.write(f"{bucket}/t.tar.gz", local_jobs.sdist(""))
 
 
 class Crashed(BaseException):
@@ -40,13 +39,13 @@ class Crashed(BaseException):
 
 
 class CrashingStep:
-    """A door whose n-th side effect is followed, or preceded, by the end of the process."""
+    """A client whose n-th side effect is followed, or preceded, by the end of the process."""
 
-    def __init__(self, door: Any, effects: set[str], countdown: list[int]) -> None:
-        self._door, self._effects, self._countdown = door, effects, countdown
+    def __init__(self, client: Any, effects: set[str], countdown: list[int]) -> None:
+        self._client, self._effects, self._countdown = client, effects, countdown
 
     def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._door, name)
+        attribute = getattr(self._client, name)
         if name not in self._effects:
             return attribute
 
@@ -73,43 +72,49 @@ def intent_for(bucket: str, generation: int = 0, run_id: str = "r1", uid: str = 
     return Intent(key, "mnist", job_dir, spec, installation="this", own_dir=True)
 
 
-def test_a_retry_reattaches_and_a_finished_job_is_taken_over(storage: Storage, bucket: str, paid: Paid) -> None:
-    submitter, intent = Submitter(storage, paid), intent_for(bucket)
+def test_a_retry_reattaches_and_a_finished_job_is_taken_over(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
+    submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     first = submitter.submit(intent)
     assert first.decision is Decision.FRESH_SUBMIT
     assert submitter.submit(intent) == replace(first, decision=Decision.REATTACHED)
-    paid.end(first.handle.name, JobState.SUCCEEDED)
+    scripted_backend.end(first.handle.name, JobState.SUCCEEDED)
     assert submitter.submit(intent) == replace(first, decision=Decision.ALREADY_SUCCEEDED)
-    assert len(paid.jobs) == 1
+    assert len(scripted_backend.jobs) == 1
 
 
-def test_a_cleared_task_trains_again_and_its_old_job_ends(storage: Storage, bucket: str, paid: Paid) -> None:
-    submitter = Submitter(storage, paid)
+def test_a_cleared_task_trains_again_and_its_old_job_ends(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
+    submitter = Submitter(storage, scripted_backend)
     old = submitter.submit(intent_for(bucket))
     new = submitter.submit(intent_for(bucket, generation=2))
     assert new.decision is Decision.FRESH_SUBMIT
     assert new.handle.job_dir != old.handle.job_dir
-    assert [job.handle for job in paid.live] == [new.handle]
+    assert [job.handle for job in scripted_backend.live] == [new.handle]
     again = submitter.submit(intent_for(bucket, generation=2))
     assert again.decision is Decision.REATTACHED
     assert again.handle == new.handle
 
 
-def test_another_runs_job_in_the_same_dir_is_left_alone(storage: Storage, bucket: str, paid: Paid) -> None:
-    submitter, intent = Submitter(storage, paid), intent_for(bucket)
+def test_another_runs_job_in_the_same_dir_is_left_alone(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
+    submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     theirs = submitter.submit(replace(intent, key=replace(intent.key, dag_id="somebody_elses")))
     ours = submitter.submit(intent)
     assert ours.handle.job_dir != theirs.handle.job_dir
-    assert len(paid.live) == 2
+    assert len(scripted_backend.live) == 2
 
 
-def test_a_lost_answer_is_found_again(storage: Storage, bucket: str, paid: Paid) -> None:
-    paid.lose_answers = 1
-    submitter, intent = Submitter(storage, paid), intent_for(bucket)
+def test_a_lost_answer_is_found_again(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
+    scripted_backend.lose_answers = 1
+    submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     with pytest.raises(BackendUnavailableError):
         submitter.submit(intent)
     assert submitter.submit(intent).decision is Decision.REATTACHED
-    assert len(paid.jobs) == 1
+    assert len(scripted_backend.jobs) == 1
 
 
 def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, bucket: str) -> None:
@@ -128,44 +133,46 @@ def test_a_duplicate_born_from_a_lagging_list_is_cancelled(storage: Storage, buc
     submitted = submitter.submit(intent)
     assert submitted.decision is Decision.DUPLICATE_CANCELLED
     assert [job.handle for job in backend.live] == [submitted.handle]
-    assert submitted.handle.name == "job-1", "the elder lives"
+    assert submitted.handle.name == "job-1", "the older job is kept"
 
 
 @pytest.mark.parametrize("cause", [cause for cause in FailureCause if cause.retryable])
 def test_machines_failures_are_tried_again_within_max_attempts(
-    storage: Storage, bucket: str, paid: Paid, cause: FailureCause
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend, cause: FailureCause
 ) -> None:
-    submitter, intent = Submitter(storage, paid, max_attempts=2), intent_for(bucket)
+    submitter, intent = Submitter(storage, scripted_backend, max_attempts=2), intent_for(bucket)
     first = submitter.submit(intent)
-    paid.end(first.handle.name, JobState.FAILED, cause)
+    scripted_backend.end(first.handle.name, JobState.FAILED, cause)
     second = submitter.submit(intent)
     assert second.decision is Decision.RESTARTED_FROM_CHECKPOINT
     assert (second.handle.attempt, second.handle.job_dir) == (2, first.handle.job_dir)
-    paid.end(second.handle.name, JobState.FAILED, cause)
+    scripted_backend.end(second.handle.name, JobState.FAILED, cause)
     with pytest.raises(JobLostError, match="attempt 2 of 2"):
         submitter.submit(intent)
 
 
-def test_the_trainers_own_failure_is_not_paid_for_twice(storage: Storage, bucket: str, paid: Paid) -> None:
-    submitter, intent = Submitter(storage, paid), intent_for(bucket)
+def test_the_trainers_own_failure_is_not_paid_for_twice(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
+    submitter, intent = Submitter(storage, scripted_backend), intent_for(bucket)
     first = submitter.submit(intent)
-    paid.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
+    scripted_backend.end(first.handle.name, JobState.FAILED, FailureCause.TRAINER)
     with pytest.raises(JobFailedError, match="ended by trainer"):
         submitter.submit(intent)
-    assert len(paid.jobs) == 1
+    assert len(scripted_backend.jobs) == 1
 
 
-def test_racing_submitters_pay_once(storage: Storage, bucket: str, paid: Paid) -> None:
+def test_racing_submitters_pay_once(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
     intent = intent_for(bucket)
 
     def submit(_: int) -> str:
-        return Submitter(storage, paid).submit(intent).handle.name
+        return Submitter(storage, scripted_backend).submit(intent).handle.name
 
     with ThreadPoolExecutor(6) as pool:
         names = list(pool.map(submit, range(6)))
-    assert len(paid.live) == 1
-    assert paid.live[0].handle.name == Submitter(storage, paid).submit(intent).handle.name
-    assert names.count(paid.live[0].handle.name) >= 1
+    assert len(scripted_backend.live) == 1
+    assert scripted_backend.live[0].handle.name == Submitter(storage, scripted_backend).submit(intent).handle.name
+    assert names.count(scripted_backend.live[0].handle.name) >= 1
 
 
 def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket: str) -> None:
@@ -190,16 +197,16 @@ def test_a_crash_before_and_after_every_step_pays_once(storage: Storage, bucket:
     assert steps > 8, "the crash points must cover dirs, claim, submit and record, before and after"
 
 
-class Life(RuleBasedStateMachine):
+class TaskHistory(RuleBasedStateMachine):
     """Retries, clears, deletions, faults, crashes and endings in any order, against the promise."""
 
     storage: ClassVar[Storage]
     bucket: ClassVar[str]
-    paid: ClassVar[Paid]
+    scripted_backend: ClassVar[ScriptedBackend]
 
     def __init__(self) -> None:
         super().__init__()
-        self.backend = fresh(self.paid)
+        self.backend = fresh(self.scripted_backend)
         self.run = uuid.uuid4().hex
         self.generation = 0
         self.created = 0
@@ -208,11 +215,11 @@ class Life(RuleBasedStateMachine):
     def intent(self) -> Intent:
         return intent_for(self.bucket, self.generation, self.run, f"uid-{self.created}")
 
-    def enter(self, storage_door: Any, backend_door: TrainingBackend) -> None:
+    def enter(self, storage: Any, backend: TrainingBackend) -> None:
         intent = self.intent()
         self.wanted[intent.key.digest] = intent.spec.args
         with suppress(MlengineError, Crashed):
-            Submitter(storage_door, backend_door).submit(intent)
+            Submitter(storage, backend).submit(intent)
 
     @rule()
     def the_task_runs(self) -> None:
@@ -268,11 +275,13 @@ class Life(RuleBasedStateMachine):
         assert all(job.submission.key == current for job in self.backend.live), "earlier jobs are ended"
 
 
-def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid: Paid) -> None:
-    Life.storage, Life.bucket, Life.paid = storage, bucket, paid
-    case: Callable[..., Any] = Life.TestCase
+def test_at_most_one_job_runs_in_any_order_of_events(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend
+) -> None:
+    TaskHistory.storage, TaskHistory.bucket, TaskHistory.scripted_backend = storage, bucket, scripted_backend
+    case: Callable[..., Any] = TaskHistory.TestCase
     case.settings = settings(  # type: ignore[attr-defined]
-        max_examples=60 if paid.name == "memory" else 15,
+        max_examples=60 if scripted_backend.name == "memory" else 15,
         stateful_step_count=12,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -280,15 +289,15 @@ def test_life_keeps_the_promise_in_any_order(storage: Storage, bucket: str, paid
     case("runTest").runTest()
 
 
-def test_mapped_tasks_have_jobs_of_their_own(storage: Storage, bucket: str, paid: Paid) -> None:
+def test_mapped_tasks_have_jobs_of_their_own(storage: Storage, bucket: str, scripted_backend: ScriptedBackend) -> None:
     """Though they were prepared as one: each finds its own dir, and none ends the others' jobs."""
     one = intent_for(bucket)
     intents = [replace(one, key=replace(one.key, map_index=index)) for index in range(3)]
-    first = [Submitter(storage, paid).submit(intent) for intent in intents]
-    again = [Submitter(storage, paid).submit(intent) for intent in intents]
+    first = [Submitter(storage, scripted_backend).submit(intent) for intent in intents]
+    again = [Submitter(storage, scripted_backend).submit(intent) for intent in intents]
     assert len({submitted.handle.job_dir for submitted in first}) == 3
     assert [submitted.handle for submitted in again] == [submitted.handle for submitted in first]
-    assert len(paid.live) == 3
+    assert len(scripted_backend.live) == 3
 
 
 class OnHost(MemoryBackend):
@@ -322,6 +331,6 @@ def test_a_second_host_starts_nothing_that_may_run_on_the_first(storage: Storage
         Submitter(storage, second).submit(intent)
     recorded = Submitter(storage, first).submit(intent)
     assert recorded.decision is Decision.REATTACHED
-    # Recorded, it is waited for from anywhere; nobody but its host decides anything by it.
+    # Recorded, it is waited for from anywhere; only its host acts on it.
     assert Submitter(storage, second).submit(intent).decision is Decision.REATTACHED
     assert (len(first.jobs), len(second.jobs)) == (1, 0)

@@ -85,7 +85,7 @@ def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: s
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "plugins")}
-    words = ["tensorboard", "mnist_1", "mnist_2", "--bucket", bucket, "--port", str(port), "--every", "1"]
+    words = ["jobs", "tensorboard", "mnist_1", "mnist_2", "--bucket", bucket, "--port", str(port), "--every", "1"]
     program = "import sys; from mlengine.cli import main; sys.exit(main(sys.argv[1:]))"
     log = tmp_path / "log"
     with log.open("wb") as sink:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from mlengine.backends import LogLine, Submission
+from mlengine.backends import LogLine, Submission, find_attempts
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
@@ -31,12 +30,6 @@ LONG = "until('/nowhere')"
 def service(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
     with running(tmp_path / "emulator", backend=make_backend(max_chief_restarts=0, max_restarts=0)) as started:
         yield started
-
-
-@pytest.fixture(autouse=True)
-def no_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No job file of another test has named a region."""
-    monkeypatch.setattr(backend_module, "_REGIONS", set())
 
 
 @pytest.fixture
@@ -119,16 +112,16 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
     asked = submission(actor, bucket, "--chief", LONG)
     asked = replace(asked, spec=replace(asked.spec, region="europe-west4"))
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
-    handle = VertexBackend(**own).submit(asked)
+    submitting = VertexBackend(**own)
+    handle = submitting.submit(asked)
     assert handle.name.startswith("projects/test-project/locations/europe-west4/")
-    # Whoever was told of the job file finds it, and so does every backend of the same process.
-    assert VertexBackend(**own).find(KEY) == [handle]
-    backend_module._REGIONS.clear()
-    fresh = VertexBackend(**service.settings)
-    assert fresh.find(KEY) == []
-    fresh = VertexBackend(project=service.project, endpoint=service.url)
-    fresh.learn_place(asked.spec)
-    assert fresh.find(KEY) == [handle]
+    assert submitting.find(KEY) == [handle]
+    # The region argument has precedence over the job file's region.
+    assert find_attempts(VertexBackend(**service.settings), KEY, asked.spec) == []
+    fresh = VertexBackend(**own)
+    with pytest.raises(BackendError, match="no region"):
+        fresh.find(KEY)
+    assert find_attempts(fresh, KEY, asked.spec) == [handle]
     assert fresh.describe([handle])[0].handle == handle
 
 

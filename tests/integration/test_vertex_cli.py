@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.backends.vertex import backend as backend_module
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.cli import main
 from mlengine.core.job import JobKey, JobState
@@ -19,11 +18,10 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration.test_reap import AirflowWords, airflow
 from tests.integration.test_vertex_backend import LONG, submission, wait
+from tests.support.airflow_stub import AirflowStub
 
 pytestmark = pytest.mark.integration
-__all__ = ["airflow"]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -31,7 +29,6 @@ Command = Callable[..., tuple[int, str, str]]
 def service(
     make_backend: Callable[..., LocalBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningEmulator]:
-    monkeypatch.setattr(backend_module, "_REGIONS", set())
     with running(tmp_path / "emulator", backend=make_backend()) as started:
         for name, value in started.env.items():
             monkeypatch.setenv(name, value)
@@ -52,35 +49,36 @@ def test_jobs_are_shown_followed_and_cancelled(
     mlengine: Command, service: RunningEmulator, actor: str, bucket: str
 ) -> None:
     vertex = ("--backend", "vertex")
-    assert mlengine("status", *vertex)[1] == "no jobs in the vertex backend\n"
+    assert mlengine("jobs", "list", *vertex)[1] == "no jobs in the backend vertex\n"
     backend = VertexBackend(**service.settings)
     first = backend.submit(submission(actor, bucket, "--chief", "say('one')"))
     second = backend.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
     assert wait(backend, first).state is JobState.SUCCEEDED
     wait(backend, second, JobState.RUNNING)
-    lines = mlengine("status", *vertex)[1].splitlines()
-    assert [line.split()[1:3] for line in lines[1:]] == [["1", "SUCCEEDED"], ["2", "RUNNING"]]
-    shown = json.loads(mlengine("status", "mnist_1", "--json", *vertex)[1])
+    lines = mlengine("jobs", "list", *vertex)[1].splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["RUNNING", "SUCCEEDED"]
+    assert "attempt 2" in lines[1]
+    shown = json.loads(mlengine("jobs", "status", "mnist_1", "--json", *vertex)[1])
     assert (shown["name"], shown["attempt"]) == (second.name, 2)
-    assert f"name:      {first.name}" in mlengine("status", first.name, *vertex)[1]
-    assert "chief-0     | one" in mlengine("logs", "mnist_1", "--attempt", "1", "--follow", *vertex)[1]
-    assert mlengine("cancel", second.name, *vertex)[1] == "mnist_1: CANCELLED\n"
-    assert mlengine("cancel", "mnist_1", *vertex)[1] == "mnist_1 has ended already: CANCELLED\n"
-    code, _, err = mlengine("status", "mnist_1", "--region", "europe-west4", *vertex)
+    assert f"name:       {first.name}" in mlengine("jobs", "status", first.name, *vertex)[1]
+    assert "chief-0     | one" in mlengine("jobs", "logs", "mnist_1", "--attempt", "1", "--follow", *vertex)[1]
+    assert mlengine("jobs", "cancel", second.name, *vertex)[1] == "mnist_1: CANCELLED\n"
+    assert mlengine("jobs", "cancel", "mnist_1", *vertex)[1] == "mnist_1 has already ended: CANCELLED\n"
+    code, _, err = mlengine("jobs", "status", "mnist_1", "--region", "europe-west4", *vertex)
     assert code == 1
-    assert "no job 'mnist_1' in the vertex backend, europe-west4" in err
+    assert "no job 'mnist_1' in the backend vertex in europe-west4" in err
 
 
-def test_reap_looks_where_the_claims_say(
+def test_reap_searches_the_regions_of_the_claims(
     mlengine: Command,
     service: RunningEmulator,
-    airflow: AirflowWords,
+    airflow_stub: AirflowStub,
     actor: str,
     bucket: str,
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A job in its job file's region whose name was never recorded, and one where nobody says which region."""
+    """A job in its job file's region whose name was never recorded, and one without a region."""
     monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_REGION")
     monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND", "vertex")
     spec = TrainingSpec("tiny.task", (actor,), ("--chief", LONG), pools=(Pool(Role.CHIEF, 1, "n1-standard-4"),))
@@ -92,9 +90,8 @@ def test_reap_looks_where_the_claims_say(
         Submitter(storage, backend).submit(intent)
         claim = json.loads(storage.read(intent.job_dir.claim))
         storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
-    backend_module._REGIONS.clear()
-    airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
-    code, out, err = mlengine("reap", "--bucket", bucket, "--region", "us-central1", "--yes")
+    airflow_stub.runs, airflow_stub.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
+    code, out, err = mlengine("jobs", "reap", "--bucket", bucket, "--region", "us-central1", "--yes")
     assert code == 0, err
-    assert "2 jobs told to end" in out
+    assert "requested the cancellation of 2 active jobs" in out
     assert service.calls.count("CancelCustomJob") == 2

@@ -13,12 +13,12 @@ import pytest
 
 from mlengine.core.spec import TrainingSpec
 from mlengine.storage.client import Storage
-from tests.integration import local_cluster as local
-from tests.integration.container import make_image, start
+from tests.support import local_jobs as local
+from tests.support.vertex_container import make_image, start
 
 pytestmark = pytest.mark.integration
 
-TELL = """
+PRINT_ENVIRONMENT = """
 import importlib.metadata, json, os, sys
 names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
 print(json.dumps({
@@ -38,7 +38,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wheel_free_sdist(version: str, dependencies: str, constraints: str | None) -> bytes:
     extra = {"constraints.txt": constraints} if constraints else {}
-    return local.sdist(TELL, version=version, dependencies=dependencies, extra=extra)
+    return local.sdist(PRINT_ENVIRONMENT, version=version, dependencies=dependencies, extra=extra)
 
 
 def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: Storage, bucket: str) -> None:
@@ -50,14 +50,14 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     job_dir = f"{bucket}/m/j"
     done = start(image, spec, env, job_dir=job_dir)
     assert done.returncode == 5, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["args"] == ["5", "--name", "Anna & Bob", "--job-dir", job_dir]
-    assert told["env"]["AIP_MODEL_DIR"] == f"{job_dir}/model/"
-    assert told["env"]["AIP_CHECKPOINT_DIR"] == f"{job_dir}/train/"
-    assert told["env"]["MLENGINE_ATTEMPT"] == "3"
-    assert json.loads(told["env"]["TF_CONFIG"])["task"]["type"] == "master"
-    assert told["scratch"]
-    assert told["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed["args"] == ["5", "--name", "Anna & Bob", "--job-dir", job_dir]
+    assert printed["env"]["AIP_MODEL_DIR"] == f"{job_dir}/model/"
+    assert printed["env"]["AIP_CHECKPOINT_DIR"] == f"{job_dir}/train/"
+    assert printed["env"]["MLENGINE_ATTEMPT"] == "3"
+    assert json.loads(printed["env"]["TF_CONFIG"])["task"]["type"] == "master"
+    assert printed["scratch"]
+    assert printed["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
     # What was installed is noted where the local backend notes it, with the image it was installed in.
     noted = storage.read(f"{job_dir}/logs/environment.txt").decode().splitlines()
     assert noted[0] == "# image python:3.11-slim"

@@ -29,8 +29,8 @@ from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration import local_cluster as local
 from tests.integration.test_submission import Crashed, CrashingStep
+from tests.support import local_jobs as local
 
 pytestmark = pytest.mark.integration
 

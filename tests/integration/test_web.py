@@ -18,19 +18,18 @@ from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
 from mlengine.web import guard
 from mlengine.web.app import make_app
-from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
-from tests.integration.page_server import BUTTON, champion, lab, visit
+from tests.support.page_client import BUTTON, champion
+from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 
 pytestmark = pytest.mark.integration
-__all__ = ["lab", "visit"]
 
 
 # --- who gets in --------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_served_to_who_is_not_logged_in(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    """Every route there is: Airflow asks nobody for anything before it passes a request on."""
-    lab.job("mnist_1")
+def test_nothing_is_served_to_who_is_not_logged_in(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    """Every route: Airflow checks nothing before it passes a request on."""
+    sample_jobs.job("mnist_1")
     stranger, forger = visit(None), visit(None)
     forger.cookies.set("_token", "no.token.ofours")
     paths = [
@@ -56,7 +55,7 @@ def test_a_person_who_is_not_logged_in_is_led_to_the_login(visit: Callable[..., 
     assert answer.text == ""
 
 
-def test_every_answer_has_its_headers(lab: Lab, visit: Callable[..., TestClient]) -> None:
+def test_every_answer_has_its_headers(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     for client, path in ((visit(), "page"), (visit(), "api/jobs"), (visit(None), "api/jobs"), (visit(), "nowhere")):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"], path
@@ -73,11 +72,11 @@ class PerDag(SimpleAuthManager):
 
 
 def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
-    lab: Lab, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab.job("mnist_mine", dag_id="mine")
-    lab.job("mnist_theirs", dag_id="theirs")
-    lab.job("other_theirs", dag_id="theirs", model="secret")
+    sample_jobs.job("mnist_mine", dag_id="mine")
+    sample_jobs.job("mnist_theirs", dag_id="theirs")
+    sample_jobs.job("other_theirs", dag_id="theirs", model="secret")
     client = visit()
     monkeypatch.setattr(guard, "get_auth_manager", PerDag)
     found = client.get("api/jobs").json()
@@ -94,11 +93,11 @@ def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
-def test_jobs_live_and_past(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    lab.job("mnist_old", began=NOW - 40 * DAY, accuracy=0.97)
-    lab.job("mnist_bad", began=NOW - 30 * DAY, state=JobState.FAILED)
-    lab.job("mnist_now", began=NOW, state=JobState.RUNNING, run_id="manual")
-    lab.storage.write(JobDir.of(lab.bucket, "mnist", "mnist_prepared").train + ".keep", b"")
+def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_old", began=NOW - 40 * DAY, accuracy=0.97)
+    sample_jobs.job("mnist_bad", began=NOW - 30 * DAY, state=JobState.FAILED)
+    sample_jobs.job("mnist_now", began=NOW, state=JobState.RUNNING, run_id="manual")
+    sample_jobs.storage.write(JobDir.of(sample_jobs.bucket, "mnist", "mnist_prepared").train + ".keep", b"")
     client = visit()
     found = client.get("api/jobs").json()
     assert [(job["job_id"], job["state"]) for job in found["jobs"]] == [
@@ -122,8 +121,8 @@ def test_jobs_live_and_past(lab: Lab, visit: Callable[..., TestClient]) -> None:
         assert [job["job_id"] for job in client.get(f"api/jobs?{query}").json()["jobs"]] == names, query
 
 
-def test_a_job_opened_is_the_truth_of_now(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
+def test_a_job_opened_is_the_truth_of_now(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
     client = visit()
     assert client.get("api/jobs/mnist/mnist_1").json()["row"]["state"] == "RUNNING"
     BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
@@ -132,40 +131,46 @@ def test_a_job_opened_is_the_truth_of_now(lab: Lab, visit: Callable[..., TestCli
     assert [event["event"] for event in found["history"]] == ["claimed", "fresh_submit"]
     assert found["curves"]["test_accuracy"][0][0] == 100
     assert found["inputs"]["dataset"]["version"] == "2026-10-01"
-    assert client.get("api/jobs/mnist/nobody").status_code == 404
+    assert client.get("api/jobs/mnist/unknown").status_code == 404
     assert client.get("api/jobs/champions/..%2f..").status_code == 404
 
 
-def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(lab: Lab, visit: Callable[..., TestClient]) -> None:
+def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
     """Where the API server is another machine than the one that trains, its local backend knows no job."""
-    job_dir = lab.job("mnist_1", state=JobState.RUNNING)
+    job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
     BACKEND.jobs.clear()
-    told = {"attempt": 1, "logs": {}, "state": "RUNNING", "detail": "", "step": 3}
-    lab.storage.write(job_dir.cursor, json.dumps(told).encode())
+    status = {"attempt": 1, "logs": {}, "state": "RUNNING", "detail": "", "step": 3}
+    sample_jobs.storage.write(job_dir.cursor, json.dumps(status).encode())
     row = visit().get("api/jobs").json()["jobs"][0]
     assert row["state"] == "UNKNOWN"
     assert "RUNNING" in row["detail"]
-    lab.storage.write(job_dir.cursor, json.dumps({**told, "state": "FAILED", "detail": "chief: exit 3"}).encode())
+    sample_jobs.storage.write(
+        job_dir.cursor, json.dumps({**status, "state": "FAILED", "detail": "chief: exit 3"}).encode()
+    )
     row = visit().get("api/jobs/mnist/mnist_1").json()["row"]
     assert (row["state"], row["detail"]) == ("FAILED", "chief: exit 3")
 
 
-def test_environment_variables_of_a_job_are_named_and_not_shown(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    job_dir = lab.job("mnist_1")
-    raw = json.loads(lab.storage.read(job_dir.claim))
+def test_environment_variables_of_a_job_are_named_and_not_shown(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    job_dir = sample_jobs.job("mnist_1")
+    raw = json.loads(sample_jobs.storage.read(job_dir.claim))
     raw["spec"]["env"] = {"API_TOKEN": "hunter2"}
-    lab.storage.write(job_dir.claim, json.dumps(raw).encode())
+    sample_jobs.storage.write(job_dir.claim, json.dumps(raw).encode())
     text = visit().get("api/jobs/mnist/mnist_1").text
     assert "API_TOKEN" in text
     assert "hunter2" not in text
 
 
-def test_logs_page_by_page_to_the_last_line(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    job_dir = lab.job("mnist_1")
+def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    job_dir = sample_jobs.job("mnist_1")
     chief = [f"line {at} of the chief" for at in range(30_000)]
-    lab.logs(job_dir, "chief-0", "\n".join(chief).encode() + b"\n")
-    lab.logs(job_dir, "worker-0", b"only one")
-    lab.logs(job_dir, "chief-0", b"the first attempt", attempt=0)
+    sample_jobs.logs(job_dir, "chief-0", "\n".join(chief).encode() + b"\n")
+    sample_jobs.logs(job_dir, "worker-0", b"only one")
+    sample_jobs.logs(job_dir, "chief-0", b"the first attempt", attempt=0)
     client, cursor, seen = visit(), "", []
     for _ in range(20):
         page = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
@@ -181,11 +186,11 @@ def test_logs_page_by_page_to_the_last_line(lab: Lab, visit: Callable[..., TestC
         assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code in {200, 400}
 
 
-def test_hostile_logs_and_names_are_text(lab: Lab, visit: Callable[..., TestClient]) -> None:
+def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
     """The page makes text of strings; here it is seen that they come as JSON that no browser takes for a page."""
     evil = "<script>alert(1)</script>"
-    job_dir = lab.job("mnist_1", dag_id=evil, run_id=evil, version=evil, args=(evil,))
-    lab.logs(job_dir, "chief-0", f"{evil}\x1b[2J\x1b[31m\u202egnp.exe\x07\n".encode())
+    job_dir = sample_jobs.job("mnist_1", dag_id=evil, run_id=evil, version=evil, args=(evil,))
+    sample_jobs.logs(job_dir, "chief-0", f"{evil}\x1b[2J\x1b[31m\u202egnp.exe\x07\n".encode())
     client = visit()
     for path in ("api/jobs", "api/jobs/mnist/mnist_1", "api/jobs/mnist/mnist_1/logs"):
         answer = client.get(path)
@@ -195,8 +200,8 @@ def test_hostile_logs_and_names_are_text(lab: Lab, visit: Callable[..., TestClie
     assert line == f"{evil}\\x202egnp.exe\\x07"
 
 
-def test_a_report_may_draw_and_do_nothing_else(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    lab.job("mnist_1")
+def test_a_report_may_draw_and_do_nothing_else(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_1")
     client = visit()
     answer = client.get("api/jobs/mnist/mnist_1/report?theme=dark")
     policy = answer.headers["content-security-policy"]
@@ -223,10 +228,12 @@ def test_the_page_uses_nothing_from_elsewhere_and_no_inline_code(visit: Callable
 # --- models ---------------------------------------------------------------------------------------------------
 
 
-def test_a_model_with_its_history_and_its_challengers(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    champion(lab, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
-    champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
-    lab.job("mnist_c", accuracy=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
+def test_a_model_with_its_history_and_its_challengers(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
+    sample_jobs.job("mnist_c", accuracy=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
     client = visit()
     overview = client.get("api/models").json()["models"]
     assert [(model["model"], model["jobs"], model["champion"]["job_id"]) for model in overview] == [

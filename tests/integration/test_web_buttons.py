@@ -10,31 +10,30 @@ from fastapi.testclient import TestClient
 
 from mlengine.champions import history
 from mlengine.core.job import JobRecord, JobState
-from tests.integration.page_lab import BACKEND, DAY, NOW, Lab
-from tests.integration.page_server import BUTTON, champion, lab, visit
+from tests.support.page_client import BUTTON, champion
+from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 
 pytestmark = pytest.mark.integration
-__all__ = ["lab", "visit"]
 
 
-def test_a_cancellation_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    job_dir = lab.job("mnist_1", state=JobState.RUNNING)
+def test_a_cancellation_is_done_and_written_down(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    job_dir = sample_jobs.job("mnist_1", state=JobState.RUNNING)
     answer = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": " wrong data "})
     assert answer.status_code == 200, answer.text
     assert answer.json()["row"]["state"] == "CANCELLED"
-    noted = JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history[-1]
+    noted = JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history[-1]
     assert (noted["event"], noted["by"], noted["why"]) == ("cancelled_by_person", "ann", "wrong data")
     again = visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "again"})
     assert again.status_code == 409
-    assert len(JobRecord.from_bytes(lab.storage.read(job_dir.claim)).history) == 3
+    assert len(JobRecord.from_bytes(sample_jobs.storage.read(job_dir.claim)).history) == 3
 
 
-def test_a_rollback_is_done_and_written_down(lab: Lab, visit: Callable[..., TestClient]) -> None:
-    champion(lab, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
-    champion(lab, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
+def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
     answer = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "b is slow", "to": 1})
     assert answer.status_code == 200, answer.text
-    now = history.current(lab.storage, lab.bucket, "mnist")
+    now = history.current(sample_jobs.storage, sample_jobs.bucket, "mnist")
     assert now is not None
     assert (now.job_id, now.by, now.why, now.serial) == ("mnist_a", "ann", "b is slow", 3)
     again = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})
@@ -55,9 +54,9 @@ def test_a_rollback_is_done_and_written_down(lab: Lab, visit: Callable[..., Test
     ],
 )
 def test_another_site_cannot_press_the_buttons(
-    lab: Lab, visit: Callable[..., TestClient], path: str, headers: dict[str, str], status: int
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], path: str, headers: dict[str, str], status: int
 ) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
     answer = visit().post(path, headers={"content-type": "application/json", **headers}, content='{"reason": "evil"}')
     assert answer.status_code == status
     assert BACKEND.live
@@ -65,8 +64,10 @@ def test_another_site_cannot_press_the_buttons(
 
 
 @pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])
-def test_who_may_only_read_cannot_press_the_buttons(lab: Lab, visit: Callable[..., TestClient], path: str) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
+def test_who_may_only_read_cannot_press_the_buttons(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], path: str
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
     client = visit("VIEWER", "vic")
     found = client.get("api/jobs/mnist/mnist_1").json()
     assert (found["cancellable"], found["may_change"]) == (True, False)
@@ -76,7 +77,7 @@ def test_who_may_only_read_cannot_press_the_buttons(lab: Lab, visit: Callable[..
 
 
 @pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 501}, {"reason": 5}, []])
-def test_a_change_needs_a_reason(lab: Lab, visit: Callable[..., TestClient], body: Any) -> None:
-    lab.job("mnist_1", state=JobState.RUNNING)
+def test_a_change_needs_a_reason(sample_jobs: SampleJobs, visit: Callable[..., TestClient], body: Any) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
     assert visit().post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json=body).status_code == 422
     assert BACKEND.live

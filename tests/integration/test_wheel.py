@@ -25,7 +25,7 @@ from mlengine.hooks.form import FIELDS
 from mlengine.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
-PROBE = Path(__file__).with_name("wheel_probe.py")
+PROBE = ROOT / "tests" / "support" / "airflow_probe.py"
 OPERATORS = [
     "PackageTrainerOperator",
     "PrepareJobDirOperator",

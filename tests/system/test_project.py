@@ -13,7 +13,7 @@ import yaml
 
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.storage.client import Storage
-from tests.system.walk import Walk
+from tests.support.vertex_walk import Walk
 
 PROJECT, REGION, BUCKET = (os.environ.get(f"MLENGINE_SYSTEM_{name}") for name in ("PROJECT", "REGION", "BUCKET"))
 CAP_USD = 0.5  # for each of the three jobs

@@ -1,4 +1,4 @@
-"""docker-compose.yaml and its env files, as text: what must hold of each service. ``make test-compose`` runs them."""
+"""docker-compose.yaml and its env files: what must hold for each service. ``make test-compose`` runs them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_service_is_looked_after(name: str) -> None:
 
 
 @EVERY
-def test_ports_are_on_loopback_unless_told_otherwise(name: str) -> None:
+def test_ports_are_on_loopback_by_default(name: str) -> None:
     assert all(port.startswith("${BIND:-127.0.0.1}:") for port in SERVICES[name].get("ports", ()))
 
 

@@ -45,7 +45,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 began = time.process_time()
 wrong = json.loads(sys.argv[2])
 def refusal(dag, conf):
-    # What a task of the run says: it looks at the values again before it does anything.
+    # What a task of the run says: it checks the values again before it does anything.
     try:
         process_params(dag, dag.tasks[0], conf, suppress_exception=False)
     except ParamValidationError as error:
@@ -158,7 +158,7 @@ def test_a_wrong_value_is_refused_again_by_the_run_itself(read: dict[str, Any], 
 def test_what_the_form_says_is_what_is_submitted(
     read: dict[str, Any], chosen: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """A scale tier replaces the numbers beside it: together they would be neither."""
+    """A scale tier replaces the given counts: both together would contradict each other."""
     from jinja2 import Template
 
     dag = read["dags"]["mnist_retraining"]

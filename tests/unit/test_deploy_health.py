@@ -44,7 +44,7 @@ def url() -> Iterator[str]:
         (["/health", "scheduler"], 0),
         (["/health", "triggerer"], 1),
         (["/health", "dag_processor"], 1),
-        (["/health", "nobody"], 1),
+        (["/health", "unknown"], 1),
         (["/other"], 1),
     ],
 )

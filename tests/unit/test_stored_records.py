@@ -78,6 +78,9 @@ def test_report_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Storage, "read", lambda _self, uri: objects[uri])
     report = load_report(storage, job_dir)
     assert report.verdict.decision.value == "first"
+    assert report.usage == raw("report.json")["took"] != {}  # prose: ok
+    for check, old in zip(report.verdict.checks, raw("report.json")["verdict"]["checks"], strict=True):
+        assert (check.threshold, check.message) == (old["bound"], old["sentence"])  # prose: ok
     assert report.accuracy == pytest.approx(raw("champion.json")["accuracy"])
     predictions = load_predictions(storage, job_dir)
     assert predictions is not None

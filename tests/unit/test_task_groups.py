@@ -14,7 +14,7 @@ from mlengine.core.errors import JobFileError, MlengineError
 from mlengine.core.verdict import Check
 from mlengine.operators._base import MlengineOperator
 from mlengine.task_groups import RetrainingTaskGroup
-from tests.unit.operators.stages import NEEDED
+from tests.support.operators import NEEDED
 
 TASKS = tuple(NEEDED)
 
@@ -153,7 +153,7 @@ OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "thresholds": ({"accuracy": 0.9}, [("validate", "thresholds")]),
     "validation_level": ("files", [("validate", "validation_level")]),
     "serving_signature": ({"inputs": {}}, [("validate", "serving_signature")]),
-    "extra_checks": ([lambda *_: Check("x", 1, "1", passed=True, sentence="")], [("validate", "extra_checks")]),
+    "extra_checks": ([lambda *_: Check("x", 1, "1", passed=True, message="")], [("validate", "extra_checks")]),
     "on_reject": ("fail", [("validate", "on_reject")]),
     "require_comparison": (False, [("validate", "require_comparison")]),
     "validation_time_limit_seconds": (7.0, [("validate", "time_limit_seconds")]),
@@ -216,7 +216,7 @@ def test_it_is_a_task_group_like_others() -> None:
 
 
 def test_arguments_that_are_one_string_are_refused() -> None:
-    with pytest.raises(JobFileError, match="args is one string: '--epochs 5'"):
+    with pytest.raises(JobFileError, match="args is a string: '--epochs 5'"):
         group(args="--epochs 5")
 
 

@@ -86,7 +86,7 @@ def test_a_versions_day_begins_in_the_schedules_time_zone(
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
 def test_a_backfill_runs_the_versions_of_local_days(zone: str) -> None:
-    # Airflow passes the bounds that a person has given as midnight in UTC.
+    # Airflow passes the dates that a user entered as midnight in UTC.
     infos = list(
         timetable(timezone=zone).iter_partition_dagrun_infos(earliest=day("2026-03-02"), latest=day("2026-03-02"))
     )

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 TRAINER = Path(__file__).resolve().parent.parent
-# The machine may be busy with other tests: a bound on hanging, not on speed.
+# A limit for hanging tests, not for slow ones: the machine may be busy with other tests.
 DEADLINE = 240.0
 
 
@@ -38,7 +38,7 @@ class Replica:
         return self
 
     @property
-    def lives(self) -> int:
+    def starts(self) -> int:
         return self._life
 
     @property
@@ -165,7 +165,7 @@ class ClusterOfProcesses:
         for replica in self.replicas.values():
             if replica.running:
                 replica.kill()
-            if kind is not None and replica.lives:
+            if kind is not None and replica.starts:
                 sys.stderr.write(f"--- {replica.name}\n{replica.tail()}\n")
 
 

@@ -34,7 +34,7 @@ class _Weights:
         return int(self.values["global_step"]), [0]
 
     def set_saved(self, _session: object, step: int) -> None:
-        """Nobody else has to know."""
+        """Not needed here."""
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])

@@ -1,6 +1,6 @@
 """What ends a replica before its time: others that never come, never answer or are gone; data that is no good.
 
-All of them wait more than they work, so they run side by side, and each test looks at its own.
+They spend most of their time waiting, so all clusters run in parallel, and each test checks one of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def clusters(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             found[kind] = cluster(kind, _spoilt(dataset, tmp_path_factory.mktemp("data") / kind, kind)).start()
         for one in found.values():
             for replica in one.replicas.values():
-                if replica.lives:
+                if replica.starts:
                     replica.wait()
         yield found
 

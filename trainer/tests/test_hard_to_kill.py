@@ -28,7 +28,7 @@ class Unbroken:
 
 @pytest.fixture(scope="module")
 def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
-    """The same training with nobody killed."""
+    """The same training without a killed process."""
     folder = tmp_path_factory.mktemp("unbroken")
     with ClusterOfProcesses(folder, dataset, *ARGS, worker=1, ps=1) as cluster:
         assert set(cluster.start().wait().values()) == {0}
@@ -91,7 +91,7 @@ def test_a_killed_chief_joins_the_live_parameter_servers_without_restoring(
         cluster.chief.kill()
         before = _steps(cluster.chief.log)[-1]
         cluster.chief.start()
-        joined = int(cluster.chief.wait_log(r"joined the live parameter servers at step (\d+)")[1])
+        joined = int(cluster.chief.wait_log(r"joined the running parameter servers at step (\d+)")[1])
         assert joined > before
         _ended_well(cluster, unbroken)
         assert "restored the checkpoint" not in cluster.chief.log
@@ -129,7 +129,7 @@ def test_a_hung_parameter_server_is_timed_out_named_and_joined_again(
         finally:
             server.send(signal.SIGCONT)
         _ended_well(cluster, unbroken)
-        assert "joined the live parameter servers" in cluster.chief.log
+        assert "joined the running parameter servers" in cluster.chief.log
         steps = _steps(cluster.chief.log)
         assert steps == sorted(steps)
 

@@ -1,6 +1,7 @@
-"""What only the chief does: first weights or checkpoint, checkpoints, evaluation, reports, export.
+"""The chief's part of a training: initialisation, checkpoints, evaluation, reports, export.
 
-Nobody else touches the job's storage (but an evaluator, where there is one), so no two replicas ever write one file.
+Only the chief writes to the job's storage, and the evaluator if there is one, so that two replicas never write the same
+file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Readable(Protocol):
-    """Where a training's values can be had: the graph in its session, or a synchronous replica."""
+    """A source of a training's values: the graph in its session, or a synchronous replica."""
 
     def read(self, session: Any, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]: ...
 
@@ -38,7 +39,7 @@ class Readable(Protocol):
 
 
 class Chief:
-    """The chief's part of a training, around any session of the training graph."""
+    """The chief's part of a training; independent of the session, which may be replaced."""
 
     def __init__(self, config: Config, cluster: Cluster, dataset: Dataset) -> None:
         self._config, self._cluster = config, cluster
@@ -49,24 +50,25 @@ class Chief:
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
         self._saved_step = -1
-        self._newest = 0  # the step that a lost parameter server would set the training back to
+        self._newest = 0  # the step to which the training would return if a parameter server were lost
         self._lead = cluster.steps_under_way if cluster.distributed else 0
         self._rate: float | None = None
         self._mark = (time.monotonic(), 0)
 
     def join(self, session: Any, graph: Graph) -> None:
-        """Make the parameter servers ready, or find that they are.
+        """Initialise the parameter servers, unless they are ready.
 
-        Servers that hold a live training are joined as they are: restoring over them would undo what the workers did
-        while the chief was away. If any of them is new, all go back to the newest checkpoint, or to the first weights.
+        If all servers have the values of a running training, nothing is restored: that would undo the steps of the
+        workers while the chief was down. If one of them is new, all return to the newest checkpoint, or to initial
+        weights.
         """
         if graph.read_phase(session) == graphs.READY:
             step, _, self._newest = map(int, session.run(graph.state))
-            log.info("joined the live parameter servers at step %d; nothing was restored", step)
+            log.info("joined the running parameter servers at step %d; nothing was restored", step)
         else:
             step, values, origin = self.newest()
             self._newest = step
-            graph.set_phase(session, graphs.NEW)  # nobody joins half-written weights
+            graph.set_phase(session, graphs.NEW)  # so that no worker joins while the weights are written
             graph.write(session, values)
             log.info("%s at step %d", origin, step)
         graph.set_trouble(session, 0)
@@ -74,7 +76,7 @@ class Chief:
         self._mark = (time.monotonic(), step)
 
     def newest(self) -> tuple[int, dict[str, np.ndarray], str]:
-        """Step, values and origin of what to begin with: the newest checkpoint, or the first weights."""
+        """Step, values and origin of the start: the newest checkpoint, or initial weights."""
         trainers = len(self._cluster.trainers)
         found = self._checkpoints.load_newest()
         if found is not None:
@@ -98,10 +100,10 @@ class Chief:
             self._mark = (time.monotonic(), step)
 
     def save(self, session: Any, graph: Readable, loss: float | None, *, evaluate: bool = True) -> int:
-        """Fetch, save, evaluate; returns the step of what was saved.
+        """Fetch the values, save a checkpoint, and evaluate it; returns its step.
 
-        :raises LossNotFiniteError: the weights are no good; the checkpoint before stays the newest. A step's loss says
-            nothing of what the step itself has done to them.
+        :raises LossNotFiniteError: the weights give a loss that is not finite; no checkpoint is saved. The loss of a
+            step is computed before its update, and would not show this.
         """
         values = graph.read(session)
         step = int(values["global_step"])
@@ -121,7 +123,7 @@ class Chief:
         return step
 
     def finish(self, session: Any, graph: Readable, loss: float | None) -> None:
-        """The last checkpoint and evaluation, the export, each trainer's share; then the parameter servers may end."""
+        """Save and evaluate the last checkpoint, export the model, and log the share of each trainer."""
         self._measure(graph.read_counters(session)[0])
         step = self.save(session, graph, loss)
         export(self._loaded(graph.read(session, tuple(mnist.SHAPES))), open_store(self._config.model_dir), step)
@@ -131,16 +133,18 @@ class Chief:
             log.info("share of %s/%d: %d of %d batches (%.1f %%)", job, index, count, step, 100 * count / max(1, step))
 
     def fail(self, session: Any, graph: Graph) -> None:
-        """The training has failed for good: tell the others, so that nobody waits for this chief."""
+        """Mark the training as failed, so that the other replicas do not wait for the chief."""
         graph.set_trouble(session, graphs.CHIEF_FAILED)
         graph.set_phase(session, graphs.FAILED)
 
     def _is_due(self, step: int) -> bool:
-        """So early that it is written by the time the others come to the end of the interval; see ``loop``."""
+        """Whether to save now, so that the checkpoint is written before the others reach the end of the interval; see
+        ``loop``.
+        """
         return step >= self._newest + max(1, self._config.checkpoint - self._lead)
 
     def _meanwhile(self, session: Any, graph: Readable, step: int) -> int:
-        """How many steps the others make while a checkpoint is written; half an interval at most."""
+        """The number of steps that the others take while a checkpoint is written; half an interval at most."""
         if not self._cluster.distributed:
             return 0
         made = graph.read_counters(session)[0] - step

@@ -1,4 +1,4 @@
-"""The arguments, and what follows from them. Unknown ones are said and passed over: services append their own."""
+"""The arguments. Unknown arguments are logged and ignored, because training services append their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config:
-    """:param log_dir: the train dir: checkpoints, summaries, progress. :param model_dir: where the export goes."""
+    """The configuration of a training.
+
+    :param log_dir: the train dir: checkpoints, summaries, progress.
+    :param model_dir: the directory of the exported model.
+    """
 
     dataset: str
     log_dir: str
@@ -32,13 +36,16 @@ class Config:
 
 
 def parse(argv: Sequence[str]) -> Config:
-    """:raises UsageError: if an argument's value makes no sense."""
+    """Parse the arguments.
+
+    :raises UsageError: an argument is missing or invalid.
+    """
     parser = _parser()
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        log.warning("arguments not known here are passed over: %s", " ".join(unknown))
+        log.warning("ignoring unknown arguments: %s", " ".join(unknown))
     if not known.dataset:
-        raise UsageError("no --dataset: name the directory or gs:// prefix of a dataset version")
+        raise UsageError("no --dataset: give the directory or gs:// prefix of a dataset version")
     for name in ("batch_size", "max_steps", "checkpoint", "patience", "step_timeout"):
         if getattr(known, name) <= 0:
             raise UsageError(f"--{name} must be more than 0, not {getattr(known, name)}")

@@ -1,21 +1,21 @@
-"""What can go wrong in a training, and the exit code that says so to whoever started the process."""
+"""The errors of a training, and their exit codes."""
 
 from __future__ import annotations
 
 EXIT_OK = 0
-EXIT_ERROR = 1  # the trainer's or the user's own mistake: running again does not help
-EXIT_RETRY = 75  # EX_TEMPFAIL: nothing wrong with the training; run it again, it goes on from its checkpoint
-EXIT_PREEMPTED = 143  # 128 + SIGTERM: was asked to stop, saved what there was; run it again
+EXIT_ERROR = 1  # an error of the trainer or the user: a retry does not help
+EXIT_RETRY = 75  # EX_TEMPFAIL: not an error of the training; a retry continues from the checkpoint
+EXIT_PREEMPTED = 143  # 128 + SIGTERM: the process was stopped, and has saved a checkpoint; retry
 
 
 class TrainerError(Exception):
-    """Root of the errors that end a replica with a message instead of a stack trace."""
+    """Base class of the errors that end a replica with a message instead of a stack trace."""
 
     exit_code = EXIT_ERROR
 
 
 class UsageError(TrainerError):
-    """Arguments or ``TF_CONFIG`` make no sense together."""
+    """The arguments or ``TF_CONFIG`` are invalid, or contradict each other."""
 
 
 class DatasetError(TrainerError):
@@ -23,7 +23,7 @@ class DatasetError(TrainerError):
 
 
 class LossNotFiniteError(TrainerError):
-    """The loss became NaN or infinite. The last checkpoint is from before that."""
+    """The loss became NaN or infinite. The last checkpoint was saved before that."""
 
 
 class StorageError(TrainerError):
@@ -33,24 +33,24 @@ class StorageError(TrainerError):
 
 
 class StorageForbiddenError(StorageError):
-    """The credentials, or the file's permissions, do not allow it: repeating the job does not help."""
+    """The credentials or file permissions do not allow it: a retry does not help."""
 
     exit_code = EXIT_ERROR
 
 
 class MissingError(StorageError):
-    """There is no such file."""
+    """The file does not exist."""
 
     exit_code = EXIT_ERROR
 
 
 class ReplicaLostError(TrainerError):
-    """Another replica did not come up, or did not come back, within the patience."""
+    """Another replica did not start, or did not return, within the patience."""
 
     exit_code = EXIT_RETRY
 
 
 class PreemptedError(TrainerError):
-    """SIGTERM: stop now, save first."""
+    """SIGTERM was received: save a checkpoint and stop."""
 
     exit_code = EXIT_PREEMPTED

@@ -1,6 +1,6 @@
-"""``python -m trainer.task``: one replica, whichever ``TF_CONFIG`` says; without one, all of it in one process.
+"""``python -m trainer.task``: run the replica that ``TF_CONFIG`` names; without ``TF_CONFIG``, train in one process.
 
-Exit codes: 0 done; 1 an error that would come again; 75 try again; 143 was asked to stop (SIGTERM), try again.
+Exit codes: 0 success; 1 an error that a retry does not fix; 75 retry; 143 stopped by SIGTERM, retry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("trainer.task")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run this replica to its end; returns its exit code."""
+    """Run this replica; returns its exit code."""
     try:
         cluster = Cluster.from_env()
         logging.basicConfig(
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         log.error("%s (exit code %d)", error, error.exit_code)  # noqa: TRY400  the message is for the user
         return error.exit_code
-    except Exception:  # the edge of the process: an ordinary end would hang or crash among server threads
-        log.exception("an error that nobody expected (exit code %d)", EXIT_ERROR)
+    except Exception:  # all others: an ordinary exit would hang or crash because of TensorFlow's server threads
+        log.exception("unexpected error (exit code %d)", EXIT_ERROR)
         return EXIT_ERROR
     return EXIT_OK
 
@@ -43,7 +43,7 @@ def _run(config: Config, cluster: Cluster) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
-    # Imported here: TensorFlow takes seconds, a wrong argument should not.
+    # Imported here, so that an invalid argument is reported before TensorFlow's import, which takes seconds.
     if config.strategy == "sync" and cluster.job != "evaluator":
         from trainer.distributed.sync import train
 
@@ -66,5 +66,5 @@ if __name__ == "__main__":
     code = main()
     logging.shutdown()
     sys.stdout.flush()
-    # TensorFlow's server threads have no clean end; an ordinary exit would wait for them, or crash among them.
+    # TensorFlow's server threads cannot be stopped; an ordinary exit would wait for them, or crash.
     os._exit(code)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     if task["type"] == "ps":
-        # A parameter server serves until it is told to end.
+        # A parameter server runs until it is terminated.
         while True:
             time.sleep(3600)
     begun = time.monotonic()

@@ -1,7 +1,7 @@
 """The interface of a training backend, and the registry of backends.
 
-Six verbs, all synchronous; the trigger calls them off the event loop through one shared poller. Extras are capability
-mixins. No code outside this file branches on a backend's name.
+A backend has six methods, all synchronous; the trigger calls them outside of the event loop, through one shared poller.
+Optional methods are separate protocols. No code outside of this file branches on a backend's name.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mlengine.core.spec import TrainingSpec
 
 @dataclass(frozen=True)
 class Submission:
-    """What is handed to a backend.
+    """One attempt to submit.
 
-    :param key: the job key's digest; the backend labels the attempt with it and :meth:`TrainingBackend.find` finds
-        by it.
-    :param labels: for people and for bills; the backend adds key and attempt.
+    :param key: the job key's digest; the backend labels the attempt with it, and :meth:`TrainingBackend.find` searches
+        for it.
+    :param labels: labels for users and billing; the backend adds key and attempt.
     """
 
     key: str
@@ -52,31 +52,33 @@ class LogPage:
 
 
 class TrainingBackend(Protocol):
-    """A place that trains. Every verb may be called again after a crash at any line."""
+    """A service that runs training jobs. Every method may be called again after a crash at any point."""
 
     name: str
 
     def submit(self, submission: Submission) -> JobHandle:
         """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
 
-        :raises BackendError: refused, final; :raises BackendUnavailableError: try again later.
+        :raises BackendError: the submission was rejected; retrying does not help.
+        :raises BackendUnavailableError: try again later.
         """
 
     def find(self, key: str) -> list[JobHandle]:
-        """All attempts labelled with ``key``, the eldest first; what a crash left behind is among them."""
+        """All attempts labelled with ``key``, oldest first, including those that a crash left unrecorded."""
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
-        """The state of many jobs in few calls, in the order asked.
+        """The state of many jobs in few calls, in the order of ``handles``.
 
-        A job that the backend has forgotten is FAILED with cause ``lost``; a backend that cannot be reached raises
-        BackendUnavailableError and decides nothing.
+        A job that the backend no longer knows is FAILED with cause ``lost``.
+
+        :raises BackendUnavailableError: the backend cannot be reached; the state of the jobs is unknown.
         """
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
-        """At most ``limit`` lines of all replicas, after ``cursor`` (``{}`` is the beginning)."""
+        """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log."""
 
     def cancel(self, handle: JobHandle) -> None:
-        """End the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
+        """Cancel the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
 
     def console_url(self, handle: JobHandle) -> str | None:
         """URL of a web page that shows the job; ``None`` if there is none."""
@@ -84,45 +86,45 @@ class TrainingBackend(Protocol):
 
 @runtime_checkable
 class CapsCluster(Protocol):
-    """A backend whose machine is small: it may train on a smaller cluster than asked, and says so."""
+    """A backend on one machine: it may run a smaller cluster than requested."""
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
-        """The spec that will run, and one message for each value that was capped."""
+        """The spec that will run, and one message for each value that was reduced."""
 
 
 @runtime_checkable
 class BatchesLogs(Protocol):
     """A backend that reads the logs of many jobs in one call.
 
-    :param logs_at_once: how many jobs one call takes; for more, callers take turns.
+    :param logs_at_once: the maximum number of jobs in one call.
     """
 
     logs_at_once: int
 
     def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
-        """One page for each ``(handle, cursor)``, in the order asked; ``limit`` lines a job."""
+        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job."""
 
 
 @runtime_checkable
-class BoundToHost(Protocol):
-    """A backend whose jobs run on one host, and can be seen there only.
+class RunsOnHost(Protocol):
+    """A backend whose jobs run on one host, and are visible only there.
 
-    Of a job of another host it says UNKNOWN, which decides nothing, and it refuses to cancel it.
+    The state of a job on another host is UNKNOWN, and the backend refuses to cancel such a job.
     """
 
     def host(self) -> str:
-        """This host, by the name that its jobs carry."""
+        """The name of this host, as recorded in its jobs."""
 
     def elsewhere(self, handle: JobHandle) -> str | None:
-        """The host to ask about the job, if it is another."""
+        """The job's host, if it is another one; otherwise ``None``."""
 
 
 @runtime_checkable
 class EndsReplicas(Protocol):
-    """A backend that can take a single replica away, as a preempted host does: for tests of what happens then."""
+    """A backend that can end a single replica, as a preempted host does: for tests of recovery."""
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
-        """Tell ``replica`` (``role-index``) to stop, by SIGTERM. ``False`` if it does not run, or not yet."""
+        """Send SIGTERM to ``replica`` (``role-index``). ``False`` if it is not running."""
 
 
 @runtime_checkable
@@ -130,31 +132,31 @@ class EstimatesCost(Protocol):
     """A backend that knows list prices."""
 
     def usd_per_hour(self, submission: Submission) -> float | None:
-        """What the job's machines cost an hour; ``None`` if one of them has no known price."""
+        """The price of the job's machines per hour; ``None`` if a price is unknown."""
 
 
 @runtime_checkable
 class ShowsRequest(Protocol):
-    """A backend that can say what it would send, before it sends anything."""
+    """A backend that can show a request without sending it."""
 
     def show(self, submission: Submission) -> str:
-        """The request as YAML, with what is not as it was asked for as comments.
+        """The request as YAML, with comments for values that differ from the job file.
 
-        :raises BackendError: :meth:`TrainingBackend.submit` would refuse it.
+        :raises BackendError: :meth:`TrainingBackend.submit` would reject it.
         """
 
 
 @runtime_checkable
-class LearnsPlaces(Protocol):
-    """A backend whose jobs are in the region that the job file names: it must learn that before it can find any."""
+class LearnsRegions(Protocol):
+    """A backend that runs a job in the region of its job file, and can search only in regions that it knows."""
 
-    def learn_place(self, spec: TrainingSpec) -> None:
-        """From now on, in this process, :meth:`TrainingBackend.find` looks where jobs of ``spec`` are, too."""
+    def learn_region(self, spec: TrainingSpec) -> None:
+        """From now on, this object's :meth:`TrainingBackend.find` also searches the region of ``spec``."""
 
 
 @runtime_checkable
 class ListsJobs(Protocol):
-    """A backend that can say which jobs it knows: for people at a terminal."""
+    """A backend that can list its jobs, for the command line."""
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
         """This project's jobs, in order of submission; all, or those whose job id or name is ``named``."""
@@ -162,35 +164,52 @@ class ListsJobs(Protocol):
 
 @runtime_checkable
 class ChoosesPython(Protocol):
-    """A backend on whose machine several Pythons may be."""
+    """A backend on a machine that may have several Python versions."""
 
     def use_python(self, version: str) -> None:
-        """Make trainers' environments with ``version`` (``3.12``) from now on.
+        """Create trainers' environments with ``version`` (``3.12``) from now on.
 
-        :raises BackendError: it is not there.
+        :raises BackendError: that version is not installed.
         """
 
 
-# Import paths, so that a DAG file and a worker pay only for the backend they use.
-_BACKENDS: dict[str, str] = {
+Factory = Callable[..., TrainingBackend]
+
+# Import paths, so that a DAG file and a worker import only the backend that they use.
+_BACKENDS: dict[str, str | Factory] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
     "vertex": "mlengine.backends.vertex.backend:VertexBackend",
 }
 
 
-def register(name: str, path: str) -> None:
-    """Add a backend: ``path`` is ``module:Class``, called with the backend's settings as keyword arguments."""
-    _BACKENDS[name] = path
+def register(name: str, factory: str | Factory) -> None:
+    """Add a backend, or replace the one of that name.
+
+    :param factory: a class or function that is called with the backend's settings as keyword arguments, or its import
+        path ``module:name``. With a path, the module is imported when the backend is first used.
+    """
+    _BACKENDS[name] = factory
 
 
 def names() -> list[str]:
+    """The names of all registered backends."""
     return sorted(_BACKENDS)
 
 
-def get_backend(name: str, **settings: Any) -> TrainingBackend:
-    """The backend registered as ``name``, with credentials it finds by itself.
+def find_attempts(backend: TrainingBackend, key: str, spec: TrainingSpec) -> list[JobHandle]:
+    """All attempts labelled with ``key``, also those in the region that ``spec`` names.
 
-    :raises BackendError: if there is none, with the names there are.
+    :raises BackendUnavailableError: the backend cannot be reached.
+    """
+    if isinstance(backend, LearnsRegions):
+        backend.learn_region(spec)
+    return backend.find(key)
+
+
+def get_backend(name: str, **settings: Any) -> TrainingBackend:
+    """The backend registered as ``name``, with default credentials.
+
+    :raises BackendError: there is no such backend; names those that there are.
     """
     return _factory(name)(**settings)
 
@@ -204,21 +223,24 @@ def connected_backend(
     region: str | None = None,
     **settings: Any,
 ) -> TrainingBackend:
-    """Likewise, with an Airflow connection's credentials where the backend takes them (``from_connection``).
+    """The backend registered as ``name``, with the credentials of an Airflow connection.
 
-    A backend without connections needs no project and no region either, and gets its settings only.
+    A backend without a method ``from_connection`` gets only ``settings``: it has neither project nor region.
     """
     factory = _factory(name)
-    connect: Callable[..., TrainingBackend] | None = getattr(factory, "from_connection", None)
+    connect: Factory | None = getattr(factory, "from_connection", None)
     if connect is None:
         return factory(**settings)
     where = {"impersonation_chain": impersonation_chain, "project": project, "region": region}
     return connect(gcp_conn_id, **{**{name: value for name, value in where.items() if value}, **settings})
 
 
-def _factory(name: str) -> Callable[..., TrainingBackend]:
+def _factory(name: str) -> Factory:
     if name not in _BACKENDS:
         raise BackendError(f"no backend named {name!r}", hint=f"use one of: {', '.join(names())}")
-    module, _, attribute = _BACKENDS[name].partition(":")
-    factory: Callable[..., TrainingBackend] = getattr(import_module(module), attribute)
+    registered = _BACKENDS[name]
+    if not isinstance(registered, str):
+        return registered
+    module, _, attribute = registered.partition(":")
+    factory: Factory = getattr(import_module(module), attribute)
     return factory

@@ -1,4 +1,5 @@
-"""The records of a model's champions: the pointer, the history, and the swap of the pointer.
+"""The records of a model's champions: the pointer, the history, and the atomic update of the pointer.
 
-Decides nothing: :mod:`mlengine.promotion` does. Validation, promotion, the page and the command line read it.
+Which model becomes champion is decided in :mod:`mlengine.promotion`. Validation, promotion, the page and the command
+line read these records.
 """

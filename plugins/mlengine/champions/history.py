@@ -1,18 +1,17 @@
-"""The champion of a model: one pointer, swapped whole, and the history that leads to it.
+"""The champion of a model: a pointer that is updated atomically, and the history behind it.
 
-``<model>/champion.json`` is the pointer: a full entry, so that a reader needs this one object and sees the old champion
-or the new one, never half. ``<model>/champions/<serial>.json`` are the entries: created once, never changed. Each
-names the entry before it, and the chain from the pointer backwards *is* the history; an entry off the chain never
-took effect (its publisher crashed or lost a race before the swap).
+``<model>/champion.json`` is the pointer. It is a full entry, so a reader needs this one object and sees either the old
+champion or the new one. ``<model>/champions/<serial>.json`` are the entries. They are created once and never changed.
+Each has the serial of the previous entry. The chain from the pointer backwards is the history; an entry outside the
+chain never took effect, because its publisher crashed or lost a race before the update of the pointer.
 
-A publication, step by step; each may be entered twice:
+A publication, step by step. Each step can be repeated:
 
-1. read the pointer and its generation; decide whether the job may follow
+1. read the pointer and its object generation; decide whether the job may become champion
 2. create the entry with the next free serial
-3. swap the pointer, if it still has that generation; else begin again at 1
+3. replace the pointer if it still has that generation; otherwise start again at 1
 
-Nothing is copied: the model stays in its job dir. So whoever removes job dirs must leave those the history names.
-Does not judge models (:mod:`mlengine.validation`), nor decide who becomes champion (:mod:`mlengine.promotion`).
+Nothing is copied: the model stays in its job directory, so job directories in the history must not be deleted.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from mlengine.storage.client import Storage
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_GAPS = 1000  # serials taken by publishers that never swapped
+_MAX_GAP = 1000  # consecutive serials of entries that never took effect
 
 
 class Action(StrEnum):
-    """What made an entry."""
+    """How a model became champion."""
 
     PUBLISHED = "published"
     FORCED = "forced"
@@ -45,16 +44,19 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Champion:
-    """An entry of the history; the pointer holds the newest.
+    """An entry of the history. The pointer is the newest entry.
 
-    :param serial: counts up; a champion that comes back by a rollback gets a new one.
-    :param fingerprint: of the model's objects when it was published.
-    :param dataset: ``uri``, ``name``, ``version``, ``digest`` of what it was trained on.
-    :param by: who; ``why``: for a rollback and a forced publication the reason that was given.
-    :param previous: the serial of the entry before; ``None`` for the first.
-    :param restores: for a rollback, the serial of the entry that this one repeats.
-    :param publisher: the task that published it, as a :class:`~mlengine.core.job.JobKey` has it. By it a retry knows
-        its own entry. Empty for whatever a person did at a terminal or on the page.
+    :param serial: increases by at least one per entry. A rollback gets a new serial too.
+    :param by: the person or DAG run that published.
+    :param why: the reason: that of the verdict, or the one given for a rollback or a forced publication.
+    :param at: when; ISO 8601, UTC.
+    :param fingerprint: fingerprint of the model's objects at publication.
+    :param size: size of all files in bytes.
+    :param dataset: ``uri``, ``name``, ``version`` and ``digest`` of the dataset version it was trained on.
+    :param previous: the serial of the previous entry; ``None`` for the first.
+    :param restores: for a rollback, the serial of the entry that it restores.
+    :param publisher: the task that published, as the fields of :class:`~mlengine.core.job.JobKey`, so that a retry
+        recognises its own entry. Empty if a person published from a terminal or on the page.
     """
 
     model: str
@@ -78,7 +80,7 @@ class Champion:
 
     @property
     def origin(self) -> int:
-        """The serial under which this model was published first."""
+        """The serial with which this model was first published."""
         return self.serial if self.restores is None else self.restores
 
     @property
@@ -86,7 +88,7 @@ class Champion:
         return str(self.dataset.get("version") or "")
 
     def brief(self) -> dict[str, Any]:
-        """What a report and an XCom say of it."""
+        """The fields for reports and XComs."""
         return {
             "serial": self.serial,
             "job_id": self.job_id,
@@ -101,16 +103,20 @@ class Champion:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "champion.json") -> Self:
-        """:raises PublishError: the object is not an entry."""
+        """Read an entry.
+
+        :param where: the URI, for error messages.
+        :raises PublishError: the object is not an entry.
+        """
         try:
             raw = json.loads(data)
             known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
-            made = cls(**{**known, "action": Action(raw["action"])})
+            champion = cls(**{**known, "action": Action(raw["action"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise PublishError(f"{where} is not a champion: {error!r}", hint="restore the object") from error
+            raise PublishError(f"{where} is not a champion entry: {error!r}", hint="restore the object") from error
         if raw.get("format") != FORMAT:
             raise PublishError(f"{where} has format {raw.get('format')!r}, not {FORMAT}", hint="update mlengine")
-        return made
+        return champion
 
 
 def current(storage: Storage, bucket: str, model: str) -> Champion | None:
@@ -119,30 +125,33 @@ def current(storage: Storage, bucket: str, model: str) -> Champion | None:
 
 
 def entry(storage: Storage, bucket: str, model: str, serial: int) -> Champion:
-    """One entry of the history. :raises PublishError: there is none of that serial."""
+    """Read one entry.
+
+    :raises PublishError: there is no entry with that serial.
+    """
     uri = layout.champion_entry(bucket, model, serial)
     try:
         return Champion.from_bytes(storage.read(uri), uri)
     except ObjectMissingError as error:
         raise PublishError(
-            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models show {model}"
+            f"model {model} has no champion with serial {serial}", hint=f"see mlengine models history {model}"
         ) from error
 
 
 def history(storage: Storage, bucket: str, model: str, limit: int = 1000) -> list[Champion]:
-    """Who was champion, the newest first: the chain from the pointer, not every entry there is."""
+    """The champions, newest first. Entries that never took effect are not included."""
     return list(islice(chain(storage, bucket, current(storage, bucket, model)), limit))
 
 
 def chain(storage: Storage, bucket: str, at: Champion | None) -> Iterator[Champion]:
-    """An entry and those before it; each is read when it is asked for.
+    """An entry and those before it, read lazily.
 
-    :raises PublishError: an entry names a later one, or one that is not there, as the one before it.
+    :raises PublishError: the previous entry is missing, or has a higher serial.
     """
     while at is not None:
         yield at
         if at.previous is not None and at.previous >= at.serial:
-            raise PublishError(f"entry {at.serial} of {at.model} names {at.previous} as the one before it")
+            raise PublishError(f"entry {at.serial} of {at.model} has entry {at.previous} as its previous one")
         at = None if at.previous is None else entry(storage, bucket, at.model, at.previous)
 
 
@@ -153,44 +162,46 @@ def models(storage: Storage, bucket: str) -> list[str]:
     return [name for name in names if storage.exists(layout.champion(root, name))]
 
 
-def swap(storage: Storage, bucket: str, made: Champion, champion: Champion | None, generation: int) -> Champion | None:
-    """Make ``made`` the champion, if the pointer still has ``generation``.
+def swap(storage: Storage, bucket: str, new: Champion, champion: Champion | None, generation: int) -> Champion | None:
+    """Steps 2 and 3: make ``new`` the champion if the pointer still has ``generation``.
 
-    Steps 2 and 3. ``None``: another process swapped first, and nothing took effect.
+    :returns: the entry; ``None`` if another process changed the pointer first.
     """
     previous = None if champion is None else champion.serial
-    made = _create(storage, bucket, replace(made, previous=previous))
-    uri = layout.champion(bucket, made.model)
+    new = _create(storage, bucket, replace(new, previous=previous))
+    uri = layout.champion(bucket, new.model)
     try:
         if champion is None:
-            storage.create(uri, made.to_bytes())
+            storage.create(uri, new.to_bytes())
         else:
-            storage.replace(uri, made.to_bytes(), generation)
+            storage.replace(uri, new.to_bytes(), generation)
     except StorageConflictError:
-        log.info("model %s: entry %d lost the race for the pointer", made.model, made.serial)
+        log.info("model %s: entry %d not published: the champion changed concurrently", new.model, new.serial)
         return None
-    return made
+    return new
 
 
-def _create(storage: Storage, bucket: str, made: Champion) -> Champion:
-    """The entry under the first free serial after the champion's; one that a crash of ours left there is taken up."""
-    start = 1 if made.previous is None else made.previous + 1
-    for serial in range(start, start + _GAPS):
-        numbered = replace(made, serial=serial)
-        uri = layout.champion_entry(bucket, made.model, serial)
+def _create(storage: Storage, bucket: str, new: Champion) -> Champion:
+    """Create the entry with the next free serial. An equal entry from before a crash is reused."""
+    start = 1 if new.previous is None else new.previous + 1
+    for serial in range(start, start + _MAX_GAP):
+        numbered = replace(new, serial=serial)
+        uri = layout.champion_entry(bucket, new.model, serial)
         try:
             storage.create(uri, numbered.to_bytes())
         except StorageConflictError:
             found = Champion.from_bytes(storage.read(uri), uri)
-            if replace(found, at=made.at, serial=made.serial) == made:
+            if replace(found, at=new.at, serial=new.serial) == new:
                 return found
             continue
         return numbered
-    raise PublishError(f"{_GAPS} serials after {start} of {made.model} are taken", hint="look at the champions folder")
+    raise PublishError(
+        f"{_MAX_GAP} serials of {new.model} after {start} are in use", hint="check the model's folder champions/"
+    )
 
 
 def pointer(storage: Storage, bucket: str, model: str) -> tuple[Champion | None, int]:
-    """The champion and the generation of its pointer; ``(None, 0)`` if there is none yet."""
+    """The champion and the object generation of its pointer; ``(None, 0)`` if there is none yet."""
     uri = layout.champion(bucket, model)
     try:
         data, generation = storage.read_with_generation(uri)

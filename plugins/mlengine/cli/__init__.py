@@ -1,4 +1,8 @@
-"""``mlengine …`` for a terminal. One file a noun; each registers its verbs and imports nothing heavy to do so."""
+"""The command line: ``mlengine NOUN COMMAND``. One module or package per noun.
+
+Each has ``register(commands)``, which adds parsers whose default ``handler`` takes the parsed arguments and returns the
+exit code. Registering imports nothing heavy. Nothing may import this package.
+"""
 
 from __future__ import annotations
 
@@ -9,73 +13,74 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mlengine import __version__
-from mlengine.core import plaintext
-from mlengine.core.errors import MlengineError
+from mlengine.cli import exit_codes
+from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.output import OutputClosedError, note
+from mlengine.core.errors import JobFileError, MlengineError, UsageError
 
-# Each module has `register(commands)`, which adds parsers whose default `handler` takes the namespace and returns the
-# exit code.
-_NOUNS: tuple[str, ...] = (
-    "datasets",
-    "emulator",
-    "jobs",
-    "models",
-    "predict",
-    "prune",
-    "reap",
-    "rerun",
-    "tensorboard",
-    "train",
-)
+_NOUNS = ("jobs", "datasets", "models", "emulator")
+# Commands that were once at the root, and where they are now.
+_MOVED = {
+    "status": "jobs list, or jobs status JOB",
+    "logs": "jobs logs",
+    "cancel": "jobs cancel",
+    "train": "jobs train",
+    "rerun": "jobs rerun",
+    "reap": "jobs reap",
+    "prune": "jobs prune",
+    "tensorboard": "jobs tensorboard",
+    "predict": "models predict",
+    "serve": "emulator",
+}
+_EPILOG = f"""\
+exit codes:
+{exit_codes.table()}
 
-
-_CLOSED = 128 + 13  # as a shell reports a program that SIGPIPE ended
+`mlengine NOUN --help` lists the commands of a noun. With --json, stdout is one
+JSON document; logs and notes go to stderr.
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mlengine", description="Retrain models with distributed jobs.")
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="mlengine",
+        description="Train models with distributed jobs, validate them, and publish the best.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"mlengine {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="nouns", metavar="NOUN", required=True)
     for noun in _NOUNS:
         import_module(f"mlengine.cli.{noun}").register(commands)
     return parser
 
 
-class OutputClosedError(Exception):
-    """The reader of the output has closed it, as ``| head`` does."""
-
-
-def say(text: str = "") -> None:
-    """A line, or some, for the person at the terminal; what came from elsewhere cannot speak to the terminal itself.
-
-    :raises OutputClosedError: its reader has closed it.
-    """
-    try:
-        sys.stdout.write(f"{plaintext.visible(text)}\n")
-        # A log that is followed through a pipe shows each line when it is written.
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise OutputClosedError from error
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0 done, 1 failed with a reason on stderr, 2 wrong usage, 141 its output was closed."""
+    """Run a command and return its exit code, one of :class:`~mlengine.cli.exit_codes.ExitCode`."""
     words = list(sys.argv[1:] if argv is None else argv)
-    user_args: list[str] = []
-    # What stands behind -- is the trainer's: argparse would take it for this command's own.
-    if words[:1] == ["train"] and "--" in words:
-        place = words.index("--")
-        words, user_args = words[:place], words[place + 1 :]
-    args = build_parser().parse_args(words)
-    if words[:1] == ["train"]:
-        args.user_args = tuple(user_args)
     try:
-        return int(args.handler(args) or 0)
+        args = _parse(words)
+        return int(args.handler(args) or ExitCode.OK)
     except MlengineError as error:
-        sys.stderr.write(f"mlengine: {plaintext.visible(str(error))}\n")
-        return 1
+        note(f"mlengine: {error}")
+        return ExitCode.USAGE if isinstance(error, UsageError | JobFileError) else ExitCode.FAILED
     except OutputClosedError:
-        # The interpreter flushes once more when it ends: that must not fail.
+        # The interpreter flushes stdout once more when it exits; that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _CLOSED
+        return ExitCode.OUTPUT_CLOSED
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = build_parser()
+    if words and words[0] in _MOVED:
+        parser.error(f"`mlengine {words[0]}` is now `mlengine {_MOVED[words[0]]}`")
+    # Arguments after -- are the trainer's own: argparse must not see them.
+    trains = words[:2] == ["jobs", "train"]
+    split = words.index("--") if trains and "--" in words else len(words)
+    args = parser.parse_args(words[:split])
+    if trains:
+        args.user_args = tuple(words[split + 1 :])
+    return args

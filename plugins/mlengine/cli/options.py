@@ -1,19 +1,47 @@
-"""Options that several commands share."""
+"""Options and argument types that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TypeAlias
 
+from mlengine import backends
 from mlengine.connections import configured_bucket
+from mlengine.core import limits
+from mlengine.core.errors import UsageError
 
 # What `add_subparsers` returns, and what each command's module adds its parser to.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_bucket(parser: argparse.ArgumentParser, purpose: str = "gs://BUCKET") -> None:
+def add_noun(commands: Commands, name: str, text: str) -> Commands:
+    """Add a noun, such as ``jobs``, and return the commands below it."""
+    parser = commands.add_parser(name, help=text, description=_capitalized(text))
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def add_command(commands: Commands, name: str, text: str, description: str = "") -> argparse.ArgumentParser:
+    """Add a command.
+
+    :param text: one line for the list of commands.
+    :param description: for the command's own help, if one line is not enough.
+    """
+    return commands.add_parser(name, help=text, description=description or _capitalized(text))
+
+
+def _capitalized(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document (keys: docs/reference.md)")
+
+
+def add_bucket(parser: argparse.ArgumentParser, purpose: str = "bucket of jobs, datasets and models") -> None:
     """Add ``--bucket``. Its default is the setting ``bucket``, which is read when the command runs."""
-    parser.add_argument("--bucket", help=f"{purpose} (default: the setting bucket)")
+    parser.add_argument("--bucket", metavar="GS", help=f"{purpose}, gs://NAME (default: the setting bucket)")
 
 
 def bucket_of(args: argparse.Namespace) -> str:
@@ -22,3 +50,117 @@ def bucket_of(args: argparse.Namespace) -> str:
     :raises StorageError: neither is given, or it is not a bucket's name.
     """
     return configured_bucket(args.bucket)
+
+
+def add_backend_options(parser: argparse.ArgumentParser, *, region: str = "") -> None:
+    """Add the options that say where a backend finds its jobs.
+
+    :param region: an addition to the help of ``--region``.
+    """
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="state directory of the local backend (default: the setting local_state_dir)"
+    )
+    parser.add_argument("--project", help="project of Vertex AI (default: the setting vertex_project)")
+    parser.add_argument("--region", help=f"region of Vertex AI{region} (default: the setting vertex_region)")
+
+
+def add_set(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add ``--set KEY=VALUE``, which may be repeated."""
+    parser.add_argument("--set", action="append", default=[], type=key_value, metavar="KEY=VALUE", help=what)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """An argument of the form ``KEY=VALUE``.
+
+    :raises argparse.ArgumentTypeError: it has another form.
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"not KEY=VALUE: {text!r}")
+    return key, value
+
+
+def unique(option: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The values of a repeated option by key.
+
+    :raises UsageError: a key is given twice.
+    """
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if key in found:
+            raise UsageError(f"{option}: {key} is given twice", hint="give each key once")
+        found[key] = value
+    return found
+
+
+def add_backend(parser: argparse._ActionsContainer, help_text: str, default: str | None = None) -> None:
+    """Add ``--backend``."""
+    parser.add_argument("--backend", type=_backend, default=default, metavar="NAME", help=help_text)
+
+
+def _backend(text: str) -> str:
+    if text not in backends.names():
+        raise argparse.ArgumentTypeError(f"no backend named {text!r}; the backends are {', '.join(backends.names())}")
+    return text
+
+
+def add_port(parser: argparse.ArgumentParser, option: str, help_text: str, default: int | None = None) -> None:
+    """Add an option whose value is a TCP port."""
+    parser.add_argument(option, type=_port, default=default, metavar="PORT", help=help_text)
+
+
+def _port(text: str) -> int:
+    number = _integer(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"port {number} is out of range; use 0 to 65535")
+    return number
+
+
+def count(text: str) -> int:
+    """A number of things, 1 or more.
+
+    :raises argparse.ArgumentTypeError: it is not an integer, or less than 1.
+    """
+    number = _integer(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more: {text}")
+    return number
+
+
+def index(text: str) -> int:
+    """A position, 0 or more.
+
+    :raises argparse.ArgumentTypeError: it is not an integer, or negative.
+    """
+    number = _integer(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more: {text}")
+    return number
+
+
+def attempts(text: str) -> int:
+    """How many attempts a job may have.
+
+    :raises argparse.ArgumentTypeError: not an integer, or outside of the limits.
+    """
+    problem = limits.attempts(number := _integer(text))
+    if problem is not None:
+        raise argparse.ArgumentTypeError(f"{problem.message}; {problem.hint}")
+    return number
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not an integer: {text!r}") from error
+
+
+def add_airflow_url(parser: argparse._ActionsContainer) -> None:
+    """Add ``--airflow-url``."""
+    parser.add_argument(
+        "--airflow-url",
+        metavar="URL",
+        help="URL of Airflow's API server (default: MLENGINE_AIRFLOW_URL); the login is MLENGINE_AIRFLOW_TOKEN, or "
+        "MLENGINE_AIRFLOW_USER and MLENGINE_AIRFLOW_PASSWORD",
+    )

@@ -1,5 +1,5 @@
-"""Clients of servers that people run beside the plugin: Airflow's REST API and TensorBoard.
+"""Clients of other services: Airflow's REST API, and TensorBoard's event files.
 
-They know URLs and credentials, and nothing of jobs or models. The command line, the listeners, the test helpers and the
-links use them; they import only ``core`` and ``settings``.
+The command line, the listeners, the links and the test support use them. They import only ``core``, ``settings`` and
+``storage``.
 """

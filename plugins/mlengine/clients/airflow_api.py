@@ -1,7 +1,6 @@
-"""An Airflow, spoken to over its public REST API: a login, and one call after another.
+"""A client for Airflow's public REST API: login and calls.
 
-Nothing here knows Airflow's database, or imports Airflow: it runs anywhere that reaches the API server. What to ask is
-the caller's business.
+It does not import Airflow or use its database, so that it runs on any machine that can reach the API server.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from typing import Any
 from mlengine.core.errors import AirflowError
 
 CALL_SECONDS = 30.0
-_LOOKS = 4
-_WHO = "set MLENGINE_AIRFLOW_TOKEN, or MLENGINE_AIRFLOW_USER and MLENGINE_AIRFLOW_PASSWORD"
+_GET_ATTEMPTS = 4
+_CREDENTIALS = "set MLENGINE_AIRFLOW_TOKEN, or MLENGINE_AIRFLOW_USER and MLENGINE_AIRFLOW_PASSWORD"
 
 
 class AirflowServer:
-    """One object is one login, made when the first call needs it, and made anew when it has expired.
+    """An Airflow API server. It logs in at the first call, and again when the token has expired.
 
     :param url: of the API server, as in the browser.
-    :param token: a bearer token; without one, ``user`` and ``password`` get it.
-    :param direct: past any proxy that the environment names: for a server that was started here.
-    :raises AirflowError: from every method, if the server cannot be reached or refuses; with its own words.
+    :param token: a bearer token; without one, ``user`` and ``password`` are used to get one.
+    :param direct: ignore the proxies of the environment: for a server on this machine.
+    :raises AirflowError: from every method, if the server cannot be reached or rejects the request.
     """
 
     def __init__(self, url: str, *, token: str = "", user: str = "", password: str = "", direct: bool = False) -> None:
         if not url.startswith(("http://", "https://")):
-            raise AirflowError(f"not the address of an Airflow: {url}", hint="write http://… or https://…")
+            raise AirflowError(f"not the URL of an Airflow: {url}", hint="write http://… or https://…")
         self.url = url.rstrip("/")
         self._token = token
         self._login = {"username": user, "password": password}
@@ -41,49 +40,52 @@ class AirflowServer:
 
     @classmethod
     def from_environment(cls, url: str | None = None, environ: Mapping[str, str] = os.environ) -> AirflowServer:
-        """``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``: secrets are no arguments, which
-        every user of a machine can read.
+        """Read ``MLENGINE_AIRFLOW_URL``, and ``_TOKEN``, or ``_USER`` and ``_PASSWORD``.
+
+        Secrets are not arguments, which every user of the machine can read.
+
+        :raises AirflowError: there is no URL.
         """
 
-        def told(name: str) -> str:
+        def variable(name: str) -> str:
             return environ.get(f"MLENGINE_AIRFLOW_{name}", "")
 
-        url = url or told("URL")
+        url = url or variable("URL")
         if not url:
             raise AirflowError(
-                "no Airflow is named", hint="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
+                "no URL of an Airflow", hint="give --airflow-url http://HOST:PORT, or set MLENGINE_AIRFLOW_URL"
             )
-        return cls(url, token=told("TOKEN"), user=told("USER"), password=told("PASSWORD"))
+        return cls(url, token=variable("TOKEN"), user=variable("USER"), password=variable("PASSWORD"))
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One request to ``/api/v2/<path>``; the answer's JSON."""
+        """Send a request to ``/api/v2/<path>``. Returns the decoded response."""
         try:
             return self._send(method, path, body)
         except AirflowError as error:
             if error.status != 401 or not self._login["username"]:
                 raise
-        self._token = ""  # it has expired, or the server was started anew with another secret
+        self._token = ""  # expired, or the server has restarted with another secret
         return self._send(method, path, body)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """What ``path`` names, or ``None`` if Airflow knows no such thing."""
+        """The resource at ``path``; ``None`` if it does not exist."""
         try:
             answer: dict[str, Any] = self.call("GET", path)
         except AirflowError as error:
-            if error.status == 404 and '"detail"' in error.message:  # Airflow's own word, not some other server's
+            if error.status == 404 and '"detail"' in error.message:  # from Airflow, not from another server
                 return None
             raise
         return answer
 
     def health(self) -> dict[str, Any]:
-        """What the server says of its components; needs no login."""
+        """The health of Airflow's components; needs no login."""
         answer: dict[str, Any] = self._request("GET", "/api/v2/monitor/health", None)
         return answer
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         if not self._token:
             if not self._login["username"]:
-                raise AirflowError("nobody to log in as", hint=_WHO)
+                raise AirflowError("no Airflow credentials", hint=_CREDENTIALS)
             self._token = str(self._request("POST", "/auth/token", self._login)["access_token"])
         return self._request(method, f"/api/v2/{path}", body)
 
@@ -93,33 +95,34 @@ class AirflowServer:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 looked at in __init__
-        # Looking again is safe; and on a machine that trains at full load, an answer may take its time.
-        for patience in reversed(range(_LOOKS if method == "GET" else 1)):
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 checked in __init__
+        # Repeat a GET that times out: on a machine under full load a response may take long.
+        for attempts_left in reversed(range(_GET_ATTEMPTS if method == "GET" else 1)):
             try:
                 with self._opener.open(request, timeout=CALL_SECONDS) as response:
                     return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
                 reason = error.read().decode(errors="replace")[:2000]
                 raise AirflowError(
-                    f"Airflow refused {method} {url} ({error.code}): {reason}",
-                    hint=_WHO if error.code in {401, 403} else "see that this is Airflow's address, and its log",
+                    f"Airflow rejected {method} {url} ({error.code}): {reason}",
+                    hint=_CREDENTIALS if error.code in {401, 403} else "check the URL, and the API server's log",
                     status=error.code,
                 ) from error
             except (OSError, ValueError) as error:
                 late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
-                if not (late and patience):
+                if not (late and attempts_left):
                     raise AirflowError(
-                        f"Airflow does not answer {method} {url}: {error}", hint="see that it runs there"
+                        f"no response from Airflow to {method} {url}: {error}",
+                        hint="check that the API server runs at this URL",
                     ) from error
         return None
 
 
 def quoted(name: str) -> str:
-    """One segment of a path: a name with a slash in it stays in its place."""
+    """``name`` as one segment of a path: slashes are escaped."""
     return urllib.parse.quote(name, safe="")
 
 
 def run_path(dag_id: str, run_id: str) -> str:
-    """Of a DAG run, below ``/api/v2/``."""
+    """The path of a DAG run below ``/api/v2/``."""
     return f"dags/{quoted(dag_id)}/dagRuns/{quoted(run_id)}"

@@ -1,4 +1,4 @@
-"""What Airflow knows of a run, as much of it as a command needs to know whether a task still wants its job."""
+"""DAG runs and task instances in Airflow's REST API: to find out whether a task still needs its job."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mlengine.core.job import INSTALLATION_VARIABLE, RUN_UID_KEY
 
 @dataclass(frozen=True)
 class AirflowRuns:
-    """Read-only. A look-up that finds nothing is ``None``.
+    """Read-only. A method returns ``None`` if Airflow does not have the resource.
 
-    :raises AirflowError: from every method, for anything else that is no answer.
+    :raises AirflowError: from every method, if the server cannot be reached or rejects the request.
     """
 
     server: AirflowServer
 
     def knows(self, dag_id: str) -> bool:
-        """Whether there is such a DAG."""
+        """Whether the DAG exists."""
         return self.server.find(f"dags/{quoted(dag_id)}") is not None
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any] | None:
@@ -27,19 +27,19 @@ class AirflowRuns:
         return self.server.find(run_path(dag_id, run_id))
 
     def installation(self) -> str | None:
-        """The id that this Airflow's tasks write into the jobs they submit; ``None`` if none has submitted any."""
+        """The id that tasks of this Airflow write into their jobs; ``None`` before the first job."""
         found = self.server.find(f"variables/{quoted(INSTALLATION_VARIABLE)}")
         return None if found is None else str(found["value"])
 
     def run_uid(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
-        """What separates the run from a deleted one of the same name; ``None`` if the task has submitted nothing."""
+        """The id that distinguishes the run from a deleted one of the same name; ``None`` before the first job."""
         task = f"{run_path(dag_id, run_id)}/taskInstances/{quoted(task_id)}"
         found = self.server.find(f"{task}/state-store/{quoted(RUN_UID_KEY)}?map_index={map_index}")
         value = None if found is None else found["value"]
         return value if isinstance(value, str) else None
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """All its task instances; none of a run that is gone."""
+        """All task instances of a run; none if the run does not exist."""
         found: list[dict[str, Any]] = []
         while True:
             query = f"limit=100&offset={len(found)}&order_by=id"

@@ -1,10 +1,10 @@
-"""TensorBoard on jobs in the bucket: their event files, copied and kept fresh, and TensorBoard on the copies.
+"""Local copies of jobs' event files, for TensorBoard.
 
-TensorBoard reads ``gs://`` only with TensorFlow beside it, and no server that stands in for Google's. So event files
-are copied to this machine, each job's below a folder of its name; what a running job adds is appended to the copy, as
-TensorBoard reads files that grow, and not files that are swapped. Checkpoints and models are left where they are.
+TensorBoard reads ``gs://`` only if TensorFlow is installed too, and only from Google's servers. Therefore event files
+are copied to this machine, into one folder per job. New content is appended to the copies, because TensorBoard follows
+files that grow, but not files that are replaced. Checkpoints and models are not copied.
 
-:mod:`mlengine.runtime.tensorboard` starts TensorBoard itself.
+:mod:`mlengine.runtime.tensorboard` starts TensorBoard.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CHUNK = 8 << 20
 
 
 def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
-    """A job by its dir, by ``model/job_id``, or by its id alone.
+    """Find a job by the URI of its dir, by ``model/job_id``, or by its id.
 
-    :raises StorageError: there is none, or no such dir.
+    :raises StorageError: there is no such job.
     """
     if word.startswith("gs://"):
         found = [JobDir(word.rstrip("/"))]
@@ -40,12 +40,12 @@ def find_job(storage: Storage, bucket: str, word: str) -> JobDir:
         found = [JobDir.of(bucket, model, word) for model in _models(storage, bucket)]
     found = [job_dir for job_dir in found if storage.exists(job_dir.claim) or storage.ls(job_dir.train)]
     if not found:
-        raise StorageError(f"no job {word!r} in {bucket}", hint="see the page in Airflow, or `mlengine models show`")
+        raise StorageError(f"no job {word!r} in {bucket}", hint="`mlengine jobs list` shows the jobs of the bucket")
     return found[0]
 
 
 def newest_jobs(storage: Storage, bucket: str, model: str, count: int) -> list[JobDir]:
-    """The jobs of a model that wrote their claims last, the newest first."""
+    """The jobs of a model with the newest claims, newest first."""
     dirs = [JobDir.of(bucket, model, name) for name in storage.list_dirs(layout.model_prefix(bucket, model))]
     with ThreadPoolExecutor(8) as pool:
         stats = list(pool.map(lambda job_dir: storage.stat(job_dir.claim), dirs))
@@ -62,7 +62,7 @@ def _models(storage: Storage, bucket: str) -> list[str]:
 class Mirror:
     """Local copies of jobs' event files.
 
-    :param folder: what is given to TensorBoard as its log dir.
+    :param folder: the log dir of TensorBoard.
     """
 
     storage: Storage
@@ -70,9 +70,9 @@ class Mirror:
     _generations: dict[str, int] = field(default_factory=dict)
 
     def sync(self, jobs: Sequence[JobDir]) -> int:
-        """Bring what is new; returns how many files that was.
+        """Copy new content; returns the number of files that have changed.
 
-        A job that cannot be read now is read next time, and logged.
+        A job that is temporarily unavailable is logged, and read by the next call.
         """
         return sum(self._sync_job(job_dir) for job_dir in jobs)
 
@@ -85,7 +85,7 @@ class Mirror:
                     self._generations[stat.uri] = stat.generation
                     changed += 1
         except ObjectMissingError:
-            log.info("%s: an event file went while it was read", job_dir.uri)
+            log.info("%s: an event file was deleted while it was read", job_dir.uri)
         except MlengineError as error:
             if not error.retryable:
                 raise
@@ -93,7 +93,7 @@ class Mirror:
         return changed
 
     def _place(self, job_dir: JobDir, stat: ObjectStat) -> Path:
-        """:raises StorageError: an object's name would lead out of the folder."""
+        """:raises StorageError: the object's name would leave the folder."""
         root = (self.folder / job_dir.job_id).resolve()
         place = (root / stat.uri[len(job_dir.train) :]).resolve()
         if root.parent != self.folder.resolve() or not place.is_relative_to(root):
@@ -101,7 +101,7 @@ class Mirror:
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:
-        """The bytes that the copy has not yet. An object that became shorter is another file, and begins anew."""
+        """Append the bytes that the copy does not have. If the object became shorter, copy it again from the start."""
         place.parent.mkdir(parents=True, exist_ok=True)
         have = place.stat().st_size if place.exists() else 0
         if have > stat.size:

@@ -1,11 +1,11 @@
-"""``TF_CONFIG`` for each replica, as the cloud writes it.
+"""``TF_CONFIG`` for each replica, as Google's training services write it.
 
-What the cloud writes, and so what a trainer may rely on:
+A trainer may rely on the following:
 
-- a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` at all on Vertex AI;
-- ``cluster`` names chief (``master`` for old runtimes), worker and ps by address, never the evaluator, which stands in
-  its own ``task`` only: it must not take part in training;
-- ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, also on this machine: to the trainer it is one;
+- a job of one replica has a cluster of one on ML Engine, and no ``TF_CONFIG`` on Vertex AI;
+- ``cluster`` has the addresses of chief (``master`` in old runtimes), worker and ps. It does not have the evaluator,
+  which must not take part in training: only its own ``task`` names it;
+- ``task`` is ``{"type", "index"}``; ``environment`` is ``cloud``, on the local machine too;
 - ``job`` is the training input with snake_case names.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from mlengine.core.spec import Role, TrainingSpec
 
-# Maps whose keys are the user's own words, not field names.
+# Maps whose keys are defined by the user, not field names.
 _FREE_FORM = frozenset({"labels", "env"})
 
 
@@ -30,12 +30,12 @@ def tf_config(
     trial: str | None = None,
     job_dir: str | None = None,
 ) -> dict[str, Any]:
-    """The ``TF_CONFIG`` of one replica; ``{}`` means: do not set the variable.
+    """The ``TF_CONFIG`` of one replica; ``{}`` means that the variable is not set.
 
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param trial: the hyperparameter trial's id, in jobs that have trials.
-    :param job_dir: where the job runs, which may not be where its file says: it may be a repetition of another job.
-    :raises ValueError: if an address is missing, or the replica is not in the spec.
+    :param job_dir: the job dir, if it is not the one in the job file.
+    :raises ValueError: an address is missing, or the replica is not in the spec.
     """
     if (role, index) not in spec.replicas:
         raise ValueError(f"no {role}-{index} in this job: {[f'{r}-{i}' for r, i in spec.replicas]}")
@@ -69,7 +69,7 @@ def _name(spec: TrainingSpec, role: Role) -> str:
 
 
 def _job(spec: TrainingSpec, job_dir: str | None) -> dict[str, Any]:
-    """What was asked, corrected by what runs: packages as staged, counts as capped."""
+    """The training input with the values that are in use: staged packages, and reduced replica counts."""
     job: dict[str, Any] = _snake(spec.source)
     job |= {"python_module": spec.module, "package_uris": list(spec.package_uris), "args": list(spec.args)}
     for role, field in ((Role.WORKER, "worker_count"), (Role.PS, "parameter_server_count")):

@@ -1,9 +1,9 @@
-"""What a dataset version is: its manifest, its identity, its place among the other versions.
+"""A dataset version: its manifest, its identity, and how it differs from another version.
 
-A version is immutable and exists once its manifest does. Its identity is the content of its files as a trainer reads
-them (unpacked), so that another machine's compressor, or another day, makes no other version of the same digits.
+A version is immutable, and exists once its manifest does. Its identity is the uncompressed content of its files, so
+that it does not depend on the compressor or on the time of registration.
 
-Knows nothing of buckets and reads no file: :mod:`mlengine.datasets` does.
+This module does no I/O; :mod:`mlengine.datasets` does.
 """
 
 from __future__ import annotations
@@ -24,21 +24,27 @@ SPLITS = ("train", "heldout")
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 _VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
-_MANIFEST_REMEDY = "register the version again: mlengine datasets add"
+_MANIFEST_HINT = "register the version again: mlengine datasets add"
 
 
 def check_dataset_name(name: str) -> str:
-    """Return ``name`` if it can be a folder in the bucket; else raise."""
+    """Return ``name`` if it is valid.
+
+    :raises DatasetError: it cannot be the name of a folder in the bucket.
+    """
     if not _NAME.fullmatch(name):
-        raise DatasetError(f"not a dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
+        raise DatasetError(f"invalid dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
     return name
 
 
 def check_version_name(version: str) -> str:
-    """Return ``version`` if it can be a folder in the bucket and part of a job id; else raise."""
+    """Return ``version`` if it is valid.
+
+    :raises DatasetError: it cannot be the name of a folder in the bucket and a part of a job id.
+    """
     if not _VERSION.fullmatch(version):
         raise DatasetError(
-            f"not a dataset version: {version!r}",
+            f"invalid dataset version: {version!r}",
             hint="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
         )
     return version
@@ -49,9 +55,9 @@ class DataFile:
     """One file of a version.
 
     :param path: relative to the version's folder.
-    :param size: bytes as stored.
-    :param sha256: of the bytes as stored.
-    :param content_sha256: of the bytes unpacked; the file's identity. A writer that does not know it leaves it out.
+    :param size: in bytes, as stored.
+    :param sha256: of the file as stored.
+    :param content_sha256: of the uncompressed file: the file's identity. ``None`` if it is not known.
     """
 
     path: str
@@ -74,16 +80,16 @@ class DataFile:
         fields = _Fields(data, where)
         path = fields.text("path")
         if path.startswith("/") or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-            raise fields.wrong("path", f"{path!r} leaves the version's folder")
+            raise fields.wrong("path", f"{path!r} is outside of the version's folder")
         content = None if fields.absent("content_sha256") else fields.sha256("content_sha256")
         return cls(path, fields.count("size"), fields.sha256("sha256"), content)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows that are trained on, or those that are held out.
+    """The training rows, or the held-out rows.
 
-    :param label_counts: how many rows have label 0, 1, …; empty if the writer did not count.
+    :param label_counts: how many rows have label 0, 1, …; empty if they were not counted.
     """
 
     rows: int
@@ -111,7 +117,10 @@ class Split:
         rows = fields.count("rows", at_least=1)
         counts = () if fields.absent("label_counts") else fields.counts("label_counts")
         if counts and (len(counts) != classes or sum(counts) != rows):
-            raise fields.wrong("label_counts", f"{len(counts)} numbers, sum {sum(counts)}: not {classes}, sum {rows}")
+            raise fields.wrong(
+                "label_counts",
+                f"{len(counts)} numbers with sum {sum(counts)}; expected {classes} numbers with sum {rows}",
+            )
         return cls(
             rows=rows,
             images=DataFile.from_json(fields.value("images"), f"{where}.images"),
@@ -122,10 +131,10 @@ class Split:
 
 @dataclass(frozen=True)
 class CheckException:
-    """A check that the version did not pass, and was registered in spite of.
+    """A check that failed, and that the person who registered the version has waived.
 
-    :param found: what was found, in a sentence.
-    :param reason: why it does no harm, by whoever registered the version.
+    :param found: the check's message.
+    :param reason: why the failure is acceptable.
     """
 
     check: str
@@ -143,9 +152,9 @@ class CheckException:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version holds. ``shape`` and ``dtype`` are one image's; ``created`` is ISO 8601 with its time zone.
+    """The content of a version. ``shape`` and ``dtype`` are those of one image; ``created`` is ISO 8601 with time zone.
 
-    ``exceptions`` are no part of the content, nor of its digest.
+    ``exceptions`` do not count for the digest.
     """
 
     name: str
@@ -167,9 +176,9 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The identity of the content, 64 hex digits: whoever trains on the same digest trains on the same data.
+        """The identity of the content, 64 hex digits. Versions with the same digest have the same data.
 
-        Independent of name, version, time, licence text, and of how the files were compressed.
+        It does not depend on name, version, time, licence, or the compression of the files.
         """
         content = [self.file_format, self.dtype, list(self.shape), self.classes, self.train.identity]
         return hashlib.sha256(json.dumps([*content, self.heldout.identity]).encode()).hexdigest()
@@ -194,14 +203,16 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Any, where: str = "manifest.json") -> Self:
-        """Fields that this reader does not know are left alone: a later writer may add some.
+        """Read a manifest. Unknown fields are ignored: later versions of mlengine may add some.
 
-        :param where: names the manifest in errors.
-        :raises DatasetError: a field is missing or wrong; names it.
+        :param where: the manifest's name in errors.
+        :raises DatasetError: a field is missing or invalid; names it.
         """
         fields = _Fields(data, where)
         if fields.value("format") != FORMAT:
-            raise fields.wrong("format", f"{fields.value('format')!r} is not {FORMAT}; update mlengine?")
+            raise fields.wrong(
+                "format", f"{fields.value('format')!r} is not {FORMAT}; a later mlengine may have written it"
+            )
         if (file_format := fields.text("file_format")) not in FILE_FORMATS:
             raise fields.wrong("file_format", f"{file_format!r} is none of {', '.join(sorted(FILE_FORMATS))}")
         created = fields.text("created")
@@ -235,11 +246,11 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "manifest.json") -> Self:
-        """:raises DatasetError: it is not JSON, or :meth:`from_json` refuses it."""
+        """:raises DatasetError: it is not JSON, or not a manifest."""
         try:
             raw = json.loads(data)
         except ValueError as error:
-            raise DatasetError(f"{where} is not JSON: {error}", hint=_MANIFEST_REMEDY) from error
+            raise DatasetError(f"{where} is not JSON: {error}", hint=_MANIFEST_HINT) from error
         return cls.from_json(raw, where)
 
 
@@ -254,7 +265,7 @@ def _exceptions(fields: _Fields) -> tuple[CheckException, ...]:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which two versions differ, in words for a person."""
+    """A field in which two versions differ. Both values are strings."""
 
     field: str
     old: str
@@ -262,9 +273,9 @@ class Difference:
 
 
 def diff(old: Manifest, new: Manifest) -> list[Difference]:
-    """What changed from ``old`` to ``new``: content, balance, terms. Empty if a trainer would see the same.
+    """What changed from ``old`` to ``new``: content, label distribution, licence, source.
 
-    Version, time of creation and compression are no difference.
+    Version, creation time and compression are not compared.
     """
     pairs: list[tuple[str, object, object]] = [
         ("name", old.name, new.name),
@@ -299,16 +310,16 @@ def _utc(time: datetime) -> datetime:
 
 
 class _Fields:
-    """Reads a JSON object's fields; each refusal names the manifest and the field."""
+    """Reads the fields of a JSON object. Each error names the manifest and the field."""
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
-            raise DatasetError(f"{where} is not an object", hint=_MANIFEST_REMEDY)
+            raise DatasetError(f"{where} is not an object", hint=_MANIFEST_HINT)
         self.data = data
         self.where = where
 
     def wrong(self, field: str, why: str) -> DatasetError:
-        return DatasetError(f"{self.where}: {field}: {why}", hint=_MANIFEST_REMEDY)
+        return DatasetError(f"{self.where}: {field}: {why}", hint=_MANIFEST_HINT)
 
     def absent(self, field: str) -> bool:
         return self.data.get(field) is None
@@ -321,7 +332,7 @@ class _Fields:
     def text(self, field: str) -> str:
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
-            raise self.wrong(field, f"{value!r} is not a text")
+            raise self.wrong(field, f"{value!r} is not a non-empty string")
         return value
 
     def sha256(self, field: str) -> str:
@@ -333,7 +344,7 @@ class _Fields:
     def count(self, field: str, *, at_least: int = 0) -> int:
         value = self.value(field)
         if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-            raise self.wrong(field, f"{value!r} is not a whole number of {at_least} or more")
+            raise self.wrong(field, f"{value!r} is not an integer of at least {at_least}")
         return value
 
     def counts(self, field: str, *, at_least: int = 0) -> tuple[int, ...]:

@@ -1,8 +1,7 @@
-"""The one tree of errors.
+"""The exceptions of this project.
 
-Each error says what happened and where, and carries a ``hint``: what the reader does next. ``retryable`` answers
-whether the same call can succeed later with nothing changed. Nothing else in this project defines an exception that
-crosses a module boundary.
+Each error says what happened and where, and has a ``hint``: what to do next. ``retryable`` says whether the same call
+can succeed later without a change. No other module defines an exception that crosses a module boundary.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from mlengine.core.plaintext import visible
 
 
 class MlengineError(Exception):
-    """Root of all errors of this project.
+    """Base class of all errors of this project.
 
-    :param message: what happened, with the id, path or line it happened at.
-    :param hint: what the reader does next; printed after the message.
+    :param message: what happened, with the id, path or line.
+    :param hint: what to do next; printed after the message.
     """
 
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        # It may quote a builder, a trainer or a service: shown in logs and terminals, and obeyed by neither.
+        # It may quote the output of other programs, which may contain terminal escapes.
         message = visible(message)
         super().__init__(message)
         self.message = message
@@ -32,44 +31,48 @@ class MlengineError(Exception):
         return f"{self.message}\n  What to do: {self.hint}" if self.hint else self.message
 
 
+class UsageError(MlengineError):
+    """The arguments of a command do not fit together. Names the argument; nothing was changed."""
+
+
 class SettingError(MlengineError):
-    """A setting has a value that cannot be used. Names the setting, the value and where the value was found."""
+    """A setting has an invalid value. Names the setting, the value and its source."""
 
 
 class XComMissingError(MlengineError):
-    """An operator did not get what an earlier task should have returned. Names the field and that task."""
+    """An operator did not get the result of an earlier task. Names the field and the task."""
 
 
 class JobFileError(MlengineError):
-    """The job file, or the spec made from it, is wrong. The message has ``file:line`` where there is one."""
+    """The job file, or a value that replaces one of its fields, is invalid. Names ``file:line`` if there is a file."""
 
 
 class PackageError(MlengineError):
-    """The trainer cannot be packaged: missing ``__init__.py``, module not inside, or the builder's own words."""
+    """The trainer cannot be packaged: a missing ``__init__.py``, a missing module, or an error of the build tool."""
 
 
 class StorageError(MlengineError):
-    """The bucket refused, or an object is not what was expected."""
+    """Cloud Storage rejected a request, or an object is not as expected."""
 
 
 class BucketMissingError(StorageError):
-    """The bucket does not exist, or is hidden from these credentials."""
+    """The bucket does not exist, or is not visible with these credentials."""
 
 
 class StorageForbiddenError(StorageError):
-    """The credentials may not do this."""
+    """The credentials lack a permission."""
 
 
 class ObjectMissingError(StorageError):
-    """No such object."""
+    """The object does not exist."""
 
 
 class StorageConflictError(StorageError):
-    """A precondition did not hold: somebody else wrote the object first. The caller re-reads and decides."""
+    """A precondition failed: another process wrote the object first. The caller reads it again."""
 
 
 class StorageUnavailableError(StorageError):
-    """The service did not answer, or kept answering 429/5xx, until the deadline."""
+    """Cloud Storage did not respond, or responded with 429 or 5xx, until the deadline."""
 
     retryable = True
 
@@ -79,9 +82,9 @@ class DatasetError(MlengineError):
 
 
 class AirflowError(MlengineError):
-    """Airflow's API server cannot be reached, or refuses a request.
+    """Airflow's API server cannot be reached, or rejects a request.
 
-    :param status: the HTTP status it refused with, where it answered at all.
+    :param status: the HTTP status; ``None`` if there was no response.
     """
 
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
@@ -90,19 +93,19 @@ class AirflowError(MlengineError):
 
 
 class AnnounceError(MlengineError):
-    """Nobody waits for a new dataset version. The version is registered all the same."""
+    """No DAG is scheduled on the dataset. The new version is registered."""
 
 
 class EnvironmentBuildError(MlengineError):
-    """The trainer's environment could not be built. Carries the installer's own words."""
+    """The trainer's environment could not be built. Includes the installer's output."""
 
 
 class BackendError(MlengineError):
-    """A training backend refused a call for good."""
+    """A training backend rejected a request."""
 
 
 class BackendUnavailableError(BackendError):
-    """A training backend could not be reached, or asked to come back later. Never decides a job's outcome."""
+    """A training backend could not be reached, or asked to retry later. The job's state is unknown."""
 
     retryable = True
 
@@ -123,21 +126,21 @@ class EmulatorApiError(EmulatorError):
 
 
 class JobConflictError(MlengineError):
-    """A job of the same name was submitted with other inputs. Says which, with the old and the new value."""
+    """A job of the same key was submitted with other inputs. Names them, with the old and the new value."""
 
 
 class JobFailedError(MlengineError):
-    """The job ended without success. Says which replica, its exit code, its last lines, and what that means."""
+    """The job ended without success. Names the replica, its exit code, its last log lines, and the cause."""
 
 
 class JobLostError(JobFailedError):
-    """The job ended through no fault of the trainer (preempted, launcher lost, service error): try again."""
+    """The job was preempted, lost its launcher, or failed by an error of the service."""
 
     retryable = True
 
 
 class JobDeadlineError(JobFailedError):
-    """Our own deadline passed; the job was cancelled."""
+    """The job exceeded a time limit and was cancelled."""
 
 
 class ModelError(MlengineError):
@@ -145,22 +148,22 @@ class ModelError(MlengineError):
 
 
 class PublishError(MlengineError):
-    """The champion cannot be changed as asked."""
+    """The champion cannot be changed as requested."""
 
 
 class RegistryError(MlengineError):
-    """A model registry elsewhere refused a champion for good. The champion here is not touched by that."""
+    """An external model registry rejected a champion. The champion itself is unchanged."""
 
 
 class RegistryUnavailableError(RegistryError):
-    """A model registry does not answer, or asks to come back later."""
+    """An external model registry does not respond, or asked to retry later."""
 
     retryable = True
 
 
 class StackError(MlengineError):
-    """What ``make run`` or a test started did not come up, has ended, or does not get done in time."""
+    """A process of ``make run`` or of a test did not start, has ended, or did not finish in time."""
 
 
 class ComponentFailedError(StackError):
-    """A component of the Airflow of ``make run`` or of a test keeps ending. Carries the last lines of its log."""
+    """A component of the Airflow of ``make run`` or of a test keeps failing. Includes the last lines of its log."""

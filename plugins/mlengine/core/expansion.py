@@ -1,7 +1,8 @@
-"""``$(VAR)`` in arguments and environment variables, by the rules of Kubernetes, which are Vertex AI's.
+"""``$(VAR)`` in arguments and environment variables, by the rules of Kubernetes and Vertex AI.
 
-``$(VAR)`` becomes the value of ``VAR``, and stays as it is if there is no such variable; ``$$`` becomes ``$``, so that
-``$$(VAR)`` stands for ``$(VAR)``. ML Engine expanded nothing: its arguments are escaped on the way to Vertex AI.
+``$(VAR)`` becomes the value of ``VAR``; it is unchanged if there is no such variable. ``$$`` becomes ``$``, so that
+``$$(VAR)`` gives ``$(VAR)``. ML Engine expanded nothing, so its arguments are escaped before they are sent to Vertex
+AI.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def escape(text: str) -> str:
-    """What :func:`expand` turns back into ``text``, whatever the variables are."""
+    """The inverse of :func:`expand`, for any variables."""
     return _SPECIAL.sub("$$", text)
 
 
 def substitute(text: str, variables: Mapping[str, str]) -> str:
-    """Replace references to ``variables`` only; everything else is left for a later :func:`expand`."""
+    """Replace references to ``variables`` only; a later :func:`expand` replaces the others."""
 
     def replace(match: re.Match[str]) -> str:
         value = variables.get(match[1]) if match[1] is not None else None
@@ -34,7 +35,7 @@ def substitute(text: str, variables: Mapping[str, str]) -> str:
 
 
 def expand_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The values of ``own``, each of which may refer to ``given`` and to those before it."""
+    """The values of ``own``, each of which may refer to ``given`` and to earlier values of ``own``."""
     expanded: dict[str, str] = {}
     for name, value in own.items():
         expanded[name] = expand(value, {**given, **expanded})

@@ -1,7 +1,8 @@
-"""What differs between two trainings: the question of whoever finds a job of the right name.
+"""How the inputs of two trainings differ. A submission compares its inputs with those of a job that it found.
 
-Compares what :func:`mlengine.core.inputs.inputs_digest` counts: package, dataset, module, arguments, cluster, runtime,
-environment. Where a job runs, its labels and its limits do not count; the versions of mlengine and Airflow neither.
+Compares the fields of :func:`mlengine.core.inputs.inputs_digest`: package, dataset, module, arguments, cluster,
+runtime, environment. The location of a job, its labels and its limits do not count, nor do the versions of mlengine and
+Airflow.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Fields of a spec that change no model, or are compared in another form.
+# Fields of a spec that do not change the model, or are compared in another form.
 _IGNORED = frozenset(
     {"args", "env", "package_uris", "pools"}
     | {"job_dir", "labels", "region", "scale_tier", "source", "max_running_seconds", "max_wait_seconds"}
@@ -22,7 +23,7 @@ _LONGEST = 200  # characters of one value in a message
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one training is made of.
+    """The inputs of one training.
 
     :param spec: :meth:`mlengine.core.spec.TrainingSpec.to_json`.
     :param lineage: the ``inputs`` of its record: ``package`` and ``dataset``, each with its ``digest``, if known.
@@ -34,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Change:
-    """One field that differs. ``before`` and ``after`` are for people."""
+    """One field that differs. Both values are strings."""
 
     field: str
     before: str
@@ -45,7 +46,7 @@ class Change:
 
 
 def changes(before: Inputs, after: Inputs) -> list[Change]:
-    """Every field that differs, in a fixed order; empty if both would train the same."""
+    """All fields that differ, in a fixed order; empty if the inputs are equal."""
     return [change for change in _compared(before, after) if change.before != change.after]
 
 
@@ -66,7 +67,7 @@ def _compared(before: Inputs, after: Inputs) -> Iterator[Change]:
 
 
 def _digests(kind: str, before: Inputs, after: Inputs) -> tuple[str, str]:
-    """The contents of both; where one is not known, where both lie."""
+    """Both digests; if one of them is not known, both URIs."""
     old, new = (dict(one.lineage.get(kind) or {}) for one in (before, after))
     if old.get("digest") and new.get("digest"):
         if old["digest"] == new["digest"]:
@@ -83,7 +84,7 @@ def _content(lineage: Mapping[str, Any]) -> str:
 
 
 def _words(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
-    """Both argument lists without what they begin and end with alike; a flag stays with its value."""
+    """Both argument lists without their common start and end; a flag is not separated from its value."""
     old, new = [*map(str, before)], [*map(str, after)]
     if old == new:
         return "", ""
@@ -110,7 +111,7 @@ def _pool(pool: Mapping[str, Any]) -> str:
 
 
 def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
-    """Their names alone: the values may be secrets."""
+    """The names of the variables only: the values may be secrets."""
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             old = "set" if name in before else "not set"

@@ -1,7 +1,7 @@
-"""What a training is made of: two trainings with equal inputs would give equal models, or as good as that.
+"""A digest of a training's inputs. Trainings with equal inputs give equivalent models.
 
 The digest counts what changes the model: package, dataset, module, arguments, cluster, runtime, environment. It does
-not count where it runs, what it is called, how long it may take, nor in which version's folder equal data lies.
+not count the location, name or limits of a job, nor the name of a dataset version with equal content.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FORMAT = 1
 
 
 def inputs_digest(spec: TrainingSpec, package: Mapping[str, Any], dataset: Mapping[str, Any]) -> str | None:
-    """40 hex digits; ``None`` if it is not known what goes in, so that nothing can be said to be equal.
+    """40 hex digits; ``None`` if the package or the dataset has no digest, so that inputs cannot be compared.
 
-    :param package: with ``digest``, and ``package_uris``: all that the job installs.
-    :param dataset: with ``digest`` and ``uri``. An argument that is that URI counts as the content it stands for.
+    :param package: with ``digest``, and ``package_uris``: all packages of the job.
+    :param dataset: with ``digest`` and ``uri``. An argument that equals this URI counts as the dataset's content.
 
-    Does not look behind other URIs among the arguments: what lies there is the caller's word.
+    Other URIs among the arguments are compared as strings: their content is assumed not to change.
     """
     if not package.get("digest") or not dataset.get("digest") or not dataset.get("uri"):
         return None
@@ -47,6 +47,6 @@ def inputs_digest(spec: TrainingSpec, package: Mapping[str, Any], dataset: Mappi
 
 
 def _content(arg: str, uri: str, data: str) -> str:
-    """``--dataset gs://…/2026-11-01`` and ``--dataset=gs://…/2026-11-01/`` name content, not a place."""
+    """Replace the URI in ``--dataset gs://…/2026-11-01`` and ``--dataset=gs://…/2026-11-01/`` by ``data``."""
     flag, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
     return f"{flag}{equals}{data}" if value.rstrip("/") == uri.rstrip("/") else arg

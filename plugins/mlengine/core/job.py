@@ -1,7 +1,7 @@
-"""What a job is: its key, its id, its states, and the record that claims it.
+"""A job's key, id and states, and the record that claims it.
 
-The states are ML Engine's own words. A backend maps every state of its service to one of them; a state that a service
-invents later is ``UNKNOWN``: non-terminal, so that nothing is decided by a word nobody has read.
+The states are those of ML Engine. A backend maps every state of its service to one of them. A state that is new in the
+service becomes ``UNKNOWN``, which is not terminal, so that no decision depends on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlengine.core.errors import MlengineError
 
 
 class JobState(StrEnum):
-    """The life of a job."""
+    """The state of a job."""
 
     QUEUED = "QUEUED"
     PREPARING = "PREPARING"
@@ -41,11 +41,11 @@ _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, 
 
 
 class FailureCause(StrEnum):
-    """Why a job ended without success: decides whether attempt n+1 is made."""
+    """Why a job ended without success. It decides whether attempt n+1 is submitted."""
 
-    TRAINER = "trainer"  # the trainer's own error: trying again would pay for the same failure
-    PREEMPTED = "preempted"  # told to stop by its host, after saving (exit code 143 or SIGTERM)
-    LOST = "lost"  # its launcher or machine went away
+    TRAINER = "trainer"  # an error of the trainer: another attempt would fail in the same way
+    PREEMPTED = "preempted"  # stopped by its host (exit code 143 or SIGTERM)
+    LOST = "lost"  # its launcher or machine is gone
     QUOTA = "quota"
     SERVICE = "service"  # the training service's own error
     DEADLINE = "deadline"
@@ -57,23 +57,23 @@ class FailureCause(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What the reader of the failure does next; the table in ``docs/operations.md`` is this one."""
+        """What to do about the failure; also the table in ``docs/operations.md``."""
         return _ADVICE[self]
 
 
 _ADVICE = {
     FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then clear `submit`",
-    FailureCause.PREEMPTED: "nothing, until `max_attempts` is used up; then clear `submit`, or use machines that stay",
-    FailureCause.LOST: "see that the machine is up and has room; then clear `submit`",
-    FailureCause.QUOTA: "ask for fewer or other machines, or for more quota; then clear `submit`",
-    FailureCause.SERVICE: "try again later: clear `submit`; the launcher's log says what the service ran into",
+    FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then clear `submit`, or use on-demand machines",
+    FailureCause.LOST: "check that the machine is up and has free memory and disk space; then clear `submit`",
+    FailureCause.QUOTA: "request fewer or other machines, or more quota; then clear `submit`",
+    FailureCause.SERVICE: "read the launcher's log for the service's error; clear `submit` to try again",
     FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then clear `submit`",
     FailureCause.CANCELLED: "clear `submit` to train again",
 }
 
 
 class Decision(StrEnum):
-    """What a submission came to; the same word in log, XCom, metric, docs and UI."""
+    """The result of a submission. Log, XCom, metric and UI use these values."""
 
     FRESH_SUBMIT = "fresh_submit"
     REATTACHED = "reattached"
@@ -83,26 +83,25 @@ class Decision(StrEnum):
     REUSED = "reused"
 
 
-# What stands in a key's `dag_id` for jobs that a person submitted at a terminal: no DAG run waits for them.
+# The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
 
 
-# Where Airflow keeps what separates runs of one name: a key of each submitting task's state store, and a Variable.
+# Where Airflow stores the ids that distinguish runs of the same name: a key of each submitting task's state store, and
+# a Variable.
 RUN_UID_KEY = "mlengine_run_uid"
 INSTALLATION_VARIABLE = "mlengine_installation_id"
 
 
 @dataclass(frozen=True)
 class JobKey:
-    """The identity of one intent to train: a retry of the same task has the same key, a cleared task another.
+    """The identity of one intent to train. A retry of a task has the same key, a cleared task has another one.
 
-    :param generation: a number that a clear changes and a retry keeps. From Airflow it is the task instance's
-        ``max_tries``: set once from ``retries``, raised by every clear of a task that ran, kept by retries, deferrals
-        and edits of the DAG file.
-    :param run_uid: separates DAG runs of the same name: one that was deleted from the one created after it, and those
-        of two Airflow installations. Kept by retries and clears. Empty for jobs that are not Airflow's.
-
-    ``digest`` is 40 hex digits, legal in a label.
+    :param generation: a number that changes when the task is cleared, but not when it is retried. In Airflow it is the
+        task instance's ``max_tries``: initially ``retries``, and raised by every clear of a task that ran; retries,
+        deferrals and edits of the DAG file do not change it.
+    :param run_uid: distinguishes DAG runs of the same name: a deleted run from the one created after it, and the runs
+        of two Airflow installations. Retries and clears keep it. Empty for jobs from the command line.
     """
 
     dag_id: str
@@ -114,14 +113,15 @@ class JobKey:
 
     @property
     def digest(self) -> str:
+        """40 hex digits, valid as a label."""
         text = json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation, self.run_uid])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def make_job_id(model: str, hint: str, key: JobKey) -> str:
-    """A readable job id, legal for ML Engine (letters, digits, underscore, ≤ 128) and unique to the key.
+    """A readable job id, unique to the key and valid in ML Engine (letters, digits, underscore, at most 128).
 
-    ``hint`` is what a person looks for: the dataset version or the run's date.
+    :param hint: a readable part of the id: the dataset version or the run's date.
     """
     words = re.sub(r"[^0-9a-zA-Z]+", "_", f"{model}_{hint}").strip("_")[:100].rstrip("_")
     if not words or not words[0].isalpha():
@@ -130,16 +130,16 @@ def make_job_id(model: str, hint: str, key: JobKey) -> str:
 
 
 def make_label(text: str) -> str:
-    """A label value as Google's services take it: at most 63 of a-z 0-9 _ -."""
+    """``text`` as a label value that Google's services accept: at most 63 of a-z 0-9 _ -."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")
 
 
 @dataclass(frozen=True)
 class JobHandle:
-    """Where a submitted attempt is found: all that a backend needs to describe, log or cancel it.
+    """A reference to a submitted attempt: all that a backend needs to describe it, read its logs or cancel it.
 
     :param backend: the backend's registered name.
-    :param name: the backend's own name of the job (a resource name, or a state dir's name).
+    :param name: the job's name in the backend: a resource name, or the name of a state directory.
     """
 
     backend: str
@@ -158,10 +158,10 @@ class JobHandle:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed, for people and for the retry rule.
+    """Why an attempt failed.
 
-    :param replica: ``role-index`` of the replica that failed, where one did.
-    :param exit_code: its exit code; negative is the signal that ended it, as in :mod:`subprocess`.
+    :param replica: ``role-index`` of the replica that failed, if it was one.
+    :param exit_code: its exit code; if negative, the signal that ended it, as in :mod:`subprocess`.
     :param log_tail: its last log lines.
     """
 
@@ -187,9 +187,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One look at an attempt. Times are seconds since the epoch.
+    """The status of an attempt at one moment. Times are in seconds since the epoch.
 
-    :param detail: one line for a person: the place in the queue, what is being prepared, which replica is missing.
+    :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
     """
 
     handle: JobHandle
@@ -203,18 +203,18 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """``job.json``: the claim on a job dir, and what became of it.
+    """``job.json``: the claim on a job dir, and the history of its job.
 
     :param key: the :class:`JobKey` digest that owns the dir.
-    :param spec: the :class:`~mlengine.core.spec.TrainingSpec` as JSON: what attempt n+1 and a re-run need.
-    :param owner: the fields of the :class:`JobKey`, and ``installation``, the id of the Airflow that submitted it: for
-        people, and for finding earlier jobs of the same task.
-    :param inputs: lineage: digests of package and dataset, and what else the caller knows.
+    :param spec: the :class:`~mlengine.core.spec.TrainingSpec` as JSON, for later attempts and re-runs.
+    :param owner: the fields of the :class:`JobKey`, and ``installation``, the id of the Airflow installation that
+        submitted it. It is used to find earlier jobs of the same task.
+    :param inputs: lineage: the digests of package and dataset, and others that the caller knows.
     :param requested: the spec as JSON before the backend reduced the cluster; empty if it did not.
-    :param name: the backend's name of the live attempt; ``None`` between claim and submit.
-    :param host: the one host that can see its jobs, if the backend is such a one.
-    :param history: what was decided when, oldest first.
-    :param found_empty: the dir held nothing when it was claimed, so that all that lies in it came with the job.
+    :param name: the backend's name of the current attempt; ``None`` between claim and submit.
+    :param host: the host on which the jobs are visible, if the backend runs on one host.
+    :param history: events, oldest first.
+    :param found_empty: whether the dir was empty when it was claimed, so that all objects in it belong to the job.
     """
 
     key: str
@@ -235,7 +235,7 @@ class JobRecord:
         return replace(self, attempt=attempt, name=name, history=(*self.history, event))
 
     def handle(self, job_dir: str) -> JobHandle | None:
-        """The live attempt, once it is recorded."""
+        """The current attempt; ``None`` until it is recorded."""
         if self.name is None:
             return None
         return JobHandle(self.backend, self.name, self.job_id, self.attempt, job_dir)
@@ -245,7 +245,7 @@ class JobRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: if the object is not a claim of this project."""
+        """:raises MlengineError: the data is not a claim of mlengine."""
         try:
             raw = json.loads(data)
             raw["history"] = tuple(raw.get("history", ()))
@@ -253,5 +253,5 @@ class JobRecord:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MlengineError(
                 f"job.json is not the record of a job: {error}",
-                hint="choose another job dir; if this one is mlengine's, restore job.json from a backup",
+                hint="choose another job dir; if mlengine created this one, restore job.json from a backup",
             ) from error

@@ -1,22 +1,22 @@
-"""Every path in the bucket, in one place.
+"""All paths in the bucket.
 
 ::
 
     gs://BUCKET/packages/<name>/<digest>/<sdist>         the trainer, content-addressed
     gs://BUCKET/datasets/<name>/<version>/manifest.json  a dataset version; the manifest is written last
     gs://BUCKET/<model>/<job_id>/                        a job dir:
-        job.json                                           the claim, and what became of it
+        job.json                                           the claim: who submitted the job, and what happened to it
         train/                                             checkpoints, summaries, progress.json, metrics.jsonl
         model/                                             the export; MANIFEST.json is written last
         logs/                                              each replica's log, once the job has ended
-        report.json, report.html                           the gate's verdict, for programs and for people
-        predictions.json                                   what the model said of the held-out rows
+        report.json, report.html                           the validation report, as data and as a page
+        predictions.json                                   the model's predictions for the held-out rows
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
     gs://BUCKET/<model>/validated/<digest>.json          the job that was accepted for these inputs
-    gs://BUCKET/<model>/index/jobs.json                  ended jobs at a glance, for the page; may be deleted
+    gs://BUCKET/<model>/index/jobs.json                  a cache of ended jobs, for the web page; may be deleted
 
-Knows strings only: nothing here reads or writes.
+This module only computes strings; it does no I/O.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from mlengine.core.errors import StorageError
 
 _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(?P<path>.*))?$", re.DOTALL)
-KEEP = ".keep"  # the empty object that makes a folder
+KEEP = ".keep"  # an empty object that represents a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
-# Prefixes of the bucket that a model must not be named after.
+# Top-level names in the bucket that a model must not have.
 RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator"})
-# Folders of a model that are no job dirs.
+# Folders of a model that are not job dirs.
 NO_JOBS = frozenset({"champions", "validated", "index"})
 
 
@@ -69,9 +69,9 @@ def check_model_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class JobDir:
-    """The paths below one job dir. ``uri`` has no trailing slash.
+    """The paths of one job dir. ``uri`` has no trailing slash.
 
-    :raises StorageError: it is no ``gs://`` URI, or names a whole bucket.
+    :raises StorageError: it is not a ``gs://`` URI, or it is a bucket without a path.
     """
 
     uri: str
@@ -81,7 +81,7 @@ class JobDir:
         _, path = split_uri(uri)
         if not path.strip("/"):
             raise StorageError(
-                f"the job dir {self.uri} is a whole bucket", hint=f"give the job a folder of its own: {uri}/FOLDER"
+                f"the job dir {self.uri} is a bucket without a path", hint=f"use a folder in the bucket: {uri}/FOLDER"
             )
         object.__setattr__(self, "uri", uri)
 
@@ -92,14 +92,25 @@ class JobDir:
 
     @property
     def job_id(self) -> str:
+        """The dir's name."""
         return self.uri.rsplit("/", 1)[1]
+
+    @property
+    def model_name(self) -> str:
+        """The name of the dir's parent."""
+        return self.uri.rsplit("/", 2)[1]
+
+    @property
+    def bucket(self) -> str:
+        """Everything before the model's name: ``gs://BUCKET``, or ``gs://BUCKET/prefix``."""
+        return self.uri.rsplit("/", 2)[0]
 
     @property
     def claim(self) -> str:
         return join(self.uri, "job.json")
 
     def numbered(self, number: int) -> JobDir:
-        """The n-th dir that a job may take if the ones before it belong to other jobs: ``D``, ``D_2``, ``D_3``."""
+        """The dir number ``number`` of those that a job may use: ``D``, or ``D_2``, ``D_3`` if others use these."""
         return self if number == 1 else JobDir(f"{self.uri}_{number}")
 
     @property
@@ -116,12 +127,12 @@ class JobDir:
 
     @property
     def environment(self) -> str:
-        """What was installed where it ran: one ``name==version`` a line."""
+        """The packages that were installed in the job's environment: one ``name==version`` per line."""
         return join(self.uri, "logs", "environment.txt")
 
     @property
     def cursor(self) -> str:
-        """How far the wait has shown logs and progress: a restarted wait goes on from here."""
+        """How far the wait has logged the job's lines and progress. A restarted wait continues from there."""
         return join(self.uri, "logs", "cursor.json")
 
     @property
@@ -165,16 +176,16 @@ def datasets_prefix(bucket: str, name: str) -> str:
 
 
 def dataset_asset_name(name: str) -> str:
-    """What the dataset is called among Airflow's assets."""
+    """The name of a dataset's Airflow asset."""
     return f"dataset_{name}"
 
 
-# What the champions of all models are called among Airflow's asset aliases.
+# The Airflow asset alias of the champions of all models.
 CHAMPIONS_ALIAS = "mlengine_champions"
 
 
 def champion_asset_name(model: str) -> str:
-    """What a model's champion is called among Airflow's assets."""
+    """The name of the Airflow asset of a model's champion."""
     return f"champion_{model}"
 
 

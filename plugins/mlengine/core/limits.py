@@ -1,8 +1,8 @@
 """Limits of a job's fields, the same for job files, flags, operator arguments and API requests.
 
-Each function returns the :class:`Problem` of a value, or ``None``. The caller says where the value is written:
+Each function returns a :class:`Problem`, or ``None`` if the value is valid. The caller adds the location of the value:
 ``raise field.error(problem.message, problem.hint)`` in a job file, ``job.labels: {problem.message}`` in an API.
-:class:`~mlengine.core.spec.TrainingSpec` checks its own fields with them, so that no entry can leave one out.
+:class:`~mlengine.core.spec.TrainingSpec` checks its fields with these functions, whatever their source.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a value, and what to write instead."""
+    """What is wrong with a value, and what to use instead."""
 
     message: str
     hint: str
@@ -49,7 +49,7 @@ def priority(number: int) -> Problem | None:
 
 
 def attempts(count: int) -> Problem | None:
-    """How many attempts a job may have."""
+    """The maximum number of attempts of a job."""
     return _in_range(count, 1, MAX_ATTEMPTS)
 
 
@@ -64,7 +64,7 @@ def boot_disk_gb(size: int) -> Problem | None:
 
 
 def job_id(text: str) -> Problem | None:
-    """The id that a person gives a job."""
+    """A job id that the user has chosen."""
     if _JOB_ID.fullmatch(text):
         return None
     return Problem(

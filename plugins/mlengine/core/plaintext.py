@@ -1,8 +1,8 @@
-"""Text of unknown origin, as it may be shown in a log, a terminal or a page.
+"""Sanitise text of unknown origin before it is shown in a log, a terminal or a page.
 
-A trainer's log, a service's message, a name from the bucket can hold what a terminal obeys (escapes, carriage returns,
-bidirectional marks) or what looks like another line. None of it may hide or forge anything where it is shown: escapes
-are taken out, other control characters are made visible.
+A trainer's log, a service's message or a name in the bucket may contain terminal escapes, carriage returns,
+bidirectional marks or line breaks. To keep it from hiding or forging output, escapes are removed and other control
+characters are made visible.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def visible(text: str) -> str:
-    """A text of many lines, of any length, that a terminal shows and does not obey."""
+    """``text`` without terminal escapes, and with visible control characters; may have several lines."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", _ESCAPE.sub("", text.replace("\r\n", "\n")))
 
 
 def line(text: str) -> str:
-    """One line, and not an endless one: what would begin another is made visible."""
+    """``text`` as one line of limited length; line breaks are made visible."""
     text = _ESCAPE.sub("", text).rstrip("\r")
-    # Of a progress bar, the last state is left standing.
+    # Of a progress bar, keep the last state.
     text = visible(text.rsplit("\r", 1)[-1]).replace("\n", "\\x0a")
     if len(text) > MOST_CHARACTERS:
         return f"{text[:MOST_CHARACTERS]} [{len(text) - MOST_CHARACTERS} characters cut]"
@@ -35,9 +35,9 @@ def line(text: str) -> str:
 
 
 def states(text: str) -> list[str]:
-    """What a line showed, one after the other: a progress bar returns to its beginning and writes over itself.
+    """The successive states of a line that a progress bar has overwritten with carriage returns. At least one.
 
-    Of more than :data:`MOST_STATES`, so many are left, evenly spaced; always the last. At least one.
+    Of more than :data:`MOST_STATES`, that many are returned, evenly spaced and including the last.
     """
     shown = [state for state in _ESCAPE.sub("", text).split("\r") if state.strip()]
     step = -(-len(shown) // MOST_STATES) or 1
@@ -45,5 +45,5 @@ def states(text: str) -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a message, and the states of each; at least one."""
+    """The lines of a message, with the states of each line. At least one."""
     return [line(state) for one in text.rstrip("\n").split("\n") for state in states(one)]

@@ -1,9 +1,9 @@
-"""Which of two trainings is about newer data, where no dataset version says so: by the runs that they belong to.
+"""Which of two trainings has the newer data, by their DAG runs, if they have no dataset version.
 
-A run has a partition key, or a date, or both. Keys are compared if both are dates, or differ in their numbers only
-(``v9`` and ``v12``, but not ``de`` and ``us``). Otherwise the dates are compared: the partition's date, else the end of
-the data interval, else the logical date, else the date the run may start after. For a run of a backfill each of these
-lies in the past. A job without a run has the time of its submission.
+A run has a partition key, a date, or both. Keys are compared if both are dates, or differ only in their numbers (``v9``
+and ``v12``, but not ``de`` and ``us``). Otherwise the dates are compared: the partition date, or else the end of the
+data interval, the logical date, or the earliest start of the run. All of these are in the past for a backfill. A job
+without a run has the time of its submission.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class RunOrder:
-    """A training's place in time.
+    """The position of a training in time.
 
     :param partition_key: of the run; empty if it has none.
-    :param as_of: the moment the run is about, with a time zone; ``None`` if it is not known.
+    :param as_of: the date of the run's data, with a time zone; ``None`` if it is not known.
     """
 
     partition_key: str = ""
     as_of: datetime | None = None
 
-    INPUT: ClassVar[str] = "run"  # where a job's inputs have it
+    INPUT: ClassVar[str] = "run"  # its key among a job's inputs
 
     def older_than(self, other: RunOrder) -> bool:
-        """Whether this is older for certain; two that cannot be compared are not."""
+        """Whether this is older; ``False`` if the two cannot be compared."""
         if _comparable(self.partition_key, other.partition_key):
             return version_key(self.partition_key) < version_key(other.partition_key)
         return self.as_of is not None and other.as_of is not None and self.as_of < other.as_of
@@ -51,13 +51,13 @@ class RunOrder:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """What is not readable is not known."""
+        """Read a recorded position; values that cannot be read are treated as unknown."""
         known = data if isinstance(data, Mapping) else {}
         return cls(str(known.get("partition_key") or ""), _moment(known.get("as_of")))
 
     @classmethod
     def from_lineage(cls, lineage: Mapping[str, Any]) -> Self:
-        """Of a job, from its report or its champion's entry."""
+        """The position of a job, from its report or its champion record."""
         order = cls.from_json((lineage.get("inputs") or {}).get(cls.INPUT))
         if order.partition_key or order.as_of:
             return order

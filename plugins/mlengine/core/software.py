@@ -1,4 +1,4 @@
-"""The software at work in this process, for a job's record."""
+"""The versions of the software in this process, for a job's record."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 @cache
 def installed() -> bool:
-    """Whether mlengine is here as a package, and not only as a folder. Asked once a process: a look at all packages
-    takes milliseconds.
-    """
+    """Whether mlengine is installed as a package. Cached: reading all package metadata takes milliseconds."""
     try:
         return bool(version("mlengine"))
     except PackageNotFoundError:
@@ -20,7 +18,7 @@ def installed() -> bool:
 
 
 def software() -> dict[str, str]:
-    """``mlengine``, ``python``, and ``airflow`` where it is Airflow that asks."""
+    """The versions of ``mlengine`` and ``python``, and of ``airflow`` in Airflow's processes."""
     from mlengine import __version__
 
     found = {"mlengine": __version__, "python": platform.python_version()}

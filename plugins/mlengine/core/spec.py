@@ -1,6 +1,6 @@
-"""What to train: the :class:`TrainingSpec` that a job file becomes.
+"""The :class:`TrainingSpec`: what to train, on which cluster.
 
-This file has the types; :mod:`mlengine.core.job_file.parse` reads them from YAML with line numbers and hints.
+:mod:`mlengine.core.job_file.parse` reads it from YAML, with line numbers and hints in its errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlengine.core.limits import Problem
 
 
 class Role(StrEnum):
-    """What a replica does. ML Engine called the chief "master"; both are read, this is what is written."""
+    """The role of a replica. ML Engine called the chief "master"; job files may use either name."""
 
     CHIEF = "chief"
     WORKER = "worker"
@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Pool:
-    """All replicas of one role: they share machine type and image."""
+    """All replicas of one role. They have the same machine type and image."""
 
     role: Role
     count: int
@@ -45,16 +45,17 @@ class TrainingSpec:
     :param module: the module that is run as ``python -m``, e.g. ``trainer.task``.
     :param package_uris: sdists or wheels, the trainer's first.
     :param args: the user's arguments; the backend appends ``--job-dir``.
-    :param pools: exactly one chief pool of one replica first; then worker, ps, evaluator where there are any.
-    :param primary_name: what ``TF_CONFIG`` calls the chief: ``chief``, or ``master`` as ML Engine's first runtimes did.
-    :param max_running_seconds: after this long RUNNING, the job is ended as failed.
-    :param max_wait_seconds: after this long QUEUED, likewise.
-    :param env: extra environment variables of every replica.
-    :param single_replica_tf_config: whether a job of one replica gets a ``TF_CONFIG`` too: ML Engine gave it one,
-        Vertex AI does not.
+    :param pools: the chief pool, with one replica, first; then worker, ps and evaluator if there are any.
+    :param primary_name: the name of the chief in ``TF_CONFIG``: ``chief``, or ``master`` as in ML Engine's first
+        runtimes.
+    :param max_running_seconds: the job fails after this time in state RUNNING.
+    :param max_wait_seconds: the job fails after this time in state QUEUED.
+    :param env: additional environment variables of every replica.
+    :param single_replica_tf_config: whether a job of one replica has a ``TF_CONFIG``: yes on ML Engine, no on Vertex
+        AI.
     :param expand_variables: whether ``$(VAR)`` in ``args`` and ``env`` is expanded (:mod:`mlengine.core.expansion`):
-        Vertex AI does, ML Engine did not.
-    :param source: the ``trainingInput`` as read, for ``TF_CONFIG``'s ``job`` and for pass-through.
+        no on ML Engine, yes on Vertex AI.
+    :param source: the ``trainingInput`` as read: for ``job`` in ``TF_CONFIG``, and for fields that are passed through.
     """
 
     module: str
@@ -76,7 +77,7 @@ class TrainingSpec:
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """:raises JobFileError: a value is outside of :mod:`mlengine.core.limits`, whoever gave it."""
+        """:raises JobFileError: a value exceeds the limits of :mod:`mlengine.core.limits`."""
         for name, problem in self._problems():
             if problem is not None:
                 raise JobFileError(f"{name}: {problem.message}", hint=problem.hint)
@@ -93,7 +94,7 @@ class TrainingSpec:
         yield "env", limits.variables(self.env)
 
     def count(self, role: Role) -> int:
-        """How many replicas of ``role`` the cluster has."""
+        """The number of replicas of ``role``."""
         return sum(pool.count for pool in self.pools if pool.role is role)
 
     def pool(self, role: Role) -> Pool | None:
@@ -101,15 +102,15 @@ class TrainingSpec:
 
     @property
     def replicas(self) -> tuple[tuple[Role, int], ...]:
-        """Every ``(role, index)``, the chief first."""
+        """All pairs ``(role, index)``, the chief first."""
         return tuple((pool.role, index) for pool in self.pools for index in range(pool.count))
 
     def with_counts(self, counts: Mapping[Role, int]) -> TrainingSpec:
-        """The same training on a cluster with other counts; roles not named keep theirs.
+        """The same training on a cluster with other replica counts; roles that are not given keep theirs.
 
-        A role that is new runs on the chief's machine type and image, without its accelerators.
+        A new role gets the chief's machine type and image, but not its accelerators.
 
-        :raises JobFileError: for a count outside of the limits, or another count of chiefs than one.
+        :raises JobFileError: a count exceeds the limits, or there is not exactly one chief.
         """
         if counts.get(Role.CHIEF, 1) != 1:
             raise JobFileError(f"chief replicas: is {counts[Role.CHIEF]}", hint="a job has exactly one chief")
@@ -128,7 +129,7 @@ class TrainingSpec:
 
     @property
     def digest(self) -> str:
-        """40 hex digits over everything that changes what is trained; equal specs have equal digests."""
+        """40 hex digits over all fields; equal specs have equal digests."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:40]
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class TrainingSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises JobFileError: if a field is missing or unknown."""
+        """:raises JobFileError: a field is missing or unknown."""
         try:
             fields = dict(data)
             fields["pools"] = tuple(Pool(**{**pool, "role": Role(pool["role"])}) for pool in fields["pools"])

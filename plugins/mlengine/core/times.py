@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 
 def seconds(stamp: str) -> float:
-    """Seconds since the epoch. Nanoseconds are read, and kept to what a float can hold.
+    """Seconds since the epoch. Fractions beyond microseconds are truncated.
 
-    :raises ValueError: if it is no such time.
+    :raises ValueError: it is not an RFC 3339 time.
     """
-    text = stamp.strip()
-    whole, _, rest = text.partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))] if rest else ""
-    zone = rest[len(digits) :]
-    base = datetime.fromisoformat((whole + zone).replace("Z", "+00:00"))
-    if base.tzinfo is None:
-        base = base.replace(tzinfo=UTC)
-    return (base + timedelta(seconds=float(f"0.{digits}") if digits else 0)).timestamp()
+    moment = datetime.fromisoformat(stamp.strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def rfc3339(moment: float) -> str:

@@ -1,17 +1,14 @@
-"""What the gate says about a model: checks, the thresholds they are held to, and the verdict they come to.
+"""The verdict of a validation: its checks, the thresholds, and the decision that follows from them.
 
-The rule, whole:
+1. A check has a value, a threshold and a message. It passed, failed or was skipped.
+2. One failed check rejects the model. Its message is the reason.
+3. Without a champion, only the comparisons are skipped: the first model must still reach every threshold. If it does,
+   the decision is ``first``.
+4. With a champion, the model must have been compared with it in quality, by :data:`NOT_WORSE` or by an extra check
+   with ``comparison=True``. Otherwise the decision is ``not_compared``, unless no comparison is required.
+5. Otherwise the decision is ``accepted``.
 
-1. A check has a value, a bound, and a sentence that a person understands. It passed, failed, or was skipped.
-2. One failed check rejects the model. Its sentence is the reason.
-3. Without a champion the comparisons are skipped, and only they: the first model still has to reach every floor. If
-   it does, the verdict is ``first``.
-4. With a champion, the model must have been compared with it in quality, by :data:`NOT_WORSE` or by a user's check
-   with ``comparison=True``. If it was not, the verdict is ``not_compared``, unless no comparison is required.
-5. Otherwise it is ``accepted``.
-
-Knows neither how a value is measured (:mod:`mlengine.validation`) nor what becomes of an accepted model
-(:mod:`mlengine.champions.history`).
+Measuring is the job of :mod:`mlengine.validation`, publishing that of :mod:`mlengine.promotion`.
 """
 
 from __future__ import annotations
@@ -23,14 +20,14 @@ from typing import Any, Self
 
 from mlengine.core.errors import MlengineError
 
-# The check that compares a model with its champion in quality.
+# The check that compares the quality of a model with that of the champion.
 NOT_WORSE = "not worse than champion"
-# Comparisons of what a model costs; they say nothing of its quality.
+# These comparisons say nothing about quality.
 LATENCY_RATIO, SIZE_RATIO = "latency ratio", "size ratio"
 
 
 class Decision(StrEnum):
-    """The one word; the same in log, XCom, report, pointer and UI."""
+    """The result of a validation. The value is the same in the log, XCom, the report, ``champion.json`` and the UI."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -44,7 +41,7 @@ class Decision(StrEnum):
 
 
 class WhenUndecided(StrEnum):
-    """What to do when the held-out set is too small to tell the challenger from the champion."""
+    """What to do if the held-out set is too small to decide whether the challenger is worse than the champion."""
 
     REJECT = "reject"
     ACCEPT = "accept"
@@ -52,25 +49,26 @@ class WhenUndecided(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One question put to the model, and its answer.
+    """One check of a model and its result.
 
-    :param value: what was measured; ``None`` if it could not be.
-    :param bound: what it was held to, in words a reader can compare with the value: ``"≥ 0.97"``.
-    :param comparison: asked against the champion, so not asked of a first model.
+    :param value: the measured value; ``None`` if there is none.
+    :param threshold: the required value, for display: ``"≥ 0.97"``.
+    :param message: the result for people, as a complete statement.
+    :param comparison: whether it compares the model with the champion. Such checks are skipped for the first model.
     """
 
     name: str
     value: float | int | str | None
-    bound: str
+    threshold: str
     passed: bool
-    sentence: str
+    message: str
     skipped: bool = False
     comparison: bool = False
 
     @classmethod
-    def skip(cls, name: str, why: str, *, bound: str = "", comparison: bool = False) -> Self:
-        """A question that could not be put. Counts neither for nor against the model."""
-        return cls(name, None, bound, passed=True, sentence=why, skipped=True, comparison=comparison)
+    def skip(cls, name: str, why: str, *, threshold: str = "", comparison: bool = False) -> Self:
+        """A check that was not made. It does not affect the decision."""
+        return cls(name, None, threshold, passed=True, message=why, skipped=True, comparison=comparison)
 
     @property
     def mark(self) -> str:
@@ -82,23 +80,30 @@ class Check:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a check. Version 0.1 wrote ``bound`` and ``sentence`` for ``threshold`` and ``message``."""  # prose: ok
+        data = {_OLD_FIELDS.get(name, name): value for name, value in data.items()}
         return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
+
+
+_OLD_FIELDS = {"bound": "threshold", "sentence": "message"}  # prose: ok
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a model is held to. ``None`` asks no such question.
+    """The thresholds that a model must meet. ``None`` disables the check.
 
-    :param accuracy: floor of the share of held-out rows that are right.
-    :param per_class: floor of that share within each class.
-    :param tolerance: how much worse than the champion a challenger may be, in accuracy. It passes if, with
-        ``confidence``, it is not worse than that: at 0.005 on 10,000 rows an equal model passes about 19 times in 20,
-        and one that is truly 0.005 worse about once in 20.
-    :param undecided: what happens if the held-out set is too small to say so.
-    :param latency_ms: ceiling of the median time of a call with one row, on the machine of the gate.
-    :param latency_ratio: ceiling of that time over the champion's, both measured in turns in one process.
-    :param size_bytes: ceiling of the size of all files.
-    :param size_ratio: ceiling of that size over the champion's.
+    :param accuracy: minimum share of held-out rows that are classified correctly.
+    :param per_class: minimum of that share within each class.
+    :param tolerance: how much lower than the champion's accuracy the challenger's may be. The challenger passes if,
+        with ``confidence``, it is not worse than that. At 0.005 on 10,000 rows an equal model passes about 19 times in
+        20, and one that is really 0.005 worse about once in 20.
+    :param confidence: confidence level of the comparison, one-sided.
+    :param undecided: what happens if the held-out set is too small to decide.
+    :param latency_ms: maximum of the median time of a call with one row, in milliseconds, on the machine that
+        validates.
+    :param latency_ratio: maximum of that time divided by the champion's, both measured alternately in one process.
+    :param size_bytes: maximum size of all files together.
+    :param size_ratio: maximum of that size divided by the champion's.
     """
 
     accuracy: float | None = 0.97
@@ -116,15 +121,15 @@ class Thresholds:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Numbers may come as text: a trigger form and a template give strings. ``""`` and ``"None"`` mean ``None``.
+        """Read thresholds. Trigger forms and templates give numbers as strings; ``""`` and ``"None"`` mean ``None``.
 
-        :raises MlengineError: if a name is unknown or a value is not a number in its range.
+        :raises MlengineError: a name is unknown, or a value is not a number in its range.
         """
         known = {item.name for item in fields(cls)}
         unknown = sorted(set(data or {}) - known)
         if unknown:
             raise MlengineError(
-                f"no such threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
+                f"unknown threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
             )
         return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
 
@@ -134,7 +139,7 @@ def _threshold(name: str, value: object) -> Any:
         try:
             return WhenUndecided(str(value))
         except ValueError:
-            raise MlengineError(f"threshold undecided is {value!r}", hint="write reject or accept") from None
+            raise MlengineError(f"threshold undecided={value!r}", hint="write reject or accept") from None
     if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
         if name == "confidence":
             raise MlengineError("threshold confidence must be a number", hint="write a number like 0.95")
@@ -147,14 +152,14 @@ def _threshold(name: str, value: object) -> Any:
     if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
         raise MlengineError(
             f"threshold {name} is out of range: {value!r}",
-            hint="shares lie between 0 and 1, the confidence between 0.5 and 1, all else is not negative",
+            hint="shares must be between 0 and 1, the confidence between 0.5 and 1, and no threshold may be negative",
         )
     return int(number) if name == "size_bytes" else number
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, the sentences that carry it, and every check behind them."""
+    """The decision, the reasons for it, and all checks."""
 
     decision: Decision
     reasons: tuple[str, ...]
@@ -173,7 +178,7 @@ class Verdict:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises MlengineError: if the object is not a verdict."""
+        """:raises MlengineError: the object is not a verdict."""
         try:
             return cls(
                 Decision(data["verdict"]),
@@ -184,26 +189,26 @@ class Verdict:
             raise MlengineError(f"not a verdict: {error!r}", hint="run the validation again") from error
 
 
-def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
-    """Come to a verdict.
+def decide(checks: Sequence[Check], *, champion: str | None, require_comparison: bool = True) -> Verdict:
+    """Derive the verdict from the checks.
 
     :param champion: the champion's job id; ``None`` if there is no champion to compare with.
     :param require_comparison: whether a model that was not compared with the champion in quality may be published.
-    :raises MlengineError: if nothing was checked: a gate that asks nothing must not say "accepted".
+    :raises MlengineError: every check was skipped. A validation without checks must not accept a model.
     """
-    asked = [check for check in checks if not check.skipped]
-    if not asked:
-        raise MlengineError("the gate has no checks to judge by", hint="leave at least validation_level='files' on")
-    failed = [check for check in asked if not check.passed]
+    made = [check for check in checks if not check.skipped]
+    if not made:
+        raise MlengineError("the validation made no check", hint="validate with at least validation_level='files'")
+    failed = [check for check in made if not check.passed]
     if failed:
-        return Verdict(Decision.REJECTED, tuple(check.sentence for check in failed), tuple(checks))
-    counted = f"all {len(asked)} checks passed"
+        return Verdict(Decision.REJECTED, tuple(check.message for check in failed), tuple(checks))
+    counted = f"all {len(made)} checks passed"
     if champion is None:
         return Verdict(Decision.FIRST, (f"There is no champion yet; {counted}.",), tuple(checks))
-    compared = [check.sentence for check in asked if check.comparison]
-    if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in asked):
+    compared = [check.message for check in made if check.comparison]
+    if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in made):
         return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
-    why = next((check.sentence for check in checks if check.name == NOT_WORSE), "No check compares the two.")
+    why = next((check.message for check in checks if check.name == NOT_WORSE), "No check compares them.")
     missing = f"The model was not compared with the champion {champion}: {why}"
     if require_comparison:
         reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")
@@ -213,9 +218,9 @@ def judge(checks: Sequence[Check], *, champion: str | None, require_comparison: 
 
 
 def table(checks: Sequence[Check]) -> list[str]:
-    """The checks as aligned lines of text, for a log or a terminal; the outcome first, where no window cuts it off."""
-    rows = [("", "check", "value", "bound")] + [
-        (check.mark, check.name, _show(check.value), check.bound or "-") for check in checks
+    """The checks as aligned lines for a log or a terminal. The result is the first column, which is never cut off."""
+    rows = [("", "check", "value", "threshold")] + [
+        (check.mark, check.name, _show(check.value), check.threshold or "-") for check in checks
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,8 +1,8 @@
-"""The order of dataset versions: dates by date, ``v12`` after ``v9``, and the newest at a moment.
+"""The order of dataset versions, and the newest version at a given time.
 
-A version whose name is a date (``2026-11-01``, ``20261101``, ``2026-11``, ``2026-11-01T06-00``) has the time in its
-name, in the time zone that the caller chooses; any other (``v12``) has only the time of its registration, which the
-caller may pass.
+Names that are dates (``2026-11-01``, ``20261101``, ``2026-11``, ``2026-11-01T06-00``) are ordered by date, in the time
+zone that the caller gives. Other names are in natural order (``v12`` after ``v9``); their time is that of their
+registration, which the caller may give.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Key = tuple[int, datetime, tuple[tuple[int, int, str], ...], str]
 
 
 def named_date(name: str) -> date | datetime | None:
-    """The day or the time that ``name`` says; ``None`` if it is no date.
+    """The date or time in ``name``, a version name or a partition key; ``None`` if it is not a date.
 
-    Reads version names and partition keys. Airflow's default key format (``2026-11-01T00:00:00``) is a time, though
-    not a valid version name. A time without ``Z`` or an offset has no time zone.
+    Airflow's default key format (``2026-11-01T00:00:00``) is accepted, although it is not a valid version name. A time
+    without ``Z`` or an offset has no time zone.
     """
     if _ISO_TIME.match(name):
         try:
@@ -34,19 +34,19 @@ def named_date(name: str) -> date | datetime | None:
         except ValueError:
             return None
     match = _DATED.fullmatch(name)
-    if match is None or (match["day"] is None and not match["sep"]):  # 202611 may as well be a serial number
+    if match is None or (match["day"] is None and not match["sep"]):  # 202611 may be a serial number
         return None
     year, month, day, hour, minute, second = (int(match[part] or default) for part, default in _PARTS)
     try:
         if match["hour"] is None:
             return date(year, month, day)
         return datetime(year, month, day, hour, minute, second, tzinfo=UTC if match["utc"] else None)
-    except ValueError:  # 2026-13-01: a name like any other
+    except ValueError:  # 2026-13-01 is not a date
         return None
 
 
 def version_time(version: str, zone: tzinfo = UTC) -> datetime | None:
-    """When the version named by a date begins; ``None`` if the name is no date.
+    """The time of a version whose name is a date; ``None`` if the name is not a date.
 
     :param zone: the time zone of the names: ``2026-11-01`` begins at midnight there.
     """
@@ -59,14 +59,14 @@ def version_time(version: str, zone: tzinfo = UTC) -> datetime | None:
 
 
 def version_key(version: str) -> Key:
-    """Sorts oldest first: names that are no dates in natural order, then dates in theirs."""
+    """Sort key, oldest first: names that are not dates in natural order, then dates."""
     begins = version_time(version)
     natural = tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(version) if part)
     return (0 if begins is None else 1, begins or datetime.min.replace(tzinfo=UTC), natural, version)
 
 
 def in_order(versions: Iterable[str]) -> list[str]:
-    """Oldest first."""
+    """``versions``, oldest first."""
     return sorted(versions, key=version_key)
 
 
@@ -80,10 +80,10 @@ def newest_at(
     registered: Mapping[str, datetime] | None = None,
     zone: tzinfo = UTC,
 ) -> str | None:
-    """The newest version that existed at ``at``; ``None`` if there was none.
+    """The newest version at ``at``; ``None`` if there was none.
 
-    :param at: a moment (in ``zone`` unless it has a time zone), or a day of ``zone``, which counts until its end.
-    :param registered: when versions without a date in their names were registered; those not in it are left out.
+    :param at: a time (in ``zone`` unless it has a time zone), or a date in ``zone``, which means the end of that day.
+    :param registered: when versions without a date in their names were registered; others without one are ignored.
     :param zone: the time zone of the dates in version names.
     """
     moment = _moment(at, zone)

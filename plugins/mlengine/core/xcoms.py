@@ -1,18 +1,38 @@
-"""What the operators return: small mappings of ids and URIs, as Airflow keeps them in XCom.
+"""What the operators return: small mappings of ids and URIs, as Airflow stores them in XCom.
 
-Whoever needs more reads it again from the bucket or from the backend. Every value is JSON, and none of them is NaN.
+A task that needs more reads it from the bucket or from the backend. Every value is JSON. Numbers are finite: Airflow
+3.3's API client cannot encode NaN or infinity, and the task would fail after its work is done.
 """
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+import math
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
+
+Result = TypeVar("Result", bound=Mapping[str, Any])
+
+
+def finite(result: Result) -> Result:
+    """``result`` with ``None`` instead of each number that is not finite, also in nested mappings and lists."""
+    return cast(Result, {key: _finite(value) for key, value in result.items()})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return finite(value)
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 class PackageXCom(TypedDict):
-    """Of the task that packages the trainer.
+    """Result of the task that packages the trainer.
 
-    ``package_uris`` has the trainer's own archive first. ``digest`` is the content's: the same source has the same.
-    ``reused`` says that the archives were in the bucket already.
+    ``package_uris`` has the trainer's archive first. ``digest`` depends only on the source. ``reused`` says that the
+    archives were in the bucket already.
     """
 
     package_uris: list[str]
@@ -23,7 +43,7 @@ class PackageXCom(TypedDict):
 
 
 class DatasetXCom(TypedDict):
-    """Of the task that resolves the dataset version. ``rows`` are those of the training split."""
+    """Result of the task that resolves the dataset version. ``rows`` counts the training split."""
 
     dataset: str
     version: str
@@ -33,7 +53,7 @@ class DatasetXCom(TypedDict):
 
 
 class JobDirXCom(TypedDict):
-    """Of the task that prepares the job dir. ``key`` is what the job id was made from."""
+    """Result of the task that prepares the job dir. ``key`` is the digest that the job id was derived from."""
 
     model: str
     job_id: str
@@ -42,11 +62,11 @@ class JobDirXCom(TypedDict):
 
 
 class JobXCom(TypedDict):
-    """Of the task that submits the job, and of the one that waits for it.
+    """Result of the task that submits the job, and of the one that waits for it.
 
-    ``backend`` is the backend's registered name, and ``name`` the job's name there. ``decision`` is how the job came
-    about (:class:`~mlengine.core.job.Decision`); the wait has it only for a job that was reused. ``state`` is the
-    wait's alone (:class:`~mlengine.core.job.JobState`).
+    ``backend`` is the backend's registered name, and ``name`` the job's name there. ``decision`` is the result of the
+    submission (:class:`~mlengine.core.job.Decision`); the wait returns it only for a reused job. Only the wait returns
+    ``state`` (:class:`~mlengine.core.job.JobState`).
     """
 
     backend: str
@@ -59,10 +79,10 @@ class JobXCom(TypedDict):
 
 
 class ValidationXCom(TypedDict):
-    """Of the task that validates the model.
+    """Result of the task that validates the model.
 
-    ``verdict`` is a :class:`~mlengine.core.verdict.Decision`. ``report`` is the URI of the report as JSON, ``page``
-    that of the report for people, ``champion`` the id of the job that the model was compared with.
+    ``verdict`` is a :class:`~mlengine.core.verdict.Decision`. ``report`` is the URI of the report as JSON, ``page`` its
+    URI as HTML, and ``champion`` the id of the job that the model was compared with.
     """
 
     verdict: str
@@ -78,9 +98,9 @@ class ValidationXCom(TypedDict):
 
 
 class PublicationXCom(TypedDict):
-    """Of the task that publishes the model.
+    """Result of the task that publishes the model.
 
-    ``champion`` is the URI of the model that is champion now, ``serial`` its number, ``previous`` the one before.
+    ``champion`` is the URI of the current champion, ``serial`` its number, and ``previous`` the number before that.
     """
 
     published: bool
@@ -97,16 +117,16 @@ class PublicationXCom(TypedDict):
 
 
 class RegisteredXCom(TypedDict):
-    """One registry's entry: ``made`` says that this task made the version."""
+    """One registry's entry: ``created``: whether this task created the version."""
 
     registry: str
     name: str
     version: str
-    made: bool
+    created: bool
 
 
 class RegistrationXCom(TypedDict):
-    """Of the task that registers the champion in model registries."""
+    """Result of the task that registers the champion in model registries."""
 
     model: str
     serial: int

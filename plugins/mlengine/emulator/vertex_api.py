@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from mlengine.backends import BoundToHost
+from mlengine.backends import RunsOnHost
 from mlengine.backends.vertex.states import STATES
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.job import JobState
@@ -44,7 +44,7 @@ class VertexApi(JobApi):
         vertex_checks.check(job)
         number = str(10**17 + secrets.randbelow(9 * 10**18))
         # On Vertex AI, buckets are mounted.
-        local = isinstance(self._engine.backend, BoundToHost)
+        local = isinstance(self._engine.backend, RunsOnHost)
         folder = self._engine.objects_dir((VERTEX, project, region, number))
         copies = ObjectCopies(self._storage, folder) if local else None
         submission, notes = vertex_jobs.submission(job, number, self._storage, self._bucket, copies)

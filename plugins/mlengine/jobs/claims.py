@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mlengine.backends import BoundToHost, LearnsPlaces, TrainingBackend
+from mlengine.backends import LearnsRegions, RunsOnHost, TrainingBackend
 from mlengine.core.errors import MlengineError, ObjectMissingError, StorageConflictError
 from mlengine.core.input_changes import Inputs, changes, describe
 from mlengine.core.job import JobKey, JobRecord, JobStatus
@@ -108,7 +108,7 @@ class Claims:
             self._backend.cancel(status.handle)
 
     def host(self) -> str:
-        return self._backend.host() if isinstance(self._backend, BoundToHost) else ""
+        return self._backend.host() if isinstance(self._backend, RunsOnHost) else ""
 
     def _claimed(self, intent: Intent) -> Iterator[tuple[JobDir, JobRecord | None]]:
         """The dirs that may hold the job, with their claims. One of our making that is not empty is passed over."""
@@ -167,29 +167,29 @@ class Claims:
     def _end_earlier(self, record: JobRecord, why: str) -> None:
         if record.backend != self._backend.name:
             log.warning(
-                "job %s ran on backend %s, not %s: if it still does, end it there: mlengine cancel %s --backend %s",
+                "job %s ran on backend %s, not %s; if it still runs, cancel it: mlengine jobs cancel %s --backend %s",
                 *(record.job_id, record.backend, self._backend.name, record.job_id, record.backend),
             )
             return
         if record.host and record.host != self.host():
             log.warning("job %s may still run on host %s: end it there", record.job_id, record.host)
-        self._learn(record)
+        self._learn_region(record)
         self.end_all(record.key, why)
 
     def _warn_of_foreign(self, record: JobRecord) -> None:
         """A job of an Airflow whose database was lost is such a job too, and no task waits for it."""
         if record.backend != self._backend.name:
             return
-        self._learn(record)
+        self._learn_region(record)
         for status in self._live(record.key):
             log.warning(
-                "job %s of that run is %s; if no Airflow waits for it any more: mlengine reap --installation %s",
+                "job %s of that run is %s; if no Airflow waits for it any more: mlengine jobs reap --installation %s",
                 *(status.handle.job_id, status.state.value, record.owner.get("installation") or "ID"),
             )
 
-    def _learn(self, record: JobRecord) -> None:
-        if isinstance(self._backend, LearnsPlaces):
-            self._backend.learn_place(TrainingSpec.from_json(record.spec))
+    def _learn_region(self, record: JobRecord) -> None:
+        if isinstance(self._backend, LearnsRegions):
+            self._backend.learn_region(TrainingSpec.from_json(record.spec))
 
     def _live(self, key: str) -> list[JobStatus]:
         handles = self._backend.find(key)

@@ -35,7 +35,7 @@ def numbered(job_dir: JobDir) -> Iterator[JobDir]:
     yield from (job_dir.numbered(number) for number in range(1, MAX_DIRS))
     raise MlengineError(
         f"{job_dir.uri} and {MAX_DIRS} dirs after it belong to other jobs",
-        hint="remove old job dirs of this run (mlengine prune), or trigger a new run",
+        hint="remove old job dirs of this run (mlengine jobs prune), or trigger a new run",
     )
 
 

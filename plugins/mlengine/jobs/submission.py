@@ -1,19 +1,19 @@
-"""At most one paid job: intent, claim, submit, record. Every step may be entered twice.
+"""Submit a job at most once: claim, find, submit, record. Each step may be repeated.
 
-The numbers are those of ``docs/architecture.md``; a crash before or after any of these steps leaves a state from which
-the next call goes on. The caller brings its :class:`~mlengine.jobs.claims.Intent`.
+The step numbers are those of ``docs/architecture.md``. After a crash before or after any step, the next call continues
+from the recorded state.
 
-3. claim: ``job.json`` is created only if it does not exist (:mod:`mlengine.jobs.claims`). The losing writer reads it,
-   and goes on from there.
-4. find: a claim without a job name may hide a submission whose answer was lost; the backend is asked by key.
+3. claim: ``job.json`` is created only if it does not exist (:mod:`mlengine.jobs.claims`). A writer that loses the race
+   reads it and continues from there.
+4. find: a claim without a job name may mean that the response to a submission was lost; search the backend by key.
 5. submit, labelled with key and attempt.
-6. duplicates: if the backend now knows two jobs of this key and attempt, the older one is kept, the other cancelled.
-7. record: the job's name goes into ``job.json`` with a generation match.
+6. duplicates: if the backend has two jobs of this key and attempt, keep the older one and cancel the other.
+7. record: write the job's name into ``job.json`` with a generation match.
 
-A job that is found is taken over only if it was submitted with the same inputs.
+A job that is found is used only if it was submitted with the same inputs.
 
-Knows no Airflow: the operators, the sensor and the command line call it alike. Does not wait for jobs, and does not
-decide whether a failed one deserves another attempt; its callers ask :meth:`Submitter.next_attempt` for that.
+It does not import Airflow; operators, sensor and command line use it. It does not wait for jobs. Whoever waits calls
+:meth:`Submitter.next_attempt` for a failed one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import LearnsPlaces, Submission, TrainingBackend
+from mlengine.backends import LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
@@ -55,7 +55,7 @@ _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPI
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a submission came to."""
+    """The result of a submission."""
 
     handle: JobHandle
     decision: Decision
@@ -76,8 +76,8 @@ class Submitted:
 class Submitter:
     """Submits intents to one backend, at most once each.
 
-    :param max_attempts: how many attempts one key may have in all.
-    :raises MlengineError: that is not a sensible number.
+    :param max_attempts: maximum number of attempts of one key.
+    :raises MlengineError: the number is out of range.
     """
 
     def __init__(self, storage: Storage, backend: TrainingBackend, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> None:
@@ -90,14 +90,13 @@ class Submitter:
         self._claims = Claims(storage, backend)
 
     def submit(self, intent: Intent) -> Submitted:
-        """Bring the intent to a live or finished job, and return it.
+        """Submit a job for the intent, or find the one that was submitted before.
 
         :raises JobConflictError: the job of this key was submitted with other inputs.
-        :raises JobFailedError: the job of this key has failed by its trainer's own error, or had all its attempts.
-        :raises BackendUnavailableError: the backend does not answer; the same call later resumes here.
+        :raises JobFailedError: the job of this key failed by an error of the trainer, or has no attempts left.
+        :raises BackendUnavailableError: the backend does not respond; a later call continues.
         """
-        if isinstance(self._backend, LearnsPlaces):
-            self._backend.learn_place(intent.spec)
+        self._learn_region(intent)
         job_dir, record = self._claims.take(intent)
         record = self._check_inputs(intent, job_dir, record)
         handle = record.handle(job_dir.uri)
@@ -121,11 +120,16 @@ class Submitter:
 
         :param owner: whose the validated job is, as its claim says.
         """
+        self._learn_region(intent)
         own = is_same_task(owner, intent.key) and owner.get("run_uid", "") == intent.key.run_uid
         if own or self._claims.find(intent) is not None:
             return None
         self._end_earlier(intent)
         return self._decided(Submitted(job, Decision.REUSED))
+
+    def _learn_region(self, intent: Intent) -> None:
+        if isinstance(self._backend, LearnsRegions):
+            self._backend.learn_region(intent.spec)
 
     def _end_earlier(self, intent: Intent) -> None:
         for key in intent.earlier:
@@ -194,7 +198,10 @@ class Submitter:
             log.warning("job %s: its environment could not be noted: %s", handle.job_id, error)
 
     def record(self, job_dir: JobDir) -> JobRecord:
-        """The claim on ``job_dir``. :raises ObjectMissingError: nobody claimed it."""
+        """The claim on ``job_dir``.
+
+        :raises ObjectMissingError: there is none.
+        """
         return self._read(job_dir)[0]
 
     def _check_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> JobRecord:
@@ -222,7 +229,7 @@ class Submitter:
         if record.name is not None:
             return False
         self._check_host(record)
-        return not self._backend.find(record.key)
+        return not find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
 
     def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
         requested = (intent.requested or intent.spec).to_json()
@@ -281,7 +288,8 @@ class Submitter:
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
-        return [handle for handle in self._backend.find(record.key) if handle.attempt == record.attempt]
+        handles = find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
+        return [handle for handle in handles if handle.attempt == record.attempt]
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
         """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""

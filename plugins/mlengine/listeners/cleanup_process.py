@@ -152,7 +152,7 @@ def _handle(request: CancelRequest) -> bool:
     try:
         return cancel_jobs(request)
     except Exception:
-        log.exception("Could not cancel jobs of %s; run `mlengine reap`", request.key or request.job_dir)
+        log.exception("Could not cancel jobs of %s; run `mlengine jobs reap`", request.key or request.job_dir)
         return True
 
 

@@ -89,7 +89,7 @@ def _run_ended(dag_run: Any, *, needs_wait: bool = False) -> None:
             start(requests)
     except Exception:
         # A listener that raises must not keep Airflow from ending the run.
-        log.exception("Could not cancel the jobs of run %s; run `mlengine reap`", run_id)
+        log.exception("Could not cancel the jobs of run %s; run `mlengine jobs reap`", run_id)
 
 
 def _requests(dag_id: str, run_id: str, needs_wait: bool) -> list[CancelRequest]:

@@ -6,29 +6,16 @@ backend. The sensor has the same bases.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
-from airflow.sdk.exceptions import (
-    AirflowFailException,
-    AirflowRescheduleException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTerminated,
-    TaskDeferred,
-)
 
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
-from mlengine.core.job import Decision
 from mlengine.operators._rendering import TextRendering
-
-log = logging.getLogger(__name__)
 
 _CLEAR = (
     "clear the task that returns it, so that it runs; a task that was skipped, or marked success by hand, returns "
@@ -36,14 +23,12 @@ _CLEAR = (
 )
 _OTHER_TASK = "pass the output of the task that the documentation of {} names"
 _LONGEST = 500  # of a message that quotes a value
-# After these Airflow does not try the task again, however many tries it has left.
-_FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTerminated)
 
 
 class RetryByCause(RetryPolicy):
-    """A wrong job file, a missing bucket or a corrupt dataset fails the task at once, without a retry.
+    """Fails the task without a retry if a retry cannot help: an invalid job file, a missing bucket, a corrupt dataset.
 
-    Anything else is left to the task's ``retries``. It is the default of every operator here; pass another
+    For other errors the task's ``retries`` apply. It is the default of all operators of mlengine; pass another
     ``retry_policy``, or ``None``, to replace it.
     """
 
@@ -54,7 +39,7 @@ class RetryByCause(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Fail for errors that do not pass by themselves; otherwise as the task says."""
+        """Fail for errors that are not retryable; otherwise apply the task's retries."""
         if isinstance(exception, MlengineError) and not exception.retryable:
             return RetryDecision.fail(reason=exception.message)
         return RetryDecision.default()
@@ -63,7 +48,7 @@ class RetryByCause(RetryPolicy):
 class MlengineOperator(TextRendering):
     """Base of the operators.
 
-    Arguments that are not given are settings (:mod:`mlengine.settings`). So ``default_args`` of a DAG reach every task.
+    An argument that is not given is a setting (:mod:`mlengine.settings`), so that ``default_args`` of a DAG apply.
 
     :param gcp_conn_id: Airflow connection whose credentials are used; the setting ``[mlengine] gcp_conn_id`` if empty,
         and the application default credentials if ``None``.
@@ -92,16 +77,18 @@ class MlengineOperator(TextRendering):
         return CloudAccess(self.gcp_conn_id, self.impersonation_chain)
 
     def after_rendering(self) -> None:
-        """Fix the connection: the UI shows it, and whoever cleans up behind this task reads it there."""
+        """Resolve the connection, so that the rendered fields show it: the listener that cancels orphaned jobs reads it
+        there.
+        """
         self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
 
     def given(self, field: str) -> Any:
-        """The value of an argument that may be an earlier task's output; ``None`` if nothing was given.
+        """The value of an argument that may be an earlier task's output; ``None`` if it was not given.
 
         :raises XComMissingError: it is a task's output, and that task returned nothing.
         """
         value = getattr(self, field)
-        if value not in (None, "", "None"):  # the last is what a template makes of a missing XCom
+        if value not in (None, "", "None"):  # a missing XCom renders as "None" in a template
             return value
         if tasks := self._missing_xcoms.get(field):
             raise XComMissingError(
@@ -110,10 +97,10 @@ class MlengineOperator(TextRendering):
         return None
 
     def returned(self, field: str, *keys: str) -> dict[str, Any]:
-        """The output of an earlier task, which this operator cannot do without.
+        """The output of an earlier task.
 
         :param field: the argument of this operator.
-        :param keys: what the output must have.
+        :param keys: the keys that the output must have.
         :raises XComMissingError: there is none, or it is the output of another kind of task.
         """
         value = self.given(field)
@@ -129,18 +116,18 @@ class MlengineOperator(TextRendering):
         return dict(value)
 
     def returned_or_none(self, field: str, *keys: str) -> dict[str, Any] | None:
-        """Likewise, for an argument that may be left out."""
+        """The output of an earlier task, for an optional argument."""
         return None if self.given(field) is None else self.returned(field, *keys)
 
     def returned_or_uri(self, field: str, *keys: str) -> dict[str, Any] | str:
-        """Likewise, for an argument that may be a ``gs://`` URI instead."""
+        """The output of an earlier task, for an argument that may also be a ``gs://`` URI."""
         value = self.given(field)
         return value if isinstance(value, str) else self.returned(field, *keys)
 
-    def beside_dag(self, path: str | Path) -> str | Path:
-        """``path`` relative to the folder of the DAG's file: the working directory of a worker means nothing.
+    def relative_to_dag(self, path: str | Path) -> str | Path:
+        """Resolve ``path`` relative to the folder of the DAG's file.
 
-        Absolute paths and ``gs://`` URIs stay as they are.
+        Absolute paths and ``gs://`` URIs are unchanged.
         """
         if isinstance(path, str) and path.startswith("gs://"):
             return path
@@ -152,8 +139,8 @@ class BackendOperator(MlengineOperator):
     """Base of the operators that talk to a training backend.
 
     :param project_id: Google Cloud project of the job; the setting ``[mlengine] vertex_project`` if empty.
-    :param region: region of the job, also instead of the job file's; else the setting ``[mlengine] vertex_region``.
-        Both mean nothing to the local backend.
+    :param region: region of the job; it has precedence over the job file's. By default the setting ``[mlengine]
+        vertex_region``. The local backend has neither project nor region.
     :param backend_options: keyword arguments of the backend.
     """
 
@@ -178,36 +165,3 @@ class BackendOperator(MlengineOperator):
         return CloudAccess(
             self.gcp_conn_id, self.impersonation_chain, self.project_id, self.region, self.backend_options
         )
-
-
-@contextmanager
-def job_ends_with_task(context: Context, cancel: Callable[[str], None]) -> Iterator[None]:
-    """If the body fails and the task will not be tried again, ``cancel`` the job, with the reason.
-
-    A deferral and a reschedule are no failures, and a task that has tries left finds its job again. A failure to cancel
-    is logged and does not hide the first one; ``mlengine reap`` finds the job.
-    """
-    try:
-        yield
-    except (TaskDeferred, AirflowRescheduleException):
-        raise
-    except BaseException as error:
-        ti = context["ti"]
-        own = isinstance(error, MlengineError) and not error.retryable
-        if own or isinstance(error, _FINAL) or ti.try_number > (ti.max_tries or 0):
-            try:
-                cancel(f"the task ended: {type(error).__name__}")
-            except Exception:
-                log.exception("the job could not be cancelled; `mlengine reap` will find it")
-        raise
-
-
-def count(decision: Decision, context: Context, backend: str) -> None:
-    """Count a decision as Airflow's metric ``mlengine.<decision>``, with the tags DAG, task and backend.
-
-    The same words are in the log. It goes where Airflow's own metrics go (``[metrics]`` in its configuration).
-    """
-    from airflow.sdk.observability import stats
-
-    ti = context["ti"]
-    stats.incr(f"mlengine.{decision.value}", tags={"dag_id": ti.dag_id, "task_id": ti.task_id, "backend": backend})

@@ -1,11 +1,10 @@
-"""How the operators' templates are rendered: scalars as text, whatever the DAG does.
+"""Rendering of the operators' templates: scalars become strings, also in DAGs with native rendering.
 
 With ``render_template_as_native_obj=True``, Airflow turns the version ``20261101`` into an integer and ``1.10`` into
-the number 1.1. An operator that expects a name gets the text in any case. Lists and mappings stay what they are, and
-so does None.
+the number 1.1. The operators keep such values as strings. Lists, mappings and ``None`` are not converted.
 
-An integer of a trigger form may arrive as ``400.0``: for JSON Schema, with which Airflow validates it, that is an
-integer. It is rendered as ``400`` if the DAG declares its parameter as an integer.
+A trigger form may return the integer 400 as ``400.0``, which JSON Schema considers an integer. It is rendered as
+``400`` if the DAG declares the parameter as an integer.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from airflow.sdk.definitions.param import ParamsDict
 
 
 class TextRendering(BaseOperator):
-    """Renders the template fields of an operator, and remembers which XComs were missing.
+    """Renders the template fields of an operator, and records which XComs were missing.
 
-    It overrides two methods that Airflow 3.3 keeps private. Airflow calls the first one on the unmapped task of a
-    mapped one too; the second one renders a single string.
+    It overrides two private methods of Airflow 3.3. Airflow calls the first one for mapped tasks too; the second one
+    renders a single string.
     """
 
     # Field → the tasks whose XCom it should be, where none of them returned a value.
@@ -37,7 +36,7 @@ class TextRendering(BaseOperator):
             return
         for name in fields:
             value = getattr(self, name, None)
-            # Values that were no templates: XComs of other tasks, and those that a task is mapped over.
+            # XComs of other tasks, and values that a task is mapped over, are not templates.
             if isinstance(value, int | float) and not isinstance(value, bool):
                 setattr(self, name, str(value))
         self._missing_xcoms = {
@@ -52,16 +51,16 @@ class TextRendering(BaseOperator):
         try:
             parts = list(template.root_render_func(template.new_context(dict(context))))
         except Exception:
-            template.environment.handle_exception()  # raises it again, with the template's line in the traceback
+            template.environment.handle_exception()  # re-raises, with the template's line in the traceback
             raise
-        # An environment with native rendering yields values, another one yields text.
+        # An environment with native rendering yields values; other environments yield strings.
         if len(parts) == 1 and (parts[0] is None or isinstance(parts[0], Mapping | list | tuple)):
             return parts[0]
         return "".join(map(str, parts))
 
 
 def with_integers(context: Any, params: Any) -> Any:
-    """The context, with integers for the values of parameters that the DAG declares as integers.
+    """The context, with parameters that the DAG declares as integers converted to integers.
 
     :param params: the task's parameters, with their schemas.
     """
@@ -76,7 +75,7 @@ def with_integers(context: Any, params: Any) -> Any:
 
 
 def _by_schema(value: Any, schema: Any) -> Any:
-    """``value`` with integers where its JSON schema says so, at any depth."""
+    """``value`` with integers where its JSON schema has them, at any depth."""
     if not isinstance(schema, Mapping):
         return value
     if isinstance(value, Mapping):
@@ -92,5 +91,5 @@ def _by_schema(value: Any, schema: Any) -> Any:
 
 
 def _sources(value: Any) -> tuple[str, ...]:
-    """The tasks to whose XComs a field refers."""
+    """The tasks whose XComs a field refers to."""
     return tuple(sorted({operator.task_id for operator, _ in XComArg.iter_xcom_references(value)}))

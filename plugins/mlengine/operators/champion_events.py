@@ -1,12 +1,14 @@
-"""Asset events of a publication: one if the task made its job the champion, none otherwise.
+"""Asset events of a publication: one event if the task made its job the champion, otherwise none.
 
-Airflow sends an event for each asset among the outlets of a task that succeeds, and for each asset that the task adds
-to an alias. A task that changed nothing, such as one that finds its job champion already, must succeed without one.
+Airflow sends an event for each asset in the outlets of a successful task, and for each asset that the task adds to an
+alias. A task that did not change the champion must succeed without an event.
 
-A try may die after it swapped the champion's pointer and before Airflow has taken its event. The next try finds its job
-champion already, and sends the event: no try before it succeeded. A task that was cleared may have succeeded before, so
-it asks Airflow whether there is an event of the entry. One thing is not made up for: if another model has become
-champion meanwhile, the event of the earlier one is not sent: a DAG that follows the champion would go back to it.
+A try may crash after it changed the champion and before Airflow has received its event. The next try finds that its job
+is already the champion and sends the event, because no earlier try succeeded. A cleared task may have succeeded before,
+so it asks Airflow whether there is an event for the entry.
+
+Limitation: if another model became champion in the meantime, the missing event is not sent. A DAG that follows the
+champion would otherwise return to the older model.
 """
 
 from __future__ import annotations
@@ -22,27 +24,26 @@ from airflow.sdk.definitions.asset import AssetRef
 
 from mlengine.assets import champion_asset
 from mlengine.champions.history import Champion
-from mlengine.operators.identity import run_uid
-from mlengine.operators.intent import job_key
-from mlengine.promotion.outcome import Outcome, Word
+from mlengine.operators.run_identity import job_key, run_uid
+from mlengine.promotion.outcome import Outcome, PublishDecision
 
 log = logging.getLogger(__name__)
 
-# By which the clocks of this machine and of Airflow's database may differ.
+# Maximum clock difference between this machine and Airflow's database.
 _SKEW = timedelta(hours=1)
 
 
 def publisher(context: Context) -> dict[str, Any]:
-    """The task that publishes, as the champion's history has it. A clear changes its generation, a retry does not."""
+    """The publishing task, for the champion's history. A clear changes its generation; a retry does not."""
     return asdict(replace(job_key(context), run_uid=run_uid(context)))
 
 
 def announce(task: Any, context: Context, outcome: Outcome, extra: Mapping[str, Any]) -> None:
-    """Have Airflow send the events of ``outcome`` when ``task`` succeeds.
+    """Prepare the events of ``outcome``, which Airflow sends when ``task`` succeeds.
 
-    Outlets that must not get an event are taken from the task: Airflow reads them again when it has run.
+    Outlets without an event are removed from the task; Airflow reads the outlets after the task has run.
 
-    :param extra: what the events carry.
+    :param extra: the content of the events.
     """
     outlets = []
     for outlet in task.outlets:
@@ -51,8 +52,8 @@ def announce(task: Any, context: Context, outcome: Outcome, extra: Mapping[str, 
             continue
         champion = champion_asset(str(extra["model"]))
         asset = champion if isinstance(outlet, AssetAlias) else outlet
-        if not _due(outcome, asset, publisher(context)):
-            log.info("no event of %s: the champion was not changed by this task, or the event was sent before", asset)
+        if not _should_send(outcome, asset, publisher(context)):
+            log.info("no event for %s: this task did not change the champion, or the event was already sent", asset)
             continue
         outlets.append(outlet)
         if isinstance(outlet, AssetAlias):
@@ -62,19 +63,19 @@ def announce(task: Any, context: Context, outcome: Outcome, extra: Mapping[str, 
     task.outlets = outlets
 
 
-def _due(outcome: Outcome, asset: Asset | AssetRef, task: Mapping[str, Any]) -> bool:
+def _should_send(outcome: Outcome, asset: Asset | AssetRef, task: Mapping[str, Any]) -> bool:
     champion = outcome.champion
     if champion is None or not outcome.swapped:
         return False
     retried = champion.publisher.get("generation") == task["generation"]
-    return outcome.word is Word.PUBLISHED or retried or not _sent(asset, champion)
+    return outcome.decision is PublishDecision.PUBLISHED or retried or not _sent(asset, champion)
 
 
 def _sent(asset: Asset | AssetRef, champion: Champion) -> bool:
-    """Whether Airflow has an event of this entry. If it does not answer: no, since twice is better than never.
+    """Whether Airflow has an event for this entry. False if Airflow fails: a duplicate is better than no event.
 
-    Airflow 3.3.2 answers 500 while a DAG run that one of the events started is queued: its model of a run requires a
-    start date.
+    Airflow 3.3.2 responds with 500 while a DAG run that one of the events started is queued, because its model of a run
+    requires a start date.
     """
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
@@ -82,8 +83,8 @@ def _sent(asset: Asset | AssetRef, champion: Champion) -> bool:
     name, uri = getattr(asset, "name", None), getattr(asset, "uri", None)
     try:
         events = list(InletEventsAccessor(asset_name=name, asset_uri=uri).after(since))
-    except Exception:  # Airflow's supervisor raises many things, and there is none in `dag.test()`
-        log.warning("Airflow does not answer which events of %s it has; sending one", asset, exc_info=True)
+    except Exception:  # Airflow's supervisor raises various errors; `dag.test()` has no supervisor
+        log.warning("cannot list Airflow's events of %s; sending one", asset, exc_info=True)
         return False
     entry = (champion.serial, champion.job_dir)
     extras = [event.extra or {} for event in events]

@@ -1,4 +1,4 @@
-"""Stage: which dataset version this run trains on."""
+"""Stage: resolve the dataset version that this run trains on."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 class ResolveDatasetOperator(MlengineOperator):
-    """Name the one dataset version of this DAG run, and check that it is complete.
+    """Resolve the dataset version of this DAG run, and check that it is complete.
 
-    In this order: the version chosen in the trigger form; the version named by the run's partition key; the newest
-    version at the run's date. A partition key that is no date must name a version. If it is a date without a version of
-    that name, the newest version at that date is used.
+    The first of these decides: the version chosen in the trigger form; the version named by the run's partition key;
+    the newest version at the run's date. A partition key that is not a date must name a version. If it is a date, and
+    there is no version of that name, the newest version at that date is used.
 
-    Dates, those of version names too, are in the time zone of the DAG's schedule (``timezone=`` of its timetable). A
+    Dates, also those in version names, are in the time zone of the DAG's schedule (``timezone=`` of its timetable). A
     schedule without one uses the DAG's time zone.
 
     :param dataset: the dataset's name below ``datasets/``.
-    :param version: from the form; empty for none.
-    :param partition_key: the run's; empty for none.
-    :param at: an ISO date or time: the newest version at that moment, instead of at the run's date; a date counts until
-        its end.
+    :param version: the version from the trigger form; empty if none was chosen.
+    :param partition_key: of the run; empty if it has none.
+    :param at: an ISO date or time: use the newest version at that time instead of at the run's date. A date means the
+        end of that day.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
 
     :returns: :class:`~mlengine.core.xcoms.DatasetXCom`: the version, its URI and its digest.
-    :raises DatasetError: there is no such version, or it is incomplete; lists those that exist.
+    :raises DatasetError: the version does not exist, or is incomplete; lists the existing versions.
     """
 
     template_fields: Sequence[str] = (
@@ -74,11 +74,11 @@ class ResolveDatasetOperator(MlengineOperator):
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
         self._note(storage, bucket)
-        self.log.info("dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
+        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
     def _find(self, storage: Storage, bucket: str, context: Context) -> tuple[Manifest, str]:
-        """The manifest of the run's version, and why it is that one."""
+        """The manifest of the run's version, and the reason for the choice."""
         from mlengine.datasets.catalog import load_manifest, read_manifest, resolve
 
         if self.version:
@@ -98,7 +98,7 @@ class ResolveDatasetOperator(MlengineOperator):
         ), f"the newest at {at}, time zone {getattr(zone, 'name', zone)}"
 
     def _note(self, storage: Storage, bucket: str) -> None:
-        """What trigger forms on this machine will propose; a convenience, for which no run fails."""
+        """Save the versions that trigger forms on this machine suggest. An error is ignored."""
         from mlengine.datasets.catalog import list_versions
         from mlengine.datasets.version_hints import note_versions
 
@@ -107,9 +107,9 @@ class ResolveDatasetOperator(MlengineOperator):
 
 
 def run_date(dag_run: Any, zone: tzinfo) -> date:
-    """The day that a DAG run is about, in ``zone``.
+    """The date of a DAG run's data, in ``zone``.
 
-    That of its partition; else of the logical date that a person gave a manual run; else the day on which it was due.
+    That of its partition; or else the logical date of a manual run; or else the date on which the run was due.
     """
     given = dag_run.logical_date if dag_run.run_type == "manual" else None
     moment: datetime = dag_run.partition_date or given or dag_run.run_after
@@ -125,7 +125,7 @@ def schedule_zone(dag: Any) -> tzinfo:
 
 
 def _timetable_zone(timetable: Any) -> str | tzinfo | None:
-    """Airflow's own timetables and those of DAG files name the attribute differently; some timetables wrap others."""
+    """The time zone of a timetable. Timetables use different attribute names, and some wrap others."""
     for name in ("timezone", "_timezone"):
         if zone := getattr(timetable, name, None):
             return zone  # type: ignore[no-any-return]

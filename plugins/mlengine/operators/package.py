@@ -1,4 +1,4 @@
-"""Stage: the trainer's source, packaged and in the bucket."""
+"""Stage: package the trainer's source, and upload it to the bucket."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _SHOWN = 20
 
 
 class PackageTrainerOperator(MlengineOperator):
-    """Package a trainer; one that has not changed is neither built nor uploaded again.
+    """Package a trainer. An unchanged trainer is neither built nor uploaded again.
 
-    Does not install anything: the backend does, where the trainer runs.
+    It installs nothing: the backend installs the packages where the trainer runs.
 
     :param source: a package dir (``__init__.py``), a project dir (``pyproject.toml`` or ``setup.py``), an sdist or a
-        wheel (a path or a ``gs://`` URI), or a list of them, the trainer first. A relative path is relative to the
-        DAG's file. A package dir in a project that packs it is built by that project.
+        wheel (a path or a ``gs://`` URI), or a list of these, the trainer first. A relative path is relative to the
+        DAG's file. A package dir in a project that includes it is built by that project.
     :param bucket: ``gs://NAME[/prefix]``; the setting ``[mlengine] bucket`` if empty.
-    :param module: what the job will run, ``trainer.task``; checked to be inside.
-    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project names its own. A package
-        dir with requirements is built alone, whatever project it is in.
+    :param module: the module that the job will run, such as ``trainer.task``; the package must have it.
+    :param requirements: of a package dir, as in a requirements file: ``numpy>=2``. A project has its own. A package
+        dir with requirements is built without the project around it.
 
     :returns: :class:`~mlengine.core.xcoms.PackageXCom`: the URIs and the digest of the archives.
-    :raises PackageError: names the file and the hint, or has the builder's own words.
+    :raises PackageError: the trainer cannot be packaged; names the file, or includes the output of the build tool.
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "source", "bucket", "module", "requirements")
@@ -58,22 +58,22 @@ class PackageTrainerOperator(MlengineOperator):
 
         sources = [self.source] if isinstance(self.source, str | Path) else list(self.source)
         packaged = package_trainer(
-            [self.beside_dag(source) for source in sources],
+            [self.relative_to_dag(source) for source in sources],
             storage=self.access.storage(),
             staging=self.access.bucket(self.bucket),
             module=self.module or None,
             requirements=self.requirements or (),
         )
-        self._tell(packaged)
+        self._log_package(packaged)
         return packaged.to_json()
 
-    def _tell(self, packaged: PackagedTrainer) -> None:
-        verb = "unchanged, and in the bucket already" if packaged.reused else "packaged"
+    def _log_package(self, packaged: PackagedTrainer) -> None:
+        action = "unchanged, already in the bucket" if packaged.reused else "packaged"
         self.log.info(
-            "%s %s %s: %s files, %s KiB, digest %s",
+            "%s %s: %s; %s files, %s KiB, digest %s",
             packaged.name,
             packaged.version,
-            verb,
+            action,
             f"{packaged.files:,}",
             f"{-(-packaged.size // 1024):,}",
             packaged.digest,
@@ -83,6 +83,6 @@ class PackageTrainerOperator(MlengineOperator):
         for note in packaged.notes:
             self.log.info("  note: %s", note)
         for left in packaged.left_out[:_SHOWN]:
-            self.log.info("  left out: %s (%s)", left.path, left.reason)
+            self.log.info("  excluded: %s (%s)", left.path, left.reason)
         if len(packaged.left_out) > _SHOWN:
-            self.log.info("  left out: %s more", len(packaged.left_out) - _SHOWN)
+            self.log.info("  excluded: %s more", len(packaged.left_out) - _SHOWN)

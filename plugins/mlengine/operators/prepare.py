@@ -1,4 +1,4 @@
-"""Stage: a clean job dir with ``train/`` and ``model/``."""
+"""Stage: prepare an empty job dir with ``train/`` and ``model/``."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobDirXCom
 from mlengine.jobs.job_dir import prepare_clean
 from mlengine.operators._base import MlengineOperator
-from mlengine.operators.intent import job_key
+from mlengine.operators.run_identity import job_key
 
 
 class PrepareJobDirOperator(MlengineOperator):
-    """Make ``gs://BUCKET/<model>/<job_id>/`` with ``train/`` and ``model/``, clean.
+    """Create the empty directory ``gs://BUCKET/<model>/<job_id>/`` with ``train/`` and ``model/``.
 
-    The job id is made from the DAG run, this task and ``job_id_hint``: a retry prepares the same dir, a cleared task
-    another. Nothing is deleted: if the dir is not empty and belongs to no job, the next name is taken (``<job_id>_2``).
+    The job id depends on the DAG run, this task and ``job_id_hint``: a retry prepares the same directory, a cleared
+    task another one. Nothing is deleted: if the directory is not empty and has no job, the next name is used
+    (``<job_id>_2``).
 
-    :param model: the model's name: a directory in the bucket, part of the job id.
-    :param job_id_hint: what a person looks for in the job id: the dataset version, or a date.
+    :param model: the model's name: a directory in the bucket, and part of the job id.
+    :param job_id_hint: a readable part of the job id: the dataset version, or a date.
     :param bucket: ``gs://NAME``; the setting ``[mlengine] bucket`` if empty.
-    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: model, job id, the job directory's URI, and the key that the job
-        id was made from.
-    :raises BucketMissingError: the bucket does not exist; :raises StorageForbiddenError: it may not be read.
+    :returns: :class:`~mlengine.core.xcoms.JobDirXCom`: model, job id, the job directory's URI, and the digest of the
+        job key.
+    :raises BucketMissingError: the bucket does not exist.
+    :raises StorageForbiddenError: the bucket may not be read.
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "model", "job_id_hint", "bucket")
@@ -49,5 +51,5 @@ class PrepareJobDirOperator(MlengineOperator):
         key = job_key(context)
         named = JobDir.of(self.access.bucket(self.bucket), self.model, make_job_id(self.model, self.job_id_hint, key))
         job_dir, made = prepare_clean(self.access.storage(), named)
-        self.log.info("job %s: %s %s", job_dir.job_id, job_dir.uri, "is ready" if made else "was ready")
+        self.log.info("Job directory %s: %s", "created" if made else "exists already", job_dir.uri)
         return {"model": self.model, "job_id": job_dir.job_id, "job_dir": job_dir.uri, "key": key.digest}

@@ -1,4 +1,4 @@
-"""Stage: the champion. Swaps the pointer to the validated model, unless something speaks against it."""
+"""Operator that makes a validated model the champion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine.core.errors import MlengineError
-from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom
+from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.champion_events import announce, publisher
-from mlengine.operators.xcom import finite
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
+from mlengine.validation.job import job_dir_of
 from mlengine.validation.report import Report, load_report
-from mlengine.validation.subject import job_dir_of
 
 ON_NOT_PUBLISHED = ("skip", "fail", "continue")
 
@@ -24,24 +23,27 @@ ON_NOT_PUBLISHED = ("skip", "fail", "continue")
 class PublishModelOperator(MlengineOperator):
     """Make the job's model the champion, if its report allows it.
 
-    What speaks against it: the verdict; a champion trained on a newer dataset version, or by a later run; a champion
-    that came after the validation, if the two cannot be compared by their kept predictions or the new one holds its
-    place. Then nothing is swapped, the task is skipped, and no asset event is sent. Running it again changes nothing.
+    A model is not published if its verdict does not allow it; if the champion was trained on a newer dataset version or
+    by a later run; or if the champion changed after the validation, and the stored predictions cannot be compared or
+    show that the model is worse. Then the champion stays, the task ends according to ``on_not_published``, and no asset
+    event is sent. The task is idempotent.
 
-    Assets in ``outlets`` get an event with the model's URI and figures in ``extra``, if and only if this task changed
+    Assets in ``outlets`` get an event, with the model's URI and metrics in ``extra``, if and only if this task changed
     the champion (:mod:`mlengine.operators.champion_events`). An asset alias, such as
-    :func:`~mlengine.assets.champions_alias`, gets one of :func:`~mlengine.assets.champion_asset` of the model that is
-    published: use it where the model's name is a template, or comes from a mapped task.
+    :func:`~mlengine.assets.champions_alias`, gets an event of the published model's
+    :func:`~mlengine.assets.champion_asset`. Use an alias if the model's name is a template or comes from a mapped task.
 
-    :param job: what the validation, the wait or the submit task returned, or a job dir's URI.
-    :param published_by: who publishes; kept in the history.
-    :param force_reason: publish in spite of all that; needs ``force_by``. Both are kept in the history.
-    :param force_by: who takes it on themselves: by default who triggered the run.
-    :param on_not_published: ``skip``, ``fail`` or ``continue``: how this task ends if the model is not published.
-    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param job: the result of the validation, the sensor or the submit task, or the URI of a job directory.
+    :param published_by: who publishes; stored in the history.
+    :param force_reason: publish although a rule prevents it, for this reason; needs ``force_by``. Both are stored in
+        the history.
+    :param force_by: who forces the publication; by default the user who triggered the run.
+    :param on_not_published: how the task ends if the model is not published: ``skip``, ``fail`` or ``continue``.
+    :param bucket: the bucket with the champion's pointer; by default that of the job directory.
 
-    :returns: :class:`~mlengine.core.xcoms.PublicationXCom`: whether it was published, and the champion now.
-    :raises ModelError: the job was not validated; :raises PublishError: its files changed since.
+    :returns: :class:`~mlengine.core.xcoms.PublicationXCom`: whether it was published, and the current champion.
+    :raises ModelError: the job was not validated.
+    :raises PublishError: the model's files changed after validation.
     """
 
     template_fields: Sequence[str] = (
@@ -87,24 +89,24 @@ class PublishModelOperator(MlengineOperator):
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
         outcome = publish(storage, bucket, report, by=self.published_by, force=force, publisher=publisher(context))
         result = finite(summary(outcome, report))
-        self.log.info("%s: %s", outcome.word.value, outcome.sentence)
+        self.log.info("%s: %s", outcome.decision.value, outcome.reason)
         announce(self, context, outcome, result)
         if outcome.published or self.on_not_published == "continue":
             return result
         context["ti"].xcom_push(key="return_value", value=result)
-        sentence = f"not published ({outcome.word.value}): {outcome.sentence}"
+        message = f"not published ({outcome.decision.value}): {outcome.reason}"
         if self.on_not_published == "fail":
-            raise AirflowFailException(sentence)
-        raise AirflowSkipException(sentence)
+            raise AirflowFailException(message)
+        raise AirflowSkipException(message)
 
 
 def summary(outcome: Outcome, report: Report) -> PublicationXCom:
-    """The small dict that goes into XCom."""
+    """The XCom of a publication."""
     champion = outcome.champion
     return {
         "published": outcome.published,
-        "decision": outcome.word.value,
-        "reason": outcome.sentence,
+        "decision": outcome.decision.value,
+        "reason": outcome.reason,
         "model": report.model,
         "job_id": report.job_id,
         "job_dir": report.job_dir,

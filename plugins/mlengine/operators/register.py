@@ -1,4 +1,4 @@
-"""Stage: model registries elsewhere, which follow the champion."""
+"""Operator that registers the champion in external model registries."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 
 from mlengine.connections import resolve_connection
-from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom
+from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
-from mlengine.operators.xcom import finite
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
-from mlengine.validation.subject import job_dir_of
+from mlengine.validation.job import job_dir_of
 
 
 class RegisterModelOperator(MlengineOperator):
-    """Tell registries elsewhere who is champion: a version of the model, with the alias ``champion`` on it.
+    """Register the champion in external model registries: create a version, and move the alias ``champion`` to it.
 
-    After the publication, and never part of it: the pointer in the bucket is the truth, and nothing here changes it. A
-    registry that refuses or does not answer fails this task alone, once all others were told; a retry or a clear finds
-    what is there already. The current champion is registered, whichever run published it
-    (:mod:`mlengine.promotion.registries.follow`).
+    Runs after the publication. The pointer in the bucket is authoritative and is not changed here. If a registry fails,
+    the others are still called, and then this task fails; a retry or a clear does not register a version twice. The
+    current champion is registered, whichever run published it (:mod:`mlengine.promotion.registries.follow`).
 
-    :param job: what the publication returned, or a job dir's URI: it says which model.
+    :param job: the result of the publication, or the URI of a job directory. It selects the model.
     :param registries: names, or mappings with ``kind`` and the registry's settings: ``["mlflow"]``,
         ``[{"kind": "vertex", "region": "europe-west4", "image_uri": …}]``.
-    :param bucket: where the champion's pointer lies; by default where the job dir does.
+    :param bucket: the bucket with the champion's pointer; by default that of the job directory.
 
     :returns: :class:`~mlengine.core.xcoms.RegistrationXCom`: the champion, and its version in each registry.
-    :raises RegistryError: those that refused, with their own words; :raises PublishError: nobody is champion.
+    :raises RegistryError: a registry failed.
+    :raises PublishError: the model has no champion.
     """
 
     template_fields: Sequence[str] = (*MlengineOperator.template_fields, "job", "registries", "bucket")
@@ -57,7 +56,9 @@ class RegisterModelOperator(MlengineOperator):
         parent, model, _ = job_dir.uri.rsplit("/", 2)
         if isinstance(job, Mapping):
             model = str(job.get("model") or model)
-        followed = follow(self.access.storage(), self.bucket or parent, model, registries)
-        if followed.champion.job_dir != job_dir.uri:
-            self.log.info("%s is champion by now, in place of %s", followed.champion.job_id, job_dir.job_id)
-        return finite(followed.to_json())
+        registration = follow(self.access.storage(), self.bucket or parent, model, registries)
+        if registration.champion.job_dir != job_dir.uri:
+            self.log.info(
+                "registered %s, which has replaced %s as champion", registration.champion.job_id, job_dir.job_id
+            )
+        return finite(registration.to_json())

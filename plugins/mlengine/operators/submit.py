@@ -12,7 +12,7 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlengine.backends import CapsCluster, TrainingBackend
+from mlengine.backends import CapsCluster, TrainingBackend, find_attempts
 from mlengine.core.errors import BackendUnavailableError, JobFailedError, JobFileError, StorageError
 from mlengine.core.inputs import inputs_digest
 from mlengine.core.job import JobKey, make_label
@@ -25,43 +25,42 @@ from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
 from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
-from mlengine.operators._base import BackendOperator, count, job_ends_with_task
-from mlengine.operators.fail_fast import RefusesFailFast
-from mlengine.operators.identity import run_identity
-from mlengine.operators.intent import earlier_keys, job_key, run_order
+from mlengine.operators._base import BackendOperator
+from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
+from mlengine.operators.run_identity import earlier_keys, job_key, run_identity, run_order
 
 
 class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
-    """Submit a training job; a retry of this task re-attaches to it, a cleared one trains again.
+    """Submit a training job. A retry of this task re-attaches to the job; a cleared task trains again.
 
-    A job that was accepted by the gate for the same inputs (package, dataset, module, arguments, cluster) is not paid
-    for again: it stands in for a new one, as ``reused``, unless ``force_retrain``. Clearing a task whose own job that
-    is trains again, too. Jobs whose inputs are not all known (no package digest, or no dataset) are never reused.
+    If a job with the same inputs (package, dataset, module, arguments, cluster) was trained and accepted before, that
+    job is reused, unless ``force_retrain`` is set or the task was cleared. Jobs without a package digest or a dataset
+    are never reused.
 
-    Does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed or
-    fails for good, the job is cancelled.
+    It does not wait: :class:`~mlengine.sensors.training_job.TrainingJobSensor` does. If this task is killed, or fails
+    without a retry, the job is cancelled.
 
-    :param job: what :class:`~mlengine.operators.prepare.PrepareJobDirOperator` returned.
-    :param job_file: path of a YAML job file (a relative one from the DAG's file), or its content as a mapping.
-    :param package: what :class:`~mlengine.operators.package.PackageTrainerOperator` returned; without it the job
-        file's ``packageUris`` count.
+    :param job: the output of :class:`~mlengine.operators.prepare.PrepareJobDirOperator`.
+    :param job_file: path of a YAML job file, relative to the DAG's file, or its content as a mapping.
+    :param package: the output of :class:`~mlengine.operators.package.PackageTrainerOperator`; without it, the job
+        file's ``packageUris``.
     :param module: replaces the job file's ``pythonModule``.
-    :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned; kept as lineage.
-    :param dataset_arg: the trainer's argument that takes its URI, ``--dataset``; put behind ``args``. Without one, the
-        trainer is not told.
+    :param dataset: the output of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`; recorded as lineage.
+    :param dataset_arg: the trainer's argument for the dataset's URI, such as ``--dataset``; appended to ``args``. If
+        empty, the URI is not passed.
     :param args: user arguments; they replace the job file's, as ``gcloud … -- ARGS`` did.
-    :param scale_tier: replaces the job file's, and with it its machine types and counts.
+    :param scale_tier: replaces the job file's scale tier, with its machine types and replica counts.
     :param replica_counts: replicas of each role, e.g. ``{"worker": 2, "ps": 1}``; ``None`` or ``""`` keep the job
         file's.
-    :param backend: where it runs; the setting ``[mlengine] backend`` if empty.
-    :param max_attempts: how many attempts the job may have in all, when machines fail it.
-    :param force_retrain: train though the same was trained and accepted before.
-    :param labels: for people and bills.
+    :param backend: where the job runs; the setting ``[mlengine] backend`` if empty.
+    :param max_attempts: maximum number of attempts of the job if machines fail.
+    :param force_retrain: train even if a job with the same inputs was accepted before.
+    :param labels: labels of the job, for users and billing.
 
-    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; if that is ``reused``, the
-        handle of the job that stands in.
-    :raises JobFileError: names file, line and hint, before anything is paid for.
-    :raises PackageError: the packages do not have the module, likewise.
+    :returns: :class:`~mlengine.core.xcoms.JobXCom`: the job's handle and the decision; for ``reused``, the handle of
+        the reused job.
+    :raises JobFileError: the job file is invalid; names file and line. Nothing was submitted.
+    :raises PackageError: the packages do not have the module. Nothing was submitted.
     """
 
     template_fields: Sequence[str] = (
@@ -117,10 +116,13 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         self.labels = labels
         self.job_dir: str | None = None
         self._key: JobKey | None = None
+        self._spec: TrainingSpec | None = None
         self._killed = False
 
     def after_rendering(self) -> None:
-        """Fix the backend, for whoever cleans up behind this task."""
+        """Resolve the backend, so that the rendered fields show it: the listener that cancels orphaned jobs reads it
+        there.
+        """
         super().after_rendering()
         self.backend = self.access.setting("backend", self.backend)
 
@@ -134,7 +136,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         job = self.returned("job", "model", "job_dir")
         backend = self._backend()
         requested = self._requested()
-        spec = self._capped(requested, backend)
+        spec = self._spec = self._capped(requested, backend)
         job_dir = JobDir(job["job_dir"])
         submitter = Submitter(
             self.access.storage(),
@@ -167,14 +169,14 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             raise AirflowFailException(str(error)) from None
         count(submitted.decision, context, backend.name)
         if self._killed:
-            # Airflow calls on_kill from within and lets the task run on: what was submitted after that ends here.
+            # Airflow calls on_kill in a signal handler, and the task continues: cancel what it has submitted since.
             self._cancel("the task was killed")
-            raise AirflowFailException(f"killed while job {submitted.handle.job_id} was submitted; it is cancelled")
+            raise AirflowFailException(f"killed while submitting job {submitted.handle.job_id}; the job is cancelled")
         self.job_dir = submitted.handle.job_dir
         return submitted.to_json()
 
     def _inputs(self, spec: TrainingSpec) -> dict[str, Any]:
-        """What goes in, to the last version: enough to train the same again, and to know that it was trained."""
+        """The inputs of the job, for lineage, re-runs and reuse."""
         package = self.returned_or_none("package", "package_uris") or {}
         dataset = self.returned_or_none("dataset", "uri") or {}
         inputs = {"package": package, "dataset": dataset, "software": software()}
@@ -182,79 +184,82 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         return inputs if digest is None else {**inputs, "digest": digest}
 
     def _reused(self, submitter: Submitter, intent: Intent) -> Submitted | None:
-        """A validated job of the same inputs, if there is one and it may stand in."""
+        """An accepted job with the same inputs, if there is one and it may be reused."""
         digest = intent.inputs.get("digest")
         if not digest or str(self.force_retrain).strip().lower() in {"true", "1", "yes"}:
             return None
         from mlengine.validation import cache
 
         storage = self.access.storage()
-        found = cache.find(storage, intent.job_dir.uri.rsplit("/", 2)[0], intent.model, digest)
+        found = cache.find(storage, intent.job_dir.bucket, intent.model, digest)
         submitted = submitter.reuse(intent, found.handle, found.owner) if found else None
         if submitted:
             job_dir = JobDir(submitted.handle.job_dir)
-            self.log.info("nothing is trained: %s was made of the same inputs and accepted", job_dir.uri)
-            self.log.info("its report: %s; `force_retrain` trains in spite of it", job_dir.page)
+            self.log.info(
+                "Reusing %s, which has the same inputs and was accepted; report: %s", job_dir.uri, job_dir.page
+            )
+            self.log.info("To train anyway, set force_retrain")
             discard(storage, intent.job_dir, self._prepared_key)
         return submitted
 
     def _check_module(self, spec: TrainingSpec) -> None:
-        """The module may be named in the job file only, which the package task does not read.
+        """Check that the job's packages have the module. The package task does not read the job file.
 
-        :raises PackageError: the job's packages do not have it.
+        :raises PackageError: they do not have it.
         """
         from mlengine.packaging.job_module import check_job_module
 
         try:
             check_job_module(spec, self.access.storage(), self.backend_options or {})
         except StorageError as error:
-            # The job may run already: its submission must not depend on this.
-            self.log.warning("not checked whether module %s is in the packages: %s", spec.module, error.message)
+            # The job may be running already, so that this must not fail the submission.
+            self.log.warning("Could not check whether the packages have module %s: %s", spec.module, error.message)
 
     @property
     def _prepared_key(self) -> str:
-        """What the job dir's name was made from; empty if it was named by a person."""
+        """The key digest in the job dir's name; empty if a person chose the name."""
         return str(self.returned("job", "model", "job_dir").get("key") or "")
 
     def on_kill(self) -> None:
-        """Cancel what this task has submitted, even if the answer to the submission was still on its way."""
+        """Cancel the job of this task, even if the response to its submission has not arrived."""
         self._killed = True
         self._cancel("the task was killed")
 
     def _cancel(self, why: str) -> None:
-        if self._key is None:
-            return
+        if self._key is None or self._spec is None:
+            return  # nothing was submitted
+        # A new backend: on_kill runs in a signal handler, perhaps while the other one holds a lock.
         backend = self._backend()
         submitter = Submitter(self.access.storage(), backend)
-        for handle in backend.find(self._key.digest):
+        for handle in find_attempts(backend, self._key.digest, self._spec):
             with suppress(BackendUnavailableError):
                 if backend.describe([handle])[0].state.terminal:
                     continue
-            self.log.warning("%s; cancelling job %s", why, handle.job_id)
+            self.log.warning("Cancelling job %s: %s", handle.job_id, why)
             submitter.end(handle, why)
 
     def _backend(self) -> TrainingBackend:
         return self.access.backend(self.backend)
 
     def _job_file(self) -> str | Path | Mapping[str, Any]:
-        """A path is meant from the DAG's file; the text of a job file, and plain data, stay as they are."""
+        """Resolve a path relative to the DAG's file; the content of a job file is unchanged."""
         if isinstance(self.job_file, Path):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         if isinstance(self.job_file, str) and not re.search(r"[\n{]|:(\s|$)", self.job_file):
-            return self.beside_dag(self.job_file)
+            return self.relative_to_dag(self.job_file)
         return self.job_file
 
     def _args(self) -> list[str] | None:
-        """The user's, and where the data are; ``None`` keeps the job file's."""
+        """The user's arguments and the dataset's URI; ``None`` keeps the job file's."""
         dataset = self.returned_or_none("dataset", "uri")
         if not (self.dataset_arg and dataset):
             return None if self.args is None else [str(arg) for arg in self.args]
         return [*(str(arg) for arg in self.args or ()), self.dataset_arg, str(dataset["uri"])]
 
     def _requested(self) -> TrainingSpec:
-        """The job file with this task's fields over it."""
+        """The job file, overridden by this task's arguments."""
         if isinstance(self.args, str):
-            raise JobFileError(f"args is one string: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
+            raise JobFileError(f"args is a string: {self.args!r}", hint="give a list of strings: ['--epochs', '5']")
         return parse.override(
             parse.load(self._job_file()),
             args=self._args(),
@@ -265,30 +270,30 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
         )
 
     def _capped(self, spec: TrainingSpec, backend: TrainingBackend) -> TrainingSpec:
-        """As it will run on this backend."""
+        """The spec that will run on this backend."""
         if isinstance(backend, CapsCluster):
             spec, reduced = backend.cap(spec)
-            for sentence in reduced:
-                self.log.warning("%s", sentence)
+            for message in reduced:
+                self.log.warning("%s", message)
         cluster = ", ".join(f"{pool.count} {pool.role.value}" for pool in spec.pools)
-        self.log.info("python -m %s on %s; backend %s", spec.module, cluster, backend.name)
+        self.log.info("Submitting python -m %s to backend %s: %s", spec.module, backend.name, cluster)
         return spec
 
 
 def _counts(counts: Mapping[str, Any] | None) -> dict[Role, int] | None:
-    """From the form's values: empty ones keep the job file's counts."""
+    """Replica counts from a trigger form; empty values keep the job file's."""
     given = {role: count for role, count in (counts or {}).items() if count not in (None, "", "None")}
     try:
         return {Role(role): _integer(count) for role, count in given.items()} or None
     except ValueError as error:
         roles = ", ".join(role.value for role in Role)
         raise JobFileError(
-            f"replica_counts={given!r} is not a cluster: {error}", hint=f"give integers for some of: {roles}"
+            f"replica_counts={given!r} is invalid: {error}", hint=f"give integers for some of: {roles}"
         ) from error
 
 
 def _integer(count: object) -> int:
-    """A form's integer may be the number ``2.0``."""
+    """``count`` as an integer. A trigger form may return ``2.0``."""
     number = float(str(count))
     if not number.is_integer():
         raise ValueError(f"{count} is not an integer")

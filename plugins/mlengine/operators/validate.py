@@ -1,4 +1,4 @@
-"""Stage: the gate. Judges the trained model, keeps a report, and says the verdict with its reasons."""
+"""Operator that validates the model of a finished job."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Thresholds, table
-from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom
+from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
-from mlengine.operators.xcom import finite
 from mlengine.storage.client import Storage
-from mlengine.validation.cache import kept_report, remember
-from mlengine.validation.environment import local_place
+from mlengine.validation.cache import record_accepted, reusable_report
+from mlengine.validation.environment import local_environment
+from mlengine.validation.job import FinishedJob, job_dir_of, load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
 from mlengine.validation.signature import Expectation
-from mlengine.validation.subject import Subject, find_subject, job_dir_of
-from mlengine.validation.usage import took
+from mlengine.validation.usage import job_usage
 from mlengine.validation.validation import validate
 
 ON_REJECT = ("skip", "fail", "continue")
 
 
 class ValidateModelOperator(BackendOperator):
-    """Judge the model of a finished job: files, signature, behaviour, quality, and the champion beside it.
+    """Validate the model of a finished job: files, signature, behaviour, quality, and comparison with the champion.
 
-    TensorFlow runs in the trainer's environment, in a process of its own with a time and a memory limit.
-    A rejected model is a result: the report is written, the result is in XCom and in the log's last lines, and then
-    the task is skipped, so that what comes after it is skipped too. The same holds for a model that was not compared
-    with the champion (``not_compared``). Nothing here publishes.
+    The model runs as a subprocess in the trainer's environment, with a time and a memory limit. If the model is
+    rejected, or was not compared with the champion (``not_compared``), the report is written, the result is in XCom and
+    in the last lines of the log, and the task ends according to ``on_reject``. This operator does not publish.
 
-    :param job: what the submit task or the wait returned, or a job dir's URI.
-    :param dataset: what :class:`~mlengine.operators.dataset.ResolveDatasetOperator` returned, or a dataset version's
-        URI: its held-out set is used. Without it, what the job recorded counts.
-    :param package_uris: the packages its environment is made of; without it, those the job was submitted with.
-    :param thresholds: names and bounds as in :class:`~mlengine.core.verdict.Thresholds`; what is left out keeps its
-        default, and ``None`` (or an empty string, as a form gives it) asks no such question.
-    :param serving_signature: how the model must be called, as in :class:`~mlengine.validation.signature.Expectation`.
-    :param validation_level: ``all``; ``signature``: without running the model; ``files``: for models that are no
+    The report of a reused job is kept if it covers the checks of this task; otherwise the model is validated again. An
+    accepted model is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
+
+    :param job: the result of the submit task or of the sensor, or the URI of a job directory.
+    :param dataset: the result of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`, or the URI of a dataset
+        version, whose held-out set is used. By default the dataset version recorded in the job.
+    :param package_uris: the packages of the trainer's environment; by default those of the job.
+    :param thresholds: thresholds by name, as in :class:`~mlengine.core.verdict.Thresholds`. Missing ones have their
+        defaults; ``None``, or an empty string from a trigger form, disables the check.
+    :param serving_signature: the expected serving signature, as the fields of
+        :class:`~mlengine.validation.signature.Expectation`.
+    :param validation_level: ``all``; ``signature``: do not run the model; ``files``: for models that are not a
         SavedModel.
-    :param extra_checks: functions of the user's own: each gets the folder with the model's files and the figures
-        measured so far, and returns a :class:`~mlengine.core.verdict.Check`. One with ``comparison=True`` is a
-        comparison with the champion.
-    :param require_comparison: whether a model may be accepted only if it was compared with the champion in quality.
-        The levels ``files`` and ``signature`` do not compare: with them a model is ``not_compared`` once there is a
-        champion, unless this is ``False``.
-    :param replace_report: replace the report of another run's job, or of a job given by its URI, even if it answers
-        questions that are not asked here. The report of this run's own job is always replaced.
-    :param on_reject: ``skip``: this task ends as skipped; ``fail``: as failed, without a retry; ``continue``: as a
-        success, for a DAG that decides by the result itself.
-    :param model: the model's name, for a job dir that was not made here.
-    :param bucket: where the champion's pointer lies; by default where the job dir does.
-    :param time_limit_seconds: how long the model's process may run.
-    :param memory_limit_gib: the private memory of that process, in GiB; ``None`` for no limit.
+    :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
+        so far, and returns a :class:`~mlengine.core.verdict.Check`. A check with ``comparison=True`` is a comparison
+        with the champion.
+    :param require_comparison: accept a model only if its quality was compared with the champion's. The levels ``files``
+        and ``signature`` do not compare, so once there is a champion the verdict is ``not_compared`` unless this is
+        ``False``.
+    :param replace_report: replace the report of another run's job, or of a job given by its URI, even if it has checks
+        that this task does not make. The report of this run's own job is always replaced.
+    :param on_reject: how the task ends if the model may not be published. ``skip``: skipped; ``fail``: failed, without
+        retries; ``continue``: success, for DAGs that evaluate the result themselves.
+    :param model: the model's name; needed only for job directories without ``job.json``.
+    :param bucket: the bucket with the champion's pointer; by default that of the job directory.
+    :param time_limit_seconds: time limit of the model's process, in seconds.
+    :param memory_limit_gib: limit of that process's private memory, in GiB; ``None`` for no limit.
 
-    The report of a reused job stands, if the gate asks what it asked then; otherwise it is judged anew. A model that is
-    accepted is cached for reuse by later runs with the same inputs (:mod:`mlengine.validation.cache`).
-
-    :returns: :class:`~mlengine.core.xcoms.ValidationXCom`: the verdict with its reasons, and where the report is.
-    :raises DatasetError: there is no held-out set; :raises EnvironmentBuildError: the environment cannot be built.
+    :returns: :class:`~mlengine.core.xcoms.ValidationXCom`: the verdict with its reasons, and the URI of the report.
+    :raises DatasetError: there is no held-out set.
+    :raises EnvironmentBuildError: the trainer's environment cannot be built.
     """
 
     template_fields: Sequence[str] = (
@@ -128,24 +128,24 @@ class ValidateModelOperator(BackendOperator):
     def execute(self, context: Context) -> ValidationXCom:
         rules = self._rules()
         storage = self.access.storage()
-        report = self._kept(storage, rules)
+        report = self._reusable_report(storage, rules)
         if report is None:
-            report = self._judge(storage, rules)
-            remember(storage, report)
+            report = self._validate(storage, rules)
+            record_accepted(storage, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
-        self._tell(report)
+        self._log(report)
         result = finite(summary(report))
         if report.verdict.decision.publishable or self.on_reject == "continue":
             return result
-        # A skipped and a failed task return nothing, so the result is left in XCom before.
+        # A skipped or failed task has no return value, so the result is pushed here.
         context["ti"].xcom_push(key="return_value", value=result)
-        sentence = f"{report.verdict.decision.value}: {' '.join(report.verdict.reasons)}"
+        message = f"{report.verdict.decision.value}: {' '.join(report.verdict.reasons)}"
         if self.on_reject == "fail":
-            raise AirflowFailException(sentence)
-        raise AirflowSkipException(sentence)
+            raise AirflowFailException(message)
+        raise AirflowSkipException(message)
 
-    def _judge(self, storage: Storage, rules: Rules) -> Report:
-        subject = find_subject(
+    def _validate(self, storage: Storage, rules: Rules) -> Report:
+        finished = load_job(
             storage,
             self.returned_or_uri("job", "job_dir"),
             model=self.model or None,
@@ -155,42 +155,45 @@ class ValidateModelOperator(BackendOperator):
         )
         return validate(
             storage,
-            self._asked_what_it_took(subject),
+            self._with_usage(finished),
             rules,
-            local_place(storage, subject.package_uris, env=subject.env),
+            local_environment(storage, finished.package_uris, env=finished.env),
             replace_report=_is_true("replace_report", self.replace_report) or self._trained_by_this_run(),
         )
 
     def _trained_by_this_run(self) -> bool:
-        """Whether the job comes from a task of this run and was not reused: then this DAG decides what is asked."""
+        """Whether a task of this run trained the model. Then its report is always replaced."""
         job = self.returned_or_uri("job", "job_dir")
         return not isinstance(job, str) and job.get("decision") != Decision.REUSED.value
 
-    def _asked_what_it_took(self, subject: Subject) -> Subject:
-        """For the report alone: whatever goes wrong there is logged, and judges nobody."""
-        if subject.record is None:
-            return subject
+    def _with_usage(self, finished: FinishedJob) -> FinishedJob:
+        """The job with its time and cost, for the report. Errors are logged only."""
+        if finished.record is None:
+            return finished
         try:
-            backend = self.access.backend(subject.record.backend)
+            backend = self.access.backend(finished.record.backend)
         except MlengineError as error:
-            self.log.warning("what the job took is not known: %s", error.message)
-            return subject
-        return replace(subject, took=took(backend, subject.record, subject.job_dir))
+            self.log.warning("time and cost of the job are unknown: %s", error.message)
+            return finished
+        return replace(finished, usage=job_usage(backend, finished.record, finished.job_dir))
 
-    def _kept(self, storage: Storage, rules: Rules) -> Report | None:
-        """The report of a reused job, if it answers what is asked here."""
+    def _reusable_report(self, storage: Storage, rules: Rules) -> Report | None:
+        """The report of a reused job, if it covers the checks of this task."""
         job = self.returned_or_uri("job", "job_dir")
         if isinstance(job, str) or job.get("decision") != Decision.REUSED.value:
             return None
         dataset = self.given("dataset")
         uri = dataset.get("uri") if isinstance(dataset, Mapping) else dataset
-        report = kept_report(storage, job_dir_of(job), rules, str(uri or ""))
+        report = reusable_report(storage, job_dir_of(job), rules, str(uri or ""))
         if report is not None:
-            self.log.info("the model of %s was judged by the same rules on %s", report.job_id, report.created)
+            self.log.info("keeping the report of %s from %s: it has the same checks", report.job_id, report.created)
         return report
 
     def _rules(self) -> Rules:
-        """:raises MlengineError: a threshold, scope or limit is not understood; before anything is fetched."""
+        """The rules from the arguments.
+
+        :raises MlengineError: an argument is invalid.
+        """
         if self.on_reject not in ON_REJECT:
             raise MlengineError(f"on_reject={self.on_reject!r}", hint=f"write one of {', '.join(ON_REJECT)}")
         memory = None if self.memory_limit_gib is None else int(self.memory_limit_gib * 1024**3)
@@ -199,12 +202,12 @@ class ValidateModelOperator(BackendOperator):
             thresholds=Thresholds.from_json(self.thresholds),
             expected=Expectation.from_json(self.serving_signature),
             limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
-            own=tuple(self.extra_checks),
+            extra_checks=tuple(self.extra_checks),
             require_comparison=_is_true("require_comparison", self.require_comparison),
         )
 
-    def _tell(self, report: Report) -> None:
-        """The checks as a table; the verdict and its reasons are the last lines."""
+    def _log(self, report: Report) -> None:
+        """Log the checks as a table, and then the verdict and its reasons."""
         for line in table(report.verdict.checks):
             self.log.info("%s", line)
         self.log.info("report: %s", self.report_url)
@@ -214,9 +217,9 @@ class ValidateModelOperator(BackendOperator):
 
 
 def _is_true(name: str, value: bool | str) -> bool:
-    """A templated switch: a bool, or what a template renders of one.
+    """The value of a templated boolean argument.
 
-    :raises MlengineError: it is neither.
+    :raises MlengineError: the value is not a boolean.
     """
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     try:
@@ -226,7 +229,7 @@ def _is_true(name: str, value: bool | str) -> bool:
 
 
 def summary(report: Report) -> ValidationXCom:
-    """The small dict that goes into XCom; the report has the rest."""
+    """The XCom of a validation. The report has the details."""
     job_dir = JobDir(report.job_dir)
     return {
         "verdict": report.verdict.decision.value,

@@ -18,8 +18,8 @@ BUILD = "build output"
 EDITOR = "an editor's or system's file"
 SECRET = "looks like a secret"  # noqa: S105 - the reason, not one
 
-# Contents are looked at in files up to this size; keys and credentials are small.
-_LOOK_BYTES = 1 << 20
+# Only files up to this size are searched for secrets; keys and credentials are small.
+_SCAN_BYTES = 1 << 20
 
 _DIRS: dict[str, str] = {
     **dict.fromkeys((".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"), VCS),
@@ -86,7 +86,7 @@ def content_reason(size: int, read: Callable[[], bytes]) -> str | None:
 
     :param read: called only for files that are small enough to be such a thing.
     """
-    if size > _LOOK_BYTES:
+    if size > _SCAN_BYTES:
         return None
     data = read()
     if b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data):

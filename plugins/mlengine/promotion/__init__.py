@@ -1,8 +1,8 @@
-"""Whether a validated model becomes the champion, and who is told.
+"""Publication of a validated model as champion, and its copy in model registries.
 
-* :mod:`~mlengine.promotion.publish`: publish, force, roll back
+* :mod:`~mlengine.promotion.publish`: publish, publish with force, roll back
 * :mod:`~mlengine.promotion.rules`: what prevents a publication
-* :mod:`~mlengine.promotion.registries`: model registries elsewhere that follow the champion
+* :mod:`~mlengine.promotion.registries`: external model registries that follow the champion
 
-Stands on ``champions`` (the records) and ``validation`` (the reports).
+Uses ``champions`` (the records) and ``validation`` (the reports).
 """

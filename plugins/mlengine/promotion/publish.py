@@ -1,7 +1,6 @@
-"""Publish a validated model, force one, or roll back: each is one swap of the champion's pointer.
+"""Publish a validated model, publish one with force, or roll back. Each replaces the champion's pointer once.
 
-Never publishes a model against a champion that it was not compared with, unless forced
-(:mod:`mlengine.promotion.rules`).
+A model that was not compared with the current champion is published only with force (:mod:`mlengine.promotion.rules`).
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Any
 
 from mlengine.champions.history import Action, Champion, entry, pointer, swap
 from mlengine.core.errors import PublishError
-from mlengine.promotion.outcome import Force, Outcome, Word
-from mlengine.promotion.rules import intact, objection, unchanged
+from mlengine.promotion.outcome import Force, Outcome, PublishDecision
+from mlengine.promotion.rules import check_published_files, check_validated_files, refusal
 from mlengine.storage.client import Storage
 from mlengine.validation.report import Report
 
 log = logging.getLogger(__name__)
 
-_RACES = 20  # swaps lost to others before giving up
+_MAX_CONFLICTS = 20  # concurrent changes of the pointer before giving up
 
 
 def publish(
@@ -34,55 +33,62 @@ def publish(
     force: Force | None = None,
     publisher: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Make the validated model the champion, unless something speaks against it.
+    """Make the validated model the champion, unless a rule prevents it.
 
-    Idempotent: the same job published again is ``already_champion``, and one that was champion before stays
-    ``superseded``, so that a task that is run again does not undo a rollback.
+    Idempotent. Publishing the champion again gives ``already_champion``; publishing a former champion gives
+    ``superseded``, so running a task again does not undo a rollback.
 
-    :param by: who or what publishes: a person, or a DAG run.
-    :param force: publish though rejected, of an older dataset version or run, not compared, or superseded.
-    :param publisher: the task that publishes, as a :class:`~mlengine.core.job.JobKey` has it; kept in the history, so
-        that a later try of it recognises its own entry.
-    :raises PublishError: the model's files are not those that were validated; or others swap all the time.
+    :param by: the person or DAG run that publishes.
+    :param why: the reason for the history; by default the reasons of the verdict.
+    :param force: publish although the model was rejected, is older, was not compared, or is superseded.
+    :param publisher: the publishing task, as the fields of :class:`~mlengine.core.job.JobKey`. It is stored in the
+        history, so that a retry recognises its own entry.
+    :raises PublishError: the model's files changed after validation, or too many concurrent publications.
     """
-    unchanged(storage, report)
-    for _ in range(_RACES):
+    check_validated_files(storage, report)
+    for _ in range(_MAX_CONFLICTS):
         champion, generation = pointer(storage, bucket, report.model)
         if champion and champion.job_dir == report.job_dir and champion.fingerprint == report.fingerprint:
             mine = bool(publisher) and _task(champion.publisher) == _task(publisher or {})
-            return _told(
-                Outcome(Word.ALREADY_CHAMPION, f"{report.job_id} is the champion already.", champion, swapped=mine)
+            return _logged(
+                Outcome(
+                    PublishDecision.ALREADY_CHAMPION,
+                    f"{report.job_id} is already the champion.",
+                    champion,
+                    swapped=mine,
+                )
             )
-        against = objection(storage, bucket, report, champion)
-        if against is not None and force is None:
-            return _told(against)
-        made = _entry_for(report, champion, by, why, force if against is not None else None)
-        made = replace(made, publisher=dict(publisher or {}))
-        swapped = swap(storage, bucket, made, champion, generation)
+        refused = refusal(storage, bucket, report, champion)
+        if refused is not None and force is None:
+            return _logged(refused)
+        new = _entry_for(report, champion, by, why, force if refused is not None else None)
+        new = replace(new, publisher=dict(publisher or {}))
+        swapped = swap(storage, bucket, new, champion, generation)
         if swapped is not None:
-            return _told(Outcome(Word.PUBLISHED, _announce(swapped), swapped, swapped=True))
+            return _logged(Outcome(PublishDecision.PUBLISHED, _announce(swapped), swapped, swapped=True))
     raise PublishError(
-        f"{_RACES} other publications of {report.model} came first", hint="find out who publishes, then try again"
+        f"{_MAX_CONFLICTS} concurrent publications of {report.model} changed the champion first",
+        hint="find out who publishes (`mlengine models history`), then try again",
     )
 
 
 def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to: int | None = None) -> Champion:
-    """Make the champion before this one the champion again; or that of serial ``to``.
+    """Make the previous champion, or the one with serial ``to``, the champion again.
 
-    Twice in a row goes back twice. The history grows by an entry; nothing is removed from it.
+    A second rollback goes back one further. A rollback adds an entry to the history and removes none.
 
-    :raises PublishError: there is nothing to go back to, its files are gone or changed, or no reason was given.
+    :raises PublishError: there is no previous champion, its files are missing or changed, or no reason was given.
     """
     force = Force(by, why)
-    for _ in range(_RACES):
+    for _ in range(_MAX_CONFLICTS):
         champion, generation = pointer(storage, bucket, model)
         if champion is None:
             raise PublishError(f"model {model} has no champion", hint="publish one first")
         target = _before(storage, bucket, model, champion) if to is None else entry(storage, bucket, model, to)
         if target.origin == champion.origin:
-            raise PublishError(f"{target.job_id} is the champion of {model} already", hint="choose another serial")
-        intact(storage, target)
-        made = replace(
+            raise PublishError(f"{target.job_id} is already the champion of {model}", hint="choose another serial")
+        check_published_files(storage, target)
+        new = replace(
             target,
             action=Action.ROLLED_BACK,
             by=force.by,
@@ -91,25 +97,27 @@ def rollback(storage: Storage, bucket: str, model: str, *, by: str, why: str, to
             restores=target.origin,
             publisher={},
         )
-        swapped = swap(storage, bucket, made, champion, generation)
+        swapped = swap(storage, bucket, new, champion, generation)
         if swapped is not None:
             log.info("model %s: %s", model, _announce(swapped))
             return swapped
-    raise PublishError(f"{_RACES} other publications of {model} came first", hint="try again")
+    raise PublishError(
+        f"{_MAX_CONFLICTS} concurrent publications of {model} changed the champion first", hint="try again"
+    )
 
 
 def _task(publisher: Mapping[str, Any]) -> dict[str, Any]:
-    """The task without its generation, which a clear changes."""
+    """The task without its generation, which changes when the task is cleared."""
     return {name: value for name, value in publisher.items() if name != "generation"}
 
 
 def _before(storage: Storage, bucket: str, model: str, champion: Champion) -> Champion:
-    """Whom the champion replaced when it was first published."""
+    """The entry that the champion replaced when it was first published."""
     first = champion if champion.restores is None else entry(storage, bucket, model, champion.restores)
     if first.previous is None:
         raise PublishError(
-            f"{first.job_id} is the first champion of {model}: there is none before it",
-            hint=f"see mlengine models show {model}; name another with --to SERIAL",
+            f"{first.job_id} is the first champion of {model}; there is no previous one",
+            hint=f"see mlengine models history {model}; choose another with --to SERIAL",
         )
     return entry(storage, bucket, model, first.previous)
 
@@ -143,8 +151,8 @@ def _announce(champion: Champion) -> str:
     return f"{champion.job_id} {verb} the champion of {champion.model}{accuracy}, serial {champion.serial}."
 
 
-def _told(outcome: Outcome) -> Outcome:
-    log.info("publication %s: %s", outcome.word.value, outcome.sentence)
+def _logged(outcome: Outcome) -> Outcome:
+    log.info("publication %s: %s", outcome.decision.value, outcome.reason)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""What speaks against a publication, and whether a model's files are still what they were."""
+"""The rules for publication, and the check that a model's files have not changed."""
 
 from __future__ import annotations
 
@@ -11,125 +11,130 @@ from mlengine.core.layout import JobDir
 from mlengine.core.run_order import RunOrder
 from mlengine.core.verdict import Decision
 from mlengine.core.versions import version_key
-from mlengine.promotion.outcome import Outcome, Word
+from mlengine.promotion.outcome import Outcome, PublishDecision
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
 from mlengine.validation.paired_test import Paired
 from mlengine.validation.quality import compare
 from mlengine.validation.report import Report, load_predictions
 
-_SKEW_SECONDS = 3600.0  # by which the clocks of the machines that claim and that publish may differ
+_SKEW_SECONDS = 3600.0  # maximum clock difference between the machines that claim and that publish a job
 
 
-def objection(storage: Storage, bucket: str, report: Report, champion: Champion | None) -> Outcome | None:
-    """Why the model must not be champion without force; ``None`` if it may."""
-    refused = _refused(report, champion)
+def refusal(storage: Storage, bucket: str, report: Report, champion: Champion | None) -> Outcome | None:
+    """Why the model is not published without force; ``None`` if it may be published."""
+    refused = _refused_by_verdict(report, champion)
     if refused is not None or champion is None:
         return refused
     older = _older(report, champion)
     if older is not None:
         return older
     if _was_champion(storage, bucket, report, champion):
-        text = f"{report.job_id} was champion before; {champion.job_id} is now. A repeated publication changes nothing."
-        return Outcome(Word.SUPERSEDED, text, champion)
+        text = f"{report.job_id} is a former champion; {champion.job_id} has replaced it."
+        return Outcome(PublishDecision.SUPERSEDED, text, champion)
     if report.champion.get("serial") == champion.serial:
         return None
     return _compared_again(storage, report, champion)
 
 
-def _refused(report: Report, champion: Champion | None) -> Outcome | None:
-    """What the verdict itself speaks against."""
+def _refused_by_verdict(report: Report, champion: Champion | None) -> Outcome | None:
+    """Refuse a model that was rejected or not compared."""
     decision, reasons = report.verdict.decision, " ".join(report.verdict.reasons)
     if decision.publishable:
         return None
     if decision is Decision.NOT_COMPARED:
-        return Outcome(Word.NOT_COMPARED, f"{report.job_id} is not published: {reasons}", champion)
-    return Outcome(Word.REJECTED, f"{report.job_id} was rejected: {reasons}", champion)
+        return Outcome(PublishDecision.NOT_COMPARED, f"{report.job_id} is not published: {reasons}", champion)
+    return Outcome(PublishDecision.REJECTED, f"{report.job_id} was rejected: {reasons}", champion)
 
 
 def _was_champion(storage: Storage, bucket: str, report: Report, champion: Champion) -> bool:
-    """Entries from before the job was claimed are not its own: a long history costs a new job no reads."""
+    """Whether the model is in the history. Stops at entries older than the job's claim, to save reads."""
     claimed = _claimed(report)
     entries = chain(storage, bucket, champion)
-    return any(_same_model(was, report) for was in takewhile(lambda was: _seconds(was.at) >= claimed, entries))
+    return any(_same_model(entry, report) for entry in takewhile(lambda entry: _seconds(entry.at) >= claimed, entries))
 
 
 def _claimed(report: Report) -> float:
-    """When the job was claimed, at the earliest; 0 for a job that was not submitted by us."""
+    """The earliest possible time of the job's claim; 0 if mlengine did not submit the job."""
     times = [event.get("time") for event in report.lineage.get("events") or () if isinstance(event, dict)]
     known = [float(time) for time in times if isinstance(time, (int, float))]
     return min(known) - _SKEW_SECONDS if known else 0.0
 
 
 def _seconds(at: str) -> float:
-    """A time that cannot be read may be any: it is taken for now."""
+    """A time in seconds; infinity if it is invalid, so that the entry is not skipped."""
     try:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
         return float("inf")
 
 
-def _same_model(was: Champion, report: Report) -> bool:
-    """A job that exported anew into its own dir has another model."""
-    return was.job_dir == report.job_dir and was.fingerprint == report.fingerprint
+def _same_model(entry: Champion, report: Report) -> bool:
+    """A job that exported again to its directory has a different model."""
+    return entry.job_dir == report.job_dir and entry.fingerprint == report.fingerprint
 
 
 def _older(report: Report, champion: Champion) -> Outcome | None:
-    """A backfill of old data must not undo a newer champion.
+    """Refuse a model that is older than the champion, such as one from a backfill.
 
-    Versions of one dataset say themselves which is newer. Without them, or with versions of different datasets, which
-    have no order, the runs do.
+    Versions of the same dataset are compared first. If there are none, or the datasets differ, the runs are compared.
     """
     mine, theirs = str(report.dataset.get("version") or ""), champion.version
     if mine and theirs and report.dataset.get("name") == champion.dataset.get("name"):
         if version_key(mine) >= version_key(theirs):
             return None
-        text = f"{report.job_id} was trained on {mine}, the champion {champion.job_id} on the newer {theirs}."
-        return Outcome(Word.OLDER_DATASET, text, champion)
+        text = f"{report.job_id} was trained on {mine}; the champion {champion.job_id} on the newer {theirs}."
+        return Outcome(PublishDecision.OLDER_DATASET, text, champion)
     run, later = RunOrder.from_lineage(report.lineage), RunOrder.from_lineage(champion.lineage)
     if not run.older_than(later):
         return None
     text = (
-        f"{report.job_id} belongs to the run of {run}, the champion {champion.job_id} to the later run of {later}."
-        " An older run does not replace the champion of a newer one, unless it is published with force."
+        f"{report.job_id} belongs to the run of {run}; the champion {champion.job_id} to the later run of {later}."
+        " To publish the older model, use force."
     )
-    return Outcome(Word.OLDER_RUN, text, champion)
+    return Outcome(PublishDecision.OLDER_RUN, text, champion)
 
 
 def _compared_again(storage: Storage, report: Report, champion: Champion) -> Outcome | None:
-    """The champion changed after the validation: both models' kept predictions stand in for running them."""
+    """Compare with a champion that was published after the validation, by the stored predictions of both models."""
     if report.champion.get("model_uri") == champion.model_uri:
-        return None  # rolled back and forth: it is the model it was compared with
+        return None  # the same model as in the validation, after a rollback
     mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
     if mine is None or theirs is None or mine.heldout != theirs.heldout or mine.labels != theirs.labels:
         if not report.require_comparison or report.thresholds.tolerance is None:
             return None
         text = (
-            f"{report.job_id} was validated against {report.champion.get('job_id', 'no champion')}, but"
-            f" {champion.job_id} is champion now. Validate it again."
+            f"{report.job_id} was compared with {report.champion.get('job_id', 'no champion')}, but the champion is now"
+            f" {champion.job_id}. Validate the job again."
         )
-        return Outcome(Word.NOT_COMPARED, text, champion)
+        return Outcome(PublishDecision.NOT_COMPARED, text, champion)
     check = compare(Paired.of(mine.labels, mine.classes, theirs.classes), champion.job_id, report.thresholds)
-    return None if check.passed else Outcome(Word.WORSE, check.sentence, champion)
+    return None if check.passed else Outcome(PublishDecision.WORSE, check.message, champion)
 
 
-def unchanged(storage: Storage, report: Report) -> None:
-    """:raises PublishError: the model's files are not those that were validated."""
-    _same(storage, report.model_uri, report.fingerprint, report.job_id, graph=report.checks != "files")
+def check_validated_files(storage: Storage, report: Report) -> None:
+    """Check that the model's files are those that were validated.
+
+    :raises PublishError: files are missing or changed.
+    """
+    _check_files(storage, report.model_uri, report.fingerprint, report.job_id, graph=report.checks != "files")
 
 
-def intact(storage: Storage, champion: Champion) -> None:
-    """:raises PublishError: the model's files are gone, or not those that were published."""
-    _same(storage, champion.model_uri, champion.fingerprint, champion.job_id, graph=False)
+def check_published_files(storage: Storage, champion: Champion) -> None:
+    """Check that the champion's files are those that were published.
+
+    :raises PublishError: files are missing or changed.
+    """
+    _check_files(storage, champion.model_uri, champion.fingerprint, champion.job_id, graph=False)
 
 
-def _same(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, graph: bool) -> None:
+def _check_files(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, graph: bool) -> None:
     try:
         export = resolve(storage, model_uri, graph=graph)
     except ModelError as error:
         raise PublishError(
-            f"the model of {job_id} is not whole: {error.message}", hint="train it again, or choose another"
+            f"the model of {job_id} is incomplete: {error.message}", hint="train it again, or choose another model"
         ) from error
     if export.fingerprint != fingerprint:
         raise PublishError(

@@ -1,8 +1,7 @@
-"""Which processes are a job's, and how they are ended. Nothing else is ever signalled.
+"""Find and end the processes of a job. No other process is ever signalled.
 
-A process is the job's own if it carries the job's folder in its environment (:data:`environ.MARK`), or if it is a
-recorded one: same pid *and* same start, counted from the same boot, so that a pid that the system has given to another
-else is left alone.
+A process belongs to a job if its environment has the job's folder (:data:`~mlengine.runtime.env_allowlist.MARK`), or if
+it is recorded: same pid *and* same start time since the same boot, because the system reuses pids. Reads ``/proc``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,19 +18,17 @@ from typing import Any
 
 from mlengine.runtime.env_allowlist import MARK
 
-_LINUX = sys.platform == "linux"
-
 
 @dataclass(frozen=True)
 class Process:
-    """A process for all time: ``start`` distinguishes it from a later one with the same pid."""
+    """One process. ``start`` distinguishes it from a later one with the same pid."""
 
     pid: int
     start: str
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """``None`` if there is no such process, or it has ended and only waits to be reaped."""
+        """``None`` if there is no such process, or it is a zombie."""
         start = _start(pid)
         return None if start is None else cls(pid, start)
 
@@ -40,7 +36,7 @@ class Process:
         return _start(self.pid) == self.start
 
     def signal(self, number: int) -> None:
-        """Only if it still is this process."""
+        """Send a signal, unless the process has ended."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
@@ -54,7 +50,7 @@ class Process:
 
 
 def of_job(folder: Path, recorded: Iterable[Process] = ()) -> list[Process]:
-    """Every live process of the job, except this one and those that carry it on (its launcher)."""
+    """Every live process of the job, except the calling process."""
     found = {process for process in recorded if process.alive()}
     for pid in _pids():
         if pid != os.getpid() and _mark(pid) == str(folder):
@@ -65,9 +61,9 @@ def of_job(folder: Path, recorded: Iterable[Process] = ()) -> list[Process]:
 
 
 def end_all(find: Callable[[], list[Process]], grace: float) -> int:
-    """SIGTERM, then SIGKILL after ``grace`` seconds, until ``find`` finds none. Returns how many there were.
+    """SIGTERM, then SIGKILL after ``grace`` seconds, until ``find`` finds none. Returns how many there were at first.
 
-    Searches again after each signal: a process that starts another while it is ended does not get away.
+    Calls ``find`` again after each round of signals, because a process may start another one while it ends.
     """
     left = find()
     count = len(left)
@@ -86,34 +82,32 @@ def end_all(find: Callable[[], list[Process]], grace: float) -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """To be called in a child between fork and exec: SIGTERM when the launcher dies, however it dies.
+    """Make the kernel send SIGTERM when the launcher dies. Call it in a child between fork and exec.
 
-    And should memory run out, the system is to end the trainer rather than its launcher, or Airflow. Linux only;
-    elsewhere the next poll of the job ends the replicas of a launcher that has died.
+    It also raises the child's OOM score: if memory runs out, the kernel kills the trainer before its launcher or
+    Airflow.
     """
-    if _LINUX:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500")
-        _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+    _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def adopt_grandchildren() -> None:
-    """Become the parent of every descendant whose own parent dies, so that none is lost from sight (Linux only)."""
-    if _LINUX:
-        _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    """Become the parent of every descendant whose own parent dies, so that all of them can be found."""
+    _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
 
 
 def children() -> list[Process]:
-    """The children of this process (Linux only; elsewhere none are known)."""
+    """The children of this process."""
     return [process for pid in _child_pids() if (process := Process.of(pid)) is not None]
 
 
 def reap_strangers(own: set[int]) -> None:
     """Reap adopted children that have ended.
 
-    :param own: children that were started here: their exit codes are read elsewhere.
+    :param own: pids of children whose exit codes the caller reads itself.
     """
     for pid in set(_child_pids()) - own:
         with contextlib.suppress(ChildProcessError):
@@ -144,28 +138,20 @@ def _boot() -> str:
 
 
 def _start(pid: int) -> str | None:
-    if not _LINUX:
-        return _start_elsewhere(pid)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    # The name in parentheses may hold spaces and parentheses itself: fields are counted from behind it.
+    # The process name, in parentheses, may contain spaces and parentheses: split after it.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{_boot()}:{fields[19]}"
 
 
 def _pids() -> list[int]:
-    if _LINUX:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
-    import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    return list(psutil.pids())
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 
 def _mark(pid: int) -> str | None:
-    if not _LINUX:
-        return _mark_elsewhere(pid)
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -175,23 +161,3 @@ def _mark(pid: int) -> str | None:
         if entry.startswith(prefix):
             return os.fsdecode(entry[len(prefix) :])
     return None
-
-
-def _start_elsewhere(pid: int) -> str | None:
-    import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
-    except psutil.Error:
-        return None
-
-
-def _mark_elsewhere(pid: int) -> str | None:
-    import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    try:
-        mark = psutil.Process(pid).environ().get(MARK)
-    except (psutil.Error, OSError):
-        return None
-    return None if mark is None else str(mark)

@@ -101,7 +101,7 @@ class Recipe:
                     f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
                     f"({self.python})",
                     hint="take a Python of this machine that it accepts, by the setting "
-                    "local_python_path or by mlengine train --python-version; or change "
+                    "local_python_path or by mlengine jobs train --python-version; or change "
                     "requires-python",
                 )
         _ = self.constraints

@@ -234,7 +234,7 @@ def _last_used(root: Path) -> float:
 
 
 def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
-    """The package on this machine, downloaded once for each generation of the object."""
+    """Download a package, unless this generation of the object has been downloaded before."""
     stat = storage.stat(uri)
     if stat is None:
         raise EnvironmentBuildError(

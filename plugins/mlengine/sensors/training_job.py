@@ -43,8 +43,8 @@ from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, wri
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.links.job import WAIT_LINKS
-from mlengine.operators._base import BackendOperator, count, job_ends_with_task
-from mlengine.operators.fail_fast import RefusesFailFast
+from mlengine.operators._base import BackendOperator
+from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
 from mlengine.triggers.training_job import TrainingJobTrigger
 
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
@@ -291,7 +291,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             and not self._first_poll
             and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
         ):
-            why = "outside this task: in the console, or by `mlengine cancel`; clear `submit` to train again"
+            why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)

@@ -1,4 +1,4 @@
-"""Every setting, and the one rule that says where its value comes from.
+"""All settings, and the rule that determines the source of a value.
 
 The first source that has a value wins, in Airflow's processes and outside them alike:
 
@@ -7,9 +7,9 @@ The first source that has a value wins, in Airflow's processes and outside them 
 3. Airflow's configuration: the variable ``AIRFLOW__MLENGINE__<NAME>``, then ``[mlengine] <name>`` in ``airflow.cfg``,
 4. the default.
 
-``airflow.cfg`` is read here, in the way Airflow reads it and from the place where Airflow looks for it
-(``AIRFLOW_CONFIG``, or ``airflow.cfg`` in ``AIRFLOW_HOME``, which is ``~/airflow`` by default). Airflow itself is not
-imported: the command line has the same settings, and starts in a tenth of a second.
+This module reads ``airflow.cfg`` itself, from the same path as Airflow (``AIRFLOW_CONFIG``, or ``airflow.cfg`` in
+``AIRFLOW_HOME``, which is ``~/airflow`` by default). It does not import Airflow, so that the command line starts in a
+tenth of a second.
 """
 
 from __future__ import annotations

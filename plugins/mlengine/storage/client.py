@@ -1,10 +1,9 @@
-"""The bucket, behind a small door: google-cloud-storage with create-once, compare-and-swap and trees.
+"""A small client for Cloud Storage: read, write, create if absent, compare and swap, list.
 
-Objects are named by ``gs://`` URIs. Every call has a deadline and is retried where repeating it is safe; errors are
-this project's own. Whether the server is Google's or an emulator is the client library's business
-(``STORAGE_EMULATOR_HOST``); nothing here knows.
+Objects are named by ``gs://`` URIs. Every call has a deadline, is retried if that is safe, and raises the errors of
+:mod:`mlengine.core.errors`. ``STORAGE_EMULATOR_HOST`` selects another server than Google's, as in Google's library.
 
-Does not: cache, list lazily across processes, or rename (Cloud Storage has no atomic rename of a tree).
+It does not cache, and it does not rename: Cloud Storage cannot rename a tree atomically.
 """
 
 from __future__ import annotations
@@ -26,15 +25,13 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 _NONCE = "mlengine-nonce"
-# A conditional write up to this size goes in one request, from memory; a larger one in an upload session.
+# A conditional write up to this size is one request, from memory; a larger one uses an upload session.
 ONE_REQUEST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """What a listing knows of an object. ``size`` in bytes, ``crc32c`` in base64 as Cloud Storage gives it, ``written``
-    in seconds since the epoch.
-    """
+    """An object's metadata. ``size`` is in bytes, ``crc32c`` in base64, ``written`` in seconds since the epoch."""
 
     uri: str
     size: int
@@ -46,8 +43,8 @@ class ObjectStat:
 class Storage:
     """Reads and writes objects by URI.
 
-    :param make_client: makes the ``google.cloud.storage.Client`` when the first call needs it; without one, the
-        application default credentials are used.
+    :param make_client: creates the ``google.cloud.storage.Client`` at the first call; by default, a client with the
+        application default credentials.
     """
 
     def __init__(self, make_client: Callable[[], storage.Client] | None = None) -> None:
@@ -58,7 +55,7 @@ class Storage:
     def from_connection(
         cls, gcp_conn_id: str | None, impersonation_chain: str | Sequence[str] | None = None
     ) -> Storage:
-        """With the credentials of an Airflow connection; ``None`` means the application default credentials."""
+        """A client with an Airflow connection's credentials, or the application default credentials if ``None``."""
         if gcp_conn_id is None:
             return cls()
 
@@ -71,49 +68,54 @@ class Storage:
 
     @property
     def client(self) -> storage.Client:
-        """:raises StorageForbiddenError: there are no credentials, or they are not readable."""
+        """:raises StorageForbiddenError: there are no credentials, or they cannot be read."""
         if self._client is None:
             with errors("Cloud Storage"):
                 client = (self._make_client or _default_client)()
-            # Since 3.17 or so the client asks for each bucket's metadata in a thread of its own, for traces that nobody
-            # takes here: a request more for each process, and a 403 in the audit log of accounts that may not.
+            # Since about 3.17, the client reads each bucket's metadata in a thread, for traces that are not used here:
+            # an additional request per process, and a 403 in the audit log of accounts without that permission.
             client._bucket_metadata_cache = None
             self._client = client
         return self._client
 
     def read(self, uri: str) -> bytes:
-        """:raises ObjectMissingError: if there is no such object."""
+        """The content of an object.
+
+        :raises ObjectMissingError: the object does not exist.
+        """
         return self.read_with_generation(uri)[0]
 
     def read_with_generation(self, uri: str) -> tuple[bytes, int]:
-        """The content and the generation it had: pass that to :meth:`replace` to swap just this version."""
+        """The content of an object and its generation, for :meth:`replace`."""
         blob = self._blob(uri)
         with errors(uri):
             data: bytes = blob.download_as_bytes(timeout=ATTEMPT, retry=retry(), checksum="crc32c")
-            # The answer to a download carries the generation of what was sent.
+            # The response to a download has the generation of the content.
             return data, int(blob.generation)
 
     def read_range(self, uri: str, begin: int, end: int) -> bytes:
         """The bytes from ``begin`` up to ``end``, or to the object's end.
 
-        :raises ObjectMissingError: if there is no such object.
+        :raises ObjectMissingError: the object does not exist.
         """
         with errors(uri):
-            # The object's checksum says nothing about a part of it.
+            # The object's checksum does not apply to a part of it.
             data: bytes = self._blob(uri).download_as_bytes(
                 start=begin, end=end - 1, timeout=ATTEMPT, retry=retry(), checksum=None
             )
             return data
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-        """Write whatever was there before. Returns the new generation."""
+        """Write an object, unconditionally. Returns the new generation."""
         return self._upload(uri, data, content_type, None)
 
     def create(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-        """Write only if there is no such object yet.
+        """Write an object only if it does not exist. Returns the new generation.
 
-        :raises StorageConflictError: somebody else was first. An answer that was lost on the way is told from that by
-            a nonce in the object's metadata, so whoever wrote it never reads "you lost".
+        If a response is lost and the request is repeated, a nonce in the object's metadata shows that the object is
+        this call's own.
+
+        :raises StorageConflictError: another process created the object first.
         """
         return self._upload(uri, data, content_type, 0)
 
@@ -142,28 +144,28 @@ class Storage:
         return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
 
     def list_dirs(self, prefix: str) -> list[str]:
-        """The names one level below ``prefix``, as a file manager shows folders, in order."""
+        """The names of the folders directly below ``prefix``, sorted."""
         bucket, path = split_uri(prefix)
         path = path.rstrip("/") + "/" if path else ""
         with errors(prefix, bucket=True):
             listing = self.client.list_blobs(bucket, prefix=path or None, delimiter="/", timeout=ATTEMPT, retry=retry())
             for _ in listing:
-                pass  # the prefixes are complete once every page was read
+                pass  # the prefixes are complete after the last page
         return sorted(name[len(path) :].rstrip("/") for name in listing.prefixes)
 
     def upload(self, source: Path, uri: str) -> None:
-        """One file. Its checksum is verified by the server."""
+        """Upload a file. The server verifies its checksum."""
         blob = self._blob(uri)
         with errors(uri, bucket=True):
             blob.upload_from_filename(str(source), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
 
     def upload_once(self, source: Path, uri: str) -> None:
-        """One file, only if there is no such object yet; one with the same content is as good, and not sent again.
+        """Upload a file if the object does not exist. If it exists with the same content, nothing is sent.
 
-        A file over :data:`ONE_REQUEST_BYTES` goes through an upload session, which can resume. Google checks the
-        precondition of a session; fake-gcs-server (1.54) does not, so there the last of two writers wins.
+        A file larger than :data:`ONE_REQUEST_BYTES` uses an upload session, which can resume. Google checks the
+        precondition of a session; fake-gcs-server (1.54) does not, so that there the last of two writers wins.
 
-        :raises StorageConflictError: there is one with other content.
+        :raises StorageConflictError: the object exists with other content.
         """
         if self._holds(uri, source):
             return
@@ -177,19 +179,22 @@ class Storage:
                     blob.upload_from_filename(
                         str(source), if_generation_match=0, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
                     )
-        except StorageConflictError:  # since our look; by us, perhaps, with an answer that was lost
+        except StorageConflictError:  # created since the check, perhaps by this call, if a response was lost
             if not self._holds(uri, source):
                 raise
 
     def _holds(self, uri: str, source: Path) -> bool:
-        """Whether the object is there with the content of ``source``."""
+        """Whether the object exists with the content of ``source``.
+
+        :raises StorageConflictError: it exists with other content.
+        """
         there = self.stat(uri)
         if there is not None and (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
-            raise StorageConflictError(f"{uri} was written by somebody else first, with other content")
+            raise StorageConflictError(f"{uri} exists already, with other content")
         return there is not None
 
     def download(self, uri: str, target: Path) -> None:
-        """One file, written aside and moved into place: ``target`` is whole or not there."""
+        """Download an object to a temporary file and rename it: ``target`` is complete or absent."""
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
@@ -200,21 +205,21 @@ class Storage:
             partial.unlink(missing_ok=True)
 
     def delete(self, uri: str, generation: int | None = None) -> None:
-        """One object; there is no deletion of a whole folder. Safe to repeat: one that is gone already is no error.
+        """Delete one object. Safe to repeat: it is not an error if the object does not exist.
 
-        :param generation: delete only this version of the object.
-        :raises StorageConflictError: it has changed since.
+        :param generation: delete the object only if it still has this generation.
+        :raises StorageConflictError: it has another generation.
         """
         try:
             with errors(uri):
                 self._blob(uri).delete(if_generation_match=generation, timeout=ATTEMPT, retry=retry())
         except ObjectMissingError:
-            return  # gone already, perhaps by a first try of ours whose answer was lost
+            return  # deleted already, perhaps by this call, if a response was lost
 
     def _blob(self, uri: str) -> Any:
         bucket, path = split_uri(uri)
         if not path:
-            raise StorageError(f"this names a bucket, not an object: {uri}")
+            raise StorageError(f"{uri} is a bucket, not an object")
         return self.client.bucket(bucket).blob(path)
 
     def _upload(self, uri: str, data: bytes, content_type: str | None, generation: int | None) -> int:
@@ -230,7 +235,7 @@ class Storage:
                     data, content_type=content_type, timeout=ATTEMPT, retry=retry(), checksum="crc32c"
                 )
         except StorageConflictError:
-            # A retry inside the client finds its own first write and is told 412: the nonce says it was ours.
+            # The client may have repeated a request whose response was lost: then the nonce is ours.
             with errors(uri, bucket=True):
                 mine = self.client.bucket(blob.bucket.name).get_blob(blob.name, timeout=ATTEMPT, retry=retry())
             if mine is None or (mine.metadata or {}).get(_NONCE) != nonce:
@@ -242,8 +247,8 @@ class Storage:
 def _send_once(blob: Any, data: bytes, content_type: str, generation: int) -> int:
     """A conditional write of any size in one request. Returns the new generation.
 
-    The library's public methods open an upload session above 8 MiB, and fake-gcs-server (1.54) forgets the
-    precondition of a session: the write would always succeed.
+    The library's public methods use an upload session above 8 MiB, and fake-gcs-server (1.54) ignores the precondition
+    of a session: the write would always succeed.
     """
     from google.api_core.exceptions import from_http_status
     from google.cloud.storage.exceptions import InvalidResponse
@@ -283,7 +288,7 @@ def _stat(bucket: str, blob: Any) -> ObjectStat:
 
 
 def _crc32c(path: Path) -> str:
-    """As Cloud Storage gives it: big-endian, in base64."""
+    """The checksum as Cloud Storage has it: big-endian, in base64."""
     import google_crc32c
 
     checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""The storage client of an Airflow connection, without Google's provider where that is not needed.
+"""The storage client of an Airflow connection, without Google's provider if possible.
 
-Importing the provider's hooks costs a task a third of a second of CPU, more than all else that a small stage does. For
-the application default credentials (an empty connection, as on Google's own machines) and for servers that ask for
-none, Google's own libraries do; every other kind of connection is the provider's to read.
+Importing the provider's hooks takes a third of a second of CPU time, more than the rest of a small task. Connections
+with the application default credentials (an empty connection) and anonymous ones need only Google's libraries. The
+provider reads all others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _PREFIX = "extra__google_cloud_platform__"
-# Extras that do not change how credentials are found, or are handled here.
+# Extras that do not affect the credentials, or are handled here.
 _UNDERSTOOD = frozenset({"is_anonymous", "num_retries", "scope", "logging_endpoint"}).union(
     *(setting.extra for setting in SETTINGS.values())
 )
 
 
 def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> storage.Client:
-    """:raises Exception: whatever Airflow or Google's library says of the connection."""
+    """:raises Exception: any error of Airflow or Google's library about the connection."""
     from airflow.sdk import BaseHook
 
     extras = plain_extras(BaseHook.get_connection(gcp_conn_id).extra_dejson)
@@ -37,13 +37,13 @@ def client_of_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[s
     from google.cloud import storage
 
     if extras.get("is_anonymous"):
-        nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
-        return storage.Client(credentials=nobody, project=extras.get("project") or "anonymous")
+        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        return storage.Client(credentials=anonymous, project=extras.get("project") or "anonymous")
     scopes = [scope.strip() for scope in str(extras.get("scope") or "").split(",") if scope.strip()] or _SCOPES
     credentials, project = google.auth.default(scopes=scopes)
     return storage.Client(credentials=credentials, project=extras.get("project") or project)
 
 
 def plain_extras(extras: dict[str, Any]) -> dict[str, Any]:
-    """The extras that say something, by their short names: old connections have a long prefix."""
+    """The extras that are set, without the long prefix that old connections have."""
     return {name.removeprefix(_PREFIX): value for name, value in extras.items() if value not in (None, "", False)}

@@ -1,4 +1,4 @@
-"""How one call to Cloud Storage is made: its deadlines, what is tried again, and what its failure is called."""
+"""Deadlines, retries and errors of calls to Cloud Storage."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from mlengine.core.errors import (
 )
 
 DEADLINE = 120.0  # seconds for one call with its retries
-CONNECT_DEADLINE = 15.0  # … while nobody is there to connect to: enough for a server that restarts
-ATTEMPT = (10.0, 30.0)  # seconds to connect, and of silence, before an attempt is given up and made again
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts; each is twice the one before, less a random part
+CONNECT_DEADLINE = 15.0  # seconds for one call to which no server listens: enough for a server that restarts
+ATTEMPT = (10.0, 30.0)  # connect and read timeout of one request, in seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between requests; doubled for each, with jitter
 
 
 def retry() -> Any:
-    """Google's own rule for what may be repeated, with our deadlines. Made anew for each call: it keeps its start."""
+    """The retry policy of Google's library, with the deadlines of this module. Each call needs a new one."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     started = time.monotonic()
-    again = DEFAULT_RETRY._predicate
+    retryable = DEFAULT_RETRY._predicate
 
-    def worth_it(error: Exception) -> bool:
-        if _nobody_there(error) and time.monotonic() - started > CONNECT_DEADLINE:
+    def should_retry(error: Exception) -> bool:
+        if _no_connection(error) and time.monotonic() - started > CONNECT_DEADLINE:
             return False
-        return bool(again(error))
+        return bool(retryable(error))
 
-    return DEFAULT_RETRY.with_predicate(worth_it).with_timeout(DEADLINE).with_delay(FIRST_PAUSE, LONGEST_PAUSE)
+    return DEFAULT_RETRY.with_predicate(should_retry).with_timeout(DEADLINE).with_delay(FIRST_PAUSE, LONGEST_PAUSE)
 
 
-def _nobody_there(error: BaseException | None) -> bool:
-    """Whether no connection came about: refused, no such host, no route."""
+def _no_connection(error: BaseException | None) -> bool:
+    """Whether no connection could be opened: refused, unknown host, no route."""
     import urllib3
 
     none = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
@@ -53,9 +53,9 @@ def _nobody_there(error: BaseException | None) -> bool:
 
 @contextmanager
 def errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
-    """Turn the client's exceptions into this project's, naming the URI.
+    """Convert the client's exceptions into those of this project, with the URI.
 
-    :param bucket: "not found" can only be the bucket.
+    :param bucket: whether "not found" can only mean the bucket.
     """
     import requests
     from google.api_core import exceptions as google
@@ -70,25 +70,26 @@ def errors(uri: str, *, bucket: bool = False) -> Iterator[None]:
         raise _of_credentials(error, uri) from error
     except requests.RequestException as error:
         raise StorageUnavailableError(
-            f"Cloud Storage cannot be reached for {uri}: {error}", hint="see that the server runs and is reachable"
+            f"Cloud Storage cannot be reached for {uri}: {error}", hint="check the network and the server's address"
         ) from error
     except DataCorruption as error:
-        raise StorageUnavailableError(f"{uri} did not arrive whole: {error}", hint="try again") from error
+        raise StorageUnavailableError(f"{uri} was corrupted in transit: {error}", hint="try again") from error
 
 
 def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
     from google.api_core import exceptions as google
 
     match error:
-        # Not any "bucket" in the text: the text has the URL, and people call their buckets so.
+        # Not just "bucket": the message has the URL, which may contain that word.
         case google.NotFound() if bucket or "bucket does not exist" in str(error):
             return BucketMissingError(
-                f"no bucket for {uri}", hint="create the bucket, or correct its name; these credentials see none"
+                f"no bucket for {uri}",
+                hint="create the bucket, or correct its name; it may also be invisible to these credentials",
             )
         case google.NotFound():
             return ObjectMissingError(f"no object {uri}")
         case google.PreconditionFailed():
-            return StorageConflictError(f"{uri} was written by somebody else first")
+            return StorageConflictError(f"another process wrote {uri} first")
         case google.Forbidden() | google.Unauthorized():
             return StorageForbiddenError(
                 f"no permission for {uri}: {error}",
@@ -97,17 +98,17 @@ def _of_api(error: Any, uri: str, bucket: bool) -> MlengineError:
         case google.ServerError() | google.TooManyRequests() | google.RetryError():
             return _unavailable(error, uri)
         case _:
-            return StorageError(f"Cloud Storage refused {uri}: {error}")
+            return StorageError(f"Cloud Storage rejected a request for {uri}: {error}")
 
 
 def _unavailable(error: Any, uri: str) -> StorageUnavailableError:
-    cause = getattr(error, "cause", None)  # a deadline's own text does not say what failed until then
-    if _nobody_there(cause):
+    cause = getattr(error, "cause", None)  # the message of an exceeded deadline does not include the last error
+    if _no_connection(cause):
         return StorageUnavailableError(
-            f"Cloud Storage cannot be reached for {uri}: {cause}", hint="see that the server runs and is reachable"
+            f"Cloud Storage cannot be reached for {uri}: {cause}", hint="check the network and the server's address"
         )
     return StorageUnavailableError(
-        f"Cloud Storage did not answer for {uri}: {error}{f' ({cause})' if cause else ''}", hint="try again later"
+        f"Cloud Storage did not respond for {uri}: {error}{f' ({cause})' if cause else ''}", hint="try again later"
     )
 
 
@@ -115,7 +116,7 @@ def _of_credentials(error: Any, uri: str) -> MlengineError:
     from google.auth import exceptions as auth
 
     if isinstance(error, auth.TransportError) or error.retryable:
-        return StorageUnavailableError(f"no token for {uri}: {error}", hint="try again later")
+        return StorageUnavailableError(f"no access token for {uri}: {error}", hint="try again later")
     return StorageForbiddenError(
-        f"no credentials for {uri}: {error}", hint="see the connection's key, or GOOGLE_APPLICATION_CREDENTIALS"
+        f"no credentials for {uri}: {error}", hint="check the connection's key, or GOOGLE_APPLICATION_CREDENTIALS"
     )

@@ -18,7 +18,7 @@ from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobSta
 
 @dataclass
 class MemoryJob:
-    """One job that was paid for."""
+    """One submitted job."""
 
     submission: Submission
     handle: JobHandle

@@ -1,16 +1,16 @@
-"""A proxy on loopback that breaks chosen HTTP requests: put it before any server, and see what its clients make of it.
+"""A proxy on loopback that injects faults into chosen HTTP requests, to test the clients of a server.
 
 ::
 
     with faults.before(server.url) as proxy:
         proxy.strike(faults.lose_answer(), "POST", r"/upload/", times=1)
-        …                              # the client talks to proxy.url
-    # here: an error if a fault never struck, since then the test has tested nothing
+        …                              # the client uses proxy.url
+    # raises an error if a fault was not triggered, because then the test has tested nothing
 
-Faults strike in the order in which they were set, each as often as it says; other requests pass. The server's own
-address in headers and JSON is replaced by the proxy's, so that upload sessions and links stay on it.
+Faults are applied in the order in which they were set, each as often as it says; other requests are forwarded. The
+server's address in headers and JSON is replaced by the proxy's, so that upload sessions and links use the proxy too.
 
-Does not: TLS, HTTP/2, or bodies that do not fit in memory.
+It does not support TLS, HTTP/2, or bodies that do not fit in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UPSTREAM_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Action:
-    """What happens to a request. Made by the functions below."""
+    """What happens to a request. The functions below create them."""
 
     kind: str
     code: int = 0
@@ -47,38 +47,38 @@ class Action:
 
 
 def status(code: int, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> Action:
-    """Answer with ``code``; the server never sees the request."""
+    """Respond with ``code`` without forwarding the request."""
     return Action("status", code=code, body=body, headers=tuple((headers or {}).items()))
 
 
 def reset() -> Action:
-    """Reset the connection; the server never sees the request."""
+    """Reset the connection without forwarding the request."""
     return Action("reset")
 
 
 def lose_answer() -> Action:
-    """The server does what it was asked to, and the connection is reset before its answer."""
+    """Forward the request, then reset the connection without a response."""
     return Action("lose_answer")
 
 
 def stall(seconds: float) -> Action:
-    """Silence for ``seconds``, or until :meth:`FaultProxy.release`, then a reset; the server never sees the request."""
+    """Wait for ``seconds``, or until :meth:`FaultProxy.release`, then reset without forwarding the request."""
     return Action("stall", seconds=seconds)
 
 
 def delay(seconds: float) -> Action:
-    """Wait for ``seconds``, or until :meth:`FaultProxy.release`, then pass the request on."""
+    """Wait for ``seconds``, or until :meth:`FaultProxy.release`, then forward the request."""
     return Action("delay", seconds=seconds)
 
 
 def cut_body(after: int) -> Action:
-    """Pass the answer's headers and the first ``after`` bytes of its body on, then reset."""
+    """Forward the response's headers and the first ``after`` bytes of its body, then reset."""
     return Action("cut_body", after=after)
 
 
 @dataclass
 class Fault:
-    """An action and the requests that it strikes. ``left``: how often it still will."""
+    """An action and the requests that it applies to. ``left`` is the number of requests that it still applies to."""
 
     action: Action
     method: str
@@ -101,7 +101,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One line of the log. ``code`` is 0 where the client got no answer; ``fault`` is the action that struck."""
+    """One recorded request. ``code`` is 0 if the client got no response; ``fault`` is the action that was applied."""
 
     method: str
     path: str
@@ -111,7 +111,7 @@ class Request:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. ``url`` is what clients are given in place of the server's."""
+    """A running proxy. ``url`` replaces the server's URL in clients."""
 
     url: str
     upstream: str
@@ -125,11 +125,12 @@ class FaultProxy:
     def strike(
         self, action: Action, method: str = ".*", path: str = "", *, body: bytes | None = None, times: int = 1
     ) -> None:
-        """From now on, the next ``times`` matching requests meet ``action``.
+        """Apply ``action`` to the next ``times`` matching requests.
 
-        :param method: a regular expression that the whole method matches.
-        :param path: one that is found in the path and query, unquoted.
-        :param body: one that is found in the request's body: object names in uploads stand there.
+        :param method: a regular expression that matches the entire method.
+        :param path: a regular expression that is searched in the unquoted path and query.
+        :param body: a regular expression that is searched in the request's body, which has the object name of an
+            upload.
         """
         pattern = None if body is None else re.compile(body, re.DOTALL)
         with self._lock:
@@ -137,7 +138,7 @@ class FaultProxy:
 
     @property
     def unused(self) -> list[str]:
-        """The faults that have not struck as often as they should, in words."""
+        """Descriptions of the faults that have not been applied as often as requested."""
         with self._lock:
             return [str(fault) for fault in self._faults if fault.left > 0]
 

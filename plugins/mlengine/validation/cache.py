@@ -1,9 +1,9 @@
-"""Work that was done and found good is not paid for again.
+"""Index of accepted jobs, so that a run with the same inputs reuses a model instead of training again.
 
-``<model>/validated/<digest>.json`` names the last job that the gate accepted for these inputs
-(:mod:`mlengine.core.inputs`). Whether it may stand in for a new training is asked of the job itself, each time: its
-claim, its report, and the files of its model as they are now. So an index entry that is old, or wrong, costs a
-training and nothing worse. Finding it takes one read, however many jobs there are.
+``<model>/validated/<digest>.json`` names the last accepted job with these inputs (:mod:`mlengine.core.inputs`). The
+entry is only a pointer: before a job is reused, its claim, its report and the files of its model are checked. An
+outdated or wrong entry therefore costs one training and does no other harm. A lookup reads one object, however many
+jobs there are.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """A job that the gate accepted.
+    """An accepted job.
 
-    :param inputs: the digest of what it was made of.
-    :param fingerprint: of its model's files then.
+    :param inputs: digest of the job's inputs.
+    :param fingerprint: fingerprint of the model's files when they were validated.
+    :param at: when the model was validated; ISO 8601, UTC.
     """
 
     inputs: str
@@ -48,31 +49,31 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: it is no entry."""
+        """:raises MlengineError: the data is not an entry of this format."""
         try:
             raw = json.loads(data)
             known = raw["format"]
-            made = cls(**{item.name: str(raw[item.name]) for item in fields(cls)})
+            entry = cls(**{item.name: str(raw[item.name]) for item in fields(cls)})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise MlengineError(f"not an entry of validated inputs: {error!r}") from error
+            raise MlengineError(f"not a validation cache entry: {error!r}") from error
         if known != FORMAT:
-            raise MlengineError(f"an entry of validated inputs of format {known!r}")
-        return made
+            raise MlengineError(f"validation cache entry has format {known!r}, not {FORMAT}")
+        return entry
 
 
 @dataclass(frozen=True)
 class Reusable:
-    """A job that may stand in for a new training."""
+    """A job whose model can be used instead of a new training."""
 
     entry: Entry
     handle: JobHandle
     owner: Mapping[str, Any]
 
 
-def remember(storage: Storage, report: Report) -> None:
-    """Enter an accepted job; the last one that was accepted counts. A rejected one is not entered.
+def record_accepted(storage: Storage, report: Report) -> None:
+    """Add an accepted job to the index. It replaces an earlier job with the same inputs.
 
-    A job whose inputs are not all known has no ``digest`` among them, and is not entered either.
+    Does nothing if the model was not accepted, or if the job's inputs are not fully known (they have no ``digest``).
     """
     digest = str(report.lineage.get("inputs", {}).get("digest") or "")
     if not digest or not report.verdict.decision.publishable:
@@ -88,34 +89,35 @@ def remember(storage: Storage, report: Report) -> None:
         try:
             storage.replace(uri, entry.to_bytes(), generation)
         except StorageConflictError:
-            log.info("%s: another job with these inputs was entered meanwhile", uri)
+            log.info("%s: another job with these inputs was added at the same time", uri)
 
 
 def find(storage: Storage, bucket: str, model: str, digest: str) -> Reusable | None:
-    """A job that was made of these inputs, was accepted, and whose model is still as it was judged.
+    """Find an accepted job with these inputs whose model has not changed since its validation.
 
-    :raises StorageError: the bucket cannot be asked now; what it says of a damaged object is no error, but a no.
+    :returns: ``None`` if there is none. A damaged object is logged and counts as none.
+    :raises StorageError: the storage service is temporarily unavailable.
     """
     try:
         entry = _read(storage, layout.validated(bucket, model, digest))
-        return None if entry is None else _confirmed(storage, entry, digest)
+        return None if entry is None else _verify(storage, entry, digest)
     except MlengineError as error:
         if error.retryable:
             raise
-        log.warning("validated inputs %s: %s; training again", digest[:12], error.message)
+        log.warning("validation cache entry %s is unusable: %s; training again", digest[:12], error.message)
         return None
 
 
-def kept_report(storage: Storage, job_dir: JobDir, rules: Rules, dataset_uri: str = "") -> Report | None:
-    """The report of a job that is used again, if it was accepted and answers the questions of ``rules``.
+def reusable_report(storage: Storage, job_dir: JobDir, rules: Rules, dataset_uri: str = "") -> Report | None:
+    """The report of a reused job, if the job was accepted and the report covers the checks of ``rules``.
 
     :param dataset_uri: the dataset version to validate on, if the caller names one.
     """
     from mlengine.validation.report import find_report
-    from mlengine.validation.rules import answers
+    from mlengine.validation.rules import covers
 
     report = find_report(storage, job_dir)
-    if report is None or not report.verdict.decision.publishable or not answers(report, rules, dataset_uri):
+    if report is None or not report.verdict.decision.publishable or not covers(report, rules, dataset_uri):
         return None
     return report
 
@@ -128,11 +130,11 @@ def _read(storage: Storage, uri: str) -> Entry | None:
 
 
 def _uri(report: Report, digest: str) -> str:
-    # Beside the job dirs, whatever bucket or prefix they lie in: that is where the next job will lie too.
+    # In the same bucket and prefix as the job directories, where the next job will be too.
     return layout.validated(report.job_dir.rsplit("/", 2)[0], report.model, digest)
 
 
-def _confirmed(storage: Storage, entry: Entry, digest: str) -> Reusable | None:
+def _verify(storage: Storage, entry: Entry, digest: str) -> Reusable | None:
     from mlengine.validation.export import resolve
     from mlengine.validation.report import load_report
 
@@ -141,14 +143,14 @@ def _confirmed(storage: Storage, entry: Entry, digest: str) -> Reusable | None:
     report = load_report(storage, job_dir)
     export = resolve(storage, report.model_uri, graph=report.checks != "files")
     handle = record.handle(job_dir.uri)
-    against = None
+    problem = None
     if handle is None or not record.inputs.get("digest") == entry.inputs == digest:
-        against = "is of other inputs"
+        problem = "has other inputs"
     elif not report.verdict.decision.publishable:
-        against = f"is {report.verdict.decision.value} by its report"
+        problem = f"has the verdict {report.verdict.decision.value}"
     elif not export.fingerprint == report.fingerprint == entry.fingerprint:
-        against = "has other model files than were judged"
-    if against or handle is None:
-        log.warning("job %s %s; training again", entry.job_id, against)
+        problem = "has model files that changed after validation"
+    if problem or handle is None:
+        log.warning("job %s %s; training again", entry.job_id, problem)
         return None
     return Reusable(entry, handle, record.owner)

@@ -1,4 +1,4 @@
-"""The learning curves that a trainer left in ``train/metrics.jsonl``: one JSON object a line, none of it trusted."""
+"""The learning curves in ``train/metrics.jsonl``: one JSON object per line, written by the trainer and not trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SERIES = ("train_loss", "test_loss", "test_accuracy")
 
 @dataclass(frozen=True)
 class Curves:
-    """Points ``(step, value)`` of each series, in the order written."""
+    """Points ``(step, value)`` of each series, in file order."""
 
     series: Mapping[str, tuple[tuple[float, float], ...]]
 
@@ -26,7 +26,7 @@ class Curves:
 
 
 def read_curves(storage: Storage, job_dir: JobDir) -> Curves:
-    """Empty if the trainer wrote none. A line that is not understood is left out."""
+    """Read a job's learning curves; empty if there are none. Invalid lines are skipped."""
     try:
         text = storage.read(job_dir.metrics).decode(errors="replace")
     except ObjectMissingError:
@@ -39,7 +39,7 @@ def read_curves(storage: Storage, job_dir: JobDir) -> Curves:
 
 
 def parse_curves(text: str) -> Curves:
-    """At most :data:`MAX_POINTS` of a series, evenly thinned."""
+    """Parse ``metrics.jsonl``. A series with more than :data:`MAX_POINTS` points is thinned evenly."""
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in _SERIES}
     for line in text.splitlines():
         try:

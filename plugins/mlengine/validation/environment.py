@@ -1,7 +1,7 @@
-"""Where a validation finds the trainer's environment and the datasets on this machine: where local jobs have theirs.
+"""The trainer's environment and the dataset cache on this machine.
 
-So a model that was trained here is judged in the very environment it was trained in, and one from the cloud in one
-built from the same packages.
+Local jobs use the same ones. A model that was trained here is validated in the environment in which it was trained; a
+model that was trained elsewhere is validated in an environment built from the same packages.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from mlengine import settings
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 from mlengine.storage.client import Storage
-from mlengine.validation.validation import Place
+from mlengine.validation.validation import ValidationEnvironment
 
 log = logging.getLogger(__name__)
 
 
-def local_place(
+def local_environment(
     storage: Storage,
     package_uris: Sequence[str],
     state_dir: str | Path | None = None,
     *,
     env: Mapping[str, str] | None = None,
-) -> Place:
-    """The environment of ``package_uris``, built when it is asked for, and not removed while it is used.
+) -> ValidationEnvironment:
+    """The environment of ``package_uris``. It is built on first use and locked while it is in use.
 
-    :param env: the job's variables; those for pip say where its packages come from.
+    :param package_uris: the trainer's packages.
+    :param state_dir: the state directory of the local backend; by default the setting ``local_state_dir``.
+    :param env: the job's environment variables. Those for pip select the package index.
     """
     root = resolve_state_dir(state_dir)
 
@@ -40,7 +42,7 @@ def local_place(
 
         if not package_uris:
             raise EnvironmentBuildError(
-                "it is not known which packages the trainer's environment is made of",
+                "the packages of the trainer's environment are unknown",
                 hint="pass package_uris=, or validate with validation_level='signature' or 'files'",
             )
         seconds = settings.get_float("local_build_timeout_seconds")
@@ -56,8 +58,10 @@ def local_place(
         )
         lock = FileLock.take(lock_path(root, built.digest), wait=seconds, shared=True)
         if lock is None:
-            raise EnvironmentBuildError(f"environment {built.digest[:12]} is being rebuilt", hint="try again")
+            raise EnvironmentBuildError(
+                f"environment {built.digest[:12]} is still being rebuilt", hint="try again later"
+            )
         with lock:
             yield built.python
 
-    return Place(python, root / "datasets")
+    return ValidationEnvironment(python, root / "datasets")

@@ -1,10 +1,11 @@
-"""Which objects in the bucket are the model, whether they are whole, and a copy of them on this machine.
+"""Finds the files of an exported model in the bucket, checks that they are complete, and downloads them.
 
-A trainer of ours writes ``MANIFEST.json`` last, with every file's size and sha256: a model without it is not there
-yet. A foreign trainer writes none; then ``saved_model.pb`` decides, directly in ``model/`` or in one folder below it
-(of several folders with numbers for names, as exporters for TensorFlow Serving write them, the highest).
+mlengine's trainers write ``MANIFEST.json`` last, with the size and SHA-256 of each file. While such a model has no
+manifest, its export is not finished. Other trainers write no manifest; then ``saved_model.pb`` decides, directly in
+``model/`` or in one folder below it. If several folders have numeric names, as exporters for TensorFlow Serving write
+them, the highest number is used.
 
-Does not look inside the files: :mod:`mlengine.validation.signature` and the probe do.
+The content of the files is checked by :mod:`mlengine.validation.signature` and the probe, not here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MAX_MANIFEST = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ExportFile:
-    """One file of the model. ``sha256`` is ``None`` where no manifest gives one."""
+    """One file of the model, with its size in bytes. ``sha256`` is ``None`` if there is no manifest."""
 
     size: int
     sha256: str | None = None
@@ -42,9 +43,10 @@ class Export:
     """A complete model in the bucket.
 
     :param uri: the folder, without a trailing slash.
-    :param files: by path relative to ``uri``; the manifest itself is not among them.
-    :param fingerprint: changes if any of these files changes in the bucket; told from a listing alone.
-    :param step: the training step the trainer wrote into the manifest.
+    :param files: the files by path relative to ``uri``, without the manifest.
+    :param fingerprint: digest of names, sizes and checksums in the bucket's listing. It changes if a file changes.
+    :param manifest: whether there is a manifest.
+    :param step: the training step in the manifest.
     """
 
     uri: str
@@ -59,10 +61,10 @@ class Export:
 
 
 def resolve(storage: Storage, model_dir: str, *, graph: bool = True) -> Export:
-    """The complete model below ``model_dir``.
+    """Find the model below ``model_dir`` and check that it is complete.
 
-    :param graph: whether it must be a SavedModel; without, any files are a model, and one at least.
-    :raises ModelError: there is none, or files of it are missing or of the wrong size; names them.
+    :param graph: whether it must be a SavedModel. If not, any non-empty set of files is a model.
+    :raises ModelError: there is no model, or a file is missing or has the wrong size.
     """
     root = model_dir.rstrip("/")
     found = {stat.uri[len(root) + 1 :]: stat for stat in storage.ls(root + "/")}
@@ -83,9 +85,9 @@ def resolve(storage: Storage, model_dir: str, *, graph: bool = True) -> Export:
 
 
 def download(storage: Storage, export: Export, target: Path) -> str:
-    """Copy the model to ``target`` and return the sha256 over all its files.
+    """Download the model to ``target`` and return the SHA-256 over all its files.
 
-    :raises ModelError: a file is not what the manifest says, or changed since the listing.
+    :raises ModelError: a file differs from the manifest, or changed after it was listed.
     """
 
     def fetch(item: tuple[str, ExportFile]) -> str:
@@ -94,12 +96,12 @@ def download(storage: Storage, export: Export, target: Path) -> str:
         try:
             storage.download(join(export.uri, name), path)
         except ObjectMissingError as error:
-            raise ModelError(f"{join(export.uri, name)} vanished while it was read") from error
+            raise ModelError(f"{join(export.uri, name)} was deleted during the download") from error
         digest = _sha256(path)
         if path.stat().st_size != expected.size:
             raise _broken(export.uri, name, f"has {path.stat().st_size} bytes, not {expected.size}")
         if expected.sha256 is not None and digest != expected.sha256:
-            raise _broken(export.uri, name, "does not have the checksum that the manifest gives")
+            raise _broken(export.uri, name, "does not have the checksum in the manifest")
         return f"{name}:{digest}"
 
     with ThreadPoolExecutor(8) as pool:
@@ -140,20 +142,20 @@ def _manifest_files(root: str, manifest: Mapping[str, Any]) -> dict[str, ExportF
     files = {}
     for name, entry in manifest["files"].items():
         if not name or name.startswith("/") or "\\" in name or any(p in {"", ".", ".."} for p in name.split("/")):
-            raise _broken(root, MANIFEST, f"names a file outside the model: {name!r}")
+            raise _broken(root, MANIFEST, f"lists a file outside the model: {name!r}")
         try:
             files[name] = ExportFile(int(entry["size"]), str(entry["sha256"]))
         except (KeyError, TypeError, ValueError) as error:
             raise _broken(root, MANIFEST, f"has no size and sha256 for {name!r}") from error
     if not files:
-        raise _broken(root, MANIFEST, "names no file")
+        raise _broken(root, MANIFEST, "lists no file")
     return files
 
 
 def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
-    """The folder below ``root`` that is the model; ``""`` for ``root`` itself."""
+    """The folder below ``root`` that has the model; ``""`` for ``root`` itself."""
     if not found:
-        raise ModelError(f"there is no model in {root}/", hint="let the trainer export into the job dir's model/")
+        raise ModelError(f"there is no model in {root}/", hint="let the trainer export to model/ in the job directory")
     if not graph or GRAPH in found:
         return ""
     marks = (GRAPH, MANIFEST)
@@ -165,13 +167,13 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
         return folders[0]
     some = ", ".join(sorted(found)[:5])
     raise ModelError(
-        f"{root}/ has {f'{len(folders)} models' if folders else 'no ' + GRAPH}, only {some}",
-        hint="export one SavedModel there; for a trainer of other models, validate with validation_level='files'",
+        f"{root}/ has {f'{len(folders)} models' if folders else 'no ' + GRAPH}; found {some}",
+        hint="export one SavedModel there; if the model is not a SavedModel, use validation_level='files'",
     )
 
 
 def _check_variables(root: str, names: Mapping[str, Any]) -> None:
-    """A sharded checkpoint says in each name how many shards there are."""
+    """Check that all shards of the variables are there. Each shard's name has the number of shards."""
     for name in names:
         stem, _, count = name.rpartition("-of-")
         if not name.startswith("variables/variables.data-") or not count.isdigit():

@@ -1,14 +1,14 @@
-"""Checks that users write themselves: how they are called, named and compared.
+"""Extra checks: users' own functions. Runs them, and identifies them in a report.
 
-A report that is kept for a reused job must have been made by the same checks. So each check has a digest of its code
+The report of a reused job is valid only if it was made with the same checks. So each check has a digest of its code
 and of its arguments. The digest covers
 
 * the function's code, defaults and closure, and the arguments of a :func:`functools.partial`
-* constants and functions of the same module that the code names
-* for an object with ``__call__``: that method, and the object's attributes
+* constants and functions of the same module that the code refers to
+* for an object with ``__call__``: that method and the object's attributes
 
-It does not cover code in other modules. A check that holds a value which cannot be digested, such as an open client,
-has no digest: it is never taken for the same check, and its models are validated again.
+It does not cover code in other modules. A check that holds a value without comparable content, such as an open
+client, has no digest. It never equals another check, so its models are validated again.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from mlengine.core.verdict import Check
 
 log = logging.getLogger(__name__)
 
-# A check of the user's own: given the model's files on this machine and the report's figures so far.
+# Parameters: the local folder with the model's files, and the values measured so far.
 ExtraCheck = Callable[[Path, Mapping[str, Any]], Check]
 
 _NAME_LENGTH = 100
 
 
 class _NoDigestError(Exception):
-    """A value has no content that can be compared."""
+    """A value has no comparable content."""
 
 
 def run_check(check: ExtraCheck, model: Path, figures: Mapping[str, Any]) -> Check:
-    """Call a user's check. An exception, or a result that is no :class:`Check`, is a failed check."""
+    """Run an extra check. An exception, or a result that is not a :class:`Check`, is a failed check."""
     name = check_name(check)
     try:
         result = check(model, figures)
-    except Exception as error:  # other people's code
+    except Exception as error:  # users' code may raise anything
         log.warning("extra check %s raised", name, exc_info=True)
-        return Check(name, None, "passes", passed=False, sentence=f"{name} raised {type(error).__name__}: {error}")
+        return Check(name, None, "passes", passed=False, message=f"{name} raised {type(error).__name__}: {error}")
     if not isinstance(result, Check):
-        text = f"{name} returned {type(result).__name__}, not a mlengine.core.verdict.Check."
-        return Check(name, None, "passes", passed=False, sentence=text)
+        text = f"{name} returned {type(result).__name__}, not mlengine.core.verdict.Check."
+        return Check(name, None, "passes", passed=False, message=text)
     return result
 
 
 def check_name(check: ExtraCheck) -> str:
-    """The function's name; that of a partial with its arguments, ``has_words(5, language='de')``."""
+    """The function's name; for a partial with its arguments: ``has_words(5, language='de')``."""
     if not isinstance(check, functools.partial):
         return str(getattr(check, "__name__", type(check).__name__))
     arguments = [repr(value) for value in check.args] + [f"{name}={value!r}" for name, value in check.keywords.items()]
@@ -62,12 +62,12 @@ def check_name(check: ExtraCheck) -> str:
 
 
 def check_digest(check: ExtraCheck) -> str:
-    """40 hex digits of what the check does; empty, with a warning, if it holds a value without comparable content."""
+    """A digest of 40 hex digits; empty, with a warning, if the check holds a value without comparable content."""
     try:
         content = _Content().of(check)
     except _NoDigestError as error:
         log.warning(
-            "extra check %s holds %s, which cannot be compared: models of reused jobs are validated again",
+            "extra check %s holds %s, which has no comparable content; models of reused jobs are validated again",
             check_name(check),
             error,
         )
@@ -76,13 +76,13 @@ def check_digest(check: ExtraCheck) -> str:
 
 
 class _Content:
-    """Turns values into JSON that differs where they differ. Follows each function once, so recursion ends."""
+    """Converts values to JSON, so that different values have different JSON. Each function is visited once."""
 
     def __init__(self) -> None:
         self._functions: dict[int, int] = {}
 
     def of(self, value: Any) -> Any:
-        """:raises _NoDigestError: ``value``, or one inside it, has no content that can be compared."""
+        """:raises _NoDigestError: ``value``, or a value inside it, has no comparable content."""
         for kinds, content in self._readers():
             if isinstance(value, kinds):
                 return [type(value).__name__, content(value)]
@@ -129,7 +129,7 @@ class _Content:
         return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), self.of(code.co_consts)]
 
     def _global(self, function: types.FunctionType, name: str) -> Any:
-        """A global's content where it belongs to the check's own module; otherwise its name says enough."""
+        """The content of a global of the check's own module; for any other global its qualified name."""
         value = function.__globals__.get(name)
         if isinstance(value, types.FunctionType) and value.__globals__ is not function.__globals__:
             return _path(value)
@@ -140,7 +140,7 @@ class _Content:
 
 
 def _names(code: types.CodeType) -> Iterable[str]:
-    """The names that the code and the functions inside it look up."""
+    """The global names and attributes that the code and its inner functions refer to."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -149,7 +149,7 @@ def _names(code: types.CodeType) -> Iterable[str]:
 
 def _filled(cell: types.CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 raises for a variable that has no value yet
+        cell.cell_contents  # noqa: B018 raises if the variable has no value yet
     except ValueError:
         return False
     return True

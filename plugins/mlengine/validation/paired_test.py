@@ -1,11 +1,11 @@
-"""Two models on the same rows: is the challenger worse than the champion, or is it noise?
+"""Paired comparison of two models on the same rows: is the challenger worse than the champion?
 
-Both models answer the same held-out rows, so only the rows where one is right and the other wrong say anything. That
-makes the comparison several times sharper than two separate accuracies. Two figures come of it: an interval for the
-difference of accuracies (Agresti and Min 2005: Wald's, with half a row added to each count), and the p-value of "no
-difference" (McNemar's test in its mid-p form; Fagerland et al. 2013).
+Only rows that exactly one of the models classifies correctly carry information, so a paired comparison is several times
+more sensitive than a comparison of two separate accuracies. It gives a confidence interval for the difference of
+accuracies (Agresti and Min 2005: Wald's interval with half a row added to each count) and a p-value for "no difference"
+(McNemar's test, mid-p; Fagerland et al. 2013).
 
-Standard library only, so that a publisher can compare stored predictions without TensorFlow.
+Uses the standard library only, so that stored predictions can be compared without TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from mlengine.core.errors import MlengineError
 
 
 class Standing(StrEnum):
-    """Where the challenger stands, against a tolerance."""
+    """The result of a comparison with a tolerance."""
 
-    NOT_WORSE = "not_worse"  # the whole interval lies above -tolerance
-    WORSE = "worse"  # the challenger is beyond the tolerance, and the difference is not noise
-    UNDECIDED = "undecided"  # too few rows to tell
+    NOT_WORSE = "not_worse"  # the lower confidence limit is at least -tolerance
+    WORSE = "worse"  # worse than the tolerance allows, and the difference is significant
+    UNDECIDED = "undecided"  # too few rows to decide
 
 
 @dataclass(frozen=True)
 class Paired:
     """The counts of a paired comparison.
 
-    :param rows: how many rows both answered.
-    :param gained: rows that only the challenger has right.
-    :param lost: rows that only the champion has right.
+    :param rows: number of rows.
+    :param gained: rows that only the challenger classifies correctly.
+    :param lost: rows that only the champion classifies correctly.
     """
 
     rows: int
@@ -43,11 +43,14 @@ class Paired:
 
     @classmethod
     def of(cls, labels: Sequence[int], challenger: Sequence[int], champion: Sequence[int]) -> Self:
-        """:raises MlengineError: if the three are not of one length, or empty."""
+        """Count the rows.
+
+        :raises MlengineError: the sequences are empty or have different lengths.
+        """
         if not labels or not len(labels) == len(challenger) == len(champion):
             raise MlengineError(
-                f"cannot pair {len(challenger)} and {len(champion)} predictions with {len(labels)} labels",
-                hint="let both models answer the same held-out set",
+                f"cannot compare {len(challenger)} and {len(champion)} predictions on {len(labels)} labels",
+                hint="validate both models on the same held-out set",
             )
         gained = lost = 0
         for label, mine, theirs in zip(labels, challenger, champion, strict=True):
@@ -58,11 +61,11 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """Challenger's accuracy minus champion's."""
+        """The challenger's accuracy minus the champion's."""
         return (self.gained - self.lost) / self.rows
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """The difference's bounds: each alone holds with ``confidence`` (so both together with less)."""
+        """Lower and upper confidence limit of the difference. ``confidence`` is that of each limit alone."""
         gained, lost, rows = self.gained + 0.5, self.lost + 0.5, self.rows + 2
         centre = (gained - lost) / rows
         spread = math.sqrt(max(gained + lost - (gained - lost) ** 2 / rows, 0.0)) / rows
@@ -71,11 +74,11 @@ class Paired:
 
     @property
     def p_value(self) -> float:
-        """Two-sided mid-p of "both are equally good"; 1.0 if they never differ in being right."""
+        """Two-sided mid-p value for "both are equally accurate"; 1.0 if no row separates them."""
         pairs, fewer = self.gained + self.lost, min(self.gained, self.lost)
         if pairs == 0:
             return 1.0
-        # Whole numbers all the way: 2**-pairs is below the smallest float from 1,075 pairs on.
+        # In integers: 2**-pairs is below the smallest float from 1,075 pairs on.
         term = below = 1
         for count in range(1, fewer + 1):
             term = term * (pairs - count + 1) // count
@@ -84,7 +87,7 @@ class Paired:
         return min(float((2 * below - term) / (1 << pairs)), 1.0)
 
     def standing(self, tolerance: float, confidence: float) -> Standing:
-        """Against "at most ``tolerance`` worse"."""
+        """Whether the challenger is worse than the champion by more than ``tolerance``."""
         lower, _ = self.interval(confidence)
         if lower >= -tolerance:
             return Standing.NOT_WORSE

@@ -1,4 +1,4 @@
-"""What the probe measured, held to the thresholds and to the champion."""
+"""Checks of the probe's measurements against the thresholds, and comparison with the champion."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlengine.validation.saved_model import Tensor
 from mlengine.validation.signature import Expectation
 
 SUM_TOLERANCE = 1e-3
-BATCH_TOLERANCE = 1e-4  # of the largest score, or of 1
-NOT_NUMBERS = "Some scores are not numbers, so this was not asked."
+BATCH_TOLERANCE = 1e-4  # relative to the largest score, or to 1 if that is larger
+NOT_NUMBERS = "Not checked, because some scores are not finite."
 NO_CHAMPION = "There is no champion to compare with."
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The champion's side of the comparison.
+class Baseline:
+    """The champion that a model is compared with.
 
-    :param name: what a sentence calls it: its job id.
-    :param size: bytes of its files.
-    :param predictions: its classes for the same held-out rows; ``None`` if there is no way to know them.
+    :param name: its job id.
+    :param size: size of its files in bytes.
+    :param predictions: its predicted classes for the same held-out rows; ``None`` if they are not available.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Rival:
 
 
 def declared_columns(scores: Tensor) -> int | None:
-    """How many scores a row has by the model's signature; ``None`` if it does not say."""
+    """The number of scores per row in the signature; ``None`` if the shape leaves it open."""
     if scores.shape is None or len(scores.shape) not in {1, 2}:
         return None
     columns = scores.shape[1] if len(scores.shape) == 2 else 1
@@ -41,41 +41,40 @@ def declared_columns(scores: Tensor) -> int | None:
 
 
 def class_scores(columns: int, classes: int, output: str) -> Check:
-    """Whether there is one score for each class: without that, the highest score names no class.
+    """Check that each row has one score per class. Otherwise the highest score does not identify a class.
 
-    One column may be a sigmoid's probability, a regression's value or a class number: the shape does not say which, so
-    no accuracy is computed from it.
+    A single column can be a sigmoid's probability, a regression value or a class number. The shape does not show
+    which, so no accuracy is computed.
     """
-    name, bound = "one score per class", f"{classes} scores a row"
+    name, threshold = "one score per class", f"{classes} scores per row"
     if columns == classes:
         text = f"Output {output!r} has one score for each of the {classes} classes."
-        return Check(name, columns, bound, passed=True, sentence=text)
+        return Check(name, columns, threshold, passed=True, message=text)
     if columns == 1:
         text = (
-            f"Output {output!r} has a single value a row, and the dataset has {classes} classes: whether it is a"
-            " probability, a regression or a class number cannot be told, so its quality cannot be measured. Export"
-            f" {classes} scores a row (for a binary model, those of both classes), or validate with"
+            f"Output {output!r} has a single value per row, and the dataset has {classes} classes. The value may be a"
+            " probability, a regression value or a class number, so the quality cannot be measured. Export"
+            f" {classes} scores per row (for a binary model, the scores of both classes), or use"
             " validation_level='signature'."
         )
     else:
         text = (
-            f"Output {output!r} has {columns} scores a row, and the dataset has {classes} classes: the highest score"
-            f" does not name a class of the dataset. Export {classes} scores a row, or register the dataset with"
-            f" --classes {columns}."
+            f"Output {output!r} has {columns} scores per row, but the dataset has {classes} classes."
+            f" Export {classes} scores per row, or register the dataset with --classes {columns}."
         )
-    return Check(name, columns, bound, passed=False, sentence=text)
+    return Check(name, columns, threshold, passed=False, message=text)
 
 
 def value_checks(measured: Measured, thresholds: Thresholds, expected: Expectation, classes: int) -> list[Check]:
-    """The questions that need no champion.
+    """The checks that need no champion.
 
-    :param classes: how many the dataset has.
+    :param classes: number of classes of the dataset.
     """
     if measured.error:
-        return [Check("runs", "no", "loads and answers", passed=False, sentence=measured.error)]
+        return [Check("runs", "no", "loads and runs", passed=False, message=measured.error)]
     figures = measured.figures
     checks = [
-        Check("runs", "yes", "loads and answers", passed=True, sentence="The model loads and answers."),
+        Check("runs", "yes", "loads and runs", passed=True, message="The model loads and returns scores."),
         _keys(figures["keys"]),
         class_scores(figures["columns"], classes, expected.scores),
     ]
@@ -93,73 +92,85 @@ def value_checks(measured: Measured, thresholds: Thresholds, expected: Expectati
 
 
 def comparison_checks(
-    measured: Measured, size: int, rival: Rival | None, thresholds: Thresholds, *, not_run: str = ""
+    measured: Measured, size: int, baseline: Baseline | None, thresholds: Thresholds, *, not_run: str = ""
 ) -> tuple[list[Check], Paired | None]:
-    """The questions about the champion; all skipped without one. Size is compared of models that do not run, too.
+    """The comparisons with the champion; all are skipped if there is none. The size is compared in any case.
 
-    :param not_run: why the model has no predictions, in a sentence.
+    :param size: size of the model's files in bytes.
+    :param not_run: why the model has no predictions, as a message.
+    :returns: the checks, and the paired comparison if there is one.
     """
-    if rival is None:
+    if baseline is None:
         names = (NOT_WORSE, LATENCY_RATIO, SIZE_RATIO)
         return [Check.skip(name, NO_CHAMPION, comparison=True) for name in names], None
-    size_ratio = _size_ratio(size, rival, thresholds)
+    size_ratio = _size_ratio(size, baseline, thresholds)
     if not measured.predictions:
-        why = not_run or "The model gave no predictions."
-        return [*(Check.skip(name, why, comparison=True) for name in (NOT_WORSE, LATENCY_RATIO)), size_ratio], None
+        reason = not_run or "The model returned no predictions."
+        return [*(Check.skip(name, reason, comparison=True) for name in (NOT_WORSE, LATENCY_RATIO)), size_ratio], None
     paired = None
-    if rival.predictions is not None:
-        paired = Paired.of(measured.labels, measured.predictions, rival.predictions)
-    return [compare(paired, rival.name, thresholds), _latency_ratio(measured.baseline, thresholds), size_ratio], paired
+    if baseline.predictions is not None:
+        paired = Paired.of(measured.labels, measured.predictions, baseline.predictions)
+    return [
+        compare(paired, baseline.name, thresholds),
+        _latency_ratio(measured.baseline, thresholds),
+        size_ratio,
+    ], paired
 
 
 def compare(paired: Paired | None, champion: str, thresholds: Thresholds) -> Check:
-    """Challenger and champion on the same rows. ``paired`` is ``None`` if the champion has no answers for them."""
+    """Check that the challenger is not worse than the champion.
+
+    :param paired: the comparison on the same rows; ``None`` if the champion has no predictions for them.
+    :param champion: the champion's job id.
+    """
     name, tolerance = NOT_WORSE, thresholds.tolerance
     if tolerance is None:
         return Check.skip(name, "No tolerance is set.", comparison=True)
-    bound = f"≥ {-tolerance:.4f}"
+    threshold = f"≥ {-tolerance:.4f}"
     if paired is None:
         text = (
-            f"{champion} could not be run on these rows, and no predictions of it for them are stored. Roll back to a"
-            " champion that can be run, or publish with force."
+            f"The champion {champion} could not be run on these rows, and has no stored predictions for them. Roll back"
+            " to a champion that can be run, or publish with force."
         )
-        return Check.skip(name, text, bound=bound, comparison=True)
+        return Check.skip(name, text, threshold=threshold, comparison=True)
     low, high = paired.interval(thresholds.confidence)
     standing = paired.standing(tolerance, thresholds.confidence)
     facts = (
-        f"{_points(paired.difference)} in accuracy (between {_points(low)} and {_points(high)} at"
-        f" {thresholds.confidence:.0%} on each side; {paired.gained} rows gained, {paired.lost} lost of {paired.rows})"
+        f"{_points(paired.difference)} of accuracy ({_points(low)} to {_points(high)} with {thresholds.confidence:.0%}"
+        f" one-sided confidence; {paired.gained} rows gained and {paired.lost} lost of {paired.rows})"
     )
     limit = f"the tolerance is {tolerance * 100:.2f} points"
     if standing is Standing.NOT_WORSE:
-        text, passed = f"Against the champion {champion}: {facts}; {limit}.", True
+        text, passed = f"Not worse than the champion {champion}: {facts}; {limit}.", True
     elif standing is Standing.WORSE:
         text, passed = f"Worse than the champion {champion}: {facts}; {limit}.", False
     else:
         passed = thresholds.undecided is WhenUndecided.ACCEPT
         text = (
-            f"Too close to tell on {paired.rows} rows whether it is worse than the champion {champion}: {facts};"
-            f" {limit}, and what is undecided is {'accepted' if passed else 'rejected'}."
+            f"Undecided on {paired.rows} rows whether the model is worse than the champion {champion}: {facts};"
+            f" {limit}. Undecided models are {'accepted' if passed else 'rejected'}."
         )
-    return Check(name, round(paired.difference, 6), bound, passed=passed, sentence=text, comparison=True)
+    return Check(name, round(paired.difference, 6), threshold, passed=passed, message=text, comparison=True)
 
 
 def _keys(keys: Mapping[str, Any] | None) -> Check:
     if keys is None:
-        return Check.skip("keys come back", "The model has no key.")
+        return Check.skip("keys returned", "The serving signature has no key.")
     if keys["wrong"]:
-        text = f"Keys do not come back as sent: {', '.join(keys['wrong'])}."
-        return Check("keys come back", len(keys["wrong"]), "as sent", passed=False, sentence=text)
-    text = f"All {keys['sent']} keys came back as sent, negative and 64-bit ones too."
-    return Check("keys come back", "yes", "as sent", passed=True, sentence=text)
+        text = f"Keys were not returned as sent: {', '.join(keys['wrong'])}."
+        return Check("keys returned", len(keys["wrong"]), "as sent", passed=False, message=text)
+    text = f"All {keys['sent']} keys were returned as sent, including negative and 64-bit keys."
+    return Check("keys returned", "yes", "as sent", passed=True, message=text)
 
 
 def _finite(figures: Mapping[str, Any]) -> Check:
     bad, rows = figures["not_finite"], figures["rows"]
     text = (
-        f"The scores of {bad} of {rows} rows are not numbers." if bad else f"The scores of all {rows} rows are finite."
+        f"{bad} of {rows} rows have scores that are not finite."
+        if bad
+        else f"The scores of all {rows} rows are finite."
     )
-    return Check("finite scores", bad, "0 rows without", passed=not bad, sentence=text)
+    return Check("finite scores", bad, "0 rows not finite", passed=not bad, message=text)
 
 
 def _sums(figures: Mapping[str, Any], expected: Expectation) -> Check:
@@ -167,80 +178,84 @@ def _sums(figures: Mapping[str, Any], expected: Expectation) -> Check:
     if figures["not_finite"]:
         return Check.skip(name, NOT_NUMBERS)
     if not expected.probabilities:
-        return Check.skip(name, "The scores are not expected to be probabilities.")
+        return Check.skip(name, "The serving signature has probabilities=False.")
     lowest = figures["lowest"]
     good = _number(error) <= SUM_TOLERANCE and _number(lowest) >= -SUM_TOLERANCE
-    text = f"Each row's scores sum to 1, within {error:.1g}." if good else (
-        f"Scores are not probabilities: a row's sum is off by {error}, the lowest score is {lowest}."
+    text = f"The scores of each row sum to 1 (largest deviation {error:.1g})." if good else (
+        f"The scores are not probabilities: the sum of a row deviates from 1 by {error}, and the lowest"
+        f" score is {lowest}."
     )  # fmt: skip
-    return Check(name, error, f"sum 1 ± {SUM_TOLERANCE:g}", passed=good, sentence=text)
+    return Check(name, error, f"sum 1 ± {SUM_TOLERANCE:g}", passed=good, message=text)
 
 
 def _batches(figures: Mapping[str, Any]) -> Check:
-    """Rounding differs with the size of a batch, and grows with the scores: the bound is relative to the largest."""
+    """The limit is relative to the largest score, because rounding errors grow with the scores."""
     gap = figures["batch_difference"]
     if figures["not_finite"]:
         return Check.skip("batch independence", NOT_NUMBERS)
-    bound = BATCH_TOLERANCE * max(1.0, _number(figures["largest"]))
-    good = _number(gap) <= bound
-    text = "A row's scores do not depend on the other rows of its batch." if good else (
-        f"A row's scores depend on the other rows of its batch: they differ by {gap}, with scores up to"
+    threshold = BATCH_TOLERANCE * max(1.0, _number(figures["largest"]))
+    good = _number(gap) <= threshold
+    text = "The scores of a row do not depend on the other rows in the batch." if good else (
+        f"The scores of a row depend on the other rows in the batch: they differ by {gap}, with scores up to"
         f" {figures['largest']}."
     )  # fmt: skip
-    return Check("batch independence", gap, f"≤ {bound:g}", passed=good, sentence=text)
+    return Check("batch independence", gap, f"≤ {threshold:g}", passed=good, message=text)
 
 
 def _accuracy(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
-    value, floor = figures["accuracy"], thresholds.accuracy
-    if floor is None:
-        return Check.skip("accuracy", f"Accuracy is {value:.4f}; no floor was set.")
-    good = value >= floor
-    text = f"Accuracy on {figures['rows']} held-out rows is {value:.4f}, {'not under' if good else 'under'} {floor:g}."
-    return Check("accuracy", value, f"≥ {floor:g}", passed=good, sentence=text)
+    value, minimum = figures["accuracy"], thresholds.accuracy
+    if minimum is None:
+        return Check.skip("accuracy", f"Accuracy is {value:.4f}; no minimum is set.")
+    good = value >= minimum
+    text = f"Accuracy on {figures['rows']} held-out rows is {value:.4f}; the minimum is {minimum:g}."
+    return Check("accuracy", value, f"≥ {minimum:g}", passed=good, message=text)
 
 
 def _per_class(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
-    name, floor = "accuracy per class", thresholds.per_class
+    name, minimum = "accuracy per class", thresholds.per_class
     shares = {label: share for label, share in enumerate(figures["per_class"]) if share is not None}
-    if floor is None or not shares:
-        return Check.skip(name, "No floor per class was set.")
+    if minimum is None or not shares:
+        return Check.skip(name, "No minimum per class is set.")
     worst = min(shares, key=lambda label: shares[label])
-    under = [f"{label} ({share:.4f})" for label, share in shares.items() if share < floor]
-    text = f"The weakest class is {worst} with {shares[worst]:.4f}."
+    under = [f"{label} ({share:.4f})" for label, share in shares.items() if share < minimum]
+    text = f"The lowest accuracy of a class is {shares[worst]:.4f}, of class {worst}; the minimum is {minimum:g}."
     if under:
-        text = f"{len(under)} of {len(shares)} classes are under {floor:g}: {', '.join(under)}."
-    return Check(name, shares[worst], f"≥ {floor:g} in each", passed=not under, sentence=text)
+        text = f"{len(under)} of {len(shares)} classes are below the minimum {minimum:g}: {', '.join(under)}."
+    return Check(name, shares[worst], f"≥ {minimum:g} in each class", passed=not under, message=text)
 
 
 def _latency(figures: Mapping[str, Any], thresholds: Thresholds) -> Check:
-    value, ceiling = figures["latency_ms"], thresholds.latency_ms
-    if ceiling is None:
-        return Check.skip("latency", f"One row takes {value:.2f} ms; no ceiling was set.")
-    good = value <= ceiling
-    text = f"One row takes {value:.2f} ms, {'not over' if good else 'over'} {ceiling:g} ms."
-    return Check("latency", value, f"≤ {ceiling:g} ms", passed=good, sentence=text)
+    value, maximum = figures["latency_ms"], thresholds.latency_ms
+    if maximum is None:
+        return Check.skip("latency", f"One row takes {value:.2f} ms; no maximum is set.")
+    good = value <= maximum
+    text = f"One row takes {value:.2f} ms; the maximum is {maximum:g} ms."
+    return Check("latency", value, f"≤ {maximum:g} ms", passed=good, message=text)
 
 
 def _latency_ratio(baseline: Mapping[str, Any], thresholds: Thresholds) -> Check:
-    name, ceiling = LATENCY_RATIO, thresholds.latency_ratio
-    if ceiling is None:
-        return Check.skip(name, "No ceiling was set.", comparison=True)
+    name, maximum = LATENCY_RATIO, thresholds.latency_ratio
+    if maximum is None:
+        return Check.skip(name, "No maximum is set.", comparison=True)
     if "latency_ms" not in baseline:
-        return Check.skip(name, "The champion did not run beside the model.", comparison=True)
+        return Check.skip(name, "The champion was not run together with the model.", comparison=True)
     mine, theirs = baseline["challenger_latency_ms"], baseline["latency_ms"]
     ratio = mine / theirs
-    good = ratio <= ceiling
-    text = f"One row takes {mine:.2f} ms, {ratio:.2f} times the champion's {theirs:.2f} ms; the ceiling is {ceiling:g}."
-    return Check(name, round(ratio, 4), f"≤ {ceiling:g}", passed=good, sentence=text, comparison=True)
+    good = ratio <= maximum
+    text = (
+        f"One row takes {mine:.2f} ms, {ratio:.2f} times the champion's {theirs:.2f} ms; the maximum is"
+        f" {maximum:g} times."
+    )
+    return Check(name, round(ratio, 4), f"≤ {maximum:g}", passed=good, message=text, comparison=True)
 
 
-def _size_ratio(size: int, rival: Rival, thresholds: Thresholds) -> Check:
-    name, ceiling = SIZE_RATIO, thresholds.size_ratio
-    if ceiling is None or not rival.size:
-        return Check.skip(name, "No ceiling was set, or the champion's size is not known.", comparison=True)
-    ratio = size / rival.size
-    text = f"The model's size is {ratio:.2f} times the champion's; the ceiling is {ceiling:g}."
-    return Check(name, round(ratio, 4), f"≤ {ceiling:g}", passed=ratio <= ceiling, sentence=text, comparison=True)
+def _size_ratio(size: int, baseline: Baseline, thresholds: Thresholds) -> Check:
+    name, maximum = SIZE_RATIO, thresholds.size_ratio
+    if maximum is None or not baseline.size:
+        return Check.skip(name, "No maximum is set, or the champion's size is unknown.", comparison=True)
+    ratio = size / baseline.size
+    text = f"The model is {ratio:.2f} times as large as the champion; the maximum is {maximum:g} times."
+    return Check(name, round(ratio, 4), f"≤ {maximum:g}", passed=ratio <= maximum, message=text, comparison=True)
 
 
 def _points(share: float) -> str:
@@ -248,5 +263,5 @@ def _points(share: float) -> str:
 
 
 def _number(value: float | str) -> float:
-    """A figure that JSON could not hold came as text; it fails every bound."""
+    """A value that is not finite is a string in JSON. It fails every comparison."""
     return value if isinstance(value, (int, float)) else float("nan")

@@ -1,7 +1,7 @@
-"""What is kept of a validation: ``report.json`` for programs, and ``predictions.json`` for later comparisons.
+"""The stored result of a validation: ``report.json``, and ``predictions.json`` for later comparisons.
 
-The report says what was measured, against what, and how the model came to be. The predictions are the model's classes
-for the held-out rows, so that two models can be compared again without running either.
+The report has the checks with their measurements, the rules, and the lineage of the model. The predictions are the
+model's classes for the held-out rows, so that two models can be compared again without running either.
 """
 
 from __future__ import annotations
@@ -23,21 +23,28 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Report:
-    """One validation.
+    """The report of one validation.
 
-    :param checks: how far it went: ``all``, ``signature`` or ``files``.
-    :param serving_signature: how the model had to be called (:class:`~mlengine.validation.signature.Expectation`).
-    :param extra_checks: ``name`` and ``digest`` of each check of the user's own; an empty digest if it has none.
-    :param require_comparison: whether it had to be compared with the champion to be published.
-    :param fingerprint: of the model's objects; a publisher compares it, so that what is published is what was judged.
-    :param size: bytes of all files.
-    :param dataset: ``uri``, ``name``, ``version``, ``digest``, ``heldout`` (its digest) and ``rows``; empty if none.
-    :param champion: who was compared with: ``serial``, ``job_id``, ``model_uri``, ``accuracy``; empty if nobody.
-    :param figures: what the probe measured; ``baseline`` the same of the champion.
+    :param checks: the scope: ``all``, ``signature`` or ``files``.
+    :param created: when the model was validated; ISO 8601, UTC.
+    :param fingerprint: fingerprint of the model's objects. It is compared again at publication, so that only validated
+        files are published.
+    :param digest: SHA-256 over all files of the model.
+    :param size: size of all files in bytes.
+    :param step: the training step in the manifest.
+    :param dataset: ``uri``, ``name``, ``version``, ``digest``, ``heldout`` (its digest) and ``rows``; empty if unused.
+    :param champion: the champion at the time: ``serial``, ``job_id``, ``model_uri``, ``accuracy``; empty if none.
+    :param figures: the probe's measurements of the model.
+    :param baseline: the probe's measurements of the champion.
     :param comparison: the paired counts, with difference, interval and p-value.
-    :param lineage: what went into the job: packages, args, cluster, inputs, environment.
-    :param took: what the job took: times, and cost as far as it is known (:mod:`mlengine.validation.usage`).
-    :param created: ISO 8601, UTC.
+    :param lineage: packages, arguments, cluster, inputs and environment of the job.
+    :param usage: time and cost of the job, as far as they are known (:mod:`mlengine.validation.usage`).
+    :param environment: versions of Python and TensorFlow in the probe.
+    :param mistakes: the wrongly classified rows with the highest scores.
+    :param seconds: duration of each step of the validation.
+    :param serving_signature: the expected signature (:class:`~mlengine.validation.signature.Expectation`).
+    :param extra_checks: ``name`` and ``digest`` of each extra check; the digest is empty if the check has none.
+    :param require_comparison: whether a comparison with the champion was required.
     """
 
     model: str
@@ -58,7 +65,7 @@ class Report:
     baseline: Mapping[str, Any] = field(default_factory=dict)
     comparison: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    took: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     mistakes: tuple[Mapping[str, Any], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -78,23 +85,29 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises MlengineError: the object is not a report of this format."""
+        """Read a report. Reports of version 0.1 have ``took`` for ``usage``.
+
+        :raises MlengineError: the object is not a report of this format.
+        """
         try:
+            data = {"usage": data.get("took", {}), **data}
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
             known["thresholds"] = Thresholds.from_json(data["thresholds"])
             known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "extra_checks")}
-            made = cls(**known)
+            report = cls(**known)
         except (KeyError, TypeError) as error:
-            raise MlengineError(f"not a report: {error!r}", hint="run the validation again") from error
+            raise MlengineError(f"invalid report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
-            raise MlengineError(f"a report of format {data.get('format')!r}", hint="run the validation again")
-        return made
+            raise MlengineError(
+                f"report has format {data.get('format')!r}, not {FORMAT}", hint="run the validation again"
+            )
+        return report
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's classes for the rows of one held-out set, with the true ones; 65535 is no class."""
+    """Predicted and true classes of the rows of a held-out set; 65535 means no class."""
 
     heldout: str
     labels: tuple[int, ...]
@@ -106,16 +119,20 @@ class Predictions:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: it is not what :meth:`to_bytes` writes."""
+        """:raises MlengineError: the data is not in the format of :meth:`to_bytes`."""
         try:
             raw = json.loads(data)
             return cls(raw["heldout"], _unpack(raw["labels"]), _unpack(raw["classes"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise MlengineError(f"not predictions: {error!r}", hint="run the validation again") from error
+            raise MlengineError(f"invalid predictions: {error!r}", hint="run the validation again") from error
 
 
 def load_report(storage: Storage, job_dir: JobDir) -> Report:
-    """:raises ModelError: the job was not validated; :raises MlengineError: its report is damaged."""
+    """Read the job's report.
+
+    :raises ModelError: the job was not validated.
+    :raises MlengineError: the report is damaged.
+    """
     try:
         data = storage.read(job_dir.report)
     except ObjectMissingError as error:
@@ -129,7 +146,7 @@ def load_report(storage: Storage, job_dir: JobDir) -> Report:
 def find_report(storage: Storage, job_dir: JobDir) -> Report | None:
     """The job's report; ``None`` if there is none, or it cannot be read.
 
-    :raises StorageError: the bucket does not answer now.
+    :raises StorageError: the storage service is temporarily unavailable.
     """
     try:
         return load_report(storage, job_dir)
@@ -140,7 +157,7 @@ def find_report(storage: Storage, job_dir: JobDir) -> Report | None:
 
 
 def load_predictions(storage: Storage, job_dir: JobDir) -> Predictions | None:
-    """``None`` if the job has none, or they cannot be read: then nothing can be compared, and the caller says so."""
+    """The job's predictions; ``None`` if there are none, or they cannot be read."""
     try:
         return Predictions.from_bytes(storage.read(job_dir.predictions))
     except MlengineError as error:
@@ -150,7 +167,10 @@ def load_predictions(storage: Storage, job_dir: JobDir) -> Predictions | None:
 
 
 def store(storage: Storage, report: Report, predictions: Predictions | None, page: bytes | None) -> str:
-    """Write all of it; the report last, since a reader looks for that. Returns its URI."""
+    """Write the report, its page and the predictions. The report is last, because readers rely on it.
+
+    :returns: the URI of the report.
+    """
     job_dir = JobDir(report.job_dir)
     if predictions is not None:
         storage.write(job_dir.predictions, predictions.to_bytes())

@@ -131,7 +131,7 @@ def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
     """Durations and cost of the job, and durations of the validation's steps: what, measure, value."""
-    rows = [("job", name, value) for name, value in _usage(report.took)]
+    rows = [("job", name, value) for name, value in _usage(report.usage)]
     return rows + [("validation", name, f"{float(value):.1f} s") for name, value in report.seconds.items()]
 
 
@@ -165,7 +165,7 @@ def _lineage(report: Report) -> list[tuple[str, str]]:
         "model size": f"{report.size:,} bytes",
         "dataset": report.dataset.get("uri"),
         "dataset digest": report.dataset.get("digest"),
-        "waived dataset checks": report.dataset.get("exceptions"),
+        "dataset check exceptions": report.dataset.get("exceptions"),
         **{name: value for name, value in report.lineage.items() if name != "events" and value not in ("", None)},
         "validation environment": ", ".join(f"{name} {value}" for name, value in report.environment.items()),
         "thresholds": {name: value for name, value in report.thresholds.to_json().items() if value is not None},

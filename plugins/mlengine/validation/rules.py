@@ -1,7 +1,7 @@
-"""What a model is asked: the scope, the thresholds, the serving signature, and extra checks.
+"""The rules of a validation: its scope, the thresholds, the serving signature, and extra checks.
 
-A report records its rules. So a later validation of the same job can use them again, a report is kept where it answers
-the same questions, and a validation that would ask less does not replace it unnoticed.
+A report records its rules. A later validation of the same job uses them again by default; a reused job keeps its report
+if the report covers the same checks; and a report is not silently replaced by one with fewer checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlengine.validation.report import Report, find_report
 from mlengine.validation.runner import Limits
 from mlengine.validation.signature import Expectation
 
-# The thresholds that matter without running the model.
+# The thresholds that apply without running the model.
 _FILE_THRESHOLDS = ("size_bytes", "size_ratio")
 
 
@@ -29,11 +29,14 @@ class Scope(StrEnum):
 
     ALL = "all"
     SIGNATURE = "signature"  # without running the model
-    FILES = "files"  # for trainers whose model is no SavedModel
+    FILES = "files"  # for models that are not a SavedModel
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """:raises MlengineError: it is none of the three."""
+        """Parse ``validation_level``.
+
+        :raises MlengineError: the value is unknown.
+        """
         try:
             return cls(text)
         except ValueError:
@@ -42,26 +45,28 @@ class Scope(StrEnum):
             ) from None
 
     def includes(self, other: Scope) -> bool:
-        """Whether a validation of this scope makes all checks of one of the ``other``."""
+        """Whether a validation of this scope makes all checks of the ``other`` scope."""
         order = list(Scope)
         return order.index(self) <= order.index(other)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a model is asked, and what it is held to.
+    """The checks of a validation and their thresholds.
 
-    :param require_comparison: whether a model that was not compared with the champion in quality is ``not_compared``,
-        and so not published. A ``tolerance`` of ``None`` asks for no comparison either.
-    :param own: extra checks, by any Python: each gets the folder with the model's files and the figures measured so
-        far. They run in this process, so they must not import TensorFlow; one that raises has failed.
+    :param expected: the serving signature.
+    :param limits: time and memory of the probe.
+    :param require_comparison: whether the verdict is ``not_compared``, and the model not published, if its quality was
+        not compared with the champion's. A ``tolerance`` of ``None`` also turns the comparison off.
+    :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
+        so far. They run in this process, so they must not import TensorFlow. A check that raises has failed.
     """
 
     scope: Scope = Scope.ALL
     thresholds: Thresholds = field(default_factory=Thresholds)
     expected: Expectation = field(default_factory=Expectation)
     limits: Limits = field(default_factory=Limits)
-    own: Sequence[ExtraCheck] = ()
+    extra_checks: Sequence[ExtraCheck] = ()
     require_comparison: bool = True
 
     @property
@@ -69,15 +74,15 @@ class Rules:
         return self.require_comparison and self.thresholds.tolerance is not None
 
     @property
-    def extra_checks(self) -> tuple[dict[str, str], ...]:
-        """The extra checks as a report records them."""
-        return tuple({"name": check_name(check), "digest": check_digest(check)} for check in self.own)
+    def extra_check_records(self) -> tuple[dict[str, str], ...]:
+        """Name and digest of each extra check, for the report."""
+        return tuple({"name": check_name(check), "digest": check_digest(check)} for check in self.extra_checks)
 
 
-def recorded_expectation(storage: Storage, job_dir: JobDir) -> Expectation | None:
-    """How the job's model is called, as its report says; ``None`` if it has no report about its signature.
+def recorded_signature(storage: Storage, job_dir: JobDir) -> Expectation | None:
+    """The serving signature in the job's report; ``None`` if there is no report, or it did not check the signature.
 
-    :raises ModelError: what it says is not readable.
+    :raises ModelError: the recorded signature is invalid.
     """
     report = find_report(storage, job_dir)
     if report is None or report.checks == Scope.FILES or not report.serving_signature:
@@ -85,13 +90,13 @@ def recorded_expectation(storage: Storage, job_dir: JobDir) -> Expectation | Non
     return Expectation.from_json(report.serving_signature)
 
 
-def answers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
-    """Whether ``report`` answers every question of ``rules``, by the same thresholds.
+def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
+    """Whether ``report`` has all checks of ``rules``, with the same thresholds.
 
     :param dataset_uri: the dataset version to validate on, if the caller names one.
     """
     scope = Scope.parse(report.checks)
-    mine = [check["digest"] for check in rules.extra_checks]
+    mine = [check["digest"] for check in rules.extra_check_records]
     theirs = {check.get("digest") for check in report.extra_checks}
     return (
         scope.includes(rules.scope)
@@ -103,21 +108,21 @@ def answers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
     )
 
 
-def lost_questions(report: Report, rules: Rules) -> list[str]:
-    """What ``report`` was asked and a validation by ``rules`` would not ask.
+def dropped_checks(report: Report, rules: Rules) -> list[str]:
+    """The checks of ``report`` that a validation with ``rules`` would not make.
 
-    Other thresholds, and other arguments of the same extra check, lose nothing.
+    Different thresholds, or different arguments of the same extra check, do not count.
     """
-    lost = []
+    dropped = []
     if not rules.scope.includes(Scope.parse(report.checks)):
-        lost.append(f"validation_level {report.checks!r}, now {rules.scope.value!r}")
+        dropped.append(f"validation_level {report.checks!r}, now {rules.scope.value!r}")
     default = Expectation().to_json()
     known = report.checks != Scope.FILES and report.serving_signature not in ({}, default)
     if known and rules.scope is not Scope.FILES and rules.expected.to_json() == default:
-        lost.append("the serving signature it was given; now the default one")
-    mine = {_function(check_name(check)) for check in rules.own}
-    lost += [f"extra check {check['name']}" for check in report.extra_checks if _function(check["name"]) not in mine]
-    return lost
+        dropped.append("the configured serving signature, now the default")
+    mine = {_function(check_name(check)) for check in rules.extra_checks}
+    dropped += [f"extra check {check['name']}" for check in report.extra_checks if _function(check["name"]) not in mine]
+    return dropped
 
 
 def _function(name: str) -> str:
@@ -126,5 +131,5 @@ def _function(name: str) -> str:
 
 
 def _thresholds(thresholds: Thresholds, scope: Scope) -> Mapping[str, Any]:
-    bounds = thresholds.to_json()
-    return bounds if scope is Scope.ALL else {name: bounds[name] for name in _FILE_THRESHOLDS}
+    values = thresholds.to_json()
+    return values if scope is Scope.ALL else {name: values[name] for name in _FILE_THRESHOLDS}

@@ -1,12 +1,18 @@
-"""The probe in a process of its own, with limits of time and memory, and nothing of the worker's environment.
+"""Runs the probe as a subprocess with time and memory limits and a minimal environment.
 
-What ends it: its own end; ``seconds``, counted from the moment it comes to the model; more resident memory than
-``memory_bytes`` (the kernel refuses one process allocations beyond that; this side counts all that it started); more
-than ``processes`` of these; or the end of this process (the probe's stdin is a pipe from here). It runs in a session of
-its own. The whole group is ended, and whatever has left the group: all carry its mark in their environment.
+The probe ends by itself, or is killed when
 
-It gets no credentials, no ``TF_CONFIG``, no proxy, no accelerator: a model has nothing to talk to.
-Does not judge; tells a model that failed from an environment that cannot measure one.
+* it has run for ``seconds``, counted from the loading of the model
+* it uses more than ``memory_bytes``. The kernel enforces this limit for each process; this process adds up the
+  resident memory of all processes that the probe started
+* it has started more than ``processes`` processes
+* this process ends: the probe's stdin is a pipe from it
+
+The probe runs in its own session. The whole process group is killed, and so are processes that have left the group,
+which are found by a variable in their environment.
+
+The probe gets no credentials, no ``TF_CONFIG``, no proxy and no accelerator. A failure of the model is reported in
+:class:`Measured`; a failure of the environment is raised.
 """
 
 from __future__ import annotations
@@ -27,26 +33,26 @@ from mlengine.core.errors import EnvironmentBuildError, MlengineError, ModelErro
 from mlengine.runtime import processes
 from mlengine.runtime.env_allowlist import MARK
 from mlengine.validation.saved_model import Signature
-from mlengine.validation.signature import Expectation, serving_signature
+from mlengine.validation.signature import Expectation, read_signature
 
 PROBE = Path(__file__).with_name("probe.py")
 POLL = 0.05
-_FAMILY_SECONDS = 0.5  # between two looks for all that it has started
-# Before these stages are over nothing of the model was touched: what fails there is not its fault.
+_GROUP_POLL_SECONDS = 0.5  # interval of the check of all processes, which is more expensive
+# In these stages the model has not been loaded: a failure is not caused by the model.
 _BEFORE_MODEL = frozenset({"", "import", "held-out data"})
-_START_SECONDS = 600.0  # for those stages
-_WORDS = 300  # characters of a model's own error
-_PASSED_ON = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_START_SECONDS = 600.0  # time limit of these stages
+_MAX_ERROR_LENGTH = 300  # characters of the error that the model raised
+_INHERITED = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the probe may use.
+    """Limits of the probe.
 
-    :param seconds: for the model: from its loading to the end. Importing TensorFlow on a busy machine is not its fault.
-    :param memory_bytes: private memory; ``None`` sets no limit. TensorFlow alone takes about 0.6 GB.
-    :param processes: that it may have at a time, with all that they start.
-    :param batch: how many held-out rows are scored in one call.
+    :param seconds: time from the loading of the model to the end. The import of TensorFlow does not count.
+    :param memory_bytes: private memory; ``None`` for no limit. TensorFlow alone uses about 0.6 GB.
+    :param processes: maximum number of processes at a time, including descendants.
+    :param batch: number of held-out rows per call.
     """
 
     seconds: float = 600.0
@@ -57,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Heldout:
-    """The held-out set's files on this machine. ``digest`` tells one set from another."""
+    """The local files of a held-out set, with its number of classes and its digest."""
 
     images: Path
     labels: Path
@@ -67,10 +73,10 @@ class Heldout:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A SavedModel on this machine, and how it is called.
+    """A local SavedModel and its serving signature.
 
-    :param expected: which tensors mean what.
-    :param signature: the model's own signature of that name, with the types and shapes of its inputs.
+    :param expected: the configured serving signature: the role of each tensor.
+    :param signature: the model's signature of the same name, with the types and shapes of its inputs.
     """
 
     path: Path
@@ -79,8 +85,11 @@ class ServedModel:
 
     @classmethod
     def read(cls, path: Path, expected: Expectation) -> Self:
-        """:raises ModelError: it has no such signature, or one without the tensors that are expected."""
-        signature = serving_signature(path, expected.name)
+        """Read the signature of a model.
+
+        :raises ModelError: the model has no signature of that name, or the signature lacks an expected tensor.
+        """
+        signature = read_signature(path, expected.name)
         inputs = {expected.features} | ({expected.key} if expected.key else set())
         missing = [*(inputs - signature.inputs.keys()), *({expected.scores} - signature.outputs.keys())]
         if missing:
@@ -88,7 +97,7 @@ class ServedModel:
         return cls(path, expected, signature)
 
     def to_json(self) -> dict[str, Any]:
-        """As the probe reads it."""
+        """The format that the probe reads."""
         expected = self.expected
         return {
             "path": str(self.path),
@@ -103,10 +112,11 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the probe wrote down.
+    """The measurements of the probe.
 
-    :param error: why there are no figures; a sentence. Then ``figures`` is empty.
-    :param baseline: the champion's figures; empty if there was none, with ``error`` in it if it did not run here.
+    :param figures: the model's measurements; empty if it failed.
+    :param baseline: the champion's measurements; empty if there is no champion, and ``error`` if it failed.
+    :param error: why the model failed, as a message; empty if it did not.
     :param predictions: the class of each held-out row; 65535 for none.
     """
 
@@ -133,13 +143,14 @@ def run_probe(
     show: tuple[int, ...] = (),
     brief: bool = False,
 ) -> Measured:
-    """Run ``model`` with ``python``.
+    """Run ``model`` with the interpreter ``python``.
 
-    :param work: an empty folder for what the probe writes; also its home and its current folder.
-    :param baseline: the champion, to be measured in the same process.
-    :param show: held-out rows to return with their pixels; ``brief`` asks for those alone.
-    :raises EnvironmentBuildError: that Python has no TensorFlow or numpy.
-    :raises MlengineError: the probe failed before it came to the model.
+    :param work: an empty folder for the probe's output; also its home and its working directory.
+    :param baseline: the champion, which is measured in the same process.
+    :param show: held-out rows to return with their pixels.
+    :param brief: predict only the rows in ``show`` and measure nothing else.
+    :raises EnvironmentBuildError: the environment lacks TensorFlow or numpy.
+    :raises MlengineError: the probe failed before it loaded the model.
     """
     out = work / "out"
     out.mkdir(parents=True)
@@ -157,12 +168,12 @@ def run_probe(
     }
     (work / "probe.json").write_text(json.dumps(config))
     started = time.monotonic()
-    code, ended = _run(python, work, limits)
-    return _read(out, work / "probe.log", code, ended, time.monotonic() - started)
+    code, kill_reason = _run(python, work, limits)
+    return _read(out, work / "probe.log", code, kill_reason, time.monotonic() - started)
 
 
 def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
-    """Exit code, and why this side ended it (``""`` if it ended by itself)."""
+    """The exit code, and why the probe was killed (``""`` if it ended by itself)."""
     with (work / "probe.log").open("wb") as log:
         process = subprocess.Popen(
             [str(python), "-I", str(PROBE), str(work / "probe.json")],
@@ -173,45 +184,48 @@ def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
             env=_environment(work),
             start_new_session=True,
         )
-    ended, deadline, at_model = "", time.monotonic() + _START_SECONDS, False
-    family = 0.0
+    kill_reason, deadline, model_started = "", time.monotonic() + _START_SECONDS, False
+    next_group_check = 0.0
     try:
-        while not ended:
+        while not kill_reason:
             try:
                 process.wait(POLL)
                 break
             except subprocess.TimeoutExpired:
-                if not at_model and _text(work / "out" / "stage") not in _BEFORE_MODEL:
-                    deadline, at_model = time.monotonic() + limits.seconds, True
-                ended = _excess(process.pid, deadline, limits, at_model=at_model)
-                if not ended and time.monotonic() > family:
-                    ended, family = _excess_of_all(work, limits), time.monotonic() + _FAMILY_SECONDS
+                if not model_started and _text(work / "out" / "stage") not in _BEFORE_MODEL:
+                    deadline, model_started = time.monotonic() + limits.seconds, True
+                kill_reason = _limit_exceeded(process.pid, deadline, limits, model_started=model_started)
+                if not kill_reason and time.monotonic() > next_group_check:
+                    kill_reason, next_group_check = (
+                        _group_limit_exceeded(work, limits),
+                        time.monotonic() + _GROUP_POLL_SECONDS,
+                    )
     finally:
-        _end(process, work)
-    return process.returncode, ended
+        _kill(process, work)
+    return process.returncode, kill_reason
 
 
-def _excess(pid: int, deadline: float, limits: Limits, *, at_model: bool) -> str:
-    """Why the probe must be ended now; ``""`` if it need not."""
+def _limit_exceeded(pid: int, deadline: float, limits: Limits, *, model_started: bool) -> str:
+    """Which limit the probe exceeds; ``""`` if none."""
     if time.monotonic() > deadline:
-        return f"was ended after {limits.seconds if at_model else _START_SECONDS:.0f} s"
+        return f"was killed after {limits.seconds if model_started else _START_SECONDS:.0f} s"
     if limits.memory_bytes and _resident(pid) > limits.memory_bytes:
-        return f"was ended for using more than {_gib(limits.memory_bytes)} of memory"
+        return f"was killed for using more than {_gib(limits.memory_bytes)} of memory"
     return ""
 
 
-def _excess_of_all(work: Path, limits: Limits) -> str:
-    """The same of all that it has started, wherever that went."""
-    family = processes.of_job(work)
-    if len(family) > limits.processes:
-        return f"was ended for starting more than {limits.processes} processes"
-    if limits.memory_bytes and sum(_resident(process.pid) for process in family) > limits.memory_bytes:
-        return f"was ended for using more than {_gib(limits.memory_bytes)} of memory in {len(family)} processes"
+def _group_limit_exceeded(work: Path, limits: Limits) -> str:
+    """Which limit the probe and its descendants exceed together; ``""`` if none."""
+    group = processes.of_job(work)
+    if len(group) > limits.processes:
+        return f"was killed for starting more than {limits.processes} processes"
+    if limits.memory_bytes and sum(_resident(process.pid) for process in group) > limits.memory_bytes:
+        return f"was killed for using more than {_gib(limits.memory_bytes)} of memory in {len(group)} processes"
     return ""
 
 
-def _end(process: subprocess.Popen[bytes], work: Path) -> None:
-    """The whole group, and what has left it."""
+def _kill(process: subprocess.Popen[bytes], work: Path) -> None:
+    """Kill the process group, and the processes that have left it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     processes.end_all(lambda: processes.of_job(work), 0.0)
@@ -221,14 +235,14 @@ def _end(process: subprocess.Popen[bytes], work: Path) -> None:
 
 
 def _environment(work: Path) -> dict[str, str]:
-    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     env |= {name: value for name, value in os.environ.items() if name.startswith("LC_")}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "1"}
     return {**env, **quiet, "HOME": str(work), "TMPDIR": str(work), MARK: str(work)}
 
 
 def _resident(pid: int) -> int:
-    """Bytes of private resident memory; 0 where the system does not say."""
+    """Bytes of private resident memory; 0 if unknown."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
@@ -236,34 +250,34 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _read(out: Path, log: Path, code: int, ended: str, seconds: float) -> Measured:
+def _read(out: Path, log: Path, code: int, kill_reason: str, seconds: float) -> Measured:
     stage = _text(out / "stage")
     written = _json(out / "model.json", {})
-    error = written.get("error") if isinstance(written, dict) else {"stage": stage, "message": "no figures"}
+    error = written.get("error") if isinstance(written, dict) else {"stage": stage, "message": "no measurements"}
     complete = (out / "model.json").exists() and not error
     if code == 4 and error:
         raise EnvironmentBuildError(
             f"the trainer's environment cannot load a SavedModel: {error['message']}",
-            hint="let the trainer depend on tensorflow and numpy, or validate with validation_level='files'",
+            hint="add tensorflow and numpy to the trainer's dependencies, or use validation_level='signature'",
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(
-            f"the probe {ended or f'ended with code {code}'} at {stage or 'its start'}, before it came to the model:\n"
-            f"{_tail(log)}",
-            hint="look at the lines above; more time or memory is given by limits=",
+            f"the probe {kill_reason or f'exited with code {code}'} at {stage or 'its start'}, before it loaded the"
+            f" model:\n{_tail(log)}",
+            hint="see the probe's last lines above; time_limit_seconds and memory_limit_gib set its limits",
         )
-    why = ""
+    reason = ""
     if error:
-        why = f"The model failed at {error['stage']}: {' '.join(error['message'].split())[:_WORDS]}"
+        reason = f"The model failed at {error['stage']}: {' '.join(error['message'].split())[:_MAX_ERROR_LENGTH]}"
     elif not complete:
-        why = f"The model {ended or _death(code)} at {stage}."
+        reason = f"The model {kill_reason or _exit_reason(code)} at {stage}."
     baseline = _json(out / "baseline.json", {})
-    if complete and (ended or code) and not baseline:
-        baseline = {"error": {"stage": stage, "message": f"the champion {ended or _death(code)}"}}
+    if complete and (kill_reason or code) and not baseline:
+        baseline = {"error": {"stage": stage, "message": f"the champion {kill_reason or _exit_reason(code)}"}}
     return Measured(
         figures=written if complete else {},
         baseline=baseline,
-        error=why,
+        error=reason,
         labels=_classes(out / "labels.u16"),
         predictions=_classes(out / "model.u16") if complete else (),
         baseline_predictions=_classes(out / "baseline.u16"),
@@ -274,12 +288,12 @@ def _read(out: Path, log: Path, code: int, ended: str, seconds: float) -> Measur
     )
 
 
-def _death(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        hint = ", as happens when the memory limit is reached" if name in {"SIGABRT", "SIGKILL", "SIGSEGV"} else ""
+        hint = ", possibly because it reached the memory limit" if name in {"SIGABRT", "SIGKILL", "SIGSEGV"} else ""
         return f"crashed its process ({name}{hint})"
-    return f"ended its process with code {code}"
+    return f"exited with code {code}"
 
 
 def _classes(path: Path) -> tuple[int, ...]:

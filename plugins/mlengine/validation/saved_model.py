@@ -1,12 +1,12 @@
-"""What a ``saved_model.pb`` says of itself, read without TensorFlow.
+"""Reads ``saved_model.pb`` without TensorFlow.
 
-Protobuf's wire format is small: a field is a varint tag and a varint, 4 or 8 bytes, or a length and so many bytes.
-The few fields that matter are followed by number (TensorFlow's ``saved_model.proto``, ``meta_graph.proto``,
-``graph.proto``, ``function.proto``, ``saved_object_graph.proto``); all others are stepped over. That takes
-milliseconds where importing TensorFlow takes seconds, and nothing of the model runs.
+In protobuf's wire format, a field is a varint tag followed by a varint, by 4 or 8 bytes, or by a length and that number
+of bytes. The few fields that are needed are found by their numbers (TensorFlow's ``saved_model.proto``,
+``meta_graph.proto``, ``graph.proto``, ``function.proto``, ``saved_object_graph.proto``); all others are skipped. This
+takes milliseconds, whereas the import of TensorFlow takes seconds, and no code of the model runs.
 
-The bytes come from outside, so everything is bounded: the size, the number of nodes, and the depth (fixed, since no
-message is followed into itself). Reading does not judge: :mod:`mlengine.validation.signature` does.
+The file is not trusted, so its size, the number of nodes and the nesting depth are limited (the depth is fixed, because
+no message is read recursively). The checks are in :mod:`mlengine.validation.signature`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_BYTES = 512 * 1024 * 1024
 MAX_NODES = 2_000_000
 MAX_NAMES = 10_000  # signatures, inputs, outputs, tags
 
-# TensorFlow's types.proto; a name it does not have is shown as its number.
+# From TensorFlow's types.proto. Other types are shown by number.
 DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64",
     9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 20: "resource",
@@ -36,7 +36,7 @@ Value = int | memoryview
 
 @dataclass(frozen=True)
 class Tensor:
-    """A signature's input or output. ``shape`` has -1 for any size and is ``None`` for any rank."""
+    """An input or output of a signature. In ``shape``, -1 is any size; ``None`` is any rank."""
 
     dtype: str
     shape: tuple[int, ...] | None = None
@@ -48,13 +48,15 @@ class Tensor:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``float32[-1,784]`` → a tensor; a bare ``float32`` leaves the shape open.
+        """Parse ``float32[-1,784]``, or ``float32`` for any shape.
 
-        :raises ModelError: if the text is neither.
+        :raises ModelError: the text has neither form.
         """
         match = _TENSOR.match(text.strip())
         if match is None or match["dtype"] not in DTYPES.values():
-            raise ModelError(f"not a tensor: {text!r}", hint="write dtype[size,…] with -1 for any: float32[-1,784]")
+            raise ModelError(
+                f"invalid tensor: {text!r}", hint="write dtype[size,…] with -1 for any size: float32[-1,784]"
+            )
         inner = match["sizes"]
         shape = None if inner is None else tuple(int(size) for size in inner.split(",") if size)
         dtype = match["dtype"]
@@ -63,7 +65,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """One way to call the model."""
+    """A signature of the model: its inputs and outputs."""
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -84,7 +86,10 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """:raises ModelError: if a side is missing or a tensor is not written like ``float32[-1,784]``."""
+        """Read a signature.
+
+        :raises ModelError: inputs or outputs are missing, or a tensor is invalid.
+        """
         try:
             inputs, outputs = (
                 {str(name): Tensor.parse(str(text)) for name, text in data[side].items()}
@@ -92,17 +97,18 @@ class Signature:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(
-                f"not a signature: {data!r}", hint='write {"inputs": {name: "dtype[shape]"}, "outputs": {…}}'
+                f"invalid signature: {data!r}", hint='write {"inputs": {name: "dtype[shape]"}, "outputs": {…}}'
             ) from error
         return cls(inputs, outputs)
 
 
 @dataclass
 class Graph:
-    """One meta graph: its tags, its signatures, and what its nodes are.
+    """A meta graph.
 
-    :param ops: how many nodes there are of each op, in the graph and in its functions.
-    :param devices: every device a node or a variable asks for; ``""`` is "anywhere".
+    :param tensorflow: the version of TensorFlow that wrote it.
+    :param ops: number of nodes of each op, in the graph and in its functions.
+    :param devices: the devices of all nodes and variables; ``""`` is any device.
     """
 
     tags: set[str] = field(default_factory=set)
@@ -113,9 +119,9 @@ class Graph:
 
 
 def read(data: bytes) -> list[Graph]:
-    """All meta graphs of a ``saved_model.pb``.
+    """Read all meta graphs of a ``saved_model.pb``.
 
-    :raises ModelError: if the bytes are not a SavedModel, or exceed what a sane one has.
+    :raises ModelError: the data is not a SavedModel, or exceeds a limit.
     """
     if len(data) > MAX_BYTES:
         raise ModelError(f"saved_model.pb has {len(data)} bytes, more than {MAX_BYTES}")
@@ -125,7 +131,7 @@ def read(data: bytes) -> list[Graph]:
     except (IndexError, UnicodeDecodeError) as error:
         raise ModelError(f"saved_model.pb is damaged: {error}", hint="export the model again") from error
     if not graphs:
-        raise ModelError("saved_model.pb has no graph in it", hint="export the model again")
+        raise ModelError("saved_model.pb has no graph", hint="export the model again")
     return graphs
 
 
@@ -229,7 +235,7 @@ def _shape(data: memoryview, budget: _Budget) -> tuple[int, ...] | None:
 
 
 def _entry(data: memoryview) -> tuple[str, memoryview]:
-    """A map's entry: key = 1, value = 2."""
+    """An entry of a map: key = 1, value = 2."""
     key, content = "", memoryview(b"")
     for number, value in _fields(data):
         if number == 1 and isinstance(value, memoryview):
@@ -248,25 +254,25 @@ def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """Every field's number and value; a number that is not a varint or bytes comes as 0."""
+    """Number and value of each field. The value of a fixed-size field is read as 0."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
+        number, encoding = tag >> 3, tag & 7
         if number == 0:
             raise ModelError("saved_model.pb is damaged: a field with number 0", hint="export the model again")
         value: Value = 0
-        if wire == _VARINT:
+        if encoding == _VARINT:
             value, at = _varint(data, at)
-        elif wire == _BYTES:
+        elif encoding == _BYTES:
             length, at = _varint(data, at)
             value, at = data[at : at + length], at + length
-        elif wire in {_FIXED64, _FIXED32}:
-            at += 8 if wire == _FIXED64 else 4
+        elif encoding in {_FIXED64, _FIXED32}:
+            at += 8 if encoding == _FIXED64 else 4
         else:
-            raise ModelError(f"saved_model.pb is damaged: wire type {wire}", hint="export the model again")
+            raise ModelError(f"saved_model.pb is damaged: wire type {encoding}", hint="export the model again")
         if at > end:
-            raise ModelError("saved_model.pb is cut short", hint="export the model again")
+            raise ModelError("saved_model.pb is truncated", hint="export the model again")
         yield number, value
 
 
@@ -274,7 +280,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     result = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ModelError("saved_model.pb is cut short", hint="export the model again")
+            raise ModelError("saved_model.pb is truncated", hint="export the model again")
         byte = data[at]
         at += 1
         result |= (byte & 0x7F) << shift

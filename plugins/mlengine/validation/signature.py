@@ -1,7 +1,7 @@
-"""What a model says of itself, held to what is expected: signature, devices, ops. Nothing of the model runs here.
+"""Checks of ``saved_model.pb`` without running the model: signature, devices and ops.
 
-These checks come before the model is loaded, so that one which would write files, call Python, or look for a cluster
-never gets the chance.
+They run before the model is loaded, so a model that would write files, call Python or connect to a cluster is never
+executed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mlengine.core.verdict import Check
 from mlengine.validation.export import GRAPH
 from mlengine.validation.saved_model import Graph, Signature, Tensor, read
 
-# Ops that reach outside the graph: Python, files, sockets, other programs. Patterns as the shell has them.
-# Save and restore are not here: every SavedModel carries the functions that load its own variables.
+# Ops with effects outside the graph: Python, files, sockets, other programs. Shell patterns.
+# Save and restore are not listed: every SavedModel has functions that load its own variables.
 DENIED_OPS = (
     "PyFunc*", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "*FileReader*", "*ReaderV2", "*LineDataset*",
     "TFRecordDataset*", "FixedLengthRecordDataset*", "CSVDataset*", "SqlDataset", "SaveDataset*", "LoadDataset*",
@@ -28,7 +28,7 @@ DENIED_OPS = (
     "WriteSummary", "*Bigtable*", "BigQuery*", "FileSystemSetConfiguration", "RemoteCall", "*Send", "*Recv", "Rpc*",
     "TryRpc*", "LoadLibrary*", "XlaLaunch*", "XlaHostCompute*", "TPU*", "Outfeed*", "Infeed*", "LmdbDataset*",
 )  # fmt: skip
-# TensorFlow's names of devices: `/job:ps/replica:0/task:1/device:CPU:0`, each part optional; `/cpu:0` in old graphs.
+# TensorFlow's device names: `/job:ps/replica:0/task:1/device:CPU:0`, each part optional; `/cpu:0` in old graphs.
 _DEVICE = re.compile(
     r"^(/job:(?P<job>[^/]+))?(/replica:(?P<replica>\d+|\*))?(/task:(?P<task>\d+|\*))?"
     r"(/(device:)?(?P<type>[A-Za-z_]+)(:(\d+|\*))?)?$"
@@ -39,17 +39,19 @@ _INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "ui
 
 @dataclass(frozen=True)
 class Expectation:
-    """How the model must be called, and which of its tensors mean what.
+    """The expected serving signature, and the role of each tensor.
 
     :param name: the signature's name.
-    :param key: an integer input that comes back as an output of the same name; ``None`` if the model has none.
-    :param features: the input that takes the held-out rows.
-    :param scores: the output with one number for each class.
+    :param signature: inputs and outputs, with dtypes and shapes.
+    :param key: an integer input that is returned as an output of the same name; ``None`` if the model has none.
+    :param features: the input for the held-out rows.
+    :param scores: the output with one score per class.
     :param probabilities: whether each row of scores must sum to 1.
-    :param scale: what each value of a held-out row is divided by before it is fed. ``None``: 255 for bytes that go
-        into an input of floats, and 1 otherwise.
-    :param denied_ops: patterns of ops that must not occur; ``allowed_ops`` takes exceptions from it.
-    :param allowed_devices: patterns of devices that nodes may ask for beside the CPUs and GPUs of the machine itself.
+    :param scale: divisor of the values of a held-out row. ``None``: 255 if the rows are bytes and the input takes
+        floats, otherwise 1.
+    :param denied_ops: patterns of ops that must not occur.
+    :param allowed_ops: patterns of ops that are allowed although ``denied_ops`` matches them.
+    :param allowed_devices: patterns of allowed devices, in addition to local CPUs and GPUs.
     """
 
     name: str = "serving_default"
@@ -84,9 +86,9 @@ class Expectation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Fields that are left out keep their default.
+        """Read a serving signature. Missing fields have their defaults.
 
-        :raises ModelError: a field is unknown, a tensor is not readable, or a name is in no signature.
+        :raises ModelError: a field is unknown, a tensor is invalid, or a tensor's name is not in the signature.
         """
         fields = dict(data or {})
         default = cls()
@@ -98,21 +100,26 @@ class Expectation:
         if isinstance(fields.get("scale"), str):  # a template gives strings
             fields["scale"] = _number(fields["scale"])
         try:
-            made = cls(**fields)
+            expectation = cls(**fields)
         except TypeError as error:
-            raise ModelError(f"not a serving signature: {error}", hint="see docs/gate.md for the fields") from error
-        made.validate()
-        return made
+            raise ModelError(
+                f"invalid serving signature: {error}", hint="see docs/validation.md for the fields"
+            ) from error
+        expectation.validate()
+        return expectation
 
     def validate(self) -> None:
-        """:raises ModelError: ``key``, ``features`` or ``scores`` names nothing in the signature; or a wrong scale."""
+        """Check that the fields are consistent.
+
+        :raises ModelError: ``key``, ``features`` or ``scores`` is not in the signature, or the scale is invalid.
+        """
         wanted = [("features", self.features, self.signature.inputs), ("scores", self.scores, self.signature.outputs)]
         if self.key is not None:
             wanted += [("key", self.key, self.signature.inputs), ("key", self.key, self.signature.outputs)]
         for role, name, side in wanted:
             if name not in side:
                 raise ModelError(
-                    f"the serving signature's {role} {name!r} is none of {', '.join(sorted(side))}",
+                    f"{role}={name!r} is not in the serving signature, which has {', '.join(sorted(side))}",
                     hint=f"set {role} to one of them" + (", or key to None" if role == "key" else ""),
                 )
         self._validate_scale()
@@ -122,14 +129,14 @@ class Expectation:
             return
         if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not 0 < self.scale < math.inf:
             raise ModelError(
-                f"the serving signature's scale is {self.scale!r}", hint="write a number greater than 0, such as 255"
+                f"the serving signature has scale={self.scale!r}", hint="write a number greater than 0, such as 255"
             )
         features = self.signature.inputs[self.features]
         if self.scale != 1 and features.dtype in _INTEGERS:
             raise ModelError(
-                f"the serving signature divides by scale {self.scale:g}, but input {self.features!r} takes"
-                f" {features.dtype}: the fractions would be cut off",
-                hint="leave scale out; the model then gets the values as they are",
+                f"the serving signature has scale={self.scale:g}, but input {self.features!r} takes {features.dtype}:"
+                " division would truncate the values",
+                hint="omit scale; the model then gets the values unchanged",
             )
 
 
@@ -139,17 +146,17 @@ def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return math.nan  # refused by validate(), which names the field
+        return math.nan  # rejected by validate(), whose message has the field's name
 
 
 def _take(fields: dict[str, Any]) -> dict[str, Any]:
     return {side: fields.pop(side) for side in ("inputs", "outputs") if side in fields}
 
 
-def serving_signature(model: Path, name: str) -> Signature:
-    """How the model says that it is called.
+def read_signature(model: Path, name: str) -> Signature:
+    """Read the signature ``name`` from the model's serving graph.
 
-    :raises ModelError: ``saved_model.pb`` cannot be read, or has no signature ``name`` in a graph for serving.
+    :raises ModelError: ``saved_model.pb`` cannot be read, or its serving graph has no such signature.
     """
     try:
         graphs = read((model / GRAPH).read_bytes())
@@ -158,21 +165,24 @@ def serving_signature(model: Path, name: str) -> Signature:
     for graph in graphs:
         if "serve" in graph.tags and name in graph.signatures:
             return graph.signatures[name]
-    raise ModelError(f"the model has no signature {name!r}", hint="export it with that signature, or set name")
+    raise ModelError(
+        f"the model has no signature {name!r}",
+        hint="export that signature, or set name in serving_signature",
+    )
 
 
-def check_wire(model: Path, expected: Expectation) -> list[Check]:
-    """The checks on ``model/saved_model.pb``. A damaged file is a failed check, not an error."""
-    bound = f"{expected.name}: {expected.signature}"
+def check_saved_model(model: Path, expected: Expectation) -> list[Check]:
+    """Check ``saved_model.pb``. A damaged file is a failed check, not an error."""
+    threshold = f"{expected.name}: {expected.signature}"
     try:
         graphs = read((model / GRAPH).read_bytes())
     except ModelError as error:
-        return [Check("signature", "unreadable", bound, passed=False, sentence=f"{error.message}.")]
+        return [Check("signature", "unreadable", threshold, passed=False, message=f"{error.message}.")]
     serving = [graph for graph in graphs if "serve" in graph.tags]
     if not serving:
         tags = ", ".join(sorted(tag for graph in graphs for tag in graph.tags)) or "none"
         text = f"No graph has the tag 'serve'; the tags are: {tags}."
-        return [Check("signature", "missing", bound, passed=False, sentence=text)]
+        return [Check("signature", "missing", threshold, passed=False, message=text)]
     return [
         check_signature(serving[0], expected),
         check_devices(graphs, expected.allowed_devices),
@@ -181,56 +191,58 @@ def check_wire(model: Path, expected: Expectation) -> list[Check]:
 
 
 def check_signature(graph: Graph, expected: Expectation) -> Check:
-    """Names, dtypes and shapes, exactly."""
-    bound = f"{expected.name}: {expected.signature}"
+    """Check that names, dtypes and shapes are exactly as expected."""
+    threshold = f"{expected.name}: {expected.signature}"
     found = graph.signatures.get(expected.name)
     if found is None:
         names = ", ".join(sorted(name for name in graph.signatures if not name.startswith("__"))) or "none"
         text = f"The model has no signature {expected.name!r}; it has: {names}."
-        return Check("signature", "missing", bound, passed=False, sentence=text)
-    faults = [
-        fault
+        return Check("signature", "missing", threshold, passed=False, message=text)
+    differences = [
+        difference
         for side, want, have in (
             ("input", expected.signature.inputs, found.inputs),
             ("output", expected.signature.outputs, found.outputs),
         )
-        for fault in _differences(side, want, have)
+        for difference in _differences(side, want, have)
     ]
-    if faults:
-        text = f"Signature {expected.name!r} is not as expected: {'; '.join(faults)}."
-        return Check("signature", str(found), bound, passed=False, sentence=text)
-    return Check("signature", str(found), bound, passed=True, sentence=f"Signature {expected.name!r} is as expected.")
+    if differences:
+        text = f"Signature {expected.name!r} differs from the expected one: {'; '.join(differences)}."
+        return Check("signature", str(found), threshold, passed=False, message=text)
+    return Check(
+        "signature", str(found), threshold, passed=True, message=f"Signature {expected.name!r} is as expected."
+    )
 
 
 def _differences(side: str, want: Mapping[str, Tensor], have: Mapping[str, Tensor]) -> list[str]:
-    faults = [f"{side} {name!r} is missing" for name in sorted(want.keys() - have.keys())]
-    faults += [f"{side} {name!r} is not expected" for name in sorted(have.keys() - want.keys())]
+    differences = [f"{side} {name!r} is missing" for name in sorted(want.keys() - have.keys())]
+    differences += [f"{side} {name!r} is unexpected" for name in sorted(have.keys() - want.keys())]
     for name in sorted(want.keys() & have.keys()):
         if want[name].dtype != have[name].dtype:
-            faults.append(f"{side} {name!r} is {have[name]}, not {want[name]}")
+            differences.append(f"{side} {name!r} is {have[name]} instead of {want[name]}")
         elif want[name].shape is not None and want[name].shape != have[name].shape:
-            faults.append(f"{side} {name!r} has shape {have[name]}, not {want[name]}")
-    return faults
+            differences.append(f"{side} {name!r} has shape {have[name]} instead of {want[name]}")
+    return differences
 
 
 def check_devices(graphs: list[Graph], allowed: tuple[str, ...]) -> Check:
-    """No node may ask for a machine of the training cluster, or for a device that a serving machine may not have.
+    """Check that no node is placed on a machine of the training cluster, or on a device other than a CPU or GPU.
 
-    ``/job:localhost`` is the machine itself: TensorFlow writes it into the tables of adapted Keras layers. A local GPU
-    is no obstacle either: TensorFlow runs the node on the CPU where there is none.
+    ``/job:localhost`` is the local machine: TensorFlow writes it into the tables of adapted Keras layers. A node that
+    is placed on a GPU runs on the CPU if the machine has no GPU.
     """
-    bound = "local CPU or GPU"
+    threshold = "local CPU or GPU"
     devices = sorted({device for graph in graphs for device in graph.devices})
     wrong = [device for device in devices if not _is_local(device) and not _matches(device, allowed)]
     remote = [device for device in wrong if not _is_local_machine(device)]
     if remote:
-        text = f"The graph is still tied to {_some(remote)}: it would not run outside the training cluster."
-        return Check("devices", _some(remote), bound, passed=False, sentence=text)
+        text = f"The graph has nodes on {_some(remote)}, so it does not run outside the training cluster."
+        return Check("devices", _some(remote), threshold, passed=False, message=text)
     if wrong:
-        text = f"The graph asks for {_some(wrong)}, which is neither a CPU nor a GPU; allowed_devices makes exceptions."
-        return Check("devices", _some(wrong), bound, passed=False, sentence=text)
+        text = f"The graph has nodes on {_some(wrong)}, which is neither a CPU nor a GPU; see allowed_devices."
+        return Check("devices", _some(wrong), threshold, passed=False, message=text)
     shown = ", ".join(device for device in devices if device) or "none"
-    return Check("devices", shown, bound, passed=True, sentence="No device of the training cluster is left.")
+    return Check("devices", shown, threshold, passed=True, message="No node is placed on the training cluster.")
 
 
 def _is_local(device: str) -> bool:
@@ -248,16 +260,16 @@ def _is_local_machine(device: str) -> bool:
 
 
 def check_ops(graphs: list[Graph], expected: Expectation) -> Check:
-    """No node may reach outside the graph."""
+    """Check that no op has effects outside the graph."""
     ops = sorted({op for graph in graphs for op in graph.ops})
     wrong = [op for op in ops if _matches(op, expected.denied_ops) and not _matches(op, expected.allowed_ops)]
-    bound = "none that reach outside"
+    threshold = "no denied op"
     if wrong:
-        text = f"The graph has ops that reach outside it: {_some(wrong)}. It is not run."
-        return Check("ops", _some(wrong), bound, passed=False, sentence=text)
+        text = f"The graph has denied ops: {_some(wrong)}. The model is not run."
+        return Check("ops", _some(wrong), threshold, passed=False, message=text)
     nodes = sum(sum(graph.ops.values()) for graph in graphs)
-    text = f"None of the {nodes} nodes reaches outside the graph."
-    return Check("ops", f"{len(ops)} kinds", bound, passed=True, sentence=text)
+    text = f"None of the {nodes} nodes has a denied op."
+    return Check("ops", f"{len(ops)} kinds", threshold, passed=True, message=text)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

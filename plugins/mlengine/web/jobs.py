@@ -148,7 +148,7 @@ def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    return {"name": check.name, "passed": check.passed, "skipped": check.skipped, "message": check.sentence}
+    return {"name": check.name, "passed": check.passed, "skipped": check.skipped, "message": check.message}
 
 
 def report_page(storage: Storage, job_dir: JobDir, theme: str) -> bytes:

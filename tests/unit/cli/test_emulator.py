@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from mlengine.cli import main
-from mlengine.cli.emulator import settings_of
-from mlengine.core.errors import MlengineError
 
 
 @pytest.fixture
@@ -31,8 +29,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--port", "99999"], "port 99999 is out of range"),
-        (["--port", "-1"], "port -1 is out of range"),
         (["--host", ""], "the host is empty"),
         (["--host", "no.such.host.invalid"], "cannot resolve the host 'no.such.host.invalid'"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
@@ -41,8 +37,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--bucket", "https://storage.googleapis.com/b"], "not a bucket: 'https://storage.googleapis.com/b'"),
         (["--bucket", "my-bucket"], "not a bucket: 'my-bucket'"),
         (["--bucket", "gs://my-bucket/path"], "has a path"),
-        (["--backend", "nope"], "no backend named 'nope'"),
-        (["--set", "max_concurrent_jobs"], "not NAME=VALUE"),
         (["--set", "nope=1"], "nope"),
         (["--set", "max_concurrent_jobs=-1"], "max_concurrent_jobs"),
         (["--faults", "missing.yaml"], "cannot read faults from missing.yaml"),
@@ -79,9 +73,3 @@ def port() -> Iterator[int]:
 def test_a_port_in_use_is_an_error(files: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["emulator", "--port", str(port)]) == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
-
-
-def test_settings_are_pairs() -> None:
-    assert settings_of(["max_concurrent_jobs=4", "project=a=b"]) == {"max_concurrent_jobs": "4", "project": "a=b"}
-    with pytest.raises(MlengineError, match="not NAME=VALUE"):
-        settings_of(["max_concurrent_jobs"])

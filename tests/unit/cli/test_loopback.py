@@ -13,5 +13,5 @@ def test_whatever_listens_listens_on_loopback_by_default() -> None:
         for action in parser._actions:
             if "--host" in action.option_strings:
                 found[name] = action.default
-    assert set(found) == {"emulator", "tensorboard"}
+    assert set(found) == {"emulator", "jobs tensorboard"}
     assert set(found.values()) == {"127.0.0.1"}

@@ -84,7 +84,7 @@ def test_a_chief_alone_has_none_on_vertex_and_a_cluster_of_one_on_ml_engine() ->
     assert config["job"]["python_module"] == "t"
 
 
-def test_a_trial_is_told() -> None:
+def test_a_trial_is_reported() -> None:
     assert tf_config(SPEC, ADDRESSES, Role.PS, 0, trial="7")["task"] == {"type": "ps", "index": 0, "trial": "7"}
 
 

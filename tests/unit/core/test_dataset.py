@@ -162,11 +162,11 @@ def test_diff_tells_content_and_balance_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["", "Mnist", "a/b", "..", "1st", "a" * 41, "ä"])
 def test_names_that_are_no_folder_are_refused(name: str) -> None:
-    with pytest.raises(DatasetError, match="not a dataset name"):
+    with pytest.raises(DatasetError, match="invalid dataset name"):
         check_dataset_name(name)
 
 
 @pytest.mark.parametrize("version", ["", ".", "..", "-1", "a/b", "a b", "2026-11-01T00:00", "v" * 64, "v1\n"])
 def test_versions_that_are_no_folder_are_refused(version: str) -> None:
-    with pytest.raises(DatasetError, match="not a dataset version"):
+    with pytest.raises(DatasetError, match="invalid dataset version"):
         check_version_name(version)

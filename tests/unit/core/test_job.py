@@ -28,7 +28,7 @@ RECORD = JobRecord(key=KEY.digest, job_id="mnist_1", model="mnist", backend="loc
 def test_only_ends_are_terminal() -> None:
     terminal = {state for state in JobState if state.terminal}
     assert terminal == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
-    assert not JobState.UNKNOWN.terminal, "a word nobody has read decides nothing"
+    assert not JobState.UNKNOWN.terminal, "an unknown state decides nothing"
 
 
 def test_a_trainers_own_error_is_not_paid_for_twice() -> None:
@@ -77,7 +77,7 @@ def test_labels_are_readable() -> None:
 def test_handle_and_failure_travel_as_json() -> None:
     handle = JobHandle("vertex", "projects/p/locations/l/customJobs/1", "mnist_1", 2, "gs://bucket/mnist/mnist_1")
     assert JobHandle.from_json(json.loads(json.dumps({**handle.to_json(), "decision": "reattached"}))) == handle
-    failure = Failure(FailureCause.PREEMPTED, "told to stop", "worker-1", 143, ("a", "b"))
+    failure = Failure(FailureCause.PREEMPTED, "received SIGTERM", "worker-1", 143, ("a", "b"))
     assert Failure.from_json(json.loads(json.dumps(failure.to_json()))) == failure
     assert Failure.from_json({"cause": "lost", "message": "gone"}) == Failure(FailureCause.LOST, "gone")
 

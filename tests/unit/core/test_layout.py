@@ -58,7 +58,7 @@ def test_the_paths_of_a_job(bucket: str) -> None:
 
 @pytest.mark.parametrize("uri", ["gs://bucket", "gs://bucket/", "gs://bucket//"])
 def test_a_whole_bucket_is_no_job_dir(uri: str) -> None:
-    with pytest.raises(StorageError, match="is a whole bucket") as caught:
+    with pytest.raises(StorageError, match="is a bucket without a path") as caught:
         JobDir(uri)
     assert "gs://bucket/FOLDER" in caught.value.hint
 

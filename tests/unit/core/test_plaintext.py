@@ -12,7 +12,7 @@ from mlengine.core import plaintext
 HOSTILE = "ok\x1b[2J\x1b]0;title\x07\nchief-0 | forged\r\n\u202eevil\x9b31m"
 
 
-def test_lines_are_told_apart_and_shown() -> None:
+def test_lines_are_split_and_made_visible() -> None:
     assert plaintext.lines(HOSTILE) == ["ok", "chief-0 | forged", "\\x202eevil\\x9b31m"]
     assert plaintext.lines("") == [""]
     assert plaintext.line(HOSTILE).count("\n") == 0

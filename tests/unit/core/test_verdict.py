@@ -15,18 +15,18 @@ from mlengine.core.verdict import (
     Thresholds,
     Verdict,
     WhenUndecided,
-    judge,
+    decide,
     table,
 )
 
-GOOD = Check("accuracy", 0.98, "≥ 0.97", passed=True, sentence="Accuracy is 0.98.")
-BAD = Check("devices", "/job:ps", "none", passed=False, sentence="The graph is still tied to /job:ps.")
-BETTER = Check(NOT_WORSE, 0.001, "≥ -0.005", passed=True, sentence="It gained 10 rows.", comparison=True)
+GOOD = Check("accuracy", 0.98, "≥ 0.97", passed=True, message="Accuracy is 0.98.")
+BAD = Check("devices", "/job:ps", "none", passed=False, message="The graph is still tied to /job:ps.")
+BETTER = Check(NOT_WORSE, 0.001, "≥ -0.005", passed=True, message="It gained 10 rows.", comparison=True)
 NOT_ASKED = Check.skip(NOT_WORSE, "The model was not run.", comparison=True)
 
 
-def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
-    verdict = judge([GOOD, BAD, BETTER], champion="old")
+def test_one_failed_check_rejects_and_its_message_is_the_reason() -> None:
+    verdict = decide([GOOD, BAD, BETTER], champion="old")
     assert verdict.decision is Decision.REJECTED
     assert verdict.reasons == ("The graph is still tied to /job:ps.",)
     assert verdict.failed == (BAD,)
@@ -34,24 +34,24 @@ def test_one_failed_check_rejects_and_its_sentence_is_the_reason() -> None:
 
 
 def test_the_first_model_is_not_compared_but_still_checked() -> None:
-    verdict = judge([GOOD, NOT_ASKED], champion=None)
+    verdict = decide([GOOD, NOT_ASKED], champion=None)
     assert verdict.decision is Decision.FIRST
     assert verdict.reasons == ("There is no champion yet; all 1 checks passed.",)
-    assert judge([BAD, NOT_ASKED], champion=None).decision is Decision.REJECTED
+    assert decide([BAD, NOT_ASKED], champion=None).decision is Decision.REJECTED
 
 
 def test_accepted_says_how_it_stands_against_the_champion() -> None:
-    verdict = judge([GOOD, BETTER], champion="old")
+    verdict = decide([GOOD, BETTER], champion="old")
     assert verdict.decision is Decision.ACCEPTED
     assert verdict.reasons == ("All 2 checks passed.", "It gained 10 rows.")
 
 
-SMALL = Check(SIZE_RATIO, 1.0, "≤ 3", passed=True, sentence="It is as large as the champion.", comparison=True)
+SMALL = Check(SIZE_RATIO, 1.0, "≤ 3", passed=True, message="It is as large as the champion.", comparison=True)
 
 
 @pytest.mark.parametrize("checks", [[GOOD], [GOOD, NOT_ASKED], [GOOD, NOT_ASKED, SMALL]])
 def test_a_model_that_was_not_compared_in_quality_is_not_accepted(checks: list[Check]) -> None:
-    verdict = judge(checks, champion="old")
+    verdict = decide(checks, champion="old")
     assert verdict.decision is Decision.NOT_COMPARED
     assert not verdict.decision.publishable
     assert verdict.reasons[0].startswith("The model was not compared with the champion old: ")
@@ -59,7 +59,7 @@ def test_a_model_that_was_not_compared_in_quality_is_not_accepted(checks: list[C
 
 
 def test_whoever_wants_no_comparison_says_so_and_reads_that_there_was_none() -> None:
-    verdict = judge([GOOD, NOT_ASKED, SMALL], champion="old", require_comparison=False)
+    verdict = decide([GOOD, NOT_ASKED, SMALL], champion="old", require_comparison=False)
     assert verdict.decision is Decision.ACCEPTED
     assert verdict.reasons == (
         "All 2 checks passed.",
@@ -69,22 +69,22 @@ def test_whoever_wants_no_comparison_says_so_and_reads_that_there_was_none() -> 
 
 
 def test_a_failed_check_rejects_a_model_that_was_not_compared() -> None:
-    assert judge([BAD, NOT_ASKED], champion="old").decision is Decision.REJECTED
+    assert decide([BAD, NOT_ASKED], champion="old").decision is Decision.REJECTED
 
 
 def test_a_users_own_comparison_is_one() -> None:
-    own = Check("perplexity", 12.0, "≤ 13", passed=True, sentence="It is not worse.", comparison=True)
-    assert judge([GOOD, NOT_ASKED, own], champion="old").decision is Decision.ACCEPTED
+    own = Check("perplexity", 12.0, "≤ 13", passed=True, message="It is not worse.", comparison=True)
+    assert decide([GOOD, NOT_ASKED, own], champion="old").decision is Decision.ACCEPTED
 
 
 @pytest.mark.parametrize("checks", [[], [NOT_ASKED]])
-def test_a_gate_that_asked_nothing_says_nothing(checks: list[Check]) -> None:
-    with pytest.raises(MlengineError, match="no checks"):
-        judge(checks, champion=None)
+def test_a_validation_without_checks_accepts_nothing(checks: list[Check]) -> None:
+    with pytest.raises(MlengineError, match="made no check"):
+        decide(checks, champion=None)
 
 
 def test_a_verdict_survives_json() -> None:
-    verdict = judge([GOOD, BAD, NOT_ASKED], champion=None)
+    verdict = decide([GOOD, BAD, NOT_ASKED], champion=None)
     assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
@@ -108,7 +108,7 @@ def test_thresholds_come_as_a_form_gives_them() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"acuracy": 0.9}, "no such threshold: acuracy"),
+        ({"acuracy": 0.9}, "unknown threshold: acuracy"),
         ({"accuracy": 97}, "out of range"),
         ({"accuracy": "nan"}, "out of range"),
         ({"accuracy": "high"}, "not a number"),
@@ -125,7 +125,7 @@ def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, object], wor
 
 def test_the_table_is_aligned() -> None:
     lines = table([GOOD, BAD, NOT_ASKED])
-    assert lines[0].split() == ["check", "value", "bound"]
+    assert lines[0].split() == ["check", "value", "threshold"]
     assert lines[2].split() == ["ok", "accuracy", "0.9800", "≥", "0.97"]
     assert lines[3].startswith("FAILED")
     assert lines[4].startswith("skipped")

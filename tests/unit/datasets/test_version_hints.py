@@ -1,4 +1,4 @@
-"""The note of versions that trigger forms read: never in the way, whatever lies there."""
+"""The file of version hints for trigger forms: whatever it contains, it raises no error."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.unit.docs.manual import ROOT
+from tests.support.manual import ROOT
 
 _CALLS = frozenset({"delete", "unlink", "rmtree", "rmdir", "removedirs", "delete_blob", "delete_blobs", "truncate"})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.docs.manual import PAGES, ROOT
+from tests.support.manual import PAGES, ROOT
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")

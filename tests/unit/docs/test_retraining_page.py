@@ -20,7 +20,7 @@ MIDNIGHT = datetime(2026, 11, 1, tzinfo=UTC)
 def documented() -> dict[str, tuple[list[str], str, str]]:
     """First column of the table → its variables, and the texts of the two others."""
     page = (ROOT / "docs" / "retraining.md").read_text(encoding="utf-8")
-    section = page.split("## What a run's templates may use")[1].split("\n## ")[0]
+    section = page.split("## Template variables")[1].split("\n## ")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines() if line[:3] == "| `"
     ]

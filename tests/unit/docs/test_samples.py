@@ -16,13 +16,13 @@ import pytest
 from mlengine.cli import build_parser
 from mlengine.core.job_file import parse
 from mlengine.settings import SETTINGS
-from tests.unit.docs.manual import BLOCKS, COMMANDS, PAGES, ROOT, Block, words
+from tests.support.manual import BLOCKS, COMMANDS, PAGES, ROOT, Block, words
 
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 RUN = [block for block in PYTHON if block.run]
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_the_manual_has_samples() -> None:
     assert len(PAGES) > 15
     assert len(COMMANDS) > 25
     assert len(RUN) > 3

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.cli import emulator, train
+from mlengine.cli import emulator
+from mlengine.cli.jobs import train
 from mlengine.emulator.faults import ACTIONS
 
 DOCS = Path(__file__).parents[3] / "docs"

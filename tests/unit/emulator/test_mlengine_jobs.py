@@ -10,7 +10,7 @@ import pytest
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.spec import Role
 from mlengine.emulator import mlengine_jobs
-from tests.unit.emulator.memory_storage import MemoryStorage
+from tests.support.memory_storage import MemoryStorage
 
 
 def storage() -> Any:
@@ -87,7 +87,7 @@ def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
         (custom(workerType="standard", workerCount=str(10**9)), "workerCount"),
         (job(scheduling={"maxRunningTime": "-5s"}), "maxRunningTime"),
         ({**job(), "jobId": "1-x"}, "not a job id"),
-        (job(jobDir="gs://bkt/"), "is a whole bucket"),
+        (job(jobDir="gs://bkt/"), "is a bucket without a path"),
     ],
 )
 def test_invalid_jobs_are_rejected(wrong: dict[str, Any], message: str) -> None:

@@ -18,7 +18,7 @@ from mlengine.emulator.faults import FaultScript
 from mlengine.emulator.http import Request, status_of
 from mlengine.emulator.routes import Route, Routes
 from mlengine.testing.backend import MemoryBackend
-from tests.unit.emulator.memory_storage import MemoryStorage
+from tests.support.memory_storage import MemoryStorage
 from tests.unit.emulator.test_mlengine_jobs import job as mlengine_job
 from tests.unit.emulator.test_vertex_jobs import body as vertex_job
 from tests.unit.emulator.test_vertex_jobs import container, pool

@@ -54,7 +54,7 @@ def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
         (body(pool(), scheduling={"timeout": "-5s"}), "timeout"),
         (body(pool(), scheduling={"maxWaitDuration": "-5s"}), "maxWaitDuration"),
         (body(pool(), baseOutputDirectory={"outputUriPrefix": "x"}), "not a Cloud Storage URI"),
-        (body(pool(), baseOutputDirectory={"outputUriPrefix": "gs://bkt/"}), "is a whole bucket"),
+        (body(pool(), baseOutputDirectory={"outputUriPrefix": "gs://bkt/"}), "is a bucket without a path"),
         ({**body(pool()), "labels": {"A": "b"}}, "label"),
         ({**body(pool()), "labels": {"1a": "b"}}, "label"),
         ({**body(pool()), "labels": {f"l{n}": "" for n in range(65)}}, "65 labels"),

@@ -18,7 +18,7 @@ from mlengine.core.layout import check_model_name
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.emulator import messages, vertex_checks, vertex_jobs
 from mlengine.emulator.adapter import FOLDER, MODULE
-from tests.unit.emulator.memory_storage import MemoryStorage
+from tests.support.memory_storage import MemoryStorage
 
 
 def storage() -> Any:

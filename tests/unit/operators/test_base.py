@@ -13,7 +13,7 @@ from mlengine.connections import CloudAccess, forget_connections
 from mlengine.core.errors import MlengineError, SettingError, XComMissingError
 from mlengine.operators._base import BackendOperator, RetryByCause
 from mlengine.operators.prepare import PrepareJobDirOperator
-from tests.unit.operators.stages import JOB, NEEDED, context, make, render
+from tests.support.operators import JOB, NEEDED, context, make, render
 
 STAGES = list(NEEDED)
 # Which arguments are the output of another task.
@@ -175,10 +175,10 @@ def test_paths_are_relative_to_the_dag_file(tmp_path: Path) -> None:
     with DAG("d", schedule=None) as dag:
         operator = make("package")
     dag.fileloc = str(tmp_path / "dag.py")
-    assert operator.beside_dag("trainer") == tmp_path / "trainer"
-    assert operator.beside_dag(Path("/absolute")) == Path("/absolute")
-    assert operator.beside_dag("gs://bucket/trainer.tar.gz") == "gs://bucket/trainer.tar.gz"
-    assert make("package").beside_dag("trainer") == Path("trainer")
+    assert operator.relative_to_dag("trainer") == tmp_path / "trainer"
+    assert operator.relative_to_dag(Path("/absolute")) == Path("/absolute")
+    assert operator.relative_to_dag("gs://bucket/trainer.tar.gz") == "gs://bucket/trainer.tar.gz"
+    assert make("package").relative_to_dag("trainer") == Path("trainer")
 
 
 @pytest.mark.parametrize("where", ["default_args", "argument"])

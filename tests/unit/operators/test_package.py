@@ -16,7 +16,7 @@ from mlengine.connections import forget_connections
 from mlengine.core.errors import PackageError
 from mlengine.operators.package import PackageTrainerOperator
 from mlengine.storage.client import Storage
-from tests.unit.operators.told import Told
+from tests.support.log_recorder import LogRecorder
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def operator(**fields: Any) -> PackageTrainerOperator:
 def test_it_packages_and_tells_what_stayed_out(
     storage: Storage, bucket: str, trainer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Told()
+    recorder = LogRecorder()
     log = logging.Logger("test")
-    log.addHandler(told)
+    log.addHandler(recorder)
     monkeypatch.setattr(PackageTrainerOperator, "log", log)
 
     first = operator(source=str(trainer), bucket=bucket, module="trainer.task").execute({})
@@ -58,14 +58,14 @@ def test_it_packages_and_tells_what_stayed_out(
         "reused": False,
     }
     assert storage.exists(first["package_uris"][0])
-    text = "\n".join(told.lines)
-    assert "left out: .env (looks like a secret)" in text
+    text = "\n".join(recorder.lines)
+    assert "excluded: .env (looks like a secret)" in text
     assert "2 files" in text
     assert "hunter2" not in text
 
     again = operator(source=trainer, bucket=bucket.removeprefix("gs://"), module="").execute({})
     assert again == {**first, "reused": True}
-    assert "unchanged, and in the bucket already" in told.lines[-3]
+    assert "unchanged, already in the bucket" in recorder.lines[-3]
 
 
 @pytest.mark.integration

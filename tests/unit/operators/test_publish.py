@@ -1,4 +1,4 @@
-"""The publication stage: what it returns, announces and raises; the pointer: tests/integration/test_champions.py."""
+"""PublishModelOperator: result, events and errors. Rules and pointer: tests/integration/test_champions.py."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_model_that_was_not_compared_is_not_published(storage: Storage, bucket
 def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> None:
     publish(validated(storage, bucket, "new").uri)
     old = validated(storage, bucket, "old", "2026-06-01")
-    with pytest.raises(PublishError, match="force needs a name"):
+    with pytest.raises(PublishError, match="needs a name"):
         publish(old.uri, force_reason="new labels are wrong")
     result = publish(old.uri, force_reason="new labels are wrong", force_by="anna")
     assert result["published"]
@@ -245,7 +245,7 @@ def test_force_is_kept_with_name_and_reason(storage: Storage, bucket: str) -> No
 
 def test_a_job_that_was_not_validated_is_refused(storage: Storage, bucket: str) -> None:
     with pytest.raises(ModelError, match="validate the model first"):
-        publish(f"{bucket}/mnist/nobody")
+        publish(f"{bucket}/mnist/unknown")
 
 
 def test_every_template_field_is_an_attribute() -> None:

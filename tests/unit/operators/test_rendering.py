@@ -12,7 +12,7 @@ from mlengine.core.errors import JobFileError
 from mlengine.core.spec import Role
 from mlengine.operators import submit
 from mlengine.operators.prepare import PrepareJobDirOperator
-from tests.unit.operators.stages import NEEDED, context, fields, make, render
+from tests.support.operators import NEEDED, context, fields, make, render
 
 TEXTS = ["20261101", "1.10", "007", "1e5", "True", "None ", "[1, 2]", "{'a': 1}", "2026-11-01", "0x1F", "'quoted'"]
 
@@ -80,7 +80,7 @@ def test_a_count_may_be_a_number_without_fraction() -> None:
         Role.CHIEF: 1,
     }
     for wrong in ("2.5", "two", "nan", "inf"):
-        with pytest.raises(JobFileError, match="not a cluster"):
+        with pytest.raises(JobFileError, match="is invalid"):
             submit._counts({"worker": wrong})
 
 

@@ -1,6 +1,6 @@
-"""The validation stage: what it returns, tells and raises; the gate itself is tested in tests/integration/test_gate.py.
+"""ValidateModelOperator: result, log and errors. The checks are tested in tests/integration/test_validation.py.
 
-Models here are files that are no SavedModel, so that nothing of TensorFlow is needed.
+The models are files that are not a SavedModel, so TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlengine.operators.validate import ValidateModelOperator
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
-from tests.unit.operators.told import Told
+from tests.support.log_recorder import LogRecorder
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +50,8 @@ class TaskInstance:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    handler = Told()
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    handler = LogRecorder()
     log = logging.Logger("test")
     log.addHandler(handler)
     monkeypatch.setattr(ValidateModelOperator, "log", log)
@@ -88,24 +88,24 @@ def run(job: Any, **fields: Any) -> tuple[ValidationXCom, TaskInstance]:
 
 def too_small(model: Path, figures: object) -> Check:
     size = (model / "weights.json").stat().st_size
-    return Check("weights", size, "≥ 100", passed=size >= 100, sentence=f"The weights have {size} bytes.")
+    return Check("weights", size, "≥ 100", passed=size >= 100, message=f"The weights have {size} bytes.")
 
 
 def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
-    job: JobDir, told: list[str], monkeypatch: pytest.MonkeyPatch
+    job: JobDir, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = ValidateModelOperator._judge
+    really = ValidateModelOperator._validate
 
     def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
         return replace(really(self, *arguments), figures={"accuracy": float("nan")})
 
-    monkeypatch.setattr(ValidateModelOperator, "_judge", judge)
+    monkeypatch.setattr(ValidateModelOperator, "_validate", judge)
     result, _ = run(job.uri)
     assert result["accuracy"] is None
     json.dumps(result, allow_nan=False)
 
 
-def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: JobDir, told: list[str]) -> None:
+def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, logged: list[str]) -> None:
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
@@ -121,8 +121,8 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     }
     assert json.loads(json.dumps(result)) == result
     assert ti.pushed == {}
-    assert told[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
-    assert [line.split() for line in told if line.split()[:1] == ["check"]] == [["check", "value", "bound"]]
+    assert logged[-2:] == ["verdict: first", "  There is no champion yet; all 2 checks passed."]
+    assert [line.split() for line in logged if line.split()[:1] == ["check"]] == [["check", "value", "threshold"]]
     report = load_report(storage, job)
     assert report.verdict.decision is Decision.FIRST
     assert report.lineage["package_uris"] == ["gs://bkt/hello.tar.gz"]
@@ -135,7 +135,7 @@ def test_it_returns_the_verdict_and_where_the_report_is(storage: Storage, job: J
     ("on_reject", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException), ("continue", None)]
 )
 def test_rejected_is_a_result_with_reasons(
-    storage: Storage, job: JobDir, told: list[str], on_reject: str, error: type[Exception] | None
+    storage: Storage, job: JobDir, logged: list[str], on_reject: str, error: type[Exception] | None
 ) -> None:
     ti = TaskInstance()
     operator = ValidateModelOperator(
@@ -153,7 +153,7 @@ def test_rejected_is_a_result_with_reasons(
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert (result["verdict"], result["reasons"]) == ("rejected", ["The weights have 2 bytes."])
-    assert told[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
+    assert logged[-2:] == ["verdict: rejected", "  The weights have 2 bytes."]
     assert load_report(storage, job).verdict.decision is Decision.REJECTED
     assert not storage.exists(f"{job.uri.rsplit('/', 1)[0]}/champion.json")
 
@@ -168,7 +168,7 @@ def champion(storage: Storage, bucket: str) -> None:
 
 @pytest.mark.parametrize("on_reject", ["skip", "fail", "continue"])
 def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
-    storage: Storage, bucket: str, job: JobDir, told: list[str], on_reject: str
+    storage: Storage, bucket: str, job: JobDir, logged: list[str], on_reject: str
 ) -> None:
     champion(storage, bucket)
     ti = TaskInstance()
@@ -179,12 +179,15 @@ def test_a_model_that_is_not_compared_with_the_champion_is_not_accepted(
         result = operator.execute(context(ti))
     else:
         error = {"skip": AirflowSkipException, "fail": AirflowFailException}[on_reject]
-        with pytest.raises(error, match="not_compared: The model was not compared with the champion hello_0: With val"):
+        with pytest.raises(
+            error,
+            match="not_compared: The model was not compared with the champion hello_0: The model is not run",
+        ):
             operator.execute(context(ti))
         result = ti.pushed["return_value"]
     assert result["verdict"] == "not_compared"
     assert result["champion"] == "hello_0"
-    assert told[-3] == "verdict: not_compared"
+    assert logged[-3] == "verdict: not_compared"
     assert "Not compared with the champion" in storage.read(job.page).decode()
 
 
@@ -197,11 +200,11 @@ def test_a_dag_may_say_that_no_comparison_is_wanted(storage: Storage, bucket: st
     assert "hello_0" in result["reasons"][-1]
 
 
-def test_a_report_is_not_replaced_by_one_that_asked_less(storage: Storage, job: JobDir) -> None:
-    """Of a job that is given by its URI, so that nobody knows whether this DAG is the one that decides."""
+def test_a_report_is_not_replaced_by_one_with_fewer_checks(storage: Storage, job: JobDir) -> None:
+    """Of a job that is given by its URI, so that it is unknown whether this DAG decides."""
     storage.write(job.model + "weights.json", b"x" * 100)
     run(job.uri, extra_checks=[too_small])
-    with pytest.raises(ModelError, match="answers questions that this validation does not ask: extra check too_small"):
+    with pytest.raises(ModelError, match="has checks that this validation does not make: extra check too_small"):
         run(job.uri)
     assert load_report(storage, job).extra_checks[0]["name"] == "too_small"
     run(job.uri, replace_report=True)
@@ -224,12 +227,12 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
     with pytest.raises(AirflowSkipException, match="there is no model in"):
         run(job.uri)
     storage.write(job.model + "weights.json", b"{}")
-    with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb, only weights.json"):
+    with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb; found weights.json"):
         run(job.uri, validation_level="signature")
 
 
-def test_what_a_form_gives_is_understood(job: JobDir) -> None:
-    with pytest.raises(AirflowSkipException, match="has 2 bytes; the ceiling is 1 bytes"):
+def test_strings_from_a_trigger_form(job: JobDir) -> None:
+    with pytest.raises(AirflowSkipException, match="has 2 bytes; the maximum is 1 bytes"):
         run(job.uri, thresholds={"accuracy": "0.97", "per_class": "", "size_bytes": "1"})
     result, _ = run(job.uri, thresholds={"size_bytes": ""}, package_uris="", dataset="", model="", bucket="")
     assert result["verdict"] == "first"
@@ -238,14 +241,14 @@ def test_what_a_form_gives_is_understood(job: JobDir) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"thresholds": {"acuracy": 1}}, "no such threshold: acuracy"),
+        ({"thresholds": {"acuracy": 1}}, "unknown threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
-        ({"serving_signature": {"scores": "x"}}, "scores 'x' is none of"),
+        ({"serving_signature": {"scores": "x"}}, "scores='x' is not in the serving signature"),
     ],
 )
-def test_a_wrong_argument_is_said_before_anything_is_fetched(fields: dict[str, Any], words: str) -> None:
+def test_a_wrong_argument_is_refused_before_any_download(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(MlengineError, match=words):
         run("gs://no-such-bucket/hello/hello_1", **fields)
 

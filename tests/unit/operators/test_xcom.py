@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import BaseOperator
 
 from mlengine.core.job import JobHandle
-from mlengine.operators.xcom import finite
+from mlengine.core.xcoms import finite
 from mlengine.packaging.publish import PackagedTrainer
 from mlengine.promotion.registries import Registered
 from mlengine.provider import get_provider_info

@@ -129,7 +129,7 @@ def test_a_file_that_unpacks_to_more_than_a_disk_is_refused() -> None:
 
 
 def test_a_wheel_that_unpacks_to_more_than_a_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it says of itself is enough: nothing is unpacked to find out."""
+    """The sizes in the archive's headers are enough: nothing is unpacked."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(1 << 20))

@@ -16,7 +16,7 @@ from mlengine.packaging import source_tree
 from mlengine.packaging.source_tree import SourceKind
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n"
-ACCOUNT = '{"type": "service_account", "project_id": "p", "private_key": "-----BEGIN nothing", "client_email": "a@b"}'
+KEY_FILE = '{"type": "service_account", "project_id": "p", "private_key": "-----BEGIN nothing", "client_email": "a@b"}'
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -85,7 +85,7 @@ def test_what_is_no_code_stays_out_and_is_listed_with_its_reason(trainer: Path, 
         assert any(left.path in {name, name.split("/")[0] + "/"} for left in tree.left_out), name
 
 
-@pytest.mark.parametrize("text", [ACCOUNT, KEY, '{"type":"authorized_user","refresh_token":"1//0abcdefgh"}'])
+@pytest.mark.parametrize("text", [KEY_FILE, KEY, '{"type":"authorized_user","refresh_token":"1//0abcdefgh"}'])
 def test_secrets_under_harmless_names_are_found_by_their_contents(trainer: Path, text: str) -> None:
     write(trainer, {"data/settings.json": text})
     tree = source_tree.scan(trainer)
@@ -100,7 +100,7 @@ def test_a_key_within_code_is_refused_as_leaving_it_out_would_break_the_code(tra
         source_tree.scan(trainer)
 
 
-def test_what_only_looks_like_a_secret_goes_in(trainer: Path) -> None:
+def test_what_only_resembles_a_secret_is_packaged(trainer: Path) -> None:
     names = ["secrets.py", ".env.example", "credentials.json.template", "id_rsa.pub", "environment.yaml", "monkey.txt"]
     write(trainer, {**dict.fromkeys(names, "x"), "check.py": "if 'PRIVATE KEY' in text: raise ValueError\n"})
     write(trainer, {"build/__init__.py": "", "dist/table.csv": ""})
@@ -193,7 +193,7 @@ def test_kinds(trainer: Path, tmp_path: Path) -> None:
         ({"pyproject.toml": "[[["}, "correct that line"),
     ],
 )
-def test_what_is_no_source_is_told_what_is_missing(tmp_path: Path, files: dict[str, str], hint: str) -> None:
+def test_the_error_for_a_missing_source_names_what_is_missing(tmp_path: Path, files: dict[str, str], hint: str) -> None:
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises(PackageError) as caught:

@@ -13,14 +13,14 @@ _HOLD = """
 import sys
 from pathlib import Path
 from mlengine.runtime.file_lock import FileLock
-lease = FileLock.take(Path(sys.argv[1]))
-print("held" if lease else "refused", flush=True)
+lock = FileLock.take(Path(sys.argv[1]))
+print("held" if lock else "refused", flush=True)
 sys.stdin.read()
 """
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "locks" / "lease"
+    path = tmp_path / "locks" / "lock"
     assert not held(path)
     with FileLock.take(path) or sys.exit("free"):
         assert held(path)
@@ -30,7 +30,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_users_share_and_keep_the_remover_away(tmp_path: Path) -> None:
-    path = tmp_path / "lease"
+    path = tmp_path / "lock"
     one, two = FileLock.take(path, shared=True), FileLock.take(path, shared=True)
     assert one is not None
     assert two is not None
@@ -42,7 +42,7 @@ def test_users_share_and_keep_the_remover_away(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_gives_it_back(tmp_path: Path) -> None:
-    path = tmp_path / "lease"
+    path = tmp_path / "lock"
     env = {"PYTHONPATH": str(Path(mlengine.__file__).parents[0])}
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env

@@ -46,11 +46,11 @@ def test_marked_and_recorded_processes_are_ended_and_no_others(start: Start, tmp
     assert known is not None
     reused = Process(other.pid, "another-boot:1")
 
-    def look() -> list[Process]:
+    def find() -> list[Process]:
         return processes.of_job(tmp_path / "job", [known, reused])
 
-    assert {process.pid for process in look()} == {mine.pid, stubborn.pid, recorded.pid}
-    assert processes.end_all(look, 0.3) == 3
+    assert {process.pid for process in find()} == {mine.pid, stubborn.pid, recorded.pid}
+    assert processes.end_all(find, 0.3) == 3
     assert [child.wait(10) for child in (mine, stubborn, recorded)] == [
         -signal.SIGTERM,
         -signal.SIGKILL,

@@ -24,7 +24,7 @@ def test_uv_is_the_one_of_the_lock_with_its_hashes() -> None:
 
 
 def test_a_lock_without_uv_is_refused() -> None:
-    with pytest.raises(bootstrap.SetupError, match="names no uv"):
+    with pytest.raises(bootstrap.SetupError, match="does not contain uv"):
         bootstrap.uv_requirement("uvicorn==1.0 \\\n    --hash=sha256:00\n")
 
 
@@ -63,7 +63,7 @@ def test_an_environment_that_make_did_not_set_up_is_left_alone(tmp_path: Path, m
     _an_environment(tmp_path, monkeypatch, "run")
     bootstrap.STAMP.unlink()
     monkeypatch.setattr(bootstrap, "_run", _fails)
-    with pytest.raises(bootstrap.SetupError, match="was not made by make"):
+    with pytest.raises(bootstrap.SetupError, match="was not created by make"):
         bootstrap.ensure("run")
 
 
@@ -87,21 +87,39 @@ def test_linters_rules_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     project = tmp_path / "pyproject.toml"
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     project.write_text('[project]\nname = "a"\n[tool.ruff]\nline-length = 100\n')
-    before = bootstrap.made_of("run")
+    before = bootstrap.inputs_digest("run")
     project.write_text('[project]\nname = "a"\n[tool.ruff]\nline-length = 120\n')
-    assert bootstrap.made_of("run") == before
+    assert bootstrap.inputs_digest("run") == before
     project.write_text('[project]\nname = "b"\n')
-    assert bootstrap.made_of("run") != before
+    assert bootstrap.inputs_digest("run") != before
 
 
-def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_an_old_python_has_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(bootstrap.SetupError, match=r"3\.11 to 3\.13 is needed(.|\n)*What to do"):
         bootstrap.find_python()
 
 
-def test_a_python_without_ensurepip_and_pip_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_starts_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without reading the stamp, which needs tomllib."""
+    _an_environment(tmp_path, monkeypatch, "dev")
+    newer = tmp_path / "python3.12"
+    newer.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3.12.1; else echo "$@" > {tmp_path}/started; fi\n')
+    newer.chmod(0o755)
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
+    monkeypatch.setattr(bootstrap, "inputs_digest", _fails)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    bootstrap.ensure("dev")
+    assert (tmp_path / "started").read_text().split() == [str(ROOT / "scripts" / "bootstrap.py"), "dev"]
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(bootstrap.SetupError, match=r"3\.11 to 3\.13 is needed"):
+        bootstrap.ensure("dev")
+
+
+def test_the_error_for_a_python_without_ensurepip_and_pip_has_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bootstrap, "TOOLS", tmp_path / ".mlengine" / "tools")
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     monkeypatch.setattr(bootstrap, "_has", lambda *_: False)
@@ -139,7 +157,7 @@ def _an_environment(root: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> N
     (venv / "bin" / "python").symlink_to(sys.executable)
     monkeypatch.setattr(bootstrap, "VENV", venv)
     monkeypatch.setattr(bootstrap, "STAMP", venv / "stamp")
-    bootstrap.STAMP.write_text(json.dumps({"kind": kind, "made_of": bootstrap.made_of(kind)}))
+    bootstrap.STAMP.write_text(json.dumps({"kind": kind, "digest": bootstrap.inputs_digest(kind)}))
 
 
 def _fails(command: list[str]) -> None:

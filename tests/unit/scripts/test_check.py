@@ -1,4 +1,4 @@
-"""``make test``: what runs beside the suites is heard in full where it failed, in a line where it passed."""
+"""``make test``: the output of a check is printed in full if it failed, and as one line if it passed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_all_pass(says: Callable[..., tuple[int, str]]) -> None:
     assert "ALL PASSED" in said
 
 
-def test_what_fails_beside_the_suite_is_heard_in_full(says: Callable[..., tuple[int, str]]) -> None:
+def test_a_failed_checks_output_is_printed_in_full(says: Callable[..., tuple[int, str]]) -> None:
     code, said = says(checks(0, 4, live=0))
     assert code == 1
     assert said.count("one\n") == 2

@@ -1,4 +1,4 @@
-"""What `make run` says where nobody looks: no escape sequence, and not a line a second."""
+"""The output of `make run` without a terminal: no escape sequences, and not a line a second."""
 
 from __future__ import annotations
 

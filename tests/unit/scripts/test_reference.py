@@ -25,7 +25,12 @@ def test_every_error_of_the_tree_has_its_section() -> None:
 
 def test_every_command_and_every_operator_is_there() -> None:
     text = reference.reference()
-    for name in ("mlengine datasets add", "mlengine models rollback", "mlengine reap", "SubmitTrainingJobOperator"):
+    for name in (
+        "mlengine datasets add",
+        "mlengine models rollback",
+        "mlengine jobs reap",
+        "SubmitTrainingJobOperator",
+    ):
         assert f"### {name}\n" in text
     assert "| `backend_options` | `None` | keyword arguments of the backend. |" in text
 

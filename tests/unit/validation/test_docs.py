@@ -1,4 +1,4 @@
-"""The manual's tables are those of the code."""
+"""The tables in docs/validation.md agree with the code."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from mlengine.core.verdict import Decision, Thresholds
-from mlengine.promotion.outcome import Word
+from mlengine.promotion.outcome import PublishDecision
 
-MANUAL = (Path(__file__).parents[3] / "docs" / "gate.md").read_text()
+MANUAL = (Path(__file__).parents[3] / "docs" / "validation.md").read_text()
 
 
 def rows(heading: str) -> dict[str, str]:
-    """First cell → second cell of the table that begins with ``heading``."""
+    """First cell → second cell of the table whose first header cell is ``heading``."""
     table = MANUAL.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
     cells = [re.split(r" *\| *", line.strip("| ")) for line in table.splitlines()[2:]]
     return {row[0].strip("`"): row[1] for row in cells}
@@ -27,6 +27,6 @@ def test_every_threshold_is_in_the_manual_with_its_default() -> None:
         assert shown[name] in {expected, str(value)}
 
 
-def test_every_word_is_in_the_manual() -> None:
-    assert set(rows("word")) == {word.value for word in Word}
+def test_every_verdict_and_publish_decision_is_in_the_manual() -> None:
+    assert set(rows("decision")) == {decision.value for decision in PublishDecision}
     assert {name.strip("`") for name in rows("verdict")} == {decision.value for decision in Decision}

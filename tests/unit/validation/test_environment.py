@@ -1,4 +1,4 @@
-"""Where the gate finds the trainer's environment; building one is tested with the local backend."""
+"""The environment of a validation. Building an environment is tested with the local backend."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import pytest
 
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.storage.client import Storage
-from mlengine.validation.environment import local_place
+from mlengine.validation.environment import local_environment
 
 
-def test_without_packages_there_is_no_environment(tmp_path: Path) -> None:
-    place = local_place(Storage(), [], tmp_path)
-    with pytest.raises(EnvironmentBuildError, match="which packages") as error, place.python():
+def test_without_packages_it_raises(tmp_path: Path) -> None:
+    environment = local_environment(Storage(), [], tmp_path)
+    with (
+        pytest.raises(EnvironmentBuildError, match=r"packages .* are unknown") as error,
+        environment.python(),
+    ):
         pass
     assert "validation_level='signature'" in error.value.hint
 
 
-def test_nothing_is_made_before_it_is_asked_for(tmp_path: Path) -> None:
-    place = local_place(Storage(), ["gs://bucket/packages/trainer.tar.gz"], tmp_path)
-    assert place.datasets == tmp_path / "datasets"
+def test_nothing_is_built_before_the_first_use(tmp_path: Path) -> None:
+    environment = local_environment(Storage(), ["gs://bucket/packages/trainer.tar.gz"], tmp_path)
+    assert environment.datasets == tmp_path / "datasets"
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Which objects are the model, and whether they are whole. Against a real Cloud Storage server."""
+"""Finding and downloading an exported model, with a real Cloud Storage server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_model_with_a_manifest(folder: Folder, tmp_path: Path) -> None:
     } == FILES
 
 
-def test_a_foreign_model_without_one(folder: Folder) -> None:
+def test_a_model_without_a_manifest(folder: Folder) -> None:
     folder.put(FILES)
     export = resolve(folder.storage, folder.uri)
     assert not export.manifest
@@ -68,27 +68,27 @@ def test_the_newest_of_numbered_folders(folder: Folder) -> None:
     assert resolve(folder.storage, folder.uri).uri == f"{folder.uri}/export/10"
 
 
-def test_one_folder_below(folder: Folder) -> None:
+def test_a_model_in_a_subfolder(folder: Folder) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest(FILES)}, "serving/")
     export = resolve(folder.storage, folder.uri)
     assert (export.uri, export.manifest) == (f"{folder.uri}/serving", True)
 
 
-def test_files_of_any_kind(folder: Folder) -> None:
+def test_any_files_without_graph(folder: Folder) -> None:
     folder.put({"weights.bin": b"1", "meta/classes.txt": b"2"})
     export = resolve(folder.storage, folder.uri, graph=False)
     assert set(export.files) == {"weights.bin", "meta/classes.txt"}
-    with pytest.raises(ModelError, match=r"no saved_model.pb, only meta/classes.txt, weights.bin"):
+    with pytest.raises(ModelError, match=r"no saved_model.pb; found meta/classes.txt, weights.bin"):
         resolve(folder.storage, folder.uri)
 
 
-def test_no_model_is_said(folder: Folder) -> None:
+def test_no_model(folder: Folder) -> None:
     for graph in (True, False):
         with pytest.raises(ModelError, match="there is no model in"):
             resolve(folder.storage, folder.uri, graph=graph)
 
 
-def test_two_models_are_one_too_many(folder: Folder) -> None:
+def test_two_models_are_refused(folder: Folder) -> None:
     folder.put(FILES, "a/")
     folder.put(FILES, "b/")
     with pytest.raises(ModelError, match="has 2 models"):
@@ -109,7 +109,7 @@ def test_a_shard_that_is_missing_without_a_manifest(folder: Folder) -> None:
         resolve(folder.storage, folder.uri)
 
 
-def test_a_file_that_was_cut_short_or_changed(folder: Folder, tmp_path: Path) -> None:
+def test_a_truncated_or_changed_file_is_refused(folder: Folder, tmp_path: Path) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest(FILES), "saved_model.pb": b"grap"})
     with pytest.raises(ModelError, match=r"saved_model.pb has 4 bytes, the manifest says 5"):
         resolve(folder.storage, folder.uri)
@@ -120,9 +120,9 @@ def test_a_file_that_was_cut_short_or_changed(folder: Folder, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a//b", "a/../../b", "a\\b", ""])
-def test_a_manifest_that_leads_outside_is_refused(folder: Folder, name: str) -> None:
+def test_a_manifest_with_a_path_outside_the_model_is_refused(folder: Folder, name: str) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest({**FILES, name: b"x"})})
-    with pytest.raises(ModelError, match="names a file outside the model"):
+    with pytest.raises(ModelError, match="lists a file outside the model"):
         resolve(folder.storage, folder.uri)
 
 
@@ -133,21 +133,21 @@ def test_a_manifest_that_leads_outside_is_refused(folder: Folder, name: str) -> 
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "is not {"),
         (b'{"format": 2, "files": {}}', "is not {"),
-        (b'{"format": 1, "files": {}}', "names no file"),
+        (b'{"format": 1, "files": {}}', "lists no file"),
         (b'{"format": 1, "files": {"a": {"size": "x"}}}', "no size and sha256 for 'a'"),
         (b'{"format": 1, "files": {"a": 1}}', "no size and sha256 for 'a'"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(folder: Folder, content: bytes, words: str) -> None:
+def test_an_invalid_manifest_is_refused(folder: Folder, content: bytes, words: str) -> None:
     folder.put({**FILES, "MANIFEST.json": content})
     with pytest.raises(ModelError, match=words):
         resolve(folder.storage, folder.uri)
 
 
-def test_the_fingerprint_changes_with_any_file_and_with_nothing_else(folder: Folder) -> None:
+def test_the_fingerprint_changes_if_and_only_if_a_file_of_the_model_changes(folder: Folder) -> None:
     folder.put({**FILES, "MANIFEST.json": manifest(FILES)})
     before = resolve(folder.storage, folder.uri).fingerprint
-    folder.put({"saved_model.pb": FILES["saved_model.pb"], "notes.txt": b"not of the model"})
+    folder.put({"saved_model.pb": FILES["saved_model.pb"], "notes.txt": b"not part of the model"})
     assert resolve(folder.storage, folder.uri).fingerprint == before
     folder.put({"variables/variables.index": b"INDEX"})
     assert resolve(folder.storage, folder.uri).fingerprint != before

@@ -1,4 +1,4 @@
-"""Checks of the user's own: their names, their digests, and what becomes of their errors."""
+"""Extra checks: names, digests, and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOOR = 5
 
 
 def has_words(model: Path, figures: Mapping[str, Any], *, least: Any = FLOOR, language: str = "en") -> Check:
-    return Check("words", least, language, passed=True, sentence="Enough.")
+    return Check("words", least, language, passed=True, message="Enough.")
 
 
 def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
@@ -28,7 +28,7 @@ def uses_a_helper(model: Path, figures: Mapping[str, Any]) -> Check:
 
 def holding(value: Any) -> Callable[..., Check]:
     def check(model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("bound", str(value), "", passed=bool(value), sentence="")
+        return Check("value", str(value), "", passed=bool(value), message="")
 
     return check
 
@@ -38,7 +38,7 @@ class AtLeast:
     least: int
 
     def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("at least", self.least, "", passed=True, sentence="")
+        return Check("at least", self.least, "", passed=True, message="")
 
     def method(self, model: Path, figures: Mapping[str, Any]) -> Check:
         return self(model, figures)
@@ -49,12 +49,12 @@ class Counter:
         self.least = least
 
     def __call__(self, model: Path, figures: Mapping[str, Any]) -> Check:
-        return Check("counter", self.least, "", passed=True, sentence="")
+        return Check("counter", self.least, "", passed=True, message="")
 
 
 def recursive(depth: int) -> Callable[..., Check]:
     def check(model: Path, figures: Mapping[str, Any]) -> Check:
-        return check(model, figures) if depth else Check("r", 0, "", passed=True, sentence="")
+        return check(model, figures) if depth else Check("r", 0, "", passed=True, message="")
 
     return check
 
@@ -84,24 +84,24 @@ OTHER = [
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_checks_that_do_the_same_have_one_digest(one: Any, other: Any) -> None:
+def test_equal_checks_have_the_same_digest(one: Any, other: Any) -> None:
     assert check_digest(one) == check_digest(other) != ""
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
-def test_checks_that_differ_have_different_digests(one: Any, other: Any) -> None:
+def test_different_checks_have_different_digests(one: Any, other: Any) -> None:
     assert check_digest(one) != check_digest(other)
     assert check_digest(one)
     assert check_digest(other)
 
 
-def test_a_constant_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_covers_constants_of_the_same_module(monkeypatch: pytest.MonkeyPatch) -> None:
     before = check_digest(uses_a_helper)
     monkeypatch.setattr(f"{__name__}.FLOOR", 6)
     assert check_digest(uses_a_helper) != before
 
 
-def test_a_helper_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_covers_helpers_of_the_same_module(monkeypatch: pytest.MonkeyPatch) -> None:
     before = check_digest(uses_a_helper)
     defaults = has_words.__kwdefaults__
     assert defaults is not None
@@ -110,12 +110,12 @@ def test_a_helper_of_the_same_module_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("check", [holding(threading.Lock()), functools.partial(has_words, least=object())])
-def test_a_check_that_cannot_be_compared_has_no_digest_and_says_so(
+def test_a_check_without_comparable_content_has_no_digest_and_logs_a_warning(
     check: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert check_digest(check) == ""
-    assert "cannot be compared: models of reused jobs are validated again" in caplog.text
+    assert "no comparable content; models of reused jobs are validated again" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_a_check_that_cannot_be_compared_has_no_digest_and_says_so(
         (AtLeast(3).method, "method"),
     ],
 )
-def test_the_name_tells_partials_apart(check: Any, name: str) -> None:
+def test_the_name_of_a_partial_has_its_arguments(check: Any, name: str) -> None:
     assert check_name(check) == name
 
 
-def test_what_a_check_raises_is_a_failure_with_its_arguments(tmp_path: Path) -> None:
-    answer = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[call-arg]
-    assert not answer.passed
-    assert answer.sentence.startswith("has_words(colour='red') raised TypeError")
-    assert "returned int, not a mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).sentence  # type: ignore[arg-type,return-value]
+def test_an_exception_or_a_wrong_result_is_a_failed_check(tmp_path: Path) -> None:
+    result = run_check(functools.partial(has_words, colour="red"), tmp_path, {})  # type: ignore[call-arg]
+    assert not result.passed
+    assert result.message.startswith("has_words(colour='red') raised TypeError")
+    assert "returned int, not mlengine" in run_check(lambda model, figures: 1, tmp_path, {}).message  # type: ignore[arg-type,return-value]

@@ -1,4 +1,4 @@
-"""The paired comparison: its figures against known ones, and its error rates against its promise."""
+"""The paired comparison: known values, and error rates."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mlengine.core.errors import MlengineError
 from mlengine.validation.paired_test import Paired, Standing
 
 
-def test_only_rows_where_one_is_right_count() -> None:
+def test_only_rows_that_one_model_gets_right_count() -> None:
     paired = Paired.of([1, 2, 3, 4, 5], [1, 2, 0, 4, 9], [1, 0, 3, 4, 8])
     assert paired == Paired(rows=5, gained=1, lost=1)
     assert paired.difference == 0
 
 
 @pytest.mark.parametrize(("labels", "mine", "theirs"), [([], [], []), ([1, 2], [1], [1, 2]), ([1], [1], [1, 2])])
-def test_predictions_of_other_rows_are_refused(labels: list[int], mine: list[int], theirs: list[int]) -> None:
-    with pytest.raises(MlengineError, match="cannot pair"):
+def test_sequences_of_different_lengths_are_refused(labels: list[int], mine: list[int], theirs: list[int]) -> None:
+    with pytest.raises(MlengineError, match="cannot compare"):
         Paired.of(labels, mine, theirs)
 
 
@@ -34,7 +34,7 @@ def test_the_p_value_is_mid_p_of_the_binomial(gained: int, lost: int) -> None:
     assert Paired(10_000, gained, lost).p_value == pytest.approx(min(float(exact), 1.0), abs=1e-12)
 
 
-def test_the_interval_is_walds_with_half_a_row_more() -> None:
+def test_the_interval_is_walds_with_half_a_row_added() -> None:
     # By hand: (59.5 - 16.5) / 164 = 0.2622; sqrt(76 - 43 * 43 / 164) / 164 = 0.0491; 1.96 of that to each side.
     low, high = Paired(162, 59, 16).interval(0.975)
     assert low == pytest.approx(0.1660, abs=5e-4)
@@ -42,7 +42,7 @@ def test_the_interval_is_walds_with_half_a_row_more() -> None:
 
 
 @given(st.integers(1, 20_000), st.integers(0, 500), st.integers(0, 500), st.floats(0.6, 0.999))
-def test_an_interval_holds_its_difference_and_stays_in_range(more: int, gained: int, lost: int, at: float) -> None:
+def test_the_interval_contains_the_difference_and_stays_in_range(more: int, gained: int, lost: int, at: float) -> None:
     paired = Paired(more + gained + lost, gained, lost)
     low, high = paired.interval(at)
     # The half rows pull the interval a little towards zero.
@@ -52,7 +52,7 @@ def test_an_interval_holds_its_difference_and_stays_in_range(more: int, gained: 
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
-def test_challenger_and_champion_mirror_each_other(gained: int, lost: int) -> None:
+def test_exchanging_the_models_mirrors_the_result(gained: int, lost: int) -> None:
     here, there = Paired(10_000, gained, lost), Paired(10_000, lost, gained)
     assert here.p_value == there.p_value
     assert here.interval(0.95)[0] == pytest.approx(-there.interval(0.95)[1])
@@ -62,21 +62,21 @@ def test_identical_models_are_not_worse() -> None:
     assert Paired(10_000, 0, 0).standing(0.005, 0.95) is Standing.NOT_WORSE
 
 
-def test_a_tenth_of_a_percent_is_noise_and_a_percent_is_not() -> None:
+def test_a_percent_is_significant_and_a_tenth_of_a_percent_is_not() -> None:
     assert Paired(10_000, 90, 100).standing(0.005, 0.95) is Standing.NOT_WORSE
     assert Paired(10_000, 50, 150).standing(0.005, 0.95) is Standing.WORSE
 
 
-def test_too_few_rows_decide_nothing() -> None:
+def test_too_few_rows_are_undecided() -> None:
     assert Paired(200, 3, 3).standing(0.005, 0.95) is Standing.UNDECIDED
     assert Paired(200, 1, 4).standing(0.005, 0.95) is Standing.UNDECIDED
 
 
 def _share_passed(generator: random.Random, worse_by: float, runs: int = 400) -> float:
-    """How often a challenger truly ``worse_by`` passes, where both disagree on about 2 % of 10,000 rows."""
+    """The share of challengers, worse by ``worse_by``, that pass if both disagree on about 2 % of 10,000 rows."""
     passed = 0
     for _ in range(runs):
-        # Normal approximations of the two counts: 10,000 draws a run would take the suite's time.
+        # Normal approximations of the two counts, because 10,000 draws per run are slow.
         gain, loss = 100 - 5000 * worse_by, 100 + 5000 * worse_by
         gained = max(0, round(generator.gauss(gain, gain**0.5)))
         lost = max(0, round(generator.gauss(loss, loss**0.5)))
@@ -84,8 +84,8 @@ def _share_passed(generator: random.Random, worse_by: float, runs: int = 400) ->
     return passed / runs
 
 
-def test_noise_neither_rejects_nor_promotes() -> None:
-    """The promise of :class:`~mlengine.core.verdict.Thresholds`, in figures."""
+def test_error_rates_are_as_documented() -> None:
+    """As documented in :class:`~mlengine.core.verdict.Thresholds` and in docs/validation.md."""
     generator = random.Random(7)
     assert _share_passed(generator, 0.0) > 0.93
     assert _share_passed(generator, 0.001) > 0.80

@@ -21,7 +21,7 @@ REPORT = Report(
     job_id="mnist_1",
     job_dir="gs://bucket/mnist/mnist_1",
     model_uri="gs://bucket/mnist/mnist_1/model",
-    verdict=Verdict(Decision.ACCEPTED, ("fine",), (Check("a", 1, "b", passed=True, sentence="c"),)),
+    verdict=Verdict(Decision.ACCEPTED, ("fine",), (Check("a", 1, "b", passed=True, message="c"),)),
     thresholds=Thresholds(),
     checks="all",
     created="2026-11-23T12:00:00+00:00",
@@ -85,17 +85,17 @@ def test_the_page_shows_what_the_report_says() -> None:
     assert "script" not in page.tags
 
 
-def test_what_the_job_took_and_cost() -> None:
+def test_the_usage_and_the_cost_of_the_job() -> None:
     cloud = {"attempts": 2, "queued_seconds": 61.0, "seconds": 3723.4, "usd_per_hour": 1.5, "usd": 1.5514}
-    text = " ".join(Reader(render(replace(REPORT, took=cloud), Curves({}))).words)
+    text = " ".join(Reader(render(replace(REPORT, usage=cloud), Curves({}))).words)
     assert "job waiting for machines 61.0 s" in text
     assert "job running, 2 attempts in total 3,723.4 s" in text
     assert "job estimated cost, at list prices of 1.50 USD per hour 1.55 USD" in text
     here = {"attempts": 1, "queued_seconds": 0.5, "seconds": 10.0, "cores": 2, "core_seconds": 20.0}
-    text = " ".join(Reader(render(replace(REPORT, took=here), Curves({}))).words)
+    text = " ".join(Reader(render(replace(REPORT, usage=here), Curves({}))).words)
     assert "job CPU time on 2 cores, upper limit 20.0 core-seconds" in text
     assert "USD" not in text
-    Reader(render(replace(REPORT, took={"seconds": EVIL, "usd": EVIL, "attempts": [EVIL]}), Curves({})))
+    Reader(render(replace(REPORT, usage={"seconds": EVIL, "usd": EVIL, "attempts": [EVIL]}), Curves({})))
 
 
 def test_everything_from_elsewhere_is_escaped() -> None:
@@ -105,7 +105,7 @@ def test_everything_from_elsewhere_is_escaped() -> None:
         job_id=EVIL,
         model_uri=EVIL,
         created=EVIL,
-        verdict=Verdict(Decision.REJECTED, (EVIL,), (Check(EVIL, EVIL, EVIL, passed=False, sentence=EVIL),)),
+        verdict=Verdict(Decision.REJECTED, (EVIL,), (Check(EVIL, EVIL, EVIL, passed=False, message=EVIL),)),
         dataset={"name": EVIL, "version": EVIL, "uri": EVIL, "digest": EVIL, "shape": [28, 28]},
         champion={"serial": EVIL, "job_id": EVIL, "dataset_version": EVIL},
         lineage={EVIL: EVIL, "args": [EVIL], "events": [{"time": 1, "event": EVIL, EVIL: EVIL}]},

@@ -1,4 +1,4 @@
-"""What a report answers, and what it would lose to a validation that asks less."""
+"""Which checks a report covers, and which ones a new validation would drop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
 from mlengine.validation.report import Report
-from mlengine.validation.rules import Rules, Scope, answers, lost_questions
+from mlengine.validation.rules import Rules, Scope, covers, dropped_checks
 from mlengine.validation.signature import Expectation
 
 KERAS = Expectation.from_json(
@@ -27,15 +27,15 @@ KERAS = Expectation.from_json(
 
 
 def has_words(model: Path, figures: Mapping[str, Any], least: Any = 5) -> Check:
-    return Check("words", least, "", passed=True, sentence="")
+    return Check("words", least, "", passed=True, message="")
 
 
 def has_labels(model: Path, figures: Mapping[str, Any]) -> Check:
-    return Check("labels", 1, "", passed=True, sentence="")
+    return Check("labels", 1, "", passed=True, message="")
 
 
 def report(rules: Rules) -> Report:
-    """As a validation by ``rules`` leaves it."""
+    """The report of a validation with ``rules``."""
     return Report(
         model="m",
         job_id="j",
@@ -47,72 +47,75 @@ def report(rules: Rules) -> Report:
         created="2026-11-23T12:00:00+00:00",
         dataset={"uri": "gs://bucket/datasets/d/v1"},
         serving_signature=rules.expected.to_json(),
-        extra_checks=rules.extra_checks,
+        extra_checks=rules.extra_check_records,
         require_comparison=rules.require_comparison,
     )
 
 
-FULL = Rules(expected=KERAS, own=(has_words, has_labels))
+FULL = Rules(expected=KERAS, extra_checks=(has_words, has_labels))
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "rules",
     [
         FULL,
-        replace(FULL, own=(has_labels,)),
+        replace(FULL, extra_checks=(has_labels,)),
         replace(FULL, scope=Scope.SIGNATURE),
         replace(FULL, scope=Scope.SIGNATURE, thresholds=Thresholds(accuracy=0.5)),
         Rules(Scope.FILES),
     ],
 )
-def test_a_report_answers_what_it_was_asked_and_all_that_is_less(asked: Rules) -> None:
-    assert answers(report(FULL), asked)
+def test_a_report_covers_its_own_checks_and_subsets(rules: Rules) -> None:
+    assert covers(report(FULL), rules)
 
 
 @pytest.mark.parametrize(
-    ("made", "asked"),
+    ("recorded", "rules"),
     [
         (FULL, replace(FULL, thresholds=Thresholds(accuracy=0.5))),
         (FULL, replace(FULL, expected=Expectation())),
         (FULL, replace(FULL, require_comparison=False)),
         (FULL, replace(FULL, scope=Scope.FILES, thresholds=Thresholds(size_bytes=1))),
-        (FULL, replace(FULL, own=(*FULL.own, functools.partial(has_words, least=9)))),
-        (Rules(own=(functools.partial(has_words, least=5),)), Rules(own=(functools.partial(has_words, least=9),))),
-        (Rules(own=(functools.partial(has_words, least=object()),)),) * 2,
+        (FULL, replace(FULL, extra_checks=(*FULL.extra_checks, functools.partial(has_words, least=9)))),
+        (
+            Rules(extra_checks=(functools.partial(has_words, least=5),)),
+            Rules(extra_checks=(functools.partial(has_words, least=9),)),
+        ),
+        (Rules(extra_checks=(functools.partial(has_words, least=object()),)),) * 2,
         (Rules(Scope.FILES), Rules(Scope.SIGNATURE)),
         (Rules(Scope.SIGNATURE), Rules()),
     ],
 )
-def test_it_does_not_answer_what_is_asked_otherwise(made: Rules, asked: Rules) -> None:
-    assert not answers(report(made), asked)
+def test_a_report_does_not_cover_other_checks(recorded: Rules, rules: Rules) -> None:
+    assert not covers(report(recorded), rules)
 
 
-def test_another_dataset_is_another_question_only_where_the_model_runs() -> None:
+def test_the_dataset_matters_only_if_the_model_runs() -> None:
     other = "gs://bucket/datasets/d/v2"
-    assert not answers(report(FULL), FULL, other)
-    assert answers(report(FULL), FULL, "gs://bucket/datasets/d/v1")
-    assert answers(report(FULL), replace(FULL, scope=Scope.SIGNATURE), other)
+    assert not covers(report(FULL), FULL, other)
+    assert covers(report(FULL), FULL, "gs://bucket/datasets/d/v1")
+    assert covers(report(FULL), replace(FULL, scope=Scope.SIGNATURE), other)
 
 
 @pytest.mark.parametrize(
-    ("made", "asked", "lost"),
+    ("recorded", "rules", "dropped"),
     [
         (FULL, FULL, []),
         (FULL, replace(FULL, thresholds=Thresholds(accuracy=None)), []),
         (Rules(Scope.FILES), FULL, []),
-        (FULL, replace(FULL, own=(functools.partial(has_words, least=9), has_labels)), []),
-        (FULL, replace(FULL, own=()), ["extra check has_words", "extra check has_labels"]),
+        (FULL, replace(FULL, extra_checks=(functools.partial(has_words, least=9), has_labels)), []),
+        (FULL, replace(FULL, extra_checks=()), ["extra check has_words", "extra check has_labels"]),
         (Rules(), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
         (Rules(Scope.SIGNATURE), Rules(Scope.FILES), ["validation_level 'signature', now 'files'"]),
-        (Rules(expected=KERAS), Rules(), ["the serving signature it was given; now the default one"]),
+        (Rules(expected=KERAS), Rules(), ["the configured serving signature, now the default"]),
         (Rules(expected=KERAS), Rules(Scope.FILES), ["validation_level 'all', now 'files'"]),
     ],
 )
-def test_what_a_validation_that_asks_less_would_lose(made: Rules, asked: Rules, lost: list[str]) -> None:
-    assert lost_questions(report(made), asked) == lost
+def test_dropped_checks(recorded: Rules, rules: Rules, dropped: list[str]) -> None:
+    assert dropped_checks(report(recorded), rules) == dropped
 
 
-def test_no_tolerance_is_no_required_comparison() -> None:
+def test_no_tolerance_means_no_required_comparison() -> None:
     assert Rules().comparison_required
     assert not Rules(thresholds=Thresholds(tolerance=None)).comparison_required
     assert not Rules(require_comparison=False).comparison_required

@@ -1,6 +1,6 @@
-"""The probe's process: its limits, its environment, and that nothing of it stays. Real processes, without TensorFlow.
+"""The probe's process: limits, environment, and cleanup. Real processes, without TensorFlow.
 
-A small script stands in for the probe; the probe itself runs in tests/integration/test_gate.py.
+A small script replaces the probe. The probe itself runs in tests/integration/test_validation.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlengine.validation import runner
 from mlengine.validation.runner import Heldout, Limits, Measured, ServedModel, run_probe
 from mlengine.validation.signature import Expectation
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory limits need Linux")
 PYTHON = Path(sys.executable)
 Probe = Callable[..., Measured]
 SETUP = """
@@ -38,7 +38,7 @@ stage("import")
 
 @pytest.fixture
 def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
-    """Runs ``source`` as if it were the probe."""
+    """Runs ``source`` instead of the probe."""
 
     def run(source: str, limits: Limits | None = None) -> Measured:
         script = tmp_path / "script.py"
@@ -67,14 +67,14 @@ def gone(pid: int) -> bool:
     return not alive(pid)
 
 
-def test_figures_come_back(probe: Probe) -> None:
+def test_it_returns_the_measurements(probe: Probe) -> None:
     measured = probe('write("model.json", {"accuracy": 1.0}); (out / "model.u16").write_bytes(b"\\x05\\x00\\xff\\xff")')
     assert measured.figures == {"accuracy": 1.0}
     assert measured.predictions == (5, 65535)
     assert measured.error == ""
 
 
-def test_a_model_that_hangs_is_ended_with_all_it_started(probe: Probe, tmp_path: Path) -> None:
+def test_a_model_that_hangs_is_killed_with_its_children(probe: Probe, tmp_path: Path) -> None:
     measured = probe(
         """
         import subprocess
@@ -85,12 +85,12 @@ def test_a_model_that_hangs_is_ended_with_all_it_started(probe: Probe, tmp_path:
         """,
         Limits(seconds=0.5),
     )
-    assert measured.error == "The model was ended after 0 s at load."
+    assert measured.error == "The model was killed after 0 s at load."
     assert gone(int((tmp_path / "work" / "out" / "child").read_text()))
 
 
-def test_what_leaves_its_group_is_ended_too(probe: Probe, tmp_path: Path) -> None:
-    """A daemon in a session of its own, whose parents have ended."""
+def test_a_process_that_left_the_group_is_killed(probe: Probe, tmp_path: Path) -> None:
+    """A daemon in its own session, whose parents have exited."""
     measured = probe(
         """
         stage("load")
@@ -109,22 +109,22 @@ def test_what_leaves_its_group_is_ended_too(probe: Probe, tmp_path: Path) -> Non
     assert gone(int((tmp_path / "work" / "out" / "daemon").read_text()))
 
 
-def test_children_count_as_its_memory(probe: Probe) -> None:
+def test_the_memory_of_children_counts(probe: Probe) -> None:
     measured = probe(
         """
         stage("load")
         for _ in range(3):
             if os.fork() == 0:
-                eaten = bytearray(100_000_000)
+                memory = bytearray(100_000_000)
                 time.sleep(600)
         time.sleep(600)
         """,
         Limits(memory_bytes=200_000_000),
     )
-    assert measured.error == "The model was ended for using more than 0.2 GiB of memory in 4 processes at load."
+    assert measured.error == "The model was killed for using more than 0.2 GiB of memory in 4 processes at load."
 
 
-def test_a_model_that_forks_without_end_is_ended(probe: Probe, tmp_path: Path) -> None:
+def test_a_fork_bomb_is_killed(probe: Probe, tmp_path: Path) -> None:
     measured = probe(
         """
         stage("load")
@@ -135,18 +135,18 @@ def test_a_model_that_forks_without_end_is_ended(probe: Probe, tmp_path: Path) -
         """,
         Limits(processes=20),
     )
-    assert measured.error == "The model was ended for starting more than 20 processes at load."
+    assert measured.error == "The model was killed for starting more than 20 processes at load."
     deadline = time.monotonic() + 10
     while processes.of_job(tmp_path / "work"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_it_cannot_fill_the_disk_with_one_file(probe: Probe) -> None:
+def test_the_size_of_a_file_is_limited(probe: Probe) -> None:
     measured = probe(
         f"""
         import runpy
-        runpy.run_path({str(runner.PROBE)!r}, run_name="probe")["restrain"]({{}})
+        runpy.run_path({str(runner.PROBE)!r}, run_name="probe")["set_limits"]({{}})
         try:
             os.truncate(os.open(out / "large", os.O_CREAT | os.O_WRONLY), 1 << 30)
         except OSError as error:
@@ -156,35 +156,35 @@ def test_it_cannot_fill_the_disk_with_one_file(probe: Probe) -> None:
     assert measured.figures == {"error_of_the_write": "File too large"}
 
 
-def test_time_before_the_model_is_not_the_models(probe: Probe) -> None:
+def test_the_time_before_the_model_is_loaded_does_not_count(probe: Probe) -> None:
     measured = probe('time.sleep(0.6); stage("load"); write("model.json", {"accuracy": 1.0})', Limits(seconds=0.3))
     assert measured.figures == {"accuracy": 1.0}
 
 
-def test_memory_beyond_the_limit_ends_it(probe: Probe) -> None:
-    # The stand-in does not limit itself as the probe does: this is the look from outside.
-    measured = probe('stage("load"); eaten = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000))
-    assert measured.error == "The model was ended for using more than 0.2 GiB of memory at load."
+def test_a_process_over_the_memory_limit_is_killed(probe: Probe) -> None:
+    # Unlike the probe, this script sets no limit for itself, so the parent has to enforce it.
+    measured = probe('stage("load"); used = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000))
+    assert measured.error == "The model was killed for using more than 0.2 GiB of memory at load."
 
 
-def test_a_crash_names_its_signal_and_stage(probe: Probe) -> None:
+def test_the_message_of_a_crash_has_signal_and_stage(probe: Probe) -> None:
     measured = probe('stage("held-out scores"); os.abort()')
     assert "crashed its process (SIGABRT" in measured.error
     assert measured.error.endswith("at held-out scores.")
 
 
-def test_an_own_error_is_told_in_one_line(probe: Probe) -> None:
+def test_an_error_of_ours_is_reported_in_one_line(probe: Probe) -> None:
     measured = probe('write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)')
     assert measured.error.startswith("The model failed at load: a bccc")
     assert len(measured.error) < 350
 
 
-def test_what_fails_before_the_model_is_not_its_fault(probe: Probe) -> None:
-    with pytest.raises(MlengineError, match=r"ended with code 1 at import, before it came to the model:\n(.|\n)*boom"):
+def test_a_failure_before_the_model_is_loaded_is_raised(probe: Probe) -> None:
+    with pytest.raises(MlengineError, match=r"exited with code 1 at import, before it loaded the model:\n(.|\n)*boom"):
         probe('raise SystemExit("boom")')
 
 
-def test_an_environment_without_tensorflow_is_said(probe: Probe) -> None:
+def test_an_environment_without_tensorflow_is_raised(probe: Probe) -> None:
     with pytest.raises(EnvironmentBuildError, match="No module named 'tensorflow'"):
         probe(
             """
@@ -201,7 +201,7 @@ def test_a_champion_that_fails_does_not_fail_the_model(probe: Probe) -> None:
     assert "crashed" in measured.baseline["error"]["message"]
 
 
-def test_nothing_of_the_workers_environment_gets_in(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_environment_is_not_passed_on(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ("AIRFLOW__CORE__FERNET_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "TF_CONFIG", "STORAGE_EMULATOR_HOST",
                "HTTPS_PROXY", "PYTHONPATH", "AWS_SECRET_ACCESS_KEY")  # fmt: skip
     for name in secrets:
@@ -216,14 +216,14 @@ def test_nothing_of_the_workers_environment_gets_in(probe: Probe, monkeypatch: p
     assert str(Path(runner.__file__).parent) not in measured.figures["path"]
 
 
-def test_it_ends_with_its_parent(tmp_path: Path) -> None:
-    """The worker is killed so that no line of it runs any more; the probe sees its stdin end."""
+def test_the_probe_exits_with_its_parent(tmp_path: Path) -> None:
+    """The worker is killed with SIGKILL, which closes the probe's stdin."""
     probe = Path(runner.__file__).with_name("probe.py")
     child = f"""
         import runpy, threading, time
         from pathlib import Path
-        end = runpy.run_path({str(probe)!r}, run_name="probe")["end_with_parent"]
-        end()
+        exit_with_parent = runpy.run_path({str(probe)!r}, run_name="probe")["exit_with_parent"]
+        exit_with_parent()
         Path({str(tmp_path / "pid")!r}).write_text(str(__import__("os").getpid()))
         time.sleep(600)
     """
@@ -247,12 +247,12 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     assert gone(pid)
 
 
-def test_the_probe_needs_nothing_of_this_project() -> None:
-    """It runs where mlengine is not: by path, isolated."""
+def test_the_probe_does_not_import_mlengine() -> None:
+    """It runs as a script in environments without mlengine."""
     probe = Path(runner.__file__).with_name("probe.py")
     assert "import mlengine" not in probe.read_text()
     assert "from mlengine" not in probe.read_text()
     done = subprocess.run(
         [sys.executable, "-I", "-S", probe], check=False, capture_output=True, text=True, env=dict(os.environ)
     )
-    assert "IndexError" in done.stderr  # it got as far as its missing argument
+    assert "IndexError" in done.stderr  # the imports succeeded, and the argument is missing

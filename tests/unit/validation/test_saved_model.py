@@ -1,6 +1,6 @@
-"""Reading ``saved_model.pb`` without TensorFlow: what it finds, and what it refuses.
+"""Reading ``saved_model.pb`` without TensorFlow.
 
-The messages are written by hand here, field by field; ``tests/integration/test_gate.py`` reads TensorFlow's own.
+The messages are built by hand here; ``tests/integration/test_validation.py`` reads files that TensorFlow wrote.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ META = block(1, block(4, "serve") + block(5, "2.21.0")) + block(2, GRAPH) + entr
 MODEL = number(1, 1) + block(2, META)
 
 
-def test_everything_that_is_asked_for_is_found() -> None:
+def test_tags_signatures_ops_and_devices() -> None:
     (graph,) = read(MODEL)
     assert graph.tags == {"serve"}
     assert graph.tensorflow == "2.21.0"
@@ -74,12 +74,12 @@ def test_everything_that_is_asked_for_is_found() -> None:
     assert graph.devices == {"", "/device:CPU:0"}
 
 
-def test_devices_of_variables_are_found_too() -> None:
+def test_devices_of_variables() -> None:
     (graph,) = read(block(2, META + block(7, OBJECTS)))
     assert "/job:ps/task:0" in graph.devices
 
 
-def test_shapes_that_are_scalar_open_or_unknown() -> None:
+def test_scalar_empty_and_unknown_shapes() -> None:
     sides = (
         entry(1, "scalar", tensor(3)) + entry(1, "empty", tensor(1, 0)) + entry(1, "any", tensor(99, unknown_rank=True))
     )
@@ -91,7 +91,7 @@ def test_shapes_that_are_scalar_open_or_unknown() -> None:
     }
 
 
-def test_unknown_fields_of_every_wire_type_are_stepped_over() -> None:
+def test_unknown_fields_of_every_encoding_are_skipped() -> None:
     unknown = number(50, 7) + varint(51 << 3 | 1) + b"8 bytes!" + block(52, b"x" * 300) + varint(53 << 3 | 5) + b"four"
     assert read(unknown + MODEL + unknown) == read(MODEL)
 
@@ -100,40 +100,40 @@ def test_unknown_fields_of_every_wire_type_are_stepped_over() -> None:
     ("data", "words"),
     [
         (b"", "no graph"),
-        (b"hello, world", "damaged|cut short"),
-        (MODEL[:-5], "cut short"),
-        (varint(2 << 3 | 2) + varint(1 << 60) + b"x", "cut short"),
+        (b"hello, world", "damaged|truncated"),
+        (MODEL[:-5], "truncated"),
+        (varint(2 << 3 | 2) + varint(1 << 60) + b"x", "truncated"),
         (b"\xff" * 20, "more than 10 bytes"),
         (varint(2 << 3 | 3), "wire type 3"),
         (b"\x00\x00", "field with number 0"),
         (block(2, block(1, block(4, b"\xff\xfe"))), "damaged"),
-        (block(2, block(1, block(4, b""))) + b"\x12\x80", "cut short"),
+        (block(2, block(1, block(4, b""))) + b"\x12\x80", "truncated"),
     ],
 )
-def test_what_is_no_model_is_refused(data: bytes, words: str) -> None:
+def test_invalid_data_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         read(data)
 
 
 @given(st.binary(max_size=400))
-def test_no_bytes_at_all_do_harm(data: bytes) -> None:
+def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     with contextlib.suppress(ModelError):
         read(data)
 
 
 @given(st.integers(0, len(MODEL) - 1), st.integers(0, 255))
-def test_no_changed_byte_does_harm(at: int, value: int) -> None:
+def test_a_changed_byte_raises_nothing_else(at: int, value: int) -> None:
     with contextlib.suppress(ModelError):
         read(MODEL[:at] + bytes([value]) + MODEL[at + 1 :])
 
 
-def test_floods_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_over_a_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved_model, "MAX_BYTES", len(MODEL) - 1)
     with pytest.raises(ModelError, match="more than"):
         read(MODEL)
     monkeypatch.undo()
     monkeypatch.setattr(saved_model, "MAX_NODES", 1000)
-    # An empty message costs its sender two bytes.
+    # An empty message is only two bytes.
     with pytest.raises(ModelError, match="more than 1000 nodes"):
         read(block(2, block(2, block(1, b"") * 1001)))
     with pytest.raises(ModelError, match="signatures"):
@@ -141,22 +141,22 @@ def test_floods_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["float32[-1,784]", "int64[-1]", "string", "bool[]", "bfloat16[1,2,3]"])
-def test_a_tensor_reads_as_it_is_written(text: str) -> None:
+def test_parsing_a_tensor(text: str) -> None:
     assert str(Tensor.parse(text)) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "float", "float32[", "float32]", "float32[a]", "float32[-1,]", "[3]", "int64[1][2]"]
 )
-def test_what_is_no_tensor_is_refused(text: str) -> None:
-    with pytest.raises(ModelError, match="not a tensor"):
+def test_an_invalid_tensor_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="invalid tensor"):
         Tensor.parse(text)
 
 
-def test_a_signature_survives_json() -> None:
+def test_a_signature_as_json() -> None:
     (graph,) = read(MODEL)
     signature = graph.signatures["serving_default"]
     assert Signature.from_json(signature.to_json()) == signature
     assert str(signature) == "image float32[-1,784], key int64[-1] -> scores float32[-1,10]"
-    with pytest.raises(ModelError, match="not a signature"):
+    with pytest.raises(ModelError, match="invalid signature"):
         Signature.from_json({"inputs": {}})

@@ -1,4 +1,4 @@
-"""What is expected of a model, and what is said of one that is otherwise. The bytes: core/test_savedmodel.py."""
+"""Checks of signature, devices and ops. Reading ``saved_model.pb`` is tested in test_saved_model.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mlengine.core.errors import ModelError
 from mlengine.validation.saved_model import Graph, Signature, Tensor
-from mlengine.validation.signature import Expectation, check_devices, check_ops, check_signature, check_wire
+from mlengine.validation.signature import Expectation, check_devices, check_ops, check_saved_model, check_signature
 
 EXPECTED = Expectation()
 
@@ -32,34 +32,34 @@ def test_the_expected_signature_passes() -> None:
     ("changes", "words"),
     [
         ({"without": ["key"]}, "input 'key' is missing"),
-        ({"inputs": {"extra": Tensor("bool", ())}}, "input 'extra' is not expected"),
+        ({"inputs": {"extra": Tensor("bool", ())}}, "input 'extra' is unexpected"),
         ({"inputs": {"image": Tensor("float32", (-1, 28, 28))}}, "input 'image' has shape float32[-1,28,28]"),
-        ({"inputs": {"image": Tensor("float32", None)}}, "input 'image' has shape float32, not float32[-1,784]"),
-        ({"outputs": {"scores": Tensor("float64", (-1, 10))}}, "output 'scores' is float64[-1,10], not"),
-        ({"outputs": {"key": Tensor("int32", (-1,))}}, "output 'key' is int32[-1], not int64[-1]"),
+        ({"inputs": {"image": Tensor("float32", None)}}, "input 'image' has shape float32 instead of float32[-1,784]"),
+        ({"outputs": {"scores": Tensor("float64", (-1, 10))}}, "output 'scores' is float64[-1,10] instead of"),
+        ({"outputs": {"key": Tensor("int32", (-1,))}}, "output 'key' is int32[-1] instead of int64[-1]"),
     ],
 )
-def test_each_difference_is_named(changes: dict[str, Any], words: str) -> None:
+def test_the_message_has_each_difference(changes: dict[str, Any], words: str) -> None:
     check = check_signature(graph(**changes), EXPECTED)
     assert not check.passed
-    assert words in check.sentence
+    assert words in check.message
 
 
 @pytest.mark.parametrize(
     "device",
     ["/job:ps/task:0", "/job:chief/replica:0/task:0/device:CPU:0", "/job:localhost/replica:0/task:1", "/task:3", "gpu"],
 )
-def test_a_device_of_the_cluster_is_found(device: str) -> None:
+def test_a_device_of_the_training_cluster_fails(device: str) -> None:
     check = check_devices([Graph(devices={"", "/device:CPU:0", device})], EXPECTED.allowed_devices)
     assert not check.passed
-    assert f"still tied to {device}" in check.sentence
+    assert f"has nodes on {device}" in check.message
 
 
 @pytest.mark.parametrize("device", ["/device:TPU:0", "/job:localhost/replica:0/task:0/device:TPU:7"])
-def test_a_device_that_a_serving_machine_may_not_have_is_found(device: str) -> None:
+def test_a_device_other_than_cpu_and_gpu_fails(device: str) -> None:
     check = check_devices([Graph(devices={device})], EXPECTED.allowed_devices)
     assert not check.passed
-    assert f"The graph asks for {device}, which is neither a CPU nor a GPU" in check.sentence
+    assert f"The graph has nodes on {device}, which is neither a CPU nor a GPU" in check.message
     assert check_devices([Graph(devices={device})], ("*/device:TPU:*",)).passed
 
 
@@ -70,44 +70,44 @@ def test_a_device_that_a_serving_machine_may_not_have_is_found(device: str) -> N
         "/device:CPU:*",
         "/cpu:0",
         "/device:GPU:0",
-        "/job:localhost/replica:0/task:0/device:CPU:0",  # as the tables of adapted Keras layers have it
+        "/job:localhost/replica:0/task:0/device:CPU:0",  # in the tables of adapted Keras layers
         "/job:localhost/replica:0/task:0/device:GPU:1",
         "/replica:0/task:0",
     ],
 )
-def test_a_device_of_the_machine_itself_is_no_device_of_the_cluster(device: str) -> None:
+def test_local_devices_pass(device: str) -> None:
     assert check_devices([Graph(devices={device})], EXPECTED.allowed_devices).passed
 
 
 @pytest.mark.parametrize("op", ["PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "TFRecordDatasetV2"])
-def test_an_op_that_reaches_outside_is_found(op: str) -> None:
+def test_a_denied_op_fails(op: str) -> None:
     check = check_ops([Graph(ops={"MatMul": 3, op: 1})], EXPECTED)
     assert not check.passed
-    assert op in check.sentence
+    assert op in check.message
     assert check_ops([Graph(ops={"MatMul": 3, op: 1})], Expectation.from_json({"allowed_ops": [op]})).passed
 
 
-def test_the_ops_of_an_ordinary_model_pass() -> None:
+def test_ops_of_ordinary_models_pass() -> None:
     ops = "MatMul Conv2D Relu Softmax VarHandleOp ReadVariableOp StatefulPartitionedCall SaveV2 RestoreV2 StringJoin"
     assert check_ops([Graph(ops=dict.fromkeys(ops.split(), 1))], EXPECTED).passed
 
 
 def test_a_damaged_file_is_a_failed_check(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"\xff" * 30)
-    (check,) = check_wire(tmp_path, EXPECTED)
+    (check,) = check_saved_model(tmp_path, EXPECTED)
     assert not check.passed
-    assert "damaged" in check.sentence
+    assert "damaged" in check.message
 
 
-def test_a_graph_for_training_only_is_not_served(tmp_path: Path) -> None:
+def test_a_graph_without_the_serve_tag_fails(tmp_path: Path) -> None:
     # meta_graphs = 2, meta_info_def = 1, tags = 4
     (tmp_path / "saved_model.pb").write_bytes(bytes([0x12, 9, 0x0A, 7, 0x22, 5, *b"train"]))
-    (check,) = check_wire(tmp_path, EXPECTED)
-    assert check.sentence == "No graph has the tag 'serve'; the tags are: train."
+    (check,) = check_saved_model(tmp_path, EXPECTED)
+    assert check.message == "No graph has the tag 'serve'; the tags are: train."
 
 
-def test_an_expectation_of_ones_own() -> None:
-    made = Expectation.from_json(
+def test_an_expectation_as_json() -> None:
+    expectation = Expectation.from_json(
         {
             "inputs": {"keras_tensor": "float32[-1,784]"},
             "outputs": {"output_0": "float32[-1,10]"},
@@ -116,31 +116,31 @@ def test_an_expectation_of_ones_own() -> None:
             "scores": "output_0",
         }
     )
-    assert str(made.signature) == "keras_tensor float32[-1,784] -> output_0 float32[-1,10]"
-    assert Expectation.from_json(made.to_json()) == made
+    assert str(expectation.signature) == "keras_tensor float32[-1,784] -> output_0 float32[-1,10]"
+    assert Expectation.from_json(expectation.to_json()) == expectation
     assert Expectation.from_json(None) == EXPECTED
 
 
 @pytest.mark.parametrize(("scale", "read"), [("255", 255.0), ("", None), ("None", None), (1, 1), (None, None)])
-def test_a_scale_comes_as_a_template_gives_it(scale: object, read: float | None) -> None:
+def test_a_scale_from_a_template(scale: object, read: float | None) -> None:
     assert Expectation.from_json({"scale": scale}).scale == read
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"features": "pixels"}, "features 'pixels' is none of image, key"),
-        ({"inputs": {"image": "float32[-1,784]"}}, "key 'key' is none of image"),
-        ({"inputs": {"image": "floats"}}, "not a tensor"),
-        ({"outptus": {}}, "not a serving signature"),
-        ({"scale": 0}, "scale is 0"),
-        ({"scale": "many"}, "scale is nan"),
+        ({"features": "pixels"}, "features='pixels' is not in the serving signature, which has image, key"),
+        ({"inputs": {"image": "float32[-1,784]"}}, "key='key' is not in the serving signature, which has image"),
+        ({"inputs": {"image": "floats"}}, "invalid tensor"),
+        ({"outptus": {}}, "invalid serving signature"),
+        ({"scale": 0}, "scale=0"),
+        ({"scale": "many"}, "scale=nan"),
         (
             {"inputs": {"key": "int64[-1]", "image": "uint8[-1,784]"}, "scale": 255},
-            "divides by scale 255, but input 'image' takes uint8",
+            "scale=255, but input 'image' takes uint8",
         ),
     ],
 )
-def test_an_expectation_that_contradicts_itself_is_refused(data: dict[str, Any], words: str) -> None:
+def test_an_inconsistent_expectation_is_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         Expectation.from_json(data)

@@ -1,4 +1,4 @@
-"""What a job took, in time and money: the backends' own prices and words, for jobs that nobody ran."""
+"""Time and cost of a job, with the prices of the real backends. No job is run."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.validation.usage import took
+from mlengine.validation.usage import job_usage
 
 JOB_DIR = JobDir("gs://bucket/m/j")
 SPEC = TrainingSpec("trainer.task", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 3)))
 RECORD = JobRecord("k", "j", "m", "vertex", SPEC.to_json(), {})
-FAILED = (0.0, 60.0, 660.0)  # made, begun, ended
+FAILED = (0.0, 60.0, 660.0)  # created, started, ended
 DONE = (700.0, 730.0, 4330.0)
 
 
-def told(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | None, ...]) -> dict[str, Any]:
-    """What is made of attempts with these times, though the backend has none."""
+def usage_of(backend: Any, monkeypatch: pytest.MonkeyPatch, *times: tuple[float | None, ...]) -> dict[str, Any]:
+    """The usage of attempts with these times, of which the backend has no record."""
     handles = [JobHandle("any", f"n{number}", "j", number, JOB_DIR.uri) for number, _ in enumerate(times, 1)]
 
-    def describe(asked: Sequence[JobHandle]) -> list[JobStatus]:
+    def describe(wanted: Sequence[JobHandle]) -> list[JobStatus]:
         return [
             JobStatus(handle, JobState.SUCCEEDED, created=one[0], started=one[1], ended=one[2])
-            for handle, one in zip(asked, times, strict=True)
+            for handle, one in zip(wanted, times, strict=True)
         ]
 
     monkeypatch.setattr(backend, "find", lambda key: handles)
     monkeypatch.setattr(backend, "describe", describe)
-    return took(backend, RECORD, JOB_DIR)
+    return job_usage(backend, RECORD, JOB_DIR)
 
 
-def test_in_the_cloud_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vertex_reports_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = VertexBackend(prices={"n1-standard-4": 0.25})
-    assert told(backend, monkeypatch, FAILED, DONE) == {
+    assert usage_of(backend, monkeypatch, FAILED, DONE) == {
         "attempts": 2,
         "queued_seconds": 90.0,
         "seconds": 4200.0,
@@ -50,14 +50,14 @@ def test_in_the_cloud_all_attempts_at_list_prices(monkeypatch: pytest.MonkeyPatc
     }
 
 
-def test_a_machine_without_a_price_has_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_price_has_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = VertexBackend(machine_type="x9-quantum-1")
-    assert told(backend, monkeypatch, DONE) == {"attempts": 1, "queued_seconds": 30.0, "seconds": 3600.0}
+    assert usage_of(backend, monkeypatch, DONE) == {"attempts": 1, "queued_seconds": 30.0, "seconds": 3600.0}
 
 
-def test_on_this_machine_its_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_local_reports_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = os.cpu_count() or 1
-    found = told(LocalBackend(tmp_path), monkeypatch, DONE)
+    found = usage_of(LocalBackend(tmp_path), monkeypatch, DONE)
     assert found == {
         "attempts": 1,
         "queued_seconds": 30.0,
@@ -67,13 +67,13 @@ def test_on_this_machine_its_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     }
 
 
-def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_usage_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path)
-    assert told(backend, monkeypatch) == {}
-    assert told(backend, monkeypatch, (0.0, None, 5.0)) == {}
+    assert usage_of(backend, monkeypatch) == {}
+    assert usage_of(backend, monkeypatch, (0.0, None, 5.0)) == {}
 
     def silent(key: str) -> list[JobHandle]:
         raise BackendUnavailableError("no answer")
 
     monkeypatch.setattr(backend, "find", silent)
-    assert took(backend, RECORD, JOB_DIR) == {}
+    assert job_usage(backend, RECORD, JOB_DIR) == {}

@@ -1,4 +1,4 @@
-"""The door that builds the page's application: nothing is imported before somebody comes in."""
+"""The page's application is built, and its modules imported, at the first request."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Silent:
     name = "silent"
 
     def describe(self, handles: Any) -> list[JobStatus]:
-        raise AssertionError("nobody is to be asked")
+        raise AssertionError("nothing may be requested")
 
 
 def test_no_jobs_are_no_question() -> None:

@@ -1,7 +1,7 @@
-"""Which replica this process is, and who the others are: ``TF_CONFIG``, read once.
+"""The cluster and this process's replica, from ``TF_CONFIG``.
 
 ``{"cluster": {"chief": [..], "worker": [..], "ps": [..]}, "task": {"type": "worker", "index": 0}}``. ML Engine called
-the chief ``master``; both are read. No ``TF_CONFIG``, or one that names nobody but the chief, means one process.
+the chief ``master``; both names are accepted. Without ``TF_CONFIG``, or if it has only a chief, one process trains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ ROLES = (*TRAINERS, "ps", "evaluator")
 
 @dataclass(frozen=True)
 class Cluster:
-    """:param tasks: addresses by job name, as TensorFlow's servers want them. :param job: this one's job name."""
+    """The replicas of a job.
+
+    :param tasks: addresses by job name, as in TensorFlow's ``ClusterSpec``.
+    :param job: this replica's job name.
+    """
 
     tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     job: str = "chief"
@@ -47,7 +51,7 @@ class Cluster:
 
     @property
     def trainer_index(self) -> int:
-        """This replica's place among the trainers."""
+        """This replica's index among the trainers."""
         return self.trainers.index((self.job, self.index))
 
     @property
@@ -64,24 +68,26 @@ class Cluster:
 
     @property
     def steps_each(self) -> int:
-        """How many steps a trainer has under way: while one waits for the parameter servers, another computes."""
+        """The number of steps that a trainer has in flight: while one waits for the parameter servers, another
+        computes.
+        """
         return 2 if self.distributed else 1
 
     @property
     def steps_under_way(self) -> int:
-        """Those of all trainers together: how many may still be applied after one is."""
+        """The number of steps in flight of all trainers together."""
         return self.steps_each * len(self.trainers)
 
     @property
     def servers(self) -> dict[str, list[str]]:
-        """What TensorFlow's ``ClusterSpec`` gets: everyone but the evaluator, who only reads checkpoints."""
+        """The addresses for TensorFlow's ``ClusterSpec``: all but the evaluator, which only reads checkpoints."""
         return {job: list(addresses) for job, addresses in self.tasks.items() if job != "evaluator"}
 
     def address(self, job: str, index: int) -> str:
         return self.tasks[job][index]
 
     def threads(self) -> int:
-        """Cores for this replica: those of the machine, shared among the trainers that TF_CONFIG places on it."""
+        """The cores for this replica: those of the machine, divided among the trainers on it."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self.job not in self.tasks:
             return cores
@@ -91,7 +97,10 @@ class Cluster:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Cluster:
-        """:raises UsageError: if ``TF_CONFIG`` is not what it should be."""
+        """Read ``TF_CONFIG``.
+
+        :raises UsageError: it is invalid.
+        """
         text = (os.environ if environ is None else environ).get("TF_CONFIG", "").strip()
         if not text:
             return cls()
@@ -101,7 +110,7 @@ class Cluster:
             task = config.get("task") or {}
             job, index = str(task.get("type", "chief")), int(task.get("index", 0))
         except (ValueError, AttributeError, TypeError) as error:
-            raise UsageError(f"TF_CONFIG is not what TensorFlow clusters are described with: {error}") from error
+            raise UsageError(f"TF_CONFIG does not describe a TensorFlow cluster: {error}") from error
         cluster = cls(tasks, job, index)
         cluster._check()
         return cluster
@@ -117,11 +126,11 @@ class Cluster:
 
 
 def is_listening(address: str, timeout: float = 1.0) -> bool:
-    """Whether something accepts connections at ``host:port``. A process that is stopped still does."""
+    """Whether a process accepts connections at ``host:port``. A suspended process does too."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout) as probe:
-            # Where nobody listens, the system may give the probe that very port, and it meets itself.
+            # If no process listens there, the system may give the probe that same port, and it connects to itself.
             return bool(probe.getsockname() != probe.getpeername())
     except OSError:
         return False

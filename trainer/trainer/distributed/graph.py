@@ -34,7 +34,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 NEW, READY, DONE, FAILED = 0, 1, 2, 3
 # Into how many pieces of columns the dense layer is cut, at least; the same for all trainers, on whatever machines.
 PIECES = 4
-# What ``trouble`` says, beside 0 for none and n for "trainer n-1 met a loss that is not finite".
+# A value of ``trouble``. Other values: 0 for none, n if the loss of trainer n-1 is not finite.
 CHIEF_FAILED = -1
 
 

@@ -1,10 +1,10 @@
-"""A parameter server: holds its part of the weights, applies what trainers send, ends when the chief is done.
+"""A parameter server: stores its part of the weights, applies the trainers' gradients, and ends after the chief.
 
-TensorFlow's ``server.join()`` never returns, so this waits for its own ``phase`` variable instead. It ends with
+TensorFlow's ``server.join()`` never returns, so this process polls its ``phase`` variable instead. It ends
 
-1. DONE or FAILED, which the chief writes last;
-2. SIGTERM: it stays a few seconds while the chief still runs, which wants to save a checkpoint from it first;
-3. the chief gone for longer than the patience: nobody would ever end it.
+1. after DONE or FAILED, which the chief writes last;
+2. after SIGTERM: it waits a few seconds while the chief is running, so that the chief can save a checkpoint first;
+3. if the chief has been unreachable for longer than the patience.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from trainer.errors import PreemptedError, ReplicaLostError, TrainerError
 log = logging.getLogger(__name__)
 POLL = 0.25
 CHIEF_POLL = 2.0
-LINGER = 3.0  # after a failure, for the workers to learn of it from here
-GRACE = 10.0  # after SIGTERM, for the chief's last checkpoint
+LINGER = 3.0  # seconds after a failure, so that the workers can read the phase
+GRACE = 10.0  # seconds after SIGTERM, for the chief's last checkpoint
 
 
 def serve(config: Config, cluster: Cluster, stop: Stop) -> None:
-    """Until one of the three above.
+    """Run until one of the three conditions above.
 
-    :raises TrainerError: the chief said that the training failed.
-    :raises ReplicaLostError: the chief is gone.
+    :raises TrainerError: the chief has marked the training as failed.
+    :raises ReplicaLostError: the chief is unreachable.
     :raises PreemptedError: SIGTERM.
     """
     server = start_server(config, cluster)

@@ -1,8 +1,8 @@
-"""A trainer's TensorFlow session: its threads and time-outs, how it is opened, and how it is thrown away.
+"""A trainer's TensorFlow session: its threads and time-outs, how it is opened and abandoned.
 
-``operation_timeout_in_ms`` bounds every run of an open session. It does not bound the opening: TensorFlow asks each
-parameter server who it is, and waits for the answer without end, also of one that has gone since, or that hangs. So a
-session is opened on a thread of its own, and the thread is left behind when somebody does not answer.
+``operation_timeout_in_ms`` limits every run of an open session, but not the opening: TensorFlow contacts each parameter
+server and waits for the response without a limit, even if the server is gone or hangs. So a session is opened in a
+separate thread, which is abandoned if a server does not respond.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def lanes(config: Config, cluster: Cluster) -> int:
 
 
 def session_config(config: Config, cluster: Cluster) -> Any:
-    """Threads, the time-out of a step, and that this replica deals with nobody but the parameter servers.
+    """Configure threads, the timeout of a step, and connections to the parameter servers only.
 
     Cores are used by lanes side by side first; an operation is spread over several only where cores are left.
     """
@@ -62,7 +62,7 @@ def session_config(config: Config, cluster: Cluster) -> Any:
 
 
 def limit_threads(config: Config, cluster: Cluster) -> None:
-    """The same limits for what runs outside of sessions: evaluation and export."""
+    """The same limits for evaluation and export, which run outside of sessions."""
     threads = config.threads or cluster.threads()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
@@ -79,9 +79,9 @@ def start_server(config: Config, cluster: Cluster) -> Any:
 
 
 def open_session(target: str, graph: Graph, config: Any, check: Callable[[], None]) -> Any:
-    """A session that every parameter server has answered.
+    """Open a session, and wait until all parameter servers have responded.
 
-    :param check: called several times a second until then; raises to give up.
+    :param check: called several times per second while waiting; raises to give up.
     """
     session = v1.Session(target, graph=graph.graph, config=config)
     met: Future[None] = Future()
@@ -96,7 +96,7 @@ def open_session(target: str, graph: Graph, config: Any, check: Callable[[], Non
 
 
 def close_session(session: Any) -> None:
-    """Closing talks to the servers, and may hang with them: not on this thread."""
+    """Close a session in another thread, because closing may hang together with a server."""
     if session is not None:
         threading.Thread(target=_close, args=(session,), daemon=True).start()
 
@@ -104,7 +104,7 @@ def close_session(session: Any) -> None:
 def _meet(session: Any, graph: Graph, met: Future[None]) -> None:
     try:
         session.run(list(graph.phases_known))
-    except Exception as error:  # noqa: BLE001  whoever waits for the result gets it
+    except Exception as error:  # noqa: BLE001  re-raised in the thread that waits for the result
         met.set_exception(error)
     else:
         met.set_result(None)

@@ -1,11 +1,10 @@
-"""``--strategy sync``: chief and workers in step, their gradients averaged by all-reduce; no parameter servers.
+"""``--strategy sync``: synchronous training with all-reduce, without parameter servers.
 
-Each replica takes its share of the batch from its own part of the data, so a step is the step of one process on the
-whole batch. All hold the same weights: they begin with the same, and apply the same averaged gradient.
+Each replica takes its share of the batch from its own part of the data, so that a step equals the step of one process
+on the entire batch. All replicas have the same weights, because they apply the same averaged gradient.
 
-One lost replica ends the step for all: every process exits with "try me again" (or is ended by TensorFlow's
-coordination service), and the job goes on from the newest checkpoint. That is the price beside ``async``, where the
-others go on.
+If a replica is lost, the step fails on all: each process exits with the code for a retry (or is ended by TensorFlow's
+coordination service), and the job continues from the newest checkpoint. With ``async``, the other replicas continue.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Config, cluster: Cluster, stop: Stop) -> None:
-    """Until ``--max_steps``.
+    """Train until ``--max_steps``.
 
-    :raises ReplicaLostError: another replica is gone, or never came.
+    :raises ReplicaLostError: another replica was lost, or did not start.
     :raises LossNotFiniteError: on all replicas at the same step.
-    :raises PreemptedError: SIGTERM here; the chief has saved a checkpoint.
+    :raises PreemptedError: SIGTERM was received; the chief has saved a checkpoint.
     """
     if cluster.ps_count or cluster.job == "ps":
-        raise UsageError("--strategy sync has no use for parameter servers; take them out of the cluster")
+        raise UsageError("--strategy sync does not use parameter servers; remove them from the cluster")
     strategy = _strategy(cluster)
     dataset = open_dataset(config.dataset)
     data = dataset.load("train").shard(cluster.trainer_index, len(cluster.trainers))
-    # Everybody reads the checkpoint, nobody but the chief writes one.
+    # All replicas read the checkpoint; only the chief writes one.
     chief = Chief(config, cluster, dataset)
     step, values, origin = chief.newest()
     tf.random.set_seed((config.seed * 1_000_003 + step) * 1_009 + cluster.trainer_index)
@@ -62,10 +61,10 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
             step += 1
             if cluster.is_chief:
                 chief.after_step(None, replicas, step, loss)
-        log.info("%d steps, %d examples of each %d made here", step, share, share * len(cluster.trainers))
+        log.info("%d steps, with %d of %d examples each in this replica", step, share, share * len(cluster.trainers))
         if cluster.is_chief:
             chief.finish(None, replicas, loss)
-        replicas.meet()  # whoever leaves first would break the collective of the others
+        replicas.meet()  # a replica that exits early would break the collective operation of the others
     except (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
@@ -77,7 +76,7 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
 
 
 class _Replica:
-    """This replica's copy of the weights, and the step that all take together."""
+    """This replica's copy of the weights, and the synchronous step."""
 
     def __init__(self, strategy: Any, config: Config, values: dict[str, np.ndarray], trainers: int) -> None:
         self._strategy, self._config, self._trainers = strategy, config, trainers
@@ -95,7 +94,7 @@ class _Replica:
         return loss
 
     def meet(self) -> None:
-        """Returns once all replicas are here."""
+        """Wait until all replicas have called this."""
         self._meet()
 
     def read(self, _session: object, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
@@ -107,7 +106,7 @@ class _Replica:
         return step, [step] * self._trainers
 
     def set_saved(self, _session: object, step: int) -> None:
-        """Nobody is ahead of the chief: there is nothing to tell."""
+        """Not needed: no replica is ahead of the chief."""
 
     @tf.function  # type: ignore[untyped-decorator]
     def _step(self, images: Any, labels: Any) -> Any:
@@ -128,7 +127,7 @@ class _Replica:
         loss = tf.identity(loss)
         moment = tf.cast(variables["global_step"] + 1, tf.float32)
         finite = tf.math.is_finite(loss)
-        rate = tf.where(finite, self._config.learning_rate, 0.0)  # a loss that is not a number changes nothing
+        rate = tf.where(finite, self._config.learning_rate, 0.0)  # a loss that is not finite changes nothing
         for name, gradient in zip(weights, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=variables[name].handle,

@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one training. One process, the chief, writes; anybody reads."""
+    """The checkpoints of one training. Only the chief writes them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -57,10 +57,10 @@ class Checkpoints:
         return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.name))
 
     def save(self, step: int, values: Mapping[str, np.ndarray]) -> Checkpoint:
-        """Write, publish, and forget all but the newest few.
+        """Write a checkpoint, and delete all but the newest few.
 
-        :raises LossNotFiniteError: a weight is NaN or infinite: such a checkpoint would only be in the way.
-        :raises StorageError: it could not be written; what was there before still is.
+        :raises LossNotFiniteError: a weight is NaN or infinite; nothing is written.
+        :raises StorageError: it could not be written; the earlier checkpoints are unchanged.
         """
         bad = [name for name, value in values.items() if not np.isfinite(value).all()]
         if bad:
@@ -75,7 +75,7 @@ class Checkpoints:
         return checkpoint
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """The newest checkpoint that is whole; a damaged one is said and passed over. ``None``: there is none."""
+        """The newest complete checkpoint; ``None`` if there is none. Damaged ones are logged and skipped."""
         for checkpoint in reversed(self.list()):
             try:
                 return checkpoint.step, self.load(checkpoint)
@@ -91,13 +91,13 @@ class Checkpoints:
             return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
 
     def _remove(self, checkpoint: Checkpoint) -> None:
-        """The manifest first: a half-removed checkpoint is no checkpoint."""
+        """Delete a checkpoint, the manifest first: without it, the rest is not a checkpoint."""
         try:
             self._store.delete(f"{checkpoint.name}/{manifest.NAME}")
             for name in self._store.ls(checkpoint.name + "/"):
                 self._store.delete(name)
         except StorageError as error:
-            log.warning("old checkpoint %s stays: %s", checkpoint.name, error)
+            log.warning("could not delete the old checkpoint %s: %s", checkpoint.name, error)
 
 
 def _write(directory: Path, values: Mapping[str, np.ndarray]) -> None:

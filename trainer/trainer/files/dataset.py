@@ -1,7 +1,7 @@
 """A dataset version: read once, verified, cached on this machine's disk, and dealt out in shuffled batches.
 
-``<dataset>/manifest.json`` is written last by whoever made the version, so a version without one is not there. It
-names each file with its size and SHA-256; a file that differs by a bit is refused before the first step.
+``<dataset>/manifest.json`` is written last, so that a version without one does not exist. It has the size and SHA-256
+of each file; a file that differs is rejected before the first step.
 
 The cache holds files by their SHA-256, so versions share what they have in common and a stale entry cannot exist.
 """

@@ -1,4 +1,4 @@
-"""What a training says of itself: ``progress.json``, ``metrics.jsonl`` and summaries for TensorBoard.
+"""Reports of a training: ``progress.json``, ``metrics.jsonl`` and summaries for TensorBoard.
 
 Progress is written in the background at most every few seconds, and dropped when the last write is still under way:
 reporting never holds up a step. Metrics and summaries are written at checkpoints, by the one replica that evaluates.
@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 3.0
 
 
 class Progress:
-    """Writes ``progress.json``, and the same as a log line."""
+    """Writes the progress to ``progress.json`` and to the log."""
 
     def __init__(self, store: Store, total: int, batch: int, role: str) -> None:
         self._store, self._total, self._batch, self._role = store, total, batch, role
@@ -41,7 +41,7 @@ class Progress:
         self._writer: threading.Thread | None = None
 
     def update(self, step: int, loss: float, *, now: bool = False) -> None:
-        """Call every step; does something every few seconds, or ``now``."""
+        """Call this after every step; it writes every few seconds, or ``now``."""
         clock = time.monotonic()
         if clock < self._next and not now:
             return
@@ -79,7 +79,7 @@ class Progress:
 
 
 def read_progress(store: Store) -> dict[str, Any] | None:
-    """What was last written; ``None`` if nothing was, or it cannot be read."""
+    """The last written progress; ``None`` if there is none, or it cannot be read."""
     try:
         return dict(json.loads(store.read(PROGRESS)))
     except (StorageError, ValueError, TypeError):
@@ -87,7 +87,7 @@ def read_progress(store: Store) -> dict[str, Any] | None:
 
 
 def append_metrics(store: Store, step: int, train_loss: float | None, evaluation: Evaluation) -> None:
-    """One line more. Lines of steps that are done again after a restart are replaced, so that steps only grow."""
+    """Append a line. Lines of steps that are repeated after a restart are replaced, so that steps only grow."""
     try:
         lines = store.read(METRICS).decode().splitlines()
     except MissingError:

@@ -1,4 +1,4 @@
-"""One small storage door: a directory of files, on this machine or at ``gs://``, behind the same five verbs.
+"""A small storage interface: a directory of files, on this machine or at ``gs://``, with the same five methods.
 
 Every write of a file is atomic: a reader sees the old content or the new. A tree of files is not, hence the rule that
 everyone here follows: write the files, then the file that makes them count (a manifest), last.
@@ -36,10 +36,10 @@ class Store(Protocol):
     root: str
 
     def read(self, name: str) -> bytes:
-        """:raises MissingError: there is none."""
+        """:raises MissingError: the file does not exist."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Whole or not at all; over what was there before."""
+        """Write or replace a file atomically."""
 
     def exists(self, name: str) -> bool: ...
 
@@ -51,7 +51,7 @@ class Store(Protocol):
 
 
 def open_store(uri: str) -> Store:
-    """The door to ``gs://bucket/path`` or to a local directory (which need not exist yet)."""
+    """Open ``gs://bucket/path``, or a local directory, which need not exist yet."""
     if uri.startswith("gs://"):
         return GcsStore(uri)
     return LocalStore(uri.removeprefix("file://"))
@@ -188,7 +188,7 @@ def _write_aside(path: Path, data: bytes) -> None:
 
 
 def retried(attempt: Callable[[], T], patience: float | None = None) -> T:
-    """Repeat on every error but "there is none": a full disk is emptied, a permission is granted a moment later.
+    """Repeat after every error except :class:`MissingError`: a full disk or a missing permission may be fixed.
 
     :param attempt: raises :class:`StorageError` when it is worth repeating.
     :param patience: seconds; default :data:`PATIENCE`. The last error is raised once they are over.

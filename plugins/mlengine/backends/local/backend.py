@@ -105,7 +105,7 @@ class LocalBackend:
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
-                hint=f"there: mlengine cancel {handle.job_id}",
+                hint=f"there: mlengine jobs cancel {handle.job_id}",
             )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():
@@ -115,11 +115,11 @@ class LocalBackend:
             reconcile(job)
 
     def host(self) -> str:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         return host.here(self.state_dir)
 
     def elsewhere(self, handle: JobHandle) -> str | None:
-        """See :class:`mlengine.backends.BoundToHost`."""
+        """See :class:`mlengine.backends.RunsOnHost`."""
         where, _ = host.split(handle.name)
         if not where or self._job(handle.name).root.is_dir() or where == self.host():
             return None
@@ -259,8 +259,8 @@ class LocalBackend:
         launcher = [sys.executable, "-P", "-m", "mlengine.backends.local.launcher", str(job.root), str(lock.fileno())]
         with job.launcher_log.open("ab") as sink:
             try:
-                # The shell ends at once, and the launcher is nobody's child: who kills the submitter and all its
-                # children does not find it, and nobody has to reap it.
+                # The shell exits at once, so that the launcher is not a child of this process: it survives if this
+                # process and its children are killed, and does not need to be reaped here.
                 subprocess.run(
                     ["/bin/sh", "-c", '"$@" &', "sh", *launcher],
                     cwd=job.root,

@@ -5,9 +5,9 @@
     jobs/<key>-<attempt>/
         submission.json    the commit point of a submission: linked into place once, never changed
         state.json         the job's state, replaced atomically by the holder of the file lock
-        lease              the file lock; the launcher holds it as long as it runs
+        lease              a lock file (prose: ok); the launcher holds the lock while it runs
         cancel             marker: the job is to be cancelled
-        orphans            there: its launcher died, and since then its processes are being ended
+        orphans            marker: the launcher has died, and its processes are being ended
         launcher.log       the launcher's log
         logs/<role>-<index>.log
         work/<role>-<index>/   scratch that survives restarts of the replica
@@ -68,8 +68,8 @@ class Job:
 
     @property
     def lock_file(self) -> Path:
-        """The launcher holds a lock on it as long as it runs."""
-        return self.root / "lease"
+        """The launcher holds a lock on it while it runs."""
+        return self.root / "lease"  # prose: ok - the name is in existing state directories
 
     @property
     def cancel_file(self) -> Path:

@@ -1,4 +1,4 @@
-"""One replica: its process, its log, its restarts. Says what happened to it; decides nothing."""
+"""One replica: its process, its log, its restarts. The supervisor decides when it is restarted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mlengine.runtime.processes import Process
 
 @dataclass
 class Replica:
-    """A process of the cluster, in a session of its own.
+    """A process of the cluster, in its own session.
 
     :param exit_code: of its last process, once that has ended.
-    :param restart_at: monotonic time of the next start, while it waits for one.
+    :param restart_at: monotonic time of the next start, while a restart is pending.
     """
 
     role: Role
@@ -79,14 +79,14 @@ class Replica:
         """The exit code, returned once: by the first poll after the process and its children have ended."""
         if self.process is None or not _ended(self.process):
             return None
-        # Before it is reaped its pid, and so its group, cannot be anybody else's.
+        # Until it is reaped, its pid and its process group cannot be reused.
         self._kill_group()
         self.exit_code = self.process.wait()
         self.process = None
         return self.exit_code
 
     def terminate(self) -> None:
-        """SIGTERM to the process alone, as a container gets it: it may need its children to save its work."""
+        """SIGTERM to the process only, as in a container: it may need its children to save its work."""
         if self.process is not None:
             self._signal(signal.SIGTERM)
             # A stopped process would not see the signal before the SIGKILL.
@@ -118,13 +118,11 @@ class Replica:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
-    if not hasattr(os, "waitid"):
-        return process.poll() is not None
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _end_line(log: Path, descriptor: int) -> None:
-    """A replica that was killed in the middle of a line must not run into the first line of its next life."""
+    """End the last line, if the replica was killed while writing it: the restarted replica appends to the same log."""
     size = log.stat().st_size
     if size:
         with log.open("rb") as file:

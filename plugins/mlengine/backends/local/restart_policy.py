@@ -53,7 +53,7 @@ def _of_signal(number: int) -> Meaning:
         return Meaning(text, again=True, cause=FailureCause.PREEMPTED)
     if number in _CRASHES:
         return Meaning(f"crashed in native code ({name})", again=True, cause=FailureCause.TRAINER)
-    return Meaning(f"was told to stop ({name})", again=True, cause=FailureCause.PREEMPTED)
+    return Meaning(f"was stopped ({name})", again=True, cause=FailureCause.PREEMPTED)
 
 
 def restarts_allowed(role: Role, code: int, settings: Settings) -> int:

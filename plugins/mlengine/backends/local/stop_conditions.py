@@ -39,7 +39,7 @@ class Orders:
                 self._on_cancel()
             return Outcome.cancelled()
         if self._waker.stopped:
-            return Outcome.because(FailureCause.PREEMPTED, f"the launcher was told to stop ({self._waker.stopped})")
+            return Outcome.because(FailureCause.PREEMPTED, f"the launcher was stopped ({self._waker.stopped})")
         return self._late()
 
     def _late(self) -> Outcome | None:

@@ -84,7 +84,7 @@ class Supervisor:
                 return Outcome.because(FailureCause.SERVICE, f"{replica.name} cannot be started: {error}")
             log.info("%s started, pid %s%s", replica.name, replica.identity and replica.identity.pid,
                      f", {replica.port.address}" if replica.port else "")  # fmt: skip
-        self._tell()
+        self._report()
         while True:
             if (order := self.orders()) is not None:
                 self._end(self.stored.settings.termination_grace_seconds)
@@ -94,7 +94,7 @@ class Supervisor:
                 if code is None:
                     continue
                 if replica.port is not None and code and replica.port.taken():
-                    log.warning("%s: another program took port %s; the cluster begins anew on other ports",
+                    log.warning("%s: another program uses port %s; restarting the cluster on other ports",
                                 replica.name, replica.port.number)  # fmt: skip
                     self._end(self.stored.settings.termination_grace_seconds)
                     return None
@@ -130,7 +130,7 @@ class Supervisor:
                 self.chief_seconds = time.monotonic() - replica.began
                 self._end(self.stored.settings.termination_grace_seconds, linger=self.stored.settings.linger_seconds)
                 return Outcome(JobState.SUCCEEDED, "the chief ended with exit code 0")
-            self._tell()
+            self._report()
             return None
         if time.monotonic() - replica.began > restart_policy.EARNED_SECONDS:
             replica.restarts = 0
@@ -140,11 +140,11 @@ class Supervisor:
             replica.restarts += 1
             replica.restart_at = time.monotonic() + pause
             log.info("%s is started again in %.1f s: restart %s of %s", replica.name, pause, replica.restarts, allowed)
-            self._tell()
+            self._report()
             return None
         if replica.role is Role.EVALUATOR:
             log.warning("%s has used up its restarts; training goes on without it", replica.name)
-            self._tell()
+            self._report()
             return None
         self._end(self.stored.settings.termination_grace_seconds)
         return self._failed(replica, code, meaning)
@@ -161,7 +161,7 @@ class Supervisor:
             if replica.restart_at is not None and replica.restart_at <= now:
                 replica.start()
                 log.info("%s started again, pid %s", replica.name, replica.identity and replica.identity.pid)
-                self._tell()
+                self._report()
 
     def _check_listeners(self) -> None:
         """Name the replicas that a cluster of servers waits for. Where none listens, that is no such cluster."""
@@ -177,10 +177,10 @@ class Supervisor:
             self._silent = names
             if names:
                 log.info("not listening yet: %s", ", ".join(names))
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
-        """One line for a person: who runs, who does not."""
+    def _report(self) -> None:
+        """Update the status line: how many replicas run."""
         running = sum(replica.running for replica in self.replicas)
         done = sum(replica.exit_code == 0 for replica in self.replicas)
         waiting = [f"{it.name} (exit code {it.exit_code}, restart {it.restarts})" for it in self.replicas if it.waiting]

@@ -1,4 +1,4 @@
-"""Sleep that ends early when a child ends or a signal comes: no polling, and no second lost before a restart."""
+"""A sleep that ends early when a child ends or a signal arrives."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from types import FrameType
 
 
 class Waker:
-    """Owns the launcher's signals. There may be one in a process, made in its main thread.
+    """Handles the launcher's signals. Create at most one per process, in the main thread.
 
-    ``stopped`` is the name of the signal that told the launcher to stop, once there was one.
+    ``stopped`` is the name of the signal that stopped the launcher, or empty.
     """
 
     def __init__(self) -> None:
         self.stopped = ""
-        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
-        os.set_blocking(write, False)
-        os.set_blocking(self._read, False)
+        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # The shell that detached the launcher ignores this one, and replicas would inherit that.
+        # The shell that detached the launcher ignores SIGQUIT, and replicas would inherit that.
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
 
     def wait(self, seconds: float) -> None:
-        """So many seconds, or until the next signal."""
+        """Sleep for ``seconds``, or until the next signal."""
         ready, _, _ = select.select([self._read], [], [], max(0.0, seconds))
         if ready:
             os.read(self._read, 4096)

@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose create was not answered
 CREATES = 3
-# Regions that job files of this process have named: a killed task searches for its job with a new backend.
-_REGIONS: set[str] = set()
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
 _FEW = 2  # so many jobs of unknown age are asked for one by one
@@ -45,16 +43,18 @@ class _Bucket(package_checks.Reads, ListsObjects, Protocol):
 
 
 class VertexBackend:
-    """See :class:`mlengine.backends.TrainingBackend` for the verbs' contract.
+    """See :class:`mlengine.backends.TrainingBackend` for the contract of the methods.
 
-    :param project: :param region: :param endpoint: the first rule of :mod:`mlengine.backends.vertex.location`.
+    :param project: Google Cloud project; by default as in :mod:`mlengine.backends.vertex.location`.
+    :param region: region of jobs, likewise.
+    :param endpoint: URL of a server that replaces Vertex AI, likewise.
     :param gcp_conn_id: an Airflow connection; ``None`` takes the application default credentials.
-    :param impersonation_chain: service accounts to act as, as everywhere in the Google provider.
+    :param impersonation_chain: service accounts to impersonate, as in the Google provider.
     :param client: replaces the REST client, with its deadlines.
-    :param storage: where a package's requirements are read; by default, with the connection's credentials.
+    :param storage: the client that reads packages' requirements; by default, one with the connection's credentials.
     :param options: fields of :class:`~mlengine.backends.vertex.options.VertexOptions`.
 
-    Nothing is read, imported or asked before the first verb.
+    Nothing is read, imported or requested before the first method is called.
     """
 
     name = "vertex"
@@ -80,6 +80,7 @@ class VertexBackend:
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
         self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+        self._regions: set[str] = set()  # of job files, where find() must search
 
     @classmethod
     def from_connection(cls, gcp_conn_id: str | None, **more: Any) -> Self:
@@ -110,7 +111,7 @@ class VertexBackend:
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
         jobs = self._open()
-        self.learn_place(submission.spec)
+        self.learn_region(submission.spec)
         parent = jobs.place.parent(submission.spec.region)
         existing = self._attempts(parent, submission.key, submission.attempt)
         if existing:
@@ -118,7 +119,7 @@ class VertexBackend:
         package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
-        log.info("job %s is created in %s:\n%s", submission.job_id, parent, request.to_yaml())
+        log.info("Creating job %s in %s:\n%s", submission.job_id, parent, request.to_yaml())
         for _ in range(CREATES):
             made = jobs.create(parent, request.body)
             if made is not None:
@@ -129,26 +130,26 @@ class VertexBackend:
                 if existing:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
-            f"job {submission.job_id}: {CREATES} creates in {parent} had no answer, and no job is there",
-            hint="submit again later; a job that shows up late is found by its label",
+            f"job {submission.job_id}: {CREATES} create requests in {parent} had no response, and no job was created",
+            hint="submit again later; a job that appears late is found by its label",
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        """As the protocol says, in the region of argument, connection or setting, and in those learnt from job files.
+        """Search in the region of the argument, connection or setting, and in those of :meth:`learn_region`.
 
-        :raises BackendError: there is no region at all to look in.
+        :raises BackendError: no region is known.
         """
         place = self._open().place
-        parents = {place.parent(region) for region in tuple(_REGIONS)}
+        parents = {place.parent(region) for region in tuple(self._regions)}
         if place.has_region or not parents:
             parents.add(place.parent())
         jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
         return [self._handle(job) for job in sorted(jobs, key=_age)]
 
-    def learn_place(self, spec: TrainingSpec) -> None:
-        """See :class:`mlengine.backends.LearnsPlaces`."""
+    def learn_region(self, spec: TrainingSpec) -> None:
+        """See :class:`mlengine.backends.LearnsRegions`."""
         if spec.region:
-            _REGIONS.add(spec.region)
+            self._regions.add(spec.region)
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}
@@ -156,7 +157,7 @@ class VertexBackend:
             groups.setdefault(parse(handle.name)["parent"], []).append(handle.name)
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
-            found |= self._look(parent, names)
+            found |= self._poll(parent, names)
         return [self._status(handle, found[handle.name], alone=len(handles) <= _FEW) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
@@ -192,7 +193,7 @@ class VertexBackend:
         return [self._handle(job) for job in sorted(opened.list(opened.place.parent(), query), key=_age)]
 
     def _open(self) -> Jobs:
-        """Client and place, made once."""
+        """Client and location, created once."""
         with self._lock:
             if self._jobs is None:
                 self._jobs = self._connect()
@@ -206,7 +207,7 @@ class VertexBackend:
         return self._storage
 
     def _connect(self) -> Jobs:
-        place, credentials = places.settle(
+        place, credentials = places.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,
@@ -216,24 +217,24 @@ class VertexBackend:
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
     def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
-        """Jobs labelled with ``key`` (and ``attempt``), the eldest first."""
+        """Jobs labelled with ``key`` (and ``attempt``), oldest first."""
         query = f"labels.{KEY_LABEL}={key_label(key)}"
         if attempt is not None:
             query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
         return sorted(self._open().list(parent, query), key=_age)
 
     def _oldest(self, parent: str, submission: Submission, made: Job) -> Job:
-        """Of two jobs created in a race the older is kept: both submitters see the same order, so one job is left."""
+        """Keep the older of two jobs created in a race: both submitters see the same order, so one job remains."""
         twins = [job for job in self._attempts(parent, submission.key, submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
         oldest = twins[0]
-        log.warning("job %s: created twice; %s lives, %s is cancelled", submission.job_id, oldest["name"], made["name"])
+        log.warning("job %s: created twice; keeping %s, cancelling %s", submission.job_id, oldest["name"], made["name"])
         self._open().cancel(made["name"])
         return oldest
 
-    def _look(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs of one region: by one list from the creation of the eldest on, and one by one what is not in it."""
+    def _poll(self, parent: str, names: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs of one region: one list from the creation time of the oldest, and one call for each job not in it."""
         jobs = self._open()
         found: dict[str, Job | None] = {}
         unknown = [name for name in names if name not in self._created]
@@ -257,8 +258,8 @@ class VertexBackend:
     def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
-            gone = Failure(FailureCause.LOST, f"Vertex AI knows no job {handle.name}: it was deleted")
-            return JobStatus(handle, JobState.FAILED, "deleted at the service", gone)
+            gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
+            return JobStatus(handle, JobState.FAILED, "deleted in Vertex AI", gone)
         state = job_state(job.get("state"))
         if state.terminal:
             self._created.pop(handle.name, None)

@@ -1,8 +1,8 @@
 """A small REST client for Google's JSON APIs: one session, a deadline for every call, retries where they are safe.
 
 The generated clients have neither deadline nor retry by default and cost seconds to import; this costs google-auth and
-requests. Reads and repeatable verbs are retried until the deadline. A create is not: its answer may be lost after its
-effect, so :meth:`RestClient.create` says "unknown" and the caller looks.
+requests. Reads and other calls that are safe to repeat are retried until the deadline. A create is not: its response
+may be lost after it took effect, so :meth:`RestClient.create` returns ``None`` for "unknown", and the caller searches.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ class RestClient:
     """Calls with JSON in and out. Threads may share one.
 
     :param credentials: of google-auth; refreshed by the session when they expire.
-    :param direct: past the environment's proxies, which do not lead to this machine's loopback.
-    :param sleep: how to pause between retries.
+    :param direct: ignore the environment's proxies: for a server on loopback.
+    :param deadline: seconds for one call with its retries.
+    :param quota_patience: seconds for which a create is repeated while a quota is exceeded.
+    :param timeout: connect and read timeout of one request, in seconds.
+    :param sleep: the function that pauses between retries.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class RestClient:
         body: Mapping[str, Any] | None = None,
         missing_ok: bool = False,
     ) -> dict[str, Any] | None:
-        """Do a call that may be repeated.
+        """Send a request that is safe to repeat.
 
-        :return: the answer; ``None`` for a 404 with ``missing_ok``.
-        :raises BackendError: refused, final; :raises BackendUnavailableError: no good answer until the deadline.
+        :return: the response; ``None`` for a 404 with ``missing_ok``.
+        :raises BackendError: the request was rejected.
+        :raises BackendUnavailableError: there was no successful response until the deadline.
         """
         until = time.monotonic() + self._deadline
         pause = _FIRST_PAUSE
@@ -85,12 +89,13 @@ class RestClient:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def create(self, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """POST something that must not be made twice.
+        """Send a POST that must not be executed twice.
 
-        A full quota (429) made nothing, so it is waited for, with patience.
+        An exceeded quota (429) has no effect, so the request is repeated for up to ``quota_patience`` seconds.
 
-        :return: what was made; ``None`` if that is unknown: the caller searches before it tries again.
-        :raises BackendError: refused, final; :raises BackendUnavailableError: the quota stayed full.
+        :return: the created resource; ``None`` if it is unknown whether it was created.
+        :raises BackendError: the request was rejected.
+        :raises BackendUnavailableError: the quota was still exceeded at the end.
         """
         until = time.monotonic() + self._patience
         pause = 5.0
@@ -99,7 +104,7 @@ class RestClient:
             if status is not None and status < 300:
                 return answer
             if status is None or (status in _AGAIN and status != 429):
-                log.warning("POST %s: %s; looking whether it was done", url, _words(status, answer))
+                log.warning("POST %s: %s; checking whether it took effect", url, _words(status, answer))
                 return None
             if status != 429:
                 raise _refusal("POST", url, status, answer)
@@ -107,9 +112,9 @@ class RestClient:
             if time.monotonic() + wait > until:
                 raise BackendUnavailableError(
                     f"quota: {_words(status, answer)}",
-                    hint="ask for more of this quota in the console's page IAM > Quotas, or wait for other jobs",
+                    hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
                 )
-            log.warning("waiting for quota: %s; next try in %.0f s", _words(status, answer), wait)
+            log.warning("Quota exceeded: %s; retrying in %.0f s", _words(status, answer), wait)
             self.sleep(wait)
             pause = min(pause * 2, 60.0)
 
@@ -122,7 +127,7 @@ class RestClient:
     def _send(
         self, method: str, url: str, params: Params | None, body: Mapping[str, Any] | None
     ) -> tuple[int | None, dict[str, Any], float | None]:
-        """One request: status, JSON, Retry-After. Status ``None`` means that no whole answer came."""
+        """One request: status, JSON, Retry-After. Status ``None`` means that there was no complete response."""
         import requests
         from google.auth import exceptions as auth
 
@@ -134,7 +139,7 @@ class RestClient:
             return None, {"error": {"message": str(error)}}, None
         except auth.GoogleAuthError as error:
             raise BackendError(
-                f"{method} {url}: no token for these credentials: {error}",
+                f"{method} {url}: no access token for these credentials: {error}",
                 hint="check the connection's key and the impersonation chain",
             ) from error
         except requests.JSONDecodeError:
@@ -171,8 +176,8 @@ def _words(status: int | None, answer: Mapping[str, Any]) -> str:
     return f"{'no answer' if status is None else status}: {message}".rstrip(": ")
 
 
-_REMEDIES = {
-    400: "correct what the message names; 'mlengine train --dry-run' prints the request",
+_HINTS = {
+    400: "correct what the message names; 'mlengine jobs train --dry-run' prints the request",
     401: "check the connection's key; its token was refused",
     403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
     404: "check project and region, and that the API is enabled",
@@ -180,10 +185,10 @@ _REMEDIES = {
 
 
 def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:
-    return BackendError(f"{method} {url}: {_words(status, answer)}", hint=_REMEDIES.get(status, ""))
+    return BackendError(f"{method} {url}: {_words(status, answer)}", hint=_HINTS.get(status, ""))
 
 
 def _unavailable(method: str, url: str, status: int | None, answer: Mapping[str, Any]) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{method} {url}: {_words(status, answer)}", hint="try again later; nothing was decided about any job"
+        f"{method} {url}: {_words(status, answer)}", hint="try again later; the state of the jobs is unknown"
     )

@@ -21,10 +21,11 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True)
 class Place:
-    """A project, and the servers to ask.
+    """Project, region and servers of Vertex AI.
 
-    :param asked_region: the argument's, which wins. :param region: the connection's, or the setting's.
-    :param endpoint: a server that replaces Google's in every region, ``None`` for Google's own.
+    :param asked_region: the region of the argument, which has precedence.
+    :param region: the region of the connection or the setting.
+    :param endpoint: a server that replaces Google's in every region; ``None`` for Google's.
     """
 
     project: str
@@ -35,13 +36,13 @@ class Place:
 
     @property
     def has_region(self) -> bool:
-        """Whether there is a region without a job file's."""
+        """Whether there is a region without that of a job file."""
         return bool(self.asked_region or self.region)
 
     def parent(self, job_file_region: str | None = None) -> str:
         """``projects/P/locations/R``.
 
-        :raises BackendError: if no region is to be found, with the places to write it.
+        :raises BackendError: there is no region.
         """
         region = self.asked_region or job_file_region or self.region
         if not region:
@@ -52,27 +53,27 @@ class Place:
         return f"projects/{self.project}/locations/{region}"
 
     def server(self, region: str) -> str:
-        """Where the jobs of ``region`` are asked for."""
+        """The URL of the server for ``region``."""
         return self.endpoint or f"https://{region}-aiplatform.googleapis.com"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """What an Airflow connection says; ``credentials`` is ``None`` where it says nothing of them."""
+    """The content of an Airflow connection; ``credentials`` is ``None`` if there is no connection."""
 
     extras: Mapping[str, Any]
     credentials: Any = None
     project: str | None = None
 
     def setting(self, name: str, argument: str | None = None) -> str | None:
-        """A setting by the rule of :mod:`mlengine.settings`, with this connection; ``None`` if nothing sets it."""
+        """A setting with this connection, by the rule of :mod:`mlengine.settings`; ``None`` if it is not set."""
         return settings.get(name, argument, self.extras) or None
 
 
 def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] | None = None) -> Connection:
-    """The connection through the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
+    """Read a connection with the Google provider: key file, key JSON, secret, ADC, impersonation, anonymous.
 
-    :raises BackendError: if there is no such connection.
+    :raises BackendError: the connection does not exist.
     """
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
@@ -83,7 +84,7 @@ def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] |
         raise BackendError(
             f"no Airflow connection {gcp_conn_id!r}", hint="create it (type google_cloud_platform), or name another"
         ) from error
-    # The provider once wrote its extras with a long prefix, and still reads them so.
+    # Old versions of the provider wrote extras with a long prefix; current ones still read it.
     prefix = "extra__google_cloud_platform__"
     extras = {name.removeprefix(prefix): value for name, value in hook.extras.items()}
     credentials, project = hook.get_credentials_and_project_id()
@@ -91,10 +92,10 @@ def read_connection(gcp_conn_id: str, impersonation_chain: str | Sequence[str] |
 
 
 def is_local(endpoint: str | None) -> bool:
-    """Whether the endpoint is plain http: it never sees a credential.
+    """Whether the endpoint uses plain HTTP. It then gets no credentials.
 
-    :raises BackendError: if it is plain http beyond loopback and the hosts that the setting ``vertex_http_hosts``
-        names: anybody on the way could read and change it.
+    :raises BackendError: it uses plain HTTP, and is neither on loopback nor one of the hosts in the setting
+        ``vertex_http_hosts``: the traffic could be read and changed.
     """
     if endpoint is None or not endpoint.startswith("http://"):
         return False
@@ -115,10 +116,10 @@ def find_place(
     connection: Connection,
     credentials_project: str | None = None,
 ) -> Place:
-    """Apply the rule of this file's head, but for the job file, which each submission has its own of.
+    """Find project, region and endpoint, except for the region of a job file, which may differ for each submission.
 
-    :param endpoint: resolved already, as credentials depend on it.
-    :raises BackendError: if the project is nowhere to be found, with the places to write it.
+    :param endpoint: already resolved, because the credentials depend on it.
+    :raises BackendError: there is no project.
     """
     project = connection.setting("vertex_project", project) or credentials_project
     default_region = connection.setting("vertex_region")
@@ -134,7 +135,7 @@ def find_place(
     return Place(project, region, default_region, own, logs)
 
 
-def settle(
+def connect(
     gcp_conn_id: str | None,
     impersonation_chain: str | Sequence[str] | None = None,
     *,
@@ -142,10 +143,10 @@ def settle(
     region: str | None = None,
     endpoint: str | None = None,
 ) -> tuple[Place, Any]:
-    """The place, and the credentials to go there with: of the connection, or else the application's default ones.
+    """The location and the credentials: those of the connection, or else the application default credentials.
 
-    :param gcp_conn_id: Airflow's connection to read, if any.
-    :raises BackendError: as :func:`find_place` and :func:`default_credentials`.
+    :param gcp_conn_id: an Airflow connection, if any.
+    :raises BackendError: there is no project, or there are no credentials.
     """
     connection = Connection({})
     if gcp_conn_id is not None:
@@ -165,7 +166,7 @@ def settle(
 def default_credentials() -> tuple[Any, str | None]:
     """The application default credentials and their project.
 
-    :raises BackendError: if there are none.
+    :raises BackendError: there are none.
     """
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError

@@ -41,7 +41,7 @@ CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE
 
 _REPLICA = re.compile(r"workerpool(?P<pool>\d)-(?P<index>\d+)")
 _EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)")
-_RETRY_ME = frozenset({143, -15, 137, -9, 75})  # told to stop, or killed, by the host; or the trainer's "try again"
+_RETRY_ME = frozenset({143, -15, 137, -9, 75})  # stopped or killed by the host, or the trainer asked for a retry
 
 # The first that matches the message decides; the words are the service's.
 _CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (

@@ -10,14 +10,14 @@ from typing import Any
 from mlengine.core import limits
 from mlengine.core.errors import StorageError
 from mlengine.core.job_file.located import Located, did_you_mean
-from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, looks_like_machine
+from mlengine.core.job_file.tiers import ACCELERATORS, MACHINES, is_machine_type
 from mlengine.core.layout import split_uri
 
 
 def machine_type(field: Located) -> str:
     """ML Engine's name or Compute Engine's."""
     name = field.text()
-    if not looks_like_machine(name):
+    if not is_machine_type(name):
         raise field.error(f"is not a machine type: {name!r}", did_you_mean(name, [*MACHINES, "n1-standard-4"]))
     return name
 
@@ -91,7 +91,7 @@ def gs_uri(field: Located, hint: str = "") -> str:
     except StorageError as error:
         raise field.error(error.message, f"{error.hint}; {hint}" if hint else error.hint) from error
     if not path.strip("/"):
-        raise field.error(f"is a whole bucket: {uri}", "give the job a directory of its own: gs://BUCKET/path")
+        raise field.error(f"is a bucket without a path: {uri}", "use a directory in the bucket: gs://BUCKET/path")
     return uri
 
 

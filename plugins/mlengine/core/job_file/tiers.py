@@ -1,7 +1,7 @@
-"""Scale tiers and machine types, as data: what ML Engine's names meant, and what takes their place on Vertex AI.
+"""ML Engine's scale tiers and machine types, and their replacements on Vertex AI.
 
-Any Compute Engine machine type may be named as well; those pass through untouched, except the few that the training
-service never offered.
+Job files may also name Compute Engine machine types. These are unchanged, except for a few that Vertex AI does not
+offer.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ CUSTOM = "CUSTOM"
 
 @dataclass(frozen=True)
 class Machine:
-    """One of ML Engine's own machine names.
+    """One of ML Engine's machine types.
 
-    :param vertex_type: the machine type that takes its place on Vertex AI.
+    :param vertex_type: its replacement on Vertex AI.
     """
 
     name: str
@@ -70,14 +70,14 @@ TIERS: dict[str, tuple[Pool, ...]] = {
 }
 TIER_NAMES: tuple[str, ...] = (*TIERS, CUSTOM)
 
-# Accelerators people may name. Not a closed list: the service decides about names that are newer than this file.
+# Known accelerators. The list is not closed: the service decides about names that are not in it.
 ACCELERATORS: tuple[str, ...] = (
     *(f"NVIDIA_TESLA_{name}" for name in ("K80", "P4", "P100", "V100", "T4", "A100")),
     *("NVIDIA_L4", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB", "NVIDIA_H100_MEGA_80GB", "NVIDIA_H200_141GB"),
     *("NVIDIA_B200", "NVIDIA_GB200", "TPU_V2", "TPU_V3", "TPU_V4_POD", "TPU_V5_LITEPOD"),
 )
 
-# Compute Engine types that Vertex AI's training does not offer, although ML Engine's tiers were made of them.
+# Compute Engine types that Vertex AI's training does not offer, although ML Engine's tiers used them.
 _NOT_ON_VERTEX = {
     "n1-highcpu-2": "n1-standard-4",
     "n1-highcpu-4": "n1-standard-4",
@@ -85,23 +85,23 @@ _NOT_ON_VERTEX = {
     "n1-standard-1": "n1-standard-4",
     "n1-standard-2": "n1-standard-4",
 }
-_T4_MOST = 4  # a machine takes 1, 2 or 4 of them
-_GONE = {
-    _K80: (_T4, "was switched off in 2024"),
-    _P100: (_P100, "is at the end of its life and offered in few regions; consider NVIDIA_TESLA_T4 or NVIDIA_L4"),
-    "TPU_V2": ("TPU_V2", "is at the end of its life; consider TPU_V5_LITEPOD"),
+_MAX_T4 = 4  # a machine has 1, 2 or 4 of them
+_DISCONTINUED = {
+    _K80: (_T4, "was discontinued in 2024"),
+    _P100: (_P100, "is deprecated and available in few regions; consider NVIDIA_TESLA_T4 or NVIDIA_L4"),
+    "TPU_V2": ("TPU_V2", "is deprecated; consider TPU_V5_LITEPOD"),
 }
-# Compute Engine's names: family-shape-size, as n1-standard-8, a2-highgpu-1g, cloud-tpu, e2-medium.
+# Compute Engine's names: family-shape-size, such as n1-standard-8, a2-highgpu-1g, cloud-tpu, e2-medium.
 _COMPUTE_ENGINE = re.compile(r"[a-z]+[0-9]*[a-z]*-[a-z]+[0-9a-z]*(-[0-9]+[a-z]?)?(-[a-z]+)?")
 
 
-def looks_like_machine(name: str) -> bool:
-    """Whether ``name`` is one of ML Engine's, or has the shape of a Compute Engine machine type."""
+def is_machine_type(name: str) -> bool:
+    """Whether ``name`` is one of ML Engine's machine types, or has the form of a Compute Engine one."""
     return name in MACHINES or _COMPUTE_ENGINE.fullmatch(name) is not None
 
 
 def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
-    """The pool as Vertex AI offers it today, and one sentence for each thing that is not as it was asked for."""
+    """The pool with what Vertex AI offers today, and one message for each value that was replaced."""
     notes: list[str] = []
     machine_type, accelerator, count = pool.machine_type, pool.accelerator_type, pool.accelerator_count
     machine = MACHINES.get(machine_type or "")
@@ -115,12 +115,12 @@ def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
     if with_tpu is not None and not tpus.is_tpu(machine_type or ""):
         machine_type = with_tpu
     if machine_type in tpus.TOPOLOGIES and (accelerator or "").startswith("TPU_"):
-        accelerator, count = None, 0  # the machine type says it all
+        accelerator, count = None, 0  # the machine type implies it
     if machine_type != pool.machine_type:
         notes.append(f"{pool.role.value}: {pool.machine_type} is {machine_type} on Vertex AI")
-    if accelerator in _GONE:
-        successor, reason = _GONE[accelerator]
-        instead = f"; {successor} is asked for instead" if successor != accelerator else ""
+    if accelerator in _DISCONTINUED:
+        successor, reason = _DISCONTINUED[accelerator]
+        instead = f"; requesting {successor} instead" if successor != accelerator else ""
         notes.append(f"{pool.role.value}: {accelerator} {reason}{instead}")
-        accelerator, count = successor, min(count, _T4_MOST) if successor == _T4 else count
+        accelerator, count = successor, min(count, _MAX_T4) if successor == _T4 else count
     return replace(pool, machine_type=machine_type, accelerator_type=accelerator, accelerator_count=count), notes

@@ -1,7 +1,7 @@
-"""TPUs as Vertex AI's training offers them, as data: machine types, topologies, and what ML Engine's names become.
+"""The TPUs of Vertex AI's training: machine types, topologies, and replacements of ML Engine's names.
 
-A TPU is the whole job: one pool of one replica, which the service spreads over as many machines as the topology needs.
-From Google's page "Configure compute resources", as it stood in 2026.
+A TPU job has one pool of one replica, which the service distributes over the machines of the topology. Source:
+Google's page "Configure compute resources", 2026.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def is_tpu(machine_type: str) -> bool:
 
 
 def chips(topology: str) -> int:
-    """How many a topology has: ``2x4`` has 8."""
+    """The number of chips of a topology: ``2x4`` has 8."""
     return math.prod(int(side) for side in topology.split("x"))
 
 
 def topology(machine_type: str, wanted: int = 0) -> str | None:
-    """The topology of a machine type with ``wanted`` chips; without a number, that of a single machine.
+    """The topology of a machine type with ``wanted`` chips; with 0, that of a single machine.
 
-    ``None`` for a machine that is told no topology, or has none of so many chips.
+    ``None`` if requests for the machine type name no topology, or if it has none with that number of chips.
     """
     known = TOPOLOGIES.get(machine_type, ())
     if not wanted:
@@ -45,7 +45,7 @@ def topology(machine_type: str, wanted: int = 0) -> str | None:
 
 
 def machine_for(accelerator: str, count: int) -> str | None:
-    """The machine type that has the accelerator of an ML Engine job file; ``None`` if it is none of these TPUs."""
+    """The machine type for the accelerator of an ML Engine job file; ``None`` if it is not a known TPU."""
     if accelerator in CLOUD_TPU_KINDS:
         return CLOUD_TPU
     if accelerator != "TPU_V5_LITEPOD":

@@ -1,7 +1,7 @@
-"""Model registries elsewhere that follow the champion: the seam, and those there are.
+"""External model registries that follow the champion: the interface and the available registries.
 
-The champion's pointer in the bucket is the truth. A registry gets a copy of what it says, after the swap: a version of
-the model, and an alias on the version that is champion. Each adapter imports its client when it is used.
+The champion's pointer in the bucket is authoritative. After a publication, a registry gets a version of the model, and
+an alias for the champion's version. Each adapter imports its client when it is used.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ ALIAS = "champion"
 
 @dataclass(frozen=True)
 class Registered:
-    """What a registry calls the champion. ``made`` is false if it had this very model already."""
+    """The champion's version in a registry. ``created`` is false if the registry already had it."""
 
     registry: str
     name: str
     version: str
-    made: bool
+    created: bool
 
     def to_json(self) -> RegisteredXCom:
-        """As the task that registers it returns it."""
-        return {"registry": self.registry, "name": self.name, "version": self.version, "made": self.made}
+        """The XCom of the task that registers it."""
+        return {"registry": self.registry, "name": self.name, "version": self.version, "created": self.created}
 
 
 class Registry(Protocol):
-    """A registry of models."""
+    """A model registry."""
 
     name: str
 
     def register(self, champion: Champion) -> Registered:
-        """Make a version of the champion's model, and let the alias :data:`ALIAS` name it.
+        """Create a version of the champion's model, and move the alias :data:`ALIAS` to it.
 
-        Safe to repeat, and after a crash at any line: the version is found again by :func:`key_of`. It does not look
-        at whoever is champion by now; its caller does, and calls again.
+        Can be repeated, also after a crash: an existing version is found by :func:`champion_key`. If the champion
+        changes in the meantime, the caller calls again.
 
-        :raises RegistryError: refused for good; :raises RegistryUnavailableError: nobody answers now.
+        :raises RegistryError: the registry refused permanently.
+        :raises RegistryUnavailableError: the registry is temporarily unavailable.
         """
 
 
-# Import paths, so that nobody pays for a registry that is not used.
+# Import paths, so that only the registries in use are imported.
 _REGISTRIES: dict[str, str] = {
     "vertex": "mlengine.promotion.registries.vertex:VertexRegistry",
     "mlflow": "mlengine.promotion.registries.mlflow:MlflowRegistry",
@@ -57,7 +58,10 @@ _REGISTRIES: dict[str, str] = {
 
 
 def register(name: str, path: str) -> None:
-    """Add a registry: ``path`` is ``module:Class``, called with ``gcp_conn_id`` and its settings as keywords."""
+    """Add a registry.
+
+    :param path: ``module:Class``. The class is called with ``gcp_conn_id`` and the registry's settings as keywords.
+    """
     _REGISTRIES[name] = path
 
 
@@ -70,14 +74,15 @@ def connect(
     gcp_conn_id: str | None = None,
     impersonation_chain: str | Sequence[str] | None = None,
 ) -> Registry:
-    """The registry that a DAG names: ``"vertex"``, or ``{"kind": "vertex", "region": …}`` with its settings.
+    """Create a registry's adapter. Does not connect yet.
 
-    :raises RegistryError: there is none of that name, or it has no such setting. Asks nobody.
+    :param wanted: ``"vertex"``, or ``{"kind": "vertex", "region": …}`` with settings.
+    :raises RegistryError: the kind or a setting is unknown.
     """
     settings: dict[str, Any] = {"kind": wanted} if isinstance(wanted, str) else dict(wanted)
     kind = str(settings.pop("kind", ""))
     if kind not in _REGISTRIES:
-        raise RegistryError(f"no registry of models named {kind!r}", hint=f"use one of: {', '.join(names())}")
+        raise RegistryError(f"unknown model registry {kind!r}", hint=f"use one of: {', '.join(names())}")
     module, _, attribute = _REGISTRIES[kind].partition(":")
     factory: Callable[..., Registry] = getattr(import_module(module), attribute)
     if impersonation_chain and "impersonation_chain" in inspect.signature(factory).parameters:
@@ -85,16 +90,18 @@ def connect(
     try:
         return factory(gcp_conn_id=gcp_conn_id, **settings)
     except TypeError as error:
-        raise RegistryError(f"the registry {kind}: {error}", hint="see docs/gate.md for its settings") from error
+        raise RegistryError(
+            f"invalid settings of the registry {kind}: {error}", hint="see docs/validation.md for its settings"
+        ) from error
 
 
-def key_of(champion: Champion) -> str:
-    """By which a registry's version is found again: the same model published again, or rolled back to, has it too."""
+def champion_key(champion: Champion) -> str:
+    """The key by which a version is found again. A model that is published again has the same key."""
     return hashlib.sha256(f"{champion.job_dir}\n{champion.fingerprint}".encode()).hexdigest()[:40]
 
 
-def described(champion: Champion) -> str:
-    """One line for people who look at the registry."""
+def description(champion: Champion) -> str:
+    """A one-line description of the version."""
     accuracy = "" if champion.accuracy is None else f", accuracy {champion.accuracy:.4f}"
     version = f", trained on {champion.dataset.get('name')} {champion.version}" if champion.version else ""
     return (
@@ -107,5 +114,5 @@ def connect_all(
     gcp_conn_id: str | None = None,
     impersonation_chain: str | Sequence[str] | None = None,
 ) -> list[Registry]:
-    """:func:`connect` for each, so that a wrong one is told before any is asked."""
+    """Create the adapters of several registries, before any of them is used."""
     return [connect(one, gcp_conn_id, impersonation_chain) for one in wanted]

@@ -1,4 +1,4 @@
-"""Registries elsewhere are told who is champion: the operator and the command line do it alike."""
+"""Registers the champion in external registries. Used by the operator and the command line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-_CHANGES = 5  # of champion while registries are told, before the next task is left to tell the rest
+_MAX_CHANGES = 5  # changes of champion during one call; after that the next publication registers the champion
 
 
 @dataclass(frozen=True)
-class Followed:
-    """Who was told of, and what the registries call it."""
+class Registration:
+    """A champion and its version in each registry."""
 
     champion: Champion
     registered: tuple[Registered, ...]
 
     def to_json(self) -> RegistrationXCom:
-        """What the task that registers it returns."""
+        """The XCom of the task that registers it."""
         return {
             "model": self.champion.model,
             "serial": self.champion.serial,
@@ -34,23 +34,23 @@ class Followed:
         }
 
 
-def follow(storage: Storage, bucket: str, model: str, registries: Sequence[Registry]) -> Followed:
-    """Register whoever is champion now; again, should that change meanwhile.
+def follow(storage: Storage, bucket: str, model: str, registries: Sequence[Registry]) -> Registration:
+    """Register the current champion. If the champion changes in the meantime, register the new one as well.
 
-    So whichever of several callers is the last to end leaves the registries right.
+    So after concurrent calls, the registries have the current champion.
 
-    :raises PublishError: nobody is champion.
-    :raises RegistryError: some refused; every one was asked. It may pass if one of them may.
+    :raises PublishError: the model has no champion.
+    :raises RegistryError: a registry failed; all others were still called. Retryable if one of the failures is.
     """
     champion = _champion(storage, bucket, model)
-    for _ in range(_CHANGES):
-        followed = _tell(champion, registries)
+    for _ in range(_MAX_CHANGES):
+        registration = _register(champion, registries)
         newer = _champion(storage, bucket, model)
         if newer.serial == champion.serial:
             break
-        log.info("%s is champion of %s by now: registries are told again", newer.job_id, model)
+        log.info("%s is now the champion of %s; updating the registries again", newer.job_id, model)
         champion = newer
-    return followed
+    return registration
 
 
 def _champion(storage: Storage, bucket: str, model: str) -> Champion:
@@ -60,7 +60,7 @@ def _champion(storage: Storage, bucket: str, model: str) -> Champion:
     return champion
 
 
-def _tell(champion: Champion, registries: Sequence[Registry]) -> Followed:
+def _register(champion: Champion, registries: Sequence[Registry]) -> Registration:
     done: list[Registered] = []
     failed: list[RegistryError] = []
     for registry in registries:
@@ -72,6 +72,6 @@ def _tell(champion: Champion, registries: Sequence[Registry]) -> Followed:
     if failed:
         kind = RegistryUnavailableError if any(error.retryable for error in failed) else RegistryError
         hints = dict.fromkeys(error.hint for error in failed if error.hint)
-        advice = f"{champion.job_id} is the champion all the same; then do this again, which repeats nothing"
+        advice = f"{champion.job_id} remains the champion; fix the cause and register again, which is safe to repeat"
         raise kind("; ".join(error.message for error in failed), hint="; ".join([*hints, advice]))
-    return Followed(champion, tuple(done))
+    return Registration(champion, tuple(done))

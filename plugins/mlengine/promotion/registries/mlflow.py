@@ -1,4 +1,4 @@
-"""MLflow's model registry, over its own client (``pip install mlflow-skinny``), which is imported when it is used."""
+"""MLflow's model registry, through MLflow's client (``pip install mlflow-skinny``), which is imported on use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.champions.history import Champion
 from mlengine.core.errors import RegistryError, RegistryUnavailableError
-from mlengine.promotion.registries import ALIAS, Registered, described, key_of
+from mlengine.promotion.registries import ALIAS, Registered, champion_key, description
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY_TAG = "mlengine.key"
-_AGAIN = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"})
+_RETRYABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"})
 
 
 class MlflowRegistry:
     """:class:`~mlengine.promotion.registries.Registry` on an MLflow tracking server.
 
-    :param tracking_uri: the server, ``http://…``; ``MLFLOW_TRACKING_URI`` if empty. Who may write is MLflow's own
-        business: it reads ``MLFLOW_TRACKING_USERNAME``, ``…_PASSWORD`` or ``…_TOKEN``.
-    :param model_name: what the model is called there; the model's name here if empty.
+    A version's source is the model's folder in the bucket; nothing is copied.
 
-    A version's source is the model's folder in the bucket: nothing is copied.
+    :param tracking_uri: the server, ``http://…``; by default ``MLFLOW_TRACKING_URI``. The client reads its credentials
+        from ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, or ``MLFLOW_TRACKING_TOKEN``.
+    :param model_name: the registered model's name; by default the model's name in mlengine.
     """
 
     name = "mlflow"
@@ -33,47 +33,53 @@ class MlflowRegistry:
     def __init__(
         self, *, gcp_conn_id: str | None = None, tracking_uri: str | None = None, model_name: str | None = None
     ) -> None:
-        del gcp_conn_id  # every registry is given one; this has no use for it
+        del gcp_conn_id  # unused: passed to every registry
         self._tracking_uri, self._model_name = tracking_uri, model_name
 
     def register(self, champion: Champion) -> Registered:
         client = self._client()
         name = self._model_name or champion.model
-        version, made = _asked(lambda: _version(client, name, champion), champion)
-        log.info("%s is version %s of %s in MLflow, %s", champion.job_id, version, name, "new" if made else "known")
-        return Registered(self.name, name, version, made)
+        version, created = _call(lambda: _version(client, name, champion), champion)
+        log.info(
+            "%s is version %s of %s in MLflow, %s",
+            champion.job_id,
+            version,
+            name,
+            "created" if created else "already there",
+        )
+        return Registered(self.name, name, version, created)
 
     def _client(self) -> Any:
         try:
             from mlflow import MlflowClient
         except ImportError as error:
             raise RegistryError(
-                f"no client of MLflow's: {error}", hint="pip install mlflow-skinny beside Airflow"
+                f"the MLflow client is not installed: {error}", hint="pip install mlflow-skinny where Airflow runs"
             ) from error
         return MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
 
 
 def _version(client: Any, name: str, champion: Champion) -> tuple[str, bool]:
-    """Its version of this very model, with the alias on it, and whether it was made now."""
+    """Find or create the version, and move the alias to it. Returns its number, and whether it was created."""
     try:
         client.create_registered_model(name)
     except Exception as error:
         if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"name = '{name}' and tags.`{KEY_TAG}` = '{key_of(champion)}'")
+    found = client.search_model_versions(f"name = '{name}' and tags.`{KEY_TAG}` = '{champion_key(champion)}'")
     version = min((int(one.version) for one in found), default=None)
-    made = version is None
+    created = version is None
     if version is None:
         version = int(client.create_model_version(
-            name, source=champion.model_uri, tags=_tags(champion), description=described(champion)
+            name, source=champion.model_uri, tags=_tags(champion), description=description(champion)
         ).version)  # fmt: skip
     client.set_registered_model_alias(name, ALIAS, str(version))
-    return str(version), made
+    return str(version), created
 
 
 def _tags(champion: Champion) -> dict[str, str]:
     tags = {
-        KEY_TAG: key_of(champion),
+        KEY_TAG: champion_key(champion),
         "mlengine.job": champion.job_id,
         "mlengine.job_dir": champion.job_dir,
         "mlengine.verdict": champion.verdict,
@@ -83,18 +89,20 @@ def _tags(champion: Champion) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _asked(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[str, bool]:
-    """The client's errors as ours."""
+def _call(call: Callable[[], tuple[str, bool]], champion: Champion) -> tuple[str, bool]:
+    """Call the client; convert its errors."""
     import requests
     from mlflow.exceptions import MlflowException
 
     try:
         return call()
     except requests.RequestException as error:
-        raise RegistryUnavailableError(f"MLflow does not answer: {error}", hint="try again later") from error
+        raise RegistryUnavailableError(
+            f"MLflow does not respond: {error}", hint="check that the server runs, then try again"
+        ) from error
     except MlflowException as error:
         text = f"MLflow refused {champion.job_id}: {error.error_code}: {error.message}"
-        # Its client says so of a server that cannot be reached, too.
-        if error.error_code in _AGAIN or "Max retries exceeded" in error.message:
-            raise RegistryUnavailableError(text, hint="see that the server runs, then try again") from error
-        raise RegistryError(text, hint="see the server's log, and who may write there") from error
+        # The client raises this error also if the server cannot be reached.
+        if error.error_code in _RETRYABLE or "Max retries exceeded" in error.message:
+            raise RegistryUnavailableError(text, hint="check that the server runs, then try again") from error
+        raise RegistryError(text, hint="see the server's log, and check the permissions") from error

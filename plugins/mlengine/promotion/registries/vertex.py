@@ -1,7 +1,7 @@
-"""Vertex AI's Model Registry: one model there for each model here, one version of it for each champion.
+"""Vertex AI's Model Registry. A model of mlengine is one model there; each champion is a version of it.
 
-Over REST, as the backend is. An upload has no request id, so each version carries a key as a label: it is looked for
-before an upload, and again after one whose answer did not come.
+Uses REST, like the backend. An upload has no request id, so each version has a key as a label. The registry is searched
+for the key before an upload, and again after an upload without a response.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.backends.vertex import location as places
+from mlengine.backends.vertex import location as locations
 from mlengine.backends.vertex.client import RestClient
 from mlengine.champions.history import Champion
 from mlengine.core.errors import BackendError, BackendUnavailableError, RegistryError, RegistryUnavailableError
-from mlengine.promotion.registries import ALIAS, Registered, described, key_of
+from mlengine.promotion.registries import ALIAS, Registered, champion_key, description
 
 log = logging.getLogger(__name__)
 
 KEY_LABEL = "mlengine-key"
-# "default" is the version that an endpoint deploys if none is named.
+# An endpoint deploys the version "default" if none is given.
 ALIASES = (ALIAS, "default")
 UPLOAD_SECONDS = 900.0
-_FIRST_LOOK, _LONGEST_PAUSE = 1.0, 15.0
+_FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 15.0
 _LABEL_LIMIT = 63
 
 
 class VertexRegistry:
     """:class:`~mlengine.promotion.registries.Registry` in a project and a region.
 
-    :param image_uri: of the container that serves the model, for endpoints and batch predictions. Without one, the
-        version can be kept and compared, but not deployed.
-    :param container: the rest of the API's ``containerSpec``: ``{"ports": [{"containerPort": 8501}]}``.
-    :param model_id: the model's id there; the model's name here if empty.
-    :param labels: for people and for bills.
-    :param raw: laid over the API's ``model``, key by key.
-    :param project: :param region: :param endpoint: as of the backend ``vertex``.
-    :param client: replaces the REST client.
+    :param image_uri: the container image that serves the model, for endpoints and batch predictions. Without it, the
+        version cannot be deployed.
+    :param container: further fields of the API's ``containerSpec``: ``{"ports": [{"containerPort": 8501}]}``.
+    :param model_id: the id of the model in the registry; by default the model's name in mlengine.
+    :param labels: labels of the version.
+    :param raw: fields of the API's ``model``, which override those that mlengine sets.
+    :param project: the project; by default as for the backend ``vertex``.
+    :param region: the region; by default as for the backend ``vertex``.
+    :param endpoint: the API endpoint; by default as for the backend ``vertex``.
+    :param client: a REST client to use instead of the default one.
     """
 
     name = "vertex"
@@ -75,16 +77,16 @@ class VertexRegistry:
             raise RegistryError(text, hint=error.hint) from error
 
     def request(self, champion: Champion, *, parent_model: str | None) -> dict[str, Any]:
-        """The body of ``models:upload``, an ``UploadModelRequest``.
+        """The request body of ``models:upload``, an ``UploadModelRequest``.
 
-        :param parent_model: the resource name of the model if there is one; else this makes it.
+        :param parent_model: the resource name of the model; ``None`` to create the model.
         """
         model = {
             "displayName": champion.model,
             "artifactUri": champion.model_uri,
-            "versionDescription": described(champion)[:1000],
+            "versionDescription": description(champion)[:1000],
             "versionAliases": [ALIAS],
-            "labels": {**self._labels, "mlengine-job": _label(champion.job_id), KEY_LABEL: key_of(champion)},
+            "labels": {**self._labels, "mlengine-job": _label(champion.job_id), KEY_LABEL: champion_key(champion)},
         }
         container = {**({"imageUri": self._image_uri} if self._image_uri else {}), **self._container}
         if container:
@@ -93,36 +95,47 @@ class VertexRegistry:
         return {**which, "model": {**model, **self._raw}}
 
     def _register(self, champion: Champion) -> Registered:
-        there = self._open(champion)
-        exists = there.exists()
-        version = there.find(champion) if exists else None
-        made = version is None
+        remote = self._open(champion)
+        exists = remote.exists()
+        version = remote.find(champion) if exists else None
+        created = version is None
         if version is None:
-            version = there.upload(self.request(champion, parent_model=there.name if exists else None), champion)
-        there.alias(version)
-        log.info("%s is version %s of %s, %s", champion.job_id, version, there.name, "new" if made else "known")
-        return Registered(self.name, there.name, version, made)
+            version = remote.upload(self.request(champion, parent_model=remote.name if exists else None), champion)
+        remote.alias(version)
+        log.info(
+            "%s is version %s of %s, %s",
+            champion.job_id,
+            version,
+            remote.name,
+            "created" if created else "already there",
+        )
+        return Registered(self.name, remote.name, version, created)
 
     def _id(self, champion: Champion) -> str:
         return self._model_id or champion.model
 
     def _open(self, champion: Champion) -> _Model:
-        place, credentials = places.settle(
+        location, credentials = locations.connect(
             self._gcp_conn_id,
             self._impersonation,
             project=self._project,
             region=self._region,
             endpoint=self._endpoint,
         )
-        self._client = self._client or RestClient(credentials, direct=places.is_local(place.endpoint))
-        parent = place.parent()
-        server = f"{place.server(parent.split('/')[3])}/v1"
+        self._client = self._client or RestClient(credentials, direct=locations.is_local(location.endpoint))
+        parent = location.parent()
+        server = f"{location.server(parent.split('/')[3])}/v1"
         return _Model(self._client, server, parent, f"{parent}/models/{self._id(champion)}")
 
 
 @dataclass(frozen=True)
 class _Model:
-    """The calls about one model, by its resource name."""
+    """API calls for one model.
+
+    :param server: the URL of the API.
+    :param parent: the resource name of the location.
+    :param name: the resource name of the model.
+    """
 
     client: RestClient
     server: str
@@ -133,41 +146,42 @@ class _Model:
         return self.client.call("GET", f"{self.server}/{self.name}", missing_ok=True) is not None
 
     def find(self, champion: Champion) -> str | None:
-        """The version that was made of this very model; the eldest, should there be two."""
-        params = {"filter": f"labels.{KEY_LABEL}={key_of(champion)}"}
+        """The version of this champion; the oldest if there are several."""
+        params = {"filter": f"labels.{KEY_LABEL}={champion_key(champion)}"}
         answer = self.client.call("GET", f"{self.server}/{self.name}:listVersions", params=params, missing_ok=True)
         numbers = sorted(int(model["versionId"]) for model in (answer or {}).get("models", ()))
         return str(numbers[0]) if numbers else None
 
     def upload(self, body: Mapping[str, Any], champion: Champion) -> str:
-        """The new version's number; that of an upload whose answer was lost, if it is there by now."""
+        """Upload a version and return its number. If the response was lost, search for the version."""
         operation = self.client.create(f"{self.server}/{self.parent}/models:upload", body)
         if operation is not None:
             return str(self._wait(operation).get("modelVersionId") or "1")
         version = self.find(champion)
         if version is None:
             raise BackendUnavailableError(
-                f"an upload to {self.name} had no answer, and no version of {champion.job_id} is there yet",
-                hint="try again later: a version that shows up is found by its label",
+                f"no response to an upload to {self.name}, and no version of {champion.job_id} is there yet",
+                hint="try again later; if the version appears, it is found by its label",
             )
         return version
 
     def alias(self, version: str) -> None:
-        """Take the aliases from whichever version has them."""
+        """Move the aliases to this version."""
         url = f"{self.server}/{self.name}@{version}:mergeVersionAliases"
         self.client.call("POST", url, body={"versionAliases": list(ALIASES)})
 
     def _wait(self, operation: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The response of a long-running operation.
+        """Wait for a long-running operation and return its response.
 
-        :raises BackendError: it failed; :raises BackendUnavailableError: not over after :data:`UPLOAD_SECONDS`.
+        :raises BackendError: the operation failed.
+        :raises BackendUnavailableError: the operation was not done after :data:`UPLOAD_SECONDS`.
         """
-        until, pause = time.monotonic() + UPLOAD_SECONDS, _FIRST_LOOK
+        until, pause = time.monotonic() + UPLOAD_SECONDS, _FIRST_POLL_SECONDS
         while not operation.get("done"):
             if time.monotonic() > until:
-                raise BackendUnavailableError(f"{operation['name']} is not over after {UPLOAD_SECONDS:.0f} s")
+                raise BackendUnavailableError(f"{operation['name']} was not done after {UPLOAD_SECONDS:.0f} s")
             self.client.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _MAX_POLL_SECONDS)
             operation = self.client.call("GET", f"{self.server}/{operation['name']}") or {}
         if "error" in operation:
             raise BackendError(f"{operation.get('name')}: {operation['error'].get('message', operation['error'])}")

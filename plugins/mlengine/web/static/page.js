@@ -259,7 +259,7 @@ function jobBelow(job, path) {
       ["Environment variables", code((job.spec.env || []).map((name) => `${name}=…`).join(" "))], ["Inputs digest", code(job.inputs.digest || "")],
       ["Task", code([job.owner.dag_id, job.owner.run_id, job.owner.task_id, job.owner.map_index >= 0 ? job.owner.map_index : ""].filter((part) => part || part === 0).join(" / "))],
     ])),
-    el("section", { id: "tensorboard" }, el("h2", {}, "TensorBoard"), el("p", {}, "To open this job in TensorBoard on your machine, run ", code(`mlengine tensorboard ${row.model}/${row.job_id}`), ".")),
+    el("section", { id: "tensorboard" }, el("h2", {}, "TensorBoard"), el("p", {}, "To open this job in TensorBoard on your machine, run ", code(`mlengine jobs tensorboard ${row.model}/${row.job_id}`), ".")),
   ].filter(Boolean);
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.backends import BoundToHost
+from mlengine.backends import RunsOnHost
 from mlengine.backends.local import host
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.errors import BackendUnavailableError
@@ -28,7 +28,7 @@ def test_a_host_keeps_its_name_and_two_state_dirs_are_two_hosts(
 def test_a_name_says_the_host_and_old_names_are_of_here(tmp_path: Path) -> None:
     assert host.split("vm-3-1a2b3c4d:abc-2") == ("vm-3-1a2b3c4d", "abc-2")
     backend = LocalBackend(tmp_path)
-    assert isinstance(backend, BoundToHost)
+    assert isinstance(backend, RunsOnHost)
     old = JobHandle("local", "abc-2", "j", 2, "gs://bkt/m/j")
     assert backend.elsewhere(old) is None
     failure = backend.describe([old])[0].failure
@@ -47,4 +47,4 @@ def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) ->
     assert (page.lines, page.cursor, page.more) == ((), {"chief-0": 7}, False)
     with pytest.raises(BackendUnavailableError, match="vm-3-1a2b3c4d") as caught:
         backend.cancel(handle)
-    assert "mlengine cancel mnist_1" in str(caught.value)
+    assert "mlengine jobs cancel mnist_1" in str(caught.value)

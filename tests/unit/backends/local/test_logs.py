@@ -79,8 +79,8 @@ def test_a_progress_bar_that_is_read_late_is_thinned_out_and_ends_with_its_end(j
 
 
 def test_when_the_job_has_ended_the_rest_is_a_line(job: Job) -> None:
-    job.log("chief-0").write_bytes(b"one\nlast words")
-    assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last words")]
+    job.log("chief-0").write_bytes(b"one\nlast line")
+    assert read_all(job, ended=True) == [("chief-0", "one"), ("chief-0", "last line")]
 
 
 def test_a_chatty_replica_does_not_hide_the_others(job: Job) -> None:
@@ -159,7 +159,7 @@ _LINE = some.text(some.characters(codec="ascii", min_codepoint=33, max_codepoint
     some.lists(some.integers(1, 40), min_size=1, max_size=30),
     some.integers(1, 9),
 )
-def test_no_line_is_lost_or_told_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
+def test_no_line_is_lost_or_logged_twice(written: dict[str, list[str]], steps: list[int], limit: int) -> None:
     """Readers come and go between writes of any size; what they saw is what was written."""
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder))

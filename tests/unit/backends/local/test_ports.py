@@ -1,4 +1,4 @@
-"""Ports that nobody else gets."""
+"""Ports that are reserved for one job."""
 
 from __future__ import annotations
 

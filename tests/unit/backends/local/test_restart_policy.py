@@ -44,7 +44,7 @@ def test_what_an_exit_code_means(code: int, again: bool, cause: FailureCause) ->
     assert (meaning.again, meaning.cause) == (again, cause)
     assert meaning.text
     assert restart_policy.restarts_allowed(Role.CHIEF, code, SETTINGS) == (SETTINGS.max_chief_restarts if again else 0)
-    # Whoever is not the chief is started again whatever it ended with.
+    # A replica other than the chief is restarted whatever its exit code.
     assert restart_policy.restarts_allowed(Role.WORKER, code, SETTINGS) == SETTINGS.max_restarts
 
 

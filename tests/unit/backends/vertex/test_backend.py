@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlengine.backends import BatchesLogs, EstimatesCost, LearnsPlaces, ListsJobs, ShowsRequest
-from mlengine.backends.vertex import backend, location
+from mlengine.backends import BatchesLogs, EstimatesCost, LearnsRegions, ListsJobs, ShowsRequest
+from mlengine.backends.vertex import location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle
@@ -23,7 +23,7 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
         "AIRFLOW__MLENGINE__VERTEX_PROJECT",
     ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(backend, "_REGIONS", set())  # other tests of this process name regions
+
     return VertexBackend()
 
 
@@ -40,5 +40,5 @@ def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
 
 
 def test_what_it_can_besides(vertex: VertexBackend) -> None:
-    for more in (BatchesLogs, EstimatesCost, LearnsPlaces, ListsJobs, ShowsRequest):
+    for more in (BatchesLogs, EstimatesCost, LearnsRegions, ListsJobs, ShowsRequest):
         assert isinstance(vertex, more), more

@@ -1,4 +1,4 @@
-"""What is refused before it is paid for: combinations that cannot work, and costs above the cap."""
+"""What is refused before it is submitted: combinations that cannot work, and costs above the limit."""
 
 from __future__ import annotations
 

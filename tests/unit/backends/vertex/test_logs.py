@@ -73,7 +73,7 @@ def test_each_line_once(moments: Sequence[tuple[float, float]], limit: int, page
     for number, (arrives, late) in enumerate(arriving):
         server.write(str(number), begin + arrives - late)
         if number % 3 == 0:
-            # Whoever reads may be restarted at any time: the cursor is all it has.
+            # The reader may be restarted at any time: only the cursor is kept.
             lines, cursor = read(server, dict(cursor), 1000)
             seen += lines
     while True:

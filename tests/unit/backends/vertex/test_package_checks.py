@@ -1,4 +1,4 @@
-"""A package that the image's Python cannot install is refused before it is paid for."""
+"""A package that the image's Python cannot install is refused before it is submitted."""
 
 from __future__ import annotations
 

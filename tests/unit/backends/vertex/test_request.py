@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID251 - the judge, in tests only
+from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID251 - the reference, in tests only
 from google.protobuf import json_format
 
 from mlengine.backends import Submission
@@ -102,7 +102,7 @@ trainingInput:
 """
 
 
-def test_what_ml_engine_took_literally_is_escaped() -> None:
+def test_what_ml_engine_read_literally_is_escaped() -> None:
     container = pool(submit(parse.load(ONE)), 0)["containerSpec"]
     assert container["args"][1:3] == ["--pattern", "$$(date)-$$$"]
     assert expand(container["args"][2], {"date": "today"}) == "$(date)-$$"
@@ -118,7 +118,7 @@ def test_one_replica_of_an_image_gets_ml_engine_s_tf_config_as_a_variable() -> N
     assert json.loads(expand(found["TF_CONFIG"], {}))["task"] == {"type": "master", "index": 0}
 
 
-def test_an_image_of_a_cluster_is_told_that_its_chief_is_called_otherwise() -> None:
+def test_an_image_of_a_cluster_gets_a_note_about_the_name_of_its_chief() -> None:
     text = CUSTOM.replace("  packageUris: [gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz]\n", "").replace(
         "  masterType: complex_model_m", "  masterType: n1-standard-4\n  masterConfig: {imageUri: example/mine:1}"
     )

@@ -35,7 +35,7 @@ def test_it_is_whole_and_small() -> None:
     assert names(source) == expected
     assert set(names(source).values()) == {1}, "the modules share one namespace"
     assert '"""One ' not in source, "without docstrings"
-    # A request has it once for each of up to four pools.
+    # A request has up to four pools, and each contains it.
     assert len(source) < 16_000
     # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
     assert expand(source, {}) == source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from google.cloud.aiplatform_v1.types.job_state import JobState as VertexState  # noqa: TID251 - the judge
+from google.cloud.aiplatform_v1.types.job_state import JobState as VertexState  # noqa: TID251 - the reference
 
 from mlengine.backends.vertex.states import STATES, failure, job_state, replica_name
 from mlengine.core.job import FailureCause, JobState
@@ -42,7 +42,7 @@ def test_an_unknown_state_decides_nothing(caplog: pytest.LogCaptureFixture) -> N
         (14, "", FailureCause.SERVICE, None, None),
         (4, "Job exceeded its timeout", FailureCause.DEADLINE, None, None),
         (10, "The Spot VM was preempted", FailureCause.PREEMPTED, None, None),
-        (3, "Something nobody has read", FailureCause.TRAINER, None, None),
+        (3, "Something unknown", FailureCause.TRAINER, None, None),
     ],
 )
 def test_causes(code: int, message: str, cause: FailureCause, replica: str | None, status: int | None) -> None:

@@ -157,17 +157,27 @@ BAD = {
     "a count without a type": (changed("  workerType: n1-standard-4\n", ""), 4, "no workerType", "workerType:"),
     "a count below zero": (changed('"2"', "-1"), 5, "-1", "0 to 1000"),
     "a count beyond all measure": (changed('"2"', "20000"), 5, "20000", "1000"),
-    "a count in words": (changed('"2"', "two"), 5, "must be an integer", "2"),
+    "a count as a word": (changed('"2"', "two"), 5, "must be an integer", "2"),
     "half a worker": (changed('"2"', "1.5"), 5, "must be an integer", "2"),
     "a count that is a truth": (changed('"2"', "yes"), 5, "must be an integer", "2"),
     "a number among the args": (changed('"3000"', "3000"), 15, "args[1]", '"3000"'),
-    "args as one text": (changed('[--max_steps, "3000", --verbose]', "--max_steps=3"), 15, "must be a list", "- item"),
+    "args as one string": (
+        changed('[--max_steps, "3000", --verbose]', "--max_steps=3"),
+        15,
+        "must be a list",
+        "- item",
+    ),
     "a machine that never was": (changed("large_model", "larg_model"), 6, "larg_model", "large_model"),
     "a file as a module": (changed("trainer.task", "trainer/task.py"), 11, "a path", "trainer.task"),
     "no module at all": (changed("trainer.task", "train-er"), 11, "not a module", "trainer.task"),
     "a package on this machine": (changed("gs://bucket/packages", "./dist"), 13, "not a Cloud", "PackageTrainerOper"),
     "a job dir on this machine": (changed("gs://bucket/mnist/1", "/tmp/out"), 14, "not a Cloud", "gs://"),
-    "a bucket for a job dir": (changed("gs://bucket/mnist/1", "gs://bucket/"), 14, "whole bucket", "gs://BUCKET/path"),
+    "a bucket for a job dir": (
+        changed("gs://bucket/mnist/1", "gs://bucket/"),
+        14,
+        "bucket without a path",
+        "gs://BUCKET/path",
+    ),
     "a duration in hours": (changed("7200s", "2h"), 17, "not a duration", '"7200s"'),
     "a duration without unit": (changed("7200s", "7200"), 17, "not a duration", '"7200s"'),
     "a time that no API can say": (changed("7200s", "9999999999999s"), 17, "9999999999999", "315576000000"),
@@ -198,7 +208,7 @@ BAD = {
     "a list": ("- trainingInput:\n", 1, "must be a mapping", "field: value"),
     "two jobs": ("trainingInput: {}\n---\ntrainingInput: {}\n", 2, "single document", "one job"),
     "an id that is none": ("jobId: a-b\ntrainingInput: {}\n", 1, "job id", "letters"),
-    "an alias of itself": ("trainingInput: &a\n  args: [*a]\n", 1, "refers to itself", "without"),
+    "a recursive alias": ("trainingInput: &a\n  args: [*a]\n", 1, "refers to itself", "without"),
     "an alias of nothing": ("trainingInput:\n  region: *here\n", 2, "undefined alias", "quote"),
     "an accelerator alone": (
         "trainingInput:\n  masterConfig:\n    acceleratorConfig: {count: 1}\n",
@@ -268,7 +278,7 @@ def test_json_is_read_as_json_with_tabs_and_escapes(tmp_path: Path) -> None:
         ("{a: [}", "f:1: not YAML"),
     ],
 )
-def test_wrong_json_is_told_with_its_line(text: str, message: str) -> None:
+def test_wrong_json_is_reported_with_its_line(text: str, message: str) -> None:
     with pytest.raises(JobFileError, match=f"^{re.escape(message)}"):
         parse.load(text, name="f")
 

@@ -12,7 +12,7 @@ def test_every_tier_is_a_cluster_with_one_chief_first() -> None:
     for name, pools in tiers.TIERS.items():
         assert (pools[0].role, pools[0].count) == (Role.CHIEF, 1), name
         assert len({pool.role for pool in pools}) == len(pools)
-        assert all(tiers.looks_like_machine(pool.machine_type or "") for pool in pools)
+        assert all(tiers.is_machine_type(pool.machine_type or "") for pool in pools)
     assert tiers.TIER_NAMES[-1] == "CUSTOM"
 
 
@@ -22,19 +22,19 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
         assert pool.machine_type == machine.vertex_type
         assert pool.machine_type not in tiers.MACHINES
         assert (pool.role, pool.count) == (Role.WORKER, 3)
-        assert notes, "a change is told"
+        assert notes, "a change is noted"
         assert tiers.for_vertex(pool)[0] == pool, "what was translated stays as it is"
 
 
 @pytest.mark.parametrize(
-    ("pool", "machine", "accelerator", "count", "told"),
+    ("pool", "machine", "accelerator", "count", "note"),
     [
-        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "switched off"),
-        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "switched off"),
-        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_P100", 1, "end of its life"),
+        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "discontinued"),
+        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "discontinued"),
+        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_P100", 1, "deprecated"),
         (Pool(Role.CHIEF, 1, "standard", "NVIDIA_L4", 2), "n1-standard-4", "NVIDIA_L4", 2, "standard is"),
         (Pool(Role.CHIEF, 1, "n1-highcpu-8"), "n1-standard-8", None, 0, "n1-highcpu-8 is n1-standard-8"),
-        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "end of its life"),
+        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "deprecated"),
         (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V3", 8), "cloud-tpu", "TPU_V3", 8, "is cloud-tpu"),
         (Pool(Role.CHIEF, 1, "standard", "TPU_V5_LITEPOD", 8), "ct5lp-hightpu-8t", None, 0, "is ct5lp-hightpu-8t"),
         (Pool(Role.CHIEF, 1, "ct6e-standard-4t"), "ct6e-standard-4t", None, 0, None),
@@ -43,23 +43,23 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
     ],
 )
 def test_what_is_gone_is_replaced_and_said(
-    pool: Pool, machine: str | None, accelerator: str | None, count: int, told: str | None
+    pool: Pool, machine: str | None, accelerator: str | None, count: int, note: str | None
 ) -> None:
     found, notes = tiers.for_vertex(pool)
     assert (found.machine_type, found.accelerator_type, found.accelerator_count) == (machine, accelerator, count)
-    if told is None:
+    if note is None:
         assert notes == []
     else:
-        assert any(told in note for note in notes), notes
+        assert any(note in note for note in notes), notes
 
 
 @pytest.mark.parametrize(
     "name", ["standard", "n1-standard-4", "a2-highgpu-1g", "a3-megagpu-8g", "e2-medium", "cloud-tpu"]
 )
 def test_machine_names(name: str) -> None:
-    assert tiers.looks_like_machine(name)
+    assert tiers.is_machine_type(name)
 
 
 @pytest.mark.parametrize("name", ["", "n1", "larg_model", "N1-STANDARD-4", "n1-standard-4 ", "n1_standard_4", "4"])
 def test_names_that_no_machine_has(name: str) -> None:
-    assert not tiers.looks_like_machine(name)
+    assert not tiers.is_machine_type(name)

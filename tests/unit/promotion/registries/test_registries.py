@@ -1,11 +1,11 @@
-"""What is sent to registries elsewhere, held to Google's own messages; and how registries are named."""
+"""The requests to registries, validated with Google's message classes; and the selection of a registry."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from google.cloud.aiplatform_v1.types import model_service  # noqa: TID251 - the judge, in tests only
+from google.cloud.aiplatform_v1.types import model_service  # noqa: TID251 - the reference, in tests only
 from google.protobuf import json_format
 
 from mlengine.champions.history import Action, Champion
@@ -30,7 +30,7 @@ CHAMPION = Champion(
 )
 
 
-def test_googles_own_message_takes_the_request() -> None:
+def test_the_request_is_a_valid_message() -> None:
     registry = VertexRegistry(
         image_uri="europe-docker.pkg.dev/p/r/serving:1",
         container={"ports": [{"containerPort": 8501}], "predictRoute": "/v1/models/m:predict"},
@@ -51,21 +51,21 @@ def test_googles_own_message_takes_the_request() -> None:
         assert dict(model.labels) == {
             "team": "vision",
             "mlengine-job": "mnist_2026_11_01_0dc1c776",
-            "mlengine-key": registries.key_of(CHAMPION),
+            "mlengine-key": registries.champion_key(CHAMPION),
         }
         assert "0.9812" in model.version_description
         assert model.metadata_schema_uri == "gs://bkt/schema.yaml"
 
 
-def test_the_key_is_of_the_model_and_not_of_the_entry() -> None:
-    key = registries.key_of(CHAMPION)
-    assert key == registries.key_of(replace(CHAMPION, serial=9, restores=7, by="anna", why="rolled back"))
-    assert key != registries.key_of(replace(CHAMPION, fingerprint="f01"))
+def test_the_key_identifies_the_model_and_not_the_entry() -> None:
+    key = registries.champion_key(CHAMPION)
+    assert key == registries.champion_key(replace(CHAMPION, serial=9, restores=7, by="anna", why="rolled back"))
+    assert key != registries.champion_key(replace(CHAMPION, fingerprint="f01"))
     assert len(key) <= 63  # a label's limit
 
 
 @pytest.mark.parametrize("wanted", ["sagemaker", {}, {"kind": "vertex", "regoin": "x"}, {"kind": "mlflow", "url": "x"}])
-def test_what_names_no_registry_is_refused(wanted: object) -> None:
+def test_an_unknown_registry_or_setting_is_refused(wanted: object) -> None:
     with pytest.raises(RegistryError) as caught:
         registries.connect(wanted)  # type: ignore[arg-type]
     assert caught.value.hint

@@ -1,0 +1,179 @@
+"""The JSON documents of ``--json``. Keys are stable: new ones may be added, none is renamed or removed.
+
+Times are RFC 3339 in UTC, or null. The reference is generated from this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class JobDocument(TypedDict):
+    """``jobs list``: an array of these. ``dag_id`` and ``run_id`` are empty for a job without a DAG, and ``verdict`` is
+    empty before validation.
+    """
+
+    model: str
+    job_id: str
+    job_dir: str
+    backend: str
+    attempt: int
+    state: str
+    detail: str
+    created: str | None
+    started: str | None
+    ended: str | None
+    dag_id: str
+    run_id: str
+    cluster: str
+    dataset: str
+    step: int | None
+    steps: int | None
+    verdict: str
+    accuracy: float | None
+    cost_usd: float | None
+
+
+class BackendJobDocument(TypedDict):
+    """``jobs status``: one of these; ``jobs list --backend``: an array of these. ``name`` is the backend's own name of
+    the attempt; ``failure`` is null or has ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
+    """
+
+    model: str
+    job_id: str
+    job_dir: str
+    backend: str
+    attempt: int
+    state: str
+    detail: str
+    created: str | None
+    started: str | None
+    ended: str | None
+    name: str
+    console_url: str
+    failure: dict[str, Any] | None
+
+
+class OrphanDocument(TypedDict):
+    """``jobs reap``: an array of these, the orphan jobs; ``cancelled`` is true if ``--yes`` requested
+    the cancellation.
+    """
+
+    job_id: str
+    job_dir: str
+    backend: str
+    attempt: int
+    state: str
+    reason: str
+    cancelled: bool
+
+
+class PrunedDocument(TypedDict):
+    """``jobs prune``: an array of these, the job dirs that ``--yes`` deletes; ``deleted`` says whether it did."""
+
+    job_dir: str
+    last_written: str | None
+    objects: int
+    bytes: int
+    deleted: bool
+
+
+class DatasetDocument(TypedDict):
+    """``datasets list``: an array of these."""
+
+    name: str
+    versions: list[str]
+
+
+class VersionDocument(TypedDict):
+    """``datasets show``: one of these; ``datasets list NAME``: an array of these, oldest first. ``manifest`` is the
+    content of ``manifest.json``.
+    """
+
+    name: str
+    version: str
+    uri: str
+    digest: str
+    created: str
+    train_rows: int
+    heldout_rows: int
+    manifest: dict[str, Any]
+
+
+class VerificationDocument(TypedDict):
+    """``datasets verify``: an array of these. ``ok`` is true if there are no problems."""
+
+    name: str
+    version: str
+    ok: bool
+    problems: list[str]
+
+
+class DifferenceDocument(TypedDict):
+    """``datasets diff``: one of these. ``fields`` has ``field``, ``old`` and ``new`` of each difference; ``rows`` has
+    ``kept``, ``added``, ``removed`` and ``relabelled`` with ``--rows``, otherwise it is null.
+    """
+
+    name: str
+    old: str
+    new: str
+    identical: bool
+    fields: list[dict[str, Any]]
+    rows: dict[str, int] | None
+
+
+class ChampionDocument(TypedDict):
+    """``models show``: one of these; ``models list``: an array of these; ``models history``: an array of
+    these, newest first. ``action`` is ``published``, ``forced`` or ``rolled_back``.
+    """
+
+    model: str
+    serial: int
+    action: str
+    job_id: str
+    job_dir: str
+    model_uri: str
+    verdict: str
+    accuracy: float | None
+    dataset: dict[str, Any]
+    package_uris: list[str]
+    report_uri: str
+    by: str
+    reason: str
+    time: str
+
+
+class ValidationDocument(TypedDict):
+    """``models validate``: one of these. ``checks`` has ``name``, ``passed``, ``skipped``, ``value``,
+    ``threshold`` and ``detail``.
+    """
+
+    model: str
+    job_id: str
+    job_dir: str
+    verdict: str
+    accepted: bool
+    reasons: list[str]
+    checks: list[dict[str, Any]]
+    report_uri: str
+
+
+class PublicationDocument(TypedDict):
+    """``models publish``: one of these. ``outcome`` is ``published``, ``already_champion``, or why it was not
+    published, such as ``rejected``.
+    """
+
+    model: str
+    job_id: str
+    outcome: str
+    published: bool
+    detail: str
+
+
+class PredictionDocument(TypedDict):
+    """``models predict``: one of these. ``rows`` has ``row``, ``label``, ``predicted`` and ``score``."""
+
+    model: str
+    model_uri: str
+    correct: int
+    rows: list[dict[str, Any]]

@@ -1,0 +1,83 @@
+"""Follow a job at a terminal: print its logs until it ends, through all of its attempts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.output import note, say
+from mlengine.core import plaintext
+from mlengine.core.errors import JobFailedError
+from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.layout import JobDir
+
+if TYPE_CHECKING:
+    from mlengine.backends import TrainingBackend
+    from mlengine.jobs.submission import Submitted, Submitter
+    from mlengine.storage.client import Storage
+
+_POLL_SECONDS = 1.0
+
+
+def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
+    """Print what a submission did, and where the job is."""
+    handle = submitted.handle
+    say(f"job {handle.job_id}: {submitted.decision.value} on {backend.name}, as {handle.name}")
+    say(f"job dir: {handle.job_dir}")
+    url = backend.console_url(handle)
+    if url:
+        say(f"console: {url}")
+
+
+def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, submitted: Submitted) -> int:
+    """Print the logs until the job has ended. An attempt whose machines failed is followed by the next attempt.
+
+    :returns: the exit code of the command.
+    """
+    try:
+        return _follow(backend, storage, submitter, submitted.handle)
+    except KeyboardInterrupt:
+        job_dir = submitted.handle.job_dir
+        note(f"\nmlengine: the job continues; to cancel it: mlengine jobs cancel {job_dir}")
+        raise
+
+
+def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
+    from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
+
+    formatter = LogFormatter(LogCursor(handle.attempt))
+    while True:
+        status = backend.describe([handle])[0]
+        page = backend.logs(handle, formatter.cursor.logs)
+        progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
+        for line in formatter.new_lines(status, page, progress):
+            say(line)
+        if page.more:
+            continue
+        if not status.state.terminal:
+            time.sleep(_POLL_SECONDS)
+            continue
+        if status.state is JobState.SUCCEEDED:
+            return ExitCode.OK
+        if not _retryable(status):
+            return _failed(status)
+        try:
+            handle = submitter.next_attempt(status).handle
+        except JobFailedError as error:
+            say(str(error))
+            return ExitCode.JOB_FAILED
+        say(f"attempt {handle.attempt} resumes from the last checkpoint")
+        formatter = LogFormatter(LogCursor(handle.attempt))
+
+
+def _retryable(status: JobStatus) -> bool:
+    return status.failure is not None and status.failure.cause.retryable
+
+
+def _failed(status: JobStatus) -> int:
+    failure = status.failure
+    # The other lines of the message, from a replica's log, were printed with the state.
+    message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
+    say(f"{status.handle.job_id}: {status.state.value}{message}")
+    return ExitCode.JOB_FAILED

@@ -1,0 +1,281 @@
+"""``mlengine jobs prune``: delete old job dirs that nothing refers to.
+
+A job dir is deleted if nothing in it was written for a number of days, and its job was rejected, failed, cancelled or
+never submitted. It is kept if the job was ever champion of any model, or if a later run may reuse it. Everything else
+is kept, including models that were not validated. (A lifecycle rule of the bucket knows only the age of an object.)
+Without ``--yes``, the command only lists what it would delete. Packages, dataset versions and the history of champions
+are kept.
+
+Only objects of the job are deleted. A job dir that was not empty before the job claimed it is kept with everything that
+the job added. In a dir that no job claimed, only the empty objects ``train/.keep`` and ``model/.keep`` are deleted.
+
+If a backend does not answer, nothing is deleted. A job whose result is unknown is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlengine.backends import TrainingBackend
+from mlengine.champions.history import Champion
+from mlengine.cli.documents import PrunedDocument
+from mlengine.cli.jobs.reap import Backends, elsewhere
+from mlengine.cli.options import Commands, add_backend_options, add_bucket, add_command, add_json, bucket_of, count
+from mlengine.cli.output import note, say, say_json, say_table, utc
+from mlengine.core import layout
+from mlengine.core.errors import MlengineError, StorageConflictError
+from mlengine.core.job import JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.verdict import Decision
+from mlengine.jobs.job_dir import marks
+from mlengine.storage.client import ObjectStat, Storage
+from mlengine.validation import cache
+from mlengine.validation.report import load_report
+
+_DAY = 86_400.0
+# Lists what is being deleted, so that an interrupted deletion can be completed. Deleted last.
+_JOURNAL = ".mlengine-prune.json"
+_ABOUT = """\
+List the job dirs of rejected, failed, cancelled and never submitted jobs that nothing refers to; --yes deletes them.
+Accepted and unvalidated models, champions, packages and dataset versions are always kept.
+"""
+# The names that PrepareJobDirOperator gives: digits of the key, and a number if the name was taken.
+_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{8}(_[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class OldJob:
+    """A job dir and its objects when it was listed, without the journal of an interrupted deletion."""
+
+    job_dir: JobDir
+    objects: Sequence[ObjectStat]
+    journal: ObjectStat | None = None
+
+    @property
+    def written(self) -> float:
+        """When its newest object was written, in seconds since the epoch."""
+        return max((stat.written for stat in self.objects), default=0.0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return sum(stat.size for stat in self.objects)
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a job was submitted into it."""
+        return any(stat.uri == self.job_dir.claim for stat in self.objects)
+
+    @property
+    def only_marks(self) -> bool:
+        """Whether it was prepared for a job and contains nothing else. Other folders do not belong to mlengine."""
+        empty = all(stat.uri in marks(self.job_dir) and stat.size == 0 for stat in self.objects)
+        return empty and _OWN_NAME.fullmatch(self.job_dir.job_id) is not None
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "prune", "list old job dirs that nothing refers to; --yes deletes them", _ABOUT)
+    parser.add_argument(
+        "--older-than", type=count, required=True, metavar="DAYS", help="job dirs in which nothing was written for DAYS"
+    )
+    parser.add_argument("--model", help="only job dirs of this model")
+    add_bucket(parser, "bucket of the jobs")
+    add_backend_options(parser, region=" for jobs that name none")
+    parser.add_argument("--yes", action="store_true", help="delete the job dirs")
+    add_json(parser)
+    parser.set_defaults(handler=_prune)
+
+
+def _prune(args: argparse.Namespace) -> int:
+    storage, backends, bucket = Storage(), Backends(args), bucket_of(args)
+    before = time.time() - args.older_than * _DAY
+    models = _models(storage, bucket)
+    found = [
+        old
+        for model in ([args.model] if args.model else models)
+        for old in old_jobs(storage, bucket, model, before)
+        if may_go(storage, backends.get, old)
+    ]
+    kept = referred_to(storage, bucket, models)  # read last, to see what was published meanwhile
+    found = [old for old in found if old.job_dir.uri not in kept]
+    if not args.json:
+        _print(found)
+    deleted = [old for old in found if remove(storage, old)] if args.yes else []
+    if args.json:
+        say_json([_document(old, deleted=old in deleted) for old in found])
+    elif args.yes and found:
+        say(f"deleted {_total(deleted)}")
+    elif found:
+        say(f"{_total(found)} would be deleted; add --yes to delete")
+    return 0
+
+
+def _total(found: Sequence[OldJob]) -> str:
+    size = sum(old.size for old in found) / 2**20
+    return f"{len(found)} job dir{'' if len(found) == 1 else 's'}, {size:.1f} MiB"
+
+
+def _document(old: OldJob, *, deleted: bool) -> PrunedDocument:
+    return {
+        "job_dir": old.job_dir.uri,
+        "last_written": utc(old.written),
+        "objects": len(old.objects),
+        "bytes": old.size,
+        "deleted": deleted,
+    }
+
+
+def _print(found: Sequence[OldJob]) -> None:
+    if not found:
+        say("no job dirs to delete")
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(old.written, UTC).strftime("%Y-%m-%d"),
+            str(len(old.objects)),
+            f"{old.size / 2**20:.1f} MiB",
+            old.job_dir.uri,
+        )
+        for old in found
+    ]
+    say_table(("WRITTEN", "OBJECTS", "SIZE", "JOB DIR"), rows)
+
+
+def _models(storage: Storage, bucket: str) -> list[str]:
+    names = storage.list_dirs(bucket)
+    return [name for name in names if layout.NAME.match(name) and name not in layout.RESERVED_NAMES]
+
+
+def old_jobs(storage: Storage, bucket: str, model: str, before: float) -> Iterator[OldJob]:
+    """Job dirs of a model in which nothing was written since ``before``, in seconds since the epoch.
+
+    A task that is cleared several times uses the dirs ``D``, ``D_2``, ``D_3``. Only the last of them is returned: a
+    submission tries them in order, and would use a gap.
+    """
+    prefix = layout.model_prefix(bucket, model)
+    dirs: defaultdict[str, list[ObjectStat]] = defaultdict(list)
+    for stat in storage.ls(prefix):
+        name, below, _ = stat.uri.removeprefix(prefix).partition("/")
+        if below and name not in layout.NO_JOBS:
+            dirs[name].append(stat)
+    for name, objects in sorted(dirs.items()):
+        old = _as_old_job(storage, JobDir(layout.join(prefix, name)), objects)
+        known = old.claimed or old.journal is not None or old.only_marks
+        if known and old.written < before and not _is_followed(name, dirs):
+            yield old
+
+
+def _as_old_job(storage: Storage, job_dir: JobDir, objects: Sequence[ObjectStat]) -> OldJob:
+    """If an earlier deletion was interrupted after it deleted the claim, the objects are those of its journal."""
+    journal = next((stat for stat in objects if stat.uri == layout.join(job_dir.uri, _JOURNAL)), None)
+    others = [stat for stat in objects if stat is not journal]
+    if journal is not None and not any(stat.uri == job_dir.claim for stat in others):
+        listed = _read_journal(storage, journal)
+        others = [stat for stat in others if (stat.uri, stat.generation) in listed]
+    return OldJob(job_dir, others, journal)
+
+
+def _read_journal(storage: Storage, journal: ObjectStat) -> set[tuple[str, int]]:
+    """URI and generation of each object that was to be deleted; empty if it is not a valid journal."""
+    try:
+        return {(str(uri), int(generation)) for uri, generation in json.loads(storage.read(journal.uri))["deleting"]}
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
+def _is_followed(name: str, names: Container[str]) -> bool:
+    """Whether ``D_2`` exists for ``D``, or ``D_3`` for ``D_2``."""
+    first, _, number = name.rpartition("_")
+    return f"{name}_2" in names or (number.isdecimal() and f"{first}_{int(number) + 1}" in names)
+
+
+def referred_to(storage: Storage, bucket: str, models: Sequence[str]) -> set[str]:
+    """The job dirs of all past and present champions, and of jobs that later runs may reuse.
+
+    :param models: all models of the bucket, because a job may be published under another model's name.
+    :raises PublishError: an entry of a history cannot be read, so it is unknown what must be kept.
+    """
+    kept = set()
+    for model in models:
+        for stat in storage.ls(layout.champion_entries(bucket, model)):
+            kept.add(Champion.from_bytes(storage.read(stat.uri), stat.uri).job_dir)
+        for stat in storage.ls(layout.validated_entries(bucket, model)):
+            data = storage.read(stat.uri)
+            with suppress(MlengineError):  # a damaged entry is never reused
+                kept.add(cache.Entry.from_bytes(data).job_dir)
+    return {uri.rstrip("/") for uri in kept}
+
+
+def may_go(storage: Storage, backend: Callable[[str], TrainingBackend], old: OldJob) -> bool:
+    """Whether a job dir may be deleted: the job was rejected, or its backend says that it failed."""
+    if not old.claimed:
+        return True  # never submitted, or left by an interrupted deletion
+    try:
+        record = JobRecord.from_bytes(storage.read(old.job_dir.claim))
+        if not record.found_empty:
+            note(f"kept {old.job_dir.uri}: it was not empty when the job started")
+            return False
+        if any(stat.uri == old.job_dir.report for stat in old.objects):
+            return load_report(storage, old.job_dir).verdict.decision is Decision.REJECTED
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        note(f"kept {old.job_dir.uri}: {error.message}")
+        return False
+    why = _not_failed(backend(record.backend), record, old.job_dir)
+    if why:
+        note(f"kept {old.job_dir.uri}: {why}")
+    return not why
+
+
+def _not_failed(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> str:
+    """Why the job cannot be counted as failed; empty if it failed."""
+    handle = record.handle(job_dir.uri)
+    if handle is None:
+        return "it is claimed, but no submission is recorded"
+    if elsewhere(backend, handle):
+        return "its job belongs to another host"
+    state = backend.describe([handle])[0].state
+    return "" if state.terminal and state is not JobState.SUCCEEDED else f"its job is {state.value}"
+
+
+def remove(storage: Storage, old: OldJob) -> bool:
+    """Delete the objects that were listed: write a journal, delete the claim, then the rest.
+
+    The claim is deleted first so that no submission resumes a job that is partly deleted. If the deletion is
+    interrupted, the next ``prune`` completes it from the journal.
+
+    :returns: ``False`` if the dir was claimed again meanwhile; then nothing is deleted.
+    """
+    journal = layout.join(old.job_dir.uri, _JOURNAL)
+    claims = [stat for stat in old.objects if stat.uri == old.job_dir.claim]
+    if claims:
+        listed = [[stat.uri, stat.generation] for stat in old.objects if stat not in claims]
+        storage.write(journal, json.dumps({"deleting": listed}).encode())
+    try:
+        for stat in claims:
+            storage.delete(stat.uri, stat.generation)
+    except StorageConflictError:
+        storage.delete(journal)
+        note(f"kept {old.job_dir.uri}: it is in use again")
+        return False
+
+    def delete(stat: ObjectStat) -> None:
+        with suppress(StorageConflictError):
+            storage.delete(stat.uri, stat.generation)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(delete, (stat for stat in old.objects if stat not in claims)))
+    if claims or old.journal is not None:
+        storage.delete(journal)
+    return True

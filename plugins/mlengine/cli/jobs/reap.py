@@ -1,0 +1,250 @@
+"""``mlengine jobs reap``: cancel orphan jobs, whose DAG run does not wait for them any more.
+
+A task that ends almost always cancels its job (``docs/operations.md`` lists the exceptions). This command finds the
+others: it reads the claims in the bucket, asks the backends which of these jobs are active, and asks Airflow's REST API
+whether their runs and tasks are. Without ``--yes``, it only lists the orphans.
+
+If Airflow does not answer, no job is cancelled. Jobs of another Airflow are ignored, and so are jobs of ``mlengine jobs
+train`` and ``mlengine jobs rerun``, which a person manages. Jobs of another host are skipped: run the command there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mlengine.backends import RunsOnHost, TrainingBackend, find_attempts, get_backend
+from mlengine.cli.documents import OrphanDocument
+from mlengine.cli.options import (
+    Commands,
+    add_airflow_url,
+    add_backend_options,
+    add_bucket,
+    add_command,
+    add_json,
+    bucket_of,
+)
+from mlengine.cli.output import note, say, say_json, say_table
+from mlengine.clients.airflow_api import AirflowServer
+from mlengine.clients.airflow_runs import AirflowRuns
+from mlengine.core.errors import MlengineError, ObjectMissingError
+from mlengine.core.job import BY_HAND, JobHandle, JobRecord, JobStatus
+from mlengine.core.layout import RESERVED_NAMES, JobDir, join
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs.submission import Submitter
+from mlengine.storage.client import Storage
+
+_SENSOR = "TrainingJobSensor"
+_OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+_ABOUT = """\
+List jobs that still run although their DAG run or task has ended, was deleted or was cleared; --yes cancels them.
+Without an answer of Airflow, no job is cancelled.
+"""
+
+
+@dataclass(frozen=True)
+class ActiveJob:
+    """A job that has not ended, and its record in the bucket."""
+
+    status: JobStatus
+    record: JobRecord
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "reap", "list jobs whose DAG run has ended; --yes cancels them", _ABOUT)
+    parser.add_argument("--model", help="only jobs of this model")
+    add_bucket(parser, "bucket of the jobs")
+    add_airflow_url(parser)
+    add_backend_options(parser, region=" for jobs that name none")
+    parser.add_argument(
+        "--installation",
+        metavar="ID",
+        help="jobs of the Airflow with this id, such as one whose database was lost (default: of --airflow-url)",
+    )
+    parser.add_argument(
+        "--unknown", action="store_true", help="continue even if this Airflow knows none of the jobs' DAGs"
+    )
+    parser.add_argument("--yes", action="store_true", help="cancel the jobs")
+    add_json(parser)
+    parser.set_defaults(handler=_reap)
+
+
+def _reap(args: argparse.Namespace) -> int:
+    bucket = bucket_of(args)
+    airflow = AirflowRuns(AirflowServer.from_environment(args.airflow_url))
+    storage, backends = Storage(), Backends(args)
+    active = _of_installation(
+        active_jobs(backends.get, claims(storage, bucket, args.model)), airflow, args.installation
+    )
+    dags = {str(job.record.owner["dag_id"]) for job in active}
+    if dags and not args.unknown and not any(airflow.knows(dag) for dag in dags):
+        raise MlengineError(
+            f"this Airflow knows none of the DAGs whose jobs run: {', '.join(sorted(dags))}",
+            hint="check --airflow-url; if those DAGs were deleted, add --unknown",
+        )
+    orphans = [(job, why) for job in active if (why := orphaned(airflow, job.record))]
+    if not args.json:
+        _print(orphans)
+    if args.yes:
+        for job, _ in orphans:
+            handle = job.status.handle
+            Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
+    if args.json:
+        say_json([_document(job, why, cancelled=args.yes) for job, why in orphans])
+    elif not orphans:
+        say(f"no orphan jobs among {_jobs(len(active))} of Airflow")
+    elif args.yes:
+        say(f"requested the cancellation of {_jobs(len(orphans))}")
+    else:
+        say(f"{len(orphans)} of {_jobs(len(active))} would be cancelled; add --yes to cancel")
+    return 0
+
+
+def _jobs(number: int) -> str:
+    return f"{number} active job{'' if number == 1 else 's'}"
+
+
+def _print(orphans: Sequence[tuple[ActiveJob, str]]) -> None:
+    if orphans:
+        rows = [(job.status.handle.job_id, job.status.state.value, why) for job, why in orphans]
+        say_table(("JOB", "STATE", "REASON"), rows)
+
+
+def _document(job: ActiveJob, why: str, *, cancelled: bool) -> OrphanDocument:
+    handle = job.status.handle
+    return {
+        "job_id": handle.job_id,
+        "job_dir": handle.job_dir,
+        "backend": handle.backend,
+        "attempt": handle.attempt,
+        "state": job.status.state.value,
+        "reason": why,
+        "cancelled": cancelled,
+    }
+
+
+def _of_installation(found: Iterable[ActiveJob], airflow: AirflowRuns, wanted: str | None) -> list[ActiveJob]:
+    """The jobs of one Airflow; a note lists those of others. A record without an id counts as this Airflow's."""
+    found = list(found)
+    named = any(job.record.owner.get("installation") for job in found)
+    ours = (wanted or airflow.installation()) if named else None
+    mine, others = [], defaultdict(list)
+    for job in found:
+        installation = str(job.record.owner.get("installation") or "")
+        if installation in {"", ours}:
+            mine.append(job)
+        else:
+            others[installation].append(job.status.handle.job_id)
+    for installation, jobs in sorted(others.items()):
+        note(
+            f"ignored, because the Airflow with --installation {installation} submitted them: {', '.join(sorted(jobs))}"
+        )
+    return mine
+
+
+def claims(storage: Storage, bucket: str, model: str | None = None) -> Iterator[tuple[JobDir, JobRecord]]:
+    """The record of each job in the bucket that a task of Airflow submitted."""
+    models = [model] if model else [name for name in storage.list_dirs(bucket) if name not in RESERVED_NAMES]
+    dirs = [JobDir(join(bucket, name, job)) for name in models for job in storage.list_dirs(join(bucket, name))]
+    with ThreadPoolExecutor(8) as pool:
+        for job_dir, record in zip(dirs, pool.map(partial(_record, storage), dirs), strict=True):
+            if record is not None and record.owner.get("dag_id") not in {None, "", *BY_HAND}:
+                yield job_dir, record
+
+
+def active_jobs(
+    backend: Callable[[str], TrainingBackend], found: Iterable[tuple[JobDir, JobRecord]]
+) -> Iterator[ActiveJob]:
+    """The jobs that have not ended. Each backend is asked once for all of its jobs."""
+    asked: defaultdict[str, list[tuple[JobHandle, JobRecord]]] = defaultdict(list)
+    for job_dir, record in found:
+        handle = record.handle(job_dir.uri)
+        # A submission may have been interrupted before it recorded the name: then only the backend knows the job.
+        handles = [handle] if handle else find_unnamed(backend(record.backend), record)
+        asked[record.backend] += [(one, record) for one in handles if not elsewhere(backend(record.backend), one)]
+    for name, pairs in asked.items():
+        for status, (_, record) in zip(backend(name).describe([handle for handle, _ in pairs]), pairs, strict=True):
+            if not status.state.terminal:
+                yield ActiveJob(status, record)
+
+
+def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
+    """Whether only another host can manage the job."""
+    return isinstance(backend, RunsOnHost) and backend.elsewhere(handle) is not None
+
+
+def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
+    """The jobs of a record without a name: its submission was interrupted, or never reached the backend."""
+    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
+
+
+def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:
+    """Why no task waits for the job any more; ``None`` if one may."""
+    dag_id, run_id = str(record.owner["dag_id"]), str(record.owner["run_id"])
+    run = airflow.run(dag_id, run_id)
+    if run is None:
+        return f"its run {run_id} of {dag_id} does not exist any more"
+    if run["state"] in _OVER:
+        return f"its run {run_id} of {dag_id} has ended: {run['state']}"
+    return _unwanted(airflow.tasks(dag_id, run_id), record) or _recreated(airflow, record)
+
+
+def _recreated(airflow: AirflowRuns, record: JobRecord) -> str | None:
+    """The same, if the run was deleted and another run with its name was created."""
+    owner = record.owner
+    names = str(owner["dag_id"]), str(owner["run_id"])
+    current = airflow.run_uid(*names, str(owner["task_id"]), int(owner.get("map_index", -1)))
+    if not current or not owner.get("run_uid") or current == owner["run_uid"]:
+        return None
+    return f"its run {names[1]} of {names[0]} was deleted and created again"
+
+
+def _unwanted(tasks: Sequence[Mapping[str, Any]], record: JobRecord) -> str | None:
+    """The same, for the tasks of a run that has not ended."""
+    task_id, map_index = record.owner["task_id"], record.owner.get("map_index", -1)
+    mine = [task for task in tasks if (task["task_id"], task["map_index"]) == (task_id, map_index)]
+    if not mine:
+        return f"its task {task_id} is not part of its run any more"
+    if mine[0]["max_tries"] != record.owner.get("generation"):
+        return f"its task {task_id} was cleared and trains again"
+    if mine[0]["state"] in _OVER - {"success"}:
+        return f"its task {task_id} has ended: {mine[0]['state']}"
+    waits = [task for task in tasks if task["operator"] == _SENSOR]
+    if waits and mine[0]["state"] == "success" and all(task["state"] in _OVER for task in waits):
+        return "no task waits: " + ", ".join(sorted({f"{task['task_id']} is {task['state']}" for task in waits}))
+    return None
+
+
+class Backends:
+    """Backends by name, each created when it is first needed."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        vertex = {"project": args.project, "region": args.region}
+        self._options: dict[str, dict[str, Any]] = {"local": {"state_dir": args.state_dir}, "vertex": vertex}
+        self._made: dict[str, TrainingBackend] = {}
+
+    def get(self, name: str) -> TrainingBackend:
+        if name not in self._made:
+            options = self._options.get(name, {})
+            self._made[name] = get_backend(name, **{option: value for option, value in options.items() if value})
+        return self._made[name]
+
+
+def _record(storage: Storage, job_dir: JobDir) -> JobRecord | None:
+    try:
+        return JobRecord.from_bytes(storage.read(job_dir.claim))
+    except ObjectMissingError:
+        return None
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        note(f"skipped {job_dir.claim}: {error.message}")
+        return None

@@ -1,0 +1,171 @@
+"""``mlengine models validate``: validate the model of a job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlengine.cli.documents import ValidationDocument
+from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.models.arguments import add_job, add_model, job_dir
+from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, key_value, unique
+from mlengine.cli.output import note, say, say_json
+from mlengine.core.errors import MlengineError, UsageError
+from mlengine.core.verdict import Check, Thresholds, table
+from mlengine.storage.client import Storage
+
+if TYPE_CHECKING:
+    from mlengine.core.layout import JobDir
+    from mlengine.validation.report import Report
+    from mlengine.validation.rules import Rules
+
+_ABOUT = """\
+Validate the model of a job and write report.json and report.html. Exit code 4 if the model is not accepted. Options
+that are not given default to those of the job's last report.
+"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "validate", "validate the model of a job", _ABOUT)
+    add_model(parser)
+    add_job(parser)
+    parser.add_argument("--validation-level", metavar="LEVEL", help="all, signature or files (default: all)")
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        type=key_value,
+        metavar="KEY=VALUE",
+        help="a threshold, such as accuracy=0.97 or tolerance=0.005; repeatable",
+    )
+    parser.add_argument(
+        "--serving-signature",
+        metavar="JSON",
+        help="inputs and outputs as JSON, or @FILE (docs/validation.md)",
+    )
+    parser.add_argument(
+        "--require-comparison",
+        action=argparse.BooleanOptionalAction,
+        help="accept the model only if it was compared with the champion (default: yes)",
+    )
+    parser.add_argument(
+        "--replace-report", action="store_true", help="replace the last report even if it has more checks"
+    )
+    parser.add_argument("--dataset", metavar="GS", help="URI of the dataset version (default: the job's)")
+    parser.add_argument(
+        "--package", action="append", default=[], metavar="URI", help="a package of the model's environment; repeatable"
+    )
+    add_bucket(parser, "bucket of the model")
+    add_json(parser)
+    parser.set_defaults(handler=_validate)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from mlengine.backends import get_backend
+    from mlengine.validation.environment import local_environment
+    from mlengine.validation.job import load_job
+    from mlengine.validation.report import find_report
+    from mlengine.validation.usage import job_usage
+    from mlengine.validation.validation import validate
+
+    storage, bucket = Storage(), bucket_of(args)
+    folder = job_dir(bucket, args.model, args.job)
+    earlier = find_report(storage, folder)
+    rules = _rules(args, earlier)
+    subject = load_job(
+        storage,
+        folder.uri,
+        model=args.model,
+        bucket=bucket,
+        package_uris=args.package,
+        dataset=args.dataset or (earlier.dataset if earlier else None),
+    )
+    if subject.record is not None:
+        with suppress(MlengineError):  # usage is only shown in the report
+            found = job_usage(get_backend(subject.record.backend), subject.record, subject.job_dir)
+            subject = replace(subject, usage=found)
+    if earlier:
+        note(f"using the options of the report of {earlier.created}; validation_level={rules.scope.value}")
+    report = validate(
+        storage,
+        subject,
+        rules,
+        local_environment(storage, subject.package_uris, env=subject.env),
+        replace_report=args.replace_report,
+    )
+    if args.json:
+        say_json(_document(report, folder))
+    else:
+        _print(report, folder)
+    if not earlier and not args.serving_signature and any(check.name == "signature" for check in report.verdict.failed):
+        note("The model was checked against the default serving signature; use --serving-signature to give its own.")
+    return ExitCode.OK if report.verdict.decision.publishable else ExitCode.NOT_ACCEPTED
+
+
+def _print(report: Report, folder: JobDir) -> None:
+    for line in table(report.verdict.checks):
+        say(line)
+    say(f"report: {folder.page}")
+    say(f"verdict: {report.verdict.decision.value}")
+    for reason in report.verdict.reasons:
+        say(f"  {reason}")
+
+
+def _document(report: Report, folder: JobDir) -> ValidationDocument:
+    return {
+        "model": report.model,
+        "job_id": report.job_id,
+        "job_dir": folder.uri,
+        "verdict": report.verdict.decision.value,
+        "accepted": report.verdict.decision.publishable,
+        "reasons": list(report.verdict.reasons),
+        "checks": [_check(check) for check in report.verdict.checks],
+        "report_uri": folder.page,
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "passed": check.passed,
+        "skipped": check.skipped,
+        "value": check.value,
+        "threshold": check.threshold,
+        "detail": check.message,
+    }
+
+
+def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
+    """The options of the command; for those not given, the options of the job's last report."""
+    from mlengine.validation.rules import Rules, Scope
+    from mlengine.validation.signature import Expectation
+
+    given = unique("--threshold", args.threshold)
+    thresholds = earlier.thresholds.to_json() if earlier else {}
+    known = earlier.serving_signature if earlier else None
+    required = earlier.require_comparison if earlier else True
+    return Rules(
+        scope=Scope.parse(args.validation_level or (earlier.checks if earlier else Scope.ALL)),
+        thresholds=Thresholds.from_json({**thresholds, **given}),
+        expected=Expectation.from_json(_json(args.serving_signature) if args.serving_signature else known),
+        require_comparison=required if args.require_comparison is None else args.require_comparison,
+    )
+
+
+def _json(text: str) -> dict[str, Any]:
+    """Parse the JSON object of ``--serving-signature``, or of the file after ``@``.
+
+    :raises UsageError: it is not a JSON object, or the file cannot be read.
+    """
+    try:
+        data = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--serving-signature {text}: {error}", hint="give JSON, or @FILE") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"--serving-signature {text} is not a JSON object", hint="see docs/validation.md")
+    return data

@@ -1,0 +1,78 @@
+"""What commands print: lines and tables for people, one JSON document for programs. Notes go to stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from mlengine.core import plaintext, times
+
+_GAP = "  "
+
+
+class OutputClosedError(Exception):
+    """The reader of stdout has closed it, as ``| head`` does."""
+
+
+def say(text: str = "") -> None:
+    """Print to stdout. Control characters are made visible, because text may come from a trainer or a service.
+
+    :raises OutputClosedError: the reader has closed stdout.
+    """
+    try:
+        sys.stdout.write(f"{plaintext.visible(text)}\n")
+        # Show each line of a followed log at once, also through a pipe.
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+def note(text: str) -> None:
+    """Print to stderr: progress and remarks that are not part of the result."""
+    sys.stderr.write(f"{plaintext.visible(text)}\n")
+    sys.stderr.flush()
+
+
+def say_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document, in ASCII.
+
+    :raises OutputClosedError: the reader has closed stdout.
+    """
+    say(json.dumps(document, indent=2))
+
+
+def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns. On a terminal, the last column is cut to the width of the terminal.
+
+    :raises OutputClosedError: the reader has closed stdout.
+    """
+    cells = [[cell.partition("\n")[0] for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in cells:
+        columns = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        line = _GAP.join([*columns, row[-1]]).rstrip()
+        say(line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…")
+
+
+def local_time(seconds: float | None) -> str:
+    """Seconds since the epoch in the time zone of this machine, to the minute; empty for ``None``."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def utc(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, for JSON."""
+    return None if seconds is None else times.rfc3339(seconds)
+
+
+def elapsed(started: float | None, ended: float | None) -> str:
+    """``H:MM:SS`` from start to end, or until now; empty if it has not started."""
+    if started is None:
+        return ""
+    seconds = max(0, int((ended or time.time()) - started))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -1,0 +1,141 @@
+"""Restarts under running jobs: of the triggerer, in order and by SIGKILL, of the scheduler, and of everything.
+
+The waits go on, the jobs are not touched, and the task's log has every line of every replica: once, and twice only
+where a killed triggerer had logged more than its saved cursor says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from mlengine.core.job import JobState
+from mlengine.testing import airflow
+from tests.support.idle_trainer import idle_trainer
+from tests.support.live_airflow import LiveAirflow, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+CUT = "Resumed after an interruption"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the jobs that all restarts happened to."""
+
+    tasks: Mapping[str, tuple[str | None, int]]
+    attempts: Mapping[str, tuple[JobState, ...]]
+    log: list[str]
+    failed_log: list[str]
+    touched: list[str]
+
+
+@pytest.fixture(scope="module")
+def outcome(live_airflow: LiveAirflow) -> Outcome:
+    """Four jobs, three restarts, one after the other, and then the end of the jobs."""
+    build_file = live_airflow.root / "built"
+    blocker = live_airflow.submit("blocker", place="full-again")
+    until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
+    jobs = {
+        "queued": live_airflow.submit("restart-queued", place="full-again"),
+        "preparing": live_airflow.submit(
+            "restart-preparing", package=live_airflow.put(idle_trainer(str(build_file), "3.0"))
+        ),
+        "running": live_airflow.submit("restart-running", workers=1),
+        "failing": live_airflow.submit("restart-failing"),
+    }
+    states = {"queued": JobState.QUEUED, "preparing": JobState.PREPARING}
+    for name, job in jobs.items():
+        until(lambda job=job, name=name: job.state is states.get(name, JobState.RUNNING), f"{name} is so")  # type: ignore[misc]
+        job.wait_in("wait_plain")
+    for name, job in jobs.items():
+        until(job.watched, f"{name} is waited for: {job.task}")
+    touched: list[str] = []
+    for restart in (_triggerer_in_order_and_scheduler_killed, _triggerer_killed, _everything_killed):
+        restart(live_airflow)
+        before = jobs["running"].logged()
+        until(lambda before=before: jobs["running"].logged() > before, f"no wait after {restart.__name__}")  # type: ignore[misc]
+        wrong = {name: job.state for name, job in jobs.items() if job.state is not states.get(name, JobState.RUNNING)}
+        touched += [f"{restart.__name__}: {wrong}"] if wrong else []
+    build_file.touch()
+    until(lambda: jobs["preparing"].state is JobState.RUNNING, "the environment is built")
+    blocker.end()
+    until(lambda: jobs["running"].logged("progress | ") >= 2, "progress is logged")
+    until(lambda: jobs["queued"].state is JobState.RUNNING, "its turn comes")
+    for name, job in jobs.items():
+        job.end(3 if name == "failing" else 0)
+    for name, job in jobs.items():
+        until(lambda job=job: job.task.state in {"success", "failed"}, f"the wait for {name} ends")  # type: ignore[misc]
+    return Outcome(
+        {name: (job.task.state, job.task.try_number) for name, job in jobs.items()},
+        {name: tuple(status.state for status in job.attempts) for name, job in jobs.items()},
+        jobs["running"].log(),
+        jobs["failing"].log(),
+        touched,
+    )
+
+
+def _triggerer_in_order_and_scheduler_killed(live_airflow: LiveAirflow) -> None:
+    live_airflow.airflow.stop_component("triggerer")
+    live_airflow.airflow.stop_component("scheduler", kill=True)
+    _start(live_airflow, "triggerer", "scheduler")
+
+
+def _triggerer_killed(live_airflow: LiveAirflow) -> None:
+    live_airflow.airflow.stop_component("triggerer", kill=True)
+    _start(live_airflow, "triggerer")
+
+
+def _everything_killed(live_airflow: LiveAirflow) -> None:
+    for name in list(live_airflow.airflow.processes):
+        live_airflow.airflow.stop_component(name, kill=True)
+    _start(live_airflow, *airflow.COMPONENTS)
+
+
+def _start(live_airflow: LiveAirflow, *names: str) -> None:
+    began = datetime.now(UTC)
+    for name in names:
+        live_airflow.airflow.start_component(name)
+    airflow.wait_until_healthy(live_airflow.airflow, since=began)
+
+
+def test_no_restart_touches_a_job(outcome: Outcome) -> None:
+    assert outcome.touched == []
+    done = (JobState.SUCCEEDED,)
+    assert outcome.attempts == {"queued": done, "preparing": done, "running": done, "failing": (JobState.FAILED,)}
+
+
+def test_every_wait_goes_on_to_its_end(outcome: Outcome) -> None:
+    success = ("success", 1)
+    assert outcome.tasks == {"queued": success, "preparing": success, "running": success, "failing": ("failed", 1)}
+
+
+@pytest.mark.parametrize("replica", ["chief-0", "worker-0"])
+def test_no_line_is_lost_and_none_repeats_except_after_a_kill(outcome: Outcome, replica: str) -> None:
+    text = "\n".join(outcome.log)
+    cuts = text.count(CUT)
+    assert cuts <= 2, "two kills of the triggerer, and no more"
+    (said,) = {int(number) for number in re.findall(rf"{replica} said (\d+) lines", text)}
+    logged = [int(number) for number in re.findall(rf"{replica} \| {replica} line (\d+)", text)]
+    assert sorted(set(logged)) == list(range(said)), "not one is lost"
+    again = [at for at in range(1, len(logged)) if logged[at] <= logged[at - 1]]
+    assert len(again) <= cuts, f"twice only where it says so: {[logged[at] for at in again]}"
+
+
+def test_progress_comes_at_a_readable_pace(outcome: Outcome) -> None:
+    steps = [int(step) for step in re.findall(r"progress \| step (\d+) of 1,000", "\n".join(outcome.log))]
+    assert len(steps) >= 2
+    assert steps == sorted(set(steps))
+    lines = [line for line in outcome.log if "progress |" in line]
+    assert "12,346 examples/s" in lines[0]
+    assert "1 min 01 s to go" in lines[0]
+
+
+def test_a_failure_says_what_failed_and_what_to_do(outcome: Outcome) -> None:
+    text = "\n".join(outcome.failed_log)
+    for words in ("FAILED", "chief-0", "exit code 3", "ends with 3", "What to do:"):
+        assert words in text, text

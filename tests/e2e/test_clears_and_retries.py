@@ -1,0 +1,88 @@
+"""What tells a clear from a retry, asked of the real scheduler in every state that a task is cleared in.
+
+A retry keeps the job's key and a clear changes it. Deferred tasks are cleared in ``test_interrupted_waits.py``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlengine.testing.airflow_api import DagRun
+from tests.support.live_airflow import LiveAirflow, persist, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+STATES = ("success", "failed", "up_for_retry", "running")
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A run whose task notes the key of each of its tries."""
+
+    live_airflow: LiveAirflow
+    run: DagRun
+    file: Path
+
+    @property
+    def keys(self) -> list[str]:
+        return self.file.read_text().split() if self.file.exists() else []
+
+    def is_in(self, *states: str) -> bool:
+        return persist(self.live_airflow.api.tasks, self.run.dag_id, self.run.run_id)[0].state in states
+
+    def clear(self) -> None:
+        persist(self.live_airflow.api.clear, self.run, "keys")
+
+
+def begin(live_airflow: LiveAirflow, dag_id: str, name: str, **conf: str) -> Noted:
+    live_airflow.api.wait_for_dag(dag_id)
+    file = live_airflow.root / f"keys-{name}-{uuid.uuid4().hex[:6]}"
+    return Noted(live_airflow, live_airflow.trigger(dag_id, {"file": str(file), **conf}, file.name), file)
+
+
+@pytest.fixture(scope="module")
+def retried(live_airflow: LiveAirflow) -> Noted:
+    """Started before the others and checked after them."""
+    return begin(live_airflow, "wait_retry", "retry")
+
+
+@pytest.mark.usefixtures("retried")
+def test_a_clear_changes_the_key_in_every_state(live_airflow: LiveAirflow) -> None:
+    runs = {state: begin(live_airflow, "wait_keys", state, then=state) for state in STATES}
+    for state, noted in runs.items():
+        until(lambda noted=noted, state=state: noted.is_in(state) and noted.keys, f"it is {state}")  # type: ignore[misc]
+        noted.clear()
+    for state, noted in runs.items():
+        # A try that the machine itself cut short is a retry, and notes the same key again.
+        until(lambda noted=noted: len(set(noted.keys)) == 2, f"cleared while {state}, it has another key")  # type: ignore[misc]
+        until(lambda noted=noted: noted.is_in("success"), "it ends")  # type: ignore[misc]
+        assert len(set(noted.keys)) == 2
+
+
+def test_a_retry_keeps_the_key(retried: Noted) -> None:
+    until(lambda: retried.is_in("success"), "it succeeds with its third try")
+    assert len(set(retried.keys)) == 1
+    assert len(retried.keys) == 3
+
+
+def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(live_airflow: LiveAirflow) -> None:
+    """Its former try may have submitted: the workers are held up, so that the next one stays in the queue."""
+    noted = begin(live_airflow, "wait_keys_soon", "queued", then="up_for_retry")
+    until(lambda: noted.keys and noted.is_in("up_for_retry"), "its first try fails")
+    workers = psutil.Process(live_airflow.airflow.processes["scheduler"].pid).children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        until(lambda: noted.is_in("queued"), "its second try is queued")
+        noted.clear()
+    finally:
+        for worker in workers:
+            worker.resume()
+    until(lambda: len(noted.keys) > 1 and noted.is_in("success"), "it runs again")
+    first, *others = noted.keys
+    assert first not in others

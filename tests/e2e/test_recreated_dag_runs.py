@@ -1,0 +1,223 @@
+"""Runs that are deleted and created again under the same name, asked of the real scheduler and the real API."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.cli import main
+from mlengine.clients.airflow_api import run_path
+from mlengine.core.errors import AirflowError
+from mlengine.core.job import JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import DagRun
+from tests.support.live_airflow import QUICK, LiveAirflow, persist, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@dataclass
+class Weekly:
+    """The DAG ``wait_weekly``, a model of its own, and the jobs that were made for it."""
+
+    live_airflow: LiveAirflow
+    model: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"state_dir": str(self.live_airflow.root / "weekly"), "max_concurrent_jobs": 200, **QUICK}
+
+    def conf(self, end_file: Path) -> dict[str, Any]:
+        """A run's, whose job's argument is this file."""
+        training = {
+            "pythonModule": "idle_trainer",
+            "packageUris": [self.live_airflow.quick_package],
+            "args": ["--until", str(end_file)],
+        }
+        return {"model": self.model, "options": self.options, "job_file": {"trainingInput": training}}
+
+    def ends_with(self, code: int) -> Path:
+        """An argument with which a job ends at once."""
+        file = self.never_ends()
+        file.write_text(str(code))
+        return file
+
+    def never_ends(self) -> Path:
+        return self.live_airflow.root / f"end-{self.model}-{uuid.uuid4().hex[:6]}"
+
+    def done(self, run: DagRun) -> str:
+        until(lambda: persist(self.live_airflow.api.run, run.dag_id, run.run_id).done, f"{run.run_id} ends")
+        state: str = persist(self.live_airflow.api.run, run.dag_id, run.run_id).state
+        return state
+
+    def delete(self, run: DagRun) -> None:
+        persist(self.live_airflow.api.call, "DELETE", run_path(run.dag_id, run.run_id))
+
+    def backfill(self, end_file: Path) -> DagRun:
+        """The first of the week's runs, by ``airflow backfill create``."""
+        known = {run.run_id for run in persist(self.live_airflow.api.runs, "wait_weekly")}
+        body = {"dag_id": "wait_weekly", "from_date": "2026-06-07", "to_date": "2026-06-08", "max_active_runs": 1}
+        more = {"reprocess_behavior": "none", "dag_run_conf": self.conf(end_file)}
+        number = persist(self.live_airflow.api.call, "POST", "backfills", {**body, **more})["id"]
+
+        def made() -> list[DagRun]:
+            return [run for run in persist(self.live_airflow.api.runs, "wait_weekly") if run.run_id not in known]
+
+        (run,) = until(made, "the backfill creates a run")
+        self.done(run)
+        # Airflow allows one active backfill a DAG, and completes one up to 30 s after its last run.
+        with suppress(AirflowError):  # 409: completed by now
+            self.live_airflow.api.call("PUT", f"backfills/{number}/cancel")
+        until(
+            lambda: persist(self.live_airflow.api.call, "GET", f"backfills/{number}")["completed_at"],
+            "the backfill is completed",
+        )
+        return run  # type: ignore[no-any-return]
+
+    def claims(self) -> dict[str, JobRecord]:
+        """By the name of the job dir."""
+        storage = self.live_airflow.storage
+        dirs = [JobDir(f"{self.live_airflow.bucket}/{self.model}/{name}") for name in self._names()]
+        return {one.job_id: JobRecord.from_bytes(storage.read(one.claim)) for one in dirs if storage.exists(one.claim)}
+
+    def _names(self) -> list[str]:
+        return self.live_airflow.storage.list_dirs(f"{self.live_airflow.bucket}/{self.model}")
+
+    def jobs(self) -> list[JobStatus]:
+        backend = LocalBackend(**self.options)
+        return [status for record in self.claims().values() for status in backend.describe(backend.find(record.key))]
+
+    def args(self) -> list[str]:
+        """The argument of each job, in the order of their dirs."""
+        return [record.spec["args"][1] for _, record in sorted(self.claims().items())]
+
+
+@pytest.fixture
+def weekly(live_airflow: LiveAirflow) -> Iterator[Weekly]:
+    live_airflow.api.wait_for_dag("wait_weekly")
+    made = Weekly(live_airflow, f"weekly{uuid.uuid4().hex[:6]}")
+    yield made
+    backend = LocalBackend(**made.options)
+    for status in made.jobs():
+        if not status.state.terminal:
+            backend.cancel(status.handle)
+    until(lambda: all(status.state.terminal for status in made.jobs()), "nothing is left running")
+
+
+def test_a_run_that_is_deleted_and_triggered_again_trains_with_its_own_arguments(
+    live_airflow: LiveAirflow, weekly: Weekly
+) -> None:
+    run_id = f"nightly-{weekly.model}"
+    first, second = weekly.ends_with(0), weekly.ends_with(0)
+    run = live_airflow.trigger("wait_weekly", weekly.conf(first), run_id)
+    assert weekly.done(run) == "success"
+    before = weekly.claims()
+    weekly.delete(run)
+    again = live_airflow.trigger("wait_weekly", weekly.conf(second), run_id)
+    assert weekly.done(again) == "success"
+    assert weekly.args() == [str(first), str(second)]
+    (name,) = before
+    assert sorted(weekly.claims()) == [name, f"{name}_2"]
+    assert weekly.claims()[name] == before[name], "the old result is as it was"
+    old, new = (record.owner for _, record in sorted(weekly.claims().items()))
+    assert old["run_uid"] != new["run_uid"]
+    assert old["installation"] == new["installation"] != ""
+    found = persist(live_airflow.api.call, "GET", "variables/mlengine_installation_id")
+    assert found["value"] == new["installation"]
+    lines = persist(live_airflow.api.log, "wait_weekly", run_id, "submit")
+    assert any("belongs to an earlier run" in line and f"{first} → " in line for line in lines), lines
+
+
+def test_a_clear_and_a_clear_of_the_wait_keep_the_runs_own_uid(live_airflow: LiveAirflow, weekly: Weekly) -> None:
+    run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.ends_with(0)), f"cleared-{weekly.model}")
+    assert weekly.done(run) == "success"
+    persist(live_airflow.api.clear, run, "submit")
+    until(lambda: len(weekly.claims()) == 2, "the cleared task trains again")
+    assert weekly.done(run) == "success"
+    persist(live_airflow.api.clear, run, "wait")
+    assert weekly.done(run) == "success"
+    uids = {record.owner["run_uid"] for record in weekly.claims().values()}
+    generations = {record.owner["generation"] for record in weekly.claims().values()}
+    assert (len(uids), len(generations), len(weekly.jobs())) == (1, 2, 2)
+
+
+def test_a_weekly_backfill_that_failed_is_deleted_and_repeated_with_other_arguments(weekly: Weekly) -> None:
+    wrong, right = weekly.ends_with(7), weekly.ends_with(0)
+    first = weekly.backfill(wrong)
+    assert weekly.done(first) == "failed"
+    weekly.delete(first)
+    again = weekly.backfill(right)
+    assert again.run_id == first.run_id, "the schedule names it"
+    assert weekly.done(again) == "success"
+    assert weekly.args() == [str(wrong), str(right)]
+    assert [status.state for status in weekly.jobs()] == [JobState.FAILED, JobState.SUCCEEDED]
+    weekly.delete(again)
+
+
+def test_a_dag_that_is_deleted_under_a_deferred_wait_ends_its_job(live_airflow: LiveAirflow, weekly: Weekly) -> None:
+    """The trigger is deleted with the run, and ``on_kill`` is called."""
+    run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.never_ends()), f"deferred-{weekly.model}")
+    until(lambda: _states(live_airflow, run)["wait"] == "deferred", "its job is waited for")
+    until(lambda: [status.state for status in weekly.jobs()] == [JobState.RUNNING], "it runs")
+    persist(live_airflow.api.call, "DELETE", "dags/wait_weekly")
+    until(lambda: [status.state for status in weekly.jobs()] == [JobState.CANCELLED], "it ends", seconds=90)
+    os.utime(live_airflow.airflow.config.dags / "weekly.py")
+    live_airflow.api.wait_for_dag("wait_weekly")
+
+
+def test_a_job_that_a_deleted_dag_left_running_ends_when_its_run_is_created_again(
+    live_airflow: LiveAirflow, weekly: Weekly, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A DAG may be deleted, with all its runs, while a wait in ``reschedule`` mode is between two polls."""
+    job_dir = JobDir.of(live_airflow.bucket, weekly.model, "given")
+    job = {"model": weekly.model, "job_id": "given", "job_dir": job_dir.uri}
+    run_id = f"gone-{weekly.model}"
+
+    def trigger() -> DagRun:
+        live_airflow.api.wait_for_dag("wait_gone")
+        run = live_airflow.trigger("wait_gone", {**weekly.conf(weekly.never_ends()), "dir": job}, run_id)
+        until(lambda: _states(live_airflow, run)["wait"] == "up_for_reschedule", "its job is waited for")
+        return run
+
+    trigger()
+    persist(live_airflow.api.call, "DELETE", "dags/wait_gone")
+    assert [status.state.terminal for status in weekly.jobs()] == [False], "no task cancelled the job"
+    os.utime(live_airflow.airflow.config.dags / "waits.py")
+    again = trigger()
+    until(lambda: sum(not status.state.terminal for status in weekly.jobs()) == 1, "one of them is left")
+    by_dir = {status.handle.job_dir: status.state for status in weekly.jobs()}
+    assert by_dir[job_dir.uri] is JobState.CANCELLED
+    assert not by_dir[f"{job_dir.uri}_2"].terminal
+
+    for name, value in live_airflow.admin.items():
+        monkeypatch.setenv(name, value)
+    command = [
+        "jobs",
+        "reap",
+        "--bucket",
+        live_airflow.bucket,
+        "--model",
+        weekly.model,
+        "--state-dir",
+        weekly.options["state_dir"],
+    ]
+    assert main(command) == 0
+    assert "no orphan jobs" in capsys.readouterr().out
+    # Airflow forgets what separates the two runs: now the claim is that of a run which was created again.
+    store = f"{run_path(again.dag_id, again.run_id)}/taskInstances/submit/state-store/mlengine_run_uid"
+    persist(live_airflow.api.call, "PUT", store, {"value": "another"})
+    assert main(command) == 0
+    assert "was deleted and created again" in capsys.readouterr().out
+    persist(live_airflow.api.set_run_state, again, "failed")
+
+
+def _states(live_airflow: LiveAirflow, run: DagRun) -> dict[str, str | None]:
+    return {task.task_id: task.state for task in persist(live_airflow.api.tasks, run.dag_id, run.run_id)}

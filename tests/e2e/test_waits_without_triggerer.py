@@ -1,0 +1,181 @@
+"""The same promise without a triggerer, and where no code of ours runs at all when the task ends.
+
+Waits in ``poke`` and in ``reschedule`` mode; a task, or its worker, that is killed with SIGKILL on its last try; a run
+that is marked while its job is submitted and not yet waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.job import JobRecord, JobState
+from mlengine.core.layout import JobDir
+from mlengine.testing.airflow_api import DagRun
+from tests.support.kill_matrix import Cell, Script, act, ends, play, scene, waits_in, watched
+from tests.support.live_airflow import QUICK, Job, LiveAirflow, persist, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+OUTCOME_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to come of a wait (``task``) and of its job's ``attempts``.
+
+    :param scripts: what happens once it waits.
+    :param state: the job's, when the wait begins.
+    """
+
+    dag: str
+    task: str
+    attempts: tuple[str, ...]
+    scripts: tuple[Script, ...] = (watched,)
+    state: JobState = JobState.RUNNING
+
+
+def _mark(state: str) -> Script:
+    return act(lambda _, job: job.mark(state))
+
+
+def _mark_until_it_holds(state: str) -> Script:
+    """Airflow's scheduler, about to run a rescheduled task again, can write over what a person has just marked."""
+
+    def script(_: LiveAirflow, job: Job) -> Iterator[Any]:
+        held = 0
+        while held < 2:
+            if job.task.state == state:
+                held += 1
+            else:
+                job.mark(state)
+                held = 0
+            next_check = time.monotonic() + 2.0
+            while time.monotonic() < next_check:
+                yield
+
+    return script
+
+
+def _runs_again(_: LiveAirflow, job: Job) -> Iterator[Any]:
+    while [status.state.terminal for status in job.attempts] != [True, False]:
+        yield
+
+
+def _kill(whole_worker: bool) -> Script:
+    """SIGKILL to the task's process, or to the worker's with it."""
+
+    def script(live_airflow: LiveAirflow, job: Job) -> Iterator[Any]:
+        notes = _pids(live_airflow, job)
+        while not (notes.exists() and job.watched()):
+            yield
+        task, worker = map(int, notes.read_text().split())
+        for pid in (worker, task) if whole_worker else (task,):
+            os.kill(pid, signal.SIGKILL)
+
+    return script
+
+
+def _pids(live_airflow: LiveAirflow, job: Job) -> Path:
+    return live_airflow.root / f"{job.name}.pids"
+
+
+CANCELLED, DONE = ("CANCELLED",), ("SUCCEEDED",)
+AGAIN = (watched, act(lambda live_airflow, job: persist(live_airflow.api.clear, job.run, "wait")), _runs_again, ends)
+CASES = {
+    # No code of ours is asked when these end; the whole worker is missed after 30 s.
+    "last try, worker killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=True),)),
+    "last try, task killed": Case("wait_last_try", "failed", CANCELLED, (_kill(whole_worker=False),)),
+    "poke, task timeout": Case("wait_poke_limit", "failed", ("CANCELLED", "CANCELLED")),
+    "poke, our deadline": Case("wait_poke_deadline", "failed", CANCELLED, state=JobState.PREPARING),
+    "poke, cleared": Case("wait_poke", "success", ("CANCELLED", "SUCCEEDED"), AGAIN),
+    "poke, marked failed": Case("wait_poke", "failed", CANCELLED, (watched, _mark("failed")), JobState.QUEUED),
+    "poke, finished": Case("wait_poke", "success", DONE, (watched, ends)),
+    "reschedule, our deadline": Case("wait_reschedule_deadline", "failed", CANCELLED, state=JobState.QUEUED),
+    # Its run goes on: the job does not.
+    "reschedule, marked failed": Case("wait_and_other", "failed", CANCELLED, (watched, _mark_until_it_holds("failed"))),
+    "reschedule, marked success": Case(
+        "wait_reschedule", "success", CANCELLED, (watched, _mark_until_it_holds("success")), JobState.PREPARING
+    ),
+    "reschedule, finished": Case("wait_reschedule", "success", DONE, (watched, ends)),
+}
+
+
+@pytest.fixture(scope="module")
+def cells(live_airflow: LiveAirflow) -> dict[str, Cell]:
+    """Every case, at its end."""
+    blocker = live_airflow.submit("blocker", place="full-sync")
+    until(lambda: blocker.state is JobState.RUNNING, "the blocker runs")
+    made = {name: _cell(live_airflow, name, case) for name, case in CASES.items()}
+    play(live_airflow, made.values(), OUTCOME_SECONDS)
+    return made
+
+
+def _cell(live_airflow: LiveAirflow, name: str, case: Case) -> Cell:
+    options: dict[str, Any] = {"place": "full-sync" if case.state is JobState.QUEUED else "roomy"}
+    if case.state is JobState.PREPARING:
+        options["package"] = live_airflow.slow_package
+    job = live_airflow.submit(name.replace(", ", "-").replace(" ", "-"), **options)
+    begin = waits_in(case.dag, case.state, pids=str(_pids(live_airflow, job)))
+    marked = name.startswith("reschedule, marked")  # a mark that was written over has cost an attempt
+    return Cell(job, (case.task, case.attempts), scene(live_airflow, job, begin, *case.scripts), alike_are_one=marked)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_job_ends_with_its_task(cells: dict[str, Cell], name: str) -> None:
+    cell = cells[name]
+    assert cell.seen == cell.expected, "\n".join(cell.job.log()) if cell.job.run else "it never began"
+
+
+@pytest.fixture(scope="module")
+def gaps(live_airflow: LiveAirflow) -> dict[str, DagRun]:
+    """Runs that are somewhere between the submission of their job and the wait for it."""
+    live_airflow.api.wait_for_dag("wait_gap")
+    runs = {}
+    for state in ("failed", "success"):
+        name = f"gap-{uuid.uuid4().hex[:6]}"
+        job_file = {
+            "trainingInput": {
+                "pythonModule": "idle_trainer",
+                "packageUris": [live_airflow.quick_package],
+                "args": ["--until", str(live_airflow.root / "end-never")],
+            }
+        }
+        job_dir = JobDir.of(live_airflow.bucket, "waits", name.replace("-", "_"))
+        job = {"model": "waits", "job_id": job_dir.job_id, "job_dir": job_dir.uri}
+        runs[state] = live_airflow.trigger(
+            "wait_gap", {"dir": job, "options": _gap(live_airflow), "job_file": job_file}, name
+        )
+    return runs
+
+
+def _gap(live_airflow: LiveAirflow) -> dict[str, Any]:
+    return {"state_dir": str(live_airflow.root / "gap"), "max_concurrent_jobs": 200, **QUICK}
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_run_that_is_marked_before_its_job_is_waited_for(
+    live_airflow: LiveAirflow, gaps: dict[str, DagRun], state: str
+) -> None:
+    run = gaps[state]
+
+    def tasks() -> dict[str, str | None]:
+        return {task.task_id: task.state for task in persist(live_airflow.api.tasks, run.dag_id, run.run_id)}
+
+    until(lambda: tasks().get("hold") == "running", "the job is submitted")
+    backend = LocalBackend(**_gap(live_airflow))
+    claim = JobDir.of(live_airflow.bucket, "waits", run.run_id.replace("-", "_")).claim
+    (handle,) = backend.find(JobRecord.from_bytes(live_airflow.storage.read(claim)).key)
+    until(lambda: backend.describe([handle])[0].state is JobState.RUNNING, "it runs")
+    persist(live_airflow.api.set_run_state, run, state)
+    until(lambda: backend.describe([handle])[0].state is JobState.CANCELLED, "it is ended")
+    assert tasks()["wait"] in {None, "skipped"}

@@ -1,0 +1,101 @@
+"""Announcing a version: what is said if Airflow does not hear it. That it does is in tests/e2e/test_backfill.py."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from mlengine.clients.airflow_api import AirflowServer
+from mlengine.core.errors import AirflowError, AnnounceError
+from mlengine.datasets.events import announce
+
+pytestmark = pytest.mark.integration
+
+
+class Answers(BaseHTTPRequestHandler):
+    """As much of Airflow's API as is asked of it, with the answers the test wants."""
+
+    assets: ClassVar[list[dict[str, Any]]] = []
+    said: ClassVar[list[tuple[str, Any, str | None]]] = []
+    status: ClassVar[int] = 200
+
+    def do_GET(self) -> None:
+        self._answer({"assets": self.assets})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.said.append((self.path, body, self.headers.get("Authorization")))
+        self._answer({"access_token": "t0ken"} if self.path == "/auth/token" else {"id": 7})
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Not into the test's output."""
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(Answers, "said", [])
+    monkeypatch.setattr(Answers, "assets", [{"id": 3, "name": "dataset_mnist_2"}, {"id": 4, "name": "dataset_mnist"}])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_version_is_the_key_of_an_event_of_just_that_dataset(url: str) -> None:
+    assert announce(AirflowServer(url, user="u", password="p"), "mnist", "v12", {"rows": 3}) == 7
+    (login, event) = Answers.said
+    assert login == ("/auth/token", {"username": "u", "password": "p"}, None)
+    assert event == (
+        "/api/v2/assets/events",
+        {"asset_id": 4, "partition_key": "v12", "extra": {"rows": 3}},
+        "Bearer t0ken",
+    )
+
+
+def test_a_token_needs_no_login(url: str) -> None:
+    announce(AirflowServer(url, token="mine"), "mnist", "v12")
+    assert [said[0] for said in Answers.said] == ["/api/v2/assets/events"]
+
+
+def test_a_dataset_that_nobody_waits_for(url: str) -> None:
+    with pytest.raises(AnnounceError, match="no DAG waits for versions of 'letters'"):
+        announce(AirflowServer(url, token="t"), "letters", "v1")
+
+
+def test_a_refusal_is_reported_without_the_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answers, "status", 403)
+    with pytest.raises(AirflowError, match="403") as caught:
+        announce(AirflowServer(url, user="u", password="s3cret"), "mnist", "v12")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:9", "ftp://somewhere", "file:///etc"])
+def test_nobody_there(where: str) -> None:
+    with pytest.raises(AirflowError):
+        announce(AirflowServer(where, token="t"), "mnist", "v12")
+
+
+def test_the_url_and_the_user_are_required() -> None:
+    with pytest.raises(AirflowError, match="no URL of an Airflow"):
+        AirflowServer.from_environment(environ={})
+    server = AirflowServer.from_environment(
+        environ={"MLENGINE_AIRFLOW_URL": "http://a/", "MLENGINE_AIRFLOW_TOKEN": "t"}
+    )
+    assert server.url == "http://a"
+    with pytest.raises(AirflowError, match="no Airflow credentials"):
+        announce(AirflowServer("http://127.0.0.1:9"), "mnist", "v1")

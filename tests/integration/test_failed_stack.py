@@ -1,0 +1,149 @@
+"""``make run`` when Airflow cannot be restarted: training jobs continue, and the next start continues with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import run
+from scripts import stack as stacks
+from scripts.stack import Stack
+
+from mlengine.backends import Submission
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.job import JobHandle, JobState
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.jobs.progress import read_progress
+from mlengine.storage.client import Storage
+from mlengine.testing import gcs
+from mlengine.testing.airflow import Airflow
+from mlengine.testing.airflow_home import AirflowConfig, free_port
+from tests.support.idle_trainer import idle_trainer
+
+pytestmark = pytest.mark.integration
+
+LOG = "sqlite3.OperationalError: database is locked"
+
+
+@dataclass
+class Training:
+    """A stack without Airflow's processes, and a job that trains in it until a file exists."""
+
+    stack: Stack
+    handle: JobHandle
+    end_file: Path
+
+    @property
+    def state(self) -> JobState:
+        return self.stack.backend.describe([self.handle])[0].state
+
+    @property
+    def step(self) -> int:
+        progress = read_progress(self.stack.storage, JobDir(self.handle.job_dir))
+        return -1 if progress is None else progress.step
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
+    monkeypatch.setattr(stacks, "DATA", tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = gcs.start(tmp_path / "gcs", port=free_port())
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    storage = Storage()
+    storage.client.create_bucket(stacks.BUCKET)
+    package = f"gs://{stacks.BUCKET}/packages/idle_trainer/1/idle_trainer.tar.gz"
+    storage.write(package, idle_trainer())
+    end_file = tmp_path / "end"
+    spec = TrainingSpec(
+        module="idle_trainer", args=("--until", str(end_file)), package_uris=(package,), pools=(Pool(Role.CHIEF, 1),)
+    )
+    backend = LocalBackend(tmp_path / "local")
+    handle = backend.submit(Submission("k1", "job_1", 1, f"gs://{stacks.BUCKET}/m/job_1", spec))
+    airflow = Airflow(AirflowConfig(home=tmp_path / "airflow", dags=tmp_path), port=free_port(), password="secret")
+    stack = Stack(tmp_path, server, airflow, dict(os.environ))
+    training = Training(stack, handle, end_file)
+    try:
+        until(lambda: training.state is JobState.RUNNING)
+        yield training
+    finally:
+        backend.cancel(handle)
+        until(lambda: training.state.terminal)
+        server.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def fail(airflow: Airflow, name: str) -> None:
+    """As if a component had used up its restarts."""
+    airflow.supervise()
+    log = airflow.log_file(name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"many lines before\n{LOG}\n")
+    airflow.failed[name] = 1
+
+
+def test_a_failed_airflow_leaves_its_jobs_running(
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = training.stack
+    fail(stack.airflow, "triggerer")
+    monkeypatch.setattr(stacks, "start", lambda data: stack)
+    assert run.main(["--no-train"]) == 1
+    printed = capsys.readouterr().out
+    assert "job job_1 continues" in printed
+    assert "make run again" in printed
+    assert f"triggerer ended with code 1 after 5 restarts in 10 minutes:\nmany lines before\n{LOG}" in printed
+    assert training.state is JobState.RUNNING
+    assert gcs.answers(stack.server.url), "the job needs its bucket"
+
+    # The next start replaces the server and leaves the job alone.
+    reached = training.step
+    until(lambda: training.step > reached)
+    with stacks.Lock(stack.data):
+        assert not gcs.answers(stack.server.url)
+        port = int(stack.server.url.rsplit(":", 1)[1])
+        again = replace(stack, server=gcs.start(stack.data / "gcs", port=port))
+        try:
+            reached = training.step
+            until(lambda: training.step > reached)
+            training.end_file.write_text("0")
+            until(lambda: training.state is JobState.SUCCEEDED)
+        finally:
+            again.server.stop()
+
+
+def test_without_a_job_nothing_is_left(training: Training) -> None:
+    training.end_file.write_text("0")
+    until(lambda: training.state is JobState.SUCCEEDED)
+    fail(training.stack.airflow, "scheduler")
+    assert training.stack.stop_without_jobs() == []
+    assert not gcs.answers(training.stack.server.url)
+    assert not (training.stack.data / "running.json").exists()
+
+
+def test_ctrl_c_ends_the_jobs_as_ever(
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Any) -> None:
+        raise run.InterruptedRunError
+
+    monkeypatch.setattr(stacks, "start", lambda data: training.stack)
+    monkeypatch.setattr(run, "_stay", interrupted)
+    assert run.main(["--no-train"]) == 0
+    assert "job job_1 was still training: cancelled" in capsys.readouterr().out
+    assert training.state is JobState.CANCELLED

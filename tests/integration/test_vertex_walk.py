@@ -1,0 +1,26 @@
+"""The walk that ``make system`` takes on a real project, against the training service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.storage.client import Storage
+from mlengine.testing.emulator import running
+from tests.support.vertex_walk import Walk
+
+pytestmark = pytest.mark.integration
+
+
+def test_the_walk_is_right(
+    make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    with running(tmp_path / "emulator", backend=make_backend(max_concurrent_jobs=3, max_chief_restarts=0)) as service:
+        findings = Walk(VertexBackend(**service.settings), storage, bucket, 120.0).go()
+    assert len(findings["seconds until a created job is listed by its label"]) == 3
+    assert "non-zero status of 2" in findings["words of a trainer's failure"]
+    assert findings["console"] is None

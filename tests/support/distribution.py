@@ -1,0 +1,106 @@
+"""A pytest plugin that distributes tests over processes: ``make test`` runs ``pytest -n 2 --dist loadgroup``.
+
+Tests of one module run in one process, in their order, so that module fixtures are created once. Modules that use an
+expensive session fixture form one group for the same reason. Long groups start first, so that no process is idle at
+the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+# By session fixture, which starts Airflow or builds an environment with TensorFlow: the modules that use it.
+GROUPS = {
+    "live_airflow": (
+        "test_airflow_restarts",
+        "test_clears_and_retries",
+        "e2e/test_interrupted_waits",
+        "test_paused_dag",
+        "test_reap_deleted_dag",
+        "test_recreated_dag_runs",
+        "test_vertex_waits",
+        "test_waits_without_triggerer",
+    ),
+    "stack": ("test_hello_trainer", "test_mnist_retraining", "e2e/test_page", "test_security"),
+    "validation_models": ("integration/test_validation", "integration/test_predict"),
+}
+# Groups and modules that take longer than 10 s, the longest first. Others run after them, in the order of collection.
+LONGEST = (
+    "live_airflow",
+    "test_backfill",
+    "test_trainer_corpus",
+    "stack",
+    "validation_models",
+    "test_vertex_stack",
+    "test_champion_events",
+    "test_emulator_clients",
+    "test_examples",
+    "test_emulator_ci",
+    "test_packaging_projects",
+    "test_packaging_git",
+    "test_local_outcomes",
+    "test_ml_engine_trainers",
+    "test_job_tasks",
+    "test_emulator_replica",
+    "test_storage_faults",
+    "test_local_environment",
+    "test_local_crash",
+    "test_failed_stack",
+)
+
+
+def own_airflow_home() -> None:
+    """Give each worker process an Airflow home: Airflow writes its configuration into it when it is imported."""
+    worker, home = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("AIRFLOW_HOME")
+    if worker and home:
+        os.environ["AIRFLOW_HOME"] = f"{home}-{worker}"
+
+
+own_airflow_home()
+
+
+def group_of(nodeid: str) -> str:
+    """The group of a test: the session fixture of its module, or the module itself."""
+    module = PurePosixPath(nodeid.partition("::")[0]).with_suffix("")
+    return next((group for group, names in GROUPS.items() if any(module.match(name) for name in names)), str(module))
+
+
+def rank(nodeid: str) -> int:
+    """The place of the test's group in :data:`LONGEST`."""
+    group = group_of(nodeid).rpartition("/")[2]
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute groups. xdist's own ``loadgroup`` has no effect with pytest 9.2 (pytest-xdist issue 1386)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest groups first, in xdist's worker processes."""
+    check_groups(items)
+    if getattr(config.option, "loadgroup", False):
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+def check_groups(items: Iterable[pytest.Item]) -> None:
+    """Check that each module which uses a fixture of :data:`GROUPS` is listed there.
+
+    :raises pytest.UsageError: a module is not: its tests would start a second Airflow.
+    """
+    for item in items:
+        used = [name for name in GROUPS if name in getattr(item, "fixturenames", ())]
+        if any(name != group_of(item.nodeid) for name in used):
+            raise pytest.UsageError(f"{item.nodeid} uses {used}: list its module in {__name__}.GROUPS")

@@ -1,0 +1,299 @@
+"""An Airflow whose scheduler and triggerer are real, and jobs of the local backend that do what a test says.
+
+The jobs are submitted by the test, so that each is in its state before a task waits for it; the waits are real tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scripts.bootstrap import ROOT
+
+from mlengine.backends.local.backend import LocalBackend
+from mlengine.core.errors import AirflowError
+from mlengine.core.job import JobHandle, JobKey, JobState, JobStatus
+from mlengine.core.layout import JobDir, package_uri
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.jobs.progress import read_cursor
+from mlengine.jobs.submission import Intent, Submitter
+from mlengine.storage.client import Storage
+from mlengine.testing import airflow, gcs
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+from mlengine.testing.airflow_home import AirflowConfig, emulator_connection
+from tests.support.idle_trainer import idle_trainer
+
+PATIENCE = 240.0  # seconds; for a busy machine
+TRIGGER_SECONDS = 0.5
+QUICK = {
+    "termination_grace_seconds": 1.0,
+    "linger_seconds": 1.0,
+    "restart_backoff_seconds": 0.1,
+    "log_upload_timeout_seconds": 0,
+}
+
+
+# Set while the live_airflow is there: raises if a component of its Airflow cannot be restarted.
+_checks: list[Callable[[], None]] = []
+
+
+def check() -> None:
+    """:raises StackError: Airflow is gone; nothing that waits for it need wait any longer."""
+    for one in _checks:
+        one()
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """:raises AssertionError: not in time; :raises StackError: and never will be."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        check()
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.2)
+    return value
+
+
+def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Again while Airflow's database (SQLite) is locked, or its server too busy: many write here at once."""
+    for _ in range(10):
+        try:
+            return call(*arguments, **more)
+        except AirflowError as error:
+            if error.status not in {None, 500, 503}:
+                raise
+            check()
+            time.sleep(1.0)
+    return call(*arguments, **more)
+
+
+@dataclass
+class Job:
+    """A submitted job and, once a run waits for it, that run."""
+
+    live_airflow: LiveAirflow
+    name: str
+    key: JobKey
+    handle: JobHandle
+    options: Mapping[str, Any]
+    end_file: Path
+    run: DagRun | None = None
+
+    @cached_property
+    def backend(self) -> LocalBackend:
+        return LocalBackend(**self.options)
+
+    @property
+    def attempts(self) -> list[JobStatus]:
+        return self.backend.describe(self.backend.find(self.key.digest))
+
+    @property
+    def state(self) -> JobState:
+        return self.backend.describe([self.handle])[0].state
+
+    @property
+    def live(self) -> int:
+        return sum(not status.state.terminal for status in self.attempts)
+
+    @property
+    def task(self) -> TaskRun:
+        assert self.run is not None
+        tasks = persist(self.live_airflow.api.tasks, self.run.dag_id, self.run.run_id)
+        return next(task for task in tasks if task.task_id == "wait")  # type: ignore[no-any-return]
+
+    def end(self, code: int = 0) -> None:
+        partial = self.end_file.with_suffix(".part")
+        partial.write_text(str(code))
+        partial.rename(self.end_file)
+
+    def wait_in(self, dag_id: str, **more: str) -> None:
+        run_id = f"{self.name}-{uuid.uuid4().hex[:6]}"
+        conf = {"job": self.handle.to_json(), "options": dict(self.options), **more}
+        self.run = self.live_airflow.trigger(dag_id, conf, run_id)
+
+    def watched(self) -> bool:
+        """Whether a wait has polled it: the task's log shows that at once, and the bucket a little later."""
+        return self.logged() > 0 or read_cursor(self.live_airflow.storage, self.handle).state != ""
+
+    def logged(self, word: str = " | ") -> int:
+        """How many such lines deferred waits have logged. Read from the disk, as it is called often."""
+        assert self.run is not None
+        logs = (self.live_airflow.airflow.config.home / "logs").glob(f"*/run_id={self.run.run_id}/*/*.trigger.*")
+        return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
+
+    def mark(self, state: str) -> None:
+        assert self.run is not None
+        path = f"dags/{self.run.dag_id}/dagRuns/{self.run.run_id}/taskInstances/wait"
+        persist(self.live_airflow.api.call, "PATCH", path, {"new_state": state})
+
+    def log(self, try_number: int = 1) -> list[str]:
+        assert self.run is not None
+        lines: list[str] = persist(self.live_airflow.api.log, self.run.dag_id, self.run.run_id, "wait", try_number)
+        return lines
+
+
+@dataclass
+class LiveAirflow:
+    """The shared Airflow, the bucket, and the folders of jobs."""
+
+    root: Path
+    airflow: airflow.Airflow
+    storage: Storage
+    bucket: str
+    jobs: list[Job] = field(default_factory=list)
+    _waits: dict[str, TaskRun] = field(default_factory=dict)
+    _looked_at: float = float("-inf")
+    _triggered_at: float = float("-inf")
+
+    @property
+    def api(self) -> AirflowApi:
+        return self.airflow.api
+
+    @cached_property
+    def quick_package(self) -> str:
+        return self.put(idle_trainer())
+
+    @cached_property
+    def slow_package(self) -> str:
+        """Never built: a job with it stays PREPARING."""
+        return self.put(idle_trainer(str(self.root / "never"), "2.0"))
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any], run_id: str) -> DagRun:
+        """A run. Asked again after a silence, Airflow says 409 if it had heard: then the run is there.
+
+        Runs that begin all at once have SQLite locked for longer than a scheduler bears: there is a little time
+        between two.
+        """
+        time.sleep(max(0.0, self._triggered_at + TRIGGER_SECONDS - time.monotonic()))
+        try:
+            made: DagRun = persist(self.api.trigger, dag_id, conf, run_id=run_id)
+        except AirflowError as error:
+            if error.status != 409:
+                raise
+            made = persist(self.api.run, dag_id, run_id)
+        self._triggered_at = time.monotonic()
+        return made
+
+    def waits(self) -> dict[str, TaskRun]:
+        """The wait of every run, by the run's id; in one call, and at most once a second."""
+        if time.monotonic() - self._looked_at > 1.0:
+            found = persist(self.api.call, "GET", "dags/~/dagRuns/~/taskInstances?limit=500")["task_instances"]
+            names = ("task_id", "state", "try_number", "duration", "map_index")
+            self._waits = {
+                item["dag_run_id"]: TaskRun(**{name: item[name] for name in names})
+                for item in found
+                if item["task_id"] == "wait"
+            }
+            self._looked_at = time.monotonic()
+        return self._waits
+
+    def submit(self, name: str, *, place: str = "roomy", package: str | None = None, workers: int = 0) -> Job:
+        """A job in ``place``: a folder with its own queue; in those called full one runs, the others are queued."""
+        options: dict[str, Any] = {
+            "state_dir": str(self.root / place),
+            "max_concurrent_jobs": 1 if place.startswith("full") else 200,
+            **QUICK,
+        }
+        key = JobKey("waits", f"{name}-{uuid.uuid4().hex[:6]}", "submit")
+        end_file = self.root / f"end-{key.run_id}"
+        pools = (Pool(Role.CHIEF, 1), *([Pool(Role.WORKER, workers)] if workers else []))
+        spec = TrainingSpec(
+            module="idle_trainer",
+            args=("--until", str(end_file)),
+            package_uris=(package or self.quick_package,),
+            pools=pools,
+        )
+        job_dir = JobDir.of(self.bucket, "waits", key.run_id.replace("-", "_"))
+        backend = LocalBackend(**options)
+        submitted = Submitter(self.storage, backend).submit(Intent(key, "waits", job_dir, spec))
+        self.jobs.append(Job(self, name, key, submitted.handle, options, end_file))
+        return self.jobs[-1]
+
+    @property
+    def admin(self) -> dict[str, str]:
+        """For ``mlengine``'s commands that ask Airflow."""
+        user, password = self.airflow.user, self.airflow.password
+        return {
+            "MLENGINE_AIRFLOW_URL": self.airflow.url,
+            "MLENGINE_AIRFLOW_USER": user,
+            "MLENGINE_AIRFLOW_PASSWORD": password,
+        }
+
+    def end_everything(self) -> None:
+        for job in self.jobs:
+            for status in job.attempts:
+                if not status.state.terminal:
+                    job.backend.cancel(status.handle)
+        for job in self.jobs:
+            until(lambda job=job: job.live == 0, f"{job.name} ends")  # type: ignore[misc]
+
+    def put(self, data: bytes) -> str:
+        """The URI of a package."""
+        uri = package_uri(self.bucket, "idle_trainer", uuid.uuid4().hex, "idle_trainer.tar.gz")
+        self.storage.write(uri, data)
+        return uri
+
+
+@contextmanager
+def running(root: Path, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
+    """Start Airflow with its home in ``root``; at the end, cancel every job that still runs."""
+    before = dict(os.environ)
+    os.environ.update(gcs_server.env)
+    storage = Storage()
+    bucket = f"waits-{uuid.uuid4().hex[:8]}"
+    storage.client.create_bucket(bucket)
+    config = AirflowConfig(
+        home=root / "airflow",
+        dags=Path(__file__).parent / "wait_dags",
+        plugins=ROOT / "plugins",
+        parallelism=8,
+        env={
+            **gcs_server.env,
+            "AIRFLOW__MLENGINE__BUCKET": f"gs://{bucket}",
+            "AIRFLOW__MLENGINE__PROGRESS_INTERVAL_SECONDS": "3",
+            "AIRFLOW__MLENGINE__RETRY_BACKOFF_SECONDS": "1",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
+        },
+        settings={
+            # For a DAG file that imports the Google provider's operators, on a busy machine.
+            "core.dagbag_import_timeout": "150",
+            "dag_processor.dag_file_processor_timeout": "180",
+            # The files do not change; one that is touched is read at once.
+            "dag_processor.min_file_process_interval": "60",
+            "api.maximum_page_limit": "1000",
+            "scheduler.trigger_timeout_check_interval": "3",
+            "scheduler.orphaned_tasks_check_interval": "10",
+            "scheduler.task_instance_heartbeat_timeout": "30",
+            "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
+            "triggerer.job_heartbeat_sec": "1",
+            "triggerer.triggerer_health_check_threshold": "6",
+        },
+    )
+    try:
+        with airflow.running(config) as started:
+            made = LiveAirflow(root, started, storage, f"gs://{bucket}")
+            _checks.append(started.check)
+            # Kept by Airflow, as people's are: looking it up from the triggerer must not block or fail.
+            extra = emulator_connection()["AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT"]
+            made.api.call("POST", "connections", {"connection_id": "waits", **_connection(extra)})
+            try:
+                yield made
+            finally:
+                _checks.clear()
+                made.end_everything()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _connection(text: str) -> dict[str, str]:
+    found = json.loads(text)
+    return {"conn_type": found["conn_type"], "extra": json.dumps(found["extra"])}

@@ -1,0 +1,188 @@
+"""A bucket with the jobs of many months, for tests and benchmarks of the page. The objects are real and written by
+this project's own code, but nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from mlengine.backends import LogPage, Submission
+from mlengine.core.job import JobHandle, JobKey, JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.promotion.outcome import Force
+from mlengine.promotion.publish import publish
+from mlengine.storage.client import Storage
+from mlengine.testing.backend import MemoryBackend, MemoryJob
+from mlengine.validation.report import Report, store
+
+NOW = 1_795_445_000.0
+DAY = 86_400.0
+
+
+class KnownJobs(MemoryBackend):
+    """A backend whose jobs were all there before, by name, with the times that a real one knows."""
+
+    def __init__(self) -> None:
+        super().__init__("memory")
+        self.times: dict[str, tuple[float, float | None]] = {}
+
+    def clear(self) -> None:
+        """Forget all jobs and calls."""
+        self.jobs.clear()
+        self.calls.clear()
+        self.times.clear()
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        self._called("describe")
+        known = {job.handle.name: job for job in self.jobs}
+        found = []
+        for handle in handles:
+            job = known.get(handle.name)
+            if job is None:
+                found.append(self._status(handle))
+                continue
+            began, ended = self.times[handle.name]
+            detail = "the chief ended with exit code 0" if job.state is JobState.SUCCEEDED else "4 of 4 replicas"
+            found.append(JobStatus(handle, job.state, detail, job.failure, began, began + 5, ended))
+        return found
+
+    def logs(self, handle: JobHandle, cursor: Any, limit: int = 1000) -> LogPage:
+        self._called("logs")
+        return LogPage((), {})
+
+
+BACKEND = KnownJobs()
+
+
+def backend(**_: Any) -> KnownJobs:
+    """The one that ``connect_backend("memory", …)`` gives."""
+    return BACKEND
+
+
+@dataclass
+class SampleJobs:
+    """Puts jobs into one bucket."""
+
+    storage: Storage
+    bucket: str
+    model: str = "mnist"
+    jobs: list[str] = field(default_factory=list)
+
+    def job(
+        self,
+        job_id: str,
+        *,
+        state: JobState = JobState.SUCCEEDED,
+        began: float = NOW - 30 * DAY,
+        version: str = "2026-10-01",
+        dag_id: str = "mnist_retraining",
+        run_id: str = "scheduled__2026-10-01T00:00:00+00:00",
+        accuracy: float | None = 0.98,
+        verdict: Decision = Decision.ACCEPTED,
+        model: str | None = None,
+        history: Sequence[dict[str, Any]] = (),
+        args: Sequence[str] = ("--max_steps", "1000"),
+    ) -> JobDir:
+        """A job, and the files that a trainer and the validation write."""
+        job_dir = JobDir.of(self.bucket, model or self.model, job_id)
+        key = JobKey(dag_id, run_id, "retrain.submit", -1, 2)
+        pools = (Pool(Role.CHIEF, 1, "standard"), Pool(Role.WORKER, 2, "standard"), Pool(Role.PS, 1, "standard"))
+        spec = TrainingSpec("trainer.task", ("gs://bkt/packages/trainer.tar.gz",), tuple(args), pools)
+        record = JobRecord(
+            key=key.digest,
+            job_id=job_id,
+            model=model or self.model,
+            backend="memory",
+            spec=spec.to_json(),
+            owner=asdict(key),
+            inputs={"dataset": {"version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"}},
+            name=f"{job_id}-1",
+            history=(
+                {"time": began, "event": "claimed"},
+                {"time": began + 1, "event": "fresh_submit", "attempt": 1, "name": f"{job_id}-1"},
+                *history,
+            ),
+        )
+        self.storage.write(job_dir.claim, record.to_bytes())
+        handle = JobHandle("memory", f"{job_id}-1", job_id, 1, job_dir.uri)
+        BACKEND.jobs.append(MemoryJob(Submission(key.digest, job_id, 1, job_dir.uri, spec), handle, state))
+        BACKEND.times[handle.name] = (began, began + 180 if state.terminal else None)
+        steps = 1000 if state is JobState.SUCCEEDED else 412
+        self._progress(job_dir, steps)
+        if state is JobState.SUCCEEDED and accuracy is not None:
+            self._judge(job_dir, model or self.model, version, accuracy, verdict, began + 240)
+        self.jobs.append(job_id)
+        return job_dir
+
+    def logs(self, job_dir: JobDir, replica: str, text: bytes, attempt: int = 1) -> None:
+        self.storage.write(f"{job_dir.logs}attempt-{attempt}/{replica}.log", text, "text/plain")
+
+    def publish(self, job_dir: JobDir, report: Report, by: str = "mnist_retraining") -> None:
+        outcome = publish(self.storage, self.bucket, report, by=by, force=Force(by, "a test"))
+        assert outcome.published, outcome
+
+    def _progress(self, job_dir: JobDir, step: int) -> None:
+        progress = {"step": step, "of": 1000, "examples_per_second": 890.6, "loss": 0.2, "eta_seconds": 66.0}
+        self.storage.write(job_dir.progress, json.dumps(progress).encode())
+        lines = [
+            {"step": at, "train_loss": 1 / at**0.5, "test_loss": 1.1 / at**0.5, "test_accuracy": 1 - 0.9 / at**0.5}
+            for at in range(100, step + 1, 100)
+        ]
+        self.storage.write(job_dir.metrics, "\n".join(map(json.dumps, lines)).encode())
+
+    def _judge(
+        self, job_dir: JobDir, model: str, version: str, accuracy: float, verdict: Decision, at: float
+    ) -> Report:
+        reason = f"Accuracy on 10000 held-out rows is {accuracy:.4f}."
+        report = Report(
+            model=model,
+            job_id=job_dir.job_id,
+            job_dir=job_dir.uri,
+            model_uri=job_dir.model.rstrip("/"),
+            verdict=Verdict(
+                verdict,
+                (reason,),
+                (Check("accuracy", accuracy, "≥ 0.97", verdict is not Decision.REJECTED, reason),),
+            ),
+            thresholds=Thresholds(),
+            checks="all",
+            created=datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
+            dataset={"name": "mnist", "version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"},
+            figures={"accuracy": accuracy, "latency_ms": 2.3, "per_class": [accuracy] * 10},
+        )
+        page = b"<!doctype html><title>r</title><style>@media(prefers-color-scheme:dark){:root{}}</style><p>report"
+        store(self.storage, report, None, page)
+        return report
+
+    def many(self, count: int, *, others: int = 0, seed: int = 7) -> None:
+        """``count`` ended jobs over years, as real ones: most accepted, some rejected, some failed.
+
+        :param others: further objects in each dir: checkpoints, summaries, the model's files.
+        """
+        rng = random.Random(seed)
+
+        def one(number: int) -> None:
+            month = f"{2020 + number % 84 // 12}-{number % 12 + 1:02}-01"
+            kind = rng.random()
+            state = JobState.FAILED if kind < 0.06 else JobState.CANCELLED if kind < 0.09 else JobState.SUCCEEDED
+            job_dir = self.job(
+                f"mnist_{number:05}_{rng.randrange(16**8):08x}",
+                state=state,
+                began=NOW - (count - number) * DAY / 3,
+                version=month,
+                run_id=f"scheduled__{number}",
+                accuracy=round(0.96 + 0.03 * rng.random(), 4),
+                verdict=Decision.REJECTED if kind > 0.85 else Decision.ACCEPTED,
+            )
+            for at in range(others):
+                self.storage.write(f"{job_dir.train}checkpoints/{at:08}/ckpt.index", b"0123456789")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(one, range(count)))
