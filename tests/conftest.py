@@ -15,6 +15,8 @@ from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
+# Failed assertions of helpers show their values, too.
+pytest.register_assert_rewrite("tests.support")
 pytest_plugins = ["tests.support.distribution", "tests.support.skips"]
 
 # How long one example takes says more about the machine's other work than about the code.

@@ -145,7 +145,11 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(seen: dict[str
 def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
     """The links that the worker has stored, as Airflow's API gives them."""
     job_id = hello.result("retrain.prepare")["job_id"]
-    for task, more in {"submit": [], "wait": ["TensorBoard"], "validate": ["Model dir", "Report"]}.items():
+    for task, more in {
+        "submit": [],
+        "wait": ["TensorBoard"],
+        "validate": ["Model directory", "Validation report"],
+    }.items():
         links = stack.airflow.api.links(hello.run.dag_id, hello.run.run_id, f"retrain.{task}")
         assert links["Job"] == f"/mlengine/page?job=hello/{job_id}", links
         for name in more:

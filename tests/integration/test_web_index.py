@@ -95,7 +95,7 @@ def test_who_comes_back_after_a_while_sees_what_is_now(
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     assert asked.view().rows == ()
     sample_jobs.job("mnist_1")
-    assert asked.view().rows == (), "a look was taken just now"
+    assert asked.view().rows == (), "the bucket was listed just now"
     monkeypatch.setattr(index, "REFRESH_INTERVAL", 0.0)
     monkeypatch.setattr(index, "STALE", 0.0)
     monkeypatch.setattr(index, "_STALE_WAIT", 60.0)

@@ -169,7 +169,7 @@ def _of_model(user: Any, model: str) -> list[Row]:
     """
     rows = [row for row in _visible(user)[1] if row.model == model]
     if not rows:
-        raise HTTPException(404, "no such model")
+        raise HTTPException(404, "the model does not exist, or you do not have permission to read the DAGs of its jobs")
     return rows
 
 
@@ -179,14 +179,14 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     :raises HTTPException: 404 if it does not exist or the user may not see it.
     """
     if "/" in job_id or job_id in {"", ".", ".."}:
-        raise HTTPException(404, "no such job")
+        raise HTTPException(404, guard.NO_JOB)
     try:
         job_dir = JobDir.of(_bucket(), model, job_id)
     except StorageError as error:
-        raise HTTPException(404, "no such job") from error
+        raise HTTPException(404, guard.NO_JOB) from error
     found = _index().read(job_dir)
     if found is None:
-        raise HTTPException(404, "no such job")
+        raise HTTPException(404, guard.NO_JOB)
     guard.require_read(user, found[1].dag_id)
     return found
 

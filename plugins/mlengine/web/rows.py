@@ -244,7 +244,12 @@ def _seconds(created: str) -> float:
 
 def _cluster(spec: Mapping[str, Any]) -> str:
     pools = spec.get("pools") or ()
-    return ", ".join(f"{pool.get('count')} {pool.get('role')}" for pool in pools if isinstance(pool, Mapping))
+    return ", ".join(_replicas(pool) for pool in pools if isinstance(pool, Mapping))
+
+
+def _replicas(pool: Mapping[str, Any]) -> str:
+    count, role = pool.get("count"), pool.get("role")
+    return f"{count} {role}{'' if count == 1 or role == 'ps' else 's'}"
 
 
 def _decision(record: JobRecord) -> str:

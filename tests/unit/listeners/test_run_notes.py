@@ -40,7 +40,7 @@ GOOD = {"verdict": "accepted", "metric": "roc_auc", "metric_value": 0.79312}
         ),
         (
             {"ValidateModelOperator": {"verdict": "not_compared", "reasons": ["It was not compared."]}},
-            "not_compared · It was not compared.",
+            "not compared · It was not compared.",
         ),
         (
             {
@@ -48,7 +48,7 @@ GOOD = {"verdict": "accepted", "metric": "roc_auc", "metric_value": 0.79312}
                 "ValidateModelOperator": {"verdict": "accepted", "metric": "", "metric_value": None},
                 "PublishModelOperator": {"published": False, "reason": "The champion was trained on a newer version."},
             },
-            "reused · accepted · not published: The champion was trained on a newer version.",
+            "reused an earlier model · accepted · not published: The champion was trained on a newer version.",
         ),
     ],
 )

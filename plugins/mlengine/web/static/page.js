@@ -87,20 +87,20 @@ const errorNote = (error) => el("p", { class: "note", role: "alert" }, error.mes
 function progress(row) {
   if (row.step === null || !row.of) return "";
   const share = `step ${row.step} of ${row.of}`;
-  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: row.step, "aria-label": share }), ` ${Math.round((100 * row.step) / row.of)} %`);
+  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: row.step, "aria-label": share }), ` ${Math.round((100 * row.step) / row.of)}%`);
 }
 
-/** `head`: column titles; a column whose title begins with "·" is hidden in a narrow window. `empty`: shown without rows. */
+/** `head`: column titles. "·" before a title hides the column in a narrow window, "#" aligns numbers. `empty`: shown without rows. */
 function table(head, rows, empty, label) {
   if (!rows.length) return el("p", { class: "soft" }, empty);
-  const heads = head.map((name) => el("th", { scope: "col", class: name.startsWith("·") ? "wide" : null }, name.replace("·", "")));
+  const heads = head.map((name) => el("th", { scope: "col", class: `${name.includes("·") ? "wide" : ""} ${name.includes("#") ? "n" : ""}` }, name.replace(/[·#]/g, "")));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
 }
 
 function facts(pairs, kind = "facts") {
   const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const items = shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
-  return el("dl", { class: kind }, kind === "cards" ? items.map((pair) => el("div", {}, pair)) : items);
+  return el("dl", { class: kind }, kind === "cards" ? items.map((pair) => el("div", { class: pair[1].textContent.length > 24 ? "long" : null }, pair)) : items);
 }
 
 const code = (text) => (text ? el("code", {}, text) : "");
@@ -168,13 +168,13 @@ async function showJobs(view) {
   }
   function jobTable(found) {
     const costs = found.jobs.some((row) => row.cost_usd !== null);
-    const head = ["Job", "State", "·Progress", "Verdict", "·Dataset", "·Attempt", "·Duration", ...(costs ? ["·Cost"] : []), "·Triggered by"];
+    const head = ["Job", "State", "·Progress", "Verdict", "·Dataset", "·#Attempt", "·#Duration", ...(costs ? ["·#Cost"] : []), "·Triggered by"];
     const rows = found.jobs.map((row) => el("tr", {},
       el("td", { class: "job" }, el("a", { href: `#/job/${jobPath(row)}` }, row.job_id), el("small", {}, moment(row.claimed))),
       el("td", {}, chip(row.state), el("small", { class: "narrow" }, progress(row)), el("small", { class: "narrow" }, timeLeft(row))),
       el("td", { class: "wide" }, progress(row), el("small", {}, timeLeft(row))),
       el("td", {}, chip(row.verdict), el("small", {}, formatMetric(row))),
-      el("td", { class: "wide" }, row.dataset), el("td", { class: "wide n" }, String(row.attempt)), el("td", { class: "wide n" }, elapsed(row)),
+      el("td", { class: "wide nowrap" }, row.dataset), el("td", { class: "wide n" }, String(row.attempt)), el("td", { class: "wide n" }, elapsed(row)),
       costs ? el("td", { class: "wide n" }, formatCost(row.cost_usd)) : "", el("td", { class: "wide" }, row.by, el("small", {}, row.dag_id))));
     const more = filters.offset + PAGE < found.total;
     const turnPage = (by) => () => { filters.offset = Math.max(0, filters.offset + by); refresh(); };
@@ -186,7 +186,7 @@ async function showJobs(view) {
     return [
       table(head, rows, found.at === null && !found.error ? "Reading the bucket …" : empty, "Jobs"),
       el("p", { class: "bar" }, el("span", { class: "soft" }, `${shown}; ${found.active} active in total`),
-        el("button", { type: "button", disabled: !filters.offset, onclick: turnPage(-PAGE) }, "Newer"), el("button", { type: "button", disabled: !more, onclick: turnPage(PAGE) }, "Older")),
+        found.total > PAGE && el("button", { type: "button", disabled: !filters.offset, onclick: turnPage(-PAGE) }, "Newer"), found.total > PAGE && el("button", { type: "button", disabled: !more, onclick: turnPage(PAGE) }, "Older")),
     ];
   }
   await refresh();
@@ -252,7 +252,7 @@ function jobBelow(job, path) {
     section("Events", table(["Time", "Event", "Details"], history, "No events have been recorded.", "Events")),
     job.report ? reportView(job, path) : "",
     section("Lineage", facts([
-      ["Job directory", code(job.job_dir)], ["Model", code(`${job.job_dir}/model/`)], ["Model SHA-256", code(job.report?.digest || "")],
+      ["Job directory", code(job.job_dir)], ["Model directory", code(`${job.job_dir}/model/`)], ["Model SHA-256", code(job.report?.digest || "")],
       ["Dataset", code(dataset.uri || "")], ["Dataset digest", code(dataset.digest || "")],
       ["Package", code((package_.package_uris || job.spec.package_uris || []).join(" "))], ["Package digest", code(package_.digest || "")],
       ["Module", code(job.spec.module || "")], ["Arguments", code((job.spec.args || []).join(" "))],
@@ -340,7 +340,7 @@ async function showModels(view) {
           metricCell(champion), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
           el("td", { class: "n" }, String(model.active)), el("td", { class: "n" }, String(model.jobs)));
       });
-      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "Metric", "·Dataset", "·Published", "Active", "Jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
+      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "#Metric", "·Dataset", "·Published", "#Active jobs", "#All jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
     } catch (error) { if (view === currentView) update(main, error.message, () => [errorNote(error)]); }
   }
   await refresh();
@@ -359,19 +359,19 @@ async function showModel(view, name) {
     text: `The current champion is ${champion.job_id}. Programs that read the champion pointer get the earlier model immediately.`,
   }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial }));
   const origin = (entry) => entry.restores ?? entry.serial;
-  const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", {}, entry.why)),
-    el("td", { class: "nowrap" }, words(entry.action)), metricCell(entry), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "time" }, moment(entry.at), el("small", {}, entry.by)),
+  const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", { class: "narrow" }, `${words(entry.action)} ${moment(entry.at)} by ${entry.by}`), el("small", {}, entry.why)),
+    el("td", { class: "wide" }, words(entry.action)), metricCell(entry), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "wide" }, moment(entry.at), el("small", {}, entry.by)),
     el("td", {}, index && model.may_change && origin(entry) !== origin(champion) ? el("button", { type: "button", class: "danger", onclick: rollBack(entry), "aria-label": `Roll back to ${entry.job_id}` }, "Roll back …") : "")));
   const datasets = [...new Set(model.points.map((point) => point.dataset || NO_DATASET))];
   const drift = el("div", {});
   main.replaceChildren(
     el("div", { class: "top" }, el("h1", {}, name)),
     champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], [champion.metric || "Metric", number(champion.metric_value)], ["Dataset", champion.dataset.version || ""],
-      ["Published", moment(champion.at)], ["Published by", champion.by], ["Model", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
+      ["Published", moment(champion.at)], ["Published by", champion.by], ["Model directory", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
     model.points.length ? section(`${model.metric} by dataset version`, el("div", { class: "plots" }, versions(model.metric, model.points, datasets, to), drift),
       el("p", { class: "soft" }, model.higher_is_better ? "" : "Lower is better. ", "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
     model.comparison ? comparison(model.comparison, to) : "",
-    section("Champion history", table(["#", "Champion", "Action", "Metric", "·Dataset", "Time", ""], history, "No model has been published yet.", "Champion history")),
+    section("Champion history", table(["#No.", "Champion", "·Action", "#Metric", "·Dataset", "·Time", ""], history, "No model has been published yet.", "Champion history")),
   );
   if (model.points.length) showDrift(drift, path, datasets);
   return null;
