@@ -222,6 +222,11 @@ class ValidateModelOperator(BackendOperator):
         """Log the checks as a table, and then the verdict and its reasons."""
         for line in table(report.verdict.checks):
             self.log.info("%s", line)
+        for name, value in report.metrics.items():
+            threshold = report.thresholds.metrics.get(name)
+            if threshold is None or (threshold.min is None and threshold.max is None):
+                shown = f"undefined: {report.undefined.get(name)}" if value is None else f"{value:.4g}"
+                self.log.info("%s is %s; no minimum or maximum is set", name, shown)
         self.log.info("report: %s", self.report_url)
         self.log.info("verdict: %s", report.verdict.decision.value)
         for reason in report.verdict.reasons:
