@@ -195,7 +195,9 @@ def test_a_metric_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: S
     """Airflow would fail the task after it has published."""
     job_dir, context = validated(storage, bucket, "a"), make_context()
     report = json.loads(storage.read(job_dir.report))
-    storage.write(job_dir.report, json.dumps({**report, "metrics": {"roc_auc": float("nan")}, "main_metric": "roc_auc"}).encode())
+    storage.write(
+        job_dir.report, json.dumps({**report, "metrics": {"roc_auc": float("nan")}, "main_metric": "roc_auc"}).encode()
+    )
     result = publish(job_dir.uri, context)
     assert (result["published"], result["metric_value"]) == (True, None)
     json.dumps([result, context.extra], allow_nan=False)

@@ -246,7 +246,10 @@ def test_strings_from_a_trigger_form(job: JobDir) -> None:
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
-        ({"serving_signature": {"outputs": {"y": "float32"}, "output": "x"}}, "output='x' is not in the serving signature"),
+        (
+            {"serving_signature": {"outputs": {"y": "float32"}, "output": "x"}},
+            "output='x' is not in the serving signature",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused_before_any_download(fields: dict[str, Any], words: str) -> None:

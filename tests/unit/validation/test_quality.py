@@ -166,7 +166,9 @@ def test_the_accuracy_is_compared_by_the_exact_test(
 
 def test_undecided_models_are_accepted_on_request() -> None:
     thresholds = Thresholds.from_json({"undecided": "accept"})
-    (check,), _ = compare_outcomes(classes(200, range(180)), Baseline("old", 1, classes(200, range(3, 183))), thresholds)
+    (check,), _ = compare_outcomes(
+        classes(200, range(180)), Baseline("old", 1, classes(200, range(3, 183))), thresholds
+    )
     assert check.passed
     assert check.message.endswith("With undecided=accept, it is accepted.")
 

@@ -19,7 +19,9 @@ REPORT = Report(
     job_dir="gs://bucket/mnist/j",
     model_uri="gs://bucket/mnist/j/model",
     verdict=Verdict(Decision.FIRST, ("fine",), (Check("a", 0.5, "b", passed=True, message="c"),)),
-    thresholds=Thresholds.from_json({"roc_auc": {"min": 0.8, "max_regression": "2%"}, "slices": {"by": ["a"], "metric": "f1"}}),
+    thresholds=Thresholds.from_json(
+        {"roc_auc": {"min": 0.8, "max_regression": "2%"}, "slices": {"by": ["a"], "metric": "f1"}}
+    ),
     checks="all",
     created="2026-11-23T12:00:00+00:00",
     task="binary",

@@ -173,7 +173,9 @@ def test_the_time_before_the_model_is_loaded_does_not_count(scoring: Run) -> Non
 
 def test_a_process_over_the_memory_limit_is_killed(scoring: Run) -> None:
     # Unlike the real process, this script sets no limit for itself, so the parent has to enforce it.
-    measured = scoring('stage("load"); used = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000))
+    measured = scoring(
+        'stage("load"); used = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000)
+    )
     assert measured.error == "The model was killed for using more than 0.2 GiB of memory at load."
 
 
@@ -184,7 +186,9 @@ def test_the_message_of_a_crash_has_signal_and_stage(scoring: Run) -> None:
 
 
 def test_an_error_of_ours_is_reported_in_one_line(scoring: Run) -> None:
-    measured = scoring('write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)')
+    measured = scoring(
+        'write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)'
+    )
     assert measured.error.startswith("The model failed at load: a bccc")
     assert len(measured.error) < 350
 
