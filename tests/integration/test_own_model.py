@@ -10,6 +10,7 @@ import pytest
 from mlengine.core.verdict import Decision
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
+from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
 from mlengine.validation.serving_signature import ServingSignature
 from tests.support import own_models
@@ -133,7 +134,7 @@ def test_a_model_of_a_framework(export: str, frameworks: OwnModels) -> None:
         assert report.metric_value >= bound
 
 
-def scorer(models: OwnModels, name: str, dataset: str, rules: Rules = RULES) -> own_models.Report:
+def scorer(models: OwnModels, name: str, dataset: str, rules: Rules = RULES) -> Report:
     model = models.scratch / f"model-{name}"
     model.mkdir(exist_ok=True)
     (model / "weights.bin").write_bytes(name.encode())
