@@ -111,8 +111,12 @@ def retrain_mnist() -> RetrainingTaskGroup:
             "ps": "{{ '' if params.scale_tier else params.parameter_servers }}",
         },
         thresholds={
-            "accuracy": "{{ params.min_accuracy }}",
-            "per_class": "{{ params.min_class_accuracy }}",
-            "tolerance": "{{ params.tolerance }}",
+            "accuracy": {"min": "{{ params.min_accuracy }}", "max_regression": "{{ params.tolerance }}"},
+            "worst_class_recall": {"min": "{{ params.min_class_accuracy }}"},
+        },
+        serving_signature={
+            "inputs": {"key": "int64[-1]", "image": "float32[-1,784]"},
+            "outputs": {"key": "int64[-1]", "scores": "float32[-1,10]"},
+            "key": "key",
         },
     )

@@ -126,9 +126,9 @@ def _show_champion(stack: Stack, console: Console) -> None:
 
 
 def champion_line(champion: Mapping[str, Any]) -> str:
-    """The champion in one line. A champion that was validated without a held-out set has no accuracy."""
-    accuracy = champion.get("accuracy")
-    measured = "accuracy not measured" if accuracy is None else f"accuracy {accuracy:.4f}"
+    """The champion in one line. A champion that was validated without a held-out set has no metric."""
+    value = champion.get("metric_value")
+    measured = "not measured" if value is None else f"{champion.get('metric')} {value:.4f}"
     version = (champion.get("dataset") or {}).get("version") or "an unnamed version"
     return f"Champion: no. {champion['serial']}, job {champion['job_id']}, {measured}, trained on {version}"
 

@@ -15,7 +15,8 @@ from mlengine.backends import LogPage, Submission
 from mlengine.core.job import JobHandle, JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision, Verdict
 from mlengine.promotion.outcome import Force
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
@@ -155,7 +156,11 @@ class SampleJobs:
             checks="all",
             created=datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
             dataset={"name": "mnist", "version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"},
-            figures={"accuracy": accuracy, "latency_ms": 2.3, "per_class": [accuracy] * 10},
+            figures={"latency_ms": 2.3},
+            task="multiclass",
+            model_kind="savedmodel",
+            metrics={"accuracy": accuracy, "worst_class_recall": accuracy - 0.02},
+            main_metric="accuracy",
         )
         page = b"<!doctype html><title>r</title><style>@media(prefers-color-scheme:dark){:root{}}</style><p>report"
         store(self.storage, report, None, page)

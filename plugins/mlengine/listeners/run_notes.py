@@ -46,8 +46,8 @@ def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
     if submit.get("decision") == "reused":
         parts.append("reused")
     if validate.get("verdict"):
-        accuracy = validate.get("accuracy")
-        parts.append(str(validate["verdict"]) + (f" ({accuracy:.4f})" if isinstance(accuracy, float) else ""))
+        metric, value = validate.get("metric"), validate.get("metric_value")
+        parts.append(str(validate["verdict"]) + (f" ({metric} {value:.4g})" if isinstance(value, float) else ""))
     if publish.get("published"):
         parts.append(f"champion no. {publish.get('serial')}")
     elif publish.get("reason"):

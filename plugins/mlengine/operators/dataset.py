@@ -73,8 +73,9 @@ class ResolveDatasetOperator(MlengineOperator):
         manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
+        counted = "not counted:" if rows is None else f"{rows:,}"
         self._note(storage, bucket)
-        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
+        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, counted, uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
     def _find(self, storage: Storage, bucket: str, context: Context) -> tuple[Manifest, str]:

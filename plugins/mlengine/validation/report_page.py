@@ -37,9 +37,8 @@ def render(report: Report, curves: Curves) -> bytes:
         title=_TITLES.get(decision, decision.value.capitalize()),
         rivals=_rivals(report),
         curves=_curves(curves),
-        per_class=_per_class(report),
-        confusion=_confusion(report.figures.get("confusion")),
-        mistakes=list(_mistakes(report)),
+        confusion=_confusion(report.curves.get("confusion", {}).get("rows")),
+        worst_rows=list(_worst_rows(report)),
         times=_times(report),
         lineage=_lineage(report),
     )
@@ -56,16 +55,15 @@ def _template() -> Template:
 
 def _rivals(report: Report) -> list[tuple[str, str, str]]:
     """Rows of name, champion, challenger."""
-    champion, mine, theirs = report.champion, report.figures, report.baseline
-    rows = (
-        ("dataset version", champion.get("dataset_version"), report.dataset.get("version")),
-        ("accuracy", _share(theirs.get("accuracy", champion.get("accuracy"))), _share(mine.get("accuracy"))),
-        (
-            "time of one row",
-            _milliseconds(theirs.get("latency_ms")),
-            _milliseconds(theirs.get("challenger_latency_ms")),
-        ),
-    )
+    champion, theirs = report.champion, report.baseline
+    old = {str(champion.get("metric")): champion.get("metric_value")}
+    values = theirs.get("metrics", old)
+    rows: list[tuple[str, object, object]] = [
+        ("dataset version", champion.get("dataset_version"), report.dataset.get("version"))
+    ]
+    rows += [(name, _value(values.get(name)), _value(value)) for name, value in report.metrics.items()]
+    champions_time, time = (_milliseconds(theirs.get(name)) for name in ("latency_ms", "challenger_latency_ms"))
+    rows.append(("time of one row", champions_time, time))
     return [(name, _or_dash(champions), _or_dash(challengers)) for name, champions, challengers in rows]
 
 
@@ -76,12 +74,6 @@ def _curves(curves: Curves) -> list[str]:
         for kind in ("loss", "accuracy")
     }
     return [plots.lines(kind, points) for kind, points in series.items() if points]
-
-
-def _per_class(report: Report) -> str:
-    """Bars of the accuracy of each class, as SVG; empty where it was not measured."""
-    mine, theirs = report.figures.get("per_class"), report.baseline.get("per_class")
-    return plots.bars(mine, theirs or [], report.thresholds.per_class) if mine else ""
 
 
 def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, object]]]:
@@ -102,26 +94,22 @@ def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, ob
     ]
 
 
-def _mistakes(report: Report) -> Iterator[dict[str, object]]:
-    """The wrong rows with the highest scores, where the data are images."""
-    sizes = [int(size) for size in report.dataset.get("shape") or []]
-    for mistake in report.mistakes:
-        image = _image(mistake, sizes)
-        if image:
-            names = ("label", "predicted", "row")
-            yield {"image": image, "score": float(mistake["score"]), **{name: mistake.get(name) for name in names}}
+def _worst_rows(report: Report) -> Iterator[dict[str, object]]:
+    """The rows with the largest errors; ``image`` is a PNG in base64, or empty."""
+    for row in report.worst_rows:
+        yield {**row, "image": _image(row.get("image") or {})}
 
 
-def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
-    """A PNG in base64; empty if the row is no image of the dataset's shape, or has no score."""
+def _image(image: Mapping[str, Any]) -> str:
+    """A PNG in base64; empty if there is no image."""
     try:
-        pixels = base64.b64decode(str(mistake["pixels"]), validate=True)
-        float(mistake["score"])
+        pixels = base64.b64decode(str(image["pixels"]), validate=True)
+        height, width = (int(size) for size in image["shape"])
     except (KeyError, ValueError, TypeError, binascii.Error):
         return ""
-    if len(sizes) != 2 or sizes[0] * sizes[1] != len(pixels):
+    if height * width != len(pixels) or not pixels:
         return ""
-    return base64.b64encode(plots.png(pixels, width=sizes[1])).decode()
+    return base64.b64encode(plots.png(pixels, width=width)).decode()
 
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
@@ -169,7 +157,7 @@ def _signature(report: Report) -> dict[str, object]:
     """How the model had to be called; empty where that was not asked."""
     if report.checks == "files":
         return {}
-    shown = ("name", "inputs", "outputs", "key", "features", "scores", "scale", "probabilities")
+    shown = ("name", "inputs", "outputs", "columns", "key", "features", "output", "activation", "scale")
     known = report.serving_signature
     return {name: known[name] for name in shown if known.get(name) is not None}
 
@@ -192,8 +180,8 @@ def _clock(seconds: object) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
 
 
-def _share(value: object) -> str | None:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else None
+def _value(value: object) -> str | None:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else None
 
 
 def _milliseconds(value: object) -> str | None:

@@ -39,14 +39,15 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
 def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
     """One model. ``points`` are for the plot; ``comparison`` compares the latest challenger with its champion."""
     history = champions.history(storage, bucket, model, limit=HISTORY)
-    validated = [row for row in rows if row.model == model and row.verdict and row.accuracy is not None]
+    validated = [row for row in rows if row.model == model and row.verdict and row.metric_value is not None]
     validated.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
     champion_ids = {entry.job_id for entry in history}
     points = [
         {
             "job_id": row.job_id,
             "dataset": row.dataset,
-            "accuracy": row.accuracy,
+            "metric": row.metric,
+            "metric_value": row.metric_value,
             "verdict": row.verdict,
             "champion": row.job_id in champion_ids,
         }
@@ -91,6 +92,9 @@ def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | 
 
 
 def _figures(report: Report, figures: Any) -> dict[str, Any]:
-    wanted = ("accuracy", "latency_ms", "per_class")
-    found = {name: figures[name] for name in wanted if figures.get(name) is not None}
-    return {**found, "size": report.size} if figures is report.figures else found
+    challenger = figures is report.figures
+    metrics = report.metrics if challenger else figures.get("metrics", {})
+    found = {"metrics": dict(metrics), "metric": report.main_metric, "metric_value": metrics.get(report.main_metric)}
+    if figures.get("latency_ms") is not None:
+        found["latency_ms"] = figures["latency_ms"]
+    return {**found, "size": report.size} if challenger else found

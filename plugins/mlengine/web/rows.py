@@ -68,7 +68,8 @@ class Row:
     eta: float | None = None
     rate: float | None = None
     verdict: str = ""
-    accuracy: float | None = None
+    metric: str = ""
+    metric_value: float | None = None
     cost_usd: float | None = None
     final: bool = False
 
@@ -159,7 +160,9 @@ def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend
     report = _report(storage, job_dir)
     row = _with_status(storage, row, claim.handle, status, report)
     if report is not None:
-        row = replace(row, verdict=report.verdict.decision.value, accuracy=report.accuracy)
+        row = replace(
+            row, verdict=report.verdict.decision.value, metric=report.main_metric, metric_value=report.metric_value
+        )
     row = _with_progress(storage, row, job_dir)
     row = replace(row, cost_usd=_cost(backend, record, job_dir, row))
     return replace(row, final=_is_final(row, report, times[-1] if times else 0.0))

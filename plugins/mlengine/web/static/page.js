@@ -77,7 +77,7 @@ const jobPath = (row) => `${part(row.model)}/${part(row.job_id)}`;
 
 const words = (name) => String(name).replaceAll("_", " ");
 const chip = (name) => (name ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(name) ? name : ""}` }, words(name)) : "");
-const formatAccuracy = (value) => (typeof value === "number" ? value.toFixed(4) : "");
+const formatMetric = (of) => (typeof of.metric_value === "number" ? of.metric_value.toPrecision(4) : "");
 const formatCost = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
 const elapsed = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
 const timeLeft = (row) => (row.eta === null ? "" : `${duration(row.eta)} left`);
@@ -172,7 +172,7 @@ async function showJobs(view) {
       el("td", { class: "job" }, el("a", { href: `#/job/${jobPath(row)}` }, row.job_id), el("small", {}, moment(row.claimed))),
       el("td", {}, chip(row.state), el("small", { class: "narrow" }, progress(row)), el("small", { class: "narrow" }, timeLeft(row))),
       el("td", { class: "wide" }, progress(row), el("small", {}, timeLeft(row))),
-      el("td", {}, chip(row.verdict), el("small", {}, formatAccuracy(row.accuracy))),
+      el("td", {}, chip(row.verdict), el("small", {}, formatMetric(row))),
       el("td", { class: "wide" }, row.dataset), el("td", { class: "wide n" }, String(row.attempt)), el("td", { class: "wide n" }, elapsed(row)),
       costs ? el("td", { class: "wide n" }, formatCost(row.cost_usd)) : "", el("td", { class: "wide" }, row.by, el("small", {}, row.dag_id))));
     const more = filters.offset + PAGE < found.total;
@@ -231,7 +231,7 @@ function jobTop(job, path) {
       ["Progress", row.step === null ? "" : el("span", {}, progress(row), el("br"), `step ${row.step} of ${row.of}`)], ["Time left", duration(row.eta)],
       ["Throughput", row.rate ? `${Math.round(row.rate)} examples/s` : ""], ["Attempt", row.attempt ? String(row.attempt) : ""],
       ["Submitted", moment(row.claimed)], ["Duration", elapsed(row)], ["Estimated cost", formatCost(row.cost_usd)], ["Cluster", row.cluster], ["Backend", row.backend],
-      ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatAccuracy(row.accuracy)) : ""],
+      ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatMetric(row)) : ""],
       ["Triggered by", row.by], ["DAG", row.dag_id], ["Run", run],
     ], "cards"),
   ];
@@ -326,10 +326,10 @@ async function showModels(view) {
         const champion = model.champion || {};
         return el("tr", {}, el("td", { class: "job" }, el("a", { href: `#/model/${part(model.model)}` }, model.model)),
           el("td", { class: "job" }, champion.job_id ? el("a", { href: `#/job/${part(model.model)}/${part(champion.job_id)}` }, champion.job_id) : champion.error || "None yet"),
-          el("td", { class: "n" }, formatAccuracy(champion.accuracy)), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
+          el("td", { class: "n" }, formatMetric(champion)), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
           el("td", { class: "n" }, String(model.active)), el("td", { class: "n" }, String(model.jobs)));
       });
-      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "Accuracy", "·Dataset", "·Published", "Active", "Jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
+      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "Metric", "·Dataset", "·Published", "Active", "Jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
     } catch (error) { if (view === currentView) update(main, error.message, () => [errorNote(error)]); }
   }
   await refresh();
@@ -349,16 +349,16 @@ async function showModel(view, name) {
   }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial }));
   const origin = (entry) => entry.restores ?? entry.serial;
   const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", {}, entry.why)),
-    el("td", {}, words(entry.action)), el("td", { class: "n" }, formatAccuracy(entry.accuracy)), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", {}, moment(entry.at), el("small", {}, entry.by)),
+    el("td", {}, words(entry.action)), el("td", { class: "n" }, formatMetric(entry)), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", {}, moment(entry.at), el("small", {}, entry.by)),
     el("td", {}, index && model.may_change && origin(entry) !== origin(champion) ? el("button", { type: "button", class: "danger", onclick: rollBack(entry), "aria-label": `Roll back to ${entry.job_id}` }, "Roll back …") : "")));
   main.replaceChildren(
     el("div", { class: "top" }, el("h1", {}, name)),
-    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], ["Accuracy", formatAccuracy(champion.accuracy)], ["Dataset", champion.dataset.version || ""],
+    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], [champion.metric || "Metric", formatMetric(champion)], ["Dataset", champion.dataset.version || ""],
       ["Published", moment(champion.at)], ["Published by", champion.by], ["Model", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
-    model.points.length ? section("Accuracy by dataset version", el("div", { class: "plots" }, versions(model.points, to)),
+    model.points.length ? section(`${model.points[0].metric || "Metric"} by dataset version`, el("div", { class: "plots" }, versions(model.points, to)),
       el("p", { class: "soft" }, "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
     model.comparison ? comparison(model.comparison, to) : "",
-    section("Champion history", table(["#", "Champion", "Action", "Accuracy", "·Dataset", "Time", ""], history, "No model has been published yet.", "Champion history")),
+    section("Champion history", table(["#", "Champion", "Action", "Metric", "·Dataset", "Time", ""], history, "No model has been published yet.", "Champion history")),
   );
   return null;
 }
@@ -367,12 +367,11 @@ function comparison(found, to) {
   const size = (value) => (value ? `${(value / 2 ** 20).toFixed(1)} MiB` : "");
   const line = (name, left, right) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, left || "–"), el("td", {}, right || "–"));
   const ms = (value) => (typeof value === "number" ? `${value.toFixed(2)} ms` : "");
-  const lowest = (values) => (values ? formatAccuracy(Math.min(...values.filter((value) => typeof value === "number"))) : "");
   const a = found.challenger, b = found.champion, other = found.compared_with.job_id;
   const head = el("tr", {}, el("th", {}), el("th", { scope: "col" }, "Challenger: ", el("a", { href: to(found.job_id) }, found.job_id)), el("th", { scope: "col" }, other ? ["Champion: ", el("a", { href: to(other) }, other)] : "No champion at that time"));
   return section("Latest challenger compared with the champion", el("p", {}, chip(found.verdict), " ", found.reasons.join(" ")),
-    el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, head), el("tbody", {}, line("Accuracy", formatAccuracy(a.accuracy), formatAccuracy(b.accuracy ?? found.compared_with.accuracy)),
-      line("Lowest accuracy of a class", lowest(a.per_class), lowest(b.per_class)), line("Latency", ms(a.latency_ms), ms(b.latency_ms)), line("Size", size(a.size), size(b.size))))));
+    el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, head), el("tbody", {}, line(a.metric || "Metric", formatMetric(a), formatMetric(b.metric_value != null ? b : found.compared_with)),
+      line("Latency", ms(a.latency_ms), ms(b.latency_ms)), line("Size", size(a.size), size(b.size))))));
 }
 
 // --- routing ----------------------------------------------------------------------------------------------------
