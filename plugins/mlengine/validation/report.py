@@ -1,4 +1,4 @@
-"""The stored result of a validation, ``report.json``: the checks with their measurements, the rules, and the lineage."""
+"""The stored result of a validation, ``report.json``: checks, measurements, rules and lineage."""
 
 from __future__ import annotations
 
