@@ -34,9 +34,9 @@ LABELS = np.arange(2000) % 10
 
 
 def predictions(right: float) -> Predictions:
-    """Predictions of which the share ``right``, at the beginning, is correct."""
-    wrong = np.arange(len(LABELS)) >= round(right * len(LABELS))
-    predicted = np.where(wrong, (LABELS + 1) % 10, LABELS)
+    """Of which the share ``right``, at the beginning, is correct."""
+    good = np.arange(len(LABELS)) < round(right * len(LABELS))
+    predicted = np.where(good, LABELS, (LABELS + 1) % 10)
     return Predictions("multiclass", "digits", tuple(range(10)), target=LABELS, predicted=predicted)
 
 
@@ -102,8 +102,7 @@ def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
     assert (newest.by, newest.why, newest.verdict) == ("dag run", "All checks passed.", "accepted")
     assert newest.at.startswith("20")
     assert newest.lineage["package_uris"] == [f"{bench.bucket}/packages/trainer.tar.gz"]
-    assert (newest.version, newest.metric, newest.metric_value) == ("2026-11-01", "accuracy", 0.985)
-    assert newest.previous == 1
+    assert (newest.version, newest.metric_value, newest.previous) == ("2026-11-01", 0.985, 1)
     assert Champion.from_bytes(newest.to_bytes()) == newest
     assert champions.models(bench.storage, bench.bucket) == ["mnist"]
 
