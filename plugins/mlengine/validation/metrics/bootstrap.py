@@ -136,11 +136,16 @@ def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int)
 
 
 def _by_class(outcomes: Outcomes) -> Array:
-    """The rows in the order of their classes, so that each class is a slice."""
+    """The rows in the order of their classes, so that each class is a slice.
+
+    The rows of a class are in the order that rankings need: then weights are read one after the other.
+    """
     import numpy as np
 
     if outcomes.task == "regression":
         return np.arange(outcomes.rows)
+    if outcomes.task == "binary" and outcomes.values is not None:
+        return np.lexsort((-outcomes.values, outcomes.target))
     return np.argsort(outcomes.target, kind="stable")
 
 
