@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError
+from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError, dot
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
@@ -65,15 +65,16 @@ class Ranking:
     def _sums(self, weights: Array) -> Sums:
         import numpy as np
 
+        kind = np.int32 if weights.dtype.kind == "u" else np.float64  # a sum of integers takes a tenth of the time
         positive, negative = _take(weights, self._positives), _take(weights, self._negatives)
-        true = positive.cumsum(dtype=np.float64)
-        false = np.zeros(len(negative) + 1)
-        negative.cumsum(dtype=np.float64, out=false[1:])
-        above = _take(false, self._above)
+        true = positive.cumsum(dtype=kind)
+        false = np.zeros(len(negative) + 1, kind)
+        negative.cumsum(dtype=kind, out=false[1:])
+        above = _take(false, self._above).astype(np.float64, copy=False)
         return Sums(
-            positive=positive,
-            true_positives=true if self._true is None else _take(true, self._true),
-            false_positives=above if self._false is None else _take(false, self._false),
+            positive=positive.astype(np.float64, copy=False),
+            true_positives=(true if self._true is None else _take(true, self._true)).astype(np.float64, copy=False),
+            false_positives=above if self._false is None else _take(false, self._false).astype(np.float64, copy=False),
             above=above,
             negatives=float(false[-1]),
         )
@@ -109,9 +110,9 @@ def area_under_roc(ranking: Ranking) -> Evaluate:
         if positives <= 0 or sums.negatives <= 0:
             return float("nan")
         # A positive row loses against the negative ones above it, and half against those of equal score.
-        lost = float(sums.positive @ sums.above)
+        lost = dot(sums.positive, sums.above)
         if sums.false_positives is not sums.above:
-            lost = (lost + float(sums.positive @ sums.false_positives)) / 2
+            lost = (lost + dot(sums.positive, sums.false_positives)) / 2
         return 1 - lost / (positives * sums.negatives)
 
     return evaluate
@@ -139,7 +140,7 @@ def average_precision(outcomes: Outcomes) -> Evaluate:
     def evaluate(weights: Array) -> float:
         sums = ranking.sums(weights)
         total = float(sums.true_positives[-1])
-        return float(sums.positive @ _precision(sums)) / total if total > 0 else float("nan")
+        return dot(sums.positive, _precision(sums)) / total if total > 0 else float("nan")
 
     return evaluate
 

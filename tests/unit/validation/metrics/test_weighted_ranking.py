@@ -23,7 +23,7 @@ def test_as_scikit_learn(decimals: int, share: float, ordered: bool) -> None:
     outcomes = Outcomes("binary", target, values, (values >= 0.5).astype(np.int64), None, 2)
     area, average = prepare("roc_auc", outcomes), prepare("average_precision", outcomes)
     recall = prepare("recall@precision=0.5", outcomes)
-    for weights in (np.ones(400), generator.poisson(1, 400).astype(np.float32), generator.random(400)):
+    for weights in (np.ones(400), generator.poisson(1, 400).astype(np.uint8), generator.random(400)):
         assert area(weights) == pytest.approx(sklearn.roc_auc_score(target, values, sample_weight=weights), abs=1e-6)
         expected = sklearn.average_precision_score(target, values, sample_weight=weights)
         assert average(weights) == pytest.approx(expected, abs=1e-6)
