@@ -32,7 +32,7 @@ class Runs:
 
 
 def people(folder: Path) -> Path:
-    """A version of two splits. Whoever is older than 48 has left."""
+    """A version of two splits. People above 48 have left."""
     for split, first, rows in (("train", 0, 400), ("heldout", 400, 200)):
         lines = [f"p{row},{18 + row * 7 % 60},{int(18 + row * 7 % 60 > 48)}" for row in range(first, first + rows)]
         (folder / split).mkdir(parents=True)
@@ -45,7 +45,7 @@ def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_
     backend: LocalBackend = make_backend()
     roles = {"target": "left", "key": "id", "task": "binary"}
     origin = {"license": "CC0-1.0", "source": "made for this test"}
-    allowed = {"allow": ("duplicates",), "reason": "the ages are whole years"}
+    allowed = {"allow": ("duplicates",), "reason": "ages are integers"}
     add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), **roles, **origin, **allowed)
     events = tmp_path / "events.jsonl"
     env = {

@@ -1,4 +1,4 @@
-"""A DAG with a RetrainingTaskGroup. As a script: runs it with ``dag.test()``, once for each argument.
+"""A DAG with a RetrainingTaskGroup. As a script: runs it with ``dag.test()``, one run per argument.
 
 The arguments are the values of the parameter ``reversed``: ``no`` for a good model, ``yes`` for a bad one.
 """
