@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlengine.core.errors import DatasetError
@@ -40,7 +40,6 @@ class Found:
     format: Format
     splits: Mapping[str, list[SourceFile]]
     by_reference: bool = False
-    ignored: tuple[str, ...] = field(default=())
 
 
 def find(storage: Storage, source: str, *, file_format: str | None = None, heldout: str | None = None) -> Found:

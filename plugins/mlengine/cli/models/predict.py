@@ -17,8 +17,8 @@ from mlengine.core.errors import ModelError, UsageError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import check_published_files
 from mlengine.storage.client import Storage
+from mlengine.validation.images import ascii_art
 from mlengine.validation.job import FinishedJob, load_job
-from mlengine.validation.plots import ascii_art
 from mlengine.validation.prediction import PredictedRow, predict
 
 _COLUMNS = 6  # of a row that are printed
