@@ -43,10 +43,14 @@ def people(folder: Path) -> Path:
 @pytest.fixture
 def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path) -> Runs:
     backend: LocalBackend = make_backend()
-    roles = {"target": "left", "key": "id", "task": "binary"}
-    origin = {"license": "CC0-1.0", "source": "made for this test"}
-    allowed = {"allow": ("duplicates",), "reason": "ages are integers"}
-    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), **roles, **origin, **allowed)
+    options = Options(
+        license="CC0-1.0",
+        source="made for this test",
+        roles=Roles(target="left", key="id", task="binary"),
+        allow=("duplicates",),
+        reason="ages are integers",
+    )
+    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), options=options)
     events = tmp_path / "events.jsonl"
     env = {
         **os.environ,
