@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.datasets.register import add
+from mlengine.datasets.register import Options, add
+from mlengine.datasets.roles import Roles
 from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration

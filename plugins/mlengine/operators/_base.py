@@ -62,7 +62,7 @@ class MlengineOperator(TextRendering):
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
     # Set by ``execute``: returns what the task read and wrote.
-    _lineage: Callable[[], OperatorLineage] | None = None
+    _lineage: Callable[[], OperatorLineage[Any, Any]] | None = None
 
     def __init__(
         self,
