@@ -4,15 +4,19 @@ Each resample draws the held-out rows with replacement and computes a metric of 
 is a weight for each row, so that rows are sorted once and not once a resample. For classification the resamples are
 stratified: each has as many rows of each class as the held-out set.
 
-From :data:`_MANY` rows on, the number of times that a row is drawn is taken from Poisson's distribution, independently
-for each row (the difference to exact draws is far below the Monte Carlo error there), and classes are scaled to their
-size. Two models with equal predictions differ by exactly 0 in every resample.
+In a class of at least :data:`_MANY` rows, the number of times that a row is drawn is taken from Poisson's distribution,
+independently for each row, and scaled so that the class keeps its size. The difference to exact draws is far below the
+Monte Carlo error there. Two models with equal predictions differ by exactly 0 in every resample.
+
+A metric may be undefined in some resamples, such as the precision if no drawn row is predicted positive. The interval
+is that of the others, and their number is reported; if less than half of all are left, there is no interval.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 _MANY = 10_000
-_THREADS = 2
+_THREADS = 4  # at most: each holds the sorted weights of one resample
 _MOST_STRATA = 1000  # of more classes, each has too few rows
 
 
@@ -39,7 +43,8 @@ class Difference:
     :param gain: by how much the challenger is better; negative if it is worse.
     :param low: with the given confidence, the gain is at least this.
     :param high: with the same confidence, it is at most this.
-    :param resamples: in how many resamples the metric was defined.
+    :param resamples: in how many resamples the metric was defined; 0 if there were none to draw.
+    :param drawn: how many resamples were drawn.
     :param undefined: why there is no comparison; then all numbers are NaN.
     """
 
@@ -50,7 +55,15 @@ class Difference:
     low: float = math.nan
     high: float = math.nan
     resamples: int = 0
+    drawn: int = 0
     undefined: str = ""
+
+    @property
+    def note(self) -> str:
+        """That the metric was undefined in some resamples; empty if it was not."""
+        if self.resamples == self.drawn:
+            return ""
+        return f"undefined in {self.drawn - self.resamples} of {self.drawn} resamples, which are left out"
 
 
 def paired(
@@ -110,11 +123,14 @@ def _difference(name: str, pair: _Pair, gains: Array, weights: Array, confidence
         mine, theirs = pair.challenger(weights), pair.champion(weights)
     except UndefinedMetricError as error:
         return Difference(name, undefined=str(error))
-    known = gains[~np.isnan(gains)]
-    if math.isnan(mine) or math.isnan(theirs) or not len(known):
+    if not (math.isfinite(mine) and math.isfinite(theirs)):
         return Difference(name, mine, theirs, undefined="the rows do not determine it")
-    low, high = np.quantile(known, [1 - confidence, confidence])
-    return Difference(name, mine, theirs, pair.sign * (mine - theirs), float(low), float(high), len(known))
+    known = gains[np.isfinite(gains)]
+    if 2 * len(known) < len(gains):
+        reason = f"it is undefined in {len(gains) - len(known)} of {len(gains)} resamples of the rows"
+        return Difference(name, mine, theirs, resamples=len(known), drawn=len(gains), undefined=reason)
+    low, high = (float(value) for value in np.quantile(known, [1 - confidence, confidence]))
+    return Difference(name, mine, theirs, pair.sign * (mine - theirs), low, high, len(known), len(gains))
 
 
 def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int) -> Array:
@@ -128,9 +144,10 @@ def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int)
     def one(number: int) -> None:
         weights = draw(generators[number])
         for at, pair in enumerate(pairs):
-            gains[at, number] = pair.gain(weights)
+            gains[at, number] = pair.gain(weights) if weights.any() else math.nan
 
-    with ThreadPoolExecutor(_THREADS if outcomes.rows >= _MANY else 1) as pool:
+    threads = min(_THREADS, os.cpu_count() or 1) if outcomes.rows >= _MANY else 1
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(resamples)))
     return gains
 
@@ -162,16 +179,15 @@ class _Draw:
     def __call__(self, generator: np.random.Generator) -> Array:
         import numpy as np
 
-        if self.table is not None:
-            weights = self.table[np.frombuffer(generator.bytes(2 * self.rows), np.uint16)]
-            for rows in self.strata if len(self.strata) > 1 else ():
-                part = weights[rows]
-                part *= len(part) / max(float(part.sum()), 1.0)
-        else:
-            weights = np.empty(self.rows, np.float32)
-            for rows in self.strata:
-                count = rows.stop - rows.start
+        weights = np.empty(self.rows, np.float32)
+        for rows in self.strata:
+            count = rows.stop - rows.start
+            if self.table is None or count < _MANY:
                 weights[rows] = np.bincount(generator.integers(0, count, count), minlength=count)
+                continue
+            part = weights[rows]
+            self.table.take(np.frombuffer(generator.bytes(2 * count), np.uint16), out=part, mode="clip")
+            part *= count / float(part.sum(dtype=np.float64))
         if self.weight is not None:
             weights = weights * self.weight
         return weights
