@@ -223,18 +223,21 @@ def _worst(outcomes: Outcomes, classes: Sequence[Any], columns: Mapping[str, Any
     else:
         confidence = np.abs(values - 0.5) + 0.5 if values.ndim == 1 else values.max(axis=1)
         errors = np.where(predicted != outcomes.target, confidence, 0)
-    named = lambda at: classes[int(at)] if classes else float(at)  # noqa: E731
     return [
         {
             "row": int(row),
             "key": None,
-            "target": named(outcomes.target[row]),
-            "prediction": named(values[row] if predicted is None else predicted[row]),
+            "target": _named(classes, outcomes.target[row]),
+            "prediction": _named(classes, values[row] if predicted is None else predicted[row]),
             "error": round(float(errors[row]), 6),
             "columns": {name: column[row].item() for name, column in columns.items()},
         }
         for row in np.argsort(-errors)[:24]
     ]
+
+
+def _named(classes: Sequence[Any], value: Any) -> Any:
+    return classes[int(value)] if classes else float(value)
 
 
 def _bare(model: str, verdict: Verdict, thresholds: Thresholds, scope: str) -> Report:

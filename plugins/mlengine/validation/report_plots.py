@@ -104,8 +104,8 @@ def confusion(report: Report) -> dict[str, Any]:
     names = [str(known[at]) if at < len(known) else str(at) for at in found.get("classes", range(len(matrix)))]
     if len(names) < len(matrix):
         names.append("others")
-    most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0)
-    most = max(most, 0.05 * max(map(sum, matrix)), 1)  # a few errors among many rows stay pale
+    largest = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0)
+    most = max(largest, 0.05 * max(map(sum, matrix)), 1)  # a few errors among many rows stay pale
     rows = []
     for at, counts in enumerate(matrix):
         cells = [

@@ -16,7 +16,7 @@ ROUNDING = 1e-12
 def mean_of(loss: Array) -> Evaluate:
     """The weighted mean of a number by row."""
     total = Sum(loss)
-    return lambda weights: total(weights) / float(weights.sum())
+    return lambda weights: total(weights) / float(weights.sum(dtype="float64"))
 
 
 def accuracy(outcomes: Outcomes) -> Evaluate:

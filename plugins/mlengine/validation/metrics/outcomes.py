@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # From the weights of the rows to the metric's value; NaN where it is undefined.
 Evaluate: TypeAlias = "Callable[[Array], float]"
+_PART = 4096
 
 
 class Sum:
@@ -28,7 +29,20 @@ class Sum:
         self._single = self._double.astype(np.float32)
 
     def __call__(self, weights: Array) -> float:
-        return float(weights @ (self._single if weights.dtype == self._single.dtype else self._double))
+        return dot(weights, self._single if weights.dtype == self._single.dtype else self._double)
+
+
+def dot(one: Array, other: Array) -> float:
+    """The sum of products, without BLAS.
+
+    For more than 10,000 rows, BLAS starts threads, which wait actively for each other: if other processes use the
+    cores, that takes up to fifty times as long. Sums of parts also lose less precision.
+    """
+    import numpy as np
+
+    rows = len(one) - len(one) % _PART
+    parts = np.einsum("ij,ij->i", one[:rows].reshape(-1, _PART), other[:rows].reshape(-1, _PART))
+    return float(parts.sum(dtype=np.float64)) + float(np.einsum("i,i->", one[rows:], other[rows:]))
 
 
 class UndefinedMetricError(ValueError):

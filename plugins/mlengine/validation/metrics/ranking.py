@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError
+from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError, dot
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
@@ -77,7 +77,7 @@ def area_under_roc(ranking: Ranking) -> Evaluate:
         if positives <= 0 or negatives <= 0:
             return float("nan")
         # A positive row loses against the negative ones before it, and half against those of its own group.
-        lost = float(groups.positive @ groups.negative_sum) - float(groups.positive @ groups.negative) / 2
+        lost = dot(groups.positive, groups.negative_sum) - dot(groups.positive, groups.negative) / 2
         return 1 - lost / (positives * negatives)
 
     return evaluate
@@ -126,7 +126,7 @@ def average_precision(outcomes: Outcomes) -> Evaluate:
     def evaluate(weights: Array) -> float:
         hits, precision = _precision(ranking, weights)
         total = hits.sum()
-        return float(hits @ precision / total) if total > 0 else float("nan")
+        return dot(hits, precision) / float(total) if total > 0 else float("nan")
 
     return evaluate
 

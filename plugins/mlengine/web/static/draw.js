@@ -123,7 +123,7 @@ export function driftPlot(found, columns, names) {
   const [at, labels] = versionAxis(names);
   const values = columns.flatMap((column) => column.values).filter((value) => value !== null);
   const ys = niceRange([0, 0.25, ...values]), y = (value) => scale(value, ys, H - BOTTOM, TOP);
-  const body = [...frame("", ys, short), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
+  const body = [...frame("drift (PSI)", ys, short), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
   for (const limit of [0.1, 0.25]) body.push(svg("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(limit), y2: y(limit) }));
   columns.forEach((column, index) => {
     const color = COLORS[index % COLORS.length];

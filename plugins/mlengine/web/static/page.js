@@ -78,6 +78,7 @@ const jobPath = (row) => `${part(row.model)}/${part(row.job_id)}`;
 const words = (name) => String(name).replaceAll("_", " ");
 const chip = (name) => (name ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(name) ? name : ""}` }, words(name)) : "");
 const formatMetric = (of) => (typeof of.metric_value === "number" ? `${of.metric || ""} ${number(of.metric_value)}`.trim() : "");
+const metricCell = (of) => el("td", { class: "n" }, number(of.metric_value), el("small", {}, typeof of.metric_value === "number" ? of.metric : ""));
 const formatCost = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
 const elapsed = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
 const timeLeft = (row) => (row.eta === null ? "" : `${duration(row.eta)} left`);
@@ -266,7 +267,8 @@ function reportView(job, path) {
   const report = job.report, failedChecks = report.checks.filter((check) => !check.passed && !check.skipped);
   const frame = el("iframe", { id: "report", title: `Validation report of ${job.row.job_id}`, sandbox: "", loading: "lazy", "data-src": `${path}/report` });
   frame.src = `${path}/report?theme=${theme()}`;
-  return section("Validation report", el("p", {}, chip(report.verdict), " ", failedChecks.length ? "" : report.reasons.join(" ")),
+  const reasons = report.reasons.filter((reason) => !failedChecks.some((check) => check.message === reason));
+  return section("Validation report", el("p", {}, chip(report.verdict), " ", reasons.join(" ")),
     ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)),
     report.metrics.length ? metricTable(report.metrics, "Challenger", report.champion.job_id ? `Champion ${report.champion.serial}` : "") : "", frame);
 }
@@ -335,7 +337,7 @@ async function showModels(view) {
         const champion = model.champion || {};
         return el("tr", {}, el("td", { class: "job" }, el("a", { href: `#/model/${part(model.model)}` }, model.model)),
           el("td", { class: "job" }, champion.job_id ? el("a", { href: `#/job/${part(model.model)}/${part(champion.job_id)}` }, champion.job_id) : champion.error || "None yet"),
-          el("td", { class: "n" }, formatMetric(champion)), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
+          metricCell(champion), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
           el("td", { class: "n" }, String(model.active)), el("td", { class: "n" }, String(model.jobs)));
       });
       update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "#Metric", "·Dataset", "·Published", "#Active jobs", "#All jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
@@ -358,7 +360,7 @@ async function showModel(view, name) {
   }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial }));
   const origin = (entry) => entry.restores ?? entry.serial;
   const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", { class: "narrow" }, `${words(entry.action)} ${moment(entry.at)} by ${entry.by}`), el("small", {}, entry.why)),
-    el("td", { class: "wide" }, words(entry.action)), el("td", { class: "n" }, formatMetric(entry)), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "wide" }, moment(entry.at), el("small", {}, entry.by)),
+    el("td", { class: "wide" }, words(entry.action)), metricCell(entry), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "wide" }, moment(entry.at), el("small", {}, entry.by)),
     el("td", {}, index && model.may_change && origin(entry) !== origin(champion) ? el("button", { type: "button", class: "danger", onclick: rollBack(entry), "aria-label": `Roll back to ${entry.job_id}` }, "Roll back …") : "")));
   const datasets = [...new Set(model.points.map((point) => point.dataset || NO_DATASET))];
   const drift = el("div", {});
