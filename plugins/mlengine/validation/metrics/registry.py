@@ -115,7 +115,8 @@ def _user(name: str, outcomes: Outcomes) -> Evaluate:
 
     def evaluate(weights: Array) -> float:
         try:
-            return float(function(outcomes.target, prediction, weights))
+            # A resample's weights are 8-bit integers, whose products a user's function would not expect to overflow.
+            return float(function(outcomes.target, prediction, weights.astype(float)))
         except Exception as error:
             log.warning("metric %s raised", name, exc_info=True)
             raise UndefinedMetricError(f"it raised {type(error).__name__}: {error}") from error

@@ -192,13 +192,25 @@ def cost(target: Any, prediction: Any, weight: Any) -> float:
     return float(((prediction - target) ** 2) @ weight)
 
 
+def percent(target: Any, prediction: Any, weight: Any) -> float:
+    return float((weight * 100 * (prediction >= 0.5)).sum() / weight.sum())
+
+
 cost.higher_is_better = False  # type: ignore[attr-defined]
-CALLS = []
+CALLS: list[int] = []
 
 
 def broken(target: Any, prediction: Any, weight: Any) -> float:
     CALLS.append(1)
     raise ValueError("no such column")
+
+
+def test_the_weights_of_a_resample_do_not_overflow_in_a_users_function() -> None:
+    mine, theirs = PAIRS["binary"]
+    chosen = replace(theirs, values=np.ones(theirs.rows))
+    found = paired(mine, chosen, [f"{__name__}:percent"], resamples=50)[f"{__name__}:percent"]
+    assert found.champion == pytest.approx(100)
+    assert -100 < found.low <= found.gain <= found.high < 0
 
 
 def test_functions_of_users() -> None:

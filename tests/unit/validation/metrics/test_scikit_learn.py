@@ -82,7 +82,7 @@ def _worst_recall(one: Outcomes, weight: Any) -> float:
 
 def _calibration(one: Outcomes, weight: Any) -> float:
     values: Any = one.values
-    hit = one.target
+    hit: Any = one.target
     if one.task == "multiclass":
         hit, values = one.predicted == one.target, values.max(axis=1)
     weight = np.ones(one.rows) if weight is None else weight
