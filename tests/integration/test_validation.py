@@ -119,7 +119,7 @@ KERAS = {
     ("model", "scores", "words"),
     [
         ("sigmoid", "float32[-1,1]", "1 number a row, and the dataset has 10 classes"),
-        ("regression", "float32[-1]", "whether one number is a probability, a value or a class number cannot be told"),
+        ("regression", "float32[-1]", "whether one number is a probability, a value or a class number is unknown"),
         ("hidden_sigmoid", "float32[-1,-1]", "1 number a row, and the dataset has 10 classes"),
         ("nine_classes", "float32[-1,9]", "9 numbers a row, and the dataset has 10 classes (0, 1, 2, 3, 4, 5, …)"),
     ],

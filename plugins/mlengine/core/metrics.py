@@ -7,7 +7,9 @@ values are computed by :mod:`mlengine.validation.metrics`.
 from __future__ import annotations
 
 import difflib
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlengine.core.errors import MlengineError
@@ -20,6 +22,27 @@ _USER = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 MAIN_METRIC = {BINARY: "roc_auc", MULTICLASS: "accuracy", REGRESSION: "mean_absolute_error"}
 # How much worse than the champion it may be, by default: in the metric's unit, or as a share of the champion's value.
 DEFAULT_REGRESSION = {BINARY: "0.005", MULTICLASS: "0.005", REGRESSION: "1%"}
+
+
+# By parameter: whether a number is valid, and which are.
+_PARAMETERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "k": (lambda number: number >= 1 and number.is_integer(), "an integer from 1 on"),
+    "beta": (lambda number: 0 < number < math.inf, "a number above 0"),
+    **dict.fromkeys(("threshold", "precision", "recall"), (lambda number: 0 <= number <= 1, "a number from 0 to 1")),
+    "quantile": (lambda number: 0 < number < 1, "a number between 0 and 1"),
+}
+_ABBREVIATIONS = {
+    "auc": "roc_auc",
+    "pr_auc": "average_precision",
+    "mae": "mean_absolute_error",
+    "mse": "mean_squared_error",
+    "rmse": "root_mean_squared_error",
+    "mape": "mean_absolute_percentage_error",
+    "mcc": "matthews_corrcoef",
+    "ece": "expected_calibration_error",
+    "pinball": "mean_pinball_loss",
+    "r2_score": "r2",
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +72,10 @@ def _infos() -> dict[str, MetricInfo]:
     found += [MetricInfo(name, (BINARY,)) for name in ("roc_auc", "average_precision", "f1", "precision", "recall")]
     found += [
         MetricInfo("log_loss", _CLASSES, higher_is_better=False),
-        MetricInfo("brier_score", (BINARY,), higher_is_better=False),
-        MetricInfo("expected_calibration_error", (BINARY,), higher_is_better=False),
+        MetricInfo("brier_score", _CLASSES, higher_is_better=False),
+        MetricInfo("expected_calibration_error", _CLASSES, higher_is_better=False),
         MetricInfo("roc_auc_ovr", (MULTICLASS,)),
+        MetricInfo("roc_auc_ovo", (MULTICLASS,)),
         MetricInfo("top_k_accuracy", (MULTICLASS,), parameter="k"),
         MetricInfo("fbeta", (BINARY,), parameter="beta"),
     ]
@@ -63,7 +87,7 @@ def _infos() -> dict[str, MetricInfo]:
         )
     ]
     errors = ("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "median_absolute_error")
-    more = ("mean_absolute_percentage_error", "max_error", "mean_poisson_deviance")
+    more = ("mean_absolute_percentage_error", "max_error", "mean_poisson_deviance", "mean_gamma_deviance")
     found += [MetricInfo(name, (REGRESSION,), higher_is_better=False) for name in (*errors, *more)]
     found += [
         MetricInfo("r2", (REGRESSION,)),
@@ -93,9 +117,13 @@ def split_name(name: str) -> tuple[str, float | None]:
     if not at:
         return known, None
     try:
-        return known, float(text)
+        number = float(text)
     except ValueError:
         raise MlengineError(f"metric {name!r} has no number", hint=f"write {METRICS[known].written}") from None
+    valid, wanted = _PARAMETERS[parameter]
+    if not valid(number):
+        raise MlengineError(f"metric {name!r}: {parameter} is out of range", hint=f"write {wanted}")
+    return known, number
 
 
 def info(name: str, task: str = "") -> MetricInfo:
@@ -122,9 +150,10 @@ def names_of(task: str) -> list[str]:
 
 def unknown(name: str) -> MlengineError:
     """The error for a metric that does not exist."""
-    near = difflib.get_close_matches(name.partition("@")[0], [item.name for item in METRICS.values()], 1)
-    if name.startswith("neg_"):
-        near = [name.removeprefix("neg_")]
+    written = {item.name: item.written for item in reversed(METRICS.values())}
+    base = name.partition("@")[0].removeprefix("neg_")
+    base = _ABBREVIATIONS.get(base.lower(), base)
+    near = [written[one] for one in difflib.get_close_matches(base, written, 1)]
     hint = f"did you mean {near[0]}?" if near else f"metrics: {', '.join(item.written for item in METRICS.values())}"
     return MlengineError(f"unknown metric or threshold: {name}", hint=hint)
 

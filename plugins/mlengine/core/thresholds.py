@@ -26,7 +26,7 @@ from mlengine.core.metrics import DEFAULT_REGRESSION, MAIN_METRIC, info
 
 
 class WhenUndecided(StrEnum):
-    """What to do if the held-out set is too small to tell whether the challenger is worse than the champion."""
+    """What to do if the held-out set is too small to decide whether the challenger is worse than the champion."""
 
     REJECT = "reject"
     ACCEPT = "accept"
@@ -40,12 +40,15 @@ class MetricThreshold:
     :param max: the largest value.
     :param max_regression: how much worse than the champion's the value may be, in the metric's unit; or, with
         ``relative``, as a share of the champion's value.
+    :param compared: false if ``max_regression`` was given as ``None`` or an empty string: then the task's main metric
+        has no default either.
     """
 
     min: float | None = None
     max: float | None = None
     max_regression: float | None = None
     relative: bool = False
+    compared: bool = True
 
     def tolerance(self, champion: float) -> float:
         """The allowed regression in the metric's unit."""
@@ -57,6 +60,8 @@ class MetricThreshold:
         if self.max_regression is not None:
             value = self.max_regression
             data["max_regression"] = f"{value * 100:g}%" if self.relative else value
+        elif not self.compared:
+            data["max_regression"] = None
         return data
 
 
@@ -106,6 +111,8 @@ class Thresholds:
     def for_task(self, task: str) -> Mapping[str, MetricThreshold]:
         """The thresholds by metric, with a comparison by the task's main metric if no metric has one.
 
+        A main metric whose ``max_regression`` is explicitly ``None`` is not compared.
+
         :raises MlengineError: a metric is of another task.
         """
         for name in self.metrics:
@@ -115,6 +122,8 @@ class Thresholds:
             return self.metrics
         main = MAIN_METRIC[task]
         given = self.metrics.get(main, MetricThreshold())
+        if not given.compared:
+            return self.metrics
         share, relative = _regression(main, DEFAULT_REGRESSION[task])
         return {**self.metrics, main: MetricThreshold(given.min, given.max, share, relative)}
 
@@ -174,7 +183,7 @@ def _metric(name: str, value: Any) -> MetricThreshold:
     if least is not None and most is not None and least > most:
         raise MlengineError(f"threshold {name}: min {least:g} is above max {most:g}", hint="exchange them")
     share, relative = _regression(name, value.get("max_regression"))
-    return MetricThreshold(least, most, share, relative)
+    return MetricThreshold(least, most, share, relative, compared=share is not None or "max_regression" not in value)
 
 
 def _regression(name: str, value: Any) -> tuple[float | None, bool]:

@@ -195,7 +195,7 @@ def _not_worse(difference: Difference, threshold: MetricThreshold, champion: str
         f" ({champion}); with {thresholds.confidence:.0%} one-sided confidence it is better by"
         f" {format_difference(difference.low)} to {format_difference(difference.high)}"
     )
-    limit = f"it may be worse by {format_value(tolerance)}"
+    limit = f"it may be worse by {format_value(tolerance)}" + (f" ({difference.note})" if difference.note else "")
     if difference.low >= -tolerance:
         text, passed = f"Not worse than the champion: {facts}; {limit}.", True
     elif difference.gain < -tolerance and difference.high < 0:

@@ -76,6 +76,17 @@ def test_a_minimum_of_the_main_metric_keeps_its_comparison() -> None:
     assert Thresholds().for_task("none") == {}
 
 
+@pytest.mark.parametrize("nothing", [None, "", "None"])
+def test_an_explicitly_empty_regression_disables_the_comparison(nothing: Any) -> None:
+    """As a form gives it, if the field is cleared."""
+    read = Thresholds.from_json({"roc_auc": {"min": 0.8, "max_regression": nothing}})
+    assert all(item.max_regression is None for item in read.for_task("binary").values())
+    assert read.main_metric("binary") == ""
+    assert Thresholds.from_json(json.loads(json.dumps(read.to_json()))) == read
+    other = Thresholds.from_json({"f1": {"max_regression": nothing}})
+    assert other.for_task("binary")["roc_auc"].max_regression == 0.005
+
+
 def test_a_relative_regression_is_a_share_of_the_champions_value() -> None:
     assert MetricThreshold(max_regression=0.02, relative=True).tolerance(-5.0) == pytest.approx(0.1)
     assert MetricThreshold(max_regression=0.02).tolerance(-5.0) == 0.02
@@ -88,7 +99,8 @@ def test_thresholds_of_version_0_1() -> None:
         "accuracy": MetricThreshold(min=0.97, max_regression=0.005),
         "worst_class_recall": MetricThreshold(min=0.9),
     }
-    assert Thresholds.from_report({"accuracy": None, "per_class": None, "tolerance": None}) == Thresholds()
+    disabled = Thresholds.from_report({"accuracy": None, "per_class": None, "tolerance": None})
+    assert disabled.metrics == {"accuracy": MetricThreshold(compared=False)}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +110,14 @@ def test_thresholds_of_version_0_1() -> None:
         ({"neg_log_loss": -0.4}, "unknown metric or threshold: neg_log_loss", "did you mean log_loss"),
         ({"recall@precison=0.9": 0.4}, "unknown metric or threshold: recall@precison=0.9", "did you mean recall"),
         ({"recall@precision=high": 0.4}, "'recall@precision=high' has no number", "recall@precision=…"),
+        ({"recall@precision=9": 0.4}, "'recall@precision=9': precision is out of range", "from 0 to 1"),
+        ({"recall@precision=nan": 0.4}, "precision is out of range", "from 0 to 1"),
+        ({"top_k_accuracy@k=2.5": 0.4}, "k is out of range", "an integer from 1 on"),
+        ({"fbeta@beta=0": 0.4}, "beta is out of range", "above 0"),
+        ({"mean_pinball_loss@quantile=1": 0.4}, "quantile is out of range", "between 0 and 1"),
+        ({"neg_rmse": 1}, "unknown metric or threshold: neg_rmse", "did you mean root_mean_squared_error?"),
+        ({"AUC": 1}, "unknown metric or threshold: AUC", "did you mean roc_auc?"),
+        ({"precison": 1}, "unknown metric or threshold: precison", "did you mean precision?"),
         ({"accuracy": "nan"}, "accuracy is not a number: 'nan'", "write accuracy: 0.97"),
         ({"accuracy": "high"}, "accuracy is not a number: 'high'", ""),
         ({"accuracy": True}, "accuracy is not a number: True", ""),

@@ -4,12 +4,16 @@ Each resample draws the held-out rows with replacement and computes a metric of 
 is the number of times that each row is drawn, so that rows are sorted once and not once a resample. For classification
 the resamples are stratified: each has as many rows of each class as the held-out set. Two models with equal predictions
 differ by exactly 0 in every resample.
+
+A metric may be undefined in some resamples, such as the precision if no drawn row is predicted positive. The interval
+is that of the others, and their number is reported; if less than half of all are left, there is no interval.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 _MANY = 10_000
-_THREADS = 2
+_THREADS = 4  # at most: each holds the sorted weights of one resample
 _MOST_STRATA = 1000  # of more classes, each has too few rows
 
 
@@ -36,7 +40,8 @@ class Difference:
     :param gain: by how much the challenger is better; negative if it is worse.
     :param low: with the given confidence, the gain is at least this.
     :param high: with the same confidence, it is at most this.
-    :param resamples: in how many resamples the metric was defined.
+    :param resamples: in how many resamples the metric was defined; 0 if there were none to draw.
+    :param drawn: how many resamples were drawn.
     :param undefined: why there is no comparison; then all numbers are NaN.
     """
 
@@ -47,7 +52,15 @@ class Difference:
     low: float = math.nan
     high: float = math.nan
     resamples: int = 0
+    drawn: int = 0
     undefined: str = ""
+
+    @property
+    def note(self) -> str:
+        """That the metric was undefined in some resamples; empty if it was not."""
+        if self.resamples == self.drawn:
+            return ""
+        return f"undefined in {self.drawn - self.resamples} of {self.drawn} resamples, which are left out"
 
 
 def paired(
@@ -110,11 +123,14 @@ def _difference(name: str, pair: _Pair, gains: Array, weights: Array, confidence
         mine, theirs = pair.challenger(weights), pair.champion(weights)
     except UndefinedMetricError as error:
         return Difference(name, undefined=str(error))
-    known = gains[~np.isnan(gains)]
-    if math.isnan(mine) or math.isnan(theirs) or not len(known):
+    if not (math.isfinite(mine) and math.isfinite(theirs)):
         return Difference(name, mine, theirs, undefined="the rows do not determine it")
-    low, high = np.quantile(known, [1 - confidence, confidence])
-    return Difference(name, mine, theirs, pair.sign * (mine - theirs), float(low), float(high), len(known))
+    known = gains[np.isfinite(gains)]
+    if 2 * len(known) < len(gains):
+        reason = f"it is undefined in {len(gains) - len(known)} of {len(gains)} resamples of the rows"
+        return Difference(name, mine, theirs, resamples=len(known), drawn=len(gains), undefined=reason)
+    low, high = (float(value) for value in np.quantile(known, [1 - confidence, confidence]))
+    return Difference(name, mine, theirs, pair.sign * (mine - theirs), low, high, len(known), len(gains))
 
 
 def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int) -> Array:
@@ -128,9 +144,10 @@ def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int)
     def one(number: int) -> None:
         weights = draw(generators[number])
         for at, pair in enumerate(pairs):
-            gains[at, number] = pair.gain(weights)
+            gains[at, number] = pair.gain(weights) if weights.any() else math.nan
 
-    with ThreadPoolExecutor(_THREADS if outcomes.rows >= _MANY else 1) as pool:
+    threads = min(_THREADS, os.cpu_count() or 1) if outcomes.rows >= _MANY else 1
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, range(resamples)))
     return gains
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
 
 
+ROUNDING = 1e-12
+
+
 def mean_of(loss: Array) -> Evaluate:
     """The weighted mean of a number by row."""
     total = Sum(loss)
@@ -33,7 +36,14 @@ def log_loss(outcomes: Outcomes) -> Evaluate:
 
 
 def brier_score(outcomes: Outcomes) -> Evaluate:
-    return mean_of((outcomes.need_values() - (outcomes.target == 1)) ** 2)
+    """Binary: the squared error of the probability; multiclass: the sum over all classes."""
+    import numpy as np
+
+    values = outcomes.need_values()
+    if outcomes.task == "binary":
+        return mean_of((values - (outcomes.target == 1)) ** 2)
+    right = values[np.arange(outcomes.rows), outcomes.target]
+    return mean_of(np.einsum("ij,ij->i", values, values) - right**2 + (1 - right) ** 2)
 
 
 def top_k_accuracy(outcomes: Outcomes, k: float) -> Evaluate:
@@ -141,9 +151,11 @@ def matthews_corrcoef(outcomes: Outcomes) -> Evaluate:
     def evaluate(weights: Array) -> float:
         hits, predicted, rows = counts.of(weights)
         total = weights.sum()
-        top = hits.sum() * total - predicted @ rows
-        bottom = np.sqrt((total**2 - predicted @ predicted) * (total**2 - rows @ rows))
-        return float(top / bottom) if bottom > 0 else 0.0
+        hits, predicted, rows = hits / total, predicted / total, rows / total
+        spreads = 1 - predicted @ predicted, 1 - rows @ rows
+        if min(spreads) < ROUNDING:  # all rows, or all predictions, are of one class
+            return 0.0
+        return float((hits.sum() - predicted @ rows) / np.sqrt(spreads[0] * spreads[1]))
 
     return evaluate
 
@@ -155,16 +167,22 @@ def cohen_kappa(outcomes: Outcomes) -> Evaluate:
         hits, predicted, rows = counts.of(weights)
         total = weights.sum()
         chance = predicted @ rows / total**2
-        return float((hits.sum() / total - chance) / (1 - chance)) if chance < 1 else float("nan")
+        return float((hits.sum() / total - chance) / (1 - chance)) if chance < 1 - ROUNDING else float("nan")
 
     return evaluate
 
 
 def expected_calibration_error(outcomes: Outcomes, bins: int = 10) -> Evaluate:
-    """The mean distance of probability and frequency over bins of equal width, weighted by rows."""
+    """The mean distance of probability and frequency over bins of equal width, weighted by rows.
+
+    Binary: of the positive class; multiclass: of the class with the highest probability.
+    """
     import numpy as np
 
     values = outcomes.need_values()
-    place = np.minimum((values * bins).astype(np.int64), bins - 1)
-    gap = values - (outcomes.target == 1)
+    hit = outcomes.target == 1
+    if outcomes.task != "binary":
+        hit, values = values.argmax(axis=1) == outcomes.target, values.max(axis=1)
+    place = np.clip((values * bins).astype(np.int64), 0, bins - 1)
+    gap = values - hit
     return lambda weights: float(np.abs(np.bincount(place, weights * gap, bins)).sum() / weights.sum())

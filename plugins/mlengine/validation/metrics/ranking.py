@@ -6,6 +6,7 @@ negative rows are kept apart, each by falling score, and each positive row knows
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMe
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
+
+MOST_PAIRED_CLASSES = 100  # of roc_auc_ovo, whose time grows with the number of pairs
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def _take(values: Array, rows: Array | slice) -> Array:
 def _ranking(outcomes: Outcomes) -> Ranking:
     if "ranking" not in outcomes.shared:
         positive = outcomes.target == 1
-        if positive.all() or not positive.any():
-            raise UndefinedMetricError(f"all {outcomes.rows} rows are of one class")
+        if not positive.any():
+            raise UndefinedMetricError(f"none of the {outcomes.rows} rows is of the positive class")
         outcomes.shared["ranking"] = Ranking(outcomes.need_values(), positive)
     return outcomes.shared["ranking"]  # type: ignore[no-any-return]
 
@@ -119,6 +122,8 @@ def area_under_roc(ranking: Ranking) -> Evaluate:
 
 
 def roc_auc(outcomes: Outcomes) -> Evaluate:
+    if (outcomes.target == outcomes.target[0]).all():
+        raise UndefinedMetricError(f"all {outcomes.rows} rows are of one class")
     return area_under_roc(_ranking(outcomes))
 
 
@@ -132,6 +137,25 @@ def roc_auc_ovr(outcomes: Outcomes) -> Evaluate:
             raise UndefinedMetricError(f"class number {one} has {'all' if positive.any() else 'no'} rows")
         areas.append(area_under_roc(Ranking(values[:, one], positive)))
     return lambda weights: sum(area(weights) for area in areas) / len(areas)
+
+
+def roc_auc_ovo(outcomes: Outcomes) -> Evaluate:
+    """The mean area of each class against each other, among the rows of the two; of classes that have rows."""
+    import numpy as np
+
+    values, target = outcomes.need_values(), outcomes.target
+    present = np.unique(target).tolist()
+    if len(present) > MOST_PAIRED_CLASSES:
+        raise UndefinedMetricError(
+            f"it compares each pair of classes, and there are {len(present)}; the most is {MOST_PAIRED_CLASSES}"
+        )
+    if len(present) < 2:
+        raise UndefinedMetricError(f"all {outcomes.rows} rows are of one class")
+    pairs = []
+    for one, other in itertools.permutations(present, 2):
+        rows = np.flatnonzero((target == one) | (target == other))
+        pairs.append((rows, area_under_roc(Ranking(values[rows, one], target[rows] == one))))
+    return lambda weights: sum(area(weights[rows]) for rows, area in pairs) / len(pairs)
 
 
 def average_precision(outcomes: Outcomes) -> Evaluate:

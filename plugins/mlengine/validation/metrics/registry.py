@@ -28,12 +28,12 @@ _PLAIN: dict[str, Any] = {
             *("cohen_kappa", "expected_calibration_error"),
         )
     },
-    **{name: getattr(ranking, name) for name in ("roc_auc", "roc_auc_ovr", "average_precision")},
+    **{name: getattr(ranking, name) for name in ("roc_auc", "roc_auc_ovr", "roc_auc_ovo", "average_precision")},
     **{
         name: getattr(regression, name)
         for name in (
             *("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "median_absolute_error"),
-            *("mean_absolute_percentage_error", "max_error", "mean_poisson_deviance", "r2"),
+            *("mean_absolute_percentage_error", "max_error", "mean_poisson_deviance", "mean_gamma_deviance", "r2"),
         )
     },
     **{
@@ -77,6 +77,8 @@ def prepare(name: str, outcomes: Outcomes) -> Evaluate:
     """
     if not outcomes.rows:
         raise UndefinedMetricError("there are no rows")
+    if not outcomes.weights.any():
+        raise UndefinedMetricError("the weights of all rows are 0")
     if is_user_metric(name):
         return _user(name, outcomes)
     info(name, outcomes.task)
@@ -113,7 +115,8 @@ def _user(name: str, outcomes: Outcomes) -> Evaluate:
 
     def evaluate(weights: Array) -> float:
         try:
-            return float(function(outcomes.target, prediction, weights))
+            # A resample's weights are 8-bit integers, whose products a user's function would not expect to overflow.
+            return float(function(outcomes.target, prediction, weights.astype(float)))
         except Exception as error:
             log.warning("metric %s raised", name, exc_info=True)
             raise UndefinedMetricError(f"it raised {type(error).__name__}: {error}") from error

@@ -49,6 +49,15 @@ def mean_poisson_deviance(outcomes: Outcomes) -> Evaluate:
     return mean_of(2 * (np.where(target > 0, target * np.log(ratio), 0) - target + values))
 
 
+def mean_gamma_deviance(outcomes: Outcomes) -> Evaluate:
+    import numpy as np
+
+    values, target = outcomes.need_values(), outcomes.target
+    if (values <= 0).any() or (target <= 0).any():
+        raise UndefinedMetricError("the gamma deviance needs positive predictions and targets")
+    return mean_of(2 * (np.log(values / target) + target / values - 1))
+
+
 def median_absolute_error(outcomes: Outcomes) -> Evaluate:
     """The median; of two middle values the mean."""
     import numpy as np

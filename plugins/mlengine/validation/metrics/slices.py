@@ -13,7 +13,7 @@ from mlengine.validation.metrics.registry import Value, compute, user_info
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
 
-BINS = 5  # of a number with more than 20 values
+BINS = 5  # of a number with more than 20 values; a value of more than a fifth of the rows is a slice of its own
 _FEW_VALUES = 20
 _MOST = 1000  # slices that are computed: those with the most rows
 
@@ -79,15 +79,24 @@ def _groups(values: Array) -> tuple[Sequence[str], Array]:
     if values.dtype.kind not in "fiu":
         found, codes = np.unique(values, return_inverse=True)
         return [str(value) for value in found], codes
-    found, codes = np.unique(values, return_inverse=True)
+    found, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     if len(found) <= _FEW_VALUES:
-        return ["missing" if value != value else f"{value:g}" for value in found.tolist()], codes  # noqa: PLR0124
-    numbers = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1)))
-    codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    labels = [f"[{low:g}, {high:g}{']' if at == len(edges) - 2 else ')'}" for at, (low, high) in
-              enumerate(itertools.pairwise(edges))]  # fmt: skip
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        codes = np.where(np.isnan(values), len(labels), codes)
+        return ["missing" if value != value else str(value) for value in found.tolist()], codes  # noqa: PLR0124
+    common = [*np.flatnonzero(counts * BINS > len(values)).tolist()]
+    labels = [_short(float(value)) if value == value else "missing" for value in found[common]]  # noqa: PLR0124
+    place = np.full(len(found), -1)
+    place[common] = np.arange(len(common))
+    rest = np.isfinite(found) & (place < 0)
+    edges = np.unique(np.quantile(np.repeat(found[rest], counts[rest]), np.linspace(0, 1, BINS + 1)))
+    bins = np.clip(np.searchsorted(edges, found, side="right") - 1, 0, max(len(edges) - 2, 0))
+    place = np.where(place < 0, bins + len(labels), place)
+    labels += [f"[{_short(low)}, {_short(high)}{']' if at == len(edges) - 2 else ')'}" for at, (low, high) in
+               enumerate(itertools.pairwise(edges.tolist()))]  # fmt: skip
+    if np.isnan(found).any() and "missing" not in labels:
+        place = np.where(np.isnan(found), len(labels), place)
         labels.append("missing")
-    return labels, codes
+    return labels, place[codes]
+
+
+def _short(value: float) -> str:
+    return str(int(value)) if abs(value) < 1e15 and value.is_integer() else f"{value:.6g}"

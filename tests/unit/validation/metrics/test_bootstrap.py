@@ -132,8 +132,32 @@ def test_resamples_in_which_a_metric_is_undefined_do_not_count() -> None:
     values[1] = 0.9
     one = Outcomes("binary", target, values)
     found = paired(one, one, ["precision"], resamples=300)["precision"]
-    assert 100 < found.resamples < 290
+    assert 150 < found.resamples < 290
     assert (found.low, found.gain, found.high) == (0, 0, 0)
+    assert found.note == f"undefined in {300 - found.resamples} of 300 resamples, which are left out"
+
+
+def test_a_metric_that_most_resamples_leave_undefined_has_no_interval() -> None:
+    """One row of each class has a weight; two of five resamples have both."""
+    weight = np.zeros(40)
+    weight[:2] = 1.0
+    one = Outcomes("binary", np.array([0, 1] * 20), np.linspace(0, 1, 40), None, weight)
+    found = paired(one, one, ["roc_auc"], resamples=300)["roc_auc"]
+    assert 60 < found.resamples < 150
+    assert found.undefined == f"it is undefined in {300 - found.resamples} of 300 resamples of the rows"
+    assert math.isnan(found.low)
+    assert found.challenger == 1.0
+
+
+def test_few_rows_of_a_class_are_drawn_exactly_among_many_of_another() -> None:
+    """Draws of Poisson's distribution would leave a class of 2 rows empty in one of seven resamples."""
+    target = np.zeros(12_000, int)
+    target[:2] = 1
+    values = np.linspace(0, 0.9, 12_000)
+    values[:2] = 0.95, 0.3
+    one, other = Outcomes("binary", target, values), Outcomes("binary", target, values[::-1].copy())
+    found = paired(one, other, ["roc_auc"], resamples=60)["roc_auc"]
+    assert (found.resamples, found.drawn, found.note) == (60, 60, "")
 
 
 def test_one_class_has_no_comparison() -> None:
@@ -168,13 +192,25 @@ def cost(target: Any, prediction: Any, weight: Any) -> float:
     return float(((prediction - target) ** 2) @ weight)
 
 
+def percent(target: Any, prediction: Any, weight: Any) -> float:
+    return float((weight * 100 * (prediction >= 0.5)).sum() / weight.sum())
+
+
 cost.higher_is_better = False  # type: ignore[attr-defined]
-CALLS: list[Any] = []
+CALLS: list[int] = []
 
 
 def broken(target: Any, prediction: Any, weight: Any) -> float:
     CALLS.append(1)
     raise ValueError("no such column")
+
+
+def test_the_weights_of_a_resample_do_not_overflow_in_a_users_function() -> None:
+    mine, theirs = PAIRS["binary"]
+    chosen = replace(theirs, values=np.ones(theirs.rows))
+    found = paired(mine, chosen, [f"{__name__}:percent"], resamples=50)[f"{__name__}:percent"]
+    assert found.champion == pytest.approx(100)
+    assert -100 < found.low <= found.gain <= found.high < 0
 
 
 def test_functions_of_users() -> None:

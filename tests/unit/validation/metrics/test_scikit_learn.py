@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,17 @@ def _roc_auc_ovr(one: Outcomes, weight: Any) -> float:
     return float(np.mean(areas))
 
 
+def _roc_auc_ovo(one: Outcomes, weight: Any) -> float:
+    """scikit-learn's has no weights, so the rows are repeated."""
+    times = np.ones(one.rows, int) if weight is None else (2 * weight).astype(int)
+    target, values = (np.repeat(part, times, axis=0) for part in (one.target, np.asarray(one.values)))
+    return float(sk.roc_auc_score(target, values, multi_class="ovo", labels=np.arange(one.class_count)))
+
+
+def _brier_score(one: Outcomes, weight: Any) -> float:
+    return float(sk.brier_score_loss(one.target, one.values, sample_weight=weight, labels=np.arange(one.class_count)))
+
+
 def _top_k(one: Outcomes, weight: Any) -> float:
     return float(
         sk.top_k_accuracy_score(one.target, one.values, k=2, sample_weight=weight, labels=np.arange(one.class_count))
@@ -70,12 +82,15 @@ def _worst_recall(one: Outcomes, weight: Any) -> float:
 
 def _calibration(one: Outcomes, weight: Any) -> float:
     values: Any = one.values
+    hit: Any = one.target
+    if one.task == "multiclass":
+        hit, values = one.predicted == one.target, values.max(axis=1)
     weight = np.ones(one.rows) if weight is None else weight
     place = np.minimum((values * 10).astype(int), 9)
     total = 0.0
     for at in np.unique(place):
         rows = place == at
-        gap = np.average(values[rows], weights=weight[rows]) - np.average(one.target[rows], weights=weight[rows])
+        gap = np.average(values[rows], weights=weight[rows]) - np.average(hit[rows], weights=weight[rows])
         total += abs(gap) * weight[rows].sum() / weight.sum()
     return total
 
@@ -87,11 +102,12 @@ REFERENCE: dict[str, Reference] = {
     "cohen_kappa": _labels(sk.cohen_kappa_score),
     "worst_class_recall": _worst_recall,
     "log_loss": _log_loss,
-    "brier_score": _values(sk.brier_score_loss),
+    "brier_score": _brier_score,
     "expected_calibration_error": _calibration,
     "roc_auc": _values(sk.roc_auc_score),
     "average_precision": _values(sk.average_precision_score),
     "roc_auc_ovr": _roc_auc_ovr,
+    "roc_auc_ovo": _roc_auc_ovo,
     "top_k_accuracy@k=2": _top_k,
     "precision": _chosen(sk.precision_score),
     "recall": _chosen(sk.recall_score),
@@ -107,6 +123,7 @@ REFERENCE: dict[str, Reference] = {
     "root_mean_squared_error": _values(sk.root_mean_squared_error),
     "mean_absolute_percentage_error": _values(sk.mean_absolute_percentage_error),
     "mean_poisson_deviance": _values(sk.mean_poisson_deviance),
+    "mean_gamma_deviance": _values(sk.mean_gamma_deviance),
     "mean_pinball_loss@quantile=0.8": _values(sk.mean_pinball_loss, alpha=0.8),
     "max_error": lambda one, _weight: float(sk.max_error(one.target, one.values)),
     "r2": _values(sk.r2_score),
@@ -176,9 +193,12 @@ def test_the_value_is_scikit_learns(
 
 def undefined_here(name: str, one: Outcomes) -> bool:
     """Where scikit-learn returns a number, often with a warning, for a metric that has none."""
-    few = len(np.unique(one.target)) < 2
-    ranked = {"roc_auc", "average_precision", "recall@precision=0.6", "precision@recall=0.6", "r2"}
-    return (few and name in ranked) or (name == "roc_auc_ovr" and len(np.unique(one.target)) < one.class_count)
+    present = np.unique(one.target)
+    if name in {"average_precision", "recall@precision=0.6", "precision@recall=0.6"}:
+        return 1 not in present
+    if name == "roc_auc_ovr":
+        return len(present) < one.class_count
+    return name in {"roc_auc", "roc_auc_ovo", "r2"} and len(present) < 2
 
 
 @pytest.mark.parametrize(
@@ -189,6 +209,10 @@ def undefined_here(name: str, one: Outcomes) -> bool:
         ("accuracy", Outcomes("binary", np.array([], int), np.array([]), np.array([], int)), "there are no rows"),
         ("log_loss", Outcomes("binary", np.array([1, 0]), np.array([0.1, np.nan])), "not finite"),
         ("log_loss", Outcomes("multiclass", np.array([1]), None, np.array([1])), "needs probabilities"),
+        ("average_precision", Outcomes("binary", np.array([0]), np.array([0.5])), "none of the 1 rows is of the pos"),
+        ("roc_auc_ovo", Outcomes("multiclass", np.arange(101), np.ones((101, 101)), None, None, 101), "each pair of"),
+        ("accuracy", Outcomes("binary", np.array([1]), None, np.array([1]), np.zeros(1)), "weights of all rows are 0"),
+        ("mean_gamma_deviance", Outcomes("regression", np.zeros(1), np.ones(1)), "positive predictions and targets"),
         ("roc_auc_ovr", Outcomes("multiclass", np.array([0, 0]), np.ones((2, 2)) / 2, None, None, 2), "class number 0"),
         ("r2", Outcomes("regression", np.array([3.0, 3.0]), np.array([1.0, 2.0])), "all targets are equal"),
         ("mean_poisson_deviance", Outcomes("regression", np.array([3.0]), np.array([-1.0])), "positive predictions"),
@@ -198,6 +222,15 @@ def test_an_undefined_metric_says_why(name: str, one: Outcomes, words: str) -> N
     value = compute(name, one)
     assert value.number is None
     assert words in value.undefined
+
+
+def test_one_class_among_weights_has_no_correlation() -> None:
+    """Rounding must not make one of a division by almost 0."""
+    weight = np.random.default_rng(3).random(300)
+    one = Outcomes("binary", np.zeros(300, int), None, np.arange(300) % 2, weight, 2)
+    assert compute("matthews_corrcoef", one).number == 0
+    same = replace(one, predicted=np.zeros(300, int))
+    assert compute("cohen_kappa", same).undefined == "the rows do not determine it"
 
 
 def test_a_row_without_a_prediction_is_wrong_in_each_metric_of_classes() -> None:

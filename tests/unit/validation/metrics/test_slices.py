@@ -65,8 +65,14 @@ def test_combinations_of_columns() -> None:
             [("c=[0, 19.8)", 20), ("c=[19.8, 39.6)", 20), ("c=[39.6, 59.4)", 20), ("c=[59.4, 79.2)", 20),
              ("c=[79.2, 99]", 20)],
         ),
-        # Most values are equal, so that several quantiles are.
-        (np.concatenate((np.zeros(900), np.arange(100))), [("c=[0, 99]", 1000)]),
+        # A common value, such as "no delay", is a slice of its own.
+        (
+            np.concatenate((np.zeros(900), np.arange(1, 101))),
+            [("c=0", 900), ("c=[1, 20.8)", 20), ("c=[20.8, 40.6)", 20), ("c=[40.6, 60.4)", 20),
+             ("c=[60.4, 80.2)", 20), ("c=[80.2, 100]", 20)],
+        ),
+        ([20130101, 20130102], [("c=20130101", 1), ("c=20130102", 1)]),
+        ([0.1234567, 0.1234568], [("c=0.1234567", 1), ("c=0.1234568", 1)]),
     ],
 )  # fmt: skip
 def test_values_and_bins(column: Any, expected: list[tuple[str, int]]) -> None:
@@ -77,6 +83,13 @@ def test_missing_numbers_are_a_slice_of_their_own() -> None:
     column = np.concatenate((np.arange(100.0), [np.nan] * 7))
     assert dict(names(column))["c=missing"] == 7
     assert sum(rows for _, rows in names(column)) == 107
+    assert dict(names(np.concatenate((np.arange(50.0), [np.nan] * 50))))["c=missing"] == 50
+    assert dict(names(np.full(30, np.nan))) == {"c=missing": 30}
+
+
+def test_infinite_numbers_are_in_the_outermost_bins() -> None:
+    column = np.concatenate(([-np.inf, np.inf, np.inf], np.arange(100.0)))
+    assert [rows for _, rows in names(column)] == [21, 20, 20, 20, 22]
 
 
 def test_a_column_with_a_value_for_each_row_is_bounded() -> None:
