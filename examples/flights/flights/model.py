@@ -19,14 +19,16 @@ def build(columns: dict[str, str], statistics: dict[str, Any]) -> keras.Model:
     for name, dtype in columns.items():
         text = dtype == "string"
         inputs[name] = keras.Input((1,), name=name, dtype="string" if text else "float32")
-        features.append((category if text else number)(inputs[name], name, statistics[name]))
+        features.append(
+            category(inputs[name], name, statistics[name]) if text else number(inputs[name], statistics[name])
+        )
     x = keras.layers.Concatenate()(features)
     x = keras.layers.Dense(128, activation="relu")(x)
     x = keras.layers.Dense(64, activation="relu")(x)
     return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="late")(x))
 
 
-def number(values: Any, name: str, statistics: dict[str, Any]) -> Any:
+def number(values: Any, statistics: dict[str, Any]) -> Any:
     """Scaled; a missing value becomes the mean."""
     scaled = keras.layers.Normalization(mean=statistics["mean"], variance=statistics["std"] ** 2)(values)
     return keras.ops.where(keras.ops.isnan(scaled), 0.0, scaled)

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import tensorflow as tf
-from flights.model import build
 from google.cloud import storage
+
+from flights.model import build
 
 RESTART = 75  # the exit code that asks for a restart of this replica
 
@@ -74,7 +75,7 @@ class Training:
                 self.save(step, float(loss))
         if self.chief:
             self.export()
-        self.strategy.run(self.barrier)
+        self.barrier()
 
     @tf.function
     def step(self, columns: Any, target: Any) -> Any:
@@ -86,12 +87,16 @@ class Training:
             loss = tf.reduce_mean(keras.losses.binary_crossentropy(target, self.model(columns, training=True)))
             loss /= self.strategy.num_replicas_in_sync
         variables = self.model.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))  # sums over replicas
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )  # sums over replicas
         return loss
 
     @tf.function
     def barrier(self) -> Any:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+        """Wait until all replicas are here: the chief may still export."""
+        one = self.strategy.run(lambda: tf.constant(1.0))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None)
 
     def batches(self) -> tf.data.Dataset:
         """This replica's rows, every n-th, again and again in random order."""

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import xgboost
-from delays.features import matrix
 from google.cloud import storage
 from xgboost import collective
 from xgboost.tracker import RabitTracker
+
+from delays.features import matrix
 
 RESTART = 75  # the exit code that asks for a restart of this replica
 
@@ -87,7 +88,9 @@ def train(args: argparse.Namespace, rank: int, replicas: int) -> xgboost.Booster
     names = [column["name"] for column in schema["columns"] if column["name"] not in others]
     strings = [column["name"] for column in schema["columns"] if column["dtype"] == "string"]
     # From the manifest, so that all replicas have the same categories in the same order.
-    categories = {name: sorted(value for value, _ in split["statistics"][name]["top"]) for name in strings if name in names}
+    categories = {
+        name: sorted(value for value, _ in split["statistics"][name]["top"]) for name in strings if name in names
+    }
     rows = read(args.dataset, split["files"], rank, replicas)
     data = matrix(rows, categories, names, rows[schema["target"]])
     print(f"replica {rank} of {replicas}: {data.num_row()} of {split['rows']} rows", flush=True)
@@ -115,7 +118,7 @@ def train(args: argparse.Namespace, rank: int, replicas: int) -> xgboost.Booster
     return booster
 
 
-def read(dataset: str, files: list[dict], rank: int, replicas: int) -> dict[str, np.ndarray]:
+def read(dataset: str, files: list[dict[str, Any]], rank: int, replicas: int) -> dict[str, np.ndarray]:
     """This replica's rows by column. With many large files, give each replica some of the files instead."""
     tables = []
     for file in files:
@@ -132,7 +135,7 @@ class Chief(xgboost.callback.TrainingCallback):
     def __init__(self, args: argparse.Namespace, checkpoint: storage.Blob) -> None:
         self.args, self.checkpoint = args, checkpoint
 
-    def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: dict) -> bool:
+    def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: dict[str, Any]) -> bool:  # noqa: ARG002 - XGBoost's signature
         done = model.num_boosted_rounds()
         if done % 10 == 0:
             self.checkpoint.upload_from_string(bytes(model.save_raw("ubj")))
