@@ -9,7 +9,6 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -54,11 +53,11 @@ def mlengine(
     monkeypatch.setenv("LOGNAME", "anna")
     monkeypatch.chdir(ROOT)
 
-    def run(command: str, code: int = 0) -> str:
+    def run(command: str, *more: str) -> str:
         given, _ = words(command.replace("gs://BUCKET", bucket))
-        ended = main(given)
+        ended = main([*given, *more])
         out, err = capsys.readouterr()
-        assert ended == code, f"{command}: {out[-3000:]}{err[-3000:]}"
+        assert ended == 0, f"{command}: {out[-3000:]}{err[-3000:]}"
         return out + err
 
     return run
@@ -120,7 +119,7 @@ def test_an_example_survives_a_kill_and_is_published(
         assert f"replica {rank} of 3: 2000 of 6000 rows" in log
     assert any(int(part.split()[0]) > 0 for part in log.split(resumed)[1:]), log[-5000:]
 
-    mlengine(f"{validate} --threshold 'slices={SLICES}'")
+    mlengine(validate, "--threshold", f"slices={SLICES}")
     mlengine(publish)
     report = load_report(storage, job_dir)
     assert report.verdict.decision is Decision.FIRST

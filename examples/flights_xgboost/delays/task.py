@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from typing import Any
@@ -33,13 +33,14 @@ def main() -> None:
     parser.add_argument("--max_depth", type=int, default=6)
     args = parser.parse_args()
     rank, addresses = replica()
+    peers = Peers()
     try:
-        with collective.CommunicatorContext(**communicator(rank, addresses)):
+        with collective.CommunicatorContext(**peers.meet(rank, addresses)):
             booster = train(args, rank, len(addresses))
     except xgboost.core.XGBoostError as error:
-        # A replica was lost. All others end as well, meet again after the restart, and resume from the checkpoint.
         print(f"training was interrupted: {error}", flush=True)
-        sys.exit(RESTART)
+        os._exit(RESTART)
+    peers.finish()
     if rank == 0:
         blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
 
@@ -53,32 +54,58 @@ def replica() -> tuple[int, list[str]]:
     return rank, [*chiefs, *cluster.get("worker", [])]
 
 
-def communicator(rank: int, addresses: list[str]) -> dict[str, Any]:
-    """The chief starts XGBoost's tracker, and says on its own port of TF_CONFIG where it is.
+class Peers:
+    """Tells the workers where XGBoost's tracker is, and ends this replica if another one is lost.
 
-    The tracker itself cannot use that port: after a restart it would be taken for another minute.
+    Each worker keeps a connection to the chief's address in TF_CONFIG. When a replica dies, its connections close: all
+    others end as well, meet again after the restart, and resume from the checkpoint. XGBoost alone may wait forever for
+    a lost replica. Its tracker has a port of its own: that of TF_CONFIG would be taken for a minute after a restart.
     """
-    host, port = addresses[0].split(":")
-    if rank == 0:
-        tracker = RabitTracker(len(addresses), host_ip=socket.gethostbyname(host), sortby="task")
-        tracker.start()
-        server = socket.create_server((host, int(port)))
-        threading.Thread(target=serve, args=(server, tracker), daemon=True).start()
-        return {**tracker.worker_args(), "dmlc_task_id": "0000"}
-    while True:
-        try:
-            with socket.create_connection((host, int(port)), timeout=10) as connection:
-                return {**json.loads(connection.makefile().read()), "dmlc_task_id": f"{rank:04}"}
-        except (OSError, ValueError):
-            time.sleep(0.5)  # the chief is not there yet
 
+    def __init__(self) -> None:
+        self.connections: list[socket.socket] = []
 
-def serve(server: socket.socket, tracker: RabitTracker) -> None:
-    """Runs as long as the process, and keeps the tracker: XGBoost ends one that is no longer referenced."""
-    while True:
-        connection, _ = server.accept()
-        with connection:
-            connection.sendall(json.dumps(tracker.worker_args()).encode())
+    def meet(self, rank: int, addresses: list[str]) -> dict[str, Any]:
+        """The arguments of XGBoost's communicator."""
+        host, port = addresses[0].split(":")
+        if rank == 0:
+            tracker = RabitTracker(len(addresses), host_ip=socket.gethostbyname(host), sortby="task")
+            tracker.start()
+            server = socket.create_server((host, int(port)))
+            threading.Thread(target=self.serve, args=(server, tracker), daemon=True).start()
+            return {**tracker.worker_args(), "dmlc_task_id": "0000"}
+        while True:
+            try:
+                connection = socket.create_connection((host, int(port)), timeout=10)
+                found = json.loads(connection.makefile().readline())
+            except (OSError, ValueError):
+                time.sleep(0.5)  # the chief is not there yet
+            else:
+                self.watch(connection)
+                return {**found, "dmlc_task_id": f"{rank:04}"}
+
+    def serve(self, server: socket.socket, tracker: RabitTracker) -> None:
+        while True:
+            connection, _ = server.accept()
+            connection.sendall(json.dumps(tracker.worker_args()).encode() + b"\n")
+            self.watch(connection)
+
+    def watch(self, connection: socket.socket) -> None:
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                if connection.recv(1):
+                    return  # the other replica has finished
+            print("another replica was lost", flush=True)
+            os._exit(RESTART)
+
+        connection.settimeout(None)
+        self.connections.append(connection)
+        threading.Thread(target=wait, daemon=True).start()
+
+    def finish(self) -> None:
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(b".")
 
 
 def train(args: argparse.Namespace, rank: int, replicas: int) -> xgboost.Booster:
