@@ -43,10 +43,20 @@ def people(folder: Path) -> Path:
 @pytest.fixture
 def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path) -> Runs:
     backend: LocalBackend = make_backend()
-    roles = {"target": "left", "key": "id", "task": "binary"}
-    origin = {"license": "CC0-1.0", "source": "made for this test"}
-    allowed = {"allow": ("duplicates",), "reason": "ages are integers"}
-    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), **roles, **origin, **allowed)
+    add(
+        storage,
+        bucket,
+        "people",
+        "2026-11-01",
+        people(tmp_path / "people"),
+        target="left",
+        key="id",
+        task="binary",
+        license="CC0-1.0",
+        source="made for this test",
+        allow=("duplicates",),
+        reason="ages are integers",
+    )
     events = tmp_path / "events.jsonl"
     env = {
         **os.environ,
