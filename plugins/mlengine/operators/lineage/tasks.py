@@ -9,19 +9,21 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlengine.core import layout
-from mlengine.core.dataset import Manifest
-from mlengine.core.job import Decision, JobHandle, JobRecord
+from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
-from mlengine.core.xcoms import PackageXCom
 from mlengine.operators.lineage import datasets
-from mlengine.promotion.outcome import Outcome, PublishDecision
-from mlengine.promotion.registries.follow import Registration
-from mlengine.validation.report import Report
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset
     from openlineage.client.facet_v2 import RunFacet
+
+    from mlengine.core.dataset import Manifest
+    from mlengine.core.job import JobHandle, JobRecord
+    from mlengine.core.xcoms import PackageXCom
+    from mlengine.promotion.outcome import Outcome
+    from mlengine.promotion.registries.follow import Registration
+    from mlengine.validation.report import Report
 
     Lineage: TypeAlias = OperatorLineage[Any, Any]
 
@@ -137,6 +139,8 @@ def published(bucket: str, report: Report, outcome: Outcome) -> Lineage:
     """``publish``: model and report are read. The champion is written if the model was published."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
+
+    from mlengine.promotion.outcome import PublishDecision
 
     champion = outcome.champion
     outputs = []
