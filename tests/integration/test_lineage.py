@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.datasets.register import Options, add
-from mlengine.datasets.roles import Roles
+from mlengine.datasets.register import add
 from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
@@ -44,14 +43,20 @@ def people(folder: Path) -> Path:
 @pytest.fixture
 def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path) -> Runs:
     backend: LocalBackend = make_backend()
-    options = Options(
+    add(
+        storage,
+        bucket,
+        "people",
+        "2026-11-01",
+        people(tmp_path / "people"),
+        target="left",
+        key="id",
+        task="binary",
         license="CC0-1.0",
         source="made for this test",
-        roles=Roles(target="left", key="id", task="binary"),
         allow=("duplicates",),
         reason="ages are integers",
     )
-    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), options=options)
     events = tmp_path / "events.jsonl"
     env = {
         **os.environ,

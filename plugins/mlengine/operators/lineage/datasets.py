@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mlengine.core.dataset import Manifest
 from mlengine.core.layout import split_uri
 from mlengine.core.xcoms import finite
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     )
 
     from mlengine.champions.history import Champion
-    from mlengine.core.dataset import ColumnStatistics, Schema
+    from mlengine.core.dataset import ColumnStatistics, Manifest, Schema
     from mlengine.core.verdict import Check
 
     FacetT = TypeVar("FacetT", bound=BaseFacet)

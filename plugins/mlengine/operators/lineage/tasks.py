@@ -6,32 +6,36 @@ Each function gets what the task left in memory, and is called after the task ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlengine.core import layout
-from mlengine.core.dataset import Manifest
-from mlengine.core.job import Decision, JobHandle, JobRecord
+from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
-from mlengine.core.xcoms import PackageXCom
 from mlengine.operators.lineage import datasets
-from mlengine.promotion.outcome import Outcome, PublishDecision
-from mlengine.promotion.registries.follow import Registration
-from mlengine.validation.report import Report
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset
     from openlineage.client.facet_v2 import RunFacet
 
+    from mlengine.core.dataset import Manifest
+    from mlengine.core.job import JobHandle, JobRecord
+    from mlengine.core.xcoms import PackageXCom
+    from mlengine.promotion.outcome import Outcome
+    from mlengine.promotion.registries.follow import Registration
+    from mlengine.validation.report import Report
 
-def no_lineage() -> OperatorLineage[Any, Any]:
+    Lineage: TypeAlias = OperatorLineage[Any, Any]
+
+
+def no_lineage() -> Lineage:
     """Of a task that ended before it read or wrote anything, or that has nothing to report."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage()
 
 
-def packaged(package: PackageXCom) -> OperatorLineage[Any, Any]:
+def packaged(package: PackageXCom) -> Lineage:
     """``package``: the archives are written. Their version is the digest of their source."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -39,7 +43,7 @@ def packaged(package: PackageXCom) -> OperatorLineage[Any, Any]:
     return OperatorLineage(outputs=[datasets.written(uri, facets) for uri in package["package_uris"]])
 
 
-def resolved(uri: str, manifest: Manifest) -> OperatorLineage[Any, Any]:
+def resolved(uri: str, manifest: Manifest) -> Lineage:
     """``dataset``: the version is read, with schema, statistics and checks from its manifest."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -52,9 +56,7 @@ def resolved(uri: str, manifest: Manifest) -> OperatorLineage[Any, Any]:
     return OperatorLineage(inputs=[version])
 
 
-def submitted(
-    handle: JobHandle, decision: Decision, inputs: Mapping[str, Any], package_uris: Iterable[str]
-) -> OperatorLineage[Any, Any]:
+def submitted(handle: JobHandle, decision: Decision, inputs: Mapping[str, Any], package_uris: Iterable[str]) -> Lineage:
     """``submit``: dataset version and packages are read. The wait reports the model.
 
     :param inputs: of the job, as in its record.
@@ -65,7 +67,7 @@ def submitted(
     return OperatorLineage(inputs=_job_inputs(inputs, package_uris), run_facets=_job_facets(handle, decision.value))
 
 
-def trained(handle: JobHandle, record: JobRecord) -> OperatorLineage[Any, Any]:
+def trained(handle: JobHandle, record: JobRecord) -> Lineage:
     """``wait``: the job has read dataset version and packages, and has written a model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -77,7 +79,7 @@ def trained(handle: JobHandle, record: JobRecord) -> OperatorLineage[Any, Any]:
     )
 
 
-def reused(handle: JobHandle) -> OperatorLineage[Any, Any]:
+def reused(handle: JobHandle) -> Lineage:
     """``wait``, for a job that is reused: this run has trained no model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -85,7 +87,7 @@ def reused(handle: JobHandle) -> OperatorLineage[Any, Any]:
     return OperatorLineage(inputs=[model], run_facets=_job_facets(handle, Decision.REUSED.value))
 
 
-def validated(report: Report) -> OperatorLineage[Any, Any]:
+def validated(report: Report) -> Lineage:
     """``validate``: model, held-out rows and champion are read, and the report is written.
 
     Verdict and metrics are a facet of the run, of the model and of the report. The checks are assertions about the
@@ -133,10 +135,12 @@ def _validation(report: Report) -> dict[str, Any]:
     }
 
 
-def published(bucket: str, report: Report, outcome: Outcome) -> OperatorLineage[Any, Any]:
+def published(bucket: str, report: Report, outcome: Outcome) -> Lineage:
     """``publish``: model and report are read. The champion is written if the model was published."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
+
+    from mlengine.promotion.outcome import PublishDecision
 
     champion = outcome.champion
     outputs = []
@@ -164,7 +168,7 @@ def published(bucket: str, report: Report, outcome: Outcome) -> OperatorLineage[
     )
 
 
-def registered(bucket: str, registration: Registration) -> OperatorLineage[Any, Any]:
+def registered(bucket: str, registration: Registration) -> Lineage:
     """``register``: the champion is read. The versions in the registries are a facet of the run."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
