@@ -206,7 +206,7 @@ def _columns(flights: Any) -> pd.DataFrame:
     }
     columns = flights.assign(**made, hour=minutes / 60).astype(dict.fromkeys(FLOATS, "float64"))
     columns = columns[[KEY, TIME, *STRINGS, *FLOATS, TARGET]]
-    return columns.sort_values([TIME, KEY], ignore_index=True)  # type: ignore[no-any-return]
+    return columns.sort_values([TIME, KEY], ignore_index=True)
 
 
 def _take(source: Path, target: Path) -> None:

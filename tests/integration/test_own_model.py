@@ -122,16 +122,16 @@ def test_the_scorer_of_the_page(frameworks: OwnModels) -> None:
 
 @pytest.mark.parametrize("export", EXPORTS)
 def test_a_model_of_a_framework(export: str, frameworks: OwnModels) -> None:
-    code, target, bound = EXPORTS[export]
+    code, target, limit = EXPORTS[export]
     columns = CHURN if export in {"sklearn", "a regression"} else ("tenure", "charges")
     report = frameworks.validate(frameworks.train(code, "export"), frameworks.register(target, columns))
     assert report.verdict.decision is Decision.FIRST, report.verdict.reasons
     assert report.metric_value is not None
     if target == "price":
         assert report.main_metric == "mean_absolute_error"
-        assert report.metric_value < bound
+        assert report.metric_value < limit
     else:
-        assert report.metric_value >= bound
+        assert report.metric_value >= limit
 
 
 def scorer(models: OwnModels, name: str, dataset: str, rules: Rules = RULES) -> Report:

@@ -1,4 +1,4 @@
-"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency. Thresholds are applied elsewhere."""
+"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency."""
 
 from __future__ import annotations
 
