@@ -9,7 +9,7 @@ from typing import Any
 import joblib  # type: ignore[import-untyped]
 import lightgbm  # type: ignore[import-not-found]
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xgboost  # type: ignore[import-not-found]
 from skl2onnx import to_onnx  # type: ignore[import-not-found]
 from sklearn.compose import make_column_transformer
