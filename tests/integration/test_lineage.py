@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.datasets.register import add
+from mlengine.datasets.register import Options, add
+from mlengine.datasets.roles import Roles
 from mlengine.storage.client import Storage
 
 pytestmark = pytest.mark.integration
@@ -29,11 +30,10 @@ class Runs:
     """The last event of each task, by run in order: a good model, a bad one, and the good one again."""
 
     tasks: list[dict[str, Event]]
-    output: str
 
 
 def people(folder: Path) -> Path:
-    """A version of two splits. Whoever is older than 48 has left."""
+    """A version of two splits. People above 48 have left."""
     for split, first, rows in (("train", 0, 400), ("heldout", 400, 200)):
         lines = [f"p{row},{18 + row * 7 % 60},{int(18 + row * 7 % 60 > 48)}" for row in range(first, first + rows)]
         (folder / split).mkdir(parents=True)
@@ -44,7 +44,14 @@ def people(folder: Path) -> Path:
 @pytest.fixture
 def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_path: Path) -> Runs:
     backend: LocalBackend = make_backend()
-    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), target="left", key="id", task="binary")
+    options = Options(
+        license="CC0-1.0",
+        source="made for this test",
+        roles=Roles(target="left", key="id", task="binary"),
+        allow=("duplicates",),
+        reason="ages are integers",
+    )
+    add(storage, bucket, "people", "2026-11-01", people(tmp_path / "people"), options=options)
     events = tmp_path / "events.jsonl"
     env = {
         **os.environ,
@@ -54,8 +61,9 @@ def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__MLENGINE__BACKEND": "local",
         "AIRFLOW__MLENGINE__BUCKET": bucket,
-        "AIRFLOW__MLENGINE__GCP_CONN_ID": "google_cloud_default",
-        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps({"conn_type": "google_cloud_platform", "extra": {}}),
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT": json.dumps(
+            {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True}}
+        ),
         "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(backend.state_dir),
         "AIRFLOW__OPENLINEAGE__NAMESPACE": "tests",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
@@ -66,7 +74,7 @@ def runs(storage: Storage, bucket: str, make_backend: Any, gcs_server: Any, tmp_
     done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-5000:]
-    return Runs(_by_run([json.loads(line) for line in events.read_text().splitlines()]), output)
+    return Runs(_by_run([json.loads(line) for line in events.read_text().splitlines()]))
 
 
 def _by_run(events: list[Event]) -> list[dict[str, Event]]:
@@ -101,7 +109,10 @@ def _good_model(tasks: dict[str, Event], bucket: str) -> None:
     metrics = dataset["inputFacets"]["dataQualityMetrics"]
     assert metrics["rowCount"] == 400
     assert (metrics["columnMetrics"]["age"]["min"], metrics["columnMetrics"]["age"]["max"]) == (18, 77)
-    assert all(check["success"] for check in dataset["inputFacets"]["dataQualityAssertions"]["assertions"])
+    checks = dataset["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert len(checks) > 1
+    failed = [(check["assertion"], check["severity"]) for check in checks if not check["success"]]
+    assert failed == [("duplicates", "warn")]
 
     packages = named(tasks["package"]["outputs"])
     assert [package.startswith(f"{bucket}/packages/census/") for package in packages] == [True]

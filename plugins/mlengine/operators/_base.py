@@ -62,7 +62,7 @@ class MlengineOperator(TextRendering):
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
     # Set by ``execute``: returns what the task read and wrote.
-    _lineage: Callable[[], OperatorLineage] | None = None
+    _lineage: Callable[[], OperatorLineage[Any, Any]] | None = None
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class MlengineOperator(TextRendering):
         """
         self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:  # noqa: ARG002 the provider's
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002 the provider's
         """What the task read and wrote, for Airflow's OpenLineage provider, also after a failure or a skip."""
         return self._lineage() if self._lineage else lineage.no_lineage()
 

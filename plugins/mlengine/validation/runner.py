@@ -56,13 +56,13 @@ class Limits:
     :param seconds: time from the loading of the model to the end. The import of TensorFlow does not count.
     :param memory_bytes: private memory; ``None`` for no limit. TensorFlow alone uses about 0.6 GB.
     :param processes: maximum number of processes at a time, including descendants.
-    :param batch: number of held-out rows per call.
+    :param batch: number of held-out rows per call; by default 500, and up to 8192 for tables.
     """
 
     seconds: float = 600.0
     memory_bytes: int | None = 4 * 1024**3
     processes: int = 64
-    batch: int = 500
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

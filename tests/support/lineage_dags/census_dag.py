@@ -1,4 +1,4 @@
-"""A DAG with a RetrainingTaskGroup. As a script: runs it with ``dag.test()``, once for each argument.
+"""A DAG with a RetrainingTaskGroup. As a script: runs it with ``dag.test()``, one run per argument.
 
 The arguments are the values of the parameter ``reversed``: ``no`` for a good model, ``yes`` for a bad one.
 """
@@ -29,4 +29,5 @@ with DAG("census", schedule=None, params={"reversed": "no"}) as dag:
 if __name__ == "__main__":
     for value in sys.argv[1:]:
         run = dag.test(run_conf={"reversed": value})
-        print(f"run {value}: {run.state}")
+        if run.state != "success":
+            sys.exit(f"the run with reversed={value} ended as {run.state}")

@@ -6,6 +6,7 @@ path in the bucket. Facets of mlengine's own have the prefix ``mlengine_``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -39,7 +40,7 @@ def location(uri: str) -> tuple[str, str]:
 
 
 def custom(base: type[FacetT], **properties: Any) -> FacetT:
-    """A facet of mlengine's own. Numbers that are not finite become null: JSON has no NaN."""
+    """A facet of mlengine's own. Numbers that are not finite are left out: JSON has no NaN."""
     return cast("FacetT", base().with_additional_properties(**finite(properties)))
 
 
@@ -143,13 +144,15 @@ def _column_metrics(column: ColumnStatistics, rows: int | None) -> data_quality_
         count=float(rows - column.nulls) if known else None,  # type: ignore[operator]
         min=_number(column.min),
         max=_number(column.max),
-        quantiles={f"{rank / steps:g}": value for rank, value in enumerate(column.quantiles)},
+        quantiles={f"{rank / steps:g}": value for rank, value in enumerate(column.quantiles) if math.isfinite(value)},
     )
 
 
 def _number(value: object) -> float | None:
-    """Minimum and maximum must be numbers in OpenLineage; those of times and strings are not."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Minimum and maximum must be finite numbers in OpenLineage; those of times and strings are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def registration_checks(manifest: Manifest) -> data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet:

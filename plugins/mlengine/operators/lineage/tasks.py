@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from openlineage.client.facet_v2 import RunFacet
 
 
-def no_lineage() -> OperatorLineage:
+def no_lineage() -> OperatorLineage[Any, Any]:
     """Of a task that ended before it read or wrote anything, or that has nothing to report."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage()
 
 
-def packaged(package: PackageXCom) -> OperatorLineage:
+def packaged(package: PackageXCom) -> OperatorLineage[Any, Any]:
     """``package``: the archives are written. Their version is the digest of their source."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -39,7 +39,7 @@ def packaged(package: PackageXCom) -> OperatorLineage:
     return OperatorLineage(outputs=[datasets.written(uri, facets) for uri in package["package_uris"]])
 
 
-def resolved(uri: str, manifest: Manifest) -> OperatorLineage:
+def resolved(uri: str, manifest: Manifest) -> OperatorLineage[Any, Any]:
     """``dataset``: the version is read, with schema, statistics and checks from its manifest."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -54,7 +54,7 @@ def resolved(uri: str, manifest: Manifest) -> OperatorLineage:
 
 def submitted(
     handle: JobHandle, decision: Decision, inputs: Mapping[str, Any], package_uris: Iterable[str]
-) -> OperatorLineage:
+) -> OperatorLineage[Any, Any]:
     """``submit``: dataset version and packages are read. The wait reports the model.
 
     :param inputs: of the job, as in its record.
@@ -65,7 +65,7 @@ def submitted(
     return OperatorLineage(inputs=_job_inputs(inputs, package_uris), run_facets=_job_facets(handle, decision.value))
 
 
-def trained(handle: JobHandle, record: JobRecord) -> OperatorLineage:
+def trained(handle: JobHandle, record: JobRecord) -> OperatorLineage[Any, Any]:
     """``wait``: the job has read dataset version and packages, and has written a model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -77,7 +77,7 @@ def trained(handle: JobHandle, record: JobRecord) -> OperatorLineage:
     )
 
 
-def reused(handle: JobHandle) -> OperatorLineage:
+def reused(handle: JobHandle) -> OperatorLineage[Any, Any]:
     """``wait``, for a job that is reused: this run has trained no model."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -85,7 +85,7 @@ def reused(handle: JobHandle) -> OperatorLineage:
     return OperatorLineage(inputs=[model], run_facets=_job_facets(handle, Decision.REUSED.value))
 
 
-def validated(report: Report) -> OperatorLineage:
+def validated(report: Report) -> OperatorLineage[Any, Any]:
     """``validate``: model, held-out rows and champion are read, and the report is written.
 
     Verdict and metrics are a facet of the run, of the model and of the report. The checks are assertions about the
@@ -133,7 +133,7 @@ def _validation(report: Report) -> dict[str, Any]:
     }
 
 
-def published(bucket: str, report: Report, outcome: Outcome) -> OperatorLineage:
+def published(bucket: str, report: Report, outcome: Outcome) -> OperatorLineage[Any, Any]:
     """``publish``: model and report are read. The champion is written if the model was published."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet
@@ -164,7 +164,7 @@ def published(bucket: str, report: Report, outcome: Outcome) -> OperatorLineage:
     )
 
 
-def registered(bucket: str, registration: Registration) -> OperatorLineage:
+def registered(bucket: str, registration: Registration) -> OperatorLineage[Any, Any]:
     """``register``: the champion is read. The versions in the registries are a facet of the run."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import RunFacet

@@ -1,12 +1,9 @@
 """Paired bootstrap: how much better is the challenger than the champion, and how sure is that?
 
 Each resample draws the held-out rows with replacement and computes a metric of both models on the same rows. A resample
-is a weight for each row, so that rows are sorted once and not once a resample. For classification the resamples are
-stratified: each has as many rows of each class as the held-out set.
-
-From :data:`_MANY` rows on, the number of times that a row is drawn is taken from Poisson's distribution, independently
-for each row (the difference to exact draws is far below the Monte Carlo error there), and classes are scaled to their
-size. Two models with equal predictions differ by exactly 0 in every resample.
+is the number of times that each row is drawn, so that rows are sorted once and not once a resample. For classification
+the resamples are stratified: each has as many rows of each class as the held-out set. Two models with equal predictions
+differ by exactly 0 in every resample.
 """
 
 from __future__ import annotations
@@ -139,53 +136,73 @@ def _resample(outcomes: Outcomes, pairs: list[_Pair], resamples: int, seed: int)
 
 
 def _by_class(outcomes: Outcomes) -> Array:
-    """The rows in the order of their classes, so that each class is a slice."""
+    """The rows in the order of their classes, so that each class is a slice.
+
+    The rows of a class are in the order that rankings need: then weights are read one after the other.
+    """
     import numpy as np
 
     if outcomes.task == "regression":
         return np.arange(outcomes.rows)
+    if outcomes.task == "binary" and outcomes.values is not None:
+        return np.lexsort((-outcomes.values, outcomes.target))
     return np.argsort(outcomes.target, kind="stable")
 
 
 class _Draw:
-    """Draws weights of the rows, class by class; the rows are in the order of their classes."""
+    """Draws rows with replacement, class by class; the rows are in the order of their classes."""
 
     def __init__(self, outcomes: Outcomes) -> None:
         import numpy as np
 
         self.rows = outcomes.rows
         self.weight = None if outcomes.weight is None else outcomes.weight.astype(np.float32)
-        self.strata = [slice(0, self.rows)]
+        strata = [slice(0, self.rows)]
         if outcomes.task != "regression":
             starts = np.flatnonzero(np.diff(outcomes.target, prepend=-1))
             if len(starts) <= _MOST_STRATA:
-                self.strata = [slice(*pair) for pair in itertools.pairwise([*starts.tolist(), self.rows])]
-        self.table = _poisson_table() if self.rows >= _MANY else None
+                strata = [slice(*pair) for pair in itertools.pairwise([*starts.tolist(), self.rows])]
+        self.strata = [(rows, _table(rows.stop - rows.start)) for rows in strata]
 
     def __call__(self, generator: np.random.Generator) -> Array:
+        """How often each row is drawn, times its weight."""
         import numpy as np
 
-        if self.table is not None:
-            weights = self.table[np.frombuffer(generator.bytes(2 * self.rows), np.uint16)]
-            for rows in self.strata if len(self.strata) > 1 else ():
-                part = weights[rows]
-                part *= len(part) / max(float(part.sum()), 1.0)
-        else:
-            weights = np.empty(self.rows, np.float32)
-            for rows in self.strata:
-                count = rows.stop - rows.start
-                weights[rows] = np.bincount(generator.integers(0, count, count), minlength=count)
-        if self.weight is not None:
-            weights = weights * self.weight
-        return weights
+        drawn = np.empty(self.rows, np.uint8)
+        for rows, table in self.strata:
+            _draw(generator, drawn[rows], table)
+        return drawn if self.weight is None else drawn * self.weight
 
 
-def _poisson_table() -> Array:
-    """The number of draws of a row for each value of 16 random bits: Poisson with mean 1."""
+def _draw(generator: np.random.Generator, drawn: Array, table: Array | None) -> None:
+    """Draw as many rows as ``drawn`` has; write how often each was drawn.
+
+    With a table, slightly fewer are drawn by Poisson's distribution, independently for each row; and the few that are
+    missing one by one. The result is distributed as if all had been drawn one by one.
+    """
     import numpy as np
 
-    probabilities = np.array([math.exp(-1) / math.factorial(count) for count in range(9)])
-    ends = np.minimum(np.round(np.cumsum(probabilities) * 65536).astype(np.int64), 65536)
-    table = np.searchsorted(ends, np.arange(65536), side="right").astype(np.float64)
-    draws: Array = (table / table.mean()).astype(np.float32)
-    return draws
+    count = len(drawn)
+    if table is None:
+        drawn[:] = np.bincount(generator.integers(0, count, count), minlength=count)
+        return
+    missing = -1
+    while missing < 0:  # too many are drawn once in millions of times
+        table.take(np.frombuffer(generator.bytes(2 * count), np.uint16), mode="clip", out=drawn)
+        missing = count - int(drawn.sum())
+    np.add.at(drawn, generator.integers(0, count, missing), 1)
+
+
+def _table(rows: int) -> Array | None:
+    """The number of draws of a row for each value of 16 random bits: Poisson, with a mean slightly below 1.
+
+    ``None`` for few rows. The mean is five standard deviations of the number of draws below 1.
+    """
+    import numpy as np
+
+    if rows < _MANY:
+        return None
+    mean = 1 - 5 / math.sqrt(rows)
+    probabilities = np.array([math.exp(-mean) * mean**count / math.factorial(count) for count in range(9)])
+    ends = np.round(np.cumsum(probabilities) * 65536)
+    return np.searchsorted(ends, np.arange(65536), side="right").astype(np.uint8)

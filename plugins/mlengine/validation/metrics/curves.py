@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlengine.validation.metrics.outcomes import Outcomes, UndefinedMetricError
-from mlengine.validation.metrics.ranking import Ranking
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
@@ -39,14 +38,16 @@ def _binary(outcomes: Outcomes) -> dict[str, Any]:
     found["thresholds"] = _threshold_table(values, positive, outcomes.weights)
     if positive.all() or not positive.any():
         return found
-    groups = Ranking(values, positive).groups(outcomes.weights)
-    recall = groups.positive_sum / groups.positive_sum[-1]
-    false_rate = groups.negative_sum / groups.negative_sum[-1]
-    chosen = groups.positive_sum + groups.negative_sum
-    precision = groups.positive_sum / np.maximum(chosen, np.finfo(float).tiny)
-    at = _spread(len(recall))
-    found["roc"] = {"false_positive_rate": _list(false_rate[at]), "recall": _list(recall[at])}
-    found["precision_recall"] = {"recall": _list(recall[at]), "precision": _list(precision[at])}
+    order = np.argsort(-values, kind="stable")
+    last = np.flatnonzero(np.diff(values[order], append=-1.0))  # of each group of equal probability
+    hits = np.cumsum((outcomes.weights * positive)[order])[last]
+    chosen = np.cumsum(outcomes.weights[order])[last]
+    at = _spread(len(last))
+    hits, chosen, total, all_hits = hits[at], chosen[at], chosen[-1], hits[-1]
+    recall, false_rate = hits / all_hits, (chosen - hits) / (total - all_hits)
+    precision = hits / np.maximum(chosen, np.finfo(float).tiny)
+    found["roc"] = {"false_positive_rate": _list(false_rate), "recall": _list(recall)}
+    found["precision_recall"] = {"recall": _list(recall), "precision": _list(precision)}
     return found
 
 

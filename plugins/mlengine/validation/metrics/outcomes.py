@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,13 +15,29 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
-# From the weights of the rows to the metric's value; NaN where it is undefined.
+# From the weights of the rows to the metric's value; NaN where it is undefined. Weights are float64, or those of a
+# resample: how often each row was drawn (uint8), times the row's weight if it has one (float32).
 Evaluate: TypeAlias = "Callable[[Array], float]"
-_PART = 4096
+
+
+_CHUNK = 8192
+
+
+def dot(left: Array, right: Array) -> float:
+    """The sum of the products, without threads of BLAS: on a busy machine they wait for each other, actively.
+
+    Single precision is enough for a chunk; chunks are added in double precision.
+    """
+    import numpy as np
+
+    whole = len(left) // _CHUNK * _CHUNK
+    chunks = np.einsum("ij,ij->i", left[:whole].reshape(-1, _CHUNK), right[:whole].reshape(-1, _CHUNK))
+    rest = np.einsum("i,i->", left[whole:], right[whole:])
+    return float(chunks.sum(dtype=np.float64)) + float(rest)
 
 
 class Sum:
-    """The weighted sum of a number by row. Resamples have weights of single precision, which is twice as fast."""
+    """The weighted sum of a number by row. Resamples are counted in single precision, which is twice as fast."""
 
     def __init__(self, values: Array) -> None:
         import numpy as np
@@ -29,20 +46,21 @@ class Sum:
         self._single = self._double.astype(np.float32)
 
     def __call__(self, weights: Array) -> float:
-        return dot(weights, self._single if weights.dtype == self._single.dtype else self._double)
+        if weights.dtype == self._double.dtype:
+            return dot(weights, self._double)
+        return dot(_as_single(weights), self._single)
 
 
-def dot(one: Array, other: Array) -> float:
-    """The sum of products, without BLAS.
+_latest = threading.local()
 
-    For more than 10,000 rows, BLAS starts threads, which wait actively for each other: if other processes use the
-    cores, that takes up to fifty times as long. Sums of parts also lose less precision.
-    """
+
+def _as_single(weights: Array) -> Array:
+    """The weights in single precision. All sums of one resample share them."""
     import numpy as np
 
-    rows = len(one) - len(one) % _PART
-    parts = np.einsum("ij,ij->i", one[:rows].reshape(-1, _PART), other[:rows].reshape(-1, _PART))
-    return float(parts.sum(dtype=np.float64)) + float(np.einsum("i,i->", one[rows:], other[rows:]))
+    if getattr(_latest, "weights", None) is not weights:
+        _latest.single, _latest.weights = weights.astype(np.float32, copy=False), weights
+    return _latest.single  # type: ignore[no-any-return]
 
 
 class UndefinedMetricError(ValueError):

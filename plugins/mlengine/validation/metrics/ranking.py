@@ -1,6 +1,7 @@
 """Metrics of the order of probabilities: rows are sorted once, and each evaluation is a pass over the sorted rows.
 
-Rows of equal probability form a group, which has one place in the order.
+The areas and the points of a precision-recall curve need the cumulative weights at positive rows only. So positive and
+negative rows are kept apart, each by falling score, and each positive row knows its place among the negative ones.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The weights of positive and negative rows in each group, and their cumulative sums."""
+class Sums:
+    """Weights at each positive row, by falling score.
+
+    :param positive: the weight of the row.
+    :param true_positives: of the positive rows whose score is not lower.
+    :param false_positives: of the negative rows whose score is not lower.
+    :param above: of the negative rows whose score is higher.
+    :param negatives: of all negative rows.
+    """
 
     positive: Array
-    negative: Array
-    positive_sum: Array
-    negative_sum: Array
+    true_positives: Array
+    false_positives: Array
+    above: Array
+    negatives: float
 
 
 class Ranking:
-    """The rows by falling score, in groups of equal score.
+    """The rows by falling score.
 
     :param positive: (rows,): which rows are of the positive class.
     """
@@ -34,28 +43,55 @@ class Ranking:
     def __init__(self, scores: Array, positive: Array) -> None:
         import numpy as np
 
-        self.order = np.argsort(-scores, kind="stable")
-        ordered = scores[self.order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        self.starts = starts if len(starts) < len(scores) else None
-        self.positive = positive[self.order].astype(np.float32)
+        order = np.argsort(-scores, kind="stable")
+        is_positive = positive[order]
+        positives, negatives = order[is_positive], order[~is_positive]
+        highest, others = -scores[positives], -scores[negatives]
+        self._positives, self._negatives = _rows(positives), _rows(negatives)
+        # For each positive row: how many negative rows have a higher score, a score that is not lower; positive ones.
+        self._above = np.searchsorted(others, highest, side="left")
+        through = np.searchsorted(others, highest, side="right")
+        self._false = None if np.array_equal(through, self._above) else through
+        through = np.searchsorted(highest, highest, side="right")
+        self._true = None if np.array_equal(through, np.arange(1, len(through) + 1)) else through - 1
         self._latest = threading.local()
 
-    def groups(self, weights: Array) -> Groups:
-        """The groups for these weights. Several metrics of one resample share them."""
+    def sums(self, weights: Array) -> Sums:
+        """The sums for these weights. Several metrics of one resample share them."""
         if getattr(self._latest, "weights", None) is not weights:
-            self._latest.groups, self._latest.weights = self._groups(weights), weights
-        return self._latest.groups  # type: ignore[no-any-return]
+            self._latest.sums, self._latest.weights = self._sums(weights), weights
+        return self._latest.sums  # type: ignore[no-any-return]
 
-    def _groups(self, weights: Array) -> Groups:
+    def _sums(self, weights: Array) -> Sums:
         import numpy as np
 
-        ordered = weights.take(self.order, mode="clip")
-        positive = ordered * self.positive
-        negative = ordered - positive
-        if self.starts is not None:
-            positive, negative = (np.add.reduceat(part, self.starts, dtype=np.float64) for part in (positive, negative))
-        return Groups(positive, negative, positive.cumsum(dtype=np.float64), negative.cumsum(dtype=np.float64))
+        kind = np.int32 if weights.dtype.kind == "u" else np.float64  # a sum of integers takes a tenth of the time
+        positive, negative = _take(weights, self._positives), _take(weights, self._negatives)
+        true = positive.cumsum(dtype=kind)
+        false = np.zeros(len(negative) + 1, kind)
+        negative.cumsum(dtype=kind, out=false[1:])
+        above = _take(false, self._above).astype(np.float64, copy=False)
+        return Sums(
+            positive=positive.astype(np.float64, copy=False),
+            true_positives=(true if self._true is None else _take(true, self._true)).astype(np.float64, copy=False),
+            false_positives=above if self._false is None else _take(false, self._false).astype(np.float64, copy=False),
+            above=above,
+            negatives=float(false[-1]),
+        )
+
+
+def _rows(numbers: Array) -> Array | slice:
+    """The row numbers; a slice if they follow each other, which needs no copy."""
+    import numpy as np
+
+    first = int(numbers[0]) if len(numbers) else 0
+    rows = slice(first, first + len(numbers))
+    return rows if np.array_equal(numbers, np.arange(rows.start, rows.stop)) else numbers
+
+
+def _take(values: Array, rows: Array | slice) -> Array:
+    # All numbers are valid: without the check, NumPy needs no buffer.
+    return values[rows] if isinstance(rows, slice) else values.take(rows, mode="clip")
 
 
 def _ranking(outcomes: Outcomes) -> Ranking:
@@ -69,13 +105,15 @@ def _ranking(outcomes: Outcomes) -> Ranking:
 
 def area_under_roc(ranking: Ranking) -> Evaluate:
     def evaluate(weights: Array) -> float:
-        groups = ranking.groups(weights)
-        positives, negatives = float(groups.positive_sum[-1]), float(groups.negative_sum[-1])
-        if positives <= 0 or negatives <= 0:
+        sums = ranking.sums(weights)
+        positives = float(sums.true_positives[-1])
+        if positives <= 0 or sums.negatives <= 0:
             return float("nan")
-        # A positive row loses against the negative ones before it, and half against those of its own group.
-        lost = dot(groups.positive, groups.negative_sum) - dot(groups.positive, groups.negative) / 2
-        return 1 - lost / (positives * negatives)
+        # A positive row loses against the negative ones above it, and half against those of equal score.
+        lost = dot(sums.positive, sums.above)
+        if sums.false_positives is not sums.above:
+            lost = (lost + dot(sums.positive, sums.false_positives)) / 2
+        return 1 - lost / (positives * sums.negatives)
 
     return evaluate
 
@@ -100,9 +138,9 @@ def average_precision(outcomes: Outcomes) -> Evaluate:
     ranking = _ranking(outcomes)
 
     def evaluate(weights: Array) -> float:
-        hits, precision = _precision(ranking, weights)
-        total = hits.sum()
-        return dot(hits, precision) / float(total) if total > 0 else float("nan")
+        sums = ranking.sums(weights)
+        total = float(sums.true_positives[-1])
+        return dot(sums.positive, _precision(sums)) / total if total > 0 else float("nan")
 
     return evaluate
 
@@ -112,9 +150,9 @@ def recall_at_precision(outcomes: Outcomes, least: float) -> Evaluate:
     ranking = _ranking(outcomes)
 
     def evaluate(weights: Array) -> float:
-        hits, precision = _precision(ranking, weights)
-        recall = hits.cumsum()
-        reached = recall[precision >= least]
+        sums = ranking.sums(weights)
+        recall = sums.true_positives
+        reached = recall[_precision(sums) >= least]
         return float(reached.max() / recall[-1]) if len(reached) and recall[-1] > 0 else 0.0
 
     return evaluate
@@ -125,18 +163,18 @@ def precision_at_recall(outcomes: Outcomes, least: float) -> Evaluate:
     ranking = _ranking(outcomes)
 
     def evaluate(weights: Array) -> float:
-        hits, precision = _precision(ranking, weights)
-        recall = hits.cumsum()
-        return float(precision[recall >= least * recall[-1]].max()) if recall[-1] > 0 else float("nan")
+        sums = ranking.sums(weights)
+        recall = sums.true_positives
+        return float(_precision(sums)[recall >= least * recall[-1]].max()) if recall[-1] > 0 else float("nan")
 
     return evaluate
 
 
-def _precision(ranking: Ranking, weights: Array) -> tuple[Array, Array]:
-    """The positive weight of each group, and the precision if all groups up to it are chosen."""
+def _precision(sums: Sums) -> Array:
+    """The precision if all rows down to a positive row are chosen."""
     import numpy as np
 
-    groups = ranking.groups(weights)
-    hits = groups.positive_sum
-    chosen = hits + groups.negative_sum
-    return groups.positive, hits / np.maximum(chosen, np.finfo(np.float64).tiny)
+    chosen = sums.true_positives + sums.false_positives
+    np.maximum(chosen, np.finfo(np.float64).tiny, out=chosen)
+    precision: Array = np.divide(sums.true_positives, chosen, out=chosen)
+    return precision

@@ -74,7 +74,7 @@ class ScoringJob:
         self.enter("batches")
         figures.update(measure.check_batches(outputs, rows))
         self.enter("held-out rows")
-        values = measure.score(outputs, rows, int(self.config["batch"]))
+        values = measure.score(outputs, rows, self.config["batch"])
         self.save("model.npy", values)
         self.enter("latency")
         milliseconds = measure.latency([outputs], rows)[0]
@@ -94,7 +94,7 @@ class ScoringJob:
             self.enter("champion: load")
             baseline = self.load(self.config["baseline"], rows)
             self.enter("champion: held-out rows")
-            values = measure.score(baseline, rows, int(self.config["batch"]))
+            values = measure.score(baseline, rows, self.config["batch"])
             self.save("baseline.npy", values)
             self.enter("champion: latency")
             mine, theirs = measure.latency([outputs, baseline], rows)

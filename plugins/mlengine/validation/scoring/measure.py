@@ -24,6 +24,8 @@ class Outputs:
         import numpy as np
 
         self.np, self.predictor, self.output = np, predictor, output
+        # The columns that the predictor reads. One that reads none still has to be told the number of rows.
+        self.columns: list[str] | None = getattr(predictor, "columns", None) or None
 
     def __call__(self, batch: Batch) -> Any:
         """:raises ValueError: the answer is not one row of numbers for each row."""
@@ -72,12 +74,13 @@ class Outputs:
         )
 
 
-def score(outputs: Outputs, rows: Rows, size: int) -> Any:
+def score(outputs: Outputs, rows: Rows, size: int | None) -> Any:
     """The outputs of all rows, ``size`` rows a call."""
     np, result = outputs.np, None
+    size = size or rows.batch_size(outputs.columns)
     for start in range(0, rows.count, size):
         stop = min(start + size, rows.count)
-        part = outputs(rows.batch(start, stop))
+        part = outputs(rows.batch(start, stop, outputs.columns))
         if result is None:
             if part.shape[1] * rows.count > MAX_VALUES:
                 raise ValueError(
@@ -94,7 +97,7 @@ def score(outputs: Outputs, rows: Rows, size: int) -> Any:
 def check_batches(outputs: Outputs, rows: Rows) -> dict[str, Any]:
     """The largest difference of a row's outputs in company, in other company, and alone; and the largest output."""
     np = outputs.np
-    some = rows.batch(0, min(COMPANY, rows.count))
+    some = rows.batch(0, min(COMPANY, rows.count), outputs.columns)
     together = outputs(some)
     turned = outputs({name: values[::-1] for name, values in some.items()})
     count = min(ALONE, len(together))
@@ -122,10 +125,11 @@ def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
 def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
     """Median milliseconds of a call with one row, of each predictor, in turns: a busy machine slows all alike."""
     times: list[list[float]] = [[] for _ in predictors]
-    single = [rows.batch(row, row + 1) for row in range(min(rows.count, CALLS))]
+    count = min(rows.count, CALLS)
+    single = [[rows.batch(row, row + 1, predictor.columns) for row in range(count)] for predictor in predictors]
     for turn in range(WARM + CALLS):
-        for predictor, taken in zip(predictors, times):
-            batch = single[turn % len(single)]
+        for predictor, batches, taken in zip(predictors, single, times):
+            batch = batches[turn % count]
             start = time.perf_counter()
             predictor(batch)
             if turn >= WARM:

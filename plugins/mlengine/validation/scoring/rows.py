@@ -8,8 +8,12 @@ Written by :mod:`mlengine.validation.heldout`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+FEWEST, MOST = 500, 8192  # rows a call, unless configured
+CALL_BYTES = 4 * 1024**2  # of the values of one call
 
 Batch = dict[str, Any]
 
@@ -72,8 +76,22 @@ class Rows:
         self.count = int(info["rows"])
         self.columns = {item["name"]: Column(folder, item) for item in info["columns"]}
 
-    def batch(self, start: int, stop: int) -> Batch:
-        return {name: column.slice(start, stop) for name, column in self.columns.items()}
+    def batch(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Batch:
+        """Rows ``start`` to ``stop``.
+
+        :param columns: only these.
+        """
+        return {name: self.columns[name].slice(start, stop) for name in columns or self.columns}
+
+    def batch_size(self, columns: Sequence[str] | None = None) -> int:
+        """Rows a call: more for tables, where a call takes longer than the computation. A model's intermediate values
+        of images and other tensors are large, so these get :data:`FEWEST`.
+        """
+        parts = [self.columns[name] for name in columns or self.columns]
+        if any(column.shape for column in parts):
+            return FEWEST
+        row = sum(column.data.nbytes for column in parts) / max(self.count, 1)
+        return max(FEWEST, min(MOST, int(CALL_BYTES / max(row, 1))))
 
     def take(self, indices: list[int]) -> Batch:
         """Single rows, by number."""

@@ -169,7 +169,7 @@ def cost(target: Any, prediction: Any, weight: Any) -> float:
 
 
 cost.higher_is_better = False  # type: ignore[attr-defined]
-CALLS = []
+CALLS: list[Any] = []
 
 
 def broken(target: Any, prediction: Any, weight: Any) -> float:

@@ -35,7 +35,7 @@ class SavedModel:
         outputs: dict[str, Any]
         outputs, keys = self.answer(batch)
         rows = len(next(iter(batch.values())))
-        if keys is not None and keys.reshape(-1).tolist() != list(range(rows)):
+        if keys is not None and not self.np.array_equal(keys.reshape(-1), self.np.arange(rows)):
             raise ValueError("the keys of a batch came back in another order")
         return outputs
 
@@ -49,7 +49,7 @@ class SavedModel:
             size = None if shape is None else shape[1:]
             feed[name] = self.tf.constant(gather(batch, columns, np_dtype, size, self.options["scale"]))
         if self.key_dtype is not None:
-            feed[self.options["key"]] = self.tf.constant(list(range(rows)) if keys is None else keys, self.key_dtype)
+            feed[self.options["key"]] = self.tf.constant(self.np.arange(rows) if keys is None else keys, self.key_dtype)
         answer = self.call(**feed)
         back = answer[self.options["key"]].numpy() if self.key_dtype is not None else None
         return {name: answer[name].numpy() for name in self.options["outputs"] if name in answer}, back
