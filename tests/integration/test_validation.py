@@ -86,7 +86,7 @@ def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -
         ("damaged", ["files"], "variables/variables.data-00000-of-00001 does not have the checksum"),
         ("truncated", ["runs"], "failed at load"),
         ("lost_keys", ["keys returned"], "does not return the keys that were sent: -1, -5"),
-        ("logits", ["outputs"], "they go from 0 to 3; if they are logits"),
+        ("logits", ["outputs"], "to 3. To correct it: if they are logits"),
         ("company", ["batch independence", "accuracy", "worst_class_recall"], "depend on the other rows of its batch"),
     ],
 )
