@@ -261,7 +261,7 @@ def score(args: argparse.Namespace, python: Path, folder: Path, width: int) -> b
 def tensorflow(python: Path, task: str, folder: Path, rows: int, width: int) -> float:
     """Run :data:`TENSORFLOW` with the trainer's Python."""
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [python, "-c", TENSORFLOW, task, folder, str(rows), "8192", str(width)]
+    command = [str(python), "-c", TENSORFLOW, task, str(folder), str(rows), "8192", str(width)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

@@ -138,7 +138,9 @@ def register(
 
     with tempfile.TemporaryDirectory(prefix="mnist-") as scratch:
         subset(digits, Path(scratch), train=train, heldout=heldout)
-        return datasets.add(storage, bucket, name, version, Path(scratch), license=LICENSE, source=SOURCE)
+        return datasets.add(
+            storage, bucket, name, version, Path(scratch), license=LICENSE, source=SOURCE, classes=tuple("0123456789")
+        )
 
 
 def subset(digits: Path, target: Path, *, train: int = 2_000, heldout: int = 1_000) -> Path:

@@ -15,6 +15,8 @@ from mlengine import backends
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 
+# Failed assertions of helpers show their values, too.
+pytest.register_assert_rewrite("tests.support")
 pytest_plugins = ["tests.support.distribution", "tests.support.skips"]
 
 # How long one example takes says more about the machine's other work than about the code.
@@ -65,3 +67,8 @@ def bucket(storage: Storage) -> str:
 def digits() -> Path:
     """The directory of the real MNIST files, fetched once a clone; see ``scripts/mnist.py``."""
     return mnist.files()
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes as a test's parameter give no id: an archive has the time in it, and differs from process to process."""
+    return argname if isinstance(val, bytes) else None

@@ -13,7 +13,9 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from mlengine.testing.gcs import GcsServer
+from tests.support import airflow_stub as airflow_stubs
 from tests.support import local_jobs
+from tests.support.airflow_stub import AirflowStub
 from tests.support.sample_jobs import BACKEND, SampleJobs
 from tests.support.scripted_backends import ScriptedBackend, vertex_over_memory
 from tests.support.validation_env import ValidationEnv, make_models, register_datasets
@@ -129,3 +131,13 @@ def visit(sample_jobs: SampleJobs) -> Callable[..., TestClient]:
 
     assert sample_jobs
     return opener()
+
+
+@pytest.fixture
+def airflow_stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowStub]:
+    """A stub of Airflow's API, which the environment names."""
+    with airflow_stubs.running() as server:
+        monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
+        monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server

@@ -161,8 +161,8 @@ def test_a_keras_model_is_validated_and_published(
         mlengine(command)
     report = load_report(storage, JobDir.of(bucket, "digits", "digits_1"))
     assert report.verdict.decision is Decision.FIRST
-    assert report.accuracy is not None
-    assert report.accuracy > 0.9
+    assert report.metric_value is not None
+    assert report.metric_value > 0.9
     assert "digits_1" in mlengine("mlengine models show digits")
     # The DAG calls the model as the commands did.
     group, _ = documented_group("A Keras model")

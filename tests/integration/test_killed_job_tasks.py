@@ -6,17 +6,13 @@ it. Whatever n was: at most one job lives, each attempt was submitted once, and 
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +27,7 @@ from mlengine.runtime import json_files
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from tests.support.idle_trainer import idle_trainer
-from tests.support.task_process import NEVER, TaskProcess, run_task
+from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -63,7 +59,6 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
         "replace job.json",  # 10
     ),
 }
-_TURN = threading.Lock()
 CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range(1, len(effects) + 2)]
 
 
@@ -179,26 +174,6 @@ def _kill_and_repeat(ground: Ground, mode: str, number: int) -> Seen:
         attempts = backend.describe(backend.find(key))
     starts = tuple(_starts(backend, one.handle) for one in attempts)
     return Seen(exit_code, effects, result, tuple(attempts), starts)
-
-
-def process(task: TaskProcess) -> int | None:
-    context = multiprocessing.get_context("forkserver")
-    # Airflow's SDK and the clients are imported once; each task is a process of its own.
-    context.set_forkserver_preload(["tests.support.task_process", "google.cloud.storage"])
-    process = context.Process(target=run_task, args=(task,))
-    # A start asks after every other child, too, and of two threads that read one's exit code, one reads nothing.
-    with _TURN:
-        process.start()
-    connection.wait([process.sentinel], 180)
-    with _TURN:
-        process.join(0)
-    return process.exitcode
-
-
-def report_of(task: TaskProcess) -> tuple[tuple[str, ...], dict[str, Any]]:
-    lines = [json.loads(line) for line in task.report.read_text().splitlines()] if task.report.exists() else []
-    effects = tuple(line["effect"] for line in lines if "effect" in line)
-    return effects, next((line["result"] for line in lines if "result" in line), {})
 
 
 def _starts(backend: LocalBackend, handle: JobHandle) -> int:

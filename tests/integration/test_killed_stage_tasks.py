@@ -27,8 +27,7 @@ from mlengine.validation.job import load_job
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import validate
-from tests.integration.test_killed_job_tasks import process, report_of
-from tests.support.task_process import NEVER, TaskProcess
+from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

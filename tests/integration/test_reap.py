@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,74 +15,9 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.support.airflow_stub import AirflowStub
 
 pytestmark = pytest.mark.integration
-
-
-class AirflowWords(ThreadingHTTPServer):
-    """Answers as Airflow 3.3's API does, for the runs it was given; ``tests/e2e`` uses the real one."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.runs: dict[str, str] = {}
-        self.tasks: dict[str, list[dict[str, Any]]] = {}
-        self.uids: dict[str, str] = {}
-        self.installation = ""
-        self.silent = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: AirflowWords
-
-    def do_GET(self) -> None:
-        assert self.headers["Authorization"] == "Bearer secret"
-        # dags D dagRuns R taskInstances T state-store K; variables V
-        parts = self.path.partition("?")[0].split("/")[3:]
-        run = parts[3] if len(parts) > 3 else ""
-        if self.server.silent:
-            self._say(503, {"detail": "come back later"})
-        elif parts[0] == "variables":
-            found = self.server.installation if parts[1] == "mlengine_installation_id" else ""
-            self._say(200 if found else 404, {"key": parts[1], "value": found} if found else {"detail": "not found"})
-        elif len(parts) == 2:
-            known = parts[1] == "dag" and self.server.runs
-            self._say(200 if known else 404, {"dag_id": parts[1]} if known else {"detail": "no such DAG"})
-        elif run not in self.server.runs:
-            self._say(404, {"detail": "The DagRun was not found"})
-        elif parts[-2:] == ["state-store", "mlengine_run_uid"]:
-            assert self.path.endswith("?map_index=-1")
-            uid = self.server.uids.get(run)
-            self._say(200 if uid else 404, {"value": uid} if uid else {"detail": "Task state store key not found"})
-        elif len(parts) == 5 and "order_by=id" not in self.path:
-            self._say(400, {"detail": "Ordering by task_id is disallowed"})  # as the real one says
-        elif len(parts) == 5:
-            tasks = self.server.tasks[run]
-            self._say(200, {"task_instances": tasks, "total_entries": len(tasks)})
-        else:
-            self._say(200, {"state": self.server.runs[run]})
-
-    def _say(self, status: int, body: dict[str, Any]) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowWords]:
-    server = AirflowWords()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("MLENGINE_AIRFLOW_URL", server.url)
-    monkeypatch.setenv("MLENGINE_AIRFLOW_TOKEN", "secret")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -129,11 +61,11 @@ CASES = {
 
 
 def test_it_says_what_it_would_end_and_ends_it(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dirs = {name: submit(storage, bucket, name) for name in CASES}
-    airflow.runs = {name: state for name, (state, _, _) in CASES.items()}
-    airflow.tasks = {name: found for name, (_, found, _) in CASES.items()}
+    airflow_stub.runs = {name: state for name, (state, _, _) in CASES.items()}
+    airflow_stub.tasks = {name: found for name, (_, found, _) in CASES.items()}
     dirs["deleted_run"] = submit(storage, bucket, "deleted_run")
     submit(storage, bucket, "by_hand", dag_id="mlengine train")
     wrong = {name: why for name, (_, _, why) in CASES.items() if why} | {"deleted_run": "does not exist any more"}
@@ -164,28 +96,28 @@ def test_it_says_what_it_would_end_and_ends_it(
 
 
 def test_a_submission_that_was_never_recorded_is_found(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub
 ) -> None:
     backend.lose_answers = 1
     with pytest.raises(Exception, match="lost"):
         submit(storage, bucket, "r")
-    airflow.runs, airflow.tasks = {"r": "failed"}, {"r": []}
+    airflow_stub.runs, airflow_stub.tasks = {"r": "failed"}, {"r": []}
     assert reap(bucket, "--yes") == 0
     assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
 
 
 def test_an_airflow_that_does_not_answer_decides_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
-    airflow.silent = True
+    airflow_stub.silent = True
     assert reap(bucket, "--yes") == 1
     assert "503" in capsys.readouterr().err
     assert len(backend.live) == 1
 
 
 def test_the_wrong_airflow_ends_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit(storage, bucket, "r")
     assert reap(bucket, "--yes") == 1
@@ -196,15 +128,15 @@ def test_the_wrong_airflow_ends_nothing(
 
 
 def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_after_it(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for uid in ("old", "new"):
         submit(storage, bucket, "nightly", uid=uid, installation="this")
     submit(storage, bucket, "unborn", uid="x", installation="this")  # its run goes on, and has noted no uid
-    airflow.installation = "this"
-    airflow.runs = {"nightly": "running", "unborn": "running"}
-    airflow.tasks = {"nightly": tasks(), "unborn": tasks()}
-    airflow.uids = {"nightly": "new"}
+    airflow_stub.installation = "this"
+    airflow_stub.runs = {"nightly": "running", "unborn": "running"}
+    airflow_stub.tasks = {"nightly": tasks(), "unborn": tasks()}
+    airflow_stub.uids = {"nightly": "new"}
     assert reap(bucket, "--yes") == 0
     assert "job_nightlyold " in (said := capsys.readouterr().out)
     assert "its run nightly of dag was deleted and created again" in said
@@ -212,13 +144,13 @@ def test_the_job_of_a_deleted_run_is_distinguished_from_that_of_the_run_created_
 
 
 def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This one knows no such run; the other one waits for it."""
     submit(storage, bucket, "theirs", installation="other")
     submit(storage, bucket, "ours", installation="this")
     submit(storage, bucket, "by_api")
-    airflow.installation, airflow.runs = "this", {"some": "running"}
+    airflow_stub.installation, airflow_stub.runs = "this", {"some": "running"}
     assert reap(bucket, "--yes") == 0
     assert (
         "ignored, because the Airflow with --installation other submitted them: job_theirs" in capsys.readouterr().err
@@ -229,10 +161,10 @@ def test_the_jobs_of_another_airflow_are_left_alone_unless_it_is_named(
 
 
 def test_an_airflow_that_has_submitted_nothing_ends_nothing(
-    storage: Storage, bucket: str, backend: MemoryBackend, airflow: AirflowWords, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, backend: MemoryBackend, airflow_stub: AirflowStub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its database is new, say."""
     submit(storage, bucket, "theirs", installation="other")
-    airflow.runs = {"some": "running"}
+    airflow_stub.runs = {"some": "running"}
     assert reap(bucket, "--yes") == 0
     assert len(backend.live) == 1

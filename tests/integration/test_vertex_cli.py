@@ -18,11 +18,10 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration.test_reap import AirflowWords, airflow
 from tests.integration.test_vertex_backend import LONG, submission, wait
+from tests.support.airflow_stub import AirflowStub
 
 pytestmark = pytest.mark.integration
-__all__ = ["airflow"]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -73,7 +72,7 @@ def test_jobs_are_shown_followed_and_cancelled(
 def test_reap_searches_the_regions_of_the_claims(
     mlengine: Command,
     service: RunningEmulator,
-    airflow: AirflowWords,
+    airflow_stub: AirflowStub,
     actor: str,
     bucket: str,
     storage: Storage,
@@ -91,7 +90,7 @@ def test_reap_searches_the_regions_of_the_claims(
         Submitter(storage, backend).submit(intent)
         claim = json.loads(storage.read(intent.job_dir.claim))
         storage.write(intent.job_dir.claim, json.dumps({**claim, "name": None}).encode())
-    airflow.runs, airflow.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
+    airflow_stub.runs, airflow_stub.tasks = dict.fromkeys(regions, "failed"), {run_id: [] for run_id in regions}
     code, out, err = mlengine("jobs", "reap", "--bucket", bucket, "--region", "us-central1", "--yes")
     assert code == 0, err
     assert "requested the cancellation of 2 active jobs" in out

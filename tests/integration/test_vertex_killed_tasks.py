@@ -28,9 +28,8 @@ from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.integration.test_killed_job_tasks import process, report_of
 from tests.support import local_jobs as local
-from tests.support.task_process import NEVER, TaskProcess
+from tests.support.task_process import NEVER, TaskProcess, process, report_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -38,7 +38,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
     monkeypatch.setattr(Storage, "read", counted)
     second = client.get("api/jobs?limit=200").json()
-    keep = ("job_id", "state", "verdict", "accuracy", "final")
+    keep = ("job_id", "state", "verdict", "metric", "metric_value", "final")
     assert [[job[name] for name in keep] for job in second["jobs"]] == [
         [job[name] for name in keep] for job in first["jobs"]
     ]
@@ -50,7 +50,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"format": 2, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
+    "content", [b"{", b"[]", b'{"format": 3, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
 )
 def test_a_damaged_index_is_made_anew(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes
@@ -95,7 +95,7 @@ def test_who_comes_back_after_a_while_sees_what_is_now(
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     assert asked.view().rows == ()
     sample_jobs.job("mnist_1")
-    assert asked.view().rows == (), "a look was taken just now"
+    assert asked.view().rows == (), "the bucket was listed just now"
     monkeypatch.setattr(index, "REFRESH_INTERVAL", 0.0)
     monkeypatch.setattr(index, "STALE", 0.0)
     monkeypatch.setattr(index, "_STALE_WAIT", 60.0)

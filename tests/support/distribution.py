@@ -27,7 +27,7 @@ GROUPS = {
         "test_waits_without_triggerer",
     ),
     "stack": ("test_hello_trainer", "test_mnist_retraining", "e2e/test_page", "test_security"),
-    "validation_models": ("integration/test_gate", "integration/test_predict"),
+    "validation_models": ("integration/test_validation", "integration/test_predict"),
 }
 # Groups and modules that take longer than 10 s, the longest first. Others run after them, in the order of collection.
 LONGEST = (

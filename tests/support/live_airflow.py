@@ -68,7 +68,7 @@ def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         try:
             return call(*arguments, **more)
         except AirflowError as error:
-            if error.status not in {None, 500}:
+            if error.status not in {None, 500, 503}:
                 raise
             check()
             time.sleep(1.0)

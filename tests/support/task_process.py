@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,6 +35,7 @@ from mlengine.triggers import training_job
 from mlengine.triggers.training_job import TrainingJobTrigger
 
 NEVER = 10_000
+_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,28 @@ class TaskProcess:
     kill_before: int = NEVER
     try_number: int = 1
     backend: str = "local"
+
+
+def process(task: TaskProcess) -> int | None:
+    """Run the task in a process of its own, and return its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    # Airflow's SDK and the clients are imported once; each task is a process of its own.
+    context.set_forkserver_preload(["tests.support.task_process", "google.cloud.storage"])
+    process = context.Process(target=run_task, args=(task,))
+    # A start asks after every other child, too, and of two threads that read one's exit code, one reads nothing.
+    with _TURN:
+        process.start()
+    connection.wait([process.sentinel], 180)
+    with _TURN:
+        process.join(0)
+    return process.exitcode
+
+
+def report_of(task: TaskProcess) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The side effects of a task that has run, and its result; ``{}`` if it was killed."""
+    lines = [json.loads(line) for line in task.report.read_text().splitlines()] if task.report.exists() else []
+    effects = tuple(line["effect"] for line in lines if "effect" in line)
+    return effects, next((line["result"] for line in lines if "result" in line), {})
 
 
 def run_task(task: TaskProcess) -> None:

@@ -87,8 +87,8 @@ class DatasetDocument(TypedDict):
 
 
 class VersionDocument(TypedDict):
-    """``datasets show``: one of these; ``datasets list NAME``: an array of these, oldest first. ``manifest`` is the
-    content of ``manifest.json``.
+    """``datasets show`` and ``datasets add``: one of these; ``datasets list NAME``: an array of these, oldest first.
+    ``manifest`` is the content of ``manifest.json``; ``train_rows`` or ``heldout_rows`` is null if it is not known.
     """
 
     name: str
@@ -96,9 +96,17 @@ class VersionDocument(TypedDict):
     uri: str
     digest: str
     created: str
-    train_rows: int
-    heldout_rows: int
+    train_rows: int | None
+    heldout_rows: int | None
     manifest: dict[str, Any]
+
+
+class FetchDocument(TypedDict):
+    """``datasets fetch``: one of these."""
+
+    name: str
+    version: str
+    directory: str
 
 
 class VerificationDocument(TypedDict):

@@ -127,3 +127,13 @@ def unknown(name: str) -> MlengineError:
         near = [name.removeprefix("neg_")]
     hint = f"did you mean {near[0]}?" if near else f"metrics: {', '.join(item.written for item in METRICS.values())}"
     return MlengineError(f"unknown metric or threshold: {name}", hint=hint)
+
+
+def format_value(value: float) -> str:
+    """A value for people: four significant digits, and no exponent from 10,000 on (``123,457``)."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def format_difference(value: float) -> str:
+    """As :func:`format_value`, with its sign."""
+    return f"{'+' if value >= 0 else ''}{format_value(value)}"

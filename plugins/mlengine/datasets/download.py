@@ -16,6 +16,7 @@ from pathlib import Path
 from mlengine.core import layout
 from mlengine.core.dataset import DataFile, Manifest
 from mlengine.core.errors import DatasetError, ObjectMissingError, StorageConflictError
+from mlengine.datasets import croissant
 from mlengine.datasets.catalog import MANIFEST, load_manifest, read_manifest
 from mlengine.storage.client import ObjectStat, Storage, crc32c_of
 
@@ -89,7 +90,7 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
     Safe to call from many processes: the copy appears complete, by one rename, under a lock; others wait for it. A copy
     that was damaged since is downloaded again. The manifest is always read from the bucket.
 
-    :returns: a directory with ``manifest.json`` and the files that it names.
+    :returns: a directory with ``manifest.json``, ``croissant.json`` and the files that they name.
     :raises DatasetError: no such version, or what the bucket holds is not what its manifest says; names the file.
     """
     try:
@@ -146,6 +147,7 @@ def _download(storage: Storage, uri: str, manifest: Manifest, files: Sequence[Da
     target.mkdir(parents=True)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, files))
+    (target / croissant.CROISSANT).write_bytes(croissant.to_bytes(manifest, uri.rstrip("/")))
     (target / MANIFEST).write_bytes(manifest.to_bytes())
 
 

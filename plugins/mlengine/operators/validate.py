@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from airflow.sdk import Context, XComArg
@@ -18,6 +19,7 @@ from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import record_accepted, reusable_report
 from mlengine.validation.environment import local_environment
@@ -142,6 +144,7 @@ class ValidateModelOperator(BackendOperator):
         if report is None:
             report = self._validate(storage, rules)
             record_accepted(storage, report)
+        self._lineage = partial(lineage.validated, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._log(report)
         result = finite(summary(report))
@@ -222,6 +225,11 @@ class ValidateModelOperator(BackendOperator):
         """Log the checks as a table, and then the verdict and its reasons."""
         for line in table(report.verdict.checks):
             self.log.info("%s", line)
+        for name, value in report.metrics.items():
+            threshold = report.thresholds.metrics.get(name)
+            if threshold is None or (threshold.min is None and threshold.max is None):
+                shown = f"undefined: {report.undefined.get(name)}" if value is None else f"{value:.4g}"
+                self.log.info("%s is %s; no minimum or maximum is set", name, shown)
         self.log.info("report: %s", self.report_url)
         self.log.info("verdict: %s", report.verdict.decision.value)
         for reason in report.verdict.reasons:

@@ -104,9 +104,10 @@ class Storage:
         :raises ObjectMissingError: there is no such object.
         :raises StorageConflictError: it has another generation.
         """
+        blob = self._blob(uri)
         with errors(uri):
             # The object's checksum does not apply to a part of it.
-            data: bytes = self._blob(uri).download_as_bytes(
+            data: bytes = blob.download_as_bytes(
                 start=begin,
                 end=end - 1,
                 raw_download=stored,
@@ -115,7 +116,8 @@ class Storage:
                 retry=retry(),
                 checksum=None,
             )
-            return data
+        _check_generation(uri, blob, generation)
+        return data
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write an object, unconditionally. Returns the new generation."""
@@ -215,9 +217,10 @@ class Storage:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        blob = self._blob(uri)
         try:
             with errors(uri):
-                self._blob(uri).download_to_filename(
+                blob.download_to_filename(
                     str(partial),
                     raw_download=stored,
                     if_generation_match=generation,
@@ -225,6 +228,7 @@ class Storage:
                     retry=retry(),
                     checksum="crc32c",
                 )
+            _check_generation(uri, blob, generation)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -267,6 +271,12 @@ class Storage:
                 raise
             return int(mine.generation)
         return int(blob.generation)
+
+
+def _check_generation(uri: str, blob: Any, generation: int | None) -> None:
+    """What was sent has the generation that was asked for: not every server checks the precondition of a download."""
+    if generation is not None and blob.generation is not None and int(blob.generation) != generation:
+        raise StorageConflictError(f"{uri} has generation {blob.generation}, {generation} was asked for")
 
 
 def _send_once(blob: Any, data: bytes, content_type: str, generation: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlengine.core.metrics import info, is_user_metric
+from mlengine.core.metrics import format_difference, format_value, info, is_user_metric
 from mlengine.core.thresholds import MetricThreshold, SliceThreshold, Thresholds, WhenUndecided
 from mlengine.core.verdict import LATENCY_RATIO, NOT_WORSE, SIZE_RATIO, Check
 from mlengine.validation.metrics.bootstrap import Difference, paired
@@ -68,7 +68,7 @@ def metric_checks(values: Mapping[str, Value], thresholds: Mapping[str, MetricTh
     for name, threshold in thresholds.items():
         value = values[name]
         if threshold.min is None and threshold.max is None:
-            shown = f"{value.number:.4g}" if value.number is not None else f"undefined: {value.undefined}"
+            shown = format_value(value.number) if value.number is not None else f"undefined: {value.undefined}"
             checks.append(Check.skip(name, f"{name} is {shown}; no minimum or maximum is set."))
             continue
         checks.append(_bounded(name, value, threshold.min, threshold.max, ""))
@@ -190,11 +190,12 @@ def _not_worse(difference: Difference, threshold: MetricThreshold, champion: str
         return Check.skip(name, text, comparison=True)
     tolerance = threshold.tolerance(difference.champion)
     facts = (
-        f"{difference.metric} is {difference.challenger:.4g}, the champion's is {difference.champion:.4g}"
+        f"{difference.metric} is {format_value(difference.challenger)}, the champion's is"
+        f" {format_value(difference.champion)}"
         f" ({champion}); with {thresholds.confidence:.0%} one-sided confidence it is better by"
-        f" {difference.low:+.4g} to {difference.high:+.4g}"
+        f" {format_difference(difference.low)} to {format_difference(difference.high)}"
     )
-    limit = f"it may be worse by {tolerance:.4g}"
+    limit = f"it may be worse by {format_value(tolerance)}"
     if difference.low >= -tolerance:
         text, passed = f"Not worse than the champion: {facts}; {limit}.", True
     elif difference.gain < -tolerance and difference.high < 0:
@@ -205,13 +206,15 @@ def _not_worse(difference: Difference, threshold: MetricThreshold, champion: str
             f"The held-out set is too small to decide whether it is worse than the champion: {facts}; {limit}."
             f" With undecided={thresholds.undecided.value}, it is {'accepted' if passed else 'rejected'}."
         )
-    return Check(name, round(difference.gain, 6), f"≥ {-tolerance:.4g}", passed=passed, message=text, comparison=True)
+    return Check(
+        name, round(difference.gain, 6), f"≥ {format_value(-tolerance)}", passed=passed, message=text, comparison=True
+    )
 
 
 def _bounded(name: str, value: Value, least: float | None, most: float | None, where: str) -> Check:
     threshold = " and ".join(
         part
-        for part in (f"≥ {least:g}" if least is not None else "", f"≤ {most:g}" if most is not None else "")
+        for part in (f"≥ {least:,.10g}" if least is not None else "", f"≤ {most:,.10g}" if most is not None else "")
         if part
     )
     if value.number is None:
@@ -219,7 +222,7 @@ def _bounded(name: str, value: Value, least: float | None, most: float | None, w
         return Check(name, None, threshold, passed=False, message=text)
     passed = (least is None or value.number >= least) and (most is None or value.number <= most)
     better = "" if is_user_metric(name) or info(name).higher_is_better else " (lower is better)"
-    text = f"{name}{where} is {value.number:.4g}{better}; it must be {threshold}."
+    text = f"{name}{where} is {format_value(value.number)}{better}; it must be {threshold}."
     return Check(name, value.number, threshold, passed=passed, message=text)
 
 

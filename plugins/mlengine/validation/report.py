@@ -1,8 +1,4 @@
-"""The stored result of a validation: ``report.json``, and ``predictions.json`` for later comparisons.
-
-The report has the checks with their measurements, the rules, and the lineage of the model. The predictions are the
-model's classes for the held-out rows, so that two models can be compared again without running either.
-"""
+"""The stored result of a validation, ``report.json``: checks with their measurements, rules, and lineage."""
 
 from __future__ import annotations
 
@@ -19,6 +15,8 @@ from mlengine.storage.client import Storage
 from mlengine.validation.predictions import Predictions
 
 FORMAT = 1
+# What a report of version 0.1 means that has no serving signature.
+_SIGNATURE_0_1 = {"key": "key", "features": "image", "output": "scores"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class Report:
             if "metrics" not in data and isinstance(accuracy, (int, float)):
                 data |= {"metrics": {"accuracy": accuracy}, "main_metric": "accuracy", "task": "multiclass"}
                 data |= {"model_kind": "savedmodel"}
+                data |= {"serving_signature": data.get("serving_signature") or _SIGNATURE_0_1}
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
             known["thresholds"] = Thresholds.from_report(data["thresholds"])

@@ -6,16 +6,15 @@ which escapes for itself.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlengine.core.metrics import format_value
 from mlengine.core.verdict import Decision
-from mlengine.validation import plots
+from mlengine.validation import report_plots, report_tables
 from mlengine.validation.curves import Curves
 from mlengine.validation.report import Report
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_RIGHT, _WRONG = "26,127,55", "180,35,24"  # colours of the confusion matrix, RGB
 
 _TITLES = {Decision.FIRST: "Accepted as the first", Decision.NOT_COMPARED: "Not compared with the champion"}
 
@@ -35,10 +33,16 @@ def render(report: Report, curves: Curves) -> bytes:
         report=report,
         decision=decision,
         title=_TITLES.get(decision, decision.value.capitalize()),
-        rivals=_rivals(report),
-        curves=_curves(curves),
-        confusion=_confusion(report.curves.get("confusion", {}).get("rows")),
-        worst_rows=list(_worst_rows(report)),
+        main_value=None if report.metric_value is None else format_value(report.metric_value),
+        scope=_scope(report),
+        metrics=report_tables.metrics(report),
+        plots=report_plots.task_plots(report),
+        thresholds=report_plots.threshold_table(report),
+        positive=_positive_class(report),
+        confusion=report_plots.confusion(report),
+        slices=report_tables.slices(report),
+        worst=report_tables.worst_rows(report),
+        curves=report_plots.learning_curves(curves),
         times=_times(report),
         lineage=_lineage(report),
     )
@@ -53,63 +57,26 @@ def _template() -> Template:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _rivals(report: Report) -> list[tuple[str, str, str]]:
-    """Rows of name, champion, challenger."""
-    champion, theirs = report.champion, report.baseline
-    old = {str(champion.get("metric")): champion.get("metric_value")}
-    values = theirs.get("metrics", old)
-    rows: list[tuple[str, object, object]] = [
-        ("dataset version", champion.get("dataset_version"), report.dataset.get("version"))
-    ]
-    rows += [(name, _value(values.get(name)), _value(value)) for name, value in report.metrics.items()]
-    champions_time, time = (_milliseconds(theirs.get(name)) for name in ("latency_ms", "challenger_latency_ms"))
-    rows.append(("time of one row", champions_time, time))
-    return [(name, _or_dash(champions), _or_dash(challengers)) for name, champions, challengers in rows]
+def _scope(report: Report) -> str:
+    """What was validated, and on which rows."""
+    if report.checks == "files":
+        return "Only the files of the model and the extra checks were checked. The model was not run."
+    if report.checks == "signature":
+        return "Only the files, the signature and the extra checks were checked. The model was not run."
+    rows = report.dataset.get("rows")
+    on = f" on {rows:,} held-out rows" if isinstance(rows, int) else ""
+    kind = f" ({report.scorer or report.model_kind})" if report.scorer or report.model_kind else ""
+    if report.task == "none":
+        return f"The model{kind} was run{on}. The dataset has no task, so its predictions have no metrics."
+    if not report.metrics:
+        return f"The model{kind} has no metrics: it was not run, or its predictions could not be used."
+    target = f", target {report.dataset['target']}" if report.dataset.get("target") else ""
+    return f"Task {report.task}{target}. The model{kind} was run{on}."
 
 
-def _curves(curves: Curves) -> list[str]:
-    """A plot of losses and one of accuracies, as SVG."""
-    series = {
-        kind: {name: points for name, points in curves.series.items() if name.endswith(kind)}
-        for kind in ("loss", "accuracy")
-    }
-    return [plots.lines(kind, points) for kind, points in series.items() if points]
-
-
-def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, object]]]:
-    """Each cell's count, and its colour: green on the diagonal, elsewhere red by its share of the largest error."""
-    if not matrix:
-        return []
-    most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0) or 1
-    return [
-        [
-            {
-                "count": int(count),
-                "colour": _RIGHT if at == to else _WRONG,
-                "shade": 0.12 if at == to else 0.75 * int(count) / most,
-            }
-            for to, count in enumerate(row)
-        ]
-        for at, row in enumerate(matrix)
-    ]
-
-
-def _worst_rows(report: Report) -> Iterator[dict[str, object]]:
-    """The rows with the largest errors; ``image`` is a PNG in base64, or empty."""
-    for row in report.worst_rows:
-        yield {**row, "image": _image(row.get("image") or {})}
-
-
-def _image(image: Mapping[str, Any]) -> str:
-    """A PNG in base64; empty if there is no image."""
-    try:
-        pixels = base64.b64decode(str(image["pixels"]), validate=True)
-        height, width = (int(size) for size in image["shape"])
-    except (KeyError, ValueError, TypeError, binascii.Error):
-        return ""
-    if height * width != len(pixels) or not pixels:
-        return ""
-    return base64.b64encode(plots.png(pixels, width=width)).decode()
+def _positive_class(report: Report) -> str:
+    classes = report.dataset.get("classes") or []
+    return str(classes[1]) if report.task == "binary" and len(classes) == 2 else ""
 
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
@@ -178,15 +145,3 @@ def _clock(seconds: object) -> str:
     if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e11:
         return "-"
     return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-def _value(value: object) -> str | None:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else None
-
-
-def _milliseconds(value: object) -> str | None:
-    return f"{value:.2f} ms" if isinstance(value, (int, float)) else None
-
-
-def _or_dash(value: object) -> str:
-    return "-" if value is None else str(value)

@@ -374,6 +374,14 @@ class _Validation:
             return Outcomes.of(kept), ""
         return None, f"{reason} Roll back to a champion that can be run, or publish with force."
 
+    def baseline(self) -> Mapping[str, Any]:
+        """The champion's measurements, metrics and plots on the same rows."""
+        if self.champion_outcomes is None:
+            return self.measured.baseline
+        metrics = {name: value.number for name, value in self.champion_values.items()}
+        drawn = curves(self.champion_outcomes) if self.champion_outcomes.task == "binary" else {}
+        return {**self.measured.baseline, "metrics": metrics, "curves": drawn}
+
     def report(self, verdict: Verdict) -> Report:
         task = self.outcomes.task if self.outcomes is not None else str(self.dataset.get("task") or "")
         main = self.rules.thresholds.main_metric(task) if task else ""
@@ -393,12 +401,7 @@ class _Validation:
             dataset=self.dataset or dict(self.job.dataset),
             champion={} if self.champion is None else self.champion.brief(),
             figures=self.measured.figures,
-            baseline={
-                **self.measured.baseline,
-                "metrics": {name: value.number for name, value in self.champion_values.items()},
-            }
-            if self.champion_values
-            else self.measured.baseline,
+            baseline=self.baseline(),
             comparison={name: _finite(item) for name, item in self.differences.items()},
             lineage=self.job.lineage,
             usage=self.job.usage,

@@ -58,10 +58,10 @@ def _errors(outcomes: Outcomes) -> np.ndarray[Any, Any] | None:
     if predicted is None:
         return None
     wrong = (predicted != outcomes.target) & (predicted >= 0)
-    if values is None:
-        return wrong.astype(float)
-    confidence = np.abs(values - 0.5) + 0.5 if values.ndim == 1 else values.max(axis=1)
-    errors: np.ndarray[Any, Any] = np.where(wrong, np.nan_to_num(confidence), 0.0)
+    errors: np.ndarray[Any, Any] = wrong.astype(np.float64)
+    if values is not None:
+        confidence = np.abs(values - 0.5) + 0.5 if values.ndim == 1 else values.max(axis=1)
+        errors = np.where(wrong, np.nan_to_num(confidence), 0.0)
     return errors
 
 

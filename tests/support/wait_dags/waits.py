@@ -33,6 +33,7 @@ def wait(dag_id: str, *, dagrun_timeout: timedelta | None = None, retries: int =
     return dag
 
 
+# The time limit of a task must not pass before it defers, on a busy machine.
 # The limit of a late wait must not pass before its job has finished: "later" is for busy machines.
 for suffix, poll, limit, run_limit in (("", 1.0, 10, 40), ("_late", 600.0, 45, 50), ("_later", 600.0, 240, 240)):
     wait(f"wait_plain{suffix}", poll_interval_seconds=poll)
@@ -42,8 +43,9 @@ for suffix, poll, limit, run_limit in (("", 1.0, 10, 40), ("_late", 600.0, 45, 5
         queued_timeout_seconds=5.0,
         running_timeout_seconds=float(limit),
     )
-    wait(f"wait_limit{suffix}", poll_interval_seconds=poll, execution_timeout=timedelta(seconds=limit))
+    wait(f"wait_limit{suffix}", poll_interval_seconds=poll, execution_timeout=timedelta(seconds=max(limit, 30)))
     wait(f"wait_dagtimeout{suffix}", poll_interval_seconds=poll, dagrun_timeout=timedelta(seconds=run_limit))
+wait("wait_dagtimeout_slow", poll_interval_seconds=1.0, dagrun_timeout=timedelta(seconds=240))
 # The DAG must be paused before the limit passes: "later" is for busy machines.
 for suffix, limit in (("", 30), ("_later", 150)):
     wait(
@@ -104,9 +106,9 @@ with DAG("wait_retry", schedule=None):
 
 for mode in ("poke", "reschedule"):
     seconds = 1.0 if mode == "poke" else 3.0
-    wait(f"life_{mode}", poll_interval_seconds=seconds, deferrable=False, mode=mode)
+    wait(f"wait_{mode}", poll_interval_seconds=seconds, deferrable=False, mode=mode)
     wait(
-        f"life_{mode}_deadline",
+        f"wait_{mode}_deadline",
         poll_interval_seconds=seconds,
         deferrable=False,
         mode=mode,

@@ -278,6 +278,17 @@ def test_the_digest_of_a_table_is_of_schema_task_and_checksums() -> None:
     assert len({TABLE.digest, *(manifest.digest for manifest in other)}) == 1 + len(other)
 
 
+def test_a_copy_and_a_reference_may_have_the_same_content() -> None:
+    reference = TABLE.train
+    copy = _replaced(reference, uri=None, generation=None, sha256="9" * 64)
+    assert copy.identity != reference.identity
+    assert copy.same_content(reference)
+    assert not copy.same_content(_replaced(reference, crc32c="AAAAAA=="))
+    assert not copy.same_content(_replaced(reference, path="train/2.parquet"))
+    other = _replaced(copy, sha256="8" * 64)
+    assert not copy.same_content(other), "two copies have SHA-256, which is stronger"
+
+
 def test_diff_lists_content_and_statistics_and_nothing_else() -> None:
     grown = _replaced(replace(MANIFEST.train, rows=80), content_sha256="e" * 64)
     grown = replace(grown, statistics={"label": ColumnStatistics(nulls=0, top=((0, 60), (1, 20)))})

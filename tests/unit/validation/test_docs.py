@@ -6,7 +6,11 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from mlengine.core.verdict import Decision, Thresholds
+import pytest
+
+from mlengine.core.metrics import names_of
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Decision
 from mlengine.promotion.outcome import PublishDecision
 
 MANUAL = (Path(__file__).parents[3] / "docs" / "validation.md").read_text()
@@ -20,11 +24,19 @@ def rows(heading: str) -> dict[str, str]:
 
 
 def test_every_threshold_is_in_the_manual_with_its_default() -> None:
-    shown = rows("name")
-    assert list(shown) == [field.name for field in fields(Thresholds)]
+    shown = rows("other thresholds")
+    assert list(shown) == [field.name for field in fields(Thresholds) if field.name not in {"metrics", "slices"}]
     for name, value in Thresholds().to_json().items():
         expected = "none" if value is None else value if isinstance(value, str) else f"{value:g}"
         assert shown[name] in {expected, str(value)}
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_every_metric_is_in_the_manual(task: str) -> None:
+    named = set(re.findall(r"`([\w@]+=?…?)`", rows("task")[task])) - {"macro", "micro", "weighted"}
+    averaged = {name for name in named if name.endswith("_…")}
+    named |= {name.replace("…", average) for name in averaged for average in ("macro", "micro", "weighted")}
+    assert named - averaged == set(names_of(task))
 
 
 def test_every_verdict_and_publish_decision_is_in_the_manual() -> None:

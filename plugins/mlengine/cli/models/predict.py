@@ -17,8 +17,8 @@ from mlengine.core.errors import ModelError, UsageError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import check_published_files
 from mlengine.storage.client import Storage
+from mlengine.validation.images import ascii_art
 from mlengine.validation.job import FinishedJob, load_job
-from mlengine.validation.plots import ascii_art
 from mlengine.validation.prediction import PredictedRow, predict
 
 _COLUMNS = 6  # of a row that are printed
@@ -54,16 +54,19 @@ def _predict(args: argparse.Namespace) -> int:
     else:
         say(f"{model_uri}")
         _print(found, draw=args.draw)
-        if correct := _correct(found):
+        correct = _correct(found)
+        if correct is not None:
             say(f"{correct} of {len(found)} correct")
     return 0
 
 
 def _correct(found: Sequence[PredictedRow]) -> int | None:
     """The number of correct classes; ``None`` for other predictions than classes."""
-    if any(row.probability is None for row in found) and any(isinstance(row.prediction, float) for row in found):
+    if any(
+        row.target is None or (isinstance(row.prediction, (float, list)) and row.probability is None) for row in found
+    ):
         return None
-    return sum(bool(row.target is not None and row.prediction == row.target) for row in found)
+    return sum(bool(row.prediction == row.target) for row in found)
 
 
 def _document(model: str, model_uri: str, found: Sequence[PredictedRow]) -> PredictionDocument:

@@ -14,7 +14,7 @@ class CheckResult:
 
     :param value: what was found.
     :param threshold: what was allowed.
-    :param message: both, in a sentence.
+    :param message: describes both.
     """
 
     name: str
@@ -44,7 +44,7 @@ class CheckException:
     """A check that failed and was allowed to.
 
     :param found: the check's message.
-    :param reason: why that does no harm, in the words of whoever registered the version.
+    :param reason: why the failure is acceptable, as the person who registered the version wrote.
     """
 
     check: str

@@ -16,7 +16,7 @@ from mlengine.core.dataset.statistics import ColumnStatistics
 class DataFile:
     """One file of a version.
 
-    :param path: relative to the version's folder; for a file recorded by reference, to the prefix it was found under.
+    :param path: relative to the version's folder, and to a local copy of the version.
     :param size: bytes as stored.
     :param sha256: of the bytes as stored. A file recorded by reference was not read and has none.
     :param content_sha256: of the bytes without gzip, if the file was compressed at registration.
@@ -53,7 +53,7 @@ class DataFile:
         fields = Fields(data, where)
         path = fields.text("path")
         if path.startswith("/") or "\\" in path or any(part in {"", ".", ".."} for part in path.split("/")):
-            raise fields.wrong("path", f"{path!r} leaves the version's folder")
+            raise fields.wrong("path", f"{path!r} is outside of the version's folder")
         uri = fields.optional("uri", fields.text)
         if uri is not None and not uri.startswith("gs://"):
             raise fields.wrong("uri", f"{uri!r} is not a gs:// URI")
@@ -97,6 +97,14 @@ class Split:
             return ":".join([str(self.rows), *(file.identity for file in self.files)])
         content = sorted((file.path, file.identity) for file in self.files)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def same_content(self, other: Split) -> bool:
+        """Whether both have the same files, by the checksums that both have: a copy and a reference may be equal."""
+        if self.identity == other.identity:
+            return True
+        mine, theirs = ({(file.path, file.size, file.crc32c) for file in split.files} for split in (self, other))
+        referenced = any(file.uri for file in (*self.files, *other.files))
+        return referenced and mine == theirs and all(checksum is not None for *_, checksum in mine)
 
     def file_of(self, column: str) -> DataFile:
         """The file that holds ``column``, in a format that keeps each column in its own file.

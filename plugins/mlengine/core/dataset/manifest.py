@@ -34,7 +34,7 @@ class Manifest:
     :param heldout_policy: ``fixed``: each version has the same held-out rows. ``rolling``: each has its own.
     :param checks: all that were run at registration; no part of the content, nor of its digest.
     :param exceptions: checks that failed and were allowed to; no part of the content either.
-    :param root: the prefix of the files, if they were recorded by reference.
+    :param root: the prefix that all files are under, if they were recorded by reference.
     """
 
     name: str

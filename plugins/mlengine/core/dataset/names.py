@@ -16,7 +16,7 @@ def check_dataset_name(name: str) -> str:
     :raises DatasetError: it is not.
     """
     if not _NAME.fullmatch(name):
-        raise DatasetError(f"not a dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
+        raise DatasetError(f"invalid dataset name: {name!r}", hint="use 1 to 40 of a-z 0-9 _ -, starting with a letter")
     return name
 
 
@@ -27,7 +27,7 @@ def check_version_name(version: str) -> str:
     """
     if not _VERSION.fullmatch(version):
         raise DatasetError(
-            f"not a dataset version: {version!r}",
+            f"invalid dataset version: {version!r}",
             hint="use 1 to 63 of A-Z a-z 0-9 . _ + -, starting with a letter or digit: 2026-11-01, v12",
         )
     return version

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from mlengine.core.dataset import ColumnStatistics
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.sources import SourceFile
 
@@ -37,13 +38,20 @@ class Format:
         raise NotImplementedError
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a split's files in order, as batches of about ``rows``.
 
         :param schema: the columns that are wanted, with their types.
         :param sample_bytes: stop when about so many bytes were read, which come from several places of the files where
             the format allows.
+        :param strict: rows may not have other columns than the schema, in formats where each row names its own.
         :raises DatasetError: a file is damaged, or does not fit the schema; names it.
         """
         raise NotImplementedError
@@ -52,6 +60,16 @@ class Format:
         """The rows of each file as far as they can be known without reading rows; ``None`` if they cannot."""
         del files
         return None
+
+    def count_rows(self, files: Sequence[SourceFile]) -> int | None:
+        """The rows of a split as far as they can be known without reading rows."""
+        counts = self.row_counts(files)
+        return None if counts is None else sum(counts)
+
+    def footer_statistics(self, files: Sequence[SourceFile]) -> Mapping[str, ColumnStatistics]:
+        """What the files say of their columns without reading rows; empty for most formats."""
+        del files
+        return {}
 
 
 def check_dtypes(schema: pa.Schema, dtypes: Mapping[str, str], where: str) -> None:

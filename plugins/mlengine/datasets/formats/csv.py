@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import DatasetError
@@ -28,11 +29,9 @@ class Csv(Format):
         """Types are inferred from the beginning of the first file. Every column may have empty fields."""
         import pyarrow as pa
 
-        first = files[0]
-        with uncompressed(first) as stream:
-            found: pa.Schema = _reader(stream, first, None).schema
+        first, found = _first_with_rows(files)
         check_dtypes(found, dtypes, first.where)
-        for file in files[1:]:
+        for file in files:
             with uncompressed(file) as stream:
                 names = _header(stream.read(_BLOCK), file)
             if names != found.names:
@@ -43,8 +42,15 @@ class Csv(Format):
         return pa.schema([pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type) for f in found])
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         import pyarrow as pa
 
         left = sample_bytes
@@ -81,6 +87,21 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
         if type(error).__module__.startswith("pyarrow") or isinstance(error, OSError | KeyError):
             raise _explained(file, schema, error) from error
         raise
+
+
+def _first_with_rows(files: Sequence[SourceFile]) -> tuple[SourceFile, pa.Schema]:
+    """The first file that has more than its header line, and its columns."""
+    import pyarrow as pa
+
+    for file in files:
+        with uncompressed(file) as stream:
+            reader = _reader(stream, file, None)
+            try:
+                if any(len(batch) for batch in islice(reader, 1)):
+                    return file, reader.schema
+            except pa.ArrowInvalid as error:
+                raise _explained(file, None, error) from error
+    raise DatasetError(f"{files[0].where} has no rows, only a header line", hint="write rows, or remove the file")
 
 
 def _needs_cast(kind: pa.DataType) -> bool:

@@ -29,9 +29,15 @@ class Files(Format):
         return pa.schema([])
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
-        del schema, rows, sample_bytes
+        del schema, rows, sample_bytes, strict
         raise DatasetError(
             f"files of format 'files' have no rows that mlengine can read ({files[0].where}, …)",
             hint="register the data as Parquet, CSV, JSON Lines, TFRecord, IDX or folders of images",

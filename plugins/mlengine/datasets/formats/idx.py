@@ -74,6 +74,7 @@ class Idx(Format):
         import pyarrow as pa
 
         del dtypes
+        self.row_counts(files)
         headers = [_header(file) for file in paired(files)]
         fields = []
         for column, header in zip(("image", "label"), headers, strict=True):
@@ -95,9 +96,20 @@ class Idx(Format):
             )
         return [rows[0]] * len(files)
 
+    def count_rows(self, files: Sequence[SourceFile]) -> int | None:
+        counts = self.row_counts(files)
+        return counts[0] if counts else None
+
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         import pyarrow as pa
 
         self.row_counts(files)
@@ -142,7 +154,10 @@ def paired(files: Sequence[SourceFile]) -> tuple[SourceFile, SourceFile]:
 
 def _header(file: SourceFile) -> IdxHeader:
     with opened(file) as stream:
-        return read_header(stream, file.where)
+        header = read_header(stream, file.where)
+    if header.row_bytes == 0:
+        raise DatasetError(f"{file.where}: a dimension is 0 in its header", hint=_HINT)
+    return header
 
 
 def _arrays(stream: BinaryIO, file: SourceFile, kind: pa.DataType, rows: int) -> Iterator[pa.Array]:
@@ -201,8 +216,6 @@ def batches(stream: BinaryIO, header: IdxHeader, where: str, rows: int) -> Itera
 
     :raises DatasetError: the file has fewer or more bytes than its header says.
     """
-    if header.row_bytes == 0:
-        raise DatasetError(f"{where}: a dimension is 0 in its header", hint=_HINT)
     done = 0
     while done < header.rows:
         wanted = min(rows, header.rows - done) * header.row_bytes

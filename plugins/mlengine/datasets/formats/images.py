@@ -44,8 +44,15 @@ class Images(Format):
         return [1] * len(files)
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         held: list[tuple[bytes, str, str]] = []
         size, left = 0, sample_bytes
         step = 1 if left is None else max(1, sum(file.size for file in files) // max(1, left))

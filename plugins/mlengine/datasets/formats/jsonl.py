@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
-from mlengine.datasets.formats.base import Format, check_dtypes
+from mlengine.datasets.formats.base import Format
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ class JsonLines(Format):
     compressible = True
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
-        """Types are inferred from the beginning of the first file. A field may be missing in any line."""
+        """Columns and types are those of the beginning of the first file, and those in ``dtypes``.
+
+        A field may be missing in any line.
+        """
         import pyarrow as pa
 
         first = files[0]
@@ -33,11 +36,18 @@ class JsonLines(Format):
                 found: pa.Schema = _reader(stream, None).schema
         except (pa.ArrowException, OSError) as error:
             raise _explained(first, error) from error
-        check_dtypes(found, dtypes, first.where)
-        return pa.schema([pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type) for f in found])
+        fields = {field.name: field.type for field in found}
+        fields |= {name: scalar_type(dtype) for name, dtype in dtypes.items()}
+        return pa.schema(list(fields.items()))
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
@@ -45,7 +55,7 @@ class JsonLines(Format):
         for file in files:
             try:
                 with uncompressed(file) as stream:
-                    for batch in _reader(stream, schema):
+                    for batch in _reader(stream, schema, strict=strict):
                         for begin in range(0, len(batch), rows):
                             yield conform(batch.slice(begin, rows), schema, file.where)
                         if left is not None and (left := left - batch.nbytes) <= 0:
@@ -54,7 +64,7 @@ class JsonLines(Format):
                 raise _explained(file, error) from error
 
 
-def _reader(stream: pa.NativeFile, schema: pa.Schema | None) -> Any:
+def _reader(stream: pa.NativeFile, schema: pa.Schema | None, *, strict: bool = False) -> Any:
     from pyarrow import json
 
     return json.open_json(
@@ -62,7 +72,7 @@ def _reader(stream: pa.NativeFile, schema: pa.Schema | None) -> Any:
         json.ReadOptions(block_size=_BLOCK),
         json.ParseOptions(
             explicit_schema=None if schema is None else _parsed(schema),
-            unexpected_field_behavior="infer" if schema is None else "ignore",
+            unexpected_field_behavior="infer" if schema is None else "error" if strict else "ignore",
         ),
     )
 
@@ -84,6 +94,8 @@ def _explained(file: SourceFile, error: Exception) -> DatasetError:
     if "Empty JSON" in text:
         return DatasetError(f"{file.where} is empty", hint="remove it, or write rows")
     hint = "write one JSON object a line; set a column's type with --dtype COLUMN=TYPE"
+    if "unexpected field" in text:
+        hint = "name the field and its type, so that it becomes a column: --dtype FIELD=TYPE"
     if "straddling" in text:
         text, hint = f"a line is longer than {_BLOCK >> 20} MiB", "write the data as Parquet"
     return DatasetError(f"{file.where}: {text}", hint=hint)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from mlengine.core.dataset import ColumnStatistics
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import column_of, conform, scalar_type
 from mlengine.datasets.formats.base import Format, check_dtypes
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _THREADS = 16
+_BUFFER = 1 << 20  # bytes of a column that are held, instead of the whole row group
+# Footers that were read, as long as the file object exists.
+_FOOTERS: WeakKeyDictionary[SourceFile, Any] = WeakKeyDictionary()
 
 
 class Parquet(Format):
@@ -45,8 +51,10 @@ class Parquet(Format):
         """The ``pyarrow.parquet.FileMetaData`` of each file; footers are read at the same time."""
 
         def footer(file: SourceFile) -> Any:
-            with _opened(file) as parquet:
-                return parquet.metadata
+            if file not in _FOOTERS:
+                with _opened(file) as parquet:
+                    _FOOTERS[file] = parquet.metadata
+            return _FOOTERS[file]
 
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(footer, files))
@@ -54,9 +62,27 @@ class Parquet(Format):
     def row_counts(self, files: Sequence[SourceFile]) -> list[int] | None:
         return [metadata.num_rows for metadata in self.footers(files)]
 
+    def footer_statistics(self, files: Sequence[SourceFile]) -> Mapping[str, ColumnStatistics]:
+        """Nulls and ranges of the scalar columns, where each row group has them."""
+        found: dict[str, _Footer] = {}
+        for metadata in self.footers(files):
+            for group in range(metadata.num_row_groups):
+                row_group = metadata.row_group(group)
+                for index in range(row_group.num_columns):
+                    chunk = row_group.column(index)
+                    found.setdefault(chunk.path_in_schema, _Footer()).add(chunk.statistics)
+        return {name: footer.statistics() for name, footer in found.items() if "." not in name}
+
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
         if sample_bytes is not None:
             yield from self._sample(files, schema, rows, sample_bytes)
             return
@@ -83,6 +109,28 @@ class Parquet(Format):
             with _opened(file) as parquet:
                 for batch in _iterate(parquet, file, schema, rows, [group]):
                     yield conform(batch, schema, file.where)
+
+
+@dataclass
+class _Footer:
+    """What the row groups say of one column."""
+
+    nulls: int | None = 0
+    values: list[Any] | None = field(default_factory=list)
+
+    def add(self, statistics: Any) -> None:
+        known = statistics is not None and statistics.has_null_count and self.nulls is not None
+        self.nulls = self.nulls + statistics.null_count if known and self.nulls is not None else None
+        if self.values is None or statistics is None or not statistics.has_min_max:
+            self.values = None
+        else:
+            self.values = [min([*self.values, statistics.min]), max([*self.values, statistics.max])]
+
+    def statistics(self) -> ColumnStatistics:
+        low, high = self.values or (None, None)
+        if not isinstance(low, int | float):
+            low, high = None, None
+        return ColumnStatistics(nulls=self.nulls, min=low, max=high)
 
 
 def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:
@@ -123,7 +171,7 @@ def _opened(file: SourceFile) -> Iterator[Any]:
 
     with file.open() as stream:
         try:
-            reader = parquet.ParquetFile(stream, pre_buffer=False)
+            reader = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file, error) from error
         yield reader

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NAME = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d+-of-\d+)?(\.gz)?$|\.tfrecords?-\d+$")
-_INFER_ROWS = 256  # rows of each file that the columns are inferred from
+_INFER_ROWS, _INFER_FILES = 256, 8  # rows of each of the first files that the columns are inferred from
 _MOST_BYTES = 1 << 30  # of one record: a larger length is damage
 _BATCH_BYTES = 16 << 20
 
@@ -45,7 +45,7 @@ class TfRecord(Format):
         import pyarrow as pa
 
         rows: list[dict[str, tuple[str, list[Any]]]] = []
-        for file in files:
+        for file in files[:_INFER_FILES]:
             with uncompressed(file) as stream:
                 rows += [_features(record, file) for record in islice(_records(stream, file), _INFER_ROWS)]
         if not rows:
@@ -56,13 +56,22 @@ class TfRecord(Format):
         return found
 
     def batches(
-        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int | None = None
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         left = sample_bytes
         for file in files:
             with uncompressed(file) as stream:
                 for records in _grouped(_records(stream, file), rows):
-                    yield _batch([_features(record, file) for record in records], schema, file.where)
+                    features = [_features(record, file) for record in records]
+                    if strict:
+                        _check_names(features, schema, file.where)
+                    yield _batch(features, schema, file.where)
                     if left is not None and (left := left - sum(map(len, records))) <= 0:
                         return
 
@@ -197,6 +206,16 @@ def _text_or_bytes(values: list[Any]) -> pa.DataType:
         return pa.string() if all(value.decode().isprintable() for value in values) else pa.binary()
     except (UnicodeDecodeError, AttributeError):
         return pa.binary()
+
+
+def _check_names(rows: list[dict[str, tuple[str, list[Any]]]], schema: pa.Schema, where: str) -> None:
+    """:raises DatasetError: a row has a feature that the first rows do not have."""
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    if unknown:
+        raise DatasetError(
+            f"{where}: a row has features that the first rows do not have: {', '.join(sorted(unknown))}",
+            hint="write every feature in the first rows too, if only as an empty list",
+        )
 
 
 def _batch(rows: list[dict[str, tuple[str, list[Any]]]], schema: pa.Schema, where: str) -> pa.RecordBatch:

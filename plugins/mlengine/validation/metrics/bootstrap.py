@@ -95,9 +95,12 @@ class _Pair:
 def _start(name: str, challenger: Outcomes, champion: Outcomes) -> _Pair | Difference:
     try:
         sign = 1.0 if user_info(name).higher_is_better else -1.0
-        return _Pair(prepare(name, challenger), prepare(name, champion), sign)
+        pair = _Pair(prepare(name, challenger), prepare(name, champion), sign)
+        for evaluate in (pair.challenger, pair.champion):  # a user's metric may raise, once and not in each resample
+            evaluate(challenger.weights)
     except UndefinedMetricError as error:
         return Difference(name, undefined=str(error))
+    return pair
 
 
 def _difference(name: str, pair: _Pair, gains: Array, weights: Array, confidence: float) -> Difference:

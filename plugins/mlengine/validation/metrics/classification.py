@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def mean_of(loss: Array) -> Evaluate:
     """The weighted mean of a number by row."""
     total = Sum(loss)
-    return lambda weights: total(weights) / float(weights.sum())
+    return lambda weights: total(weights) / float(weights.sum(dtype="float64"))
 
 
 def accuracy(outcomes: Outcomes) -> Evaluate:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 POINTS = 100  # of a curve
 BINS = 10  # of a calibration plot
 CELLS = 30  # bins of a histogram, for each axis
+OUTER = 0.005  # share of the rows at each end that do not widen a plot of a regression
 MOST_CLASSES = 30  # of a confusion matrix; the classes with the most rows
 
 
@@ -102,17 +103,34 @@ def confusion(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _regression(outcomes: Outcomes) -> dict[str, Any]:
+    """Rows beyond the span of a plot are counted in its outermost cells."""
     import numpy as np
 
     values, target = outcomes.need_values(), outcomes.target
     residuals = values - target
-    counts, edges = np.histogram(residuals, CELLS)
-    low, high = float(min(values.min(), target.min())), float(max(values.max(), target.max()))
-    cells, *_ = np.histogram2d(target, values, CELLS, [[low, high], [low, high]])
+    low, high = _span(residuals)
+    counts, edges = np.histogram(residuals.clip(low, high), CELLS, (low, high))
+    low, high = _span(np.concatenate([values, target]))
+    cells, *_ = np.histogram2d(target.clip(low, high), values.clip(low, high), CELLS, [[low, high], [low, high]])
     return {
-        "residuals": {"edges": _list(edges), "rows": counts.tolist()},
+        "residuals": {"edges": edges.tolist(), "rows": counts.tolist()},
         "predicted_by_actual": {"low": low, "high": high, "rows": cells.astype(int).tolist()},
     }
+
+
+def _span(values: Array) -> tuple[float, float]:
+    """From the lowest to the highest value, without the outermost that would leave most of a plot empty."""
+    import numpy as np
+
+    least, most = float(values.min()), float(values.max())
+    low, high = (float(value) for value in np.quantile(values, (OUTER, 1 - OUTER)))
+    if low == high:
+        low, high = least, most
+    if low == high:
+        margin = abs(low) * 0.01 or 0.5
+        return low - margin, high + margin
+    margin = (high - low) / CELLS
+    return max(least, low - margin), min(most, high + margin)
 
 
 def _spread(count: int) -> Array:
@@ -123,4 +141,4 @@ def _spread(count: int) -> Array:
 
 
 def _list(values: Array) -> list[float]:
-    return [round(float(value), 6) for value in values]
+    return [float(f"{value:.7g}") for value in values]

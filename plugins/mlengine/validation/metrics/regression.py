@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlengine.validation.metrics.classification import mean_of
-from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError
+from mlengine.validation.metrics.outcomes import Evaluate, Outcomes, UndefinedMetricError, dot
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
@@ -78,13 +78,16 @@ def max_error(outcomes: Outcomes) -> Evaluate:
 
 
 def r2(outcomes: Outcomes) -> Evaluate:
+    import numpy as np
+
     values, target = outcomes.need_values(), outcomes.target
     if outcomes.rows < 2 or (target == target[0]).all():
         raise UndefinedMetricError("all targets are equal")
     squares = (values - target) ** 2
 
     def evaluate(weights: Array) -> float:
-        spread = weights @ (target - weights @ target / weights.sum()) ** 2
-        return 1 - float(weights @ squares / spread) if spread > 0 else float("nan")
+        mean = dot(weights, target) / float(weights.sum(dtype=np.float64))
+        spread = dot(weights, (target - mean) ** 2)
+        return 1 - dot(weights, squares) / spread if spread > 0 else float("nan")
 
     return evaluate

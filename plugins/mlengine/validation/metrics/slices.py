@@ -81,7 +81,7 @@ def _groups(values: Array) -> tuple[Sequence[str], Array]:
         return [str(value) for value in found], codes
     found, codes = np.unique(values, return_inverse=True)
     if len(found) <= _FEW_VALUES:
-        return [f"{value:g}" for value in found.tolist()], codes
+        return ["missing" if value != value else f"{value:g}" for value in found.tolist()], codes  # noqa: PLR0124
     numbers = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1)))
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
