@@ -84,10 +84,10 @@ def replica(backend: LocalBackend, handle: JobHandle, name: str) -> int:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("title", "module", "arguments", "killed", "resumed"),
+    ("title", "kind", "arguments", "killed", "resumed"),
     [
-        ("XGBoost on several replicas", "xgboost", "--rounds 150", "worker-1", "starting after round "),
-        ("A Keras table", "tensorflow", "--max_steps 400 --batch_size 96", "worker-0", "resuming after step "),
+        ("XGBoost on several replicas", "scorer", "--rounds 150", "worker-1", "starting after round "),
+        ("A Keras table", "savedmodel", "--max_steps 400 --batch_size 96", "worker-0", "resuming after step "),
     ],
     ids=["xgboost", "keras"],
 )
@@ -98,7 +98,7 @@ def test_an_example_survives_a_kill_and_is_published(
     storage: Storage,
     flights_table: Any,
     title: str,
-    module: str,
+    kind: str,
     arguments: str,
     killed: str,
     resumed: str,
@@ -123,7 +123,7 @@ def test_an_example_survives_a_kill_and_is_published(
     mlengine(publish)
     report = load_report(storage, job_dir)
     assert report.verdict.decision is Decision.FIRST
-    assert module in report.environment
+    assert report.model_kind == kind
     assert report.metrics["roc_auc"] is not None
     assert report.metrics["roc_auc"] > 0.6
     assert {"UA", "B6"} <= {part["value"] for parts in report.slices.values() for part in parts}
