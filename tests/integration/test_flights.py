@@ -28,7 +28,7 @@ from tests.support.manual import ROOT, blocks, commands, words
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"
 START_SECONDS, RUN_SECONDS = 500.0, 500.0  # an environment with TensorFlow is built first
-SLICES = '{"by": ["carrier", "origin"], "metric": "roc_auc", "min": 0.3, "min_rows": 100}'
+SLICES = '[{"by": "carrier", "metric": "roc_auc", "min": 0.3}, {"by": "origin", "metric": "roc_auc", "min": 0.5}]'
 Command = Callable[..., str]
 
 
@@ -126,4 +126,5 @@ def test_an_example_survives_a_kill_and_is_published(
     assert report.model_kind == kind
     assert report.metrics["roc_auc"] is not None
     assert report.metrics["roc_auc"] > 0.6
-    assert {"UA", "B6"} <= {part["value"] for parts in report.slices.values() for part in parts}
+    names = {part["name"] for parts in report.slices.values() for part in parts}
+    assert {"carrier=UA", "carrier=B6", "origin=EWR", "origin=JFK", "origin=LGA"} <= names
