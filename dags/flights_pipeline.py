@@ -72,11 +72,9 @@ def retrain_flights(model: str, example: str, *arguments: str) -> RetrainingTask
         replica_counts={"worker": "{{ params.workers }}"},
         thresholds={
             "roc_auc": {"min": "{{ params.min_roc_auc }}", "max_regression": "{{ params.max_regression }}"},
-            "slices": {
-                "by": ["carrier", "origin"],
-                "metric": "roc_auc",
-                "min": "{{ params.min_slice_roc_auc }}",
-                "min_rows": 500,
-            },
+            "slices": [
+                {"by": column, "metric": "roc_auc", "min": "{{ params.min_slice_roc_auc }}", "min_rows": 500}
+                for column in ("carrier", "origin")
+            ],
         },
     )

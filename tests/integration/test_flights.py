@@ -28,7 +28,7 @@ from tests.support.manual import ROOT, blocks, commands, words
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "own-trainer.md"
 START_SECONDS, RUN_SECONDS = 500.0, 500.0  # an environment with TensorFlow is built first
-SLICES = '{"by": ["carrier", "origin"], "metric": "roc_auc", "min": 0.3, "min_rows": 100}'
+SLICES = '[{"by": "carrier", "metric": "roc_auc", "min": 0.3}, {"by": "origin", "metric": "roc_auc", "min": 0.5}]'
 Command = Callable[..., str]
 
 
@@ -84,10 +84,10 @@ def replica(backend: LocalBackend, handle: JobHandle, name: str) -> int:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("title", "module", "arguments", "killed", "resumed"),
+    ("title", "kind", "arguments", "killed", "resumed"),
     [
-        ("XGBoost on several replicas", "xgboost", "--rounds 150", "worker-1", "starting after round "),
-        ("A Keras table", "tensorflow", "--max_steps 400 --batch_size 96", "worker-0", "resuming after step "),
+        ("XGBoost on several replicas", "scorer", "--rounds 150", "worker-1", "starting after round "),
+        ("A Keras table", "savedmodel", "--max_steps 400 --batch_size 96", "worker-0", "resuming after step "),
     ],
     ids=["xgboost", "keras"],
 )
@@ -98,7 +98,7 @@ def test_an_example_survives_a_kill_and_is_published(
     storage: Storage,
     flights_table: Any,
     title: str,
-    module: str,
+    kind: str,
     arguments: str,
     killed: str,
     resumed: str,
@@ -123,7 +123,8 @@ def test_an_example_survives_a_kill_and_is_published(
     mlengine(publish)
     report = load_report(storage, job_dir)
     assert report.verdict.decision is Decision.FIRST
-    stored = json.loads(storage.read(job_dir.report))
-    assert module in json.dumps(stored["environment"])
-    assert stored["metrics"]["roc_auc"]["value"] > 0.6
-    assert {"UA", "B6", "EWR"} <= {str(item["value"]) for item in stored["slices"]}
+    assert report.model_kind == kind
+    assert report.metrics["roc_auc"] is not None
+    assert report.metrics["roc_auc"] > 0.6
+    names = {part["name"] for parts in report.slices.values() for part in parts}
+    assert {"carrier=UA", "carrier=B6", "origin=EWR", "origin=JFK", "origin=LGA"} <= names
