@@ -255,7 +255,7 @@ def score(args: argparse.Namespace, python: Path, folder: Path, width: int) -> b
     )
     within = ours <= SCORING_BUDGET * theirs
     print(f"budget: {SCORING_BUDGET} times reading and bare model: {verdict(within)}")
-    return within
+    return bool(within)
 
 
 def tensorflow(python: Path, task: str, folder: Path, rows: int, width: int) -> float:
