@@ -1,8 +1,8 @@
-"""What registering a dataset version costs, beside what cannot be avoided.
+"""What registering a dataset version costs, relative to what cannot be avoided.
 
-- Parquet by reference, beside copying the same objects with google-cloud-storage: at least 20 times faster, and at most
-  1 % of the bytes are read when no check needs rows.
-- CSV with all checks, beside one pass of ``pyarrow.csv`` over it: at most twice the time, and 512 MiB over the import.
+- Parquet by reference, compared with copying the same objects with google-cloud-storage: at least 20 times faster, and
+  at most 1 % of the bytes are read when no check needs rows.
+- CSV with all checks, compared with one pass of ``pyarrow.csv``: at most twice the time, and 512 MiB over the import.
 
 Each figure is taken in a process of its own. ``--mib 2048`` for the full size; by default both are small.
 """
@@ -54,10 +54,14 @@ def _run(folder: Path, mib: int) -> int:
     slower = csv["seconds"] / one_pass["seconds"]
     figures = [
         (f"parquet by reference ({size >> 20} MiB)", f"{reference['seconds']:.3f} s", ""),
-        ("  beside copying it", f"{copied['seconds']:.3f} s: {faster:.1f} x faster", _verdict(faster >= FASTER)),
+        ("  compared with copying", f"{copied['seconds']:.3f} s: {faster:.1f} x faster", _verdict(faster >= FASTER)),
         ("  bytes read", f"{reference['read']:,}: {100 * share:.3f} %", _verdict(share <= READ_SHARE)),
         (f"csv with all checks ({_size(folder / 'csv') >> 20} MiB)", f"{csv['seconds']:.2f} s", ""),
-        ("  beside one pass", f"{one_pass['seconds']:.2f} s: {slower:.2f} x as long", _verdict(slower <= SLOWER)),
+        (
+            "  compared with one pass",
+            f"{one_pass['seconds']:.2f} s: {slower:.2f} x as long",
+            _verdict(slower <= SLOWER),
+        ),
         ("  memory over the import", f"{csv['mib']:.0f} MiB", _verdict(csv["mib"] <= MEMORY_MIB)),
     ]
     for name, figure, verdict in figures:

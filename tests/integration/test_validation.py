@@ -86,7 +86,7 @@ def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -
         ("damaged", ["files"], "variables/variables.data-00000-of-00001 does not have the checksum"),
         ("truncated", ["runs"], "failed at load"),
         ("lost_keys", ["keys returned"], "does not return the keys that were sent: -1, -5"),
-        ("logits", ["outputs"], "they go from 0 to 3; if they are logits"),
+        ("logits", ["outputs"], "to 3. To correct it: if they are logits"),
         ("company", ["batch independence", "accuracy", "worst_class_recall"], "depend on the other rows of its batch"),
     ],
 )
@@ -119,7 +119,7 @@ KERAS = {
     ("model", "scores", "words"),
     [
         ("sigmoid", "float32[-1,1]", "1 number a row, and the dataset has 10 classes"),
-        ("regression", "float32[-1]", "whether one number is a probability, a value or a class number cannot be told"),
+        ("regression", "float32[-1]", "whether one number is a probability, a value or a class number is unknown"),
         ("hidden_sigmoid", "float32[-1,-1]", "1 number a row, and the dataset has 10 classes"),
         ("nine_classes", "float32[-1,9]", "9 numbers a row, and the dataset has 10 classes (0, 1, 2, 3, 4, 5, …)"),
     ],

@@ -9,13 +9,13 @@ from typing import Any
 import joblib  # type: ignore[import-untyped]
 import lightgbm  # type: ignore[import-not-found]
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xgboost  # type: ignore[import-not-found]
 from skl2onnx import to_onnx  # type: ignore[import-not-found]
-from sklearn.compose import make_column_transformer  # type: ignore[import-untyped]
-from sklearn.feature_extraction.text import CountVectorizer  # type: ignore[import-untyped]
-from sklearn.linear_model import LinearRegression, LogisticRegression  # type: ignore[import-untyped]
-from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+from sklearn.compose import make_column_transformer
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 
 def main(data: Path, out: Path) -> None:

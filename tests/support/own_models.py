@@ -18,6 +18,8 @@ import numpy as np
 from mlengine.core.layout import JobDir, join
 from mlengine.core.thresholds import Thresholds
 from mlengine.datasets import add
+from mlengine.datasets.register import Options
+from mlengine.datasets.roles import Roles
 from mlengine.storage.client import Storage
 from mlengine.validation.environment import local_environment
 from mlengine.validation.job import load_job
@@ -137,17 +139,9 @@ class OwnModels:
             }
             (folder / split).mkdir(parents=True)
             pq.write_table(pa.table(arrays), folder / split / "part-0.parquet")
-        fields = {"target": target, "task": task}
-        add(
-            self.storage,
-            self.bucket,
-            name,
-            "v1",
-            folder,
-            license="CC0-1.0",
-            source="test",
-            **{field: value for field, value in fields.items() if value is not None},
-        )
+        roles = Roles(target=target, task=task)
+        options = Options(license="CC0-1.0", source="test", roles=roles)
+        add(self.storage, self.bucket, name, "v1", folder, options=options)
         return f"{self.bucket}/datasets/{name}/v1"
 
     def train(self, code: str, name: str) -> Path:

@@ -15,6 +15,8 @@ and a template give them; an empty string and ``None`` disable the threshold.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -195,6 +197,9 @@ def _regression(name: str, value: Any) -> tuple[float | None, bool]:
 
 
 def _slices(value: Any) -> tuple[SliceThreshold, ...]:
+    if isinstance(value, str):  # of a command line: --threshold 'slices={"by": …}'
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
     items = [value] if isinstance(value, Mapping) else value
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise MlengineError(f"threshold slices is {value!r}", hint='write {"by": ["column"], "metric": "accuracy", …}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from airflow.sdk import Context, XComArg
@@ -18,6 +19,7 @@ from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import record_accepted, reusable_report
 from mlengine.validation.environment import local_environment
@@ -142,6 +144,7 @@ class ValidateModelOperator(BackendOperator):
         if report is None:
             report = self._validate(storage, rules)
             record_accepted(storage, report)
+        self._lineage = partial(lineage.validated, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._log(report)
         result = finite(summary(report))

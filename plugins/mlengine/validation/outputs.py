@@ -100,7 +100,7 @@ def _binary(outputs: Matrix, classes: Sequence[Any], activation: Activation) -> 
 def _multiclass(outputs: Matrix, classes: Sequence[Any], activation: Activation) -> Matrix:
     columns = outputs.shape[1]
     if columns != len(classes):
-        more = "; whether one number is a probability, a value or a class number cannot be told" if columns == 1 else ""
+        more = "; whether one number is a probability, a value or a class number is unknown" if columns == 1 else ""
         raise ModelError(
             f"the model gives {columns} number{'s' * (columns != 1)} a row, and the dataset has {len(classes)} classes"
             f" ({_some(classes)}){more}",

@@ -1,4 +1,4 @@
-"""The stored result of a validation, ``report.json``: checks, measurements, rules and lineage."""
+"""The stored result of a validation, ``report.json``: checks with their measurements, rules, and lineage."""
 
 from __future__ import annotations
 

@@ -146,3 +146,9 @@ def test_a_metric_of_another_task_names_those_of_the_task() -> None:
     with pytest.raises(MlengineError, match="'roc_auc' is of binary, and the task is regression") as raised:
         Thresholds.from_json({"roc_auc": 0.8}).for_task("regression")
     assert "mean_absolute_error" in str(raised.value.hint)
+
+
+def test_a_command_line_gives_slices_as_json() -> None:
+    """--threshold 'slices={…}'."""
+    given = {"by": ["carrier"], "metric": "roc_auc", "min": 0.5}
+    assert Thresholds.from_json({"slices": json.dumps(given)}) == Thresholds.from_json({"slices": given})

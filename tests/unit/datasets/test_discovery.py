@@ -65,7 +65,7 @@ def test_formats_by_suffix(tmp_path: Path, name: str) -> None:
     assert found(tmp_path, f"train/{name}")[0] == FORMATS[name]
 
 
-def test_what_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such directory"):
         find(Storage(), str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match="has no files"):

@@ -53,7 +53,7 @@ COLUMNS: dict[str, tuple[Column, st.SearchStrategy[Any]]] = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 @given(data=st.data())
-def test_hashes_tell_values_apart(kind: str, data: st.DataObject) -> None:
+def test_hashes_distinguish_values(kind: str, data: st.DataObject) -> None:
     column, strategy = COLUMNS[kind]
     values = data.draw(st.lists(strategy, min_size=1, max_size=30))
     found = hashes(values, column)

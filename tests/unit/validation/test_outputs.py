@@ -57,7 +57,7 @@ def test_a_regression_gives_one_number() -> None:
         ([[3.2]], "binary", ("no", "yes"), "not probabilities: they go from 3.2 to 3.2"),
         ([[0.4, 0.4]], "binary", ("no", "yes"), "sum of a row differs from 1 by 0.2"),
         ([[0.1, 0.2, 0.7]], "binary", ("no", "yes"), r"3 numbers a row, and the task is binary \(classes no, yes\)"),
-        ([[0.4]], "multiclass", CLASSES, "1 number a row, and the dataset has 3 classes .* cannot be told"),
+        ([[0.4]], "multiclass", CLASSES, "1 number a row, and the dataset has 3 classes .* is unknown"),
         ([[0.4, 0.6]], "multiclass", CLASSES, r"2 numbers a row, and the dataset has 3 classes \(cat, dog, eel\)"),
         ([[4.0, 1.0, 2.0]], "multiclass", CLASSES, "not probabilities: they go from 1 to 4"),
         ([[1.0, 2.0]], "regression", (), "2 numbers a row, and a regression needs one number"),

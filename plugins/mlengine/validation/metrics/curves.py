@@ -113,7 +113,7 @@ def _regression(outcomes: Outcomes) -> dict[str, Any]:
     low, high = _span(np.concatenate([values, target]))
     cells, *_ = np.histogram2d(target.clip(low, high), values.clip(low, high), CELLS, [[low, high], [low, high]])
     return {
-        "residuals": {"edges": _list(edges), "rows": counts.tolist()},
+        "residuals": {"edges": edges.tolist(), "rows": counts.tolist()},
         "predicted_by_actual": {"low": low, "high": high, "rows": cells.astype(int).tolist()},
     }
 
@@ -122,13 +122,15 @@ def _span(values: Array) -> tuple[float, float]:
     """From the lowest to the highest value, without the outermost that would leave most of a plot empty."""
     import numpy as np
 
+    least, most = float(values.min()), float(values.max())
     low, high = (float(value) for value in np.quantile(values, (OUTER, 1 - OUTER)))
-    if not high > low:
-        low, high = float(values.min()), float(values.max())
-    margin = (high - low) / CELLS or abs(low) * 0.01 or 0.5
-    return max(float(values.min()), low - margin), min(
-        float(values.max()), high + margin
-    ) if high > low else low + margin
+    if low == high:
+        low, high = least, most
+    if low == high:
+        margin = abs(low) * 0.01 or 0.5
+        return low - margin, high + margin
+    margin = (high - low) / CELLS
+    return max(least, low - margin), min(most, high + margin)
 
 
 def _spread(count: int) -> Array:

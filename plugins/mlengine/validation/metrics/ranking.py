@@ -200,4 +200,5 @@ def _precision(sums: Sums) -> Array:
 
     chosen = sums.true_positives + sums.false_positives
     np.maximum(chosen, np.finfo(np.float64).tiny, out=chosen)
-    return np.divide(sums.true_positives, chosen, out=chosen)
+    precision: Array = np.divide(sums.true_positives, chosen, out=chosen)
+    return precision

@@ -23,7 +23,7 @@ def gather(
 
     values = batch[columns[0]] if len(columns) == 1 else np.stack([batch[name] for name in columns], axis=1)
     what = columns[0] if len(columns) == 1 else f"columns {columns[0]}…{columns[-1]}"
-    values = _text(values) if dtype == "string" else numbers(values, dtype, what, scale=scale)
+    values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
     return values if shape is None else _reshaped(values, shape, what)
 
 
@@ -48,12 +48,12 @@ def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -
     return cast
 
 
-def _text(values: Any) -> Any:
+def _text(values: Any, what: str) -> Any:
     """Missing text becomes an empty string: TensorFlow and ONNX have no missing value."""
     import numpy as np
 
     if values.dtype != object:
-        return values.astype(str).astype(object)
+        raise ValueError(f"{what} has {values.dtype.name} values, and the model's input takes text")
     missing = np.array([value is None for value in values.flat]).reshape(values.shape)
     return np.where(missing, "", values) if missing.any() else values
 

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,10 @@ class ScoringJob:
         self.enter("batches")
         figures.update(measure.check_batches(outputs, rows))
         self.enter("held-out rows")
+        start = time.perf_counter()
         values = measure.score(outputs, rows, self.config["batch"])
         self.save("model.npy", values)
+        figures["heldout_seconds"] = time.perf_counter() - start
         self.enter("latency")
         milliseconds = measure.latency([outputs], rows)[0]
         return {**figures, "rows": len(values), "outputs": int(values.shape[1]), "latency_ms": milliseconds}

@@ -1,4 +1,4 @@
-"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency. It judges nothing."""
+"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outputs:
         import numpy as np
 
         self.np, self.predictor, self.output = np, predictor, output
-        # The columns that the predictor reads. One that reads none still has to be told the number of rows.
+        # The columns that the predictor reads. One that reads none still needs the number of rows.
         self.columns: list[str] | None = getattr(predictor, "columns", None) or None
 
     def __call__(self, batch: Batch) -> Any:

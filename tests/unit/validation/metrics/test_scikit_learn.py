@@ -35,7 +35,7 @@ def _average(function: Any, average: str) -> Reference:
 
 def _chosen(function: Any, threshold: float = 0.5, **arguments: Any) -> Reference:
     return lambda one, weight: function(
-        one.target, one.values >= threshold, sample_weight=weight, zero_division=np.nan, **arguments
+        one.target, one.need_values() >= threshold, sample_weight=weight, zero_division=np.nan, **arguments
     )
 
 
@@ -145,8 +145,8 @@ def outcomes(task: str, rows: int, seed: int, *, weighted: bool, coarse: bool, p
     random = np.random.default_rng(seed)
     weight = random.choice([0.5, 1.0, 2.0], rows) if weighted else None
     if task == "regression":
-        target = random.gamma(2.0, 1000.0, rows).round(1 if not coarse else -3)
-        return Outcomes(task, target, target + random.normal(50_000, 500, rows).round(), None, weight)
+        amounts = random.gamma(2.0, 1000.0, rows).round(1 if not coarse else -3)
+        return Outcomes(task, amounts, amounts + random.normal(50_000, 500, rows).round(), None, weight)
     classes = 2 if task == "binary" else 4
     target = random.integers(0, min(present, classes), rows)
     if task == "binary":

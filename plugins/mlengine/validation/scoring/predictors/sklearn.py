@@ -1,6 +1,6 @@
 """A scikit-learn estimator or pipeline: ``.joblib`` or ``.pkl``. A classifier gives its probabilities.
 
-Loading such a file runs code of whoever wrote it: it is the trainer's own, and runs in this limited process only.
+Loading such a file runs code of its author, the trainer, in this limited process only.
 """
 
 from __future__ import annotations
