@@ -1,8 +1,8 @@
 """Validation of a large held-out set: comparison of two models, scoring, and memory.
 
-1. The paired bootstrap of five metrics, compared with scikit-learn's functions in a loop over resampled rows. A few
-   resamples of scikit-learn are timed after those of mlengine, and scaled. At a smaller size both make all
-   resamples, and their intervals are compared.
+1. The paired bootstrap of five metrics, compared with scikit-learn's functions in a loop over resampled rows. mlengine
+   makes all resamples; a few of scikit-learn's are timed and scaled. At a smaller size both make all resamples, and
+   their intervals are compared.
 2. Writing the held-out rows and scoring them with a SavedModel, compared with reading the same Parquet file and the
    bare model on the same rows in memory. Imports, loading and warm-up are excluded on both sides.
 3. Peak memory while the held-out rows are written.
@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 within all budgets, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="benchmarks validation", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--resamples", type=int, default=1000, help="the number that times are scaled to")
-    parser.add_argument("--timed", type=int, default=100, help="resamples of mlengine that are timed")
+    parser.add_argument("--resamples", type=int, default=1000, help="of mlengine; scikit-learn's time is scaled to it")
     parser.add_argument("--rounds", type=int, default=3, help="resamples of scikit-learn that are timed")
     parser.add_argument("--small", type=int, default=20_000, help="rows for the comparison of the intervals")
     parser.add_argument("--only", choices=("metrics", "scoring", "memory"))
@@ -62,25 +61,18 @@ def metrics(args: argparse.Namespace) -> bool:
     given = sum(
         part.nbytes for one in (challenger, champion) for part in (one.values, one.predicted) if part is not None
     )
-    setup = timed(lambda: bootstrap.paired(challenger, champion, METRICS, resamples=1))
-    ours = []
-    generator = np.random.default_rng(0)
-    for _ in range(args.rounds):
-        count = -(-args.timed // args.rounds)
-        all_of_it = timed(lambda: bootstrap.paired(challenger, champion, METRICS, resamples=count))  # noqa: B023
-        ours.append((all_of_it.wall - setup.wall, all_of_it.cpu - setup.cpu, count))
+    # All resamples and the sorting: with a part of them and a subtraction, a busy machine decides the result.
+    ours = timed(lambda: bootstrap.paired(challenger, champion, METRICS, resamples=args.resamples))
     used = peak() - before
+    generator = np.random.default_rng(0)
+    reference(challenger, champion, generator)  # imports scikit-learn
     theirs = [timed(lambda: reference(challenger, champion, generator)) for _ in range(args.rounds)]
-    wall, cpu = (sum(one[at] for one in ours) / sum(one[2] for one in ours) for at in (0, 1))
-    total = setup.wall + wall * args.resamples
-    other, other_cpu = (float(np.median([getattr(one, name) for one in theirs])) for name in ("wall", "cpu"))
-    ratio = other * args.resamples / total
-    cpu_ratio = other_cpu * args.resamples / (setup.cpu + cpu * args.resamples)
+    wall, cpu = (min(getattr(one, name) for one in theirs) * args.resamples for name in ("wall", "cpu"))
+    ratio, cpu_ratio = wall / ours.wall, cpu / ours.cpu
     print(f"{args.rows:,} rows, {len(METRICS)} metrics, two models, {args.resamples} resamples")
-    print(f"{'a resample, mlengine':48}{wall * 1000:10.1f} ms  {cpu * 1000:8.1f} CPU-ms")
-    print(f"{'a resample, scikit-learn':48}{other * 1000:10.1f} ms  {other_cpu * 1000:8.1f} CPU-ms")
-    print(f"{'all, mlengine (of it, sorting)':48}{total:10.1f} s   ({setup.wall:.1f} s)")
-    print(f"{'all, scikit-learn':48}{other * args.resamples:10.0f} s")
+    print(f"{'mlengine':48}{ours.wall:10.1f} s  {ours.cpu:8.1f} CPU-s")
+    scaled = f"scikit-learn, scaled from the fastest of {args.rounds}"
+    print(f"{scaled:48}{wall:10.1f} s  {cpu:8.1f} CPU-s")
     print(f"{'memory over the import':48}{used:10.0f} MiB  (predictions: {given / 2**20:.0f} MiB)")
     print(f"ratio, scikit-learn to mlengine: {ratio:.0f}; of CPU: {cpu_ratio:.0f}")
     within = ratio >= SPEED_BUDGET and used <= SPEED_MEMORY_BUDGET
