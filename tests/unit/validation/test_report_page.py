@@ -75,7 +75,7 @@ def test_a_binary_model() -> None:
     for words in (
         "Rejected with roc_auc 0.7985",
         "Task binary, target arr_late. The model (keras) was run on 2,000 held-out rows.",
-        "challenger champion 3 better by interval roc_auc 0.7985 0.7765 +0.02199 +0.01244 to +0.03153",
+        "challenger champion 3 better by interval roc_auc 0.7985 0.7765 +0.02199 +0.01341 to +0.03164",
         "log_loss lower is better 0.4314 0.4666 +0.03522",
         "ROC curve",
         "Precision/recall",
