@@ -44,6 +44,7 @@ class FailureCause(StrEnum):
     """Why a job ended without success. It decides whether attempt n+1 is submitted."""
 
     TRAINER = "trainer"  # an error of the trainer: another attempt would fail in the same way
+    OUT_OF_MEMORY = "out_of_memory"  # a replica used more memory than its machine has: likewise
     PREEMPTED = "preempted"  # stopped by its host (exit code 143 or SIGTERM)
     LOST = "lost"  # its launcher or machine is gone
     QUOTA = "quota"
@@ -63,6 +64,7 @@ class FailureCause(StrEnum):
 
 _ADVICE = {
     FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then clear `submit`",
+    FailureCause.OUT_OF_MEMORY: "request machines with more memory, or smaller batches; then clear `submit`",
     FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then clear `submit`, or use on-demand machines",
     FailureCause.LOST: "check that the machine is up and has free memory and disk space; then clear `submit`",
     FailureCause.QUOTA: "request fewer or other machines, or more quota; then clear `submit`",

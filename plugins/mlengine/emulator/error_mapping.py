@@ -13,6 +13,7 @@ from mlengine.emulator.records import VERTEX
 # google.rpc.Code
 CODES: Mapping[FailureCause, int] = {
     FailureCause.TRAINER: 3,
+    FailureCause.OUT_OF_MEMORY: 8,
     FailureCause.PREEMPTED: 10,
     FailureCause.LOST: 13,
     FailureCause.QUOTA: 8,

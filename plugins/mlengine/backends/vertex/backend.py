@@ -23,7 +23,7 @@ from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
-from mlengine.backends.vertex.states import failure, job_state
+from mlengine.backends.vertex.states import Run, failure, job_state
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
@@ -35,6 +35,7 @@ GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose cre
 CREATES = 3
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+_ERROR_SECONDS = 90.0  # after its end, the service may take about a minute to give the error of a failed job
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -269,7 +270,11 @@ class VertexBackend:
         ended = times[-1]
         if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
             detail = self._outputs.message(handle)
-        return JobStatus(handle, state, detail, failure(state, error), *times)
+        if state is JobState.FAILED and not error and ended is not None and time.time() - ended < _ERROR_SECONDS:
+            return JobStatus(handle, JobState.UNKNOWN, "failed; Vertex AI has not given the reason yet", None, *times)
+        started = times[1] if times[1] is not None else times[0]
+        run = Run.of(job, None if ended is None or started is None else ended - started)
+        return JobStatus(handle, state, detail, failure(state, error, run), *times)
 
     def _handle(self, job: Job) -> JobHandle:
         if "createTime" in job:
