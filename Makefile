@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS   ?=
+EXAMPLE ?= mnist
 BOOT   := $(PYTHON) scripts/bootstrap.py
 BIN    := .venv/bin
 
@@ -17,8 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 help:  ## this list
 	@sed -n 's|^\([a-z -]*\):.*  ## \(.*\)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 44
 
-run: setup  ## start everything, train, validate, publish; ARGS=--once ends it all afterwards
-	@$(BIN)/python -m scripts.run $(ARGS)
+run: setup  ## start everything, train, validate, publish; EXAMPLE=flights, flights-xgboost; ARGS=--once stops it afterwards
+	@$(BIN)/python -m scripts.run --example $(EXAMPLE) $(ARGS)
 
 test: setup-dev  ## the whole usual suite: lint, types, trainer, unit, integration, end to end
 	@$(BIN)/python -m scripts.check $(ARGS)

@@ -49,8 +49,8 @@ PARAMS = {
         type="number",
         minimum=0,
         maximum=1,
-        title="Least accuracy",
-        description="On the held-out digits, which no version trains on.",
+        title="Minimum accuracy",
+        description="On the held-out rows, which no version trains on.",
         section=_VALIDATION,
     ),
     "min_class_accuracy": Param(
@@ -58,8 +58,8 @@ PARAMS = {
         type="number",
         minimum=0,
         maximum=1,
-        title="Least accuracy of each digit",
-        description="On the held-out pictures of that digit alone.",
+        title="Minimum recall of each digit",
+        description="The share of its held-out rows that are recognized.",
         section=_VALIDATION,
     ),
     "tolerance": Param(
@@ -67,12 +67,12 @@ PARAMS = {
         type="number",
         minimum=0,
         maximum=1,
-        title="Tolerance",
-        description="How much lower than the champion's the accuracy may be, on the same digits.",
+        title="Maximum regression",
+        description="How much lower than the champion's the accuracy may be, on the same rows.",
         section=_VALIDATION,
     ),
     "batch_size": Param(
-        100, type="integer", minimum=1, maximum=10_000, title="Batch size", description="Digits a step.", section=_MORE
+        100, type="integer", minimum=1, maximum=10_000, title="Batch size", description="Rows per step.", section=_MORE
     ),
     "learning_rate": Param(
         0.0001,
@@ -111,8 +111,12 @@ def retrain_mnist() -> RetrainingTaskGroup:
             "ps": "{{ '' if params.scale_tier else params.parameter_servers }}",
         },
         thresholds={
-            "accuracy": "{{ params.min_accuracy }}",
-            "per_class": "{{ params.min_class_accuracy }}",
-            "tolerance": "{{ params.tolerance }}",
+            "accuracy": {"min": "{{ params.min_accuracy }}", "max_regression": "{{ params.tolerance }}"},
+            "worst_class_recall": {"min": "{{ params.min_class_accuracy }}"},
+        },
+        serving_signature={
+            "inputs": {"key": "int64[-1]", "image": "float32[-1,784]"},
+            "outputs": {"key": "int64[-1]", "scores": "float32[-1,10]"},
+            "key": "key",
         },
     )

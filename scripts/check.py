@@ -103,6 +103,7 @@ def _checks(names: Sequence[str], arguments: Sequence[str]) -> list[Check]:
     if "lint" in names:
         checks.append(Check("ruff check", partial(_run, [str(BIN / "ruff"), "check", "."])))
         checks.append(Check("imports", partial(_run, [str(BIN / "lint-imports"), "--no-logo"])))
+        checks.append(Check("words", partial(_run, [sys.executable, "-m", "scripts.prose"])))
         checks.append(Check("ruff format", partial(_run, [str(BIN / "ruff"), "format", "--check", "."])))
     if "types" in names:
         checks.append(Check("mypy", partial(_run, [str(BIN / "mypy")])))

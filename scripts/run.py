@@ -19,6 +19,7 @@ from typing import Any
 
 from scripts import stack as stacks
 from scripts.console import Console, Stopwatch
+from scripts.examples import DEFAULT, EXAMPLES, Example
 from scripts.follow import Follower, failures
 from scripts.stack import Stack
 
@@ -26,8 +27,6 @@ from mlengine.core import layout
 from mlengine.core.errors import ComponentFailedError, MlengineError
 from mlengine.testing.airflow_api import DagRun
 
-MODEL = "mnist"
-DAG = "mnist_retraining"
 _INTERRUPTED = 130
 
 
@@ -50,16 +49,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    clock = Stopwatch()
+    clock, example = Stopwatch(), EXAMPLES[args.example]
     with stacks.Lock(stacks.DATA):
         console.say("Starting Cloud Storage, Airflow and the dataset versions …")
-        stack = stacks.start(stacks.DATA)
+        stack = stacks.start(stacks.DATA, load=example.load)
         stack.airflow.warn = lambda message: console.say(f"  ! {message}")
         code, stop = 0, _stop
         try:
             _introduce(stack, console, clock)
             if not args.no_train:
-                code = _train(stack, console, args.dag, _conf(args.conf))
+                code = _train(stack, console, example, args.dag or example.dag, _conf(args.conf))
             if not args.once:
                 console.say("\nRunning until Ctrl-C.")
                 _stay(stack)
@@ -82,7 +81,7 @@ def _introduce(stack: Stack, console: Console, clock: Stopwatch) -> None:
     console.say(f"  up in {clock}")
 
 
-def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) -> int:
+def _train(stack: Stack, console: Console, example: Example, dag: str, conf: Mapping[str, Any]) -> int:
     clock = Stopwatch()
     run = _run_in_progress(stack, dag) if not conf else None
     if run is not None:
@@ -103,7 +102,7 @@ def _train(stack: Stack, console: Console, dag: str, conf: Mapping[str, Any]) ->
         for check in report.get("verdict", {}).get("checks", ()):
             mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
             console.say(f"  {mark} {check.get('message')}")
-    _show_champion(stack, console)
+    _show_champion(stack, console, example)
     _where(stack, console, follower.job_dir, run)
     return 0 if run.state == "success" else 1
 
@@ -113,28 +112,28 @@ def _run_in_progress(stack: Stack, dag: str) -> DagRun | None:
     return next((run for run in stack.airflow.api.live_runs() if run.dag_id == dag), None)
 
 
-def _show_champion(stack: Stack, console: Console) -> None:
+def _show_champion(stack: Stack, console: Console, example: Example) -> None:
     """The champion, and ten of its predictions."""
-    champion = _read(stack, layout.champion(stack.bucket, MODEL))
+    champion = _read(stack, layout.champion(stack.bucket, example.model))
     if champion is None:
         console.say("\nChampion: none yet")
         return
     console.say(f"\n{champion_line(champion)}")
-    console.say("\nThe champion's predictions for ten digits of the held-out set:")
-    for line in _predictions(stack):
+    console.say(f"\nThe champion's predictions for ten {example.rows} of the held-out set:")
+    for line in _predictions(stack, example.model):
         console.say(f"  {line}")
 
 
 def champion_line(champion: Mapping[str, Any]) -> str:
-    """The champion in one line. A champion that was validated without a held-out set has no accuracy."""
-    accuracy = champion.get("accuracy")
-    measured = "accuracy not measured" if accuracy is None else f"accuracy {accuracy:.4f}"
+    """The champion in one line. A champion that was validated without a held-out set has no metric."""
+    value = champion.get("metric_value")
+    measured = "not measured" if value is None else f"{champion.get('metric')} {value:.4f}"
     version = (champion.get("dataset") or {}).get("version") or "an unnamed version"
     return f"Champion: no. {champion['serial']}, job {champion['job_id']}, {measured}, trained on {version}"
 
 
-def _predictions(stack: Stack) -> list[str]:
-    command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", MODEL, "--bucket", stack.bucket]
+def _predictions(stack: Stack, model: str) -> list[str]:
+    command = [str(Path(sys.executable).with_name("mlengine")), "models", "predict", model, "--bucket", stack.bucket]
     # A new session, so that Ctrl-C reaches only this process, which then stops the stack.
     done = subprocess.run(
         command,
@@ -231,7 +230,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make run", description="Start the whole stack and retrain once.")
     parser.add_argument("--once", action="store_true", help="stop after the run; exit 0 if it succeeded")
     parser.add_argument("--no-train", action="store_true", help="start the stack only; trigger no run")
-    parser.add_argument("--dag", default=DAG, help=f"the DAG to trigger (default {DAG})")
+    parser.add_argument("--example", default=DEFAULT, choices=list(EXAMPLES), help=f"what to train (default {DEFAULT})")
+    parser.add_argument("--dag", help="the DAG to trigger, instead of the example's")
     parser.add_argument("--conf", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the run")
     return parser.parse_args(argv)
 

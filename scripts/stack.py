@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -146,6 +146,7 @@ def start(
     data: Path = DATA,
     *,
     versions: Sequence[str] | None = None,
+    load: Callable[..., list[str]] = mnist.ensure,
     dags: Path = ROOT / "dags",
     settings: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -153,6 +154,7 @@ def start(
     """Start all components and wait until they are healthy. The caller holds the :class:`Lock`.
 
     :param versions: dataset versions to register; by default all, none for ``[]``.
+    :param load: registers them.
     :param settings: settings of Airflow, which override those of the stack.
     :param env: environment variables of Airflow and its tasks, which override those of the stack.
     :raises MlengineError: a component did not start. All others have been stopped, except for training jobs of an
@@ -174,7 +176,7 @@ def start(
         )
         began = datetime.now(UTC)
         with ThreadPoolExecutor(1) as pool:
-            loading = pool.submit(_load, versions)
+            loading = pool.submit(_load, load, versions)
             started = airflow.start(config, wait=False)
             stack = Stack(data, server, started, environment, moved)
             remember(stack)
@@ -262,11 +264,11 @@ def _launchers(backend: LocalBackend) -> list[Path]:
     return [lock for lock in (backend.state_dir / "jobs").glob("*/lease") if held(lock)]  # prose: ok
 
 
-def _load(versions: Sequence[str] | None) -> None:
+def _load(load: Callable[..., list[str]], versions: Sequence[str] | None) -> None:
     storage = Storage()
     if storage.client.lookup_bucket(BUCKET) is None:
         storage.client.create_bucket(BUCKET)
-    mnist.ensure(storage, f"gs://{BUCKET}", versions=versions)
+    load(storage, f"gs://{BUCKET}", versions=versions)
 
 
 def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:

@@ -67,3 +67,8 @@ def bucket(storage: Storage) -> str:
 def digits() -> Path:
     """The directory of the real MNIST files, fetched once a clone; see ``scripts/mnist.py``."""
     return mnist.files()
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes as a test's parameter give no id: an archive has the time in it, and differs from process to process."""
+    return argname if isinstance(val, bytes) else None

@@ -1,8 +1,8 @@
-"""Fields that the trigger forms of retraining DAGs have in common, as :class:`airflow.sdk.Param`.
+"""Fields for the trigger forms of retraining DAGs, as :class:`airflow.sdk.Param`.
 
-Each has a default that trains, so that schedules, asset events and backfills need no form. A wrong value is refused by
-the form, by Airflow's API, and once more by the first task of the run. The pipeline reads them as templates
-(``{{ params.backend or '' }}``).
+Each field has a usable default, so schedules, asset events and backfills need no form. The form, Airflow's API and the
+first task of a run reject invalid values. A DAG passes the values to its task group as templates, such as
+``{{ params.backend or '' }}``.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from mlengine.core.job_file.tiers import TIERS
 from mlengine.core.spec import Role
 from mlengine.datasets.version_hints import known_versions
 
-_BACKENDS = {"local": "This machine: real processes", "vertex": "Vertex AI"}
+_BACKENDS = {"local": "This machine", "vertex": "Vertex AI"}
 _ROLES = {Role.CHIEF: "chief", Role.WORKER: "worker", Role.PS: "parameter server", Role.EVALUATOR: "evaluator"}
-_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"  # as mlengine.core.dataset has it, in JSON Schema's words
+_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"  # the same rule as in mlengine.core.dataset, for JSON Schema
 
 
 def dataset_version(dataset: str, section: str = "") -> Param:
-    """Which version of ``dataset``: those this machine knows of are proposed, and any other may be written.
+    """The dataset version to train on. The form suggests the versions that this machine knows.
 
-    A choice among a fixed list would refuse a version that was registered a moment ago.
+    It accepts other versions too, because a new version may not be known here yet.
 
     :param dataset: the dataset's name.
     :param section: heading under which the form shows the field.
     """
-    proposed = known_versions(dataset)
+    suggestions = known_versions(dataset)
     return Param(
         None,
         type=["null", "string"],
         title="Dataset version",
-        description="Such as 2026-11-01. Empty: the run's partition key, or else the newest.",
+        description="For example 2026-11-01. If empty, the run's partition key, or else the newest version.",
         pattern=_VERSION,
-        **_given(examples=proposed, section=section),
+        **_non_empty(examples=suggestions, section=section),
     )
 
 
 def force_retrain(section: str = "") -> Param:
-    """Whether to train although a job with the same inputs was accepted before; by default not.
+    """Whether to train even if a model with the same inputs was accepted before. Off by default.
 
     :param section: heading under which the form shows the field.
     """
     return Param(
         False,
         type="boolean",
-        title="Train again",
-        description="Even if a model of the same package, data, arguments and cluster was accepted before.",
-        **_given(section=section),
+        title="Force retraining",
+        description="Train even if a model with the same package, dataset, arguments and cluster was accepted before.",
+        **_non_empty(section=section),
     )
 
 
 def backend(section: str = "") -> Param:
-    """Where to train; empty: as ``[mlengine] backend`` says.
+    """The backend to train on. Empty means the setting ``[mlengine] backend``.
 
     :param section: heading under which the form shows the field.
     """
@@ -65,15 +65,15 @@ def backend(section: str = "") -> Param:
         None,
         type=["null", "string"],
         enum=[None, *names],
-        values_display={"None": "As this Airflow is set up", **{name: _BACKENDS.get(name, name) for name in names}},
-        title="Where",
-        description="The same job file trains in either place; Vertex AI needs a project and a region in the settings.",
-        **_given(section=section),
+        values_display={"None": "Default of this Airflow", **{name: _BACKENDS.get(name, name) for name in names}},
+        title="Backend",
+        description="Where to train. Vertex AI needs a project and a region in the settings or the connection.",
+        **_non_empty(section=section),
     )
 
 
 def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), section: str = "") -> Param:
-    """The cluster's size by ML Engine's names; empty: by the numbers in the form's other fields.
+    """The cluster size, as one of ML Engine's scale tiers. Empty means the replica counts in other fields of the form.
 
     :param tiers: the names that the form offers.
     :param section: heading under which the form shows the field.
@@ -82,10 +82,10 @@ def scale_tier(tiers: Sequence[str] = ("BASIC", "STANDARD_1", "PREMIUM_1"), sect
         None,
         type=["null", "string"],
         enum=[None, *tiers],
-        values_display={"None": "By number, as written below", **{name: _tier(name) for name in tiers}},
+        values_display={"None": "Custom: the counts below", **{name: _tier(name) for name in tiers}},
         title="Scale tier",
-        description="A ready-made cluster. This machine may run fewer of them at once; the log of submit says so.",
-        **_given(section=section),
+        description="Predefined cluster size. The local backend may run fewer replicas; the log of submit reports it.",
+        **_non_empty(section=section),
     )
 
 
@@ -94,6 +94,6 @@ def _tier(name: str) -> str:
     return f"{name}: {', '.join(parts)}"
 
 
-def _given(**words: Any) -> dict[str, Any]:
-    """Those that say anything: the form shows an empty section, and an empty list of proposals, as such."""
-    return {name: word for name, word in words.items() if word}
+def _non_empty(**options: Any) -> dict[str, Any]:
+    """The options that have a value. The form would show an empty section, or an empty list of suggestions."""
+    return {name: value for name, value in options.items() if value}

@@ -71,12 +71,16 @@ class RetrainingTaskGroup(TaskGroup):
     :param running_timeout_seconds: the job is cancelled this long after it left QUEUED.
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
-    :param thresholds: what the model must reach (:class:`~mlengine.core.verdict.Thresholds`).
+    :param thresholds: what the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
     :param validation_level: ``all``, ``signature`` or ``files``: how much is validated; ``files`` if the model is not a
         SavedModel.
-    :param serving_signature: how the model must be called (:class:`~mlengine.validation.signature.Expectation`).
+    :param serving_signature: how the model must be called
+        (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the
         model's folder and its figures.
+    :param scorer: how the model predicts, ``package.module:function`` of the trainer's package; by default as its
+        ``pyproject.toml`` says, else by the kind of the model's files.
+    :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
     :param on_reject: how ``validate`` ends for a model that is not accepted: ``skip``, ``fail`` or ``continue``.
     :param require_comparison: accept a model only if it was compared with the champion; this is the default. The
         levels ``files`` and ``signature`` do not compare: with them, set this to ``False`` to publish a second model.
@@ -144,6 +148,8 @@ class RetrainingTaskGroup(TaskGroup):
         validation_level: str | None = None,
         serving_signature: Mapping[str, Any] | None = None,
         extra_checks: Sequence[ExtraCheck] | None = None,
+        scorer: str | None = None,
+        prediction_task: str | None = None,
         on_reject: str | None = None,
         require_comparison: bool | str | None = None,
         validation_time_limit_seconds: float | None = None,
@@ -217,6 +223,8 @@ class RetrainingTaskGroup(TaskGroup):
                     validation_level=validation_level,
                     serving_signature=serving_signature,
                     extra_checks=extra_checks,
+                    scorer=scorer,
+                    prediction_task=prediction_task,
                     on_reject=on_reject,
                     require_comparison=require_comparison,
                     time_limit_seconds=validation_time_limit_seconds,

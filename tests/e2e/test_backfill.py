@@ -216,7 +216,7 @@ def test_each_job_says_what_it_was_made_of(lab: Lab, first: Backfilled) -> None:
     assert record.inputs["package"]["digest"] == lab.result(run, "package")["digest"]
     assert set(record.inputs["software"]) == {"airflow", "mlengine", "python"}
     assert lab.storage.read(record.inputs["environment"]["uri"]) == b"centroids==1.0.0\n"
-    usage = json.loads(lab.storage.read(job_dir.report))["took"]
+    usage = json.loads(lab.storage.read(job_dir.report))["usage"]
     assert usage["attempts"] == 1
     assert usage["core_seconds"] == pytest.approx(usage["seconds"] * usage["cores"], abs=0.5)
     assert usage["seconds"] > 0

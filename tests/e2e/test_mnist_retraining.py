@@ -93,7 +93,7 @@ def test_the_model_predicts_in_a_clean_process(
     right = sum(one == label for one, label in zip(predicted, labels, strict=True))
     assert right / len(labels) > 0.9
     report = json.loads(stack.storage.read(job_dir(first).report))
-    assert right / len(labels) == pytest.approx(report["figures"]["accuracy"], abs=0.002)
+    assert right / len(labels) == pytest.approx(report["metrics"]["accuracy"], abs=0.002)
 
 
 def test_the_first_model_becomes_champion(first: Ended, stack: Stack) -> None:

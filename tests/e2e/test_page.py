@@ -56,7 +56,7 @@ def seen(stack: Stack, hello: Ended, running: JobDir, tmp_path_factory: pytest.T
     except StackError as error:
         pytest.skip(str(error))
     lab = SampleJobs(stack.storage, stack.bucket)
-    hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), accuracy=0.97)
+    hostile = lab.job("hostile_1", dag_id=EVIL, run_id=EVIL, version=EVIL, args=(EVIL,), metric_value=0.97)
     lab.logs(hostile, "chief-0", f"{EVIL}\n".encode())
     out = tmp_path_factory.mktemp("page")
     out = Path(os.environ.get("MLENGINE_PAGE_PICTURES") or out)
@@ -145,7 +145,11 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(seen: dict[str
 def test_a_task_leads_to_its_job(hello: Ended, stack: Stack) -> None:
     """The links that the worker has stored, as Airflow's API gives them."""
     job_id = hello.result("retrain.prepare")["job_id"]
-    for task, more in {"submit": [], "wait": ["TensorBoard"], "validate": ["Model dir", "Report"]}.items():
+    for task, more in {
+        "submit": [],
+        "wait": ["TensorBoard"],
+        "validate": ["Model directory", "Validation report"],
+    }.items():
         links = stack.airflow.api.links(hello.run.dag_id, hello.run.run_id, f"retrain.{task}")
         assert links["Job"] == f"/mlengine/page?job=hello/{job_id}", links
         for name in more:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlengine.champions import history as champions
@@ -18,22 +19,25 @@ from mlengine.champions.history import Action, Champion, current, history
 from mlengine.core import layout
 from mlengine.core.errors import PublishError
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision, Verdict
 from mlengine.promotion.outcome import Force, Outcome, PublishDecision
 from mlengine.promotion.publish import publish, rollback
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
-from mlengine.validation.report import Predictions, Report, load_report, store
+from mlengine.validation.predictions import Predictions
+from mlengine.validation.report import Report, load_report, store
 from tests.support.buckets import delete_below
 
 pytestmark = pytest.mark.integration
-LABELS = tuple(row % 10 for row in range(2000))
+LABELS = np.arange(2000) % 10
 
 
-def classes(right: float) -> tuple[int, ...]:
-    """Predictions of which the share ``right``, at the beginning, is correct."""
-    good = round(right * len(LABELS))
-    return tuple(label if row < good else (label + 1) % 10 for row, label in enumerate(LABELS))
+def predictions(right: float) -> Predictions:
+    """Of which the share ``right``, at the beginning, is correct."""
+    good = np.arange(len(LABELS)) < round(right * len(LABELS))
+    predicted = np.where(good, LABELS, (LABELS + 1) % 10)
+    return Predictions("multiclass", "digits", tuple(range(10)), target=LABELS, predicted=predicted)
 
 
 class Bench:
@@ -54,18 +58,20 @@ class Bench:
             job_dir=job_dir.uri,
             model_uri=export.uri,
             verdict=Verdict(Decision.ACCEPTED, ("All checks passed.",)),
-            thresholds=Thresholds(tolerance=0.02),
+            thresholds=Thresholds.from_json({"accuracy": {"max_regression": 0.02}}),
             checks="all",
             created="2026-11-23T12:00:00+00:00",
             fingerprint=export.fingerprint,
             size=export.size,
             dataset={"name": "mnist", "version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"},
             champion={} if champion is None else champion.brief(),
-            figures={"accuracy": accuracy},
+            task="multiclass",
+            metrics={"accuracy": accuracy},
+            main_metric="accuracy",
             lineage={"package_uris": [f"{self.bucket}/packages/trainer.tar.gz"]},
         )
         report = replace(report, **changes)
-        store(self.storage, report, Predictions("digits", LABELS, classes(accuracy)), None)
+        store(self.storage, report, predictions(accuracy), None)
         return report
 
     def publish(self, report: Report, **more: Any) -> Outcome:
@@ -96,7 +102,7 @@ def test_history_has_who_when_why_verdict_and_lineage(bench: Bench) -> None:
     assert (newest.by, newest.why, newest.verdict) == ("dag run", "All checks passed.", "accepted")
     assert newest.at.startswith("20")
     assert newest.lineage["package_uris"] == [f"{bench.bucket}/packages/trainer.tar.gz"]
-    assert (newest.version, newest.accuracy, newest.previous) == ("2026-11-01", 0.985, 1)
+    assert (newest.version, newest.metric_value, newest.previous) == ("2026-11-01", 0.985, 1)
     assert Champion.from_bytes(newest.to_bytes()) == newest
     assert champions.models(bench.storage, bench.bucket) == ["mnist"]
 
@@ -287,7 +293,7 @@ def test_a_champion_that_came_after_the_validation_is_compared_by_predictions(be
     assert bench.publish(equal).decision is PublishDecision.PUBLISHED
     outcome = bench.publish(worse)
     assert outcome.decision is PublishDecision.WORSE
-    assert "Worse than the champion c" in outcome.reason
+    assert "Worse than the champion: accuracy is 0.95, the champion's is 0.99 (c)" in outcome.reason
     without_predictions = bench.job("e", champion={"serial": 1, "job_id": "a"})
     bench.storage.delete(JobDir(without_predictions.job_dir).predictions)
     assert bench.publish(without_predictions).decision is PublishDecision.NOT_COMPARED

@@ -13,7 +13,7 @@ import requests
 
 from mlengine import connections
 from mlengine.core.errors import MlengineError
-from mlengine.core.job import JobState
+from mlengine.core.job import JobHandle, JobState
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
@@ -53,7 +53,7 @@ def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeyp
     assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
     assert mlengine_emulator.calls.count("CreateCustomJob") == 1
     backend: Any = connections.CloudAccess().backend()
-    handles = backend.find(mlengine_emulator.server.engine.store.all()[0].labels["mlengine-key"][1:])
-    assert wait(backend, handles[0]).state is JobState.SUCCEEDED
-    assert backend.console_url(handles[0]) is None
+    handle = JobHandle.from_json(submitted)
+    assert wait(backend, handle).state is JobState.SUCCEEDED
+    assert backend.console_url(handle) is None
     connections.forget_connections()

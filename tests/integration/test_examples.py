@@ -15,6 +15,7 @@ from scripts import mnist
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.core.layout import JobDir
+from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
 from mlengine.validation.job import load_job
@@ -161,11 +162,11 @@ def test_a_keras_model_is_validated_and_published(
         mlengine(command)
     report = load_report(storage, JobDir.of(bucket, "digits", "digits_1"))
     assert report.verdict.decision is Decision.FIRST
-    assert report.accuracy is not None
-    assert report.accuracy > 0.9
+    assert report.metric_value is not None
+    assert report.metric_value > 0.9
     assert "digits_1" in mlengine("mlengine models show digits")
     # The DAG calls the model as the commands did.
     group, _ = documented_group("A Keras model")
     signature = json.loads((ROOT / "examples/keras_digits/serving_signature.json").read_text())
     assert group.validate.serving_signature == signature  # type: ignore[attr-defined]
-    assert {name: report.thresholds.to_json()[name] for name in group.validate.thresholds} == group.validate.thresholds  # type: ignore[attr-defined]
+    assert report.thresholds == Thresholds.from_json(group.validate.thresholds)  # type: ignore[attr-defined]

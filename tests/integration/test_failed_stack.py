@@ -102,7 +102,7 @@ def test_a_failed_airflow_leaves_its_jobs_running(
 ) -> None:
     stack = training.stack
     fail(stack.airflow, "triggerer")
-    monkeypatch.setattr(stacks, "start", lambda data: stack)
+    monkeypatch.setattr(stacks, "start", lambda data, load: stack)
     assert run.main(["--no-train"]) == 1
     printed = capsys.readouterr().out
     assert "job job_1 continues" in printed
@@ -142,7 +142,7 @@ def test_ctrl_c_ends_the_jobs_as_ever(
     def interrupted(_: Any) -> None:
         raise run.InterruptedRunError
 
-    monkeypatch.setattr(stacks, "start", lambda data: training.stack)
+    monkeypatch.setattr(stacks, "start", lambda data, load: training.stack)
     monkeypatch.setattr(run, "_stay", interrupted)
     assert run.main(["--no-train"]) == 0
     assert "job job_1 was still training: cancelled" in capsys.readouterr().out

@@ -55,9 +55,9 @@ def test_a_job_is_followed_shown_and_cancelled(mlengine: Command, make_backend: 
     assert code == 0
     lines = out.splitlines()
     assert lines.index("chief-0     | one") < lines.index("chief-0     | two")
-    assert "worker-0    | worker-0 life 0" in lines
+    assert "worker-0    | worker-0 restart 0" in lines
     assert "launcher    | SUCCEEDED: the chief ended with exit code 0" in lines
-    assert mlengine("jobs", "logs", handle.name, "--replica", "chief-0")[1] == "chief-0 life 0\none\ntwo\n"
+    assert mlengine("jobs", "logs", handle.name, "--replica", "chief-0")[1] == "chief-0 restart 0\none\ntwo\n"
     assert json.loads(mlengine("jobs", "status", handle.job_id, "--json")[1])["state"] == "SUCCEEDED"
     assert mlengine("jobs", "cancel", handle.job_id)[1] == f"{handle.job_id} has already ended: SUCCEEDED\n"
 
@@ -78,7 +78,7 @@ def test_a_failure_is_reported_with_its_cause_and_last_lines(
     code, out, _ = mlengine("jobs", "status", "job_kkkkkkkk")
     assert code == 0
     assert "cause:      trainer (not retried)" in out
-    assert out.endswith("last lines of chief-0:\n  chief-0 life 0\n  no such file: x.csv\n")
+    assert out.endswith("last lines of chief-0:\n  chief-0 restart 0\n  no such file: x.csv\n")
 
 
 def test_a_job_nobody_knows_is_said(mlengine: Command) -> None:

@@ -53,7 +53,7 @@ def job_of(backend: LocalBackend, handle: JobHandle) -> Job:
 
 
 def starts(backend: LocalBackend, handle: JobHandle) -> int:
-    return sum(" life " in text for text in local.texts(backend, handle))
+    return sum(" restart " in text for text in local.texts(backend, handle))
 
 
 def test_a_killed_launcher_is_a_lost_job_and_leaves_nobody(make_backend: Make, actor: str, bucket: str) -> None:
@@ -146,7 +146,7 @@ def test_a_launcher_killed_at_any_moment_leaves_one_ended_job_and_nobody(
             )  # killed before its first word: it is launched again
         job_states.append(local.until_ended(backend, handle).state)
         assert not local.alive(backend, handle)
-        replicas = [line.replica for line in local.lines(backend, handle) if " life 0" in line.text]
+        replicas = [line.replica for line in local.lines(backend, handle) if " restart 0" in line.text]
         assert len(replicas) == len(set(replicas))
     assert JobState.FAILED in job_states
     assert set(job_states) <= {JobState.FAILED, JobState.SUCCEEDED}

@@ -183,7 +183,7 @@ def test_logs_and_versions_go_to_the_bucket(make_backend: Make, actor: str, stor
     local.until(lambda: storage.exists(f"{handle.job_dir}/logs/attempt-1/worker-0.log"), "the upload")
     folder = f"{handle.job_dir}/logs/attempt-1"
     assert b"the last line of the chief" in storage.read(f"{folder}/chief-0.log")
-    assert b"worker-0 life 0" in storage.read(f"{folder}/worker-0.log")
+    assert b"worker-0 restart 0" in storage.read(f"{folder}/worker-0.log")
     assert b"SUCCEEDED" in storage.read(f"{folder}/launcher.log")
     assert storage.read(f"{handle.job_dir}/logs/environment.txt") == b"tiny==1.0\n"
 

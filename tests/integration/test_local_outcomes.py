@@ -90,15 +90,15 @@ def test_a_missing_module_is_reported(make_backend: Make, actor: str, bucket: st
 def test_a_worker_is_started_again_in_its_place(
     make_backend: Make, actor: str, bucket: str, end: str, said: int
 ) -> None:
-    worker = f"say('address', config['cluster']['worker'][0])\nif lives < 2: print('cut', end='', flush=True); {end}"
-    chief = "until(scratch.parent / 'worker-0' / 'life-2'); time.sleep(0.5)"
+    worker = f"say('address', config['cluster']['worker'][0])\nif restarts < 2: print('cut', end='', flush=True); {end}"
+    chief = "until(scratch.parent / 'worker-0' / 'restart-2'); time.sleep(0.5)"
     backend = make_backend()
     handle, status = local.run(
         backend, bucket, local.spec(actor, worker=1, args=local.acts(chief=chief, worker=worker))
     )
     assert status.state is JobState.SUCCEEDED
     texts = [line.text for line in local.lines(backend, handle) if line.replica == "worker-0"]
-    assert [text for text in texts if "waits" in text] == ["worker-0 life 0", "worker-0 life 1", "worker-0 life 2"]
+    assert [text for text in texts if " restart " in text] == ["worker-0 restart 0", "worker-0 restart 1", "worker-0 restart 2"]
     assert len({text for text in texts if "address" in text}) == 1
     assert any(f"worker-0 ended with exit code {said}:" in text for text in local.texts(backend, handle))
 
@@ -112,7 +112,7 @@ def test_a_worker_that_never_stays_up_fails_the_job(make_backend: Make, actor: s
 
 
 def test_training_goes_on_without_an_evaluator(make_backend: Make, actor: str, bucket: str) -> None:
-    chief = "until(scratch.parent / 'evaluator-0' / 'life-1'); time.sleep(0.5)"
+    chief = "until(scratch.parent / 'evaluator-0' / 'restart-1'); time.sleep(0.5)"
     spec = local.spec(actor, evaluator=1, args=local.acts(chief=chief, evaluator="sys.exit(3)"))
     _, status = local.run(make_backend(max_restarts=1), bucket, spec)
     assert status.state is JobState.SUCCEEDED
@@ -120,7 +120,7 @@ def test_training_goes_on_without_an_evaluator(make_backend: Make, actor: str, b
 
 def test_a_chief_that_was_stopped_goes_on_where_it_was(make_backend: Make, actor: str, bucket: str) -> None:
     backend = make_backend(max_concurrent_jobs=4)
-    chief = "if lives == 0: (scratch / 'saved').write_text('step 7'); {}\nsay((scratch / 'saved').read_text())"
+    chief = "if restarts == 0: (scratch / 'saved').write_text('step 7'); {}\nsay((scratch / 'saved').read_text())"
     ends = ["sys.exit(75)", "sys.exit(143)", "os.kill(os.getpid(), 9)", "os.abort()"]
     handles = [
         backend.submit(
@@ -200,13 +200,13 @@ def test_a_stolen_port_begins_the_cluster_anew(make_backend: Make, actor: str, b
     )
     backend = make_backend()
     handle = backend.submit(local.submission(bucket, spec))
-    local.until(lambda: "ps-0: ps-0 life 0" in local.texts(backend, handle), "the ps starts")
+    local.until(lambda: "ps-0: ps-0 restart 0" in local.texts(backend, handle), "the ps starts")
     started = next(text for text in local.texts(backend, handle) if "ps-0 started" in text)
     with socket.create_server(("127.0.0.1", int(started.rpartition(":")[2]))):
         stolen.touch()
         status = local.until_ended(backend, handle)
     assert status.state is JobState.SUCCEEDED
-    assert any("another program took port" in text for text in local.texts(backend, handle))
+    assert any("another program uses port" in text for text in local.texts(backend, handle))
 
 
 def serve_name(block: str) -> str:

@@ -1,4 +1,4 @@
-"""``mlengine predict`` and ``mlengine models``, with a real model."""
+"""``mlengine models predict`` and ``mlengine models``, with a real model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlengine.core.job import JobRecord
 from mlengine.promotion.publish import publish
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
-from tests.support.validation_env import PACKAGE, ValidationEnv
+from tests.support.validation_env import PACKAGE, RULES, ValidationEnv
 
 pytestmark = pytest.mark.integration
 Run = Callable[..., tuple[int, str, str]]
@@ -43,7 +43,8 @@ def run(
 
 def quick(validation_env: ValidationEnv, model: str, job_id: str = "") -> None:
     """Publish without running the model."""
-    report = validation_env.validate(model, Rules(scope=Scope.SIGNATURE, require_comparison=False), job_id=job_id)
+    rules = Rules(scope=Scope.SIGNATURE, require_comparison=False, expected=RULES.expected)
+    report = validation_env.validate(model, rules, job_id=job_id)
     publish(validation_env.storage, validation_env.bucket, report, by="test")
 
 
@@ -53,13 +54,14 @@ def test_ten_held_out_digits_by_the_champion(validation_env: ValidationEnv, run:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"{validation_env.bucket}/mnist/mnist_good/model"
-    table = [line.split() for line in lines if re.match(r"^ +\d+ +\d", line)]
+    table = [line.split() for line in lines[2:12]]
     # The first ten digits of MNIST's test set.
-    assert [row[2] for row in table] == list("7210414959")
-    assert [row[0] for row in table] == [str(key) for key in range(10)]
-    right = sum(row[1] == row[2] for row in table)
+    assert lines[1].split() == ["ROW", "PREDICTION", "PROBABILITY", "TARGET"]
+    assert [row[3] for row in table] == list("7210414959")
+    assert [row[0] for row in table] == [str(row) for row in range(10)]
+    right = sum(row[1] == row[3] for row in table)
     assert right >= 8
-    assert all(0 < float(row[3]) <= 1 for row in table)
+    assert all(0 < float(row[2]) <= 1 for row in table)
     assert lines[-1] == f"{right} of 10 correct"
     code, out, _ = run("models", "predict", "mnist", "--count", "2", "--json")
     document = json.loads(out)
@@ -84,6 +86,10 @@ def test_a_jobs_own_model(validation_env: ValidationEnv, run: Run) -> None:
         inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
     validation_env.storage.write(job_dir.claim, record.to_bytes())
+    code, _, err = run("models", "predict", "mnist", "--job", "job_1")
+    assert code == 1
+    assert "no column for input 'key'" in err, "the job has no report that says how its model is called"
+    quick(validation_env, "good", "job_1")
     code, out, _ = run("models", "predict", "mnist", "--job", "job_1", "--count", "2", "--first", "9998")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["9998", "9999"]
@@ -128,7 +134,7 @@ def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
     assert code == 1
-    assert "unknown threshold: accurcy" in err
+    assert "unknown metric or threshold: accurcy" in err
 
 
 def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:
@@ -136,9 +142,7 @@ def test_the_serving_signature_is_recorded_with_the_job(validation_env: Validati
     expectation = {
         "inputs": {"sepal-length": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},
-        "key": None,
-        "features": "sepal-length",
-        "scores": "output_0",
+        "columns": {"sepal-length": "image"},
     }
     job_dir = validation_env.job("keras", "a")
     record = JobRecord(
@@ -150,9 +154,10 @@ def test_the_serving_signature_is_recorded_with_the_job(validation_env: Validati
         inputs={"dataset": {"uri": validation_env.dataset(), "version": "2026-11-01"}},
     )
     validation_env.storage.write(job_dir.claim, record.to_bytes())
-    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature")
+    other = ("--serving-signature", '{"name": "predict"}')
+    code, out, err = run("models", "validate", "mnist", "a", "--validation-level", "signature", *other)
     assert code == ExitCode.NOT_ACCEPTED
-    assert "use --serving-signature to give its own" in err
+    assert "no signature 'predict'" in out
     given = (
         "--validation-level",
         "signature",
@@ -168,11 +173,11 @@ def test_the_serving_signature_is_recorded_with_the_job(validation_env: Validati
     assert json.loads(out)["accepted"]
     assert "validation_level=signature" in err
     report = load_report(validation_env.storage, job_dir)
-    assert report.serving_signature["features"] == "sepal-length"
+    assert report.serving_signature["columns"] == {"sepal-length": "image"}
     assert not report.require_comparison
     code, out, err = run("models", "predict", "mnist", "--job", "a", "--count", "3")
     assert (code, err) == (0, ""), out
-    assert [line.split()[2] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
+    assert [line.split()[3] for line in out.splitlines()[2:5]] == ["7", "2", "1"]
     code, _, err = run("models", "validate", "mnist", "a", "--serving-signature", "@/nowhere/at/all")
     assert code == ExitCode.USAGE
     assert "--serving-signature @/nowhere/at/all" in err
@@ -193,7 +198,7 @@ def test_champions_from_the_command_line(validation_env: ValidationEnv, run: Run
     assert (code, err) == (0, "")
     assert "a is the champion of mnist again" in out
     code, out, _ = run("models", "show", "mnist")
-    assert "job:       a\n" in out
+    assert re.search(r"^job: +a$", out, re.M)
     assert "rolled_back" in out
     assert "b is slow" in out
     code, out, _ = run("models", "publish", "mnist", "b")

@@ -16,7 +16,8 @@ from mlengine.core import layout
 from mlengine.core.job import JobKey, JobRecord, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.core.verdict import Decision, Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Decision, Verdict
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
@@ -81,7 +82,8 @@ def crown(storage: Storage, job_dir: JobDir, serial: int, previous: int | None, 
         model_uri=job_dir.model,
         fingerprint="f",
         dataset={},
-        accuracy=0.9,
+        metric="accuracy",
+        metric_value=0.9,
         action=Action.PUBLISHED,
         at="2026-01-01T00:00:00+00:00",
         verdict="accepted",

@@ -30,7 +30,7 @@ with Lock(Path(sys.argv[1])):
 def test_a_second_stack_names_the_first(tmp_path: Path) -> None:
     with stacks.Lock(tmp_path):
         (tmp_path / "running.json").write_text(json.dumps({"pid": 4711, "ui": "http://127.0.0.1:8080"}))
-        with pytest.raises(StackError, match=r"running already: process 4711, its UI at http://127\.0\.0\.1:8080"):
+        with pytest.raises(StackError, match=r"running already: process 4711, with its UI at http://127\.0\.0\.1:8080"):
             stacks.Lock(tmp_path)
     with stacks.Lock(tmp_path):
         pass
@@ -47,7 +47,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StackError, match=f"process {holder.pid}, and is starting"):
+        with pytest.raises(StackError, match=f"process {holder.pid}, which is starting"):
             stacks.Lock(tmp_path)
     finally:
         holder.kill()
@@ -82,7 +82,7 @@ def test_ports_are_kept_and_a_taken_one_is_named(tmp_path: Path, monkeypatch: py
         second, moved = stacks._ports(tmp_path)
     assert second["gcs"] == first["gcs"]
     assert second["ui"] != first["ui"]
-    assert moved == [f"port {first['ui']} is taken; the UI is at {second['ui']}"]
+    assert moved == [f"port {first['ui']} is in use; the UI uses {second['ui']}"]
     assert stacks._ports(tmp_path) == (second, [])
 
 

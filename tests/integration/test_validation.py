@@ -9,22 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripts import mnist
 
 from mlengine import datasets
 from mlengine.core.errors import DatasetError, EnvironmentBuildError
 from mlengine.core.layout import JobDir, dataset_dir
-from mlengine.core.verdict import Check, Decision, Thresholds
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision
 from mlengine.promotion.publish import publish
 from mlengine.validation.environment import local_environment
 from mlengine.validation.job import load_job
-from mlengine.validation.report import load_predictions, load_report
+from mlengine.validation.predictions import load_predictions
+from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.runner import Limits
-from mlengine.validation.signature import Expectation
+from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.validation import validate
-from tests.support.validation_env import PACKAGE, RULES, ValidationEnv, checks, failed
+from tests.support.validation_env import PACKAGE, RULES, SIGNATURE, ValidationEnv, checks, failed
 
 pytestmark = pytest.mark.integration
 
@@ -40,26 +43,27 @@ def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -
         "ops": "ok",
         "runs": "ok",
         "keys returned": "ok",
-        "one score per class": "ok",
-        "finite scores": "ok",
-        "scores are probabilities": "ok",
         "batch independence": "ok",
-        "accuracy": "ok",
-        "accuracy per class": "ok",
         "latency": "skipped",
+        "outputs": "ok",
+        "finite predictions": "ok",
+        "accuracy": "ok",
+        "worst_class_recall": "ok",
         "not worse than champion": "skipped",
         "latency ratio": "skipped",
         "size ratio": "skipped",
     }
-    assert report.accuracy is not None
-    assert 0.95 < report.accuracy < 0.99
-    assert sum(map(sum, report.figures["confusion"])) == 10_000
+    assert report.metric_value is not None
+    assert 0.95 < report.metric_value < 0.99
+    assert (report.task, report.model_kind, report.main_metric) == ("multiclass", "savedmodel", "accuracy")
+    assert set(report.metrics) >= {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "worst_class_recall"}
+    assert np.sum(report.curves["confusion"]["rows"]) == 10_000
     job_dir = JobDir(report.job_dir)
     assert load_report(validation_env.storage, job_dir).to_json() == json.loads(json.dumps(report.to_json()))
     predictions = load_predictions(validation_env.storage, job_dir)
     assert predictions is not None
-    right = sum(label == predicted for label, predicted in zip(predictions.labels, predictions.classes, strict=True))
-    assert right / 10_000 == report.accuracy
+    assert predictions.values is not None
+    assert (predictions.values.argmax(axis=1) == predictions.target).mean() == report.metric_value
     page = validation_env.storage.read(job_dir.page).decode()
     assert page.count("data:image/png;base64,") == 24
     assert "Accepted as the first" in page
@@ -68,22 +72,22 @@ def test_a_good_model_without_champion_is_first(validation_env: ValidationEnv) -
 @pytest.mark.parametrize(
     ("model", "reasons", "words"),
     [
-        ("untrained", ["accuracy", "accuracy per class"], "the minimum is 0.95"),
+        ("untrained", ["accuracy", "worst_class_recall"], "it must be ≥ 0.95"),
         (
             "nan",
-            ["finite scores", "accuracy", "accuracy per class"],
-            "10000 of 10000 rows have scores that are not",
+            ["finite predictions", "accuracy", "worst_class_recall"],
+            "The predictions of 10000 of 10000 rows are not finite",
         ),
-        ("swapped_labels", ["accuracy", "accuracy per class"], "2 of 10 classes are below the minimum 0.9: 3 ("),
+        ("swapped_labels", ["accuracy", "worst_class_recall"], "worst_class_recall is 0.0"),
         ("other_signature", ["signature"], "no signature 'serving_default'; it has: predict"),
         ("wrong_dtype", ["signature"], "input 'image' is float64[-1,784] instead of float32[-1,784]"),
         ("cluster_device", ["devices"], "has nodes on /job:ps/task:0"),
         ("writes", ["ops"], "WriteFile"),
         ("damaged", ["files"], "variables/variables.data-00000-of-00001 does not have the checksum"),
         ("truncated", ["runs"], "failed at load"),
-        ("lost_keys", ["keys returned"], "not returned as sent: -1, -5"),
-        ("logits", ["scores are probabilities"], "the sum of a row deviates from 1 by"),
-        ("company", ["batch independence", "accuracy", "accuracy per class"], "depend on the other rows in the batch"),
+        ("lost_keys", ["keys returned"], "does not return the keys that were sent: -1, -5"),
+        ("logits", ["outputs"], "to 3. To correct it: if they are logits"),
+        ("company", ["batch independence", "accuracy", "worst_class_recall"], "depend on the other rows of its batch"),
     ],
 )
 def test_a_bad_model_is_rejected_with_its_reason(
@@ -99,7 +103,7 @@ def test_a_bad_model_is_rejected_with_its_reason(
 
 def expecting(**fields: Any) -> Rules:
     """The validation_env's rules for a model that is called otherwise."""
-    return replace(RULES, expected=Expectation.from_json(fields))
+    return replace(RULES, expected=ServingSignature.from_json({**SIGNATURE, **fields}))
 
 
 KEY = {"key": "int64[-1]"}
@@ -108,32 +112,29 @@ KERAS = {
     "outputs": {"output_0": "float32[-1,10]"},
     "key": None,
     "features": "sepal-length",
-    "scores": "output_0",
 }
 
 
 @pytest.mark.parametrize(
     ("model", "scores", "words"),
     [
-        ("sigmoid", "float32[-1,1]", "has a single value per row, and the dataset has 10 classes"),
-        ("regression", "float32[-1]", "has a single value per row, and the dataset has 10 classes"),
-        ("hidden_sigmoid", "float32[-1,-1]", "has a single value per row, and the dataset has 10 classes"),
-        ("nine_classes", "float32[-1,9]", "has 9 scores per row, but the dataset has 10 classes"),
+        ("sigmoid", "float32[-1,1]", "1 number a row, and the dataset has 10 classes"),
+        ("regression", "float32[-1]", "whether one number is a probability, a value or a class number is unknown"),
+        ("hidden_sigmoid", "float32[-1,-1]", "1 number a row, and the dataset has 10 classes"),
+        ("nine_classes", "float32[-1,9]", "9 numbers a row, and the dataset has 10 classes (0, 1, 2, 3, 4, 5, …)"),
     ],
 )
-def test_scores_that_are_not_one_per_class_have_no_accuracy(
+def test_outputs_that_are_not_one_per_class_have_no_metrics(
     validation_env: ValidationEnv, model: str, scores: str, words: str
 ) -> None:
-    rules = expecting(outputs={**KEY, "scores": scores}, probabilities=False)
+    rules = expecting(outputs={**KEY, "scores": scores}, activation="scores")
     report = validation_env.validate(model, rules)
-    assert failed(report) == ["one score per class"]
+    assert failed(report) == ["outputs"]
     assert words in report.verdict.reasons[0]
-    assert report.accuracy is None
+    assert report.metrics == {}
     assert load_predictions(validation_env.storage, JobDir(report.job_dir)) is None, (
         "no predictions for later comparisons"
     )
-    declared = "-1,-1" not in scores
-    assert (report.figures == {}) is declared, "a shape in the signature makes running the model unnecessary"
     by_signature = validation_env.validate(model, replace(rules, scope=Scope.SIGNATURE), job_id=f"{model}_by_signature")
     assert by_signature.verdict.decision is Decision.FIRST
 
@@ -143,14 +144,14 @@ def test_a_keras_model_with_a_lookup_table_and_an_input_name_with_a_hyphen(valid
     report = validation_env.validate("keras", expecting(**KERAS))
     assert failed(report) == []
     assert report.verdict.decision is Decision.FIRST
-    assert report.accuracy is not None
-    assert report.accuracy > 0.95
+    assert report.metric_value is not None
+    assert report.metric_value > 0.95
     assert report.serving_signature["features"] == "sepal-length"
     # The next model has another serving signature. Both run on the same rows.
     publish(validation_env.storage, validation_env.bucket, report, by="test")
     other = validation_env.validate("good")
     assert other.verdict.decision is Decision.ACCEPTED
-    assert (other.comparison["gained"], other.comparison["lost"]) == (0, 0)
+    assert other.comparison["accuracy"]["gain"] == 0
     assert "latency_ms" in other.baseline, "the champion was run; its stored predictions were not used"
 
 
@@ -158,12 +159,12 @@ def test_a_model_of_bytes_gets_unscaled_values(validation_env: ValidationEnv) ->
     inputs = {**KEY, "1st": "uint8[-1,784]"}
     report = validation_env.validate("bytes", expecting(inputs=inputs, features="1st"))
     assert failed(report) == []
-    assert report.accuracy is not None
-    assert report.accuracy > 0.95
+    assert report.metric_value is not None
+    assert report.metric_value > 0.95
 
 
 def test_rounding_of_large_scores_and_local_gpus_are_accepted(validation_env: ValidationEnv) -> None:
-    report = validation_env.validate("large_scores", expecting(probabilities=False))
+    report = validation_env.validate("large_scores", expecting(activation="scores"))
     assert report.figures["batch_difference"] > 1e-4, "more than an absolute limit would allow"
     assert failed(report) == []
     assert failed(validation_env.validate("local_gpu")) == []
@@ -180,12 +181,12 @@ def test_rows_of_floats_are_not_scaled(validation_env: ValidationEnv, digits: Pa
     job_dir = validation_env.job("good")
     uri = dataset_dir(validation_env.bucket, "floats", "v1")
     job = load_job(validation_env.storage, job_dir.uri, package_uris=[PACKAGE], dataset=uri)
-    rules = replace(RULES, thresholds=Thresholds(accuracy=0.95, per_class=None))
+    rules = replace(RULES, thresholds=Thresholds.from_json({"accuracy": 0.95}))
     report = validate(validation_env.storage, job, rules, validation_env.place)
     assert failed(report) == []
-    assert report.accuracy is not None
-    assert report.accuracy > 0.95
-    assert len(report.mistakes) > 0, "floats are shown as images too"
+    assert report.metric_value is not None
+    assert report.metric_value > 0.95
+    assert len(report.worst_rows) > 0, "floats are shown as images too"
 
 
 def test_a_model_that_hangs_is_killed(validation_env: ValidationEnv) -> None:
@@ -204,16 +205,16 @@ def test_a_slightly_worse_model_is_accepted_and_a_worse_one_is_rejected(validati
     champion = validation_env.validate("good")
     publish(validation_env.storage, validation_env.bucket, champion, by="test")
     slightly = validation_env.validate("slightly_worse")
-    difference = slightly.comparison["difference"]
+    difference = slightly.comparison["accuracy"]["gain"]
     assert -0.002 < difference <= -0.001
     assert slightly.verdict.decision is Decision.ACCEPTED
-    assert "points of accuracy" in slightly.verdict.reasons[1]
+    assert "Not worse than the champion: accuracy is" in slightly.verdict.reasons[1]
     assert checks(slightly)["latency ratio"] == "ok"
     assert checks(slightly)["size ratio"] == "ok"
-    worse = validation_env.validate("worse", replace(RULES, thresholds=Thresholds(accuracy=0.9, per_class=None)))
+    worse = validation_env.validate("worse", replace(RULES, thresholds=Thresholds.from_json({"accuracy": 0.9})))
     assert worse.verdict.decision is Decision.REJECTED
-    assert failed(worse) == ["not worse than champion"]
-    assert "Worse than the champion mnist_good" in worse.verdict.reasons[0]
+    assert failed(worse) == ["not worse than champion: accuracy"]
+    assert "Worse than the champion: accuracy is" in worse.verdict.reasons[0]
 
 
 def test_a_champion_without_files_is_compared_by_its_stored_predictions(validation_env: ValidationEnv) -> None:
@@ -221,8 +222,8 @@ def test_a_champion_without_files_is_compared_by_its_stored_predictions(validati
     publish(validation_env.storage, validation_env.bucket, champion, by="test")
     validation_env.storage.delete(f"{champion.model_uri}/saved_model.pb")
     report = validation_env.validate("slightly_worse")
-    assert checks(report)["not worse than champion"] == "ok"
-    assert report.comparison["lost"] > report.comparison["gained"]
+    assert checks(report)["not worse than champion: accuracy"] == "ok"
+    assert report.comparison["accuracy"]["gain"] < 0
     validation_env.storage.delete(JobDir(champion.job_dir).predictions)
     not_compared = validation_env.validate("slightly_worse")
     assert not_compared.verdict.decision is Decision.NOT_COMPARED
@@ -236,9 +237,13 @@ def test_a_champion_without_files_is_compared_by_its_stored_predictions(validati
 def test_extra_checks_of_an_export_without_manifest(validation_env: ValidationEnv) -> None:
     seen: dict[str, float] = {}
 
+    def recall_of_eights(outcomes: Any) -> float:
+        rows = outcomes.target == 8
+        return float((outcomes.predicted[rows] == 8).mean())
+
     def eights(model: Path, figures: Mapping[str, Any]) -> Check:
         assert (model / "saved_model.pb").exists()
-        share = seen["share"] = figures["per_class"][8]
+        share = seen["share"] = recall_of_eights(figures["predictions"])
         return Check("eights", share, "≥ 0.999", passed=share >= 0.999, message="Eights are not all right.")
 
     def broken(model: Path, figures: Mapping[str, Any]) -> Check:

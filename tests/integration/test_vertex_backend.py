@@ -90,8 +90,8 @@ def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: s
     said = {(line.replica, line.text) for line in lines}
     shown = f"TF ['chief', 'ps', 'worker'] {bucket}/mnist/mnist_1 {bucket}/mnist/mnist_1/model/ 2"
     assert ("chief-0", shown) in said
-    assert ("worker-1", "worker-1 life 0") in said
-    assert ("ps-0", "ps-0 life 0") in said
+    assert ("worker-1", "worker-1 restart 0") in said
+    assert ("ps-0", "ps-0 restart 0") in said
     replicas = [line for line in lines if line.replica != "launcher"]
     assert len(set(replicas)) == len(replicas), "a line came twice"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
 from mlengine.core.job import JobState
-from mlengine.core.layout import JobDir
+from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
 from mlengine.web import guard
 from mlengine.web.app import make_app
+from tests.support import sample_reports
 from tests.support.page_client import BUTTON, champion
 from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 
@@ -94,7 +97,7 @@ def test_jobs_of_dags_that_a_user_may_not_read_are_not_there(
 
 
 def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
-    sample_jobs.job("mnist_old", began=NOW - 40 * DAY, accuracy=0.97)
+    sample_jobs.job("mnist_old", began=NOW - 40 * DAY, metric_value=0.97)
     sample_jobs.job("mnist_bad", began=NOW - 30 * DAY, state=JobState.FAILED)
     sample_jobs.job("mnist_now", began=NOW, state=JobState.RUNNING, run_id="manual")
     sample_jobs.storage.write(JobDir.of(sample_jobs.bucket, "mnist", "mnist_prepared").train + ".keep", b"")
@@ -107,7 +110,7 @@ def test_jobs_live_and_past(sample_jobs: SampleJobs, visit: Callable[..., TestCl
     ]
     running, _, old = found["jobs"]
     assert (running["step"], running["of"], running["eta"], running["by"]) == (412, 1000, 66.0, "ann")
-    assert (old["verdict"], old["accuracy"], old["final"]) == ("accepted", 0.97, True)
+    assert (old["verdict"], old["metric_value"], old["final"]) == ("accepted", 0.97, True)
     assert (found["active"], found["total"]) == (1, 3)
     for query, names in {
         "state=active": ["mnist_now"],
@@ -129,7 +132,7 @@ def test_a_job_opened_is_the_truth_of_now(sample_jobs: SampleJobs, visit: Callab
     found = client.get("api/jobs/mnist/mnist_1").json()
     assert (found["row"]["state"], found["cancellable"]) == ("SUCCEEDED", False)
     assert [event["event"] for event in found["history"]] == ["claimed", "fresh_submit"]
-    assert found["curves"]["test_accuracy"][0][0] == 100
+    assert found["curves"]["accuracy"]["test_accuracy"][0][0] == 100
     assert found["inputs"]["dataset"]["version"] == "2026-10-01"
     assert client.get("api/jobs/mnist/unknown").status_code == 404
     assert client.get("api/jobs/champions/..%2f..").status_code == 404
@@ -233,7 +236,7 @@ def test_a_model_with_its_history_and_its_challengers(
 ) -> None:
     champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
     champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY)
-    sample_jobs.job("mnist_c", accuracy=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
+    sample_jobs.job("mnist_c", metric_value=0.95, version="v13", verdict=Decision.REJECTED, began=NOW - 10 * DAY)
     client = visit()
     overview = client.get("api/models").json()["models"]
     assert [(model["model"], model["jobs"], model["champion"]["job_id"]) for model in overview] == [
@@ -241,5 +244,68 @@ def test_a_model_with_its_history_and_its_challengers(
     ]
     model = client.get("api/models/mnist").json()
     assert [entry["job_id"] for entry in model["history"]] == ["mnist_b", "mnist_a"]
+    assert (model["metric"], model["higher_is_better"]) == ("accuracy", True)
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
     assert (model["comparison"]["job_id"], model["comparison"]["verdict"]) == ("mnist_c", "rejected")
+    assert client.get("api/models/mnist/drift").json()["columns"] == [], "its versions have been deleted"
+
+
+def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    """Values of another metric, from before a change of the thresholds, are not in the same plot."""
+    sample_jobs.job("prices_a", model="prices", metric="r2", metric_value=0.8, version="v1", began=NOW - 30 * DAY)
+    sample_jobs.job("prices_b", model="prices", version="v2", began=NOW - 20 * DAY, report=sample_reports.regression())
+    client = visit()
+    model = client.get("api/models/prices").json()
+    assert (model["metric"], model["higher_is_better"]) == ("mean_absolute_error", False)
+    assert [(point["dataset"], round(point["metric_value"])) for point in model["points"]] == [("v2", 34058)]
+    main = model["comparison"]["metrics"][0]
+    assert (main["name"], main["value"], main["champion"]) == ("mean_absolute_error", "34,058", "37,806")
+    assert (main["gain"], main["mark"], main["note"]) == ("+3748", "better", "lower is better")
+    job = client.get("api/jobs/prices/prices_b").json()
+    assert job["report"]["metrics"] == model["comparison"]["metrics"]
+    assert job["row"]["metric"] == "mean_absolute_error"
+    assert "Predicted against actual" in client.get("api/jobs/prices/prices_b/report").text
+
+
+def flights(version: str, low: float) -> Manifest:
+    """A version whose distances are spread evenly over 100 miles."""
+    schema = Schema((Column("distance", "float64"), Column("carrier", "string"), Column("late", "bool")), "late")
+    statistics = {
+        "distance": ColumnStatistics(nulls=0, quantiles=tuple(low + 5 * at for at in range(21))),
+        "carrier": ColumnStatistics(nulls=0, top=(("AA", 60), ("UA", 40))),
+    }
+    train, heldout = (
+        Split(100, (DataFile(f"{name}.parquet", 10, sha256="ab" * 32, rows=100),), found)
+        for name, found in (("train", statistics), ("heldout", {}))
+    )
+    return Manifest(
+        name="flights",
+        version=version,
+        created="2026-11-01T00:00:00+00:00",
+        license="MIT",
+        source="a test",
+        format="parquet",
+        schema=replace(schema, classes=(False, True)),
+        splits={"train": train, "heldout": heldout},
+        task="binary",
+        heldout_policy="rolling",
+    )
+
+
+def test_drift_of_columns_over_the_versions_of_a_model(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
+) -> None:
+    storage, bucket = sample_jobs.storage, sample_jobs.bucket
+    for version, low in (("2026-08", 0), ("2026-09", 0), ("2026-10", 40)):
+        root = dataset_dir(bucket, "flights", version)
+        storage.write(f"{root}/manifest.json", flights(version, low).to_bytes())
+        champion(sample_jobs, f"flights_{version[-2:]}", 0.9, version, NOW - 20 * DAY, dataset="flights")
+    sample_jobs.job("mnist_bad", version="../../secret", dataset="flights")
+    found = visit().get("api/models/mnist/drift").json()
+    assert (found["dataset"], found["versions"]) == ("flights", ["2026-08", "2026-09", "2026-10"])
+    drift = {column["name"]: column["values"] for column in found["columns"]}
+    assert found["columns"][0]["name"] == "distance"
+    assert drift["distance"][0] is None
+    assert drift["distance"][1] == pytest.approx(0, abs=0.001)
+    assert drift["distance"][2] > 0.25
+    assert drift["carrier"][2] == pytest.approx(0, abs=0.001)

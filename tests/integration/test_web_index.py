@@ -38,7 +38,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
     monkeypatch.setattr(Storage, "read", counted)
     second = client.get("api/jobs?limit=200").json()
-    keep = ("job_id", "state", "verdict", "accuracy", "final")
+    keep = ("job_id", "state", "verdict", "metric", "metric_value", "final")
     assert [[job[name] for name in keep] for job in second["jobs"]] == [
         [job[name] for name in keep] for job in first["jobs"]
     ]
@@ -50,7 +50,7 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"format": 2, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
+    "content", [b"{", b"[]", b'{"format": 3, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
 )
 def test_a_damaged_index_is_made_anew(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes

@@ -35,7 +35,7 @@ OPERATORS = [
     "ValidateModelOperator",
 ]
 LOADED = {
-    "names": ["mlengine"],
+    "names": ["mlengine", "OpenLineageProviderPlugin"],  # the second is of the environment of the tests
     "errors": {},
     "apps": ["/mlengine"],
     "timetables": ["mlengine.timetables.DatasetVersionTimetable"],
@@ -189,7 +189,7 @@ def service(status: int) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.mark.parametrize(("status", "well", "said"), [(200, True, "answers"), (403, False, "403")])
+@pytest.mark.parametrize(("status", "well", "said"), [(200, True, "responds"), (403, False, "403")])
 def test_the_connection_is_tested_by_asking_the_service(
     monkeypatch: pytest.MonkeyPatch, status: int, well: bool, said: str
 ) -> None:

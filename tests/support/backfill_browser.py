@@ -42,7 +42,7 @@ def _backfill(page: Any, order: Order) -> dict[str, str]:
     words = str(summary.inner_text())
     page.screenshot(path=str(Path(order["out"]) / "backfill-form.png"))
     form.get_by_role("button", name="Run Backfill").click()
-    page.get_by_text("Backfill generated").wait_for()
+    page.get_by_text("Backfill generated").first.wait_for()
     return {"summary": words}
 
 

@@ -107,8 +107,8 @@ config = json.loads(os.environ.get("TF_CONFIG") or "{}")
 task = config.get("task", {"type": "chief", "index": 0})
 me = f"{task['type']}-{task['index']}"
 scratch = Path(os.environ["MLENGINE_SCRATCH"])
-lives = len(list(scratch.glob("life-*")))
-(scratch / f"waits-{lives}").touch()
+restarts = len(list(scratch.glob("restart-*")))
+(scratch / f"restart-{restarts}").touch()
 
 def say(*words):
     print(*words, flush=True)
@@ -117,7 +117,7 @@ def until(path):
     while not Path(path).exists():
         time.sleep(0.02)
 
-say(f"{me} life {lives}")
+say(f"{me} restart {restarts}")
 exec(getattr(args, task["type"].replace("master", "chief")) or "")
 """
 

@@ -133,7 +133,7 @@ class Visit:
         self.page.goto(f"{self.url}/plugin/mlengine")
         self.frame.get_by_role("link", name=self.order["running"]).click()
         self.frame.get_by_role("button", name="Cancel …").click()
-        yes = self.frame.get_by_role("button", name="Cancel the job")
+        yes = self.frame.get_by_role("button", name="Cancel job")
         yes.click()  # without a reason: the browser keeps the dialog open
         kept_open = self.frame.locator("dialog[open]").count()
         self._shot("page-cancel")

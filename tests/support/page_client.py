@@ -34,8 +34,10 @@ def opener() -> Callable[..., TestClient]:
     return make
 
 
-def champion(sample_jobs: SampleJobs, job_id: str, accuracy: float, version: str, began: float) -> JobDir:
-    job_dir = sample_jobs.job(job_id, accuracy=accuracy, version=version, began=began)
+def champion(
+    sample_jobs: SampleJobs, job_id: str, value: float, version: str, began: float, dataset: str = "mnist"
+) -> JobDir:
+    job_dir = sample_jobs.job(job_id, metric_value=value, version=version, began=began, dataset=dataset)
     sample_jobs.storage.write(job_dir.model + "saved_model.pb", job_id.encode())
     report = load_report(sample_jobs.storage, job_dir)
     raw = {**report.to_json(), "fingerprint": resolve(sample_jobs.storage, job_dir.model).fingerprint}

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +15,15 @@ from mlengine.backends import LogPage, Submission
 from mlengine.core.job import JobHandle, JobKey, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision, Verdict
 from mlengine.promotion.outcome import Force
 from mlengine.promotion.publish import publish
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
+from mlengine.validation.curves import read_curves
 from mlengine.validation.report import Report, store
+from mlengine.validation.report_page import render
 
 NOW = 1_795_445_000.0
 DAY = 86_400.0
@@ -84,13 +87,19 @@ class SampleJobs:
         version: str = "2026-10-01",
         dag_id: str = "mnist_retraining",
         run_id: str = "scheduled__2026-10-01T00:00:00+00:00",
-        accuracy: float | None = 0.98,
+        metric: str = "accuracy",
+        metric_value: float | None = 0.98,
+        report: Report | None = None,
+        dataset: str = "mnist",
         verdict: Decision = Decision.ACCEPTED,
         model: str | None = None,
         history: Sequence[dict[str, Any]] = (),
         args: Sequence[str] = ("--max_steps", "1000"),
     ) -> JobDir:
-        """A job, and the files that a trainer and the validation write."""
+        """A job, and the files that a trainer and the validation write.
+
+        :param report: the validation's report, instead of a short one; its page is rendered too.
+        """
         job_dir = JobDir.of(self.bucket, model or self.model, job_id)
         key = JobKey(dag_id, run_id, "retrain.submit", -1, 2)
         pools = (Pool(Role.CHIEF, 1, "standard"), Pool(Role.WORKER, 2, "standard"), Pool(Role.PS, 1, "standard"))
@@ -102,7 +111,7 @@ class SampleJobs:
             backend="memory",
             spec=spec.to_json(),
             owner=asdict(key),
-            inputs={"dataset": {"version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"}},
+            inputs={"dataset": {"version": version, "uri": f"{self.bucket}/datasets/{dataset}/{version}"}},
             name=f"{job_id}-1",
             history=(
                 {"time": began, "event": "claimed"},
@@ -116,8 +125,11 @@ class SampleJobs:
         BACKEND.times[handle.name] = (began, began + 180 if state.terminal else None)
         steps = 1000 if state is JobState.SUCCEEDED else 412
         self._progress(job_dir, steps)
-        if state is JobState.SUCCEEDED and accuracy is not None:
-            self._judge(job_dir, model or self.model, version, accuracy, verdict, began + 240)
+        if report is not None:
+            self._store(job_dir, replace(report, model=model or self.model), dataset, version)
+        elif state is JobState.SUCCEEDED and metric_value is not None:
+            made = self._short_report(job_dir, model or self.model, metric, metric_value, verdict, began + 240)
+            self._store(job_dir, made, dataset, version)
         self.jobs.append(job_id)
         return job_dir
 
@@ -137,29 +149,38 @@ class SampleJobs:
         ]
         self.storage.write(job_dir.metrics, "\n".join(map(json.dumps, lines)).encode())
 
-    def _judge(
-        self, job_dir: JobDir, model: str, version: str, accuracy: float, verdict: Decision, at: float
+    def _short_report(
+        self, job_dir: JobDir, model: str, metric: str, value: float, verdict: Decision, at: float
     ) -> Report:
-        reason = f"Accuracy on 10000 held-out rows is {accuracy:.4f}."
-        report = Report(
+        reason = f"{metric} is {value:.4g}; it must be ≥ 0.97."
+        check = Check(metric, value, "≥ 0.97", verdict is not Decision.REJECTED, reason)
+        return Report(
             model=model,
             job_id=job_dir.job_id,
             job_dir=job_dir.uri,
             model_uri=job_dir.model.rstrip("/"),
-            verdict=Verdict(
-                verdict,
-                (reason,),
-                (Check("accuracy", accuracy, "≥ 0.97", verdict is not Decision.REJECTED, reason),),
-            ),
+            verdict=Verdict(verdict, (reason,), (check,)),
             thresholds=Thresholds(),
             checks="all",
             created=datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
-            dataset={"name": "mnist", "version": version, "uri": f"{self.bucket}/datasets/mnist/{version}"},
-            figures={"accuracy": accuracy, "latency_ms": 2.3, "per_class": [accuracy] * 10},
+            figures={"latency_ms": 2.3},
+            task="multiclass",
+            model_kind="savedmodel",
+            metrics={metric: value},
+            main_metric=metric,
         )
-        page = b"<!doctype html><title>r</title><style>@media(prefers-color-scheme:dark){:root{}}</style><p>report"
+
+    def _store(self, job_dir: JobDir, report: Report, dataset: str, version: str) -> None:
+        facts = {"name": dataset, "version": version, "uri": f"{self.bucket}/datasets/{dataset}/{version}"}
+        report = replace(
+            report,
+            job_id=job_dir.job_id,
+            job_dir=job_dir.uri,
+            model_uri=job_dir.model.rstrip("/"),
+            dataset={**report.dataset, **facts},
+        )
+        page = render(report, read_curves(self.storage, job_dir))
         store(self.storage, report, None, page)
-        return report
 
     def many(self, count: int, *, others: int = 0, seed: int = 7) -> None:
         """``count`` ended jobs over years, as real ones: most accepted, some rejected, some failed.
@@ -178,7 +199,7 @@ class SampleJobs:
                 began=NOW - (count - number) * DAY / 3,
                 version=month,
                 run_id=f"scheduled__{number}",
-                accuracy=round(0.96 + 0.03 * rng.random(), 4),
+                metric_value=round(0.96 + 0.03 * rng.random(), 4),
                 verdict=Decision.REJECTED if kind > 0.85 else Decision.ACCEPTED,
             )
             for at in range(others):

@@ -15,13 +15,14 @@ from pathlib import Path
 from scripts import mnist
 
 from mlengine.core.layout import JobDir, dataset_dir, join
-from mlengine.core.verdict import Thresholds
+from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
 from mlengine.validation.environment import local_environment
 from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
 from mlengine.validation.runner import Limits
+from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.validation import ValidationEnvironment
 from mlengine.validation.validation import validate as run_validation
 
@@ -31,7 +32,18 @@ SHARED = "gs://validation-shared"
 PACKAGE = f"{SHARED}/packages/validation_env/1/validation_env-1.0-py3-none-any.whl"
 VERSIONS = ("2026-10-01", "2026-11-01")
 # The small network of make_models.py reaches 0.969; ended processes must not cost the suite a minute.
-RULES = Rules(thresholds=Thresholds(accuracy=0.95), limits=Limits(seconds=60, memory_bytes=3 * 1024**3))
+SIGNATURE = {
+    "inputs": {"key": "int64[-1]", "image": "float32[-1,784]"},
+    "outputs": {"key": "int64[-1]", "scores": "float32[-1,10]"},
+    "key": "key",
+}
+RULES = Rules(
+    thresholds=Thresholds.from_json(
+        {"accuracy": {"min": 0.95, "max_regression": 0.005}, "worst_class_recall": {"min": 0.9}}
+    ),
+    expected=ServingSignature.from_json(SIGNATURE),
+    limits=Limits(seconds=60, memory_bytes=3 * 1024**3),
+)
 
 
 def requirements() -> list[str]:

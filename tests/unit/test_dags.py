@@ -101,9 +101,15 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_all_files_import(read: dict[str, Any]) -> None:
     assert read["errors"] == {}
-    assert set(read["dags"]) >= {"mnist_retraining", "mnist_on_new_version", "hello_trainer"}
+    assert set(read["dags"]) >= {
+        "mnist_retraining",
+        "mnist_on_new_version",
+        "hello_trainer",
+        "flights_retraining",
+        "flights_xgboost",
+    }
     files = {Path(dag["file"]).name for dag in read["dags"].values()}
-    assert files == {path.name for path in DAGS.glob("*.py")} - {"mnist_pipeline.py"}
+    assert files == {path.name for path in DAGS.glob("*.py")} - {"mnist_pipeline.py", "flights_pipeline.py"}
 
 
 def test_parsing_is_cheap(read: dict[str, Any]) -> None:
@@ -123,7 +129,7 @@ def test_every_parameter_has_a_form(read: dict[str, Any]) -> None:
 
     params = read["dags"]["mnist_retraining"]["params"]
     assert {"dataset_version", "max_steps", "batch_size", "min_accuracy", "tolerance"} <= set(params)
-    for name, param in params.items():
+    for name, param in itertools.chain(*(dag["params"].items() for dag in read["dags"].values())):
         Draft202012Validator.check_schema(param["schema"])
         assert Draft202012Validator(param["schema"]).is_valid(param["value"]), name
         assert param["schema"].get("title"), name
@@ -170,7 +176,9 @@ def test_what_the_form_says_is_what_is_submitted(
     assert (given["--max_steps"], given["--learning_rate"]) == ("1000", "0.0001")
 
 
-@pytest.mark.parametrize("dag_id", ["mnist_retraining", "mnist_on_new_version"])
+@pytest.mark.parametrize(
+    "dag_id", ["mnist_retraining", "mnist_on_new_version", "flights_retraining", "flights_xgboost"]
+)
 def test_the_stages_are_in_order(read: dict[str, Any], dag_id: str) -> None:
     dag = read["dags"][dag_id]
     stages = ["prepare", "submit", "wait", "validate", "publish"]

@@ -35,7 +35,18 @@ AIRFLOW_PACKAGES = frozenset(
 )
 GUESTS = frozenset({"storage", "settings", "connections", "backends"})
 
-HEAVY = ("google", "grpc", "tensorflow", "keras", "numpy", "pandas", "requests", "fastapi", "airflow.providers")
+HEAVY = (
+    "google",
+    "grpc",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pandas",
+    "requests",
+    "fastapi",
+    "openlineage",
+    "airflow.providers",
+)
 
 
 @dataclass(frozen=True)

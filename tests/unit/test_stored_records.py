@@ -11,12 +11,17 @@ import pytest
 from mlengine.backends.local.record import Stored
 from mlengine.champions.history import Champion
 from mlengine.core.dataset import Manifest
+from mlengine.core.errors import ObjectMissingError
 from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.storage.client import Storage
 from mlengine.validation import cache
-from mlengine.validation.report import load_predictions, load_report
+from mlengine.validation.metrics.outcomes import Outcomes
+from mlengine.validation.metrics.registry import compute_all
+from mlengine.validation.predictions import load_predictions
+from mlengine.validation.report import Report, load_report
+from mlengine.validation.serving_signature import ServingSignature
 
 RECORDS = Path(__file__).parents[1] / "records" / "v0.1"
 JOB_ID = "mnist_2026_11_01_317c882a"
@@ -57,7 +62,8 @@ def test_local_submission() -> None:
 def test_champion(name: str) -> None:
     champion = Champion.from_bytes(stored(name), name)
     assert (champion.serial, champion.job_id, champion.version) == (1, JOB_ID, "2026-11-01")
-    assert champion.accuracy == pytest.approx(raw(name)["accuracy"])
+    assert champion.metric == "accuracy"
+    assert champion.metric_value == pytest.approx(raw(name)["accuracy"])
     assert champion.fingerprint == raw("validated.json")["fingerprint"]
 
 
@@ -74,14 +80,34 @@ def test_validation_cache_entry() -> None:
 def test_report_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job_dir = JobDir(f"gs://mlengine/mnist/{JOB_ID}")
     storage = Storage()
-    objects = {job_dir.report: stored("report.json"), job_dir.predictions: stored("predictions.json")}
-    monkeypatch.setattr(Storage, "read", lambda _self, uri: objects[uri])
+    objects = {
+        job_dir.report: stored("report.json"),
+        job_dir.predictions.replace(".parquet", ".json"): stored("predictions.json"),
+    }
+
+    def read(_self: Storage, uri: str) -> bytes:
+        if uri not in objects:
+            raise ObjectMissingError(uri)
+        return objects[uri]
+
+    monkeypatch.setattr(Storage, "read", read)
     report = load_report(storage, job_dir)
     assert report.verdict.decision.value == "first"
     assert report.usage == raw("report.json")["took"] != {}  # prose: ok
     for check, old in zip(report.verdict.checks, raw("report.json")["verdict"]["checks"], strict=True):
         assert (check.threshold, check.message) == (old["bound"], old["sentence"])  # prose: ok
-    assert report.accuracy == pytest.approx(raw("champion.json")["accuracy"])
+    assert (report.main_metric, report.task) == ("accuracy", "multiclass")
+    assert report.metric_value == pytest.approx(raw("champion.json")["accuracy"])
+    old = raw("report.json")["thresholds"]
+    accuracy = report.thresholds.metrics["accuracy"]
+    assert (accuracy.min, accuracy.max_regression) == (old["accuracy"], old["tolerance"])
+    assert report.thresholds.metrics["worst_class_recall"].min == old["per_class"]
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+    signature = ServingSignature.from_report(report.serving_signature)
+    assert (signature.key, signature.output) == ("key", "scores")
     predictions = load_predictions(storage, job_dir)
     assert predictions is not None
-    assert len(predictions.labels) == len(predictions.classes) == 10_000
+    assert predictions.values is None
+    outcomes = Outcomes.of(predictions)
+    assert outcomes.rows == 10_000
+    assert compute_all(["accuracy", "log_loss"], outcomes)["accuracy"].number == pytest.approx(report.metric_value)

@@ -154,6 +154,8 @@ OPTIONS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "validation_level": ("files", [("validate", "validation_level")]),
     "serving_signature": ({"inputs": {}}, [("validate", "serving_signature")]),
     "extra_checks": ([lambda *_: Check("x", 1, "1", passed=True, message="")], [("validate", "extra_checks")]),
+    "scorer": ("churn.score:load", [("validate", "scorer")]),
+    "prediction_task": ("binary", [("validate", "prediction_task")]),
     "on_reject": ("fail", [("validate", "on_reject")]),
     "require_comparison": (False, [("validate", "require_comparison")]),
     "validation_time_limit_seconds": (7.0, [("validate", "time_limit_seconds")]),

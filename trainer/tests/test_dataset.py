@@ -48,6 +48,26 @@ def test_loads_what_the_files_hold(version: Path) -> None:
     assert dataset.version == "version"
 
 
+def test_format_2_of_the_manifest_is_read_too(version: Path) -> None:
+    before = open_dataset(str(version)).load("heldout")
+
+    def format_2(manifest: dict[str, Any]) -> None:
+        columns = [{"name": "image", "dtype": "uint8", "shape": manifest.pop("shape")}]
+        columns.append({"name": "label", "dtype": "uint8"})
+        classes = list(range(manifest.pop("classes")))
+        manifest.update(format=2, schema={"columns": columns, "target": "label", "classes": classes})
+        for split in manifest["splits"].values():
+            split["files"] = [{**split.pop(f"{name}s"), "column": name} for name in ("image", "label")]
+
+    _edit(version, format_2)
+    after = open_dataset(str(version)).load("heldout")
+    assert (after.images == before.images).all()
+    assert (after.labels == before.labels).all()
+    _edit(version, lambda manifest: manifest["splits"]["train"]["files"].pop())
+    with pytest.raises(DatasetError, match="labels lack path, size or sha256"):
+        open_dataset(str(version)).load("train")
+
+
 def test_no_manifest_is_no_version(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"manifest.json: not there, so this is no \(complete\) dataset version"):
         open_dataset(str(tmp_path))

@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     args = parser.parse_args()
     split = json.loads(blob(f"{args.dataset}/manifest.json").download_as_bytes())["splits"]["train"]
-    images = read_idx(f"{args.dataset}/{split['images']['path']}").reshape(split["rows"], -1).astype(np.float32)
-    labels = read_idx(f"{args.dataset}/{split['labels']['path']}")
+    paths = {file["column"]: file["path"] for file in split["files"]}
+    images = read_idx(f"{args.dataset}/{paths['image']}").reshape(split["rows"], -1).astype(np.float32)
+    labels = read_idx(f"{args.dataset}/{paths['label']}")
     model = build()
     model.fit({"pixels": images}, {"digit": labels}, epochs=args.epochs, batch_size=64, verbose=2)
     # TensorFlow cannot write to the Cloud Storage server of `make run`: export to a local directory, then upload.

@@ -24,7 +24,8 @@ def main() -> None:
     if task["type"] not in {"chief", "master"}:
         return  # only the first replica writes the model
     manifest = json.loads(request(f"{args.dataset}/manifest.json"))
-    counts = manifest["splits"]["train"]["label_counts"]
+    statistics = manifest["splits"]["train"]["statistics"]["label"]
+    counts = [rows for _, rows in sorted(statistics["top"])]
     request(f"{args.job_dir}/model/counts.json", json.dumps(counts).encode())
     print(f"{task['type']}: {sum(counts)} rows of {len(counts)} classes", flush=True)
 

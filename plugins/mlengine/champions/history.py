@@ -47,6 +47,8 @@ class Champion:
     """An entry of the history. The pointer is the newest entry.
 
     :param serial: increases by at least one per entry. A rollback gets a new serial too.
+    :param metric: the main metric of its validation; empty if the model was not run.
+    :param metric_value: its value on the held-out rows.
     :param by: the person or DAG run that published.
     :param why: the reason: that of the verdict, or the one given for a rollback or a forced publication.
     :param at: when; ISO 8601, UTC.
@@ -66,7 +68,8 @@ class Champion:
     job_dir: str
     model_uri: str
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     by: str
     why: str
     at: str
@@ -94,7 +97,8 @@ class Champion:
             "job_id": self.job_id,
             "job_dir": self.job_dir,
             "model_uri": self.model_uri,
-            "accuracy": self.accuracy,
+            "metric": self.metric,
+            "metric_value": self.metric_value,
             "dataset_version": self.version,
         }
 
@@ -110,6 +114,8 @@ class Champion:
         """
         try:
             raw = json.loads(data)
+            if "metric" not in raw:  # an entry of version 0.1
+                raw |= {"metric": "" if raw["accuracy"] is None else "accuracy", "metric_value": raw["accuracy"]}
             known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
             champion = cls(**{**known, "action": Action(raw["action"])})
         except (ValueError, KeyError, TypeError) as error:

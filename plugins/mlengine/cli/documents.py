@@ -30,7 +30,8 @@ class JobDocument(TypedDict):
     step: int | None
     steps: int | None
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     cost_usd: float | None
 
 
@@ -86,8 +87,8 @@ class DatasetDocument(TypedDict):
 
 
 class VersionDocument(TypedDict):
-    """``datasets show``: one of these; ``datasets list NAME``: an array of these, oldest first. ``manifest`` is the
-    content of ``manifest.json``.
+    """``datasets show`` and ``datasets add``: one of these; ``datasets list NAME``: an array of these, oldest first.
+    ``manifest`` is the content of ``manifest.json``; ``train_rows`` or ``heldout_rows`` is null if it is not known.
     """
 
     name: str
@@ -95,9 +96,17 @@ class VersionDocument(TypedDict):
     uri: str
     digest: str
     created: str
-    train_rows: int
-    heldout_rows: int
+    train_rows: int | None
+    heldout_rows: int | None
     manifest: dict[str, Any]
+
+
+class FetchDocument(TypedDict):
+    """``datasets fetch``: one of these."""
+
+    name: str
+    version: str
+    directory: str
 
 
 class VerificationDocument(TypedDict):
@@ -134,7 +143,8 @@ class ChampionDocument(TypedDict):
     job_dir: str
     model_uri: str
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     dataset: dict[str, Any]
     package_uris: list[str]
     report_uri: str
@@ -171,9 +181,13 @@ class PublicationDocument(TypedDict):
 
 
 class PredictionDocument(TypedDict):
-    """``models predict``: one of these. ``rows`` has ``row``, ``label``, ``predicted`` and ``score``."""
+    """``models predict``: one of these.
+
+    ``rows`` has ``row``, ``key``, ``target``, ``prediction``, ``probability`` and ``columns``. ``correct`` is ``null``
+    for predictions that are not classes.
+    """
 
     model: str
     model_uri: str
-    correct: int
+    correct: int | None
     rows: list[dict[str, Any]]

@@ -10,7 +10,7 @@
         model/                                             the export; MANIFEST.json is written last
         logs/                                              each replica's log, once the job has ended
         report.json, report.html                           the validation report, as data and as a page
-        predictions.json                                   the model's predictions for the held-out rows
+        predictions.parquet                                the model's predictions of the held-out rows
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
     gs://BUCKET/<model>/validated/<digest>.json          the job that was accepted for these inputs
@@ -145,7 +145,7 @@ class JobDir:
 
     @property
     def predictions(self) -> str:
-        return join(self.uri, "predictions.json")
+        return join(self.uri, "predictions.parquet")
 
     @property
     def progress(self) -> str:

@@ -1,4 +1,4 @@
-"""The verdict of a validation: its checks, the thresholds, and the decision that follows from them.
+"""The verdict of a validation: its checks and the decision that follows from them.
 
 1. A check has a value, a threshold and a message. It passed, failed or was skipped.
 2. One failed check rejects the model. Its message is the reason.
@@ -40,13 +40,6 @@ class Decision(StrEnum):
         return self in {Decision.ACCEPTED, Decision.FIRST}
 
 
-class WhenUndecided(StrEnum):
-    """What to do if the held-out set is too small to decide whether the challenger is worse than the champion."""
-
-    REJECT = "reject"
-    ACCEPT = "accept"
-
-
 @dataclass(frozen=True)
 class Check:
     """One check of a model and its result.
@@ -86,75 +79,6 @@ class Check:
 
 
 _OLD_FIELDS = {"bound": "threshold", "sentence": "message"}  # prose: ok
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds that a model must meet. ``None`` disables the check.
-
-    :param accuracy: minimum share of held-out rows that are classified correctly.
-    :param per_class: minimum of that share within each class.
-    :param tolerance: how much lower than the champion's accuracy the challenger's may be. The challenger passes if,
-        with ``confidence``, it is not worse than that. At 0.005 on 10,000 rows an equal model passes about 19 times in
-        20, and one that is really 0.005 worse about once in 20.
-    :param confidence: confidence level of the comparison, one-sided.
-    :param undecided: what happens if the held-out set is too small to decide.
-    :param latency_ms: maximum of the median time of a call with one row, in milliseconds, on the machine that
-        validates.
-    :param latency_ratio: maximum of that time divided by the champion's, both measured alternately in one process.
-    :param size_bytes: maximum size of all files together.
-    :param size_ratio: maximum of that size divided by the champion's.
-    """
-
-    accuracy: float | None = 0.97
-    per_class: float | None = 0.90
-    tolerance: float | None = 0.005
-    confidence: float = 0.95
-    undecided: WhenUndecided = WhenUndecided.REJECT
-    latency_ms: float | None = None
-    latency_ratio: float | None = 3.0
-    size_bytes: int | None = 2_000_000_000
-    size_ratio: float | None = 3.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "undecided": self.undecided.value}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Read thresholds. Trigger forms and templates give numbers as strings; ``""`` and ``"None"`` mean ``None``.
-
-        :raises MlengineError: a name is unknown, or a value is not a number in its range.
-        """
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(data or {}) - known)
-        if unknown:
-            raise MlengineError(
-                f"unknown threshold: {', '.join(unknown)}", hint=f"the thresholds are {', '.join(sorted(known))}"
-            )
-        return cls(**{name: _threshold(name, value) for name, value in (data or {}).items()})
-
-
-def _threshold(name: str, value: object) -> Any:
-    if name == "undecided":
-        try:
-            return WhenUndecided(str(value))
-        except ValueError:
-            raise MlengineError(f"threshold undecided={value!r}", hint="write reject or accept") from None
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None", "none", "null"}):
-        if name == "confidence":
-            raise MlengineError("threshold confidence must be a number", hint="write a number like 0.95")
-        return None
-    try:
-        number = float(str(value))
-    except ValueError:
-        raise MlengineError(f"threshold {name} is not a number: {value!r}", hint=f"write {name}: 0.97") from None
-    share = name in {"accuracy", "per_class", "tolerance"}
-    if not number >= 0 or (share and number > 1) or (name == "confidence" and not 0.5 < number < 1):
-        raise MlengineError(
-            f"threshold {name} is out of range: {value!r}",
-            hint="shares must be between 0 and 1, the confidence between 0.5 and 1, and no threshold may be negative",
-        )
-    return int(number) if name == "size_bytes" else number
 
 
 @dataclass(frozen=True)
@@ -208,7 +132,7 @@ def decide(checks: Sequence[Check], *, champion: str | None, require_comparison:
     compared = [check.message for check in made if check.comparison]
     if any(check.comparison and check.name not in {LATENCY_RATIO, SIZE_RATIO} for check in made):
         return Verdict(Decision.ACCEPTED, (f"{counted.capitalize()}.", *compared), tuple(checks))
-    why = next((check.message for check in checks if check.name == NOT_WORSE), "No check compares them.")
+    why = next((check.message for check in checks if check.name.startswith(NOT_WORSE)), "No check compares them.")
     missing = f"The model was not compared with the champion {champion}: {why}"
     if require_comparison:
         reasons = (missing, f"Otherwise {counted}. To publish without a comparison, set require_comparison to false.")

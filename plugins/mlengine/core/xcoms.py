@@ -31,8 +31,8 @@ def _finite(value: Any) -> Any:
 class PackageXCom(TypedDict):
     """Result of the task that packages the trainer.
 
-    ``package_uris`` has the trainer's archive first. ``digest`` depends only on the source. ``reused`` says that the
-    archives were in the bucket already.
+    ``package_uris`` has the trainer's own archive first. ``digest`` is the content's: the same source has the same.
+    ``reused`` says that the archives were in the bucket already. ``scorer`` is the trainer's own, if it has one.
     """
 
     package_uris: list[str]
@@ -40,6 +40,7 @@ class PackageXCom(TypedDict):
     name: str
     version: str
     reused: bool
+    scorer: NotRequired[str]
 
 
 class DatasetXCom(TypedDict):
@@ -49,7 +50,7 @@ class DatasetXCom(TypedDict):
     version: str
     uri: str
     digest: str
-    rows: int
+    rows: int | None
 
 
 class JobDirXCom(TypedDict):
@@ -86,7 +87,8 @@ class ValidationXCom(TypedDict):
     """
 
     verdict: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     reasons: list[str]
     report: str
     page: str
@@ -109,7 +111,8 @@ class PublicationXCom(TypedDict):
     model: str
     job_id: str
     job_dir: str
-    accuracy: float | None
+    metric: str
+    metric_value: float | None
     dataset_version: str
     champion: str | None
     serial: int | None

@@ -14,14 +14,19 @@ from mlengine.datasets.catalog import (
     resolve,
 )
 from mlengine.datasets.download import Problem, fetch, verify
-from mlengine.datasets.register import add
-from mlengine.datasets.rows import RowDiff, diff_rows
+from mlengine.datasets.reading import SplitReader, open_split
+from mlengine.datasets.register import Options, add
+from mlengine.datasets.roles import Roles
+from mlengine.datasets.row_diff import RowDiff, diff_rows
 
 __all__ = [
     "MANIFEST",
     "Manifest",
+    "Options",
     "Problem",
+    "Roles",
     "RowDiff",
+    "SplitReader",
     "add",
     "diff",
     "diff_rows",
@@ -30,6 +35,7 @@ __all__ = [
     "list_versions",
     "load_manifest",
     "load_manifests",
+    "open_split",
     "read_manifest",
     "resolve",
     "verify",

@@ -1,278 +1,271 @@
-"""What must hold before a dataset version is registered: each check with its figure, its bound, and a sentence.
+"""What must hold before a dataset version is registered, against itself and against the version before.
 
-Reads local files as streams; writes nothing and knows no bucket.
+Works on statistics: reads no file and knows no bucket.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
-from mlengine.core.dataset import CheckException, Manifest
+from mlengine.core.dataset import CheckException, CheckResult, ColumnStatistics, Manifest, Split
 from mlengine.core.errors import DatasetError
-from mlengine.datasets import idx
+from mlengine.datasets.drift import new_values_share, psi
+from mlengine.datasets.scan import Scan
 
-# The four files of a version, as MNIST names them; the second name is the one that MNIST's own test set comes under.
-TRAIN_IMAGES = ("train-images-idx3-ubyte",)
-TRAIN_LABELS = ("train-labels-idx1-ubyte",)
-HELDOUT_IMAGES = ("heldout-images-idx3-ubyte", "t10k-images-idx3-ubyte")
-HELDOUT_LABELS = ("heldout-labels-idx1-ubyte", "t10k-labels-idx1-ubyte")
-
-DRIFT_BOUND = 0.05
-# The share of held-out rows that may be among the training rows too, in parts of one.
-OVERLAP_BOUND = 0.001
-# Checks whose failure may be harmless, so that a person can make an exception. All others say that the data is broken,
-# or that models of two versions could not be compared.
-EXCEPTABLE = ("duplicates", "class balance")
+# Checks that may not fail: the data are broken, or models of two versions could not be compared.
+NEVER_EXCEPTED = ("target", "key", "weight", "held-out-set")
+_CLASSIFICATION = ("binary", "multiclass")
 
 
 @dataclass(frozen=True)
-class Check:
-    """One rule, what was found, and what was allowed."""
+class Limits:
+    """The thresholds of checks, set with ``--limit NAME=VALUE``; names have hyphens there.
 
-    name: str
-    passed: bool
-    value: str
-    bound: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class SplitContent:
-    """One split, read: its files and what was counted in them. Hashes are of the unpacked bytes."""
-
-    images: Path
-    labels: Path
-    rows: int
-    label_rows: int
-    shape: tuple[int, ...]
-    dtype: str
-    label_dtype: str
-    label_shape: tuple[int, ...]
-    label_counts: tuple[int, ...]  # by label, as far as labels go; at least as many as there are classes
-    images_sha256: str
-    labels_sha256: str
-    row_hashes: tuple[bytes, ...] = ()  # of the images, in order, if asked for
-    # (row here, row in the split it was compared with); of equal rows there, one.
-    duplicates: tuple[tuple[int, int], ...] = ()
-    overlap: int = 0  # rows of the other split that are among the rows here
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        return self.images_sha256, self.labels_sha256
-
-
-def find_file(source: Path, names: Sequence[str]) -> Path:
-    """The first of ``names`` in ``source``, as it is or with ``.gz``.
-
-    :raises DatasetError: none is there; lists what is.
+    :param duplicates: the part of the held-out rows that may be training rows too.
+    :param class_balance: how much the share of a class may change, in parts of one.
+    :param drift: the largest PSI of a column.
+    :param nulls: how much the share of nulls of a column may grow, in parts of one.
+    :param categories: the part of the rows that may have a value that the version before does not have.
+    :param row_count: the smallest number of training rows, in parts of those of the version before.
+    :param time_order: the part of the training rows that may be newer than the first held-out one.
     """
-    for name in names:
-        for path in (source / name, source / f"{name}.gz"):
-            if path.is_file():
-                return path
-    there = ", ".join(sorted(path.name for path in source.iterdir())[:8]) if source.is_dir() else "no such directory"
-    raise DatasetError(
-        f"{source}: no {' or '.join(names)} (or with .gz); there: {there or 'nothing'}",
-        hint="put the images and labels of both splits, in IDX, into one directory",
-    )
+
+    duplicates: float = 0.001
+    class_balance: float = 0.05
+    drift: float = 0.25
+    nulls: float = 0.05
+    categories: float = 0.01
+    row_count: float = 0.5
+    time_order: float = 0.0
+
+    @classmethod
+    def of(cls, values: Mapping[str, float]) -> Limits:
+        """:raises DatasetError: there is no such check."""
+        known = [field.name.replace("_", "-") for field in fields(cls)]
+        wrong = [name for name in values if name not in known]
+        if wrong:
+            raise DatasetError(f"no check has the limit {wrong[0]!r}", hint=f"use one of {', '.join(known)}")
+        return cls(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
-def read_split(
-    images: Path, labels: Path, classes: int, *, other: SplitContent | None = None, keep_hashes: bool = False
-) -> SplitContent:
-    """Read one split to its end. Memory grows with ``keep_hashes`` only: some 50 bytes a row.
-
-    :param other: note the images that are in this split too; it was read with ``keep_hashes``.
-    :raises DatasetError: a file is no IDX, or holds fewer or more rows than its header says.
-    """
-    digest = hashlib.sha256()
-    hashes: list[bytes] = []
-    known = {row_hash: row for row, row_hash in enumerate(other.row_hashes)} if other else {}
-    duplicates: list[tuple[int, int]] = []
-    done = 0
-    with idx.opened(images) as stream:
-        header = idx.read_header(stream, images)
-        digest.update(idx.header_bytes(header.rows, header.shape, header.type_code))
-        for batch in idx.batches(stream, header, images):
-            digest.update(batch)
-            found = idx.hashes(batch, header)
-            duplicates += [(done + at, known[row_hash]) for at, row_hash in enumerate(found) if row_hash in known]
-            done += len(found)
-            if keep_hashes:
-                hashes += found
-    label_digest = hashlib.sha256()
-    counts = [0] * 256
-    with idx.opened(labels) as stream:
-        label_header = idx.read_header(stream, labels)
-        label_digest.update(idx.header_bytes(label_header.rows, label_header.shape, label_header.type_code))
-        for batch in idx.batches(stream, label_header, labels):
-            label_digest.update(batch)
-            counts = [count + batch.count(label) for label, count in enumerate(counts)]
-    last = max((label for label, count in enumerate(counts) if count), default=0)
-    shared = {other.row_hashes[row] for _, row in duplicates} if other else set()
-    return SplitContent(
-        images=images,
-        labels=labels,
-        rows=header.rows,
-        label_rows=label_header.rows,
-        shape=header.shape,
-        dtype=header.dtype,
-        label_dtype=label_header.dtype,
-        label_shape=label_header.shape,
-        label_counts=tuple(counts[: max(classes, last + 1)]),
-        images_sha256=digest.hexdigest(),
-        labels_sha256=label_digest.hexdigest(),
-        row_hashes=tuple(hashes),
-        duplicates=tuple(duplicates),
-        overlap=sum(row_hash in shared for row_hash in other.row_hashes) if other else 0,
-    )
-
-
-def run_checks(
-    train: SplitContent,
-    heldout: SplitContent,
-    *,
-    classes: int,
-    drift_bound: float,
-    neighbour: Manifest | None,
-    neighbour_counts: Sequence[int] = (),
-) -> list[Check]:
+def run_checks(draft: Manifest, scan: Scan, previous: Manifest | None, limits: Limits) -> list[CheckResult]:
     """All checks, passed or not.
 
-    :param neighbour: the version to compare with; ``None`` for the first of a dataset.
-    :param neighbour_counts: its training rows by label.
+    :param draft: the version as it would be registered.
+    :param previous: the version before it; ``None`` for the first of a dataset.
     """
-    checks = [check for split in (train, heldout) for check in _split_checks(split, classes)]
-    checks.append(_same_schema(train, heldout, neighbour, classes))
-    checks.append(_duplicates(train, heldout))
-    if neighbour is not None:
-        same = (neighbour.heldout.images.identity, neighbour.heldout.labels.identity) == heldout.identity
-        checks.append(
-            Check(
-                "held-out set",
-                same,
-                heldout.images_sha256[:12],
-                neighbour.heldout.images.identity[:12],
-                f"the held-out set must be that of {neighbour.name}/{neighbour.version}, to the byte: models are "
-                f"compared on it; this one has {heldout.rows} rows, that one {neighbour.heldout.rows}",
-            )
-        )
-        checks.append(_drift(train, neighbour_counts, f"{neighbour.name}/{neighbour.version}", drift_bound))
-    else:
-        checks.append(_drift(train, heldout.label_counts, "the held-out set", drift_bound))
+    checks = [*_roles(draft, scan), *_heldout(draft, scan, limits)]
+    if previous is not None:
+        checks += [_schema(draft, previous), *_versions(draft, previous, limits)]
+    elif "heldout" in draft.splits:
+        checks += _class_balance(draft, draft.splits["heldout"].statistics, "the held-out rows", limits)
     return checks
 
 
 def refuse_failed(
-    checks: Sequence[Check], what: str, *, allow: Sequence[str] = (), reason: str = ""
+    checks: Sequence[CheckResult], what: str, *, allow: Sequence[str] = (), reason: str = ""
 ) -> tuple[CheckException, ...]:
-    """The failed checks that are excepted, for the manifest.
+    """The failed checks that are allowed, for the manifest.
 
-    :param allow: names of checks that may fail, of :data:`EXCEPTABLE`.
-    :param reason: why that does no harm.
-    :raises DatasetError: with every other failed check's sentence; or an exception is not possible.
+    :param allow: names of checks that may fail.
+    :param reason: why the failure is acceptable.
+    :raises DatasetError: with every other failed check's message; or a check may not be allowed to fail.
     """
-    wrong = [name for name in allow if name not in EXCEPTABLE]
+    known = {check.name for check in checks} | {field.name.replace("_", "-") for field in fields(Limits)}
+    wrong = [name for name in allow if name in NEVER_EXCEPTED or name not in known]
     if wrong:
-        raise DatasetError(
-            f"no exception can be made from: {', '.join(wrong)}", hint=f"one can be from: {', '.join(EXCEPTABLE)}"
-        )
+        possible = ", ".join(sorted(known - set(NEVER_EXCEPTED)))
+        raise DatasetError(f"no exception can be made from: {', '.join(wrong)}", hint=f"one can be from: {possible}")
     if allow and not reason.strip():
-        raise DatasetError("an exception needs a reason", hint="say with --reason why it does no harm; it is kept")
+        raise DatasetError(
+            "an exception needs a reason",
+            hint="say with --reason why the failure is acceptable; the manifest records it",
+        )
     failed = [check for check in checks if not check.passed and check.name not in allow]
     if failed:
-        reasons = "\n".join(f"  - {check.name}: {check.sentence}" for check in failed)
-        possible = [check.name for check in failed if check.name in EXCEPTABLE]
-        hint = " ".join(f'--allow "{name}"' for name in possible)
+        reasons = "\n".join(f"  - {check.name}: {check.message}" for check in failed)
+        hint = "correct the data; nothing was uploaded"
+        if not any(check.name in NEVER_EXCEPTED for check in failed):
+            names = dict.fromkeys(check.name for check in failed)
+            hint += f'. If it is meant to be so: {" ".join(f"--allow {name}" for name in names)} --reason "…"'
         raise DatasetError(
-            f"{what} is not registered; {len(failed)} of {len(checks)} checks failed:\n{reasons}",
-            hint="correct the data; nothing was uploaded"
-            + (f'. If it is meant to be so: {hint} --reason "…"' if len(possible) == len(failed) else ""),
+            f"{what} is not registered; {len(failed)} of {len(checks)} checks failed:\n{reasons}", hint=hint
         )
-    return tuple(CheckException(check.name, check.sentence, reason) for check in checks if not check.passed)
+    return tuple(CheckException(check.name, check.message, reason) for check in checks if not check.passed)
 
 
-def _split_checks(split: SplitContent, classes: int) -> list[Check]:
-    name = split.images.name
-    plain = split.label_dtype == "uint8" and not split.label_shape
-    outside = {label: count for label, count in enumerate(split.label_counts) if plain and label >= classes and count}
-    found = ", ".join(f"label {label} in {count} rows" for label, count in list(outside.items())[:5])
-    return [
-        Check(
-            "rows",
-            split.rows == split.label_rows > 0,
-            f"{split.rows} images, {split.label_rows} labels",
-            "equal, and more than 0",
-            f"{name} has {split.rows} images, {split.labels.name} {split.label_rows} labels",
-        ),
-        Check(
-            "label format",
-            plain,
-            f"{split.label_dtype}{list(split.label_shape)}",
-            "uint8[]",
-            f"{split.labels.name} has {split.label_dtype}{list(split.label_shape)} a row; one uint8 is needed",
-        ),
-        Check(
-            "label range",
-            not outside,
-            found or "none outside",
-            f"0 to {classes - 1}",
-            f"{split.labels.name}: labels must be 0 to {classes - 1}; there is {found}",
-        ),
-    ]
+def _roles(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
+    """Target, key and weight of each split."""
+    for name, split in scan.splits.items():
+        for role in ("target", "key", "weight"):
+            column = getattr(draft.schema, role)
+            statistics = split.statistics.get(column)
+            if column is None or statistics is None or statistics.nulls is None:
+                continue
+            rows = split.read or split.rows or 0
+            infinite = split.infinite if role == "target" else 0
+            everything = " (all of them)" if statistics.nulls == rows else ""
+            message = f"{role} {column!r} is null in {statistics.nulls:,} of {rows:,} rows{everything} of {name}"
+            message += f", infinite in {infinite:,}" if infinite else ""
+            passed = statistics.nulls == 0 and not infinite
+            yield CheckResult(role, passed, f"{statistics.nulls + infinite}", "0", message)
+    for column in draft.schema.columns:
+        statistics = scan.splits["train"].statistics.get(column.name)
+        rows = scan.splits["train"].read or scan.splits["train"].rows or 0
+        if statistics is not None and statistics.nulls == rows and column in draft.schema.features:
+            text = f"column {column.name!r} is null in all {rows:,} training rows"
+            yield CheckResult("nulls", False, "100 %", "less than 100 %", text)
 
 
-def _same_schema(train: SplitContent, heldout: SplitContent, neighbour: Manifest | None, classes: int) -> Check:
-    mine = (train.dtype, train.shape)
-    others = {"the held-out set": (heldout.dtype, heldout.shape, classes)}
-    if neighbour is not None:
-        others[f"{neighbour.name}/{neighbour.version}"] = (neighbour.dtype, neighbour.shape, neighbour.classes)
-    wrong = [f"{who} has {_schema(*schema)}" for who, schema in others.items() if schema != (*mine, classes)]
-    value = _schema(*mine, classes)
-    return Check(
-        "schema", not wrong, value, "the same everywhere", f"{train.images.name} has {value}; {'; '.join(wrong)}"
-    )
-
-
-def _schema(dtype: str, shape: Sequence[int], classes: int) -> str:
-    return f"{dtype}[{'x'.join(map(str, shape))}] in {classes} classes"
-
-
-def _duplicates(train: SplitContent, heldout: SplitContent) -> Check:
-    """How much of the held-out set is in the training rows: some rows are equal by chance, where values are few."""
-    examples = ", ".join(f"row {row} = held-out row {other}" for row, other in train.duplicates[:3])
-    share = train.overlap / max(1, heldout.rows)
-    return Check(
-        "duplicates",
-        share <= OVERLAP_BOUND,
-        f"{share:.4f}",
-        f"{OVERLAP_BOUND:.4f}",
-        f"{train.overlap} of {heldout.rows} held-out images ({100 * share:.2f} %, {100 * OVERLAP_BOUND:.2f} allowed) "
-        f"are among the {train.rows} training images too ({examples}): a model would be examined on what it has learnt",
-    )
-
-
-def _drift(train: SplitContent, counts: Sequence[int], reference: str, bound: float) -> Check:
-    """The largest change of a label's share of the rows, in parts of one."""
-    rows, before = max(1, sum(train.label_counts)), max(1, sum(counts))
-    labels = max(len(train.label_counts), len(counts))
-    shares = [
-        (
-            (train.label_counts[label] if label < len(train.label_counts) else 0) / rows,
-            (counts[label] if label < len(counts) else 0) / before,
+def _heldout(draft: Manifest, scan: Scan, limits: Limits) -> Iterator[CheckResult]:
+    if "heldout" not in scan.splits:
+        return
+    overlap = scan.overlap
+    if overlap is not None:
+        share, limit = overlap.share, limits.duplicates
+        where = ", ".join(f"{row:,}" for row in overlap.examples)
+        text = (
+            f"{100 * share:.2f} % of the {overlap.rows:,} held-out rows are training rows too "
+            f"({100 * limit:.2f} % allowed{f'; training rows {where}, …' if where else ''}): a model would be "
+            "validated on rows that it was trained on"
         )
-        for label in range(labels)
+        if overlap.distinct_share < 0.9:
+            text += (
+                f". Only {100 * overlap.distinct_share:.0f} % of the held-out rows are different, so that equal rows "
+                "may be chance: set --limit duplicates=SHARE"
+            )
+        yield CheckResult("duplicates", share <= limit, f"{share:.4f}", f"{limit:.4f}", text)
+    if draft.schema.time is not None and scan.first_heldout is not None:
+        share = scan.newer / max(1, scan.splits["train"].read)
+        text = (
+            f"{scan.newer:,} training rows ({100 * share:.2f} %) are newer than the first held-out one "
+            f"({scan.first_heldout.isoformat()})"
+        )
+        yield CheckResult("time-order", share <= limits.time_order, f"{share:.4f}", f"{limits.time_order:.4f}", text)
+    if draft.task in _CLASSIFICATION:
+        yield from _known_classes(draft, scan)
+
+
+def _known_classes(draft: Manifest, scan: Scan) -> Iterator[CheckResult]:
+    known = set(draft.schema.classes or ())
+    for name, split in scan.splits.items():
+        statistics = split.statistics.get(draft.schema.target or "")
+        if statistics is None or not statistics.top:
+            continue
+        new = [(value, rows) for value, rows in statistics.top if value not in known]
+        shown = ", ".join(f"{value!r} in {rows:,} rows" for value, rows in new[:5])
+        text = f"target {draft.schema.target!r} of {name} has values that are no class: {shown}"
+        yield CheckResult(
+            "classes",
+            not new,
+            f"{len(new)} new",
+            f"{len(known)} classes",
+            f"{text}. If they are classes, list all: --classes A,B,…" if new else f"all values of {name} are classes",
+        )
+
+
+def _schema(draft: Manifest, previous: Manifest) -> CheckResult:
+    there, here = ({column.name: str(column) for column in one.schema.columns} for one in (previous, draft))
+    wrong = [f"{name!r} ({there[name]}) is missing" for name in there if name not in here]
+    wrong += [f"{name!r} ({here[name]}) is new" for name in here if name not in there]
+    wrong += [
+        f"{name!r} is {here[name]}, was {there[name]}" for name in here if name in there and here[name] != there[name]
     ]
-    label, (now, then) = max(enumerate(shares), key=lambda item: abs(item[1][0] - item[1][1]))
-    change = abs(now - then)
-    return Check(
-        "class balance",
-        change <= bound,
+    for role in ("target", "key", "time", "weight", "classes"):
+        now, then = getattr(draft.schema, role), getattr(previous.schema, role)
+        if now != then and not (role == "classes" and now is not None and then is not None and len(now) > 20):
+            wrong.append(f"{role} is {_short(now)}, was {_short(then)}")
+    if draft.task != previous.task:
+        wrong.append(f"task is {draft.task}, was {previous.task}")
+    text = f"compared with {previous.name}/{previous.version}: {'; '.join(wrong) or 'the same'}"
+    return CheckResult("schema", not wrong, f"{len(wrong)} changes", "0 changes", text)
+
+
+def _short(value: object) -> str:
+    return str(value) if len(str(value)) < 60 else f"{str(value)[:60]}…"
+
+
+def _versions(draft: Manifest, previous: Manifest, limits: Limits) -> Iterator[CheckResult]:
+    """Against the version before: held-out rows, number of rows, nulls, distributions."""
+    name = f"{previous.name}/{previous.version}"
+    if draft.heldout_policy == "fixed" and "heldout" in previous.splits and "heldout" in draft.splits:
+        mine, theirs = draft.heldout, previous.heldout
+        text = (
+            f"the held-out rows must be those of {name}, to the byte: models are compared on them; here are "
+            f"{mine.rows} rows ({mine.identity[:12]}), there {theirs.rows} ({theirs.identity[:12]}). If each version "
+            "has its own: --heldout-policy rolling"
+        )
+        yield CheckResult("held-out-set", mine.same_content(theirs), mine.identity[:12], theirs.identity[:12], text)
+    now, then = draft.train, previous.train
+    if now.rows is not None and then.rows:
+        share = now.rows / then.rows
+        text = f"{now.rows:,} training rows, {then.rows:,} in {name}: {100 * share:.0f} %"
+        text += f", {100 * limits.row_count:.0f} % are needed"
+        yield CheckResult("row-count", share >= limits.row_count, f"{share:.3f}", f"{limits.row_count}", text)
+    yield from _class_balance(draft, then.statistics, name, limits)
+    for column in draft.schema.features:
+        if column.name in now.statistics and column.name in then.statistics:
+            yield from _column(column.name, then, now, name, limits)
+    target = draft.schema.target
+    if draft.task == "regression" and target is not None and target in now.statistics and target in then.statistics:
+        pair = then.statistics[target], now.statistics[target]
+        yield from _drift(target, psi(*pair, then.rows or 0, now.rows or 0), name, limits)
+
+
+def _counted(statistics: ColumnStatistics, rows: int | None) -> int:
+    return rows or sum(count for _, count in statistics.top) + (statistics.nulls or 0)
+
+
+def _column(column: str, then: Split, now: Split, name: str, limits: Limits) -> Iterator[CheckResult]:
+    old, new = then.statistics[column], now.statistics[column]
+    before, after = _counted(old, then.rows), _counted(new, now.rows)
+    if before and after and old.nulls is not None and new.nulls is not None:
+        shares = old.nulls / before, new.nulls / after
+        grown = shares[1] - shares[0]
+        text = (
+            f"column {column!r}: {100 * shares[1]:.2f} % nulls, {100 * shares[0]:.2f} % in {name}; "
+            f"{100 * limits.nulls:.2f} points more are allowed"
+        )
+        yield CheckResult("nulls", grown <= limits.nulls, f"{grown:.4f}", f"{limits.nulls:.4f}", text)
+    unknown = new_values_share(old, new, before, after)
+    if unknown is not None and isinstance(old.top[0][0], str):
+        values = ", ".join(repr(value) for value, _ in new.top if value not in old.counts)
+        text = f"column {column!r}: {100 * unknown:.2f} % of the rows have values that {name} does not have: {values}"
+        text += f"; {100 * limits.categories:.2f} % are allowed"
+        yield CheckResult("categories", unknown <= limits.categories, f"{unknown:.4f}", f"{limits.categories}", text)
+    yield from _drift(column, psi(old, new, before, after), name, limits)
+
+
+def _drift(column: str | None, index: float | None, name: str, limits: Limits) -> Iterator[CheckResult]:
+    if index is not None:
+        text = f"column {column!r}: PSI {index:.3f} against {name}, {limits.drift} allowed"
+        yield CheckResult("drift", index <= limits.drift, f"{index:.4f}", f"{limits.drift}", text)
+
+
+def _class_balance(
+    draft: Manifest, reference: Mapping[str, ColumnStatistics], name: str, limits: Limits
+) -> Iterator[CheckResult]:
+    """The largest change of a class's share of the training rows, in parts of one."""
+    target = draft.schema.target
+    if target is None or draft.task not in _CLASSIFICATION:
+        return
+    if target not in reference or target not in draft.train.statistics:
+        return
+    before, after = reference[target].counts, draft.train.statistics[target].counts
+    totals = max(1, sum(before.values())), max(1, sum(after.values()))
+    shares = {
+        value: (before.get(value, 0) / totals[0], after.get(value, 0) / totals[1]) for value in {**before, **after}
+    }
+    if not shares:
+        return
+    value, (then, now) = max(shares.items(), key=lambda item: abs(item[1][0] - item[1][1]))
+    change, limit = abs(now - then), limits.class_balance
+    yield CheckResult(
+        "class-balance",
+        change <= limit,
         f"{change:.4f}",
-        f"{bound:.4f}",
-        f"label {label} is {100 * now:.2f} % of the training rows, {100 * then:.2f} % in {reference}: "
-        f"{100 * change:.2f} points of change, {100 * bound:.2f} allowed",
+        f"{limit:.4f}",
+        f"{target} {value!r} is {100 * now:.2f} % of the training rows, {100 * then:.2f} % in {name}: "
+        f"{100 * change:.2f} points of change, {100 * limit:.2f} allowed",
     )

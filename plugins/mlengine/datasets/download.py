@@ -1,4 +1,4 @@
-"""Verified copies: every byte of a version compared with its manifest, here or in a cache that a machine shares."""
+"""Versions compared with their manifests: in the bucket, or as local copies that a machine keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from mlengine.core import layout
 from mlengine.core.dataset import DataFile, Manifest
-from mlengine.core.errors import DatasetError, ObjectMissingError
+from mlengine.core.errors import DatasetError, ObjectMissingError, StorageConflictError
+from mlengine.datasets import croissant
 from mlengine.datasets.catalog import MANIFEST, load_manifest, read_manifest
-from mlengine.storage.client import Storage
+from mlengine.storage.client import ObjectStat, Storage, crc32c_of
 
-_DAMAGED = "this version is damaged in the bucket: restore the object, or train on another version"
+_DAMAGED = "restore the object, or use another version"
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,24 @@ class Problem:
 
 
 def verify(storage: Storage, bucket: str, name: str, version: str) -> list[Problem]:
-    """Read every object of a version and compare size and checksum with the manifest. Empty: all is well.
+    """Compare every object of a version with the manifest. Empty: all is well.
+
+    Objects in the version's folder are read to their end. Objects that were recorded by reference are not read: their
+    generation, size and checksum are compared, as a listing gives them.
 
     :raises DatasetError: no such version, or no readable manifest.
     """
     manifest = load_manifest(storage, bucket, name, version)
     root = layout.dataset_dir(bucket, name, version)
-    problems: list[Problem] = []
+    referenced = [file for file in manifest.files if file.uri is not None]
+    there = _listed(storage, manifest, referenced)
+    problems = [
+        Problem(str(file.uri), reason) for file in referenced if (reason := _changed(file, there.get(str(file.uri))))
+    ]
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         for file in manifest.files:
+            if file.uri is not None:
+                continue
             uri, local = layout.join(root, file.path), Path(scratch) / "object"
             try:
                 storage.download(uri, local)
@@ -51,13 +61,36 @@ def verify(storage: Storage, bucket: str, name: str, version: str) -> list[Probl
     return problems
 
 
+def _listed(storage: Storage, manifest: Manifest, files: Sequence[DataFile]) -> dict[str, ObjectStat]:
+    if not files:
+        return {}
+    if manifest.root is not None:
+        return {stat.uri: stat for stat in storage.ls(manifest.root)}
+    with ThreadPoolExecutor(16) as pool:
+        stats = pool.map(lambda file: storage.stat(str(file.uri)), files)
+        return {stat.uri: stat for stat in stats if stat is not None}
+
+
+def _changed(file: DataFile, stat: ObjectStat | None) -> str:
+    """Why the object is not the one that was recorded; empty if it is."""
+    if stat is None:
+        return "is missing"
+    if stat.generation != file.generation:
+        return f"was replaced: generation {stat.generation}, {file.generation} in the manifest"
+    if stat.size != file.size:
+        return f"has {stat.size} bytes, {file.size} in the manifest"
+    if stat.crc32c != file.crc32c:
+        return f"has crc32c {stat.crc32c}, {file.crc32c} in the manifest"
+    return ""
+
+
 def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
     """A local copy of the version at ``uri``, verified against its manifest; downloaded once a machine.
 
-    Safe to call from many processes: the copy appears whole, by one rename, under a lock; others wait for it. A copy
-    that was damaged since is made anew. The manifest is always read from the bucket.
+    Safe to call from many processes: the copy appears complete, by one rename, under a lock; others wait for it. A copy
+    that was damaged since is downloaded again. The manifest is always read from the bucket.
 
-    :returns: a directory with ``manifest.json`` and the files that it names.
+    :returns: a directory with ``manifest.json``, ``croissant.json`` and the files that they name.
     :raises DatasetError: no such version, or what the bucket holds is not what its manifest says; names the file.
     """
     try:
@@ -67,14 +100,29 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
             f"no dataset version at {uri}: it has no {MANIFEST}",
             hint="see which there are: mlengine datasets list",
         ) from error
-    target = cache_dir / manifest.name / f"{manifest.version}-{manifest.digest[:12]}"
+    return _cached(storage, uri, manifest, manifest.files, _folder(manifest, cache_dir))
+
+
+def fetch_split(storage: Storage, manifest: Manifest, uri: str, split: str, cache_dir: Path) -> Path:
+    """As :func:`fetch`, with the files of one split only."""
+    files, whole = manifest.splits[split].files, _folder(manifest, cache_dir)
+    if not any(_mismatch(whole / file.path, file) for file in files):
+        return whole
+    return _cached(storage, uri, manifest, files, whole.with_name(f"{whole.name}-{split}"))
+
+
+def _folder(manifest: Manifest, cache_dir: Path) -> Path:
+    return cache_dir / manifest.name / f"{manifest.version}-{manifest.digest[:12]}"
+
+
+def _cached(storage: Storage, uri: str, manifest: Manifest, files: Sequence[DataFile], target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_name(f".{target.name}.lock")):
-        if not _damaged(target, manifest):
+        if (target / MANIFEST).is_file() and not any(_mismatch(target / file.path, file) for file in files):
             return target
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            _download(storage, uri, manifest, partial)
+            _download(storage, uri, manifest, files, partial)
             if target.exists():
                 shutil.rmtree(target)
             partial.rename(target)
@@ -83,23 +131,24 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
     return target
 
 
-def _download(storage: Storage, uri: str, manifest: Manifest, target: Path) -> None:
+def _download(storage: Storage, uri: str, manifest: Manifest, files: Sequence[DataFile], target: Path) -> None:
     def one(file: DataFile) -> None:
-        where = layout.join(uri.rstrip("/"), file.path)
+        where = file.uri or layout.join(uri.rstrip("/"), file.path)
         try:
-            storage.download(where, target / file.path)
+            storage.download(where, target / file.path, generation=file.generation, stored=True)
         except ObjectMissingError as error:
             raise DatasetError(f"{where} is missing, and the manifest names it", hint=_DAMAGED) from error
+        except StorageConflictError as error:
+            reason = _changed(file, storage.stat(where)) or "was replaced"
+            raise DatasetError(f"{where} {reason}", hint=_DAMAGED) from error
         if reason := _mismatch(target / file.path, file):
             raise DatasetError(f"{where} {reason}", hint=_DAMAGED)
 
+    target.mkdir(parents=True)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(one, manifest.files))
+        list(pool.map(one, files))
+    (target / croissant.CROISSANT).write_bytes(croissant.to_bytes(manifest, uri.rstrip("/")))
     (target / MANIFEST).write_bytes(manifest.to_bytes())
-
-
-def _damaged(folder: Path, manifest: Manifest) -> bool:
-    return not (folder / MANIFEST).is_file() or any(_mismatch(folder / file.path, file) for file in manifest.files)
 
 
 def _mismatch(path: Path, file: DataFile) -> str:
@@ -108,9 +157,11 @@ def _mismatch(path: Path, file: DataFile) -> str:
         return "is missing"
     if (size := path.stat().st_size) != file.size:
         return f"has {size} bytes, {file.size} in the manifest"
-    if (digest := sha256_of(path)) != file.sha256:
-        return f"has sha256 {digest[:12]}…, {file.sha256[:12]}… in the manifest"
-    return ""
+    if file.sha256 is not None:
+        digest = sha256_of(path)
+        return "" if digest == file.sha256 else f"has sha256 {digest[:12]}…, {file.sha256[:12]}… in the manifest"
+    checksum = crc32c_of(path)
+    return "" if checksum == file.crc32c else f"has crc32c {checksum}, {file.crc32c} in the manifest"
 
 
 def sha256_of(path: Path) -> str:

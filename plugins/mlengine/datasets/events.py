@@ -1,6 +1,6 @@
 """Telling Airflow that there is a new dataset version: an asset event with the version as its partition key.
 
-Over Airflow's public REST API, so that whoever registers data needs no Airflow on their machine. Where a task of
+Over Airflow's public REST API, so that data can be registered on a machine without Airflow. Where a task of
 Airflow's registers it, that task emits the event itself, by its outlets (docs/retraining.md).
 """
 

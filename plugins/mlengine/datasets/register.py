@@ -8,28 +8,58 @@ Does not: delete or change a version that is registered.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlengine.core import layout, versions
-from mlengine.core.dataset import DataFile, Manifest, Split, check_dataset_name, check_version_name
+from mlengine.core.dataset import Manifest, Schema, Split, check_dataset_name, check_version_name
 from mlengine.core.errors import DatasetError, StorageConflictError
-from mlengine.datasets import checks, idx
+from mlengine.datasets import checks, croissant
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
-from mlengine.datasets.download import sha256_of
+from mlengine.datasets.contents import Contents
+from mlengine.datasets.discovery import NAMES, Found, find
+from mlengine.datasets.own_checks import run_own_checks
+from mlengine.datasets.roles import Roles, find_task, read_schema
+from mlengine.datasets.scan import Progress, Scan, no_progress, scan
+from mlengine.datasets.share import split_share
 from mlengine.storage.client import Storage
 
-_CHUNK = 1 << 20
-# What a registration uploads before its manifest; nothing else in a version's folder is ever deleted.
-_FILES = tuple(
-    f"{split}-{kind}.gz" for split in ("train", "heldout") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-)
-_PACKING = 6  # gzip level: 10 % smaller than level 1 on digits, for twice the time, which is paid once
+ROWS = ("all", "sample", "none")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is said of a new version. What is ``None`` is as in the version before, or follows from the data.
+
+    :param license: the terms of use.
+    :param source: where the data come from.
+    :param file_format: of the files; by default, by their suffixes.
+    :param heldout: where the held-out rows are, if not in ``path``: another path, or the share of the rows that
+        is held out, such as ``0.1``.
+    :param dtypes: types of columns that the format does not fix, by name.
+    :param rows: which rows are read: ``all``, ``sample`` or ``none``; by default ``all`` of a directory, a
+        ``sample`` of a prefix.
+    :param limits: of checks, by name.
+    :param allow: checks that may fail, and ``reason`` why that is acceptable.
+    :param own_checks: ``module:name`` of functions or Pandera schemas.
+    """
+
+    license: str | None = None
+    source: str | None = None
+    file_format: str | None = None
+    heldout: str | None = None
+    roles: Roles = field(default_factory=Roles)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    rows: str | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    allow: Sequence[str] = ()
+    reason: str = ""
+    own_checks: Sequence[str | Callable[..., Any]] = ()
+    discard_partial: bool = False
 
 
 def add(
@@ -37,157 +67,195 @@ def add(
     bucket: str,
     name: str,
     version: str,
-    source_dir: Path,
+    path: str | Path,
     *,
-    license: str,  # noqa: A002 - the word of the manifest
-    source: str,
-    classes: int = 10,
-    drift_bound: float = checks.DRIFT_BOUND,
-    allow: Sequence[str] = (),
-    reason: str = "",
-    discard_partial: bool = False,
+    options: Options | None = None,
+    progress: Progress = no_progress,
+    **fields: Any,
 ) -> Manifest:
-    """Register the IDX files of ``source_dir`` as ``name/version``: all of it, or nothing that anybody can see.
+    """Register the files under ``path`` as ``name/version``: all of them, or none.
 
-    The same data again is no error. Whatever is wrong with the data is said at once, with figures, before any upload.
+    The same data again is no error. Everything that is wrong is reported at once, before any upload. Memory is bounded,
+    whatever the size of the data.
 
-    :param drift_bound: how much a label's share of the training rows may change, in parts of one.
-    :param allow: checks that may fail (:data:`~mlengine.datasets.checks.EXCEPTABLE`), and ``reason`` why that does no
-        harm. Both are kept in the manifest, with what was found.
-    :param discard_partial: remove the data files that another registration of this version left half-way; only if none
-        is running.
+    :param path: a directory or file, which is copied; or a ``gs://`` prefix, whose objects are recorded by reference.
+    :param fields: those of :class:`Options` and :class:`~mlengine.datasets.roles.Roles`, instead of ``options``.
     :raises DatasetError: a check failed, or the version exists with other content.
     """
+    options = options or _options(fields)
     root = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
-    heldout = checks.read_split(
-        checks.find_file(source_dir, checks.HELDOUT_IMAGES),
-        checks.find_file(source_dir, checks.HELDOUT_LABELS),
-        classes,
-        keep_hashes=True,
-    )
-    train = checks.read_split(
-        checks.find_file(source_dir, checks.TRAIN_IMAGES),
-        checks.find_file(source_dir, checks.TRAIN_LABELS),
-        classes,
-        other=heldout,
-    )
+    limits = checks.Limits.of(options.limits)
     there = list_versions(storage, bucket, name)
-    if version in there:
-        return _same_or_refuse(load_manifest(storage, bucket, name, version), train, heldout)
-    neighbour = _neighbour(storage, bucket, name, version, there)
-    exceptions = checks.refuse_failed(
-        checks.run_checks(
-            train,
-            heldout,
-            classes=classes,
-            drift_bound=drift_bound,
-            neighbour=neighbour,
-            neighbour_counts=label_counts(storage, bucket, neighbour) if neighbour else (),
-        ),
-        f"{name}/{version}",
-        allow=allow,
-        reason=reason,
-    )
-    if discard_partial:
-        for file in _FILES:
-            storage.delete(layout.join(root, file))
+    previous = _previous(storage, bucket, name, version, there)
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
-        manifest = Manifest(
-            name=name,
-            version=version,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            license=license,
-            source=source,
-            train=_pack(train, "train", Path(scratch)),
-            heldout=_pack(heldout, "heldout", Path(scratch)),
-            shape=train.shape,
-            classes=classes,
-            dtype=train.dtype,
-            exceptions=exceptions,
+        found, options = _found(storage, str(path), options, Path(scratch), progress)
+        contents = Contents(found, Path(scratch))
+        counts = {split: found.format.row_counts(files) for split, files in found.splits.items()}
+        contents.read(counts, progress)
+        if version in there:
+            return _same_or_refuse(storage, root, load_manifest(storage, bucket, name, version), contents, counts)
+        schema = read_schema(found, options.roles, options.dtypes, previous)
+        draft, exceptions = _checked(
+            found,
+            name,
+            version,
+            schema=schema,
+            options=options,
+            previous=previous,
+            contents=contents,
+            limits=limits,
+            progress=progress,
         )
-        _upload(storage, root, Path(scratch), manifest)
-    try:
-        storage.create(layout.join(root, MANIFEST), manifest.to_bytes())
-    except StorageConflictError:  # somebody registered this version between our look and now
-        return _same_or_refuse(load_manifest(storage, bucket, name, version), train, heldout)
+        if options.discard_partial:
+            _discard(storage, root)
+        contents.upload(storage, root, progress)
+        manifest = replace(draft, exceptions=exceptions)
+        try:
+            storage.create(layout.join(root, MANIFEST), manifest.to_bytes())
+        except StorageConflictError:  # another process registered this version since the listing
+            return _same_or_refuse(storage, root, load_manifest(storage, bucket, name, version), contents, counts)
+        croissant.write(storage, root, manifest)
     return manifest
 
 
-def label_counts(storage: Storage, bucket: str, manifest: Manifest) -> tuple[int, ...]:
-    """How many training rows have each label: from the manifest, or counted if its writer did not."""
-    if manifest.train.label_counts:
-        return manifest.train.label_counts
-    root = layout.dataset_dir(bucket, manifest.name, manifest.version)
-    with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
-        path = Path(scratch) / "labels"
-        storage.download(layout.join(root, manifest.train.labels.path), path)
-        counts = [0] * manifest.classes
-        with idx.opened(path) as stream:
-            for batch in idx.batches(stream, idx.read_header(stream, path), path):
-                counts = [count + batch.count(label) for label, count in enumerate(counts)]
-    return tuple(counts)
+def _options(fields: Mapping[str, Any]) -> Options:
+    roles = {name: value for name, value in fields.items() if name in Roles.__dataclass_fields__}
+    others = {name: value for name, value in fields.items() if name not in roles}
+    return Options(**others, roles=Roles(**roles)) if roles else Options(**others)
 
 
-def _pack(split: checks.SplitContent, prefix: str, target: Path) -> Split:
-    """Write both files of a split packed, the same bytes each time (gzip's time is 0)."""
-    files = []
-    for path, kind, content in (
-        (split.images, "images-idx3-ubyte", split.images_sha256),
-        (split.labels, "labels-idx1-ubyte", split.labels_sha256),
-    ):
-        packed = target / f"{prefix}-{kind}.gz"
-        unpacked = hashlib.sha256()
-        with (
-            idx.opened(path) as stream,
-            packed.open("wb") as raw,
-            gzip.GzipFile("", "wb", _PACKING, raw, mtime=0) as sink,
-        ):
-            while chunk := stream.read(_CHUNK):
-                unpacked.update(chunk)
-                sink.write(chunk)
-        if unpacked.hexdigest() != content:
-            raise DatasetError(f"{path} changed while it was read", hint="add it again when its writer has finished")
-        files.append(DataFile(packed.name, packed.stat().st_size, sha256_of(packed), content))
-    return Split(split.rows, files[0], files[1], split.label_counts)
-
-
-def _upload(storage: Storage, root: str, folder: Path, manifest: Manifest) -> None:
-    def one(file: DataFile) -> None:
-        storage.upload_once(folder / file.path, layout.join(root, file.path))
-
+def _found(storage: Storage, path: str, options: Options, scratch: Path, progress: Progress) -> tuple[Found, Options]:
+    """The files, after some rows were set apart if the user asked for a share."""
     try:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(one, manifest.files))
-            # Once more, when all have arrived: not every server takes "only if it is not there" in an upload session.
-            list(pool.map(one, manifest.files))
-    except StorageConflictError as error:
+        share = float(options.heldout) if options.heldout is not None else None
+    except ValueError:
+        share = None
+    if share is None:
+        return find(storage, path, file_format=options.file_format, heldout=options.heldout), options
+    found = find(storage, path, file_format=options.file_format)
+    folder = scratch / "share"
+    split_share(found, share, folder, key=options.roles.key, dtypes=options.dtypes, progress=progress)
+    roles = replace(options.roles, heldout_policy=options.roles.heldout_policy or "rolling")
+    return find(storage, str(folder), file_format="parquet"), replace(options, roles=roles)
+
+
+def _checked(
+    found: Found,
+    name: str,
+    version: str,
+    *,
+    schema: Schema,
+    options: Options,
+    previous: Manifest | None,
+    contents: Contents,
+    limits: checks.Limits,
+    progress: Progress,
+) -> tuple[Manifest, tuple[Any, ...]]:
+    """The manifest with all its checks.
+
+    :raises DatasetError: one of them failed.
+    """
+    rows = _rows(options, found)
+    scanned = scan(found, schema, rows, progress) if found.format.name != "files" else Scan()
+    task, schema = find_task(found, schema, options.roles, previous, scanned) if scanned.splits else ("none", schema)
+    if task != "none" and "heldout" not in found.splits:
         raise DatasetError(
-            f"{root} holds files of other data and no manifest: another registration is under way, or died",
-            hint="if none is running, discard what it left: mlengine datasets add --discard-partial",
-        ) from error
+            f"{found.root} has no held-out rows, which models are compared on",
+            hint="put them into a folder heldout/, or give --heldout PATH, or --heldout 0.1 for a tenth of the rows",
+        )
+    draft = Manifest(
+        name=name,
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        license=_inherited("license", options.license, previous),
+        source=_inherited("source", options.source, previous),
+        format=found.format.name,
+        schema=schema,
+        splits={
+            split: Split(
+                scanned.splits[split].rows if split in scanned.splits else None,
+                files,
+                scanned.splits[split].statistics if split in scanned.splits else {},
+            )
+            for split, files in contents.splits.items()
+        },
+        task=task,
+        heldout_policy=options.roles.heldout_policy or (previous.heldout_policy if previous else "fixed"),
+        root=_root(found, contents),
+    )
+    results = checks.run_checks(draft, scanned, previous, limits) if scanned.splits else []
+    results += run_own_checks(options.own_checks, draft, previous, found)
+    exceptions = checks.refuse_failed(results, f"{name}/{version}", allow=options.allow, reason=options.reason)
+    return replace(draft, checks=tuple(results)), exceptions
 
 
-def _neighbour(storage: Storage, bucket: str, name: str, version: str, there: list[str]) -> Manifest | None:
+def _rows(options: Options, found: Found) -> str:
+    rows = options.rows or ("sample" if found.by_reference else "all")
+    if rows not in ROWS:
+        raise DatasetError(f"not a choice of rows: {rows!r}", hint=f"use one of {', '.join(ROWS)}")
+    return rows
+
+
+def _inherited(field_name: str, value: str | None, previous: Manifest | None) -> str:
+    """:raises DatasetError: the first version of a dataset needs it."""
+    found = value or (getattr(previous, field_name) if previous is not None else None)
+    if not found:
+        raise DatasetError(f"the first version of a dataset needs a {field_name}", hint=f'write --{field_name} "…"')
+    return str(found)
+
+
+def _root(found: Found, contents: Contents) -> str | None:
+    """The prefix that all files recorded by reference are under."""
+    prefix = found.root if found.root.endswith("/") else f"{found.root}/"
+    uris = [str(file.uri) for files in contents.splits.values() for file in files]
+    return prefix if found.by_reference and all(uri.startswith(prefix) for uri in uris) else None
+
+
+def _previous(storage: Storage, bucket: str, name: str, version: str, there: list[str]) -> Manifest | None:
     """The version just before this one, else the one just after: what the new one is compared with."""
-    order = versions.in_order([*there, version])
+    order = versions.in_order({*there, version})
     at = order.index(version)
     others = order[at - 1 : at] if at else order[1:2]
     return load_manifest(storage, bucket, name, others[0]) if others else None
 
 
-def _same_or_refuse(manifest: Manifest, train: checks.SplitContent, heldout: checks.SplitContent) -> Manifest:
-    pairs = (
-        ("train", manifest.train, train),
-        ("heldout", manifest.heldout, heldout),
-    )
+def _discard(storage: Storage, root: str) -> None:
+    """Remove the data files of another registration of this version; nothing else in its folder."""
+    for stat in storage.ls(f"{root}/"):
+        path = stat.uri[len(root) + 1 :]
+        if path.split("/")[0] in NAMES or path.endswith("-ubyte.gz"):
+            storage.delete(stat.uri)
+
+
+def _same_or_refuse(
+    storage: Storage, root: str, manifest: Manifest, contents: Contents, counts: Mapping[str, list[int] | None]
+) -> Manifest:
+    """The registered version, if it has the same files.
+
+    :raises DatasetError: it has others.
+    """
+    given = {
+        split: Split(rows[0] if (rows := counts[split]) and files[0].column else None, files)
+        for split, files in contents.splits.items()
+    }
     other = [
-        f"{split}: {here.rows} rows of {here.images.identity[:12]}, {given.rows} of {given.images_sha256[:12]} given"
-        for split, here, given in pairs
-        if (here.images.identity, here.labels.identity) != given.identity
+        f"{split}: {_described(manifest.splits.get(split))}, {_described(given.get(split))} given"
+        for split in {**manifest.splits, **given}
+        if split not in given
+        or split not in manifest.splits
+        or manifest.splits[split].identity != given[split].identity
     ]
     if other:
         raise DatasetError(
             f"{manifest.name}/{manifest.version} exists with other content ({'; '.join(other)})",
             hint="a version never changes: register the data under a new one",
         )
+    croissant.write(storage, root, manifest)
     return manifest
+
+
+def _described(split: Split | None) -> str:
+    if split is None:
+        return "no files"
+    rows = f"{split.rows} rows of " if split.rows is not None else f"{len(split.files)} files of "
+    return f"{rows}{split.identity[:12]}"

@@ -1,7 +1,7 @@
 """Which dataset versions this machine last heard of: what trigger forms offer.
 
 A form is part of a DAG file, which is read again and again and may neither wait for a bucket nor fail with it. So
-whoever learns what versions there are (the task that resolves one, ``mlengine datasets add``) leaves a note in a small
+the task that resolves a version, and ``mlengine datasets add``, leave a note in a small
 file, and a DAG file reads that. The note may be old or missing: it is for proposals, never for decisions.
 """
 

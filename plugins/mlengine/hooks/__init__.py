@@ -1,1 +1,1 @@
-"""The connection that says where jobs run, and as whom."""
+"""The connection type ``mlengine``: where jobs run, and with which credentials."""

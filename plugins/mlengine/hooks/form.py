@@ -1,4 +1,4 @@
-"""The form of the connection type ``mlengine``, as provider metadata: data that every process reads."""
+"""The form of the connection type ``mlengine``, as provider metadata. Every Airflow process reads this plain data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _of_setting(setting: Setting) -> dict[str, Any]:
     if setting.kind == "string":
         return _text(label, setting.description)
     kind = {"integer": "integer", "float": "number"}[setting.kind]
-    description = f"{setting.description} Empty: as in Airflow's configuration."
+    description = f"{setting.description} If empty, Airflow's configuration applies."
     return {
         "label": label,
         "description": description,
@@ -27,19 +27,25 @@ def _of_setting(setting: Setting) -> dict[str, Any]:
     }
 
 
-# What the form shows, by the name in the connection's extra.
+# The form's fields, by their names in the connection's extra.
 FIELDS: dict[str, dict[str, Any]] = {
-    "project": _text("Project", "The Google Cloud project of the jobs."),
-    "region": _text("Region", "Of jobs whose job file names none, e.g. europe-west1."),
-    "key_path": _text("Key file", "Its path where Airflow runs. Without any key: application default credentials."),
-    "keyfile_dict": _text("Key as JSON", format="password"),
-    "key_secret_name": _text("Key's name in Secret Manager"),
-    "key_secret_project_id": _text("Project of that secret"),
-    "impersonation_chain": _text("Impersonated service account", "Or a chain of them, separated by commas."),
-    "quota_project_id": _text("Project of the quota"),
+    "project": _text("Project", "Google Cloud project in which jobs run."),
+    "region": _text("Region", "Region of jobs whose job file names none, for example europe-west1."),
+    "key_path": _text(
+        "Key file path",
+        "Path of a service account key on the machines that run Airflow. "
+        "Without any key, application default credentials are used.",
+    ),
+    "keyfile_dict": _text("Key JSON", "Content of a service account key.", format="password"),
+    "key_secret_name": _text("Secret Manager key name", "Secret that contains the service account key."),
+    "key_secret_project_id": _text("Secret Manager project", "Google Cloud project of the secret."),
+    "impersonation_chain": _text(
+        "Impersonation chain", "Service account to impersonate, or several, separated by commas."
+    ),
+    "quota_project_id": _text("Quota project", "Google Cloud project that API calls are billed to."),
     "is_anonymous": {
-        "label": "Anonymous",
-        "description": "Without credentials, for servers that ask for none; all other credentials are ignored.",
+        "label": "Anonymous credentials",
+        "description": "Send no credentials, for servers that need none, such as an emulator. All keys are ignored.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     **{
@@ -48,7 +54,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         if setting.extra and setting.extra[0] not in {"project", "region"}
     },
 }
-# Airflow's own fields mean nothing here.
+# Airflow's standard fields are not used.
 BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
     "relabeling": {},

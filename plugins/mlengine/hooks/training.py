@@ -1,8 +1,8 @@
-"""The connection type ``mlengine``: Google's credentials, and where training jobs run, in one form.
+"""The hook of the connection type ``mlengine``: Google credentials, and where training jobs run.
 
-Any connection of type ``google_cloud_platform`` does for operators, too; this type adds fields for what mlengine reads
-besides (region, endpoint), and a test that asks the training service. It holds no logic of its own about credentials:
-the Google provider reads them, from the same fields.
+Operators also accept a connection of type ``google_cloud_platform``. This type adds fields for mlengine's settings,
+such as the region, and a connection test that calls the training service. The Google provider reads the credentials,
+from the same fields.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlengine.hooks.form import BEHAVIOUR, CONNECTION_TYPE
 if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
 
-# No job has it: a lookup by it shows that the service answers, and lists nothing.
+# No job has this key, so the connection test finds nothing, but shows that the service answers.
 _NO_KEY = "connection-test"
 
 
@@ -45,19 +45,20 @@ class TrainingHook(BaseHook):
         self.impersonation_chain = impersonation_chain
 
     def get_conn(self) -> TrainingBackend:
-        """The backend with this connection's credentials. Asks nobody yet."""
+        """The Vertex AI backend with this connection's credentials. Makes no request yet."""
         from mlengine.connections import CloudAccess
 
         return CloudAccess(self.gcp_conn_id, self.impersonation_chain).backend("vertex")
 
     def test_connection(self) -> tuple[bool, str]:
-        """What the button in the form does: one question to the service. Never raises for what a person can mend."""
+        """Test the connection with one request to the training service: whether it succeeded, and a message."""
         try:
             self.get_conn().find(_NO_KEY)
         except MlengineError as error:
             return False, str(error)
-        return True, "The training service answers, and lets these credentials list jobs."
+        return True, "The training service responds, and these credentials may list jobs."
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Which of Airflow's standard fields the form hides: all of them."""
         return {name.replace("-", "_"): value for name, value in BEHAVIOUR.items()}

@@ -12,7 +12,7 @@ from the recorded state.
 
 A job that is found is used only if it was submitted with the same inputs.
 
-It does not import Airflow; operators, sensor and command line use it. It does not wait for jobs. Whoever waits calls
+It does not import Airflow; operators, sensor and command line use it. It does not wait for jobs. The waiting task calls
 :meth:`Submitter.next_attempt` for a failed one.
 """
 

@@ -1,8 +1,7 @@
 """The links from a task to its job.
 
-Airflow asks for them in the worker at the end of each leg of a task, deferring included, and stores the answers: so
-they are there while the job runs, and cost nothing when the page is drawn. One that is empty is shown as a button that
-leads nowhere.
+Airflow asks for the links in the worker, each time that a task ends or defers, and stores the answers. So the links
+appear while the job runs, and showing them costs nothing. Airflow shows an empty link as a disabled button.
 """
 
 from __future__ import annotations
@@ -20,55 +19,56 @@ if TYPE_CHECKING:
     from mlengine.core.layout import JobDir
 
 
-class _ToJob(BaseOperatorLink):
-    """A link that follows from the job dir alone; empty before there is one."""
+class _JobDirLink(BaseOperatorLink):
+    """A link that depends on the job directory only. Empty until the task has a job."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
         job_dir = page.job_dir_of(operator)
-        return self.lead(job_dir) if job_dir else ""
+        return self.url(job_dir) if job_dir else ""
 
-    def lead(self, job_dir: JobDir) -> str:
+    def url(self, job_dir: JobDir) -> str:
+        """The address for this job."""
         raise NotImplementedError
 
 
-class JobLink(_ToJob):
-    """The job's page in this Airflow: state, logs of all replicas, curves, report, lineage."""
+class JobLink(_JobDirLink):
+    """The job's page in Airflow: state, logs, learning curves, validation report, lineage."""
 
     name = "Job"
 
-    def lead(self, job_dir: JobDir) -> str:
+    def url(self, job_dir: JobDir) -> str:
         return page.job_page(job_dir)
 
 
-class TensorBoardLink(_ToJob):
-    """The job's curves in TensorBoard."""
+class TensorBoardLink(_JobDirLink):
+    """The job in TensorBoard."""
 
     name = "TensorBoard"
 
-    def lead(self, job_dir: JobDir) -> str:
+    def url(self, job_dir: JobDir) -> str:
         return page.tensorboard(job_dir)
 
 
-class ModelDirLink(_ToJob):
-    """The folder with the exported model."""
+class ModelDirLink(_JobDirLink):
+    """The directory of the exported model."""
 
-    name = "Model dir"
+    name = "Model directory"
 
-    def lead(self, job_dir: JobDir) -> str:
+    def url(self, job_dir: JobDir) -> str:
         return page.folder(job_dir.model)
 
 
 class ConsoleLink(BaseOperatorLink):
-    """The training service's own page about the job; empty where there is none that a browser opens."""
+    """The job's page in the cloud console; empty for backends without one."""
 
-    name = "Console"
+    name = "Cloud console"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """The operator's own ``job_url``, which its ``execute`` has set."""
+        """The operator's ``job_url``, which ``execute`` sets."""
         url = getattr(operator, "job_url", None) or ""
         return url if url.startswith(("https://", "http://")) else ""
 
 
 JOB_LINKS = (JobLink(), ConsoleLink(), TensorBoardLink(), ModelDirLink())
-# Each link is an XCom that the task writes at its end, so each has those alone that a person looks for there.
+# The task writes an XCom for each link, so each task has only the links that users need there.
 SUBMIT_LINKS, WAIT_LINKS, VALIDATE_LINKS = JOB_LINKS[:1], JOB_LINKS[:3], (JOB_LINKS[0], JOB_LINKS[3])

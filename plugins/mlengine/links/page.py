@@ -1,4 +1,4 @@
-"""Where links on tasks lead: computed in the worker from what the task has at hand. Nothing is asked of anybody."""
+"""The addresses of links on tasks. They are computed in the worker, without any request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONSOLE = "https://console.cloud.google.com/storage/browser/"
 
 
 def job_dir_of(operator: Any) -> JobDir | None:
-    """The job that a task is about: what its ``execute`` has set, or what it was given; ``None`` if it has none yet."""
+    """The directory of a task's job: set by its ``execute``, or passed as ``job``. ``None`` if it has no job yet."""
     given = getattr(operator, "job_dir", None) or getattr(operator, "job", None)
     if isinstance(given, Mapping):
         given = given.get("job_dir")
@@ -23,22 +23,22 @@ def job_dir_of(operator: Any) -> JobDir | None:
 
 
 def job_page(job_dir: JobDir) -> str:
-    """The job's page. Without a host: whoever sees the link is at the right one, whatever it is called there."""
+    """The job's page, as an address without a host, so that it works under every host name of the API server."""
     model = job_dir.uri.rsplit("/", 2)[1]
     return f"{_root()}{PREFIX}/page?job={quote(model)}/{quote(job_dir.job_id)}"
 
 
 def tensorboard(job_dir: JobDir) -> str:
-    """The setting ``tensorboard_url`` is a TensorBoard that shows all jobs: it is asked for the runs of this one.
+    """The job in the TensorBoard of the setting ``tensorboard_url``, with a filter for the job's runs.
 
-    Without it, the job's page, which says how to start one.
+    Without that setting, the section of the job's page that explains how to start a TensorBoard.
     """
     base = settings.get("tensorboard_url").rstrip("/")
     return f"{base}/?runFilter={quote(job_dir.job_id)}" if base else f"{job_page(job_dir)}&at=tensorboard"
 
 
 def folder(uri: str) -> str:
-    """A folder of the bucket in Google's console, or as the server that stands in for Google lists it."""
+    """A directory of the bucket in Google's console, or the emulator's listing of it."""
     bucket, path = split_uri(uri)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
     if emulator:
@@ -47,7 +47,7 @@ def folder(uri: str) -> str:
 
 
 def _root() -> str:
-    """The path below which this Airflow is served, where it is not the root."""
+    """The path prefix of this Airflow's base URL; empty if it has none."""
     from airflow.sdk.configuration import conf
 
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")

@@ -1,6 +1,6 @@
-"""The link from a task to its report's page.
+"""The link from a task to its validation report.
 
-As the job's link: stored when the task ends, however it ends, so a skipped task has it too.
+Like the links to the job, it is stored when the task ends, so that a skipped task has it too.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _API, _BROWSER = "https://storage.googleapis.com/", "https://storage.cloud.googl
 
 
 class ReportLink(BaseOperatorLink):
-    """The gate's page about the model; empty before there is one."""
+    """The validation report of the model. Empty until it exists."""
 
-    name = "Report"
+    name = "Validation report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """The operator's own ``report_url``, which its ``execute`` has set."""
+        """The operator's ``report_url``, which ``execute`` sets."""
         return getattr(operator, "report_url", None) or ""
 
 
 def browser_url(storage: Storage, uri: str) -> str:
-    """Where a person's browser finds an object: with their Google login, or on the server that stands in for Google."""
+    """The address at which a browser opens an object: with the user's Google login, or from the emulator."""
     bucket, path = split_uri(uri)
     url = str(storage.client.bucket(bucket).blob(path).public_url)
     return _BROWSER + url.removeprefix(_API) if url.startswith(_API) else url

@@ -57,7 +57,7 @@ class CancelRequest:
     region: str | None = None
     backend_options: Mapping[str, Any] | None = None
     begun_before: float | None = None
-    why: str = "its DAG run is over"
+    why: str = "its DAG run has ended"
 
 
 def start(requests: Sequence[CancelRequest]) -> None:

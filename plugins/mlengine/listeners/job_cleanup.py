@@ -75,7 +75,7 @@ def _wait_ended(task: Any) -> None:
         if request is not None:
             log.info("Task %s of run %s has ended: cancelling its job if it runs", task.task_id, task.run_id)
             # The task may be cleared at once: attempts that start later are kept.
-            start([replace(request, begun_before=time.time(), why="its wait was ended")])
+            start([replace(request, begun_before=time.time(), why="its wait task has ended")])
     except Exception:
         log.exception("Could not cancel the job of %s of run %s; it ends with its run", task.task_id, task.run_id)
 

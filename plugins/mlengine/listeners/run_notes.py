@@ -15,6 +15,8 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
+from mlengine.core.metrics import format_value
+
 log = logging.getLogger(__name__)
 
 _DATASET, _VALIDATE, _PUBLISH = "ResolveDatasetOperator", "ValidateModelOperator", "PublishModelOperator"
@@ -44,10 +46,11 @@ def note_of(results: Mapping[str, Mapping[str, Any]]) -> str:
     if dataset.get("version"):
         parts.append(f"{dataset.get('dataset')} {dataset['version']}")
     if submit.get("decision") == "reused":
-        parts.append("reused")
+        parts.append("reused an earlier model")
     if validate.get("verdict"):
-        accuracy = validate.get("accuracy")
-        parts.append(str(validate["verdict"]) + (f" ({accuracy:.4f})" if isinstance(accuracy, float) else ""))
+        metric, value = validate.get("metric"), validate.get("metric_value")
+        shown = f" ({metric} {format_value(value)})" if metric and isinstance(value, int | float) else ""
+        parts.append(str(validate["verdict"]).replace("_", " ") + shown)
     if publish.get("published"):
         parts.append(f"champion no. {publish.get('serial')}")
     elif publish.get("reason"):
@@ -74,7 +77,7 @@ def _results(dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    # A new session, as in mlengine.listeners.job_cleanup. It only reads.
+    # A new session, for the reason given in mlengine.listeners.job_cleanup. It only reads.
     with create_session(scoped=False) as session:
         rows = session.execute(
             select(TaskInstance.operator, XComModel.value)
@@ -117,11 +120,11 @@ def _write(dag_run: Any, text: str) -> None:
     if insert is None:  # with other databases, a person's note at the same moment could make the run's end fail
         return
     table = DagRunNote.__table__
-    made = insert(table).values(dag_run_id=dag_run.id, content=text, user_id=_AUTHOR)
+    statement = insert(table).values(dag_run_id=dag_run.id, content=text, user_id=_AUTHOR)
     session.execute(
-        made.on_conflict_do_update(
+        statement.on_conflict_do_update(
             index_elements=[table.c.dag_run_id],
-            set_={"content": made.excluded.content, "updated_at": made.excluded.updated_at},
+            set_={"content": statement.excluded.content, "updated_at": statement.excluded.updated_at},
             where=table.c.user_id == _AUTHOR,
         )
     )

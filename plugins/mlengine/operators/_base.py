@@ -6,9 +6,9 @@ backend. The sensor has the same bases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
@@ -16,6 +16,10 @@ from airflow.sdk.definitions.retry_policy import RetryDecision
 from mlengine.connections import CloudAccess, resolve_connection
 from mlengine.core.errors import MlengineError, XComMissingError
 from mlengine.operators._rendering import TextRendering
+from mlengine.operators.lineage import tasks as lineage
+
+if TYPE_CHECKING:
+    from mlengine.operators.lineage.tasks import Lineage
 
 _CLEAR = (
     "clear the task that returns it, so that it runs; a task that was skipped, or marked success by hand, returns "
@@ -57,6 +61,8 @@ class MlengineOperator(TextRendering):
     """
 
     template_fields: Sequence[str] = ("gcp_conn_id", "impersonation_chain")
+    # Set by ``execute``: returns what the task read and wrote.
+    _lineage: Callable[[], Lineage] | None = None
 
     def __init__(
         self,
@@ -81,6 +87,10 @@ class MlengineOperator(TextRendering):
         there.
         """
         self.gcp_conn_id = resolve_connection(self.gcp_conn_id)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002 the provider's
+        """What the task read and wrote, for Airflow's OpenLineage provider, also after a failure or a skip."""
+        return self._lineage() if self._lineage else lineage.no_lineage()
 
     def given(self, field: str) -> Any:
         """The value of an argument that may be an earlier task's output; ``None`` if it was not given.

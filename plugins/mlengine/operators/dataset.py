@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.errors import MlengineError, ObjectMissingError
@@ -12,6 +13,7 @@ from mlengine.core.layout import dataset_dir
 from mlengine.core.versions import named_date
 from mlengine.core.xcoms import DatasetXCom
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.lineage import tasks as lineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -73,8 +75,10 @@ class ResolveDatasetOperator(MlengineOperator):
         manifest, why = self._find(storage, bucket, context)
         version, rows = manifest.version, manifest.train.rows
         uri = dataset_dir(bucket, self.dataset, version)
+        counted = "not counted:" if rows is None else f"{rows:,}"
+        self._lineage = partial(lineage.resolved, uri, manifest)
         self._note(storage, bucket)
-        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, f"{rows:,}", uri)
+        self.log.info("Dataset %s, version %s (%s): %s rows, %s", self.dataset, version, why, counted, uri)
         return {"dataset": self.dataset, "version": version, "uri": uri, "digest": manifest.digest, "rows": rows}
 
     def _find(self, storage: Storage, bucket: str, context: Context) -> tuple[Manifest, str]:

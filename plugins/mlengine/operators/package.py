@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlengine.core.xcoms import PackageXCom
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.lineage import tasks as lineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -65,7 +67,9 @@ class PackageTrainerOperator(MlengineOperator):
             requirements=self.requirements or (),
         )
         self._log_package(packaged)
-        return packaged.to_json()
+        result = packaged.to_json()
+        self._lineage = partial(lineage.packaged, result)
+        return result
 
     def _log_package(self, packaged: PackagedTrainer) -> None:
         action = "unchanged, already in the bucket" if packaged.reused else "packaged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from airflow.sdk import Context, XComArg
@@ -12,6 +13,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.xcoms import JobXCom, PublicationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
 from mlengine.operators.champion_events import announce, publisher
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.promotion.outcome import Force, Outcome
 from mlengine.promotion.publish import publish
 from mlengine.validation.job import job_dir_of
@@ -88,6 +90,7 @@ class PublishModelOperator(MlengineOperator):
         force = Force(self.force_by or "", reason) if reason else None
         bucket = self.bucket or job_dir.uri.rsplit("/", 2)[0]
         outcome = publish(storage, bucket, report, by=self.published_by, force=force, publisher=publisher(context))
+        self._lineage = partial(lineage.published, bucket, report, outcome)
         result = finite(summary(outcome, report))
         self.log.info("%s: %s", outcome.decision.value, outcome.reason)
         announce(self, context, outcome, result)
@@ -110,7 +113,8 @@ def summary(outcome: Outcome, report: Report) -> PublicationXCom:
         "model": report.model,
         "job_id": report.job_id,
         "job_dir": report.job_dir,
-        "accuracy": report.accuracy,
+        "metric": report.main_metric,
+        "metric_value": report.metric_value,
         "dataset_version": str(report.dataset.get("version") or ""),
         "champion": champion.model_uri if champion else None,
         "serial": champion.serial if champion else None,

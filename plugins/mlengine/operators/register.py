@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from airflow.sdk import Context, XComArg
@@ -10,6 +11,7 @@ from airflow.sdk import Context, XComArg
 from mlengine.connections import resolve_connection
 from mlengine.core.xcoms import JobXCom, PublicationXCom, RegistrationXCom, ValidationXCom, finite
 from mlengine.operators._base import MlengineOperator
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.promotion.registries import connect_all
 from mlengine.promotion.registries.follow import follow
 from mlengine.validation.job import job_dir_of
@@ -56,7 +58,9 @@ class RegisterModelOperator(MlengineOperator):
         parent, model, _ = job_dir.uri.rsplit("/", 2)
         if isinstance(job, Mapping):
             model = str(job.get("model") or model)
-        registration = follow(self.access.storage(), self.bucket or parent, model, registries)
+        bucket = self.bucket or parent
+        registration = follow(self.access.storage(), bucket, model, registries)
+        self._lineage = partial(lineage.registered, bucket, registration)
         if registration.champion.job_dir != job_dir.uri:
             self.log.info(
                 "registered %s, which has replaced %s as champion", registration.champion.job_id, job_dir.job_id

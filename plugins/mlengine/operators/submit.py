@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.links.job import SUBMIT_LINKS
 from mlengine.operators._base import BackendOperator
 from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.operators.run_identity import earlier_keys, job_key, run_identity, run_order
 
 
@@ -167,6 +169,9 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
                 submitted = submitter.submit(intent)
         except JobFailedError as error:
             raise AirflowFailException(str(error)) from None
+        self._lineage = partial(
+            lineage.submitted, submitted.handle, submitted.decision, intent.inputs, spec.package_uris
+        )
         count(submitted.decision, context, backend.name)
         if self._killed:
             # Airflow calls on_kill in a signal handler, and the task continues: cancel what it has submitted since.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from airflow.sdk import Context, XComArg
@@ -12,19 +13,21 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Thresholds, table
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import table
 from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.storage.client import Storage
 from mlengine.validation.cache import record_accepted, reusable_report
 from mlengine.validation.environment import local_environment
 from mlengine.validation.job import FinishedJob, job_dir_of, load_job
 from mlengine.validation.report import Report
-from mlengine.validation.rules import Rules, Scope
+from mlengine.validation.rules import Rules, Scope, check_task
 from mlengine.validation.runner import Limits
-from mlengine.validation.signature import Expectation
+from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.usage import job_usage
 from mlengine.validation.validation import validate
 
@@ -45,15 +48,18 @@ class ValidateModelOperator(BackendOperator):
     :param dataset: the result of :class:`~mlengine.operators.dataset.ResolveDatasetOperator`, or the URI of a dataset
         version, whose held-out set is used. By default the dataset version recorded in the job.
     :param package_uris: the packages of the trainer's environment; by default those of the job.
-    :param thresholds: thresholds by name, as in :class:`~mlengine.core.verdict.Thresholds`. Missing ones have their
-        defaults; ``None``, or an empty string from a trigger form, disables the check.
+    :param thresholds: thresholds by metric, as in :class:`~mlengine.core.thresholds.Thresholds`. ``None``, or an empty
+        string from a trigger form, disables one. Without any, the model is only compared with the champion.
     :param serving_signature: the expected serving signature, as the fields of
-        :class:`~mlengine.validation.signature.Expectation`.
-    :param validation_level: ``all``; ``signature``: do not run the model; ``files``: for models that are not a
-        SavedModel.
+        :class:`~mlengine.validation.serving_signature.ServingSignature`.
+    :param validation_level: ``all``; ``signature``: do not run the model; ``files``: check only that the files are
+        complete.
     :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
         so far, and returns a :class:`~mlengine.core.verdict.Check`. A check with ``comparison=True`` is a comparison
         with the champion.
+    :param scorer: how the model predicts, as ``package.module:function`` of the trainer's package; by default the one
+        in ``[tool.mlengine]`` of its ``pyproject.toml``, else by the kind of the model's files.
+    :param prediction_task: ``binary``, ``multiclass``, ``regression`` or ``none``, instead of the dataset's task.
     :param require_comparison: accept a model only if its quality was compared with the champion's. The levels ``files``
         and ``signature`` do not compare, so once there is a champion the verdict is ``not_compared`` unless this is
         ``False``.
@@ -79,6 +85,8 @@ class ValidateModelOperator(BackendOperator):
         "thresholds",
         "serving_signature",
         "validation_level",
+        "scorer",
+        "prediction_task",
         "on_reject",
         "require_comparison",
         "replace_report",
@@ -99,6 +107,8 @@ class ValidateModelOperator(BackendOperator):
         serving_signature: Mapping[str, Any] | None = None,
         validation_level: str = Scope.ALL.value,
         extra_checks: Sequence[Callable[..., Any]] = (),
+        scorer: str | None = None,
+        prediction_task: str | None = None,
         on_reject: str = "skip",
         require_comparison: bool | str = True,
         replace_report: bool | str = False,
@@ -116,6 +126,8 @@ class ValidateModelOperator(BackendOperator):
         self.serving_signature = serving_signature
         self.validation_level = validation_level
         self.extra_checks = extra_checks
+        self.scorer = scorer
+        self.prediction_task = prediction_task
         self.on_reject = on_reject
         self.require_comparison = require_comparison
         self.replace_report = replace_report
@@ -132,6 +144,7 @@ class ValidateModelOperator(BackendOperator):
         if report is None:
             report = self._validate(storage, rules)
             record_accepted(storage, report)
+        self._lineage = partial(lineage.validated, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._log(report)
         result = finite(summary(report))
@@ -200,16 +213,23 @@ class ValidateModelOperator(BackendOperator):
         return Rules(
             scope=Scope.parse(self.validation_level),
             thresholds=Thresholds.from_json(self.thresholds),
-            expected=Expectation.from_json(self.serving_signature),
+            expected=ServingSignature.from_json(self.serving_signature),
             limits=Limits(seconds=self.time_limit_seconds, memory_bytes=memory),
             extra_checks=tuple(self.extra_checks),
             require_comparison=_is_true("require_comparison", self.require_comparison),
+            scorer=self.scorer or "",
+            task=check_task(self.prediction_task or ""),
         )
 
     def _log(self, report: Report) -> None:
         """Log the checks as a table, and then the verdict and its reasons."""
         for line in table(report.verdict.checks):
             self.log.info("%s", line)
+        for name, value in report.metrics.items():
+            threshold = report.thresholds.metrics.get(name)
+            if threshold is None or (threshold.min is None and threshold.max is None):
+                shown = f"undefined: {report.undefined.get(name)}" if value is None else f"{value:.4g}"
+                self.log.info("%s is %s; no minimum or maximum is set", name, shown)
         self.log.info("report: %s", self.report_url)
         self.log.info("verdict: %s", report.verdict.decision.value)
         for reason in report.verdict.reasons:
@@ -233,7 +253,8 @@ def summary(report: Report) -> ValidationXCom:
     job_dir = JobDir(report.job_dir)
     return {
         "verdict": report.verdict.decision.value,
-        "accuracy": report.accuracy,
+        "metric": report.main_metric,
+        "metric_value": report.metric_value,
         "reasons": list(report.verdict.reasons),
         "report": job_dir.report,
         "page": job_dir.page,

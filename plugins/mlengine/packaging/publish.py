@@ -28,7 +28,7 @@ from mlengine.packaging import constraint_check, package_build, project_build
 from mlengine.packaging.archive import name_and_version, read_archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.project_inputs import digest_settings
-from mlengine.packaging.pyproject import normalized, project_name, read_pyproject
+from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, scorer_of
 from mlengine.packaging.source_tree import LeftOut, SourceKind, SourceTree, check_inits, package_name, scan
 from mlengine.packaging.sources import Source, find_sources
 from mlengine.packaging.wheel_check import check_wheel, holds_package, left_out_by_build
@@ -51,6 +51,7 @@ class PackagedTrainer:
         when it was built.
     :param notes: what else the user should know.
     :param constraints: the ``constraints.txt`` of a package.
+    :param scorer: ``package.module:function`` in ``[tool.mlengine]`` of the trainer's ``pyproject.toml``.
     """
 
     name: str
@@ -63,16 +64,18 @@ class PackagedTrainer:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     constraints: File | None = None
+    scorer: str = ""
 
     def to_json(self) -> PackageXCom:
         """What the task that packages it returns."""
-        return {
+        result: PackageXCom = {
             "package_uris": list(self.uris),
             "digest": self.digest,
             "name": self.name,
             "version": self.version,
             "reused": self.reused,
         }
+        return {**result, "scorer": self.scorer} if self.scorer else result
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def package_trainer(
         sum(item.size for item in packaged),
         tuple(left for item in packaged for left in item.left_out),
         notes,
+        scorer=first.scorer,
     )
 
 
@@ -166,6 +170,10 @@ class _Publisher:
     def publish(self, source: Source, module: str | None) -> PackagedTrainer:
         if source.kind is SourceKind.ARCHIVE:
             return self._archive(source.location, module)
+        scorer = scorer_of(source.parent or Path(source.location))
+        return replace(self._source(source, module), scorer=scorer)
+
+    def _source(self, source: Source, module: str | None) -> PackagedTrainer:
         tree = scan(Path(source.location), project=source.kind is SourceKind.PROJECT)
         if source.kind is SourceKind.PROJECT:
             return self._directory([_project_recipe(tree, module)])

@@ -52,6 +52,20 @@ def project_name(data: Mapping[str, Any]) -> str | None:
     return None
 
 
+def scorer_of(folder: Path) -> str:
+    """The scorer that ``[tool.mlengine]`` names; empty if there is none.
+
+    :raises PackageError: it is not ``package.module:function``.
+    """
+    scorer = table(read_pyproject(folder), "tool", "mlengine").get("scorer", "")
+    if scorer and not (isinstance(scorer, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", scorer)):
+        raise PackageError(
+            f"{folder / 'pyproject.toml'}: [tool.mlengine] scorer is {scorer!r}",
+            hint='write scorer = "package.module:function"',
+        )
+    return str(scorer)
+
+
 def normalized(name: str) -> str:
     """The name as installers compare it: ``My_Trainer`` is ``my-trainer``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

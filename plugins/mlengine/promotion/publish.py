@@ -131,7 +131,8 @@ def _entry_for(report: Report, champion: Champion | None, by: str, why: str, for
         job_dir=report.job_dir,
         model_uri=report.model_uri,
         verdict=report.verdict.decision.value,
-        accuracy=report.accuracy,
+        metric=report.main_metric,
+        metric_value=report.metric_value,
         by=by if force is None else force.by,
         why=(why or " ".join(report.verdict.reasons)) if force is None else force.why,
         at=_now(),
@@ -146,9 +147,9 @@ _DATASET = ("uri", "name", "version", "digest")
 
 
 def _announce(champion: Champion) -> str:
-    accuracy = "" if champion.accuracy is None else f" with accuracy {champion.accuracy:.4f}"
+    measured = "" if champion.metric_value is None else f" with {champion.metric} {champion.metric_value:.4f}"
     verb = {Action.PUBLISHED: "is", Action.FORCED: "was forced to be", Action.ROLLED_BACK: "is again"}[champion.action]
-    return f"{champion.job_id} {verb} the champion of {champion.model}{accuracy}, serial {champion.serial}."
+    return f"{champion.job_id} {verb} the champion of {champion.model}{measured}, serial {champion.serial}."
 
 
 def _logged(outcome: Outcome) -> Outcome:

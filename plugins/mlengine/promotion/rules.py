@@ -14,9 +14,10 @@ from mlengine.core.versions import version_key
 from mlengine.promotion.outcome import Outcome, PublishDecision
 from mlengine.storage.client import Storage
 from mlengine.validation.export import resolve
-from mlengine.validation.paired_test import Paired
-from mlengine.validation.quality import compare
-from mlengine.validation.report import Report, load_predictions
+from mlengine.validation.metrics.outcomes import Outcomes
+from mlengine.validation.predictions import load_predictions
+from mlengine.validation.quality import Baseline, compare_outcomes
+from mlengine.validation.report import Report
 
 _SKEW_SECONDS = 3600.0  # maximum clock difference between the machines that claim and that publish a job
 
@@ -101,16 +102,24 @@ def _compared_again(storage: Storage, report: Report, champion: Champion) -> Out
         return None  # the same model as in the validation, after a rollback
     mine = load_predictions(storage, JobDir(report.job_dir)) if report.checks == "all" else None
     theirs = load_predictions(storage, JobDir(champion.job_dir))
-    if mine is None or theirs is None or mine.heldout != theirs.heldout or mine.labels != theirs.labels:
-        if not report.require_comparison or report.thresholds.tolerance is None:
+    if mine is None or theirs is None or not mine.same_rows(theirs):
+        if not report.require_comparison or not _compares(report):
             return None
         text = (
             f"{report.job_id} was compared with {report.champion.get('job_id', 'no champion')}, but the champion is now"
             f" {champion.job_id}. Validate the job again."
         )
         return Outcome(PublishDecision.NOT_COMPARED, text, champion)
-    check = compare(Paired.of(mine.labels, mine.classes, theirs.classes), champion.job_id, report.thresholds)
-    return None if check.passed else Outcome(PublishDecision.WORSE, check.message, champion)
+    baseline = Baseline(champion.job_id, champion.size, Outcomes.of(theirs))
+    checks, _ = compare_outcomes(Outcomes.of(mine), baseline, report.thresholds)
+    failed = [check.message for check in checks if not check.passed]
+    return Outcome(PublishDecision.WORSE, " ".join(failed), champion) if failed else None
+
+
+def _compares(report: Report) -> bool:
+    """Whether the thresholds ask for a comparison of quality."""
+    thresholds = report.thresholds.for_task(report.task) if report.task else report.thresholds.metrics
+    return any(item.max_regression is not None for item in thresholds.values())
 
 
 def check_validated_files(storage: Storage, report: Report) -> None:
@@ -118,7 +127,13 @@ def check_validated_files(storage: Storage, report: Report) -> None:
 
     :raises PublishError: files are missing or changed.
     """
-    _check_files(storage, report.model_uri, report.fingerprint, report.job_id, graph=report.checks != "files")
+    _check_files(
+        storage,
+        report.model_uri,
+        report.fingerprint,
+        report.job_id,
+        known=report.checks != "files" and not report.scorer,
+    )
 
 
 def check_published_files(storage: Storage, champion: Champion) -> None:
@@ -126,12 +141,12 @@ def check_published_files(storage: Storage, champion: Champion) -> None:
 
     :raises PublishError: files are missing or changed.
     """
-    _check_files(storage, champion.model_uri, champion.fingerprint, champion.job_id, graph=False)
+    _check_files(storage, champion.model_uri, champion.fingerprint, champion.job_id, known=False)
 
 
-def _check_files(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, graph: bool) -> None:
+def _check_files(storage: Storage, model_uri: str, fingerprint: str, job_id: str, *, known: bool) -> None:
     try:
-        export = resolve(storage, model_uri, graph=graph)
+        export = resolve(storage, model_uri, known=known)
     except ModelError as error:
         raise PublishError(
             f"the model of {job_id} is incomplete: {error.message}", hint="train it again, or choose another model"

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, XComArg
@@ -35,7 +36,7 @@ from airflow.sdk.exceptions import (
 
 from mlengine.backends import TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
-from mlengine.core.job import Decision, JobHandle, JobState, JobStatus
+from mlengine.core.job import Decision, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.deadlines import Deadlines, backoff
@@ -45,6 +46,7 @@ from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators._base import BackendOperator
 from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
+from mlengine.operators.lineage import tasks as lineage
 from mlengine.triggers.training_job import TrainingJobTrigger
 
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
@@ -113,6 +115,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self.retry_backoff_seconds = retry_backoff_seconds
         self.job_url: str | None = None
         self._handle: JobHandle | None = None
+        self._record: JobRecord | None = None
         self._since = time.time()
         # The first poll of a try: who clears a task whose job was cancelled wants it to run again.
         self._first_poll = False
@@ -127,6 +130,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         job = self.returned("job", *_HANDLE)
         if job.get("decision") == Decision.REUSED:
             handle = JobHandle.from_json(job)
+            self._lineage = partial(lineage.reused, handle)
             self.log.info("Nothing to wait for: job %s is reused", handle.job_id)
             return {**handle.to_json(), "state": JobState.SUCCEEDED.value, "decision": Decision.REUSED.value}
         self._first_poll = (
@@ -257,6 +261,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         handle = JobHandle.from_json(self.returned("job", *_HANDLE))
         self._handle = handle  # the attempt to cancel if the record cannot be read
         record = self._submitter(handle).record(JobDir(handle.job_dir))
+        self._record = record
         self._handle = record.handle(handle.job_dir) or handle
         self._since = submitted_at(record) or self._since
         return self._handle
@@ -281,6 +286,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         if status.state is JobState.SUCCEEDED:
             self.log.info("Job %s SUCCEEDED", handle.job_id)
             self._submitter(handle).note_environment(handle)
+            if self._record is not None:
+                self._lineage = partial(lineage.trained, handle, self._record)
             return {**handle.to_json(), "state": status.state.value}
         if self._killed:
             # Airflow calls on_kill from within the task's process, and the task continues.

@@ -93,17 +93,31 @@ class Storage:
             # The response to a download has the generation of the content.
             return data, int(blob.generation)
 
-    def read_range(self, uri: str, begin: int, end: int) -> bytes:
+    def read_range(
+        self, uri: str, begin: int, end: int, *, generation: int | None = None, stored: bool = False
+    ) -> bytes:
         """The bytes from ``begin`` up to ``end``, or to the object's end.
 
-        :raises ObjectMissingError: the object does not exist.
+        :param generation: read only this version of the object.
+        :param stored: the bytes as stored. Without it, Cloud Storage decompresses an object whose ``Content-Encoding``
+            is gzip, and a range of it is not what the sizes of the object suggest.
+        :raises ObjectMissingError: there is no such object.
+        :raises StorageConflictError: it has another generation.
         """
+        blob = self._blob(uri)
         with errors(uri):
             # The object's checksum does not apply to a part of it.
-            data: bytes = self._blob(uri).download_as_bytes(
-                start=begin, end=end - 1, timeout=ATTEMPT, retry=retry(), checksum=None
+            data: bytes = blob.download_as_bytes(
+                start=begin,
+                end=end - 1,
+                raw_download=stored,
+                if_generation_match=generation,
+                timeout=ATTEMPT,
+                retry=retry(),
+                checksum=None,
             )
-            return data
+        _check_generation(uri, blob, generation)
+        return data
 
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write an object, unconditionally. Returns the new generation."""
@@ -189,17 +203,32 @@ class Storage:
         :raises StorageConflictError: it exists with other content.
         """
         there = self.stat(uri)
-        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, _crc32c(source)):
+        if there is not None and (there.size, there.crc32c) != (source.stat().st_size, crc32c_of(source)):
             raise StorageConflictError(f"{uri} exists already, with other content")
         return there is not None
 
-    def download(self, uri: str, target: Path) -> None:
-        """Download an object to a temporary file and rename it: ``target`` is complete or absent."""
+    def download(self, uri: str, target: Path, *, generation: int | None = None, stored: bool = False) -> None:
+        """Download one object to a temporary file, then rename it: ``target`` is complete or does not exist.
+
+        :param generation: download only this version of the object.
+        :param stored: the bytes as stored, see :meth:`read_range`.
+        :raises ObjectMissingError: there is no such object.
+        :raises StorageConflictError: it has another generation.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        blob = self._blob(uri)
         try:
             with errors(uri):
-                self._blob(uri).download_to_filename(str(partial), timeout=ATTEMPT, retry=retry(), checksum="crc32c")
+                blob.download_to_filename(
+                    str(partial),
+                    raw_download=stored,
+                    if_generation_match=generation,
+                    timeout=ATTEMPT,
+                    retry=retry(),
+                    checksum="crc32c",
+                )
+            _check_generation(uri, blob, generation)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -242,6 +271,12 @@ class Storage:
                 raise
             return int(mine.generation)
         return int(blob.generation)
+
+
+def _check_generation(uri: str, blob: Any, generation: int | None) -> None:
+    """What was sent has the generation that was asked for: not every server checks the precondition of a download."""
+    if generation is not None and blob.generation is not None and int(blob.generation) != generation:
+        raise StorageConflictError(f"{uri} has generation {blob.generation}, {generation} was asked for")
 
 
 def _send_once(blob: Any, data: bytes, content_type: str, generation: int) -> int:
@@ -287,8 +322,8 @@ def _stat(bucket: str, blob: Any) -> ObjectStat:
     )
 
 
-def _crc32c(path: Path) -> str:
-    """The checksum as Cloud Storage has it: big-endian, in base64."""
+def crc32c_of(path: Path) -> str:
+    """The checksum of a local file as Cloud Storage gives it: big-endian, in base64."""
     import google_crc32c
 
     checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]

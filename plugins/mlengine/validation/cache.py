@@ -141,7 +141,7 @@ def _verify(storage: Storage, entry: Entry, digest: str) -> Reusable | None:
     job_dir = JobDir(entry.job_dir)
     record = JobRecord.from_bytes(storage.read(job_dir.claim))
     report = load_report(storage, job_dir)
-    export = resolve(storage, report.model_uri, graph=report.checks != "files")
+    export = resolve(storage, report.model_uri, known=report.checks != "files" and not report.scorer)
     handle = record.handle(job_dir.uri)
     problem = None
     if handle is None or not record.inputs.get("digest") == entry.inputs == digest:

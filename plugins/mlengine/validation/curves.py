@@ -12,7 +12,12 @@ from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
 MAX_POINTS = 2000
-_SERIES = ("train_loss", "test_loss", "test_accuracy")
+MAX_SERIES = 24
+_LONGEST_NAME = 60
+# Series that differ only in this prefix share a plot.
+_PREFIXES = ("train_", "test_", "val_", "eval_", "heldout_")
+# Numbers of a line that are not measurements.
+_NO_SERIES = frozenset({"step", "epoch", "time", "wall_time", "seconds", "examples_per_second"})
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,15 @@ class Curves:
     """Points ``(step, value)`` of each series, in file order."""
 
     series: Mapping[str, tuple[tuple[float, float], ...]]
+
+    @property
+    def plots(self) -> dict[str, dict[str, tuple[tuple[float, float], ...]]]:
+        """The series by plot: ``train_loss`` and ``test_loss`` are both in ``loss``."""
+        found: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {}
+        for name, points in self.series.items():
+            prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix) and name != prefix), "")
+            found.setdefault(name[len(prefix) :], {})[name] = points
+        return found
 
     def __bool__(self) -> bool:
         return any(self.series.values())
@@ -39,8 +53,12 @@ def read_curves(storage: Storage, job_dir: JobDir) -> Curves:
 
 
 def parse_curves(text: str) -> Curves:
-    """Parse ``metrics.jsonl``. A series with more than :data:`MAX_POINTS` points is thinned evenly."""
-    points: dict[str, list[tuple[float, float]]] = {name: [] for name in _SERIES}
+    """Parse ``metrics.jsonl``: each number of a line but its step is a point of the series of its name.
+
+    A series with more than :data:`MAX_POINTS` points is thinned evenly; of more than :data:`MAX_SERIES` series, the
+    first are kept.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in text.splitlines():
         try:
             row = json.loads(line)
@@ -48,10 +66,11 @@ def parse_curves(text: str) -> Curves:
             continue
         if not isinstance(row, dict) or not _finite(row.get("step")):
             continue
-        for name in _SERIES:
-            if _finite(row.get(name)):
-                points[name].append((float(row["step"]), float(row[name])))
-    return Curves({name: tuple(_thin(found)) for name, found in points.items() if found})
+        for name, value in row.items():
+            known = name in points or len(points) < MAX_SERIES
+            if name not in _NO_SERIES and known and len(name) <= _LONGEST_NAME and _finite(value):
+                points.setdefault(name, []).append((float(row["step"]), float(value)))
+    return Curves({name: tuple(_thin(found)) for name, found in points.items()})
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

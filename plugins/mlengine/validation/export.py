@@ -1,11 +1,11 @@
 """Finds the files of an exported model in the bucket, checks that they are complete, and downloads them.
 
 mlengine's trainers write ``MANIFEST.json`` last, with the size and SHA-256 of each file. While such a model has no
-manifest, its export is not finished. Other trainers write no manifest; then ``saved_model.pb`` decides, directly in
-``model/`` or in one folder below it. If several folders have numeric names, as exporters for TensorFlow Serving write
-them, the highest number is used.
+manifest, its export is not finished. Other trainers write no manifest; then a model of a known kind must be there. A
+SavedModel may be in ``model/`` or in one folder below it. If several folders have numeric names, as exporters for
+TensorFlow Serving write them, the highest number is used.
 
-The content of the files is checked by :mod:`mlengine.validation.signature` and the probe, not here.
+The content of the files is checked by :mod:`mlengine.validation.signature` and the scoring process, not here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 from mlengine.core.errors import ModelError, ObjectMissingError
 from mlengine.core.layout import join
 from mlengine.storage.client import ObjectStat, Storage
+from mlengine.validation.model_kind import GRAPH, find_kind, no_kind
 
 MANIFEST = "MANIFEST.json"
-GRAPH = "saved_model.pb"
 _KEEP = ".keep"
 _MAX_FILES = 10_000
 _MAX_MANIFEST = 16 * 1024 * 1024
@@ -60,10 +60,11 @@ class Export:
         return sum(file.size for file in self.files.values())
 
 
-def resolve(storage: Storage, model_dir: str, *, graph: bool = True) -> Export:
+def resolve(storage: Storage, model_dir: str, *, known: bool = True) -> Export:
     """Find the model below ``model_dir`` and check that it is complete.
 
-    :param graph: whether it must be a SavedModel. If not, any non-empty set of files is a model.
+    :param known: whether it must be of a known kind (:mod:`mlengine.validation.model_kind`). If not, any non-empty set
+        of files is a model.
     :raises ModelError: there is no model, or a file is missing or has the wrong size.
     """
     root = model_dir.rstrip("/")
@@ -72,15 +73,14 @@ def resolve(storage: Storage, model_dir: str, *, graph: bool = True) -> Export:
     if len(found) > _MAX_FILES:
         raise ModelError(f"{root} has {len(found)} files, more than {_MAX_FILES}", hint="export fewer, larger files")
     if MANIFEST in found:
-        return _by_manifest(storage, root, found, graph=graph)
-    folder = _folder(root, found, graph=graph)
+        return _by_manifest(storage, root, found, known=known)
+    folder = _folder(root, found, known=known)
     if folder:
         root = join(root, folder)
         found = {name[len(folder) + 1 :]: stat for name, stat in found.items() if name.startswith(folder + "/")}
         if MANIFEST in found:
-            return _by_manifest(storage, root, found, graph=graph)
-    if graph:
-        _check_variables(root, found)
+            return _by_manifest(storage, root, found, known=known)
+    _check_variables(root, found)
     return Export(root, {name: ExportFile(stat.size) for name, stat in found.items()}, _fingerprint(found))
 
 
@@ -109,7 +109,7 @@ def download(storage: Storage, export: Export, target: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _by_manifest(storage: Storage, root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> Export:
+def _by_manifest(storage: Storage, root: str, found: Mapping[str, ObjectStat], *, known: bool) -> Export:
     manifest = _read_manifest(storage, root, found[MANIFEST])
     files = _manifest_files(root, manifest)
     for name, file in files.items():
@@ -117,10 +117,9 @@ def _by_manifest(storage: Storage, root: str, found: Mapping[str, ObjectStat], *
             raise _broken(root, name, "is in the manifest but not in the bucket")
         if found[name].size != file.size:
             raise _broken(root, name, f"has {found[name].size} bytes, the manifest says {file.size}")
-    if graph and GRAPH not in files:
-        raise _broken(root, GRAPH, "is not in the manifest")
-    if graph:
-        _check_variables(root, files)
+    if known and find_kind(files) is None:
+        raise no_kind(root, files)
+    _check_variables(root, files)
     step = manifest.get("step")
     listed = {name: found[name] for name in files}
     return Export(root, files, _fingerprint(listed), manifest=True, step=step if isinstance(step, int) else None)
@@ -152,11 +151,11 @@ def _manifest_files(root: str, manifest: Mapping[str, Any]) -> dict[str, ExportF
     return files
 
 
-def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
+def _folder(root: str, found: Mapping[str, ObjectStat], *, known: bool) -> str:
     """The folder below ``root`` that has the model; ``""`` for ``root`` itself."""
     if not found:
         raise ModelError(f"there is no model in {root}/", hint="let the trainer export to model/ in the job directory")
-    if not graph or GRAPH in found:
+    if not known or GRAPH in found:
         return ""
     marks = (GRAPH, MANIFEST)
     folders = sorted({posixpath.dirname(name) for name in found if posixpath.basename(name) in marks})
@@ -165,10 +164,13 @@ def _folder(root: str, found: Mapping[str, ObjectStat], *, graph: bool) -> str:
         return max(numbered, key=lambda folder: int(posixpath.basename(folder)))
     if len(folders) == 1:
         return folders[0]
-    some = ", ".join(sorted(found)[:5])
+    if not folders and find_kind(found) is not None:
+        return ""
+    if not folders:
+        raise no_kind(root, found)
     raise ModelError(
-        f"{root}/ has {f'{len(folders)} models' if folders else 'no ' + GRAPH}; found {some}",
-        hint="export one SavedModel there; if the model is not a SavedModel, use validation_level='files'",
+        f"{root}/ has {len(folders)} models: {', '.join(folders[:5])}",
+        hint="export one model there, or give the folders numbers: the highest is used",
     )
 
 

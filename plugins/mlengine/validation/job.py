@@ -43,6 +43,12 @@ class FinishedJob:
         """The job's environment variables."""
         return dict(self.record.spec.get("env") or {}) if self.record else {}
 
+    @property
+    def scorer(self) -> str:
+        """The scorer that the trainer's ``pyproject.toml`` named when it was packaged; empty if there is none."""
+        package = self.record.inputs.get("package") if self.record else None
+        return str(package.get("scorer") or "") if isinstance(package, Mapping) else ""
+
 
 def job_dir_of(job: Any) -> JobDir:
     """The job directory of ``job``: its URI, or a mapping with ``job_dir``.

@@ -1,142 +1,196 @@
-"""Small drawings for the report's page: line plots and bars as SVG, images as PNG. Standard library only."""
+"""Small plots for the report as SVG: lines, a histogram, and counts on a grid. No plotting library."""
 
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 480, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 32
-_COLOURS = ("var(--a)", "var(--b)")
+from mlengine.core.metrics import format_value
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 50
+_COLOURS = ("var(--a)", "var(--b)", "var(--good)", "var(--bad)")
+_CHARACTER, _MARK = 6.5, 26  # width in pixels: of a character, and of the rest of an entry of the key
 
 Points = Sequence[tuple[float, float]]
+Span = tuple[float, float]
 
 
-def lines(title: str, series: Mapping[str, Points]) -> str:
-    """A plot of values over steps."""
-    everything = [point for points in series.values() for point in points]
-    xs, ys = _round_span([x for x, _ in everything]), _round_span([y for _, y in everything])
-    body = [_axes(title, xs, ys)]
+@dataclass(frozen=True)
+class Frame:
+    """The title, the axes and their labels.
+
+    :param xs: the values at the left and the right end.
+    :param ys: the values at the lower and the upper end.
+    """
+
+    title: str
+    xs: Span
+    ys: Span
+    x_label: str = ""
+    y_label: str = ""
+    width: int = 400
+    height: int = 270
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.width - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        bottom = self.height - _BOTTOM
+        return bottom - (value - self.ys[0]) / (self.ys[1] - self.ys[0]) * (bottom - _TOP)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], style: str) -> str:
+        (x1, y1), (x2, y2) = start, end
+        return (
+            f'<line x1="{self.x(x1):.1f}" y1="{self.y(y1):.1f}" x2="{self.x(x2):.1f}" y2="{self.y(y2):.1f}" {style}/>'
+        )
+
+    def svg(self, body: Sequence[str]) -> str:
+        """The plot. ``body`` is drawn over the grid."""
+        parts = [f'<text class="title" x="8" y="15">{escape(self.title)}</text>', *self._axes(), *body]
+        return (
+            f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" role="img" '
+            f'aria-label="{escape(self.title)}">{"".join(parts)}</svg>'
+        )
+
+    def _axes(self) -> list[str]:
+        parts, bottom = [], self.height - _BOTTOM + 17
+        for y in _ticks(self.ys):
+            parts.append(self.line((self.xs[0], y), (self.xs[1], y), 'stroke="var(--line)"'))
+            text = _written(y, self.ys)
+            parts.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.1f}" text-anchor="end">{text}</text>')
+        for x in _ticks(self.xs):
+            # A label in the middle of the right end would be cut off.
+            anchor = "end" if self.x(x) > self.width - _RIGHT - 12 else "middle"
+            text = _written(x, self.xs)
+            parts.append(f'<text x="{self.x(x):.1f}" y="{bottom}" text-anchor="{anchor}">{text}</text>')
+        middle = (_TOP + self.height - _BOTTOM) / 2
+        parts.append(
+            f'<text x="{(_LEFT + self.width - _RIGHT) / 2:.0f}" y="{self.height - 10}" text-anchor="middle">'
+            f"{escape(self.x_label)}</text>"
+        )
+        parts.append(
+            f'<text x="0" y="0" transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">'
+            f"{escape(self.y_label)}</text>"
+        )
+        return parts
+
+
+SQUARE = {"width": 328, "height": 310}
+
+
+def lines(
+    frame: Frame,
+    series: Mapping[str, Points],
+    *,
+    dots: Mapping[tuple[float, float], str] | None = None,
+    under: str = "",
+) -> str:
+    """A line for each series, with a key if there are several.
+
+    :param dots: points that are marked, with a text that is shown when the pointer is over it.
+    :param under: SVG that is drawn below the lines.
+    """
+    body = [under]
+    left = frame.width - _RIGHT - sum(_CHARACTER * len(_plain(name)) + _MARK for name in series)
     for at, (name, points) in enumerate(series.items()):
         colour = _COLOURS[at % len(_COLOURS)]
-        path = " ".join(f"{_x(x, xs):.1f},{_y(y, ys):.1f}" for x, y in points)
-        if len(points) == 1:
-            body.append(
-                f'<circle cx="{_x(points[0][0], xs):.1f}" cy="{_y(points[0][1], ys):.1f}" r="3" fill="{colour}"/>'
-            )
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        body.append(_key(at, name.replace("_", " "), _LEFT + 70 + at * 110))
-    return _svg(_WIDTH, _HEIGHT, title, body)
+        if len(points) == 1:
+            body.append(_dot(frame, points[0], colour))
+        if len(series) > 1:
+            mark = f'<rect x="{left:.0f}" y="9" width="12" height="4" fill="{colour}"/>'
+            body.append(f'{mark}<text x="{left + 16:.0f}" y="15">{escape(_plain(name))}</text>')
+            left += _CHARACTER * len(_plain(name)) + _MARK
+    body += [_dot(frame, point, _COLOURS[0], text) for point, text in (dots or {}).items()]
+    return frame.svg(body)
 
 
-def bars(mine: Sequence[float | None], theirs: Sequence[float | None], floor: float | None) -> str:
-    """Bars of the accuracy per class, with the champion's if there is one. The axis starts below the lowest value."""
-    shown = [value for value in (*mine, *theirs, floor) if value is not None]
-    ys = (max(0.0, math.floor((min(shown, default=0.0) - 0.01) * 25) / 25), 1.0)
-    width = 960
-    step = (width - _LEFT - _RIGHT) / max(len(mine), 1)
-    body = [_grid(ys, width)]
-    for at, value in enumerate(mine):
-        left = _LEFT + at * step
-        other = theirs[at] if at < len(theirs) else None
-        body.append(_bar(left + step * 0.18, step * 0.3, value, ys, _COLOURS[0]))
-        body.append(_bar(left + step * 0.5, step * 0.3, other, ys, _COLOURS[1]))
-        body.append(f'<text x="{left + step / 2:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{at}</text>')
-    if floor is not None:
-        y = _y(floor, ys)
-        body.append(f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--bad)"/>')
-    names = ("this model", "the champion") if any(value is not None for value in theirs) else ("this model",)
-    body += [_key(at, name, _LEFT + at * 110) for at, name in enumerate(names)]
-    if floor is not None:
-        body.append(f'<text x="{_LEFT + len(names) * 110}" y="14">line: the floor, {floor:g}</text>')
-    return _svg(width, _HEIGHT, "accuracy per class", body)
-
-
-def png(pixels: bytes, *, width: int) -> bytes:
-    """Bytes of grey, row by row, as a PNG; 0 is black."""
-    height = len(pixels) // width
-    rows = b"".join(b"\0" + pixels[at * width : (at + 1) * width] for at in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-
-
-def ascii_art(pixels: bytes, *, width: int, shades: str = " .:-=+*#%@") -> list[str]:
-    """A grey image as ASCII art. A character is two pixels high, so the image keeps its shape in a terminal."""
-    rows = [pixels[at : at + width] for at in range(0, len(pixels), width)]
-    found = []
-    for upper, lower in zip(rows[::2], [*rows[1::2], bytes(width)], strict=False):
-        level = [(a + b) // 2 * len(shades) // 256 for a, b in zip(upper, lower, strict=True)]
-        found.append("".join(shades[at] for at in level).rstrip())
-    return found
-
-
-def _svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(body)}</svg>'
-    )
-
-
-def _key(at: int, name: str, left: int) -> str:
-    colour = _COLOURS[at % len(_COLOURS)]
-    mark = f'<rect x="{left}" y="8" width="12" height="4" fill="{colour}"/>'
-    return f'{mark}<text x="{left + 17}" y="14">{escape(name)}</text>'
-
-
-def _axes(title: str, xs: tuple[float, float], ys: tuple[float, float]) -> str:
-    parts = [_grid(ys, _WIDTH), f'<text x="{_LEFT}" y="14">{escape(title)}</text>']
-    for at in range(5):
-        x = xs[0] + (xs[1] - xs[0]) * at / 4
-        anchor = "end" if at == 4 else "middle"
-        parts.append(f'<text x="{_x(x, xs):.1f}" y="{_HEIGHT - 12}" text-anchor="{anchor}">{x:.0f}</text>')
-    return "".join(parts)
-
-
-def _grid(ys: tuple[float, float], width: int) -> str:
-    parts = []
-    for at in range(5):
-        value = ys[0] + (ys[1] - ys[0]) * at / 4
-        y = _y(value, ys)
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+def histogram(title: str, edges: Sequence[float], rows: Sequence[int], x_label: str) -> str:
+    """Bars between ``edges``, and a line at 0 if it is among them."""
+    frame = Frame(title, (edges[0], edges[-1]), round_span([0.0, max(rows)]), x_label, "rows", width=440)
+    body = []
+    for at, count in enumerate(rows):
+        x, top = frame.x(edges[at]), frame.y(count)
+        body.append(
+            f'<rect x="{x:.1f}" y="{top:.1f}" width="{max(frame.x(edges[at + 1]) - x - 1, 0.5):.1f}" '
+            f'height="{frame.y(0) - top:.1f}" fill="var(--a)">'
+            f"<title>{format_value(edges[at])} to {format_value(edges[at + 1])}: {count:,} rows</title></rect>"
         )
-    return "".join(parts)
+    if edges[0] < 0 < edges[-1]:
+        body.append(frame.line((0, 0), (0, frame.ys[1]), 'stroke="var(--ink)" stroke-dasharray="4 3"'))
+    return frame.svg(body)
 
 
-def _bar(left: float, width: float, value: float | None, ys: tuple[float, float], colour: str) -> str:
-    if value is None:
-        return ""
-    top, bottom = _y(max(value, ys[0]), ys), _y(ys[0], ys)
-    return (
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}" fill="{colour}">'
-        f"<title>{value:.4f}</title></rect>"
+def grid(title: str, span: Span, rows: Sequence[Sequence[int]], x_label: str, y_label: str) -> str:
+    """Counts of rows on a square grid, with its diagonal. The first index of ``rows`` is that of x."""
+    frame = Frame(title, span, span, x_label, y_label, width=440, height=400)
+    most = max((count for row in rows for count in row), default=0) or 1
+    step = (span[1] - span[0]) / max(len(rows), 1)
+    body = []
+    for across, row in enumerate(rows):
+        for up, count in enumerate(row):
+            if not count:
+                continue
+            x, y = span[0] + across * step, span[0] + up * step
+            width, height = frame.x(x + step) - frame.x(x), frame.y(y) - frame.y(y + step)
+            body.append(
+                f'<rect x="{frame.x(x):.1f}" y="{frame.y(y + step):.1f}" width="{width:.1f}" height="{height:.1f}" '
+                f'fill="var(--a)" fill-opacity="{0.1 + 0.9 * math.sqrt(count / most):.2f}">'
+                f"<title>{escape(x_label)} {format_value(x + step / 2)}, "
+                f"{escape(y_label)} {format_value(y + step / 2)}: {count:,} rows</title></rect>"
+            )
+    body.append(diagonal(frame))
+    return frame.svg(body)
+
+
+def diagonal(frame: Frame) -> str:
+    """A dashed line from the lower left to the upper right corner."""
+    return frame.line(
+        (frame.xs[0], frame.ys[0]), (frame.xs[1], frame.ys[1]), 'stroke="var(--soft)" stroke-dasharray="4 3"'
     )
 
 
-def _round_span(values: Sequence[float]) -> tuple[float, float]:
-    """A span around all values whose quarters are round numbers."""
+def round_span(values: Sequence[float]) -> Span:
+    """A span around all values that begins and ends with a tick."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high <= low:
-        low, high = low - 0.5, high + 0.5
-    size = 10.0 ** math.floor(math.log10((high - low) / 4))
-    for factor in (1, 2, 2.5, 5, 10, 20):
-        step = size * factor
-        start = math.floor(low / step) * step
-        if start + 4 * step >= high:
-            return start, start + 4 * step
-    return low, high
+        margin = abs(low) * 0.01 or 0.5
+        low, high = low - margin, high + margin
+    step = _step(low, high)
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 
-def _x(value: float, span: tuple[float, float]) -> float:
-    return _LEFT + (value - span[0]) / (span[1] - span[0]) * (_WIDTH - _LEFT - _RIGHT)
+def _ticks(span: Span) -> list[float]:
+    """Round numbers from one end of the span to the other."""
+    step = _step(*span)
+    first, last = math.ceil(span[0] / step - 1e-9), math.floor(span[1] / step + 1e-9)
+    return [at * step for at in range(first, last + 1)]
 
 
-def _y(value: float, span: tuple[float, float]) -> float:
-    return _HEIGHT - _BOTTOM - (value - span[0]) / (span[1] - span[0]) * (_HEIGHT - _TOP - _BOTTOM)
+def _step(low: float, high: float) -> float:
+    """A round number that divides the span into at most five parts."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 5))
+    return next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor * 5 >= (high - low) * (1 - 1e-9))
+
+
+def _dot(frame: Frame, point: tuple[float, float], colour: str, text: str = "") -> str:
+    return (
+        f'<circle cx="{frame.x(point[0]):.1f}" cy="{frame.y(point[1]):.1f}" r="3.5" fill="{colour}">'
+        f"<title>{escape(text)}</title></circle>"
+    )
+
+
+def _written(value: float, span: Span) -> str:
+    """A tick as a short number: ``0.25``, ``12.5k``, ``3M``."""
+    largest = max(abs(span[0]), abs(span[1]))
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if largest >= 10 * unit and value:
+            return f"{value / unit:.4g}{sign}"
+    return f"{value:.4g}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,30 +1,37 @@
-"""The stored result of a validation: ``report.json``, and ``predictions.json`` for later comparisons.
-
-The report has the checks with their measurements, the rules, and the lineage of the model. The predictions are the
-model's classes for the held-out rows, so that two models can be compared again without running either.
-"""
+"""The stored result of a validation, ``report.json``: checks with their measurements, rules, and lineage."""
 
 from __future__ import annotations
 
-import base64
 import json
-from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from mlengine.core.errors import MlengineError, ModelError, ObjectMissingError
 from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Thresholds, Verdict
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Verdict
 from mlengine.storage.client import Storage
+from mlengine.validation.predictions import Predictions
 
 FORMAT = 1
+# What a report of version 0.1 means that has no serving signature.
+_SIGNATURE_0_1 = {"key": "key", "features": "image", "output": "scores"}
 
 
 @dataclass(frozen=True)
 class Report:
     """The report of one validation.
 
+    :param task: ``binary``, ``multiclass``, ``regression`` or ``none``; empty if the model was not run.
+    :param model_kind: what was run: ``savedmodel``, ``keras``, ``onnx``, …, ``scorer``; empty if nothing was.
+    :param scorer: ``package.module:function``, if the trainer's own scorer was used.
+    :param metrics: values by metric on the held-out rows; ``None`` for a metric that is undefined there.
+    :param undefined: why, by metric.
+    :param slices: by threshold, the slices with rows, value and the champion's value, the worst first.
+    :param main_metric: the metric that champions are compared by.
+    :param curves: data for the report's plots (:mod:`mlengine.validation.metrics.curves`).
+    :param worst_rows: the rows with the largest errors: number, target, prediction and columns.
     :param checks: the scope: ``all``, ``signature`` or ``files``.
     :param created: when the model was validated; ISO 8601, UTC.
     :param fingerprint: fingerprint of the model's objects. It is compared again at publication, so that only validated
@@ -33,16 +40,15 @@ class Report:
     :param size: size of all files in bytes.
     :param step: the training step in the manifest.
     :param dataset: ``uri``, ``name``, ``version``, ``digest``, ``heldout`` (its digest) and ``rows``; empty if unused.
-    :param champion: the champion at the time: ``serial``, ``job_id``, ``model_uri``, ``accuracy``; empty if none.
-    :param figures: the probe's measurements of the model.
-    :param baseline: the probe's measurements of the champion.
-    :param comparison: the paired counts, with difference, interval and p-value.
+    :param champion: the champion at the time: ``serial``, ``job_id``, ``model_uri`` and its main metric; empty if none.
+    :param figures: the scoring process's measurements of the model.
+    :param baseline: its measurements of the champion.
+    :param comparison: by metric, the difference to the champion with its interval.
     :param lineage: packages, arguments, cluster, inputs and environment of the job.
     :param usage: time and cost of the job, as far as they are known (:mod:`mlengine.validation.usage`).
-    :param environment: versions of Python and TensorFlow in the probe.
-    :param mistakes: the wrongly classified rows with the highest scores.
+    :param environment: versions of Python and of the model's framework.
     :param seconds: duration of each step of the validation.
-    :param serving_signature: the expected signature (:class:`~mlengine.validation.signature.Expectation`).
+    :param serving_signature: the expected signature (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: ``name`` and ``digest`` of each extra check; the digest is empty if the check has none.
     :param require_comparison: whether a comparison with the champion was required.
     """
@@ -67,34 +73,47 @@ class Report:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    mistakes: tuple[Mapping[str, Any], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     serving_signature: Mapping[str, Any] = field(default_factory=dict)
     extra_checks: tuple[Mapping[str, str], ...] = ()
     require_comparison: bool = True
+    task: str = ""
+    model_kind: str = ""
+    scorer: str = ""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
+    main_metric: str = ""
+    slices: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    worst_rows: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def accuracy(self) -> float | None:
-        value = self.figures.get("accuracy")
-        return float(value) if isinstance(value, (int, float)) else None
+    def metric_value(self) -> float | None:
+        """The value of the main metric; ``None`` if the model was not run, or it is undefined."""
+        return self.metrics.get(self.main_metric)
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self) | {"format": FORMAT, "thresholds": self.thresholds.to_json()}
         data["verdict"] = self.verdict.to_json()
-        return {**data, "mistakes": list(self.mistakes), "extra_checks": list(self.extra_checks)}
+        return {**data, "worst_rows": list(self.worst_rows), "extra_checks": list(self.extra_checks)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read a report. Reports of version 0.1 have ``took`` for ``usage``.
+        """Read a report. Those of version 0.1 have ``took`` for ``usage``, and one metric: the accuracy.
 
         :raises MlengineError: the object is not a report of this format.
         """
         try:
             data = {"usage": data.get("took", {}), **data}
+            accuracy = data.get("figures", {}).get("accuracy")
+            if "metrics" not in data and isinstance(accuracy, (int, float)):
+                data |= {"metrics": {"accuracy": accuracy}, "main_metric": "accuracy", "task": "multiclass"}
+                data |= {"model_kind": "savedmodel"}
+                data |= {"serving_signature": data.get("serving_signature") or _SIGNATURE_0_1}
             known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
             known["verdict"] = Verdict.from_json(data["verdict"])
-            known["thresholds"] = Thresholds.from_json(data["thresholds"])
-            known |= {name: tuple(data.get(name, ())) for name in ("mistakes", "extra_checks")}
+            known["thresholds"] = Thresholds.from_report(data["thresholds"])
+            known |= {name: tuple(data.get(name, ())) for name in ("worst_rows", "extra_checks")}
             report = cls(**known)
         except (KeyError, TypeError) as error:
             raise MlengineError(f"invalid report: {error!r}", hint="run the validation again") from error
@@ -103,28 +122,6 @@ class Report:
                 f"report has format {data.get('format')!r}, not {FORMAT}", hint="run the validation again"
             )
         return report
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predicted and true classes of the rows of a held-out set; 65535 means no class."""
-
-    heldout: str
-    labels: tuple[int, ...]
-    classes: tuple[int, ...]
-
-    def to_bytes(self) -> bytes:
-        packed = {name: base64.b64encode(_pack(getattr(self, name))).decode() for name in ("labels", "classes")}
-        return json.dumps({"format": FORMAT, "heldout": self.heldout, "encoding": "base64 of <u2", **packed}).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """:raises MlengineError: the data is not in the format of :meth:`to_bytes`."""
-        try:
-            raw = json.loads(data)
-            return cls(raw["heldout"], _unpack(raw["labels"]), _unpack(raw["classes"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise MlengineError(f"invalid predictions: {error!r}", hint="run the validation again") from error
 
 
 def load_report(storage: Storage, job_dir: JobDir) -> Report:
@@ -156,16 +153,6 @@ def find_report(storage: Storage, job_dir: JobDir) -> Report | None:
         return None
 
 
-def load_predictions(storage: Storage, job_dir: JobDir) -> Predictions | None:
-    """The job's predictions; ``None`` if there are none, or they cannot be read."""
-    try:
-        return Predictions.from_bytes(storage.read(job_dir.predictions))
-    except MlengineError as error:
-        if error.retryable:
-            raise
-        return None
-
-
 def store(storage: Storage, report: Report, predictions: Predictions | None, page: bytes | None) -> str:
     """Write the report, its page and the predictions. The report is last, because readers rely on it.
 
@@ -178,16 +165,3 @@ def store(storage: Storage, report: Report, predictions: Predictions | None, pag
         storage.write(job_dir.page, page, content_type="text/html; charset=utf-8")
     storage.write(job_dir.report, json.dumps(report.to_json(), indent=1).encode())
     return job_dir.report
-
-
-def _pack(numbers: tuple[int, ...]) -> bytes:
-    return b"".join(number.to_bytes(2, "little") for number in numbers)
-
-
-def _unpack(text: str) -> tuple[int, ...]:
-    data = base64.b64decode(text, validate=True)
-    if len(data) % 2:
-        raise ValueError("odd number of bytes")
-    numbers = array("H")
-    numbers.frombytes(data)
-    return tuple(numbers)

@@ -6,16 +6,15 @@ which escapes for itself.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlengine.core.metrics import format_value
 from mlengine.core.verdict import Decision
-from mlengine.validation import plots
+from mlengine.validation import report_plots, report_tables
 from mlengine.validation.curves import Curves
 from mlengine.validation.report import Report
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_RIGHT, _WRONG = "26,127,55", "180,35,24"  # colours of the confusion matrix, RGB
 
 _TITLES = {Decision.FIRST: "Accepted as the first", Decision.NOT_COMPARED: "Not compared with the champion"}
 
@@ -35,11 +33,16 @@ def render(report: Report, curves: Curves) -> bytes:
         report=report,
         decision=decision,
         title=_TITLES.get(decision, decision.value.capitalize()),
-        rivals=_rivals(report),
-        curves=_curves(curves),
-        per_class=_per_class(report),
-        confusion=_confusion(report.figures.get("confusion")),
-        mistakes=list(_mistakes(report)),
+        main_value=None if report.metric_value is None else format_value(report.metric_value),
+        scope=_scope(report),
+        metrics=report_tables.metrics(report),
+        plots=report_plots.task_plots(report),
+        thresholds=report_plots.threshold_table(report),
+        positive=_positive_class(report),
+        confusion=report_plots.confusion(report),
+        slices=report_tables.slices(report),
+        worst=report_tables.worst_rows(report),
+        curves=report_plots.learning_curves(curves),
         times=_times(report),
         lineage=_lineage(report),
     )
@@ -54,74 +57,26 @@ def _template() -> Template:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _rivals(report: Report) -> list[tuple[str, str, str]]:
-    """Rows of name, champion, challenger."""
-    champion, mine, theirs = report.champion, report.figures, report.baseline
-    rows = (
-        ("dataset version", champion.get("dataset_version"), report.dataset.get("version")),
-        ("accuracy", _share(theirs.get("accuracy", champion.get("accuracy"))), _share(mine.get("accuracy"))),
-        (
-            "time of one row",
-            _milliseconds(theirs.get("latency_ms")),
-            _milliseconds(theirs.get("challenger_latency_ms")),
-        ),
-    )
-    return [(name, _or_dash(champions), _or_dash(challengers)) for name, champions, challengers in rows]
+def _scope(report: Report) -> str:
+    """What was validated, and on which rows."""
+    if report.checks == "files":
+        return "Only the files of the model and the extra checks were checked. The model was not run."
+    if report.checks == "signature":
+        return "Only the files, the signature and the extra checks were checked. The model was not run."
+    rows = report.dataset.get("rows")
+    on = f" on {rows:,} held-out rows" if isinstance(rows, int) else ""
+    kind = f" ({report.scorer or report.model_kind})" if report.scorer or report.model_kind else ""
+    if report.task == "none":
+        return f"The model{kind} was run{on}. The dataset has no task, so its predictions have no metrics."
+    if not report.metrics:
+        return f"The model{kind} has no metrics: it was not run, or its predictions could not be used."
+    target = f", target {report.dataset['target']}" if report.dataset.get("target") else ""
+    return f"Task {report.task}{target}. The model{kind} was run{on}."
 
 
-def _curves(curves: Curves) -> list[str]:
-    """A plot of losses and one of accuracies, as SVG."""
-    series = {
-        kind: {name: points for name, points in curves.series.items() if name.endswith(kind)}
-        for kind in ("loss", "accuracy")
-    }
-    return [plots.lines(kind, points) for kind, points in series.items() if points]
-
-
-def _per_class(report: Report) -> str:
-    """Bars of the accuracy of each class, as SVG; empty where it was not measured."""
-    mine, theirs = report.figures.get("per_class"), report.baseline.get("per_class")
-    return plots.bars(mine, theirs or [], report.thresholds.per_class) if mine else ""
-
-
-def _confusion(matrix: Sequence[Sequence[int]] | None) -> list[list[dict[str, object]]]:
-    """Each cell's count, and its colour: green on the diagonal, elsewhere red by its share of the largest error."""
-    if not matrix:
-        return []
-    most = max((count for at, row in enumerate(matrix) for to, count in enumerate(row) if at != to), default=0) or 1
-    return [
-        [
-            {
-                "count": int(count),
-                "colour": _RIGHT if at == to else _WRONG,
-                "shade": 0.12 if at == to else 0.75 * int(count) / most,
-            }
-            for to, count in enumerate(row)
-        ]
-        for at, row in enumerate(matrix)
-    ]
-
-
-def _mistakes(report: Report) -> Iterator[dict[str, object]]:
-    """The wrong rows with the highest scores, where the data are images."""
-    sizes = [int(size) for size in report.dataset.get("shape") or []]
-    for mistake in report.mistakes:
-        image = _image(mistake, sizes)
-        if image:
-            names = ("label", "predicted", "row")
-            yield {"image": image, "score": float(mistake["score"]), **{name: mistake.get(name) for name in names}}
-
-
-def _image(mistake: Mapping[str, Any], sizes: Sequence[int]) -> str:
-    """A PNG in base64; empty if the row is no image of the dataset's shape, or has no score."""
-    try:
-        pixels = base64.b64decode(str(mistake["pixels"]), validate=True)
-        float(mistake["score"])
-    except (KeyError, ValueError, TypeError, binascii.Error):
-        return ""
-    if len(sizes) != 2 or sizes[0] * sizes[1] != len(pixels):
-        return ""
-    return base64.b64encode(plots.png(pixels, width=sizes[1])).decode()
+def _positive_class(report: Report) -> str:
+    classes = report.dataset.get("classes") or []
+    return str(classes[1]) if report.task == "binary" and len(classes) == 2 else ""
 
 
 def _times(report: Report) -> list[tuple[str, str, str]]:
@@ -169,7 +124,7 @@ def _signature(report: Report) -> dict[str, object]:
     """How the model had to be called; empty where that was not asked."""
     if report.checks == "files":
         return {}
-    shown = ("name", "inputs", "outputs", "key", "features", "scores", "scale", "probabilities")
+    shown = ("name", "inputs", "outputs", "columns", "key", "features", "output", "activation", "scale")
     known = report.serving_signature
     return {name: known[name] for name in shown if known.get(name) is not None}
 
@@ -190,15 +145,3 @@ def _clock(seconds: object) -> str:
     if not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e11:
         return "-"
     return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-def _share(value: object) -> str | None:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else None
-
-
-def _milliseconds(value: object) -> str | None:
-    return f"{value:.2f} ms" if isinstance(value, (int, float)) else None
-
-
-def _or_dash(value: object) -> str:
-    return "-" if value is None else str(value)

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mlengine.core.dataset import TASKS
 from mlengine.core.errors import MlengineError
-from mlengine.core.layout import JobDir
-from mlengine.core.verdict import Thresholds
+from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
 from mlengine.validation.extra_checks import ExtraCheck, check_digest, check_name
+from mlengine.validation.job import FinishedJob
 from mlengine.validation.report import Report, find_report
 from mlengine.validation.runner import Limits
-from mlengine.validation.signature import Expectation
+from mlengine.validation.serving_signature import ServingSignature
 
 # The thresholds that apply without running the model.
 _FILE_THRESHOLDS = ("size_bytes", "size_ratio")
@@ -50,28 +51,35 @@ class Scope(StrEnum):
         return order.index(self) <= order.index(other)
 
 
+def check_task(task: str) -> str:
+    """:raises MlengineError: ``task`` is neither empty nor a task."""
+    if task and task not in TASKS:
+        raise MlengineError(f"prediction_task={task!r}", hint=f"write one of {', '.join(TASKS)}")
+    return task
+
+
 @dataclass(frozen=True)
 class Rules:
     """The checks of a validation and their thresholds.
 
     :param expected: the serving signature.
-    :param limits: time and memory of the probe.
+    :param limits: time and memory of the scoring process.
+    :param scorer: ``package.module:function``; by default the one that the trainer's package names.
+    :param task: instead of the dataset's task.
     :param require_comparison: whether the verdict is ``not_compared``, and the model not published, if its quality was
-        not compared with the champion's. A ``tolerance`` of ``None`` also turns the comparison off.
+        not compared with the champion's.
     :param extra_checks: users' own functions. Each gets the local folder with the model's files and the values measured
         so far. They run in this process, so they must not import TensorFlow. A check that raises has failed.
     """
 
     scope: Scope = Scope.ALL
     thresholds: Thresholds = field(default_factory=Thresholds)
-    expected: Expectation = field(default_factory=Expectation)
+    expected: ServingSignature = field(default_factory=ServingSignature)
     limits: Limits = field(default_factory=Limits)
     extra_checks: Sequence[ExtraCheck] = ()
     require_comparison: bool = True
-
-    @property
-    def comparison_required(self) -> bool:
-        return self.require_comparison and self.thresholds.tolerance is not None
+    scorer: str = ""
+    task: str = ""
 
     @property
     def extra_check_records(self) -> tuple[dict[str, str], ...]:
@@ -79,15 +87,15 @@ class Rules:
         return tuple({"name": check_name(check), "digest": check_digest(check)} for check in self.extra_checks)
 
 
-def recorded_signature(storage: Storage, job_dir: JobDir) -> Expectation | None:
-    """The serving signature in the job's report; ``None`` if there is no report, or it did not check the signature.
+def recorded_model(storage: Storage, job: FinishedJob) -> tuple[ServingSignature, str]:
+    """The serving signature and the scorer of a job: those of its report, else the defaults and the trainer's scorer.
 
     :raises ModelError: the recorded signature is invalid.
     """
-    report = find_report(storage, job_dir)
+    report = find_report(storage, job.job_dir)
     if report is None or report.checks == Scope.FILES or not report.serving_signature:
-        return None
-    return Expectation.from_json(report.serving_signature)
+        return ServingSignature(), job.scorer
+    return ServingSignature.from_report(report.serving_signature), report.scorer or job.scorer
 
 
 def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
@@ -101,8 +109,10 @@ def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
     return (
         scope.includes(rules.scope)
         and report.require_comparison == rules.require_comparison
+        and (rules.scope is not Scope.ALL or rules.scorer in {"", report.scorer})
+        and (rules.scope is not Scope.ALL or rules.task in {"", report.task})
         and _thresholds(report.thresholds, rules.scope) == _thresholds(rules.thresholds, rules.scope)
-        and (rules.scope is Scope.FILES or report.serving_signature == rules.expected.to_json())
+        and (rules.scope is Scope.FILES or _signature(report) == rules.expected.to_json())
         and (rules.scope is not Scope.ALL or dataset_uri in {"", report.dataset.get("uri")})
         and all(digest and digest in theirs for digest in mine)
     )
@@ -116,13 +126,18 @@ def dropped_checks(report: Report, rules: Rules) -> list[str]:
     dropped = []
     if not rules.scope.includes(Scope.parse(report.checks)):
         dropped.append(f"validation_level {report.checks!r}, now {rules.scope.value!r}")
-    default = Expectation().to_json()
-    known = report.checks != Scope.FILES and report.serving_signature not in ({}, default)
+    default = ServingSignature().to_json()
+    known = report.checks != Scope.FILES and _signature(report) not in ({}, default)
     if known and rules.scope is not Scope.FILES and rules.expected.to_json() == default:
         dropped.append("the configured serving signature, now the default")
     mine = {_function(check_name(check)) for check in rules.extra_checks}
     dropped += [f"extra check {check['name']}" for check in report.extra_checks if _function(check["name"]) not in mine]
     return dropped
+
+
+def _signature(report: Report) -> Mapping[str, Any]:
+    """The report's serving signature in today's format."""
+    return ServingSignature.from_report(report.serving_signature).to_json() if report.serving_signature else {}
 
 
 def _function(name: str) -> str:

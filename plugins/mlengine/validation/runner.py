@@ -1,17 +1,17 @@
-"""Runs the probe as a subprocess with time and memory limits and a minimal environment.
+"""Runs the scoring process with time and memory limits and a minimal environment.
 
-The probe ends by itself, or is killed when
+The process ends by itself, or is killed when
 
 * it has run for ``seconds``, counted from the loading of the model
 * it uses more than ``memory_bytes``. The kernel enforces this limit for each process; this process adds up the
-  resident memory of all processes that the probe started
+  resident memory of all processes that it started
 * it has started more than ``processes`` processes
-* this process ends: the probe's stdin is a pipe from it
+* this process ends: its stdin is a pipe from here
 
-The probe runs in its own session. The whole process group is killed, and so are processes that have left the group,
+It runs in its own session. The whole process group is killed, and so are processes that have left the group,
 which are found by a variable in their environment.
 
-The probe gets no credentials, no ``TF_CONFIG``, no proxy and no accelerator. A failure of the model is reported in
+It gets no credentials, no ``TF_CONFIG``, no proxy and no accelerator. A failure of the model is reported in
 :class:`Measured`; a failure of the environment is raised.
 """
 
@@ -23,19 +23,23 @@ import os
 import signal
 import subprocess
 import time
-from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-from mlengine.core.errors import EnvironmentBuildError, MlengineError, ModelError
+from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.runtime import processes
 from mlengine.runtime.env_allowlist import MARK
-from mlengine.validation.saved_model import Signature
-from mlengine.validation.signature import Expectation, read_signature
+from mlengine.validation.heldout import Heldout
+from mlengine.validation.scored_model import ScoredModel
 
-PROBE = Path(__file__).with_name("probe.py")
+if TYPE_CHECKING:
+    import numpy as np
+
+    Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+PROCESS = Path(__file__).parent / "scoring" / "process.py"
 POLL = 0.05
 _GROUP_POLL_SECONDS = 0.5  # interval of the check of all processes, which is more expensive
 # In these stages the model has not been loaded: a failure is not caused by the model.
@@ -47,136 +51,80 @@ _INHERITED = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the probe.
+    """Limits of the scoring process.
 
     :param seconds: time from the loading of the model to the end. The import of TensorFlow does not count.
     :param memory_bytes: private memory; ``None`` for no limit. TensorFlow alone uses about 0.6 GB.
     :param processes: maximum number of processes at a time, including descendants.
-    :param batch: number of held-out rows per call.
+    :param batch: number of held-out rows per call; by default 500, and up to 8192 for tables.
     """
 
     seconds: float = 600.0
     memory_bytes: int | None = 4 * 1024**3
     processes: int = 64
-    batch: int = 500
-
-
-@dataclass(frozen=True)
-class Heldout:
-    """The local files of a held-out set, with its number of classes and its digest."""
-
-    images: Path
-    labels: Path
-    classes: int
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A local SavedModel and its serving signature.
-
-    :param expected: the configured serving signature: the role of each tensor.
-    :param signature: the model's signature of the same name, with the types and shapes of its inputs.
-    """
-
-    path: Path
-    expected: Expectation
-    signature: Signature
-
-    @classmethod
-    def read(cls, path: Path, expected: Expectation) -> Self:
-        """Read the signature of a model.
-
-        :raises ModelError: the model has no signature of that name, or the signature lacks an expected tensor.
-        """
-        signature = read_signature(path, expected.name)
-        inputs = {expected.features} | ({expected.key} if expected.key else set())
-        missing = [*(inputs - signature.inputs.keys()), *({expected.scores} - signature.outputs.keys())]
-        if missing:
-            raise ModelError(f"signature {expected.name!r} has no {', '.join(sorted(missing))}; it is {signature}")
-        return cls(path, expected, signature)
-
-    def to_json(self) -> dict[str, Any]:
-        """The format that the probe reads."""
-        expected = self.expected
-        return {
-            "path": str(self.path),
-            "signature": expected.name,
-            "key": expected.key,
-            "features": expected.features,
-            "scores": expected.scores,
-            "scale": expected.scale,
-            "inputs": {name: [tensor.dtype, tensor.shape] for name, tensor in self.signature.inputs.items()},
-        }
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of the probe.
+    """The measurements of the scoring process.
 
     :param figures: the model's measurements; empty if it failed.
     :param baseline: the champion's measurements; empty if there is no champion, and ``error`` if it failed.
     :param error: why the model failed, as a message; empty if it did not.
-    :param predictions: the class of each held-out row; 65535 for none.
+    :param outputs: the model's outputs for the held-out rows, float64 (rows, values); ``None`` if it failed.
+    :param baseline_outputs: the champion's.
     """
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     baseline: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
-    labels: tuple[int, ...] = ()
-    predictions: tuple[int, ...] = ()
-    baseline_predictions: tuple[int, ...] = ()
-    mistakes: tuple[Mapping[str, Any], ...] = ()
-    digits: tuple[Mapping[str, Any], ...] = ()
+    outputs: Matrix | None = None
+    baseline_outputs: Matrix | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 
-def run_probe(
+def run_model(
     python: Path,
-    model: ServedModel,
+    model: ScoredModel,
     heldout: Heldout,
     *,
     work: Path,
-    baseline: ServedModel | None = None,
+    baseline: ScoredModel | None = None,
     limits: Limits = Limits(),
-    show: tuple[int, ...] = (),
-    brief: bool = False,
+    only: Sequence[int] | None = None,
 ) -> Measured:
-    """Run ``model`` with the interpreter ``python``.
+    """Run ``model`` on the held-out rows with the interpreter ``python``.
 
-    :param work: an empty folder for the probe's output; also its home and its working directory.
+    :param work: an empty folder for the output of the process; also its home and its working directory.
     :param baseline: the champion, which is measured in the same process.
-    :param show: held-out rows to return with their pixels.
-    :param brief: predict only the rows in ``show`` and measure nothing else.
-    :raises EnvironmentBuildError: the environment lacks TensorFlow or numpy.
-    :raises MlengineError: the probe failed before it loaded the model.
+    :param only: rows to predict; then nothing else is measured.
+    :raises EnvironmentBuildError: the environment lacks the model's framework or NumPy.
+    :raises MlengineError: the process failed before it loaded the model.
     """
     out = work / "out"
     out.mkdir(parents=True)
     config = {
         "out": str(out),
+        "rows": str(heldout.folder),
         "model": model.to_json(),
         "baseline": baseline.to_json() if baseline else None,
-        "images": str(heldout.images),
-        "labels": str(heldout.labels),
-        "classes": heldout.classes,
         "batch": limits.batch,
         "memory_bytes": limits.memory_bytes,
-        "show": list(show),
-        "brief": brief,
+        "only": None if only is None else list(only),
     }
-    (work / "probe.json").write_text(json.dumps(config))
+    (work / "scoring.json").write_text(json.dumps(config))
     started = time.monotonic()
     code, kill_reason = _run(python, work, limits)
-    return _read(out, work / "probe.log", code, kill_reason, time.monotonic() - started)
+    return _read(work, model, code, kill_reason, time.monotonic() - started)
 
 
 def _run(python: Path, work: Path, limits: Limits) -> tuple[int, str]:
     """The exit code, and why the probe was killed (``""`` if it ended by itself)."""
-    with (work / "probe.log").open("wb") as log:
+    with (work / "scoring.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(python), "-I", str(PROBE), str(work / "probe.json")],
+            [str(python), "-I", str(PROCESS), str(work / "scoring.json")],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -250,21 +198,22 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _read(out: Path, log: Path, code: int, kill_reason: str, seconds: float) -> Measured:
+def _read(work: Path, model: ScoredModel, code: int, kill_reason: str, seconds: float) -> Measured:
+    out = work / "out"
     stage = _text(out / "stage")
     written = _json(out / "model.json", {})
     error = written.get("error") if isinstance(written, dict) else {"stage": stage, "message": "no measurements"}
     complete = (out / "model.json").exists() and not error
     if code == 4 and error:
         raise EnvironmentBuildError(
-            f"the trainer's environment cannot load a SavedModel: {error['message']}",
-            hint="add tensorflow and numpy to the trainer's dependencies, or use validation_level='signature'",
+            f"the trainer's environment cannot load the model ({model.kind}): {error['message']}",
+            hint="add the model's framework and numpy to the trainer's dependencies, or use validation_level='files'",
         )
     if not complete and not error and stage in _BEFORE_MODEL:
         raise MlengineError(
-            f"the probe {kill_reason or f'exited with code {code}'} at {stage or 'its start'}, before it loaded the"
-            f" model:\n{_tail(log)}",
-            hint="see the probe's last lines above; time_limit_seconds and memory_limit_gib set its limits",
+            f"the scoring process {kill_reason or f'exited with code {code}'} at {stage or 'its start'}, before it"
+            f" loaded the model:\n{_tail(work / 'scoring.log')}",
+            hint="see its last lines above; time_limit_seconds and memory_limit_gib set its limits",
         )
     reason = ""
     if error:
@@ -278,11 +227,8 @@ def _read(out: Path, log: Path, code: int, kill_reason: str, seconds: float) -> 
         figures=written if complete else {},
         baseline=baseline,
         error=reason,
-        labels=_classes(out / "labels.u16"),
-        predictions=_classes(out / "model.u16") if complete else (),
-        baseline_predictions=_classes(out / "baseline.u16"),
-        mistakes=tuple(_json(out / "mistakes.json", [])) if complete else (),
-        digits=tuple(_json(out / "digits.json", [])) if complete else (),
+        outputs=_matrix(out / "model.npy") if complete else None,
+        baseline_outputs=_matrix(out / "baseline.npy"),
         environment=_json(out / "environment.json", {}),
         seconds=seconds,
     )
@@ -296,11 +242,10 @@ def _exit_reason(code: int) -> str:
     return f"exited with code {code}"
 
 
-def _classes(path: Path) -> tuple[int, ...]:
-    numbers = array("H")
-    if path.exists():
-        numbers.frombytes(path.read_bytes())
-    return tuple(numbers)
+def _matrix(path: Path) -> Matrix | None:
+    import numpy as np
+
+    return np.load(path) if path.exists() else None
 
 
 def _json(path: Path, default: Any) -> Any:

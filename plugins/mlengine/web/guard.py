@@ -18,6 +18,8 @@ from fastapi import Depends, HTTPException, Request
 
 # A page of another origin cannot send this header without a preflight request, which fails.
 HEADER, HEADER_VALUE = "x-requested-by", "mlengine"
+# The same message in both cases, so that it does not reveal which jobs exist.
+NO_JOB = "the job does not exist, or you do not have permission to read its DAG"
 
 
 def reader(user: GetUserDep) -> Any:
@@ -53,7 +55,7 @@ def require_read(user: Any, dag_id: str) -> None:
     :raises HTTPException: 404, as for a job that does not exist.
     """
     if dag_id and not _is_authorized(user, "GET", dag_id):
-        raise HTTPException(404, "no such job")
+        raise HTTPException(404, NO_JOB)
 
 
 def require_change(user: Any, dag_id: str) -> None:

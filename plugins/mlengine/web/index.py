@@ -30,7 +30,7 @@ from mlengine.web.rows import Claimed, Row, damaged, describe, make_row, read_cl
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 REFRESH_INTERVAL = 4.0  # seconds
 WRITE_INTERVAL = 60.0  # seconds between two writes of a model's cached rows
 REREAD = 5  # final rows that each refresh reads again

@@ -18,6 +18,7 @@ from mlengine.core.verdict import Check
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.report import load_report
+from mlengine.validation.report_tables import metrics
 from mlengine.web.rows import Claimed, Row
 
 LOG_LINES = 500
@@ -37,7 +38,7 @@ def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
         "inputs": dict(record.inputs),
         "spec": _spec(record.spec),
         "history": [dict(event) for event in record.history],
-        "curves": {name: list(points) for name, points in read_curves(storage, job_dir).series.items()},
+        "curves": read_curves(storage, job_dir).plots,
         "report": _report(storage, job_dir),
         "cancellable": claim.handle is not None and not state.terminal and state is not JobState.CANCELLING,
         "stored_logs": sorted({attempt for attempt, _, _, _ in _stored(storage, job_dir)}),
@@ -137,7 +138,10 @@ def _report(storage: Storage, job_dir: JobDir) -> dict[str, Any] | None:
         "reasons": list(report.verdict.reasons),
         "checks": [_check(check) for check in report.verdict.checks],
         "created": report.created,
-        "accuracy": report.accuracy,
+        "metric": report.main_metric,
+        "metric_value": report.metric_value,
+        "task": report.task,
+        "metrics": metrics(report),
         "champion": dict(report.champion),
         "dataset": {name: report.dataset.get(name) for name in ("uri", "name", "version", "rows")},
         "environment": dict(report.environment),

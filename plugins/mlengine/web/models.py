@@ -1,4 +1,4 @@
-"""Models: champion, history, and accuracy by dataset version, rejected challengers included."""
+"""Models: champion, history, and the metric by dataset version, rejected challengers included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
 from mlengine.storage.client import Storage
-from mlengine.validation.report import Report, load_report
+from mlengine.validation.report import load_report
+from mlengine.validation.report_tables import higher_is_better, metrics
 from mlengine.web.rows import Row
 
 HISTORY = 100
@@ -37,26 +38,33 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
 
 
 def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[str, Any]:
-    """One model. ``points`` are for the plot; ``comparison`` compares the latest challenger with its champion."""
+    """One model. ``points`` are for the plot; ``comparison`` compares the latest challenger with its champion.
+
+    The points have one metric: the champion's, or that of the newest validated job. Values of other metrics, from
+    before a change of the thresholds, cannot be compared with it.
+    """
     history = champions.history(storage, bucket, model, limit=HISTORY)
-    validated = [row for row in rows if row.model == model and row.verdict and row.accuracy is not None]
+    validated = [row for row in rows if row.model == model and row.verdict and row.metric_value is not None]
     validated.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
+    newest = max(validated, key=lambda row: row.claimed or 0.0, default=None)
+    metric = history[0].metric if history and history[0].metric else newest.metric if newest else ""
     champion_ids = {entry.job_id for entry in history}
     points = [
         {
             "job_id": row.job_id,
             "dataset": row.dataset,
-            "accuracy": row.accuracy,
+            "metric_value": row.metric_value,
             "verdict": row.verdict,
             "champion": row.job_id in champion_ids,
         }
-        for row in validated[-POINTS:]
+        for row in [row for row in validated if row.metric == metric][-POINTS:]
     ]
-    newest = max(validated, key=lambda row: row.claimed or 0.0, default=None)
     return {
         "model": model,
         "champion": json.loads(history[0].to_bytes()) if history else None,
         "history": [json.loads(entry.to_bytes()) for entry in history],
+        "metric": metric,
+        "higher_is_better": higher_is_better(metric) if metric else True,
         "points": points,
         "comparison": _comparison(storage, bucket, newest) if newest else None,
     }
@@ -85,12 +93,6 @@ def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | 
         "verdict": report.verdict.decision.value,
         "reasons": list(report.verdict.reasons),
         "compared_with": dict(report.champion),
-        "challenger": _figures(report, report.figures),
-        "champion": _figures(report, report.baseline),
+        "metrics": metrics(report),
+        "size": [report.size or None, report.baseline.get("size")],
     }
-
-
-def _figures(report: Report, figures: Any) -> dict[str, Any]:
-    wanted = ("accuracy", "latency_ms", "per_class")
-    found = {name: figures[name] for name in wanted if figures.get(name) is not None}
-    return {**found, "size": report.size} if figures is report.figures else found

@@ -16,7 +16,7 @@ from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
-from mlengine.web import actions, guard, jobs, models
+from mlengine.web import actions, drift, guard, jobs, models
 from mlengine.web.guard import ReaderDep
 from mlengine.web.index import Index, View
 from mlengine.web.people import triggered_by
@@ -140,6 +140,11 @@ def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
     return {**found, "may_change": guard.may_change(user, _champion_dag(found, rows))}
 
 
+@router.get("/models/{model}/drift")
+def model_drift(user: ReaderDep, model: str) -> dict[str, Any]:
+    return drift.drift(_storage(), _bucket(), model, _of_model(user, model))
+
+
 @router.post("/models/{model}/rollback", dependencies=[Depends(guard.same_origin)])
 def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, Any]:
     rows = _of_model(user, model)
@@ -164,7 +169,7 @@ def _of_model(user: Any, model: str) -> list[Row]:
     """
     rows = [row for row in _visible(user)[1] if row.model == model]
     if not rows:
-        raise HTTPException(404, "no such model")
+        raise HTTPException(404, "the model does not exist, or you do not have permission to read the DAGs of its jobs")
     return rows
 
 
@@ -174,14 +179,14 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     :raises HTTPException: 404 if it does not exist or the user may not see it.
     """
     if "/" in job_id or job_id in {"", ".", ".."}:
-        raise HTTPException(404, "no such job")
+        raise HTTPException(404, guard.NO_JOB)
     try:
         job_dir = JobDir.of(_bucket(), model, job_id)
     except StorageError as error:
-        raise HTTPException(404, "no such job") from error
+        raise HTTPException(404, guard.NO_JOB) from error
     found = _index().read(job_dir)
     if found is None:
-        raise HTTPException(404, "no such job")
+        raise HTTPException(404, guard.NO_JOB)
     guard.require_read(user, found[1].dag_id)
     return found
 

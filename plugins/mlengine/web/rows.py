@@ -30,7 +30,7 @@ _FINAL_AFTER_VALIDATION = 600.0
 _FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 _TEXT = frozenset(
-    "model job_id backend state detail dag_id run_id by cluster decision dataset verdict".split()  # noqa: SIM905
+    "model job_id backend state detail dag_id run_id by cluster decision dataset verdict metric".split()  # noqa: SIM905
 )
 
 
@@ -68,7 +68,8 @@ class Row:
     eta: float | None = None
     rate: float | None = None
     verdict: str = ""
-    accuracy: float | None = None
+    metric: str = ""
+    metric_value: float | None = None
     cost_usd: float | None = None
     final: bool = False
 
@@ -159,7 +160,9 @@ def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend
     report = _report(storage, job_dir)
     row = _with_status(storage, row, claim.handle, status, report)
     if report is not None:
-        row = replace(row, verdict=report.verdict.decision.value, accuracy=report.accuracy)
+        row = replace(
+            row, verdict=report.verdict.decision.value, metric=report.main_metric, metric_value=report.metric_value
+        )
     row = _with_progress(storage, row, job_dir)
     row = replace(row, cost_usd=_cost(backend, record, job_dir, row))
     return replace(row, final=_is_final(row, report, times[-1] if times else 0.0))
@@ -241,7 +244,12 @@ def _seconds(created: str) -> float:
 
 def _cluster(spec: Mapping[str, Any]) -> str:
     pools = spec.get("pools") or ()
-    return ", ".join(f"{pool.get('count')} {pool.get('role')}" for pool in pools if isinstance(pool, Mapping))
+    return ", ".join(_replicas(pool) for pool in pools if isinstance(pool, Mapping))
+
+
+def _replicas(pool: Mapping[str, Any]) -> str:
+    count, role = pool.get("count"), pool.get("role")
+    return f"{count} {role}{'' if count == 1 or role == 'ps' else 's'}"
 
 
 def _decision(record: JobRecord) -> str:

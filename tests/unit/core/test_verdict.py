@@ -1,4 +1,4 @@
-"""Checks, thresholds and the rule that makes a verdict of them."""
+"""Checks, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from mlengine.core.verdict import (
     SIZE_RATIO,
     Check,
     Decision,
-    Thresholds,
     Verdict,
-    WhenUndecided,
     decide,
     table,
 )
@@ -92,35 +90,6 @@ def test_a_verdict_survives_json() -> None:
 def test_what_is_no_verdict_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(MlengineError, match="not a verdict"):
         Verdict.from_json(data)
-
-
-def test_thresholds_come_as_a_form_gives_them() -> None:
-    read = Thresholds.from_json(
-        {"accuracy": "0.9", "per_class": "", "tolerance": "None", "size_bytes": "1e6", "undecided": "accept"}
-    )
-    assert read == Thresholds(
-        accuracy=0.9, per_class=None, tolerance=None, size_bytes=1_000_000, undecided=WhenUndecided.ACCEPT
-    )
-    assert Thresholds.from_json(None) == Thresholds()
-    assert Thresholds.from_json(json.loads(json.dumps(read.to_json()))) == read
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"acuracy": 0.9}, "unknown threshold: acuracy"),
-        ({"accuracy": 97}, "out of range"),
-        ({"accuracy": "nan"}, "out of range"),
-        ({"accuracy": "high"}, "not a number"),
-        ({"tolerance": -0.1}, "out of range"),
-        ({"confidence": 0.5}, "out of range"),
-        ({"confidence": None}, "must be a number"),
-        ({"undecided": "maybe"}, "reject or accept"),
-    ],
-)
-def test_a_wrong_threshold_is_refused_with_its_name(data: dict[str, object], words: str) -> None:
-    with pytest.raises(MlengineError, match=words):
-        Thresholds.from_json(data)
 
 
 def test_the_table_is_aligned() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mlengine.listeners import run_notes
 
 DATASET = {"dataset": "mnist", "version": "2026-11-01"}
-GOOD = {"verdict": "accepted", "accuracy": 0.97931}
+GOOD = {"verdict": "accepted", "metric": "roc_auc", "metric_value": 0.79312}
 
 
 @pytest.mark.parametrize(
@@ -25,23 +25,30 @@ GOOD = {"verdict": "accepted", "accuracy": 0.97931}
                 "ValidateModelOperator": GOOD,
                 "PublishModelOperator": {"published": True, "serial": 3},
             },
-            "mnist 2026-11-01 · accepted (0.9793) · champion no. 3",
+            "mnist 2026-11-01 · accepted (roc_auc 0.7931) · champion no. 3",
         ),
         (
-            {"ValidateModelOperator": {"verdict": "rejected", "accuracy": 0.5, "reasons": ["Too few.", "Too slow."]}},
-            "rejected (0.5000) · Too few. Too slow.",
+            {
+                "ValidateModelOperator": {
+                    "verdict": "rejected",
+                    "metric": "mean_absolute_error",
+                    "metric_value": 123456.78,
+                    "reasons": ["Too high.", "Too slow."],
+                }
+            },
+            "rejected (mean_absolute_error 123,457) · Too high. Too slow.",
         ),
         (
             {"ValidateModelOperator": {"verdict": "not_compared", "reasons": ["It was not compared."]}},
-            "not_compared · It was not compared.",
+            "not compared · It was not compared.",
         ),
         (
             {
                 "SubmitTrainingJobOperator": {"decision": "reused"},
-                "ValidateModelOperator": {"verdict": "accepted", "accuracy": None},
+                "ValidateModelOperator": {"verdict": "accepted", "metric": "", "metric_value": None},
                 "PublishModelOperator": {"published": False, "reason": "The champion was trained on a newer version."},
             },
-            "reused · accepted · not published: The champion was trained on a newer version.",
+            "reused an earlier model · accepted · not published: The champion was trained on a newer version.",
         ),
     ],
 )

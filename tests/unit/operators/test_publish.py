@@ -107,7 +107,8 @@ def test_it_publishes_and_announces(storage: Storage, bucket: str) -> None:
         "model": "mnist",
         "job_id": "b",
         "job_dir": job_dir.uri,
-        "accuracy": None,
+        "metric": "",
+        "metric_value": None,
         "dataset_version": "2026-11-01",
         "champion": job_dir.uri + "/model",
         "serial": 2,
@@ -190,13 +191,15 @@ def test_what_is_no_models_name_has_no_asset(name: str) -> None:
         champion_asset(name)
 
 
-def test_an_accuracy_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
+def test_a_metric_that_is_not_a_number_reaches_neither_xcom_nor_event(storage: Storage, bucket: str) -> None:
     """Airflow would fail the task after it has published."""
     job_dir, context = validated(storage, bucket, "a"), make_context()
     report = json.loads(storage.read(job_dir.report))
-    storage.write(job_dir.report, json.dumps({**report, "figures": {"accuracy": float("nan")}}).encode())
+    storage.write(
+        job_dir.report, json.dumps({**report, "metrics": {"roc_auc": float("nan")}, "main_metric": "roc_auc"}).encode()
+    )
     result = publish(job_dir.uri, context)
-    assert (result["published"], result["accuracy"]) == (True, None)
+    assert (result["published"], result["metric_value"]) == (True, None)
     json.dumps([result, context.extra], allow_nan=False)
 
 

@@ -91,17 +91,17 @@ def too_small(model: Path, figures: object) -> Check:
     return Check("weights", size, "≥ 100", passed=size >= 100, message=f"The weights have {size} bytes.")
 
 
-def test_an_accuracy_that_is_not_a_number_does_not_reach_xcom(
+def test_a_metric_that_is_not_a_number_does_not_reach_xcom(
     job: JobDir, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = ValidateModelOperator._validate
 
     def judge(self: ValidateModelOperator, *arguments: Any) -> Any:
-        return replace(really(self, *arguments), figures={"accuracy": float("nan")})
+        return replace(really(self, *arguments), metrics={"f1": float("nan")}, main_metric="f1")
 
     monkeypatch.setattr(ValidateModelOperator, "_validate", judge)
     result, _ = run(job.uri)
-    assert result["accuracy"] is None
+    assert result["metric_value"] is None
     json.dumps(result, allow_nan=False)
 
 
@@ -109,7 +109,8 @@ def test_it_returns_the_verdict_and_the_report(storage: Storage, job: JobDir, lo
     result, ti = run({"job_dir": job.uri, "job_id": "hello_1"})
     assert result == {
         "verdict": "first",
-        "accuracy": None,
+        "metric": "",
+        "metric_value": None,
         "reasons": ["There is no champion yet; all 2 checks passed."],
         "report": job.report,
         "page": job.page,
@@ -227,13 +228,13 @@ def test_a_job_without_a_model_is_rejected(storage: Storage, job: JobDir) -> Non
     with pytest.raises(AirflowSkipException, match="there is no model in"):
         run(job.uri)
     storage.write(job.model + "weights.json", b"{}")
-    with pytest.raises(AirflowSkipException, match=r"has no saved_model.pb; found weights.json"):
+    with pytest.raises(AirflowSkipException, match=r"no model of a known kind.*weights\.json"):
         run(job.uri, validation_level="signature")
 
 
 def test_strings_from_a_trigger_form(job: JobDir) -> None:
     with pytest.raises(AirflowSkipException, match="has 2 bytes; the maximum is 1 bytes"):
-        run(job.uri, thresholds={"accuracy": "0.97", "per_class": "", "size_bytes": "1"})
+        run(job.uri, thresholds={"accuracy": "0.97", "worst_class_recall": "", "size_bytes": "1"})
     result, _ = run(job.uri, thresholds={"size_bytes": ""}, package_uris="", dataset="", model="", bucket="")
     assert result["verdict"] == "first"
 
@@ -241,11 +242,14 @@ def test_strings_from_a_trigger_form(job: JobDir) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"thresholds": {"acuracy": 1}}, "unknown threshold: acuracy"),
+        ({"thresholds": {"acuracy": 1}}, "unknown metric or threshold: acuracy"),
         ({"validation_level": "some"}, "unknown validation_level"),
         ({"on_reject": "explode"}, "on_reject='explode'"),
         ({"require_comparison": "perhaps"}, "require_comparison='perhaps'"),
-        ({"serving_signature": {"scores": "x"}}, "scores='x' is not in the serving signature"),
+        (
+            {"serving_signature": {"outputs": {"y": "float32"}, "output": "x"}},
+            "output='x' is not in the serving signature",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused_before_any_download(fields: dict[str, Any], words: str) -> None:

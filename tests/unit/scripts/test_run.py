@@ -12,14 +12,14 @@ from scripts.run import champion_line
     ("champion", "line"),
     [
         (
-            {"accuracy": 0.98765, "dataset": {"version": "2026-11-01"}},
+            {"metric": "accuracy", "metric_value": 0.98765, "dataset": {"version": "2026-11-01"}},
             "Champion: no. 3, job mnist_1, accuracy 0.9877, trained on 2026-11-01",
         ),
         (
-            {"accuracy": None, "dataset": {}},
-            "Champion: no. 3, job mnist_1, accuracy not measured, trained on an unnamed version",
+            {"metric": "", "metric_value": None, "dataset": {}},
+            "Champion: no. 3, job mnist_1, not measured, trained on an unnamed version",
         ),
     ],
 )
-def test_a_champion_without_accuracy_or_dataset_is_shown(champion: dict[str, Any], line: str) -> None:
+def test_a_champion_without_metric_or_dataset_is_shown(champion: dict[str, Any], line: str) -> None:
     assert champion_line({"serial": 3, "job_id": "mnist_1", **champion}) == line

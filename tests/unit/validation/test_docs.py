@@ -6,7 +6,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from mlengine.core.verdict import Decision, Thresholds
+from mlengine.core.metrics import METRICS
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Decision
 from mlengine.promotion.outcome import PublishDecision
 
 MANUAL = (Path(__file__).parents[3] / "docs" / "validation.md").read_text()
@@ -21,10 +23,22 @@ def rows(heading: str) -> dict[str, str]:
 
 def test_every_threshold_is_in_the_manual_with_its_default() -> None:
     shown = rows("name")
-    assert list(shown) == [field.name for field in fields(Thresholds)]
+    assert list(shown) == [field.name for field in fields(Thresholds)][1:]  # without the metrics
+    assert shown.pop("slices") == "none"
     for name, value in Thresholds().to_json().items():
         expected = "none" if value is None else value if isinstance(value, str) else f"{value:g}"
         assert shown[name] in {expected, str(value)}
+
+
+def test_every_metric_is_in_the_manual() -> None:
+    table = MANUAL.split("| task | better | metrics |", 1)[1].split("\n\n", 1)[0]
+    for line in table.splitlines()[2:]:
+        tasks, better, names = re.split(r" *\| *", line.strip("| "))
+        for name in re.findall(r"`([^`]+)`", names):
+            info = METRICS[name.removesuffix("=…")]
+            assert " and ".join(info.tasks) == tasks
+            assert info.higher_is_better == (better == "higher")
+    assert len(re.findall("`[^`]+`", table)) == len(METRICS)
 
 
 def test_every_verdict_and_publish_decision_is_in_the_manual() -> None:

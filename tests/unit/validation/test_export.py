@@ -74,18 +74,18 @@ def test_a_model_in_a_subfolder(folder: Folder) -> None:
     assert (export.uri, export.manifest) == (f"{folder.uri}/serving", True)
 
 
-def test_any_files_without_graph(folder: Folder) -> None:
+def test_any_files_of_an_unknown_kind(folder: Folder) -> None:
     folder.put({"weights.bin": b"1", "meta/classes.txt": b"2"})
-    export = resolve(folder.storage, folder.uri, graph=False)
+    export = resolve(folder.storage, folder.uri, known=False)
     assert set(export.files) == {"weights.bin", "meta/classes.txt"}
-    with pytest.raises(ModelError, match=r"no saved_model.pb; found meta/classes.txt, weights.bin"):
+    with pytest.raises(ModelError, match=r"no model of a known kind; found meta/classes.txt, weights.bin"):
         resolve(folder.storage, folder.uri)
 
 
 def test_no_model(folder: Folder) -> None:
-    for graph in (True, False):
+    for known in (True, False):
         with pytest.raises(ModelError, match="there is no model in"):
-            resolve(folder.storage, folder.uri, graph=graph)
+            resolve(folder.storage, folder.uri, known=known)
 
 
 def test_two_models_are_refused(folder: Folder) -> None:

@@ -1,37 +1,24 @@
-"""The report's page: nothing of others' words becomes markup, and its drawings are what they say."""
+"""The report's page: its content follows the task, and no value from elsewhere becomes markup."""
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
-from mlengine.validation.curves import Curves, parse_curves
-from mlengine.validation.plots import ascii_art, lines, png
+import pytest
+
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision, Verdict
+from mlengine.validation.curves import Curves
 from mlengine.validation.report import Report
 from mlengine.validation.report_page import render
+from tests.support import sample_reports
+from tests.support.sample_reports import SAMPLES
 
 EVIL = "<script>alert(1)</script>\"'&"
-PIXELS = bytes(range(256)) * 3 + bytes(16)
-REPORT = Report(
-    model="mnist",
-    job_id="mnist_1",
-    job_dir="gs://bucket/mnist/mnist_1",
-    model_uri="gs://bucket/mnist/mnist_1/model",
-    verdict=Verdict(Decision.ACCEPTED, ("fine",), (Check("a", 1, "b", passed=True, message="c"),)),
-    thresholds=Thresholds(),
-    checks="all",
-    created="2026-11-23T12:00:00+00:00",
-    dataset={"name": "mnist", "version": "2026-11-01", "shape": [28, 28]},
-    champion={"serial": 3, "job_id": "mnist_0", "accuracy": 0.98, "dataset_version": "2026-10-01"},
-    figures={"accuracy": 0.981, "per_class": [0.97, 0.99, None], "confusion": [[9, 1], [0, 10]], "latency_ms": 2.0},
-    baseline={"accuracy": 0.98, "per_class": [0.96, 0.98, 0.9], "latency_ms": 2.0, "challenger_latency_ms": 1.5},
-    comparison={"rows": 20, "gained": 2, "lost": 1, "difference": 0.05, "low": -0.01, "high": 0.1, "p_value": 0.5},
-    mistakes=({"row": 1, "label": 3, "predicted": 5, "score": 0.9, "pixels": base64.b64encode(PIXELS).decode()},),
-)
+NO_CURVES = Curves({})
+REPORT = cache(sample_reports.opaque)()
 
 
 class Reader(HTMLParser):
@@ -68,14 +55,124 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_shows_what_the_report_says() -> None:
-    page = Reader(render(REPORT, Curves({"test_accuracy": ((1, 0.5), (2, 0.9))})))
-    text = " ".join(page.words)
-    for words in ("Accepted", "with accuracy 0.9810", "champion 3: mnist_0", "1.50 ms", "+5.00 points", "3 → 5 (0.90)"):
-        assert words in text
-    assert page.tags.count("img") == 1
-    assert page.tags.count("svg") == 2
+def text_of(report: Report, curves: Curves = NO_CURVES) -> str:
+    """The page's text, with single spaces."""
+    return " ".join(" ".join(Reader(render(report, curves)).words).split())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_each_task_has_a_valid_page_without_scripts(name: str) -> None:
+    page = Reader(render(SAMPLES[name](), sample_reports.CURVES))
     assert "script" not in page.tags
+    text = " ".join(page.words)
+    assert "digit" not in text
+    if not name.startswith("multiclass") and not name.startswith("binary"):
+        assert "accuracy" not in text
+
+
+def test_a_binary_model() -> None:
+    text = text_of(sample_reports.binary())
+    for words in (
+        "Rejected with roc_auc 0.7985",
+        "Task binary, target arr_late. The model (keras) was run on 2,000 held-out rows.",
+        "challenger champion 3 better by interval roc_auc 0.7985 0.7765 +0.02199 +0.01",
+        "log_loss lower is better 0.4314 0.4666 +0.03522",
+        "ROC curve",
+        "Precision/recall",
+        "Calibration",
+        "The positive class is “late”.",
+        "threshold precision recall F1 predicted positive 0.1 0.346 0.850 0.492 50.7 %",
+        "row actual predicted confidence carrier distance 1656 late on time 0.998902 AA 408",
+    ):
+        assert words in text, words
+    assert "undefined: all 54 rows are of one class" in text
+
+
+def test_slices_that_fail_are_first_then_those_with_the_most_harm() -> None:
+    found = sample_reports.regression()
+    text = text_of(found)
+    part = text[text.index("slice rows challenger champion better by") :]
+    gains = [float(word.replace(",", "")) for word in part.split()[: 8 * 20] if word[0] in "+-" and len(word) > 1]
+    rows = [int(word) for at, word in enumerate(part.split("district=district ")[1:21]) for word in [word.split()[1]]]
+    harm = [-gain * count for gain, count in zip(gains, rows, strict=False)]
+    assert harm[:3] == sorted(harm[:3], reverse=True), "three slices are above the threshold"
+    assert harm[3:] == sorted(harm[3:], reverse=True)
+    assert "Threshold: ≤ 60,000, for slices with at least 15 rows." in text
+    assert "19 more are in report.json" in text
+
+
+def test_a_model_without_a_champion_is_compared_with_nothing() -> None:
+    text = text_of(sample_reports.binary(champion=False))
+    assert "There was no champion to compare with." in text
+    assert "better by" not in text.replace("value all rows better by", "")
+    assert "slice rows value all rows better by" in text
+
+
+def test_a_multiclass_model() -> None:
+    page = Reader(render(sample_reports.multiclass(), NO_CURVES))
+    text = " ".join(" ".join(page.words).split())
+    assert page.tags.count("img") == 24
+    assert "Confusion matrix Rows: the actual class. Columns: the predicted class. 0 1 2 3 4 5 6 7 8 9 recall" in text
+    assert "8 → 3 (0.77)" in text
+
+
+def test_of_many_classes_the_matrix_has_thirty() -> None:
+    text = text_of(sample_reports.multiclass([f"sort_{at}" for at in range(45)], images=False))
+    matrix = text[text.index("Columns: the predicted class.") : text.index("Largest errors")]
+    assert sum(f"sort_{at} " in matrix for at in range(45)) == 30
+    assert "others recall" in matrix
+    assert "Classes with fewer rows are added up as “others”." in matrix
+
+
+def test_a_regression() -> None:
+    page = Reader(render(sample_reports.regression(), NO_CURVES))
+    text = " ".join(" ".join(page.words).split())
+    for words in (
+        "with mean_absolute_error 34,058",
+        "The model (prices.serve:load) was run",
+        "Residuals",
+        "Predicted against actual",
+        "row actual predicted error district area description 1 344,300 2,150,5",
+    ):
+        assert words in text, words
+    assert page.tags.count("svg") == 2
+    assert "e+" not in text
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (sample_reports.opaque(), "Only the files of the model and the extra checks were checked."),
+        (replace(sample_reports.opaque(), checks="signature"), "Only the files, the signature and the extra checks"),
+        (sample_reports.without_task(), "The dataset has no task, so its predictions have no metrics."),
+        (replace(sample_reports.without_task(), task="binary"), "has no metrics: it was not run"),
+        (sample_reports.opaque(), "The quality of champion 3 ( words_1 ) was not compared."),
+    ],
+)
+def test_a_report_without_metrics_says_what_was_checked(report: Report, words: str) -> None:
+    text = text_of(report)
+    assert words in text
+    assert "Confusion" not in text
+
+
+def test_an_undefined_metric_says_why() -> None:
+    report = sample_reports.binary()
+    why = "all rows are of one class"
+    changed = replace(
+        report,
+        metrics={**report.metrics, "roc_auc": None},
+        undefined={"roc_auc": why},
+        comparison={"roc_auc": {"gain": None, "low": None, "high": None, "undefined": "too few rows"}},
+    )
+    text = text_of(changed)
+    assert f"roc_auc undefined: {why} 0.7765 - cannot be compared: too few rows" in text
+    assert "Rejected with" not in text
+
+
+def test_a_trainer_s_own_measurements_are_plotted() -> None:
+    page = Reader(render(REPORT, sample_reports.CURVES))
+    assert page.tags.count("svg") == 2
+    assert {"loss", "auc", "train loss", "val loss", "step"} <= set(page.words)
 
 
 def test_the_usage_and_the_cost_of_the_job() -> None:
@@ -92,25 +189,31 @@ def test_the_usage_and_the_cost_of_the_job() -> None:
 
 
 def test_everything_from_elsewhere_is_escaped() -> None:
+    binary = sample_reports.binary()
     evil = replace(
-        REPORT,
+        binary,
         model=EVIL,
         job_id=EVIL,
         model_uri=EVIL,
         created=EVIL,
         verdict=Verdict(Decision.REJECTED, (EVIL,), (Check(EVIL, EVIL, EVIL, passed=False, message=EVIL),)),
-        dataset={"name": EVIL, "version": EVIL, "uri": EVIL, "digest": EVIL, "shape": [28, 28]},
+        dataset={"name": EVIL, "version": EVIL, "uri": EVIL, "digest": EVIL, "target": EVIL, "classes": ["a", EVIL]},
         champion={"serial": EVIL, "job_id": EVIL, "dataset_version": EVIL},
         lineage={EVIL: EVIL, "args": [EVIL], "events": [{"time": 1, "event": EVIL, EVIL: EVIL}]},
         environment={EVIL: EVIL},
         digest=EVIL,
-        mistakes=(
-            {"row": EVIL, "label": EVIL, "predicted": EVIL, "score": 0.5, "pixels": REPORT.mistakes[0]["pixels"]},
-        ),
+        scorer=EVIL,
+        metrics={"roc_auc": None},
+        undefined={"roc_auc": EVIL},
+        slices={EVIL: [{"name": EVIL, "rows": 1, "value": {"number": None, "undefined": EVIL}, "champion": None}]},
+        worst_rows=({"row": EVIL, "target": EVIL, "prediction": EVIL, "error": 0.5, "columns": {EVIL: EVIL}},),
     )
     page = Reader(render(evil, Curves({EVIL: ((1.0, 1.0), (2.0, 2.0)), "test_loss": ((1.0, 1.0),)})))
     assert "script" not in page.tags
-    assert sum(EVIL in words for words in page.words) > 10
+    assert sum(EVIL in words for words in page.words) > 20
+    matrix = {"classes": [0, 1], "others": False, "rows": [[1, 0], [0, 1]]}
+    several = replace(evil, task="multiclass", curves={"confusion": matrix}, metrics={})
+    assert "script" not in Reader(render(several, NO_CURVES)).tags
 
 
 def test_a_report_of_files_only_has_a_page_too() -> None:
@@ -124,46 +227,4 @@ def test_a_report_of_files_only_has_a_page_too() -> None:
         checks="files",
         created="now",
     )
-    text = " ".join(Reader(render(bare, Curves({}))).words)
-    assert "Accepted as the first" in text
-    assert "Confusion" not in text
-
-
-def test_the_png_holds_the_pixels() -> None:
-    data = png(PIXELS, width=28)
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    assert struct.unpack(">II", data[16:24]) == (28, 28)
-    length = struct.unpack(">I", data[33:37])[0]
-    assert data[37:41] == b"IDAT"
-    rows = zlib.decompress(data[41 : 41 + length])
-    assert b"".join(rows[at * 29 + 1 : at * 29 + 29] for at in range(28)) == PIXELS
-
-
-def test_a_plot_stays_inside_its_frame() -> None:
-    svg = lines("loss", {"a": ((0.0, 5.0), (100.0, 1.0)), "b": ((50.0, 3.0),)})
-    points = [pair.split(",") for pair in svg.split('points="')[1].split('"')[0].split()]
-    assert all(52 <= float(x) <= 468 and 26 <= float(y) <= 228 for x, y in points)
-    assert lines("flat", {"a": ((1.0, 2.0),)})
-
-
-def test_ascii_art_draws_dark_and_light() -> None:
-    assert ascii_art(bytes([0, 255, 0, 255]) + bytes([0, 255, 0, 255]), width=4) == [" @ @"]
-
-
-def test_metrics_of_any_kind_give_curves_or_nothing() -> None:
-    text = "\n".join(
-        [
-            '{"step": 1, "train_loss": 2.0, "test_accuracy": 0.5}',
-            "not json",
-            '{"step": 2, "train_loss": NaN, "test_accuracy": "high"}',
-            '{"step": true, "train_loss": 1.0}',
-            "[1, 2]",
-            '{"step": 3, "train_loss": 1.0}',
-        ]
-    )
-    assert parse_curves(text).series == {"train_loss": ((1.0, 2.0), (3.0, 1.0)), "test_accuracy": ((1.0, 0.5),)}
-    assert not parse_curves("")
-    many = "\n".join(f'{{"step": {step}, "train_loss": 1}}' for step in range(9999))
-    thinned = parse_curves(many).series["train_loss"]
-    assert len(thinned) <= 2001
-    assert thinned[-1][0] == 9998
+    assert "Accepted as the first" in text_of(bare)

@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from mlengine.core.verdict import Check, Decision, Thresholds, Verdict
+from mlengine.core.errors import MlengineError
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, Decision, Verdict
 from mlengine.validation.report import Report
-from mlengine.validation.rules import Rules, Scope, covers, dropped_checks
-from mlengine.validation.signature import Expectation
+from mlengine.validation.rules import Rules, Scope, check_task, covers, dropped_checks
+from mlengine.validation.serving_signature import ServingSignature
 
-KERAS = Expectation.from_json(
+KERAS = ServingSignature.from_json(
     {
         "inputs": {"pixels": "float32[-1,784]"},
         "outputs": {"output_0": "float32[-1,10]"},
         "key": None,
         "features": "pixels",
-        "scores": "output_0",
+        "output": "output_0",
     }
 )
 
@@ -61,7 +63,7 @@ FULL = Rules(expected=KERAS, extra_checks=(has_words, has_labels))
         FULL,
         replace(FULL, extra_checks=(has_labels,)),
         replace(FULL, scope=Scope.SIGNATURE),
-        replace(FULL, scope=Scope.SIGNATURE, thresholds=Thresholds(accuracy=0.5)),
+        replace(FULL, scope=Scope.SIGNATURE, thresholds=Thresholds.from_json({"accuracy": 0.5})),
         Rules(Scope.FILES),
     ],
 )
@@ -72,8 +74,8 @@ def test_a_report_covers_its_own_checks_and_subsets(rules: Rules) -> None:
 @pytest.mark.parametrize(
     ("recorded", "rules"),
     [
-        (FULL, replace(FULL, thresholds=Thresholds(accuracy=0.5))),
-        (FULL, replace(FULL, expected=Expectation())),
+        (FULL, replace(FULL, thresholds=Thresholds.from_json({"accuracy": 0.5}))),
+        (FULL, replace(FULL, expected=ServingSignature())),
         (FULL, replace(FULL, require_comparison=False)),
         (FULL, replace(FULL, scope=Scope.FILES, thresholds=Thresholds(size_bytes=1))),
         (FULL, replace(FULL, extra_checks=(*FULL.extra_checks, functools.partial(has_words, least=9)))),
@@ -101,7 +103,7 @@ def test_the_dataset_matters_only_if_the_model_runs() -> None:
     ("recorded", "rules", "dropped"),
     [
         (FULL, FULL, []),
-        (FULL, replace(FULL, thresholds=Thresholds(accuracy=None)), []),
+        (FULL, replace(FULL, thresholds=Thresholds.from_json({"accuracy": None})), []),
         (Rules(Scope.FILES), FULL, []),
         (FULL, replace(FULL, extra_checks=(functools.partial(has_words, least=9), has_labels)), []),
         (FULL, replace(FULL, extra_checks=()), ["extra check has_words", "extra check has_labels"]),
@@ -115,7 +117,21 @@ def test_dropped_checks(recorded: Rules, rules: Rules, dropped: list[str]) -> No
     assert dropped_checks(report(recorded), rules) == dropped
 
 
-def test_no_tolerance_means_no_required_comparison() -> None:
-    assert Rules().comparison_required
-    assert not Rules(thresholds=Thresholds(tolerance=None)).comparison_required
-    assert not Rules(require_comparison=False).comparison_required
+def test_task_and_scorer_matter_only_if_the_model_runs() -> None:
+    made = replace(report(FULL), task="binary", scorer="churn.score:load")
+    assert covers(made, replace(FULL, task="binary", scorer="churn.score:load"))
+    for other in (replace(FULL, task="regression"), replace(FULL, scorer="churn.score:other")):
+        assert not covers(made, other)
+        assert covers(made, replace(other, scope=Scope.SIGNATURE))
+
+
+def test_the_default_thresholds_differ_from_a_chosen_main_metric() -> None:
+    chosen = Rules(thresholds=Thresholds.from_json({"f1_macro": {"max_regression": 0.01}}))
+    assert not covers(report(Rules()), chosen)
+    assert not covers(report(chosen), Rules())
+
+
+def test_a_task_that_does_not_exist() -> None:
+    assert check_task("") == ""
+    with pytest.raises(MlengineError, match="prediction_task='ranking'"):
+        check_task("ranking")

@@ -1,12 +1,13 @@
-"""The probe's process: limits, environment, and cleanup. Real processes, without TensorFlow.
+"""The scoring process: limits, environment, and cleanup. Real processes, without a framework.
 
-A small script replaces the probe. The probe itself runs in tests/integration/test_validation.py.
+A small script replaces the process. The real one runs in tests/integration/test_validation.py and test_any_model.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,12 +20,13 @@ import pytest
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.runtime import processes
 from mlengine.validation import runner
-from mlengine.validation.runner import Heldout, Limits, Measured, ServedModel, run_probe
-from mlengine.validation.signature import Expectation
+from mlengine.validation.heldout import Heldout
+from mlengine.validation.runner import Limits, Measured, run_model
+from mlengine.validation.scored_model import ScoredModel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory limits need Linux")
 PYTHON = Path(sys.executable)
-Probe = Callable[..., Measured]
+Run = Callable[..., Measured]
 SETUP = """
 import json, os, sys, time
 from pathlib import Path
@@ -37,18 +39,18 @@ stage("import")
 
 
 @pytest.fixture
-def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
-    """Runs ``source`` instead of the probe."""
+def scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``source`` instead of the scoring process."""
 
     def run(source: str, limits: Limits | None = None) -> Measured:
         script = tmp_path / "script.py"
         script.write_text(SETUP + textwrap.dedent(source))
-        monkeypatch.setattr(runner, "PROBE", script)
+        monkeypatch.setattr(runner, "PROCESS", script)
         work = tmp_path / "work"
         work.mkdir()
-        heldout = Heldout(tmp_path / "images", tmp_path / "labels", 10)
-        model = ServedModel(tmp_path, Expectation(), Expectation().signature)
-        return run_probe(PYTHON, model, heldout, work=work, limits=limits or Limits(seconds=30))
+        heldout = Heldout(tmp_path / "rows", 10, {}, "binary")
+        model = ScoredModel("xgboost", tmp_path / "model.json")
+        return run_model(PYTHON, model, heldout, work=work, limits=limits or Limits(seconds=30))
 
     return run
 
@@ -67,15 +69,23 @@ def gone(pid: int) -> bool:
     return not alive(pid)
 
 
-def test_it_returns_the_measurements(probe: Probe) -> None:
-    measured = probe('write("model.json", {"accuracy": 1.0}); (out / "model.u16").write_bytes(b"\\x05\\x00\\xff\\xff")')
-    assert measured.figures == {"accuracy": 1.0}
-    assert measured.predictions == (5, 65535)
+def test_it_returns_the_measurements(scoring: Run) -> None:
+    measured = scoring(
+        """
+        import numpy
+        write("model.json", {"latency_ms": 1.0})
+        numpy.save(out / "model.npy", numpy.array([[0.25], [float("nan")]]))
+        """
+    )
+    assert measured.figures == {"latency_ms": 1.0}
+    assert measured.outputs is not None
+    assert measured.outputs.shape == (2, 1)
+    assert measured.baseline_outputs is None
     assert measured.error == ""
 
 
-def test_a_model_that_hangs_is_killed_with_its_children(probe: Probe, tmp_path: Path) -> None:
-    measured = probe(
+def test_a_model_that_hangs_is_killed_with_its_children(scoring: Run, tmp_path: Path) -> None:
+    measured = scoring(
         """
         import subprocess
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -89,9 +99,9 @@ def test_a_model_that_hangs_is_killed_with_its_children(probe: Probe, tmp_path: 
     assert gone(int((tmp_path / "work" / "out" / "child").read_text()))
 
 
-def test_a_process_that_left_the_group_is_killed(probe: Probe, tmp_path: Path) -> None:
+def test_a_process_that_left_the_group_is_killed(scoring: Run, tmp_path: Path) -> None:
     """A daemon in its own session, whose parents have exited."""
-    measured = probe(
+    measured = scoring(
         """
         stage("load")
         if os.fork() == 0:
@@ -102,15 +112,15 @@ def test_a_process_that_left_the_group_is_killed(probe: Probe, tmp_path: Path) -
             os._exit(0)
         while not (out / "daemon").exists() or not (out / "daemon").read_text():
             time.sleep(0.01)
-        write("model.json", {"accuracy": 1.0})
+        write("model.json", {"latency_ms": 1.0})
         """
     )
-    assert measured.figures == {"accuracy": 1.0}
+    assert measured.figures == {"latency_ms": 1.0}
     assert gone(int((tmp_path / "work" / "out" / "daemon").read_text()))
 
 
-def test_the_memory_of_children_counts(probe: Probe) -> None:
-    measured = probe(
+def test_the_memory_of_children_counts(scoring: Run) -> None:
+    measured = scoring(
         """
         stage("load")
         for _ in range(3):
@@ -124,8 +134,8 @@ def test_the_memory_of_children_counts(probe: Probe) -> None:
     assert measured.error == "The model was killed for using more than 0.2 GiB of memory in 4 processes at load."
 
 
-def test_a_fork_bomb_is_killed(probe: Probe, tmp_path: Path) -> None:
-    measured = probe(
+def test_a_fork_bomb_is_killed(scoring: Run, tmp_path: Path) -> None:
+    measured = scoring(
         """
         stage("load")
         for _ in range(40):
@@ -142,13 +152,13 @@ def test_a_fork_bomb_is_killed(probe: Probe, tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_the_size_of_a_file_is_limited(probe: Probe) -> None:
-    measured = probe(
+def test_the_size_of_a_file_is_limited(scoring: Run) -> None:
+    measured = scoring(
         f"""
         import runpy
-        runpy.run_path({str(runner.PROBE)!r}, run_name="probe")["set_limits"]({{}})
+        runpy.run_path({str(runner.PROCESS)!r}, run_name="scoring")["restrain"]({{}})
         try:
-            os.truncate(os.open(out / "large", os.O_CREAT | os.O_WRONLY), 1 << 30)
+            os.truncate(os.open(out / "large", os.O_CREAT | os.O_WRONLY), 1 << 33)
         except OSError as error:
             write("model.json", {{"error_of_the_write": error.strerror}})
         """
@@ -156,57 +166,61 @@ def test_the_size_of_a_file_is_limited(probe: Probe) -> None:
     assert measured.figures == {"error_of_the_write": "File too large"}
 
 
-def test_the_time_before_the_model_is_loaded_does_not_count(probe: Probe) -> None:
-    measured = probe('time.sleep(0.6); stage("load"); write("model.json", {"accuracy": 1.0})', Limits(seconds=0.3))
-    assert measured.figures == {"accuracy": 1.0}
+def test_the_time_before_the_model_is_loaded_does_not_count(scoring: Run) -> None:
+    measured = scoring('time.sleep(0.6); stage("load"); write("model.json", {"latency_ms": 1.0})', Limits(seconds=0.3))
+    assert measured.figures == {"latency_ms": 1.0}
 
 
-def test_a_process_over_the_memory_limit_is_killed(probe: Probe) -> None:
-    # Unlike the probe, this script sets no limit for itself, so the parent has to enforce it.
-    measured = probe('stage("load"); used = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000))
+def test_a_process_over_the_memory_limit_is_killed(scoring: Run) -> None:
+    # Unlike the real process, this script sets no limit for itself, so the parent has to enforce it.
+    measured = scoring(
+        'stage("load"); used = bytearray(300_000_000); time.sleep(600)', Limits(memory_bytes=200_000_000)
+    )
     assert measured.error == "The model was killed for using more than 0.2 GiB of memory at load."
 
 
-def test_the_message_of_a_crash_has_signal_and_stage(probe: Probe) -> None:
-    measured = probe('stage("held-out scores"); os.abort()')
+def test_the_message_of_a_crash_has_signal_and_stage(scoring: Run) -> None:
+    measured = scoring('stage("held-out rows"); os.abort()')
     assert "crashed its process (SIGABRT" in measured.error
-    assert measured.error.endswith("at held-out scores.")
+    assert measured.error.endswith("at held-out rows.")
 
 
-def test_an_error_of_ours_is_reported_in_one_line(probe: Probe) -> None:
-    measured = probe('write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)')
+def test_an_error_of_ours_is_reported_in_one_line(scoring: Run) -> None:
+    measured = scoring(
+        'write("model.json", {"error": {"stage": "load", "message": "a\\n  b" + "c" * 999}}); sys.exit(3)'
+    )
     assert measured.error.startswith("The model failed at load: a bccc")
     assert len(measured.error) < 350
 
 
-def test_a_failure_before_the_model_is_loaded_is_raised(probe: Probe) -> None:
+def test_a_failure_before_the_model_is_loaded_is_raised(scoring: Run) -> None:
     with pytest.raises(MlengineError, match=r"exited with code 1 at import, before it loaded the model:\n(.|\n)*boom"):
-        probe('raise SystemExit("boom")')
+        scoring('raise SystemExit("boom")')
 
 
-def test_an_environment_without_tensorflow_is_raised(probe: Probe) -> None:
-    with pytest.raises(EnvironmentBuildError, match="No module named 'tensorflow'"):
-        probe(
+def test_an_environment_without_the_framework_is_raised(scoring: Run) -> None:
+    with pytest.raises(EnvironmentBuildError, match="No module named 'xgboost'"):
+        scoring(
             """
-            write("model.json", {"error": {"stage": "import", "message": "No module named 'tensorflow'"}})
+            write("model.json", {"error": {"stage": "import", "message": "No module named 'xgboost'"}})
             sys.exit(4)
             """
         )
 
 
-def test_a_champion_that_fails_does_not_fail_the_model(probe: Probe) -> None:
-    measured = probe('write("model.json", {"accuracy": 1.0}); stage("champion: load"); os.abort()')
-    assert measured.figures == {"accuracy": 1.0}
+def test_a_champion_that_fails_does_not_fail_the_model(scoring: Run) -> None:
+    measured = scoring('write("model.json", {"latency_ms": 1.0}); stage("champion: load"); os.abort()')
+    assert measured.figures == {"latency_ms": 1.0}
     assert measured.error == ""
     assert "crashed" in measured.baseline["error"]["message"]
 
 
-def test_the_workers_environment_is_not_passed_on(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_environment_is_not_passed_on(scoring: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ("AIRFLOW__CORE__FERNET_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "TF_CONFIG", "STORAGE_EMULATOR_HOST",
                "HTTPS_PROXY", "PYTHONPATH", "AWS_SECRET_ACCESS_KEY")  # fmt: skip
     for name in secrets:
         monkeypatch.setenv(name, "hunter2")
-    measured = probe(
+    measured = scoring(
         """
         write("model.json", {"env": dict(os.environ), "cwd": os.getcwd(), "path": sys.path, "home": str(Path.home())})
         """
@@ -216,14 +230,14 @@ def test_the_workers_environment_is_not_passed_on(probe: Probe, monkeypatch: pyt
     assert str(Path(runner.__file__).parent) not in measured.figures["path"]
 
 
-def test_the_probe_exits_with_its_parent(tmp_path: Path) -> None:
-    """The worker is killed with SIGKILL, which closes the probe's stdin."""
-    probe = Path(runner.__file__).with_name("probe.py")
+def test_the_process_exits_with_its_parent(tmp_path: Path) -> None:
+    """The worker is killed with SIGKILL, which closes the stdin of the scoring process."""
+    process = runner.PROCESS
     child = f"""
         import runpy, threading, time
         from pathlib import Path
-        exit_with_parent = runpy.run_path({str(probe)!r}, run_name="probe")["exit_with_parent"]
-        exit_with_parent()
+        end_with_parent = runpy.run_path({str(process)!r}, run_name="scoring")["end_with_parent"]
+        end_with_parent()
         Path({str(tmp_path / "pid")!r}).write_text(str(__import__("os").getpid()))
         time.sleep(600)
     """
@@ -247,12 +261,12 @@ def test_the_probe_exits_with_its_parent(tmp_path: Path) -> None:
     assert gone(pid)
 
 
-def test_the_probe_does_not_import_mlengine() -> None:
+def test_the_process_does_not_import_mlengine() -> None:
     """It runs as a script in environments without mlengine."""
-    probe = Path(runner.__file__).with_name("probe.py")
-    assert "import mlengine" not in probe.read_text()
-    assert "from mlengine" not in probe.read_text()
+    process = runner.PROCESS
+    for file in process.parent.rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) mlengine\b", file.read_text(), re.MULTILINE), file
     done = subprocess.run(
-        [sys.executable, "-I", "-S", probe], check=False, capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-I", "-S", process], check=False, capture_output=True, text=True, env=dict(os.environ)
     )
     assert "IndexError" in done.stderr  # the imports succeeded, and the argument is missing

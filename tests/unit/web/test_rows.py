@@ -10,7 +10,9 @@ import pytest
 from mlengine.core.job import JobState, JobStatus
 from mlengine.web.rows import Row, describe
 
-ROW = Row("mnist", "mnist_1", "local", 1, "SUCCEEDED", 1.0, accuracy=0.98, step=5, of=10, final=True)
+ROW = Row(
+    "mnist", "mnist_1", "local", 1, "SUCCEEDED", 1.0, metric="roc_auc", metric_value=0.8, step=5, of=10, final=True
+)
 
 
 def test_a_row_comes_back() -> None:
@@ -20,7 +22,15 @@ def test_a_row_comes_back() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"state": "DONE"}, {"claimed": "yesterday"}, {"job_id": 7}, {"eta": [1]}, {"accuracy": {}}, {"final": "no"}],
+    [
+        {"state": "DONE"},
+        {"claimed": "yesterday"},
+        {"job_id": 7},
+        {"eta": [1]},
+        {"metric": 1},
+        {"metric_value": {}},
+        {"final": "no"},
+    ],
 )
 def test_what_is_no_row_is_refused(change: dict[str, Any]) -> None:
     """The index lies in the bucket, where others may write: one wrong row must not break every view."""

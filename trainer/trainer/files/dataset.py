@@ -76,19 +76,20 @@ class Dataset:
             )
         if not len(labels):
             raise DatasetError(f"{self.uri}: split {split!r} is empty")
-        classes = int(self.manifest.get("classes", 10))
+        classes = len(_classes(self.manifest))
         if labels.max() >= classes:
-            name = entry["labels"]["path"]
+            name = _file_of(entry, "labels")["path"]
             raise DatasetError(f"{self.uri}/{name}: a label is {labels.max()}, with {classes} classes")
         return Split(images.reshape(len(images), -1), labels)
 
     def _array(self, entry: Mapping[str, Any], kind: str) -> np.ndarray:
         try:
-            name, size, digest = entry[kind]["path"], int(entry[kind]["size"]), str(entry[kind]["sha256"])
+            file = _file_of(entry, kind)
+            name, size, digest = file["path"], int(file["size"]), str(file["sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{self.uri}/manifest.json: {kind} lack path, size or sha256") from error
         where = f"{self.uri}/{name}"
-        shape = tuple(self.manifest.get("shape", (28, 28)))
+        shape = _shape(self.manifest) or (28, 28)
         return _parse(where, self._file(name, size, digest), kind, shape)
 
     def _file(self, name: str, size: int, digest: str) -> bytes:
@@ -127,14 +128,37 @@ def open_dataset(uri: str) -> Dataset:
         raise DatasetError(f"{uri}/manifest.json: not JSON: {error}") from error
     except StorageError as error:
         raise type(error)(f"dataset {uri}: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1 or manifest.get("file_format") != "idx":
-        raise DatasetError(f"{uri}/manifest.json: not of format 1 with IDX files, which is all this trainer reads")
-    if tuple(manifest.get("shape", ())) != (28, 28) or manifest.get("classes") != 10:
+    if not isinstance(manifest, dict) or manifest.get("format") not in (1, 2) or manifest.get("file_format") != "idx":
+        raise DatasetError(f"{uri}/manifest.json: not of format 1 or 2 with IDX files, which is all this trainer reads")
+    if _shape(manifest) != (28, 28) or len(_classes(manifest)) != 10:
         raise DatasetError(
-            f"{uri}/manifest.json: images of {manifest.get('shape')}, {manifest.get('classes')} classes; "
+            f"{uri}/manifest.json: images of {list(_shape(manifest))}, {len(_classes(manifest))} classes; "
             "this model takes [28, 28] and 10"
         )
     return Dataset(uri, manifest, store, _cache_dir() if uri.startswith("gs://") else None)
+
+
+def _file_of(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """The file with a split's ``images`` or ``labels``, in the manifest's format 1 or 2."""
+    if "files" not in entry:
+        return dict(entry[kind])
+    column = kind.removesuffix("s")
+    for file in entry["files"]:
+        if file.get("column") == column:
+            return dict(file)
+    raise KeyError(column)
+
+
+def _shape(manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    if manifest["format"] == 1:
+        return tuple(manifest.get("shape", ()))
+    return next((tuple(c.get("shape", ())) for c in manifest["schema"]["columns"] if c["name"] == "image"), ())
+
+
+def _classes(manifest: Mapping[str, Any]) -> range:
+    if manifest["format"] == 1:
+        return range(int(manifest.get("classes", 0)))
+    return range(len(manifest["schema"].get("classes", ())))
 
 
 def batches(split: Split, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,11 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mlengine.cli.datasets.arguments import add_dataset_command
-from mlengine.cli.documents import DatasetDocument, VersionDocument
+from mlengine.cli.datasets.description import describe, rows_text, version_document
+from mlengine.cli.documents import DatasetDocument
 from mlengine.cli.options import Commands, add_json, bucket_of
 from mlengine.cli.output import say, say_json, say_table
-from mlengine.core.dataset import Manifest
-from mlengine.core.layout import dataset_dir
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
@@ -21,7 +20,7 @@ def register(verbs: Commands) -> None:
     listing = add_dataset_command(verbs, "list", "list the datasets, or the versions of one", _list, optional_name=True)
     add_json(listing)
 
-    show = add_dataset_command(verbs, "show", "show one version: content, license, source and label counts", _show)
+    show = add_dataset_command(verbs, "show", "show one version: schema, splits, statistics and checks", _show)
     show.add_argument("version", metavar="VERSION", nargs="?", help="a version (default: the newest)")
     add_json(show)
 
@@ -35,14 +34,15 @@ def _list(args: argparse.Namespace) -> int:
         return _list_datasets(args, storage, bucket)
     manifests = datasets.load_manifests(storage, bucket, args.name, datasets.list_versions(storage, bucket, args.name))
     if args.json:
-        say_json([_document(bucket, one) for one in manifests])
+        say_json([version_document(bucket, one) for one in manifests])
     elif manifests:
-        head = ("VERSION", "TRAINING ROWS", "HELD-OUT ROWS", "REGISTERED", "DIGEST")
+        head = ("VERSION", "FORMAT", "TRAINING ROWS", "HELD-OUT ROWS", "REGISTERED", "DIGEST")
         rows = [
             (
                 one.version,
-                str(one.train.rows),
-                str(one.heldout.rows),
+                one.format,
+                rows_text(one.train),
+                rows_text(one.splits["heldout"]) if "heldout" in one.splits else "-",
                 one.created[:16].replace("T", " "),
                 one.digest[:12],
             )
@@ -81,37 +81,8 @@ def _show(args: argparse.Namespace) -> int:
     version = datasets.resolve(storage, bucket, args.name, version=args.version)
     manifest = datasets.load_manifest(storage, bucket, args.name, version)
     if args.json:
-        say_json(_document(bucket, manifest))
+        say_json(version_document(bucket, manifest))
         return 0
-    fields = {
-        "dataset": f"{manifest.name}/{manifest.version}",
-        "uri": dataset_dir(bucket, manifest.name, manifest.version),
-        "registered": manifest.created,
-        "license": manifest.license,
-        "source": manifest.source,
-        "digest": manifest.digest,
-        "training": f"{manifest.train.rows} rows{_counts(manifest.train.label_counts)}",
-        "held out": f"{manifest.heldout.rows} rows{_counts(manifest.heldout.label_counts)}",
-    }
-    for name, value in fields.items():
-        say(f"{name + ':':<12}{value}")
-    for exception in manifest.exceptions:
-        say(f"{'exception:':<12}{exception.check}: {exception.found} Reason: {exception.reason}")
+    for line in describe(bucket, manifest):
+        say(line)
     return 0
-
-
-def _counts(label_counts: tuple[int, ...]) -> str:
-    return f"; by label: {' '.join(map(str, label_counts))}" if label_counts else ""
-
-
-def _document(bucket: str, manifest: Manifest) -> VersionDocument:
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "uri": dataset_dir(bucket, manifest.name, manifest.version),
-        "digest": manifest.digest,
-        "created": manifest.created,
-        "train_rows": manifest.train.rows,
-        "heldout_rows": manifest.heldout.rows,
-        "manifest": manifest.to_json(),
-    }

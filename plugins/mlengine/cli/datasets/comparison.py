@@ -105,6 +105,7 @@ def _compare_rows(storage: Storage, bucket: str, old: Manifest, new: Manifest) -
 
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
         before, after = (
-            datasets.fetch(storage, dataset_dir(bucket, one.name, one.version), Path(scratch)) for one in (old, new)
+            datasets.open_split(storage, one, dataset_dir(bucket, one.name, one.version), "train", Path(scratch))
+            for one in (old, new)
         )
-        return datasets.diff_rows(old, before, new, after)
+        return datasets.diff_rows(before, after)

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from mlengine.cli.datasets.arguments import add_dataset_command
-from mlengine.cli.options import Commands, bucket_of
-from mlengine.cli.output import say
+from mlengine.cli.documents import FetchDocument
+from mlengine.cli.options import Commands, add_json, bucket_of
+from mlengine.cli.output import say, say_json
 from mlengine.core.layout import dataset_dir
 
 
@@ -18,6 +19,7 @@ def register(verbs: Commands) -> None:
     fetch.add_argument(
         "--to", type=Path, default=Path("datasets"), metavar="DIR", help="download directory (default: ./datasets)"
     )
+    add_json(fetch)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -26,5 +28,10 @@ def _fetch(args: argparse.Namespace) -> int:
 
     storage, bucket = Storage(), bucket_of(args)
     version = datasets.resolve(storage, bucket, args.name, version=args.version)
-    say(str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to)))
+    folder = str(datasets.fetch(storage, dataset_dir(bucket, args.name, version), args.to))
+    if args.json:
+        document: FetchDocument = {"name": args.name, "version": version, "directory": folder}
+        say_json(document)
+    else:
+        say(folder)
     return 0

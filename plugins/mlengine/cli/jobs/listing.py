@@ -124,7 +124,7 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 def _row_detail(row: Row) -> str:
     if row.verdict and row.state == JobState.SUCCEEDED:
-        return row.verdict if row.accuracy is None else f"{row.verdict} {row.accuracy:.4f}"
+        return row.verdict if row.metric_value is None else f"{row.verdict} {row.metric_value:.4f}"
     if row.state == JobState.RUNNING and row.step is not None and row.of:
         return f"step {row.step} of {row.of}"
     return row.detail
@@ -150,7 +150,8 @@ def _row_document(bucket: str, row: Row) -> JobDocument:
         "step": row.step,
         "steps": row.of,
         "verdict": row.verdict,
-        "accuracy": row.accuracy,
+        "metric": row.metric,
+        "metric_value": row.metric_value,
         "cost_usd": row.cost_usd,
     }
 

@@ -117,14 +117,16 @@ def _train(args: argparse.Namespace) -> int:
     dataset = dataset_of(args.dataset, storage, staging)
     if dataset is not None:
         spec = parse.override(spec, args=[*spec.args, "--dataset", dataset["uri"]])
-    spec = packages(args, spec, storage, staging)
+    spec, inputs = packages(args, spec, storage, staging)
+    if dataset is not None:
+        inputs["dataset"] = dataset
     if isinstance(backend, CapsCluster):
         spec, notes = backend.cap(spec)
         for note in notes:
             say(f"# {note}")
     if args.dry_run:
         return _print_request(args.job, backend, spec, job_dir)
-    return _run(args, backend, storage, spec, job_dir, inputs={} if dataset is None else {"dataset": dataset})
+    return _run(args, backend, storage, spec, job_dir, inputs=inputs)
 
 
 def _locations(args: argparse.Namespace, spec: TrainingSpec) -> tuple[JobDir, str]:

@@ -140,8 +140,12 @@ def _over_worker_pools(spec: TrainingSpec, given: Mapping[str, Located]) -> Trai
     return replace(spec, **more)
 
 
-def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str) -> TrainingSpec:
-    """The spec with the URIs of its packages. A dry run also builds and checks them, but uploads nothing.
+def packages(
+    args: argparse.Namespace, spec: TrainingSpec, storage: Storage, staging: str
+) -> tuple[TrainingSpec, dict[str, Any]]:
+    """The spec with the URIs of its packages, and what is recorded of the package: the trainer's own scorer.
+
+    A dry run also builds and checks the packages, but uploads nothing.
 
     :raises PackageError: there is no trainer, or more than one.
     """
@@ -153,7 +157,7 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
         if not spec.package_uris and not spec.pools[0].image_uri:
             raise PackageError("no trainer", hint="give --package-path DIR, --packages, or packageUris in --config")
         _check_module(args, spec, storage)
-        return spec
+        return spec, {}
     from mlengine.packaging.publish import package_trainer
 
     packaged = package_trainer(
@@ -165,7 +169,8 @@ def packages(args: argparse.Namespace, spec: TrainingSpec, storage: Storage, sta
     lines += [f"  excluded: {left.path} ({left.reason})" for left in packaged.left_out]
     for line in lines:
         say(f"# {line}" if args.dry_run else line)  # the output of a dry run is YAML
-    return parse.override(spec, package_uris=packaged.uris)
+    inputs = {"package": dict(packaged.to_json())} if packaged.scorer else {}
+    return parse.override(spec, package_uris=packaged.uris), inputs
 
 
 def dataset_of(given: str | None, storage: Storage, bucket: str) -> DatasetXCom | None:

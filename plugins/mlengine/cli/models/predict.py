@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,16 @@ from mlengine.champions.history import current
 from mlengine.cli.documents import PredictionDocument
 from mlengine.cli.models.arguments import add_model, job_dir
 from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, count, index
-from mlengine.cli.output import say, say_json
+from mlengine.cli.output import say, say_json, say_table
 from mlengine.core.errors import ModelError, UsageError
 from mlengine.core.layout import JobDir
 from mlengine.promotion.rules import check_published_files
 from mlengine.storage.client import Storage
+from mlengine.validation.images import ascii_art
 from mlengine.validation.job import FinishedJob, load_job
-from mlengine.validation.plots import ascii_art
-from mlengine.validation.prediction import predict
+from mlengine.validation.prediction import PredictedRow, predict
+
+_COLUMNS = 6  # of a row that are printed
 
 
 def register(commands: Commands) -> None:
@@ -45,23 +46,42 @@ def _predict(args: argparse.Namespace) -> int:
     subject, model_uri = _subject(storage, args)
     rows = tuple(range(args.first, args.first + args.count))
     with tempfile.TemporaryDirectory(prefix="mlengine-predict-") as scratch:
-        found, shape = predict(storage, subject, model_uri, rows, Path(scratch))
+        found = predict(storage, subject, model_uri, rows, Path(scratch))
     if not found:
         raise UsageError(f"--first: the held-out set has no row {args.first}", hint="give a smaller number")
-    correct = sum(row["label"] == row["predicted"] for row in found)
     if args.json:
-        say_json(_document(args.model, model_uri, found, correct))
+        say_json(_document(args.model, model_uri, found))
     else:
         say(f"{model_uri}")
-        _print(found, shape, draw=args.draw)
-        say(f"{correct} of {len(found)} correct")
+        _print(found, draw=args.draw)
+        correct = _correct(found)
+        if correct is not None:
+            say(f"{correct} of {len(found)} correct")
     return 0
 
 
-def _document(model: str, model_uri: str, found: Sequence[Mapping[str, Any]], correct: int) -> PredictionDocument:
-    keys = ("row", "label", "predicted", "score")
-    rows = [{key: row[key] for key in keys} for row in found]
-    return {"model": model, "model_uri": model_uri, "correct": correct, "rows": rows}
+def _correct(found: Sequence[PredictedRow]) -> int | None:
+    """The number of correct classes; ``None`` for other predictions than classes."""
+    if any(
+        row.target is None or (isinstance(row.prediction, (float, list)) and row.probability is None) for row in found
+    ):
+        return None
+    return sum(bool(row.prediction == row.target) for row in found)
+
+
+def _document(model: str, model_uri: str, found: Sequence[PredictedRow]) -> PredictionDocument:
+    rows = [
+        {
+            "row": row.row,
+            "key": row.key,
+            "target": row.target,
+            "prediction": row.prediction,
+            "probability": row.probability,
+            "columns": {name: value for name, value in row.columns.items() if not hasattr(value, "shape")},
+        }
+        for row in found
+    ]
+    return {"model": model, "model_uri": model_uri, "correct": _correct(found), "rows": rows}
 
 
 def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, str]:
@@ -80,13 +100,24 @@ def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, s
     return subject, champion.model_uri
 
 
-def _print(found: Sequence[Mapping[str, Any]], shape: Sequence[int], *, draw: bool) -> None:
-    say(f"{'row':>6}  {'prediction':>10}  {'label':>5}  {'score':>6}")
+def _print(found: Sequence[PredictedRow], *, draw: bool) -> None:
+    head = ["ROW", *(["KEY"] if found[0].key is not None else []), "PREDICTION", "PROBABILITY", "TARGET"]
+    scalars = [name for name, value in found[0].columns.items() if not hasattr(value, "shape")][:_COLUMNS]
+    rows = []
     for row in found:
-        predicted = "-" if row["predicted"] is None else row["predicted"]
-        score = f"{row['score']:.4f}" if isinstance(row["score"], float) else "-"
-        wrong = "" if row["predicted"] == row["label"] else "  wrong"
-        say(f"{row['row']:>6}  {predicted:>10}  {row['label']:>5}  {score:>6}{wrong}")
-        if draw and len(shape) == 2:
-            for line in ascii_art(base64.b64decode(row["pixels"]), width=shape[1]):
-                say(f"        {line}")
+        cells = [str(row.row), *([str(row.key)] if row.key is not None else []), _shown(row.prediction)]
+        cells += [_shown(row.probability), _shown(row.target), *(_shown(row.columns[name]) for name in scalars)]
+        rows.append(tuple(cells))
+    say_table((*head, *scalars), rows)
+    for row in found if draw else ():
+        for name, value in row.columns.items():
+            if getattr(value, "ndim", 0) == 2 and value.dtype.name == "uint8":
+                say(f"row {row.row}, {name}:")
+                for line in ascii_art(value.tobytes(), width=value.shape[1]):
+                    say(f"  {line}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -43,7 +43,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         say_json([_document(one) for one in found])
     elif found:
-        head = ("MODEL", "NO.", "PUBLISHED", "ACCURACY", "DATASET", "JOB")
+        head = ("MODEL", "NO.", "PUBLISHED", "METRIC", "DATASET", "JOB")
         say_table(head, [(one.model, str(one.serial), _time(one), *_result(one)) for one in found])
     else:
         say(f"no model in {bucket} has a champion")
@@ -66,14 +66,14 @@ def _show(args: argparse.Namespace) -> int:
         "number": str(champion.serial),
         "published": f"{_time(champion)} by {champion.by} ({champion.action.value})",
         "reason": champion.why,
-        "accuracy": "" if champion.accuracy is None else f"{champion.accuracy:.4f}",
+        champion.metric or "metric": _measured(champion),
         "dataset": str(champion.dataset.get("uri") or champion.version or ""),
         "files": champion.model_uri,
         "report": JobDir(champion.job_dir).page,
         "packages": ", ".join(champion.lineage.get("package_uris", [])),
     }
     for name, value in fields.items():
-        say(f"{name + ':':<11}{value or '-'}")
+        say(f"{name + ':':<21}{value or '-'}")
     return 0
 
 
@@ -83,7 +83,7 @@ def _history(args: argparse.Namespace) -> int:
     if args.json:
         say_json([_document(one) for one in found])
     elif found:
-        head = ("NO.", "TIME", "ACTION", "ACCURACY", "DATASET", "JOB", "BY", "REASON")
+        head = ("NO.", "TIME", "ACTION", "METRIC", "DATASET", "JOB", "BY", "REASON")
         rows = [(str(one.serial), _time(one), one.action.value, *_result(one), one.by, one.why) for one in found]
         say_table(head, rows)
     else:
@@ -96,8 +96,12 @@ def _time(champion: Champion) -> str:
 
 
 def _result(champion: Champion) -> tuple[str, str, str]:
-    accuracy = "-" if champion.accuracy is None else f"{champion.accuracy:.4f}"
-    return accuracy, champion.version or "-", champion.job_id
+    measured = f"{champion.metric} {_measured(champion)}" if champion.metric_value is not None else "-"
+    return measured, champion.version or "-", champion.job_id
+
+
+def _measured(champion: Champion) -> str:
+    return "" if champion.metric_value is None else f"{champion.metric_value:.4f}"
 
 
 def _document(champion: Champion) -> ChampionDocument:
@@ -109,7 +113,8 @@ def _document(champion: Champion) -> ChampionDocument:
         "job_dir": champion.job_dir,
         "model_uri": champion.model_uri,
         "verdict": champion.verdict,
-        "accuracy": champion.accuracy,
+        "metric": champion.metric,
+        "metric_value": champion.metric_value,
         "dataset": dict(champion.dataset),
         "package_uris": list(champion.lineage.get("package_uris", [])),
         "report_uri": JobDir(champion.job_dir).page,

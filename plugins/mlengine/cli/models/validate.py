@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.models.arguments import add_job, add_model, job_dir
 from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, key_value, unique
 from mlengine.cli.output import note, say, say_json
+from mlengine.core.dataset import TASKS
 from mlengine.core.errors import MlengineError, UsageError
-from mlengine.core.verdict import Check, Thresholds, table
+from mlengine.core.thresholds import Thresholds
+from mlengine.core.verdict import Check, table
 from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
@@ -41,8 +44,10 @@ def register(commands: Commands) -> None:
         default=[],
         type=key_value,
         metavar="KEY=VALUE",
-        help="a threshold, such as accuracy=0.97 or tolerance=0.005; repeatable",
+        help="a threshold, such as accuracy=0.97, log_loss.max=0.4 or roc_auc.max_regression=0.005; repeatable",
     )
+    parser.add_argument("--scorer", metavar="MODULE:FUNCTION", help="how the model predicts (docs/validation.md)")
+    parser.add_argument("--task", choices=TASKS, help="what the model predicts (default: as the dataset says)")
     parser.add_argument(
         "--serving-signature",
         metavar="JSON",
@@ -102,8 +107,6 @@ def _validate(args: argparse.Namespace) -> int:
         say_json(_document(report, folder))
     else:
         _print(report, folder)
-    if not earlier and not args.serving_signature and any(check.name == "signature" for check in report.verdict.failed):
-        note("The model was checked against the default serving signature; use --serving-signature to give its own.")
     return ExitCode.OK if report.verdict.decision.publishable else ExitCode.NOT_ACCEPTED
 
 
@@ -143,18 +146,33 @@ def _check(check: Check) -> dict[str, Any]:
 def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
     """The options of the command; for those not given, the options of the job's last report."""
     from mlengine.validation.rules import Rules, Scope
-    from mlengine.validation.signature import Expectation
+    from mlengine.validation.serving_signature import ServingSignature
 
-    given = unique("--threshold", args.threshold)
     thresholds = earlier.thresholds.to_json() if earlier else {}
-    known = earlier.serving_signature if earlier else None
+    signature = ServingSignature.from_report(earlier.serving_signature) if earlier else ServingSignature()
+    if args.serving_signature:
+        signature = ServingSignature.from_json(_json(args.serving_signature))
     required = earlier.require_comparison if earlier else True
     return Rules(
         scope=Scope.parse(args.validation_level or (earlier.checks if earlier else Scope.ALL)),
-        thresholds=Thresholds.from_json({**thresholds, **given}),
-        expected=Expectation.from_json(_json(args.serving_signature) if args.serving_signature else known),
+        thresholds=Thresholds.from_json(_merged(thresholds, unique("--threshold", args.threshold))),
+        expected=signature,
         require_comparison=required if args.require_comparison is None else args.require_comparison,
+        scorer=args.scorer or (earlier.scorer if earlier else ""),
+        task=args.task or (earlier.task if earlier else ""),
     )
+
+
+def _merged(thresholds: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """``roc_auc.min=0.8`` sets one field of a metric's threshold; ``roc_auc=0.8`` replaces it."""
+    merged = dict(thresholds)
+    for key, value in given.items():
+        name, dot, part = key.rpartition(".")
+        if dot and part in {"min", "max", "max_regression"}:
+            merged[name] = {**(merged.get(name) or {}), part: value}
+        else:
+            merged[key] = value
+    return merged
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -102,10 +102,10 @@ def champion_key(champion: Champion) -> str:
 
 def description(champion: Champion) -> str:
     """A one-line description of the version."""
-    accuracy = "" if champion.accuracy is None else f", accuracy {champion.accuracy:.4f}"
+    measured = "" if champion.metric_value is None else f", {champion.metric} {champion.metric_value:.4f}"
     version = f", trained on {champion.dataset.get('name')} {champion.version}" if champion.version else ""
     return (
-        f"{champion.job_id}: champion {champion.serial} of {champion.model}{accuracy}{version}. {champion.why}".strip()
+        f"{champion.job_id}: champion {champion.serial} of {champion.model}{measured}{version}. {champion.why}".strip()
     )
 
 

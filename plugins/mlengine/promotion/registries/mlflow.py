@@ -83,7 +83,7 @@ def _tags(champion: Champion) -> dict[str, str]:
         "mlengine.job": champion.job_id,
         "mlengine.job_dir": champion.job_dir,
         "mlengine.verdict": champion.verdict,
-        "mlengine.accuracy": "" if champion.accuracy is None else str(champion.accuracy),
+        f"mlengine.{champion.metric or 'metric'}": "" if champion.metric_value is None else str(champion.metric_value),
         "mlengine.dataset": f"{champion.dataset.get('name', '')} {champion.version}".strip(),
     }
     return {name: value for name, value in tags.items() if value}

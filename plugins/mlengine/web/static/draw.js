@@ -17,10 +17,11 @@ function fill(node, attributes, children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(...children.flat(Infinity).filter((child) => child || child === 0));
   return node;
 }
 
+const COLORS = ["a", "b", "c", "d", "e"];
 const W = 520, H = 240, LEFT = 54, RIGHT = 14, TOP = 28, BOTTOM = 34;
 
 /** A range around the values whose four parts begin at round numbers. */
@@ -38,6 +39,12 @@ function niceRange(values) {
 const scale = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
 const short = (value) => String(Number(value.toPrecision(4)));
 
+/** A value of a metric: four significant digits, and no exponent for large numbers. */
+export function number(value) {
+  if (typeof value !== "number") return "";
+  return Math.abs(value) >= 1e4 && Math.abs(value) < 1e15 ? Math.round(value).toLocaleString("en-US") : short(value);
+}
+
 function frame(title, ys, text) {
   const parts = [svg("text", { x: LEFT, y: 15 }, title)];
   for (let i = 0; i < 5; i++) {
@@ -48,7 +55,7 @@ function frame(title, ys, text) {
   return parts;
 }
 
-/** A plot of values over steps. `series` is {name: [[step, value], …]} with at most two names. */
+/** A plot of values over steps. `series` is {name: [[step, value], …]} with at most four names. */
 export function lines(title, series) {
   const named = Object.entries(series).filter(([, points]) => points.length);
   const all = named.flatMap(([, points]) => points);
@@ -59,42 +66,72 @@ export function lines(title, series) {
     const value = xs[0] + ((xs[1] - xs[0]) * i) / 4;
     body.push(svg("text", { x: scale(value, xs, LEFT, W - RIGHT), y: H - 12, "text-anchor": i === 4 ? "end" : "middle" }, short(value)));
   }
-  named.forEach(([name, points], index) => {
-    const color = index ? "b" : "a";
+  body.push(...key(named.length > 1 ? named.map(([name]) => name.replaceAll("_", " ")) : []));
+  named.forEach(([, points], index) => {
+    const color = COLORS[index % COLORS.length];
     const path = points.map(([x, y]) => `${scale(x, xs, LEFT, W - RIGHT).toFixed(1)},${scale(y, ys, H - BOTTOM, TOP).toFixed(1)}`);
     body.push(svg("polyline", { class: color, points: path.join(" ") }));
     if (points.length === 1) {
       const [x, y] = path[0].split(",");
       body.push(svg("circle", { class: `key-${color}`, cx: x, cy: y, r: 3 }));
     }
-    const left = LEFT + 130 + index * 120;
-    body.push(svg("rect", { class: `key-${color}`, x: left, y: 9, width: 12, height: 4 }), svg("text", { x: left + 17, y: 15 }, name.replaceAll("_", " ")));
   });
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over steps` }, ...body);
 }
 
-/** A plot of accuracy by dataset version: one dot per validated job, with a line through the champions. `link` returns the address of a job. */
-export function versions(points, link) {
-  const names = [...new Set(points.map((point) => point.dataset || "no dataset"))];
-  if (!points.length) return null;
-  const ys = niceRange(points.map((point) => point.accuracy));
-  const x = (point) => LEFT + 20 + ((W - LEFT - RIGHT - 40) * (names.indexOf(point.dataset || "no dataset") + 0.5)) / names.length;
-  const y = (point) => scale(point.accuracy, ys, H - BOTTOM, TOP);
-  const body = frame("Accuracy on the held-out set", ys, (value) => value.toFixed(4));
-  const stride = Math.ceil(names.length / 5);
+/** The key of a plot, at its upper right. */
+function key(names) {
+  const parts = [];
+  let left = W - RIGHT - names.reduce((sum, name) => sum + 6.5 * name.length + 26, 0);
   names.forEach((name, index) => {
-    if (index % stride) return;
-    body.push(svg("text", { x: x({ dataset: name }), y: H - 12, "text-anchor": "middle" }, name.slice(0, 12)));
+    parts.push(svg("rect", { class: `key-${COLORS[index % COLORS.length]}`, x: left, y: 9, width: 12, height: 4 }), svg("text", { x: left + 16, y: 15 }, name));
+    left += 6.5 * name.length + 26;
   });
+  return parts;
+}
+
+/** The horizontal positions of dataset versions, and their labels. */
+function versionAxis(names) {
+  const at = (name) => LEFT + 20 + ((W - LEFT - RIGHT - 40) * (names.indexOf(name) + 0.5)) / names.length;
+  const stride = Math.ceil(names.length / 5);
+  const labels = names.filter((_, index) => index % stride === 0).map((name) => svg("text", { x: at(name), y: H - 12, "text-anchor": "middle" }, name.slice(0, 12)));
+  return [at, labels];
+}
+
+export const NO_DATASET = "no dataset";
+
+/** A plot of a metric by dataset version: one dot per validated job, with a line through the champions. `link` returns the address of a job. */
+export function versions(metric, points, names, link) {
+  if (!points.length) return null;
+  const ys = niceRange(points.map((point) => point.metric_value));
+  const [at, labels] = versionAxis(names);
+  const x = (point) => at(point.dataset || NO_DATASET), y = (point) => scale(point.metric_value, ys, H - BOTTOM, TOP);
+  const body = [...frame(`${metric} on the held-out rows`, ys, short), ...labels];
   const champions = points.filter((point) => point.champion);
   body.push(svg("polyline", { class: "champions", points: champions.map((point) => `${x(point)},${y(point)}`).join(" ") }));
   // Champions are drawn last, on top of other dots at the same place.
   for (const point of [...points].sort((a, b) => Boolean(a.champion) - Boolean(b.champion))) {
-    const label = `${point.job_id}: ${point.accuracy.toFixed(4)}, ${point.champion ? "has been champion" : point.verdict}`;
+    const label = `${point.job_id}: ${number(point.metric_value)}, ${point.champion ? "has been champion" : point.verdict}`;
     const dot = svg("circle", { class: `dot ${point.champion ? "champion" : point.verdict}`, cx: x(point), cy: y(point), r: 5 }, svg("title", {}, label));
     body.push(svg("a", { href: link(point.job_id), "aria-label": label }, dot));
   }
-  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Accuracy by dataset version" }, ...body);
+  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${metric} by dataset version` }, ...body);
+}
+
+/** A plot of the drift of columns by dataset version: `columns` is [{name, values}, …], with one value for each of `found`. */
+export function driftPlot(found, columns, names) {
+  const [at, labels] = versionAxis(names);
+  const values = columns.flatMap((column) => column.values).filter((value) => value !== null);
+  const ys = niceRange([0, 0.25, ...values]), y = (value) => scale(value, ys, H - BOTTOM, TOP);
+  const body = [...frame("drift (PSI)", ys, short), ...labels, ...key(columns.map((column) => (column.name.length > 14 ? `${column.name.slice(0, 13)}…` : column.name)))];
+  for (const limit of [0.1, 0.25]) body.push(svg("line", { class: "limit", x1: LEFT, x2: W - RIGHT, y1: y(limit), y2: y(limit) }));
+  columns.forEach((column, index) => {
+    const color = COLORS[index % COLORS.length];
+    const known = found.map((name, place) => [name, column.values[place]]).filter(([name, value]) => value !== null && names.includes(name));
+    body.push(svg("polyline", { class: color, points: known.map(([name, value]) => `${at(name)},${y(value)}`).join(" ") }));
+    for (const [name, value] of known) body.push(svg("circle", { class: `key-${color}`, cx: at(name), cy: y(value), r: 3 }, svg("title", {}, `${column.name}, ${name}: ${number(value)}`)));
+  });
+  return svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Drift of columns by dataset version" }, ...body);
 }
 
 /** A duration in seconds, for display. */

@@ -1,6 +1,6 @@
 // The page has four views: #/jobs, #/job/MODEL/ID, #/models, #/model/NAME. Their data comes from api/…, which checks permissions with Airflow.
 
-import { el, lines, versions, duration, moment } from "./draw.js";
+import { el, lines, versions, driftPlot, NO_DATASET, number, duration, moment } from "./draw.js";
 
 const main = document.getElementById("main");
 const asOf = document.getElementById("as-of");
@@ -77,7 +77,8 @@ const jobPath = (row) => `${part(row.model)}/${part(row.job_id)}`;
 
 const words = (name) => String(name).replaceAll("_", " ");
 const chip = (name) => (name ? el("span", { class: `chip ${/^[A-Za-z_]+$/.test(name) ? name : ""}` }, words(name)) : "");
-const formatAccuracy = (value) => (typeof value === "number" ? value.toFixed(4) : "");
+const formatMetric = (of) => (typeof of.metric_value === "number" ? `${of.metric || ""} ${number(of.metric_value)}`.trim() : "");
+const metricCell = (of) => el("td", { class: "n" }, number(of.metric_value), el("small", {}, typeof of.metric_value === "number" ? of.metric : ""));
 const formatCost = (value) => (typeof value === "number" ? `≈ ${value.toFixed(2)} USD` : "");
 const elapsed = (row) => (row.started ? duration((row.ended || row.seen) - row.started) : "");
 const timeLeft = (row) => (row.eta === null ? "" : `${duration(row.eta)} left`);
@@ -86,20 +87,20 @@ const errorNote = (error) => el("p", { class: "note", role: "alert" }, error.mes
 function progress(row) {
   if (row.step === null || !row.of) return "";
   const share = `step ${row.step} of ${row.of}`;
-  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: row.step, "aria-label": share }), ` ${Math.round((100 * row.step) / row.of)} %`);
+  return el("span", { class: "nowrap" }, el("progress", { max: row.of, value: row.step, "aria-label": share }), ` ${Math.round((100 * row.step) / row.of)}%`);
 }
 
-/** `head`: column titles; a column whose title begins with "·" is hidden in a narrow window. `empty`: shown without rows. */
+/** `head`: column titles. "·" before a title hides the column in a narrow window, "#" aligns numbers. `empty`: shown without rows. */
 function table(head, rows, empty, label) {
   if (!rows.length) return el("p", { class: "soft" }, empty);
-  const heads = head.map((name) => el("th", { scope: "col", class: name.startsWith("·") ? "wide" : null }, name.replace("·", "")));
+  const heads = head.map((name) => el("th", { scope: "col", class: `${name.includes("·") ? "wide" : ""} ${name.includes("#") ? "n" : ""}` }, name.replace(/[·#]/g, "")));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
 }
 
 function facts(pairs, kind = "facts") {
   const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const items = shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
-  return el("dl", { class: kind }, kind === "cards" ? items.map((pair) => el("div", {}, pair)) : items);
+  return el("dl", { class: kind }, kind === "cards" ? items.map((pair) => el("div", { class: pair[1].textContent.length > 24 ? "long" : null }, pair)) : items);
 }
 
 const code = (text) => (text ? el("code", {}, text) : "");
@@ -167,13 +168,13 @@ async function showJobs(view) {
   }
   function jobTable(found) {
     const costs = found.jobs.some((row) => row.cost_usd !== null);
-    const head = ["Job", "State", "·Progress", "Verdict", "·Dataset", "·Attempt", "·Duration", ...(costs ? ["·Cost"] : []), "·Triggered by"];
+    const head = ["Job", "State", "·Progress", "Verdict", "·Dataset", "·#Attempt", "·#Duration", ...(costs ? ["·#Cost"] : []), "·Triggered by"];
     const rows = found.jobs.map((row) => el("tr", {},
       el("td", { class: "job" }, el("a", { href: `#/job/${jobPath(row)}` }, row.job_id), el("small", {}, moment(row.claimed))),
       el("td", {}, chip(row.state), el("small", { class: "narrow" }, progress(row)), el("small", { class: "narrow" }, timeLeft(row))),
       el("td", { class: "wide" }, progress(row), el("small", {}, timeLeft(row))),
-      el("td", {}, chip(row.verdict), el("small", {}, formatAccuracy(row.accuracy))),
-      el("td", { class: "wide" }, row.dataset), el("td", { class: "wide n" }, String(row.attempt)), el("td", { class: "wide n" }, elapsed(row)),
+      el("td", {}, chip(row.verdict), el("small", {}, formatMetric(row))),
+      el("td", { class: "wide nowrap" }, row.dataset), el("td", { class: "wide n" }, String(row.attempt)), el("td", { class: "wide n" }, elapsed(row)),
       costs ? el("td", { class: "wide n" }, formatCost(row.cost_usd)) : "", el("td", { class: "wide" }, row.by, el("small", {}, row.dag_id))));
     const more = filters.offset + PAGE < found.total;
     const turnPage = (by) => () => { filters.offset = Math.max(0, filters.offset + by); refresh(); };
@@ -185,7 +186,7 @@ async function showJobs(view) {
     return [
       table(head, rows, found.at === null && !found.error ? "Reading the bucket …" : empty, "Jobs"),
       el("p", { class: "bar" }, el("span", { class: "soft" }, `${shown}; ${found.active} active in total`),
-        el("button", { type: "button", disabled: !filters.offset, onclick: turnPage(-PAGE) }, "Newer"), el("button", { type: "button", disabled: !more, onclick: turnPage(PAGE) }, "Older")),
+        found.total > PAGE && el("button", { type: "button", disabled: !filters.offset, onclick: turnPage(-PAGE) }, "Newer"), found.total > PAGE && el("button", { type: "button", disabled: !more, onclick: turnPage(PAGE) }, "Older")),
     ];
   }
   await refresh();
@@ -231,16 +232,15 @@ function jobTop(job, path) {
       ["Progress", row.step === null ? "" : el("span", {}, progress(row), el("br"), `step ${row.step} of ${row.of}`)], ["Time left", duration(row.eta)],
       ["Throughput", row.rate ? `${Math.round(row.rate)} examples/s` : ""], ["Attempt", row.attempt ? String(row.attempt) : ""],
       ["Submitted", moment(row.claimed)], ["Duration", elapsed(row)], ["Estimated cost", formatCost(row.cost_usd)], ["Cluster", row.cluster], ["Backend", row.backend],
-      ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatAccuracy(row.accuracy)) : ""],
+      ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatMetric(row)) : ""],
       ["Triggered by", row.by], ["DAG", row.dag_id], ["Run", run],
     ], "cards"),
   ];
 }
 
 function jobBelow(job, path) {
-  const curves = job.curves, row = job.row;
-  const plots = [lines("Loss", Object.fromEntries(["train_loss", "test_loss"].filter((name) => curves[name]).map((name) => [name, curves[name]]))),
-    lines("Accuracy", curves.test_accuracy ? { test_accuracy: curves.test_accuracy } : {})].filter(Boolean);
+  const row = job.row;
+  const plots = Object.entries(job.curves).map(([title, series]) => lines(words(title), series)).filter(Boolean);
   const history = job.history.map((event) => {
     const { time, event: name, ...rest } = event;
     return el("tr", {}, el("td", {}, moment(time)), el("td", {}, words(name)),
@@ -252,7 +252,7 @@ function jobBelow(job, path) {
     section("Events", table(["Time", "Event", "Details"], history, "No events have been recorded.", "Events")),
     job.report ? reportView(job, path) : "",
     section("Lineage", facts([
-      ["Job directory", code(job.job_dir)], ["Model", code(`${job.job_dir}/model/`)], ["Model SHA-256", code(job.report?.digest || "")],
+      ["Job directory", code(job.job_dir)], ["Model directory", code(`${job.job_dir}/model/`)], ["Model SHA-256", code(job.report?.digest || "")],
       ["Dataset", code(dataset.uri || "")], ["Dataset digest", code(dataset.digest || "")],
       ["Package", code((package_.package_uris || job.spec.package_uris || []).join(" "))], ["Package digest", code(package_.digest || "")],
       ["Module", code(job.spec.module || "")], ["Arguments", code((job.spec.args || []).join(" "))],
@@ -267,8 +267,19 @@ function reportView(job, path) {
   const report = job.report, failedChecks = report.checks.filter((check) => !check.passed && !check.skipped);
   const frame = el("iframe", { id: "report", title: `Validation report of ${job.row.job_id}`, sandbox: "", loading: "lazy", "data-src": `${path}/report` });
   frame.src = `${path}/report?theme=${theme()}`;
-  return section("Validation report", el("p", {}, chip(report.verdict), " ", report.reasons.join(" ")),
-    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)), frame);
+  const reasons = report.reasons.filter((reason) => !failedChecks.some((check) => check.message === reason));
+  return section("Validation report", el("p", {}, chip(report.verdict), " ", reasons.join(" ")),
+    ...failedChecks.map((check) => el("p", { class: "bad" }, `${check.name}: ${check.message}`)),
+    report.metrics.length ? metricTable(report.metrics, "Challenger", report.champion.job_id ? `Champion ${report.champion.serial}` : "") : "", frame);
+}
+
+/** Metrics as the server formats them. Without a champion (`champion` is empty), only the values. */
+function metricTable(metrics, challenger, champion) {
+  const marks = { better: "good", worse: "bad" };
+  const head = ["", challenger, ...(champion ? [champion, "Better by", "·Interval"] : [])].map((name) => el("th", { scope: "col", class: typeof name === "string" && name.startsWith("·") ? "wide" : null }, typeof name === "string" ? name.replace("·", "") : name));
+  const rows = metrics.map((one) => el("tr", {}, el("th", { scope: "row" }, one.name, one.note ? el("small", {}, one.note) : ""), el("td", { class: "value" }, one.main ? el("b", {}, one.value) : one.value),
+    champion ? [el("td", { class: "value" }, one.champion), el("td", { class: `value ${marks[one.mark] || ""}` }, one.gain), el("td", { class: "wide value" }, one.interval)] : ""));
+  return el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
 }
 
 /** Load an open report again when Airflow's theme changes. */
@@ -326,10 +337,10 @@ async function showModels(view) {
         const champion = model.champion || {};
         return el("tr", {}, el("td", { class: "job" }, el("a", { href: `#/model/${part(model.model)}` }, model.model)),
           el("td", { class: "job" }, champion.job_id ? el("a", { href: `#/job/${part(model.model)}/${part(champion.job_id)}` }, champion.job_id) : champion.error || "None yet"),
-          el("td", { class: "n" }, formatAccuracy(champion.accuracy)), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
+          metricCell(champion), el("td", { class: "wide" }, champion.dataset_version || ""), el("td", { class: "wide" }, moment(champion.at), el("small", {}, champion.by || "")),
           el("td", { class: "n" }, String(model.active)), el("td", { class: "n" }, String(model.jobs)));
       });
-      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "Accuracy", "·Dataset", "·Published", "Active", "Jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
+      update(main, JSON.stringify(found.models), () => [table(["Model", "Champion", "#Metric", "·Dataset", "·Published", "#Active jobs", "#All jobs"], rows, "No models yet. A model appears here with its first job.", "Models")]);
     } catch (error) { if (view === currentView) update(main, error.message, () => [errorNote(error)]); }
   }
   await refresh();
@@ -348,31 +359,42 @@ async function showModel(view, name) {
     text: `The current champion is ${champion.job_id}. Programs that read the champion pointer get the earlier model immediately.`,
   }, (reason) => post(`${path}/rollback`, { reason, to: entry.serial }));
   const origin = (entry) => entry.restores ?? entry.serial;
-  const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", {}, entry.why)),
-    el("td", {}, words(entry.action)), el("td", { class: "n" }, formatAccuracy(entry.accuracy)), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", {}, moment(entry.at), el("small", {}, entry.by)),
+  const history = model.history.map((entry, index) => el("tr", {}, el("td", { class: "n" }, String(entry.serial)), el("td", { class: "job" }, el("a", { href: to(entry.job_id) }, entry.job_id), el("small", { class: "narrow" }, `${words(entry.action)} ${moment(entry.at)} by ${entry.by}`), el("small", {}, entry.why)),
+    el("td", { class: "wide" }, words(entry.action)), metricCell(entry), el("td", { class: "wide" }, entry.dataset.version || ""), el("td", { class: "wide" }, moment(entry.at), el("small", {}, entry.by)),
     el("td", {}, index && model.may_change && origin(entry) !== origin(champion) ? el("button", { type: "button", class: "danger", onclick: rollBack(entry), "aria-label": `Roll back to ${entry.job_id}` }, "Roll back …") : "")));
+  const datasets = [...new Set(model.points.map((point) => point.dataset || NO_DATASET))];
+  const drift = el("div", {});
   main.replaceChildren(
     el("div", { class: "top" }, el("h1", {}, name)),
-    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], ["Accuracy", formatAccuracy(champion.accuracy)], ["Dataset", champion.dataset.version || ""],
-      ["Published", moment(champion.at)], ["Published by", champion.by], ["Model", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
-    model.points.length ? section("Accuracy by dataset version", el("div", { class: "plots" }, versions(model.points, to)),
-      el("p", { class: "soft" }, "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
+    champion ? facts([["Champion", el("a", { href: to(champion.job_id) }, champion.job_id)], [champion.metric || "Metric", number(champion.metric_value)], ["Dataset", champion.dataset.version || ""],
+      ["Published", moment(champion.at)], ["Published by", champion.by], ["Model directory", code(champion.model_uri)]], "cards") : el("p", { class: "soft" }, "No model has been published yet."),
+    model.points.length ? section(`${model.metric} by dataset version`, el("div", { class: "plots" }, versions(model.metric, model.points, datasets, to), drift),
+      el("p", { class: "soft" }, model.higher_is_better ? "" : "Lower is better. ", "Filled dots have been champion. Hollow dots were accepted (green), not compared (amber) or rejected (red). Click a dot to open its job.")) : "",
     model.comparison ? comparison(model.comparison, to) : "",
-    section("Champion history", table(["#", "Champion", "Action", "Accuracy", "·Dataset", "Time", ""], history, "No model has been published yet.", "Champion history")),
+    section("Champion history", table(["#No.", "Champion", "·Action", "#Metric", "·Dataset", "·Time", ""], history, "No model has been published yet.", "Champion history")),
   );
+  if (model.points.length) showDrift(drift, path, datasets);
   return null;
 }
 
+/** The drift of the dataset's columns, below or next to the metric. It reads many manifests, so it comes after the rest. */
+async function showDrift(node, path, datasets) {
+  let found;
+  try { found = await request(`${path}/drift`); } catch (error) { node.replaceChildren(errorNote(error)); return; }
+  if (!found.columns.length) { node.remove(); return; }
+  const others = found.others ? ` ${found.others} other columns drifted less.` : "";
+  node.replaceChildren(driftPlot(found.versions, found.columns, datasets), el("p", { class: "soft" },
+    `Drift of the training rows of ${found.dataset}: population stability index of each version against the one before. Above 0.1 is a change, above 0.25 a large one.${others}`));
+}
+
 function comparison(found, to) {
-  const size = (value) => (value ? `${(value / 2 ** 20).toFixed(1)} MiB` : "");
-  const line = (name, left, right) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, left || "–"), el("td", {}, right || "–"));
-  const ms = (value) => (typeof value === "number" ? `${value.toFixed(2)} ms` : "");
-  const lowest = (values) => (values ? formatAccuracy(Math.min(...values.filter((value) => typeof value === "number"))) : "");
-  const a = found.challenger, b = found.champion, other = found.compared_with.job_id;
-  const head = el("tr", {}, el("th", {}), el("th", { scope: "col" }, "Challenger: ", el("a", { href: to(found.job_id) }, found.job_id)), el("th", { scope: "col" }, other ? ["Champion: ", el("a", { href: to(other) }, other)] : "No champion at that time"));
+  const size = (value) => (value ? `${(value / 2 ** 20).toFixed(1)} MiB` : "-");
+  const other = found.compared_with.job_id;
+  const sizes = found.size.some(Boolean) ? [{ name: "size", value: size(found.size[0]), champion: size(found.size[1]), gain: "", interval: "" }] : [];
+  const title = (text, id) => [`${text}: `, el("a", { href: to(id) }, id)];
   return section("Latest challenger compared with the champion", el("p", {}, chip(found.verdict), " ", found.reasons.join(" ")),
-    el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, head), el("tbody", {}, line("Accuracy", formatAccuracy(a.accuracy), formatAccuracy(b.accuracy ?? found.compared_with.accuracy)),
-      line("Lowest accuracy of a class", lowest(a.per_class), lowest(b.per_class)), line("Latency", ms(a.latency_ms), ms(b.latency_ms)), line("Size", size(a.size), size(b.size))))));
+    other ? "" : el("p", { class: "soft" }, "There was no champion at that time."),
+    metricTable([...found.metrics, ...sizes], title("Challenger", found.job_id), other ? title("Champion", other) : ""));
 }
 
 // --- routing ----------------------------------------------------------------------------------------------------

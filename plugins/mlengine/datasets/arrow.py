@@ -1,0 +1,141 @@
+"""Columns of a manifest and types of Arrow: each in terms of the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core.dataset import DTYPES, Column, Schema
+from mlengine.core.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def arrow_schema(schema: Schema, columns: Sequence[str] | None = None) -> pa.Schema:
+    """The Arrow schema of a version's rows.
+
+    :param columns: only these, in this order.
+    """
+    import pyarrow as pa
+
+    chosen = schema.columns if columns is None else [schema.column(name) for name in columns]
+    return pa.schema([pa.field(column.name, arrow_type(column), nullable=column.nullable) for column in chosen])
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """The type of a column's array."""
+    import pyarrow as pa
+
+    value = scalar_type(column.dtype)
+    if not column.shape:
+        return value
+    if column.shape == (-1,):
+        return pa.list_(value)
+    if len(column.shape) == 1:
+        return pa.list_(value, column.shape[0])
+    return pa.fixed_shape_tensor(value, column.shape)
+
+
+def scalar_type(dtype: str) -> pa.DataType:
+    """The type of one value of ``dtype``.
+
+    :raises DatasetError: no such dtype.
+    """
+    import pyarrow as pa
+
+    if dtype not in DTYPES:
+        raise DatasetError(f"not a type of columns: {dtype!r}", hint=f"use one of {', '.join(DTYPES)}")
+    special = {
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+        "string": pa.string(),
+        "binary": pa.binary(),
+    }
+    return special.get(dtype) or getattr(pa, dtype)()
+
+
+def column_of(field: pa.Field, where: str) -> Column:
+    """The column that an Arrow field is read as.
+
+    :param where: names the file in errors.
+    :raises DatasetError: its type has no counterpart, such as a struct.
+    """
+    import pyarrow as pa
+
+    kind: Any = field.type
+    shape: tuple[int, ...] = ()
+    if isinstance(kind, pa.FixedShapeTensorType):
+        kind, shape = kind.value_type, tuple(kind.shape)
+    elif pa.types.is_fixed_size_list(kind):
+        kind, shape = kind.value_type, (kind.list_size,)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind, shape = kind.value_type, (-1,)
+    dtype = _dtype(kind)
+    if dtype is None or math.prod(shape) == 0:
+        raise DatasetError(
+            f"{where}: column {field.name!r} has type {field.type}, which a dataset version cannot describe",
+            hint="write it as scalars, strings or lists of numbers; or leave the column out",
+        )
+    return Column(field.name, dtype, shape, field.nullable)
+
+
+def _dtype(kind: Any) -> str | None:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _dtype(kind.value_type)
+    if types.is_boolean(kind):
+        return "bool"
+    if types.is_integer(kind):
+        return str(kind)
+    if types.is_floating(kind):
+        return f"float{kind.bit_width}"
+    rest = (
+        ("float64", types.is_decimal),
+        ("string", lambda one: types.is_string(one) or types.is_large_string(one) or types.is_string_view(one)),
+        ("string", types.is_null),
+        ("binary", lambda one: types.is_binary(one) or types.is_large_binary(one) or types.is_binary_view(one)),
+        ("binary", types.is_fixed_size_binary),
+        ("timestamp", types.is_timestamp),
+        ("date", types.is_date),
+    )
+    return next((name for name, matches in rest if matches(kind)), None)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    """The batch with the columns and types of ``schema``, by name.
+
+    :raises DatasetError: a column is missing, or a value does not fit; names both.
+    """
+    import pyarrow as pa
+
+    arrays = []
+    for field in schema:
+        if batch.schema.get_field_index(field.name) < 0:
+            raise DatasetError(
+                f"{where}: there is no column {field.name!r}; columns: {', '.join(batch.schema.names)}",
+                hint="all files of a version need the same columns",
+            )
+        array = batch.column(field.name)
+        try:
+            arrays.append(array if array.type == field.type else _cast(array, field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DatasetError(
+                f"{where}: column {field.name!r} is {array.type}, not {field.type}: {error}",
+                hint=f"set its type when the version is registered: --dtype {field.name}=TYPE",
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(kind, pa.FixedShapeTensorType):
+        storage = array.storage if isinstance(array, pa.ExtensionArray) else array
+        return pa.ExtensionArray.from_storage(kind, storage.cast(kind.storage_type))
+    # Nanoseconds become microseconds, and a time without zone is taken for UTC.
+    return array.cast(kind, safe=not pa.types.is_timestamp(kind))

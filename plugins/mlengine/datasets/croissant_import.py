@@ -1,0 +1,120 @@
+"""The files that Croissant metadata lists, as a directory or prefix that can be registered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.parse
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.scan import Progress
+
+if TYPE_CHECKING:
+    from mlengine.datasets.register import Options
+
+_TIMEOUT = 60.0  # seconds of silence
+
+
+def read_croissant(file: str, options: Options, scratch: Path, progress: Progress) -> tuple[str, Options]:
+    """Where the files are, and the options with licence, source, key and target from the metadata.
+
+    Files next to the metadata are used in place; files on the web are downloaded into ``scratch`` and compared
+    with their checksums; files in Cloud Storage are recorded by reference.
+
+    :param file: a local path.
+    :raises DatasetError: it is not Croissant metadata, or lists files of several places, or none.
+    """
+    path = Path(file)
+    try:
+        data = json.loads(path.read_bytes())
+        objects = [item for item in data["distribution"] if str(item["@type"]).endswith("FileObject")]
+        sets = [item for item in data["distribution"] if str(item["@type"]).endswith("FileSet")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{file} is not Croissant metadata: {error!r}", hint="give a croissant.json") from error
+    options = _with_terms(options, data)
+    urls = [str(item.get("contentUrl", "")) for item in objects if not item.get("containedIn")]
+    kinds = {urllib.parse.urlsplit(url).scheme for url in urls}
+    if kinds == {"gs"}:
+        return _common_prefix(urls), options
+    if kinds <= {"http", "https"} and kinds:
+        for item in objects:
+            _download(item, scratch)
+            progress(f"downloaded {item.get('name') or item['@id']}")
+        return str(scratch), options
+    if kinds <= {""} and (urls or sets):
+        return str(path.parent), options
+    raise DatasetError(
+        f"{file} lists files of several places or none: {', '.join(sorted(kinds)) or 'none'}",
+        hint="download the files, and give their directory instead",
+    )
+
+
+def _with_terms(options: Options, data: dict[str, Any]) -> Options:
+    """What the user did not say, from the metadata."""
+    license_, source = data.get("license"), data.get("citeAs") or data.get("description") or data.get("url")
+    roles = options.roles
+    fields = [field for records in data.get("recordSet", []) for field in records.get("field", [])]
+    labels = {_name(field) for field in fields if "cr:Label" in _listed(field.get("dataType"))}
+    keys = {
+        str(key.get("@id", "")).rsplit("/", 1)[-1]
+        for records in data.get("recordSet", [])
+        for key in _listed(records.get("key"))
+    }
+    if roles.target is None and len(labels) == 1:
+        roles = replace(roles, target=labels.pop())
+    if roles.key is None and len(keys) == 1:
+        roles = replace(roles, key=keys.pop())
+    first = _listed(license_)
+    return replace(
+        options,
+        license=options.license or (_text(first[0]) if first else None),
+        source=options.source or (_text(source) if source else None),
+        roles=roles,
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _text(value: Any) -> str:
+    """A text, also one that is given by language."""
+    return str(next(iter(value.values()), "")) if isinstance(value, dict) else str(value)
+
+
+def _name(field: dict[str, Any]) -> str:
+    extract = field.get("source", {}).get("extract", {})
+    return str(extract.get("column") or _text(field.get("name", "")))
+
+
+def _common_prefix(urls: list[str]) -> str:
+    folders = [url.split("/")[:-1] for url in urls]
+    shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
+    if len(shared) < 3:
+        raise DatasetError("the files are in several buckets", hint="bring them into one")
+    # One folder for each split: the prefix is the one above.
+    return "/".join(shared) + "/"
+
+
+def _download(item: dict[str, Any], scratch: Path) -> None:
+    url = str(item["contentUrl"])
+    name = str(item.get("name") or item["@id"]).lstrip("/")
+    target = (scratch / name).resolve()
+    if not target.is_relative_to(scratch.resolve()):
+        raise DatasetError(f"{name!r} leaves the directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, target.open("wb") as sink:  # noqa: S310
+            while chunk := answer.read(1 << 20):
+                digest.update(chunk)
+                sink.write(chunk)
+    except OSError as error:
+        raise DatasetError(f"{url} cannot be downloaded: {error}") from error
+    expected = item.get("sha256")
+    if expected and digest.hexdigest() != expected:
+        raise DatasetError(f"{url} has sha256 {digest.hexdigest()[:12]}…, {str(expected)[:12]}… in the metadata")

@@ -1,0 +1,147 @@
+"""The files of a dataset in a directory or under a prefix, and the split that each belongs to.
+
+A file belongs to the split that a folder of its path names (``train/part-1.parquet``), or else the beginning of its own
+name (``train-images-idx3-ubyte.gz``, ``train.csv``). Without any such name, all files are training rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.formats import Format, format_named, format_of
+from mlengine.datasets.sources import LocalFile, ObjectFile, SourceFile
+from mlengine.storage.client import Storage
+
+# What folders and files of a split are called.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "heldout": ("heldout", "held-out", "holdout", "test", "testing", "t10k"),
+    "validation": ("validation", "valid", "val", "eval", "dev"),
+}
+_SPLITS = {name: split for split, names in NAMES.items() for name in names}
+_PREFIX = re.compile(rf"^({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?=[-_.])")
+_DOCUMENTS = (".md", ".txt", ".rst", ".html", ".pdf", "license", "readme", "croissant.json", "manifest.json")
+MOST_FILES = 200_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a dataset.
+
+    :param root: the directory or prefix, as the user gave it.
+    :param splits: the files by split, in the order of their paths; ``train`` first.
+    """
+
+    root: str
+    format: Format
+    splits: Mapping[str, list[SourceFile]]
+    by_reference: bool = False
+
+
+def find(storage: Storage, source: str, *, file_format: str | None = None, heldout: str | None = None) -> Found:
+    """The files under ``source``, a directory, a file, or a ``gs://`` prefix.
+
+    :param file_format: the format; else it follows from the suffixes.
+    :param heldout: where the held-out files are, if not under ``source``.
+    :raises DatasetError: there are no files, or their splits or formats are ambiguous.
+    """
+    files, by_reference = _listed(storage, source), source.startswith("gs://")
+    if heldout is not None and heldout.startswith("gs://") != by_reference:
+        raise DatasetError(
+            f"{source} and {heldout} are not in the same place",
+            hint="give two directories, or two gs:// prefixes",
+        )
+    splits = _assigned(files, source, heldout is None)
+    if heldout is not None:
+        splits = {"train": splits.get("train", []), "heldout": _prefixed(_listed(storage, heldout), heldout)}
+    data = [file.path for those in splits.values() for file in those]
+    chosen = format_named(file_format) if file_format else format_of(data, source)
+    splits = {name: those for name, those in splits.items() if those}
+    if "train" not in splits:
+        raise DatasetError(
+            f"{source} has no training files; splits there: {', '.join(splits) or 'none'}",
+            hint="put them into a folder train/, or name them train-…",
+        )
+    for name, those in splits.items():
+        for file in those:
+            if file.size == 0 and chosen.name != "files":
+                raise DatasetError(f"{file.where} (split {name}) is empty", hint="write it again, or remove it")
+    order = [name for name in NAMES if name in splits]
+    return Found(source, chosen, {name: splits[name] for name in order}, by_reference)
+
+
+def _listed(storage: Storage, source: str) -> list[SourceFile]:
+    if source.startswith("gs://"):
+        prefix = source if source.endswith("/") else f"{source}/"
+        stats = storage.ls(prefix) or storage.ls(source)
+        cut = len(prefix) if stats and stats[0].uri.startswith(prefix) else len(source.rsplit("/", 1)[0]) + 1
+        files: list[SourceFile] = [
+            ObjectFile(stat.uri[cut:], stat, storage) for stat in stats if not stat.uri.endswith("/")
+        ]
+    else:
+        folder = Path(source)
+        if folder.is_file():
+            files = [LocalFile(folder.name, folder)]
+        elif folder.is_dir():
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            files = [LocalFile(path.relative_to(folder).as_posix(), path) for path in paths]
+        else:
+            raise DatasetError(f"{source}: no such directory", hint="give a directory, a file or a gs:// prefix")
+    files = [file for file in files if not _hidden(file.path)]
+    if not files:
+        raise DatasetError(f"{source} has no files", hint="give a directory or gs:// prefix with the data")
+    if len(files) > MOST_FILES:
+        raise DatasetError(
+            f"{source} has {len(files):,} files; a version may have {MOST_FILES:,}",
+            hint="pack them into fewer files, as Parquet or TFRecord",
+        )
+    return files
+
+
+def _hidden(path: str) -> bool:
+    """Marker files of other programs (``_SUCCESS``, ``.part-0.crc``) and documents."""
+    name = path.rsplit("/", 1)[-1].lower()
+    return name.startswith((".", "_", "readme", "license")) or name.endswith(_DOCUMENTS)
+
+
+def _assigned(files: list[SourceFile], source: str, all_needed: bool) -> dict[str, list[SourceFile]]:
+    """Files by split.
+
+    :param all_needed: a file without a split is an error where others have one.
+    """
+    splits: dict[str, list[SourceFile]] = {}
+    unknown: list[SourceFile] = []
+    for file in files:
+        split = split_of(file.path)
+        (splits.setdefault(split, []) if split else unknown).append(file)
+    if unknown and splits and all_needed:
+        shown = ", ".join(file.path for file in unknown[:4])
+        raise DatasetError(
+            f"{source}: {len(unknown)} files belong to no split: {shown}",
+            hint="put each file into a folder train/ or heldout/, or begin its name with train- or heldout-",
+        )
+    if unknown:
+        splits.setdefault("train", []).extend(unknown)
+    return splits
+
+
+def split_of(path: str) -> str | None:
+    """The split that a path names; ``None`` if it names none."""
+    *folders, name = path.lower().split("/")
+    for folder in folders:
+        if folder in _SPLITS:
+            return _SPLITS[folder]
+    match = _PREFIX.match(name)
+    return _SPLITS[match[1]] if match else None
+
+
+def _prefixed(files: list[SourceFile], source: str) -> list[SourceFile]:
+    """The held-out files of a place of their own: all of them, or those that are named as held out."""
+    named = [file for file in files if split_of(file.path) == "heldout"]
+    if not named and any(split_of(file.path) for file in files):
+        raise DatasetError(f"{source} has files of other splits and none that is held out")
+    return named or files

@@ -1,0 +1,184 @@
+"""Parquet: rows, nulls and ranges are in each file's footer, which is read without its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from mlengine.core.dataset import ColumnStatistics
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.arrow import column_of, conform, scalar_type
+from mlengine.datasets.formats.base import Format, check_dtypes
+from mlengine.datasets.sources import SourceFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_THREADS = 16
+_BUFFER = 1 << 20  # bytes of a column that are held, instead of the whole row group
+# Footers that were read, as long as the file object exists.
+_FOOTERS: WeakKeyDictionary[SourceFile, Any] = WeakKeyDictionary()
+
+
+class Parquet(Format):
+    """See :class:`~mlengine.datasets.formats.base.Format`."""
+
+    name = "parquet"
+    suffixes = (".parquet", ".pq", ".parq")
+
+    def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
+        import pyarrow as pa
+
+        schemas = [metadata.schema.to_arrow_schema() for metadata in self.footers(files)]
+        first = schemas[0]
+        check_dtypes(first, dtypes, files[0].where)
+        types = {field.name: (column := column_of(field, files[0].where)).dtype + str(column.shape) for field in first}
+        for file, schema in zip(files[1:], schemas[1:], strict=True):
+            _same_columns(file, schema, files[0], types)
+        nullable = {name for schema in schemas for name in schema.names if schema.field(name).nullable}
+        return pa.schema(
+            [
+                pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type, f.name in nullable)
+                for f in first
+            ]
+        )
+
+    def footers(self, files: Sequence[SourceFile]) -> list[Any]:
+        """The ``pyarrow.parquet.FileMetaData`` of each file; footers are read at the same time."""
+
+        def footer(file: SourceFile) -> Any:
+            if file not in _FOOTERS:
+                with _opened(file) as parquet:
+                    _FOOTERS[file] = parquet.metadata
+            return _FOOTERS[file]
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(footer, files))
+
+    def row_counts(self, files: Sequence[SourceFile]) -> list[int] | None:
+        return [metadata.num_rows for metadata in self.footers(files)]
+
+    def footer_statistics(self, files: Sequence[SourceFile]) -> Mapping[str, ColumnStatistics]:
+        """Nulls and ranges of the scalar columns, where each row group has them."""
+        found: dict[str, _Footer] = {}
+        for metadata in self.footers(files):
+            for group in range(metadata.num_row_groups):
+                row_group = metadata.row_group(group)
+                for index in range(row_group.num_columns):
+                    chunk = row_group.column(index)
+                    found.setdefault(chunk.path_in_schema, _Footer()).add(chunk.statistics)
+        return {name: footer.statistics() for name, footer in found.items() if "." not in name}
+
+    def batches(
+        self,
+        files: Sequence[SourceFile],
+        schema: pa.Schema,
+        rows: int,
+        *,
+        sample_bytes: int | None = None,
+        strict: bool = False,
+    ) -> Iterator[pa.RecordBatch]:
+        del strict  # the columns are those of the file
+        if sample_bytes is not None:
+            yield from self._sample(files, schema, rows, sample_bytes)
+            return
+        for file in files:
+            with _opened(file) as parquet:
+                for batch in _iterate(parquet, file, schema, rows, None):
+                    yield conform(batch, schema, file.where)
+
+    def _sample(
+        self, files: Sequence[SourceFile], schema: pa.Schema, rows: int, sample_bytes: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Row groups evenly spread over the files: at least one, and as many as fit into ``sample_bytes``."""
+        groups = [
+            (file, group, metadata.row_group(group).total_byte_size)
+            for file, metadata in zip(files, self.footers(files), strict=True)
+            for group in range(metadata.num_row_groups)
+        ]
+        if not groups:
+            return
+        mean = max(1, sum(size for *_, size in groups) // len(groups))
+        count = max(1, min(len(groups), sample_bytes // mean))
+        for index in range(count):
+            file, group, _ = groups[index * len(groups) // count]
+            with _opened(file) as parquet:
+                for batch in _iterate(parquet, file, schema, rows, [group]):
+                    yield conform(batch, schema, file.where)
+
+
+@dataclass
+class _Footer:
+    """What the row groups say of one column."""
+
+    nulls: int | None = 0
+    values: list[Any] | None = field(default_factory=list)
+
+    def add(self, statistics: Any) -> None:
+        known = statistics is not None and statistics.has_null_count and self.nulls is not None
+        self.nulls = self.nulls + statistics.null_count if known and self.nulls is not None else None
+        if self.values is None or statistics is None or not statistics.has_min_max:
+            self.values = None
+        else:
+            self.values = [min([*self.values, statistics.min]), max([*self.values, statistics.max])]
+
+    def statistics(self) -> ColumnStatistics:
+        low, high = self.values or (None, None)
+        if not isinstance(low, int | float):
+            low, high = None, None
+        return ColumnStatistics(nulls=self.nulls, min=low, max=high)
+
+
+def _same_columns(file: SourceFile, schema: pa.Schema, first: SourceFile, types: Mapping[str, str]) -> None:
+    """Columns are compared by name; their order may differ."""
+    found = {field.name: (column := column_of(field, file.where)).dtype + str(column.shape) for field in schema}
+    if found == types:
+        return
+    wrong = [f"{name!r} is missing" for name in types if name not in found]
+    wrong += [f"{name!r} is not in the first file" for name in found if name not in types]
+    wrong += [
+        f"{name!r} is {schema.field(name).type} and {types[name].removesuffix('()')} in the first file"
+        for name in types
+        if name in found and found[name] != types[name]
+    ]
+    raise DatasetError(
+        f"{file.where} has other columns than {first.where}: {'; '.join(wrong)}",
+        hint="all files of a split need the same columns and types: write this file again",
+    )
+
+
+def _iterate(
+    parquet: Any, file: SourceFile, schema: pa.Schema, rows: int, groups: list[int] | None
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    there = parquet.schema_arrow.names
+    columns = [name for name in schema.names if name in there]
+    try:
+        yield from parquet.iter_batches(batch_size=rows, columns=columns, row_groups=groups)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+@contextmanager
+def _opened(file: SourceFile) -> Iterator[Any]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with file.open() as stream:
+        try:
+            reader = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(file, error) from error
+        yield reader
+
+
+def _damaged(file: SourceFile, error: Exception) -> DatasetError:
+    return DatasetError(f"{file.where} is not a readable Parquet file: {error}", hint="write the file again")
+
+
+FORMAT = Parquet()

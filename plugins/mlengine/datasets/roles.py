@@ -1,0 +1,207 @@
+"""What the columns of a new version are for: from the user's words, the version before, and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlengine.core.dataset import HELDOUT_POLICIES, TASKS, Column, Manifest, Schema, Value
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.arrow import column_of
+from mlengine.datasets.discovery import Found
+from mlengine.datasets.scan import Scan
+from mlengine.datasets.statistics import MOST_CLASSES
+
+if TYPE_CHECKING:
+    pass
+
+# The roles of formats whose columns are always the same.
+_OWN_ROLES: Mapping[str, Mapping[str, str]] = {
+    "idx": {"target": "label"},
+    "images": {"target": "label", "key": "path"},
+}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the user said of the columns. ``None``: as in the version before, or by the data.
+
+    :param classes: as words; ``["0", "1"]`` are integers if the target's values are.
+    """
+
+    target: str | None = None
+    key: str | None = None
+    time: str | None = None
+    weight: str | None = None
+    task: str | None = None
+    heldout_policy: str | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("task", self.task, TASKS), ("policy", self.heldout_policy, HELDOUT_POLICIES)):
+            if value is not None and value not in choices:
+                raise DatasetError(f"not a {name}: {value!r}", hint=f"use one of {', '.join(choices)}")
+
+
+def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous: Manifest | None) -> Schema:
+    """The columns of all splits, with their roles but without classes.
+
+    :raises DatasetError: the splits have different columns, or a role names a column that does not exist.
+    """
+    schemas = {name: found.format.infer(files, dtypes) for name, files in found.splits.items()}
+    columns: dict[str, dict[str, Column]] = {
+        name: {field.name: column_of(field, found.splits[name][0].where) for field in schema}
+        for name, schema in schemas.items()
+    }
+    first = columns["train"]
+    for name, those in columns.items():
+        _same_columns(name, those, first)
+    merged = [
+        replace(column, nullable=any(those[column.name].nullable for those in columns.values()))
+        for column in first.values()
+    ]
+    inherited = previous.schema if previous is not None else None
+    chosen: dict[str, Any] = {}
+    for role in ("target", "key", "time", "weight"):
+        named = getattr(roles, role)
+        value = named or _OWN_ROLES.get(found.format.name, {}).get(role)
+        if value is None and inherited is not None:
+            value = getattr(inherited, role)
+        if value is not None and value not in first:
+            said = "" if named else f", as in {previous.name}/{previous.version}" if previous else ""
+            raise DatasetError(
+                f"there is no column {value!r} for --{role}{said}; columns: {', '.join(first) or 'none'}",
+                hint=f"write --{role} with one of them",
+            )
+        chosen[role] = value
+    return Schema(tuple(merged), **chosen)
+
+
+def _same_columns(split: str, columns: Mapping[str, Column], first: Mapping[str, Column]) -> None:
+    wrong = [f"{name!r} is missing" for name in first if name not in columns]
+    wrong += [f"{name!r} is not in train" for name in columns if name not in first]
+    wrong += [
+        f"{name!r} is {column}, in train {first[name]}"
+        for name, column in columns.items()
+        if name in first and str(column) != str(first[name])
+    ]
+    if wrong:
+        raise DatasetError(
+            f"split {split} has other columns than train: {'; '.join(wrong)}",
+            hint="write both with the same columns; or set a column's type: --dtype COLUMN=TYPE",
+        )
+
+
+def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | None, scan: Scan) -> tuple[str, Schema]:
+    """The task, and the schema with the classes that it needs.
+
+    :raises DatasetError: the task does not follow from the data, or there are too many classes.
+    """
+    if schema.target is None:
+        if roles.task not in (None, "none"):
+            raise DatasetError(f"task {roles.task} needs a target", hint="name its column: --target COLUMN")
+        return "none", schema
+    for name, split in scan.splits.items():
+        found_there = split.statistics.get(schema.target)
+        if found_there is not None and split.read and found_there.nulls == split.read:
+            raise DatasetError(
+                f"the target {schema.target!r} is null in all rows of {name}",
+                hint="name another column with --target, or correct it",
+            )
+    same_target = previous is not None and previous.schema.target == schema.target
+    task = roles.task or (previous.task if previous is not None and same_target else None)
+    column = schema.column(schema.target)
+    indices = found.format.name == "idx"
+    task = task or ("multiclass" if indices else _task_of(column, scan))
+    if task not in ("binary", "multiclass"):
+        if task == "regression" and not column.numeric:
+            raise DatasetError(
+                f"the target {column.name!r} is {column}; a regression needs numbers", hint="write --task multiclass"
+            )
+        return task, schema
+    known = previous.schema.classes if previous is not None and same_target else None
+    classes = _given(roles.classes, column) or known or _classes_of(column, scan)
+    if indices and roles.classes is None and known is None:
+        _check_indices(classes)
+    if task == "binary" and len(classes) != 2:
+        raise DatasetError(
+            f"the target {column.name!r} has {len(classes)} values ({_some(classes)}); a binary task needs 2",
+            hint="write --task multiclass or --task regression, or correct the target",
+        )
+    return task, replace(schema, classes=classes)
+
+
+def _task_of(column: Column, scan: Scan) -> str:
+    distinct = {
+        value
+        for split in scan.splits.values()
+        if column.name in split.statistics
+        for value, _ in split.statistics[column.name].top
+    }
+    if len(distinct) == 1:
+        raise DatasetError(
+            f"the target {column.name!r} has the same value in all rows: {distinct.pop()!r}",
+            hint="name another column with --target, or correct it",
+        )
+    if column.dtype == "bool" or len(distinct) == 2:
+        return "binary"
+    if column.dtype == "string":
+        return "multiclass"
+    if column.dtype.startswith("float"):
+        return "regression"
+    raise DatasetError(
+        f"the target {column.name!r} has integers ({_some(tuple(sorted(distinct, key=str))) or 'not read'}): "
+        "classes, or numbers?",
+        hint="write --task multiclass, --task binary or --task regression",
+    )
+
+
+def _classes_of(column: Column, scan: Scan) -> tuple[Value, ...]:
+    """The target's values in all splits, in order."""
+    values: set[Value] = set()
+    for name, split in scan.splits.items():
+        statistics = split.statistics.get(column.name)
+        if statistics is None or not (statistics.top or statistics.nulls == split.read):
+            distinct = f"more than {MOST_CLASSES:,} different values" if split.read else "values that were not read"
+            raise DatasetError(
+                f"the target {column.name!r} has {distinct} in {name}",
+                hint="list the classes: --classes A,B,…; or read the rows: --rows all"
+                if not split.read
+                else "write --task regression, or name another column with --target",
+            )
+        values |= set(statistics.counts)
+    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
+
+
+def _check_indices(classes: tuple[Value, ...]) -> None:
+    """The labels of IDX files are indices of classes.
+
+    :raises DatasetError: an index in between does not occur, so that the last ones may be errors.
+    """
+    if classes != tuple(range(len(classes))):
+        raise DatasetError(
+            f"the labels are not 0, 1, 2, …: {', '.join(map(str, classes[-12:]))}",
+            hint=f"correct them, or list the classes: --classes {','.join(map(str, range(10)))}",
+        )
+
+
+def _given(words: tuple[str, ...] | None, column: Column) -> tuple[Value, ...] | None:
+    if words is None:
+        return None
+    if column.dtype == "bool":
+        return (False, True)
+    try:
+        convert: Any = str if column.dtype == "string" else float if column.dtype.startswith("float") else int
+        classes = tuple(convert(word) for word in words)
+    except ValueError as error:
+        raise DatasetError(
+            f"--classes: {error}; the target {column.name!r} is {column.dtype}", hint="list values of the target"
+        ) from error
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise DatasetError(f"--classes {','.join(words)}: at least two are needed, each once")
+    return classes
+
+
+def _some(values: tuple[Value, ...]) -> str:
+    return f"{', '.join(map(str, values[:6]))}{', …' if len(values) > 6 else ''}"

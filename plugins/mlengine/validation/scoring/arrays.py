@@ -1,0 +1,68 @@
+"""Values of columns as the arrays that an input takes: dtype, shape and scale, without losing anything unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .rows import Batch
+
+
+def gather(
+    batch: Batch, columns: list[str], dtype: str, shape: Sequence[int | None] | None, scale: float | None = None
+) -> Any:
+    """The array for an input.
+
+    :param columns: one column, or several numbers that become a matrix.
+    :param dtype: NumPy's name of the input's type; ``string`` for text and bytes.
+    :param shape: the shape of one value of the input; ``None`` if any. Unknown sizes are -1 or ``None``.
+    :param scale: what numbers are divided by. ``None``: 255 for images of bytes that go into floats, else 1.
+    :raises ValueError: the values do not fit the input.
+    """
+    import numpy as np
+
+    values = batch[columns[0]] if len(columns) == 1 else np.stack([batch[name] for name in columns], axis=1)
+    what = columns[0] if len(columns) == 1 else f"columns {columns[0]}…{columns[-1]}"
+    values = _text(values, what) if dtype == "string" else numbers(values, dtype, what, scale=scale)
+    return values if shape is None else _reshaped(values, shape, what)
+
+
+def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -> Any:
+    """``values`` as ``dtype``. An integer type must hold them as they are."""
+    import numpy as np
+
+    if values.dtype == object:
+        raise ValueError(f"{what} is text, and the model's input takes {dtype}")
+    target = np.dtype(dtype)
+    if scale is None:
+        scale = 255.0 if target.kind == "f" and values.dtype == np.uint8 and values.ndim > 1 else 1.0
+    if scale != 1:
+        values = values.astype(np.float32) / np.float32(scale)
+    with np.errstate(invalid="ignore"):
+        cast = values.astype(target)
+    if target.kind not in "fcV" and not np.array_equal(cast, values):
+        raise ValueError(
+            f"the model's input of type {target.name} does not hold the values of {what}: {values.dtype.name},"
+            f" {np.nanmin(values)} to {np.nanmax(values)}"
+        )
+    return cast
+
+
+def _text(values: Any, what: str) -> Any:
+    """Missing text becomes an empty string: TensorFlow and ONNX have no missing value."""
+    import numpy as np
+
+    if values.dtype != object:
+        raise ValueError(f"{what} has {values.dtype.name} values, and the model's input takes text")
+    missing = np.array([value is None for value in values.flat]).reshape(values.shape)
+    return np.where(missing, "", values) if missing.any() else values
+
+
+def _reshaped(values: Any, shape: Sequence[int | None], what: str) -> Any:
+    sizes = [-1 if size is None else size for size in shape]
+    try:
+        return values.reshape([len(values), *sizes])
+    except ValueError:
+        raise ValueError(
+            f"the model's input takes values of shape {sizes}, and those of {what} have {list(values.shape[1:])}"
+        ) from None

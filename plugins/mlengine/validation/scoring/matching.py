@@ -1,0 +1,80 @@
+"""Which columns feed which input of a model.
+
+An input takes the column of its own name, or the one that ``columns`` names for it. The only input of a model, if there
+is no such column, takes all columns together: the one column of the dataset, or all numeric columns as a matrix, in the
+order of the dataset's schema. Anything else is refused, with what was found and what to write.
+
+Standard library only: used in the trainer's environment and in Airflow's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+# A column's or an input's dtype and the shape of one value; None for a shape that is not known.
+Description = tuple[str, Sequence[int] | None]
+_NUMBERS = ("int", "uint", "float", "bool")
+
+
+class MatchError(ValueError):
+    """An input has no column. ``hint`` says what to write."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def match(
+    inputs: Sequence[str],
+    columns: Mapping[str, Description],
+    *,
+    given: Mapping[str, str] = {},
+    features: str | None = None,
+) -> dict[str, list[str]]:
+    """The columns of each input.
+
+    :param inputs: names of the model's inputs, without its key.
+    :param columns: the dataset's columns, in order, without target, weight and key.
+    :param given: column by input, for names that differ.
+    :param features: the input that takes all columns together.
+    :raises MatchError: an input has no column.
+    """
+    unknown = sorted(set(given.values()) - set(columns))
+    if unknown:
+        raise MatchError(
+            "columns names {}; the dataset has {}".format(", ".join(unknown), _names(columns)), "correct the names"
+        )
+    found = {}
+    for name in inputs:
+        column = given.get(name, name)
+        if column in columns and name != features:
+            found[name] = [column]
+        elif name == features or len(inputs) == 1:
+            found[name] = _together(name, columns)
+    missing = [name for name in inputs if name not in found]
+    if missing:
+        raise MatchError(
+            "no column for input {}: the dataset has the columns {}".format(
+                ", ".join(repr(name) for name in missing), _names(columns)
+            ),
+            'name the inputs as the columns, or map them: serving_signature={"columns": {"' + missing[0] + '": "…"}}',
+        )
+    return found
+
+
+def _together(name: str, columns: Mapping[str, Description]) -> list[str]:
+    """The one column, or all numeric columns."""
+    if len(columns) == 1:
+        return list(columns)
+    numbers = [column for column, (dtype, shape) in columns.items() if dtype.startswith(_NUMBERS) and not shape]
+    if not numbers:
+        raise MatchError(
+            f"input {name!r} takes all numeric columns as one matrix, and none of {_names(columns)} is numeric",
+            'export one input per column, or give a scorer: scorer="package.module:function"',
+        )
+    return numbers
+
+
+def _names(columns: Mapping[str, Description]) -> str:
+    names = list(columns)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,151 @@
+"""What is measured of a predictor: its outputs for all held-out rows, consistency, and latency."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .rows import Batch, Rows
+
+ALONE = 8  # rows that are also scored one at a time
+COMPANY = 64  # rows that are scored in two orders
+WARM, CALLS = 5, 40  # calls for the latency
+EDGE_KEYS = [0, 1, -1, -5, 7, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
+MAX_VALUES = 250_000_000  # outputs of all rows
+
+
+class Outputs:
+    """Calls a predictor and returns its answer as a matrix of float64: (rows, values).
+
+    :param output: the output to take, for a predictor that returns several.
+    """
+
+    def __init__(self, predictor: Any, output: str | None) -> None:
+        import numpy as np
+
+        self.np, self.predictor, self.output = np, predictor, output
+        # The columns that the predictor reads. One that reads none still needs the number of rows.
+        self.columns: list[str] | None = getattr(predictor, "columns", None) or None
+
+    def __call__(self, batch: Batch) -> Any:
+        """:raises ValueError: the answer is not one row of numbers for each row."""
+        rows = _rows(batch)
+        size = self.predictor.batch_size
+        if size is None or size == rows:
+            return self._matrix(self.predictor.predict(batch), rows)
+        return self.np.concatenate([self._fixed(batch, at, min(at + size, rows), size) for at in range(0, rows, size)])
+
+    def _fixed(self, batch: Batch, start: int, stop: int, size: int) -> Any:
+        """A batch of the one size that the model takes; its last row is repeated to fill it."""
+        indices = [min(row, stop - 1) for row in range(start, start + size)]
+        part = {name: values[indices] for name, values in batch.items()}
+        return self._matrix(self.predictor.predict(part), size)[: stop - start]
+
+    def _matrix(self, answer: Any, rows: int) -> Any:
+        np = self.np
+        values = np.asarray(self._chosen(answer))
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"the predictions are {values.dtype.name}, not numbers")
+        if values.ndim == 0 or len(values) != rows:
+            raise ValueError(f"{rows} rows gave predictions of shape {list(values.shape)}")
+        if values.ndim > 2:
+            flat = values.reshape(rows, -1)
+            if flat.shape[1] != max(values.shape[1:]):
+                raise ValueError(f"a row has predictions of shape {list(values.shape[1:])}; a list is needed")
+            values = flat
+        return values.reshape(rows, -1).astype(np.float64)
+
+    def _chosen(self, answer: Any) -> Any:
+        if not isinstance(answer, dict):
+            return answer
+        if self.output is not None:
+            if self.output not in answer:
+                raise ValueError("there is no output {!r}; there are {}".format(self.output, ", ".join(answer)))
+            return answer[self.output]
+        if len(answer) == 1:
+            return next(iter(answer.values()))
+        floats = [name for name, value in answer.items() if self.np.asarray(value).dtype.kind == "f"]
+        if len(floats) == 1:
+            return answer[floats[0]]
+        raise ValueError(
+            "the model has the outputs {}: say which holds the predictions: serving_signature={{'output': '…'}}".format(
+                ", ".join(answer)
+            )
+        )
+
+
+def score(outputs: Outputs, rows: Rows, size: int | None) -> Any:
+    """The outputs of all rows, ``size`` rows a call."""
+    np, result = outputs.np, None
+    size = size or rows.batch_size(outputs.columns)
+    for start in range(0, rows.count, size):
+        stop = min(start + size, rows.count)
+        part = outputs(rows.batch(start, stop, outputs.columns))
+        if result is None:
+            if part.shape[1] * rows.count > MAX_VALUES:
+                raise ValueError(
+                    f"{part.shape[1]} predictions for each of {rows.count} rows are more than {MAX_VALUES} in all;"
+                    " give a scorer that returns fewer"
+                )
+            result = np.empty((rows.count, part.shape[1]))
+        if part.shape[1] != result.shape[1]:
+            raise ValueError(f"some rows have {result.shape[1]} predictions, others {part.shape[1]}")
+        result[start:stop] = part
+    return result
+
+
+def check_batches(outputs: Outputs, rows: Rows) -> dict[str, Any]:
+    """The largest difference of a row's outputs in company, in other company, and alone; and the largest output."""
+    np = outputs.np
+    some = rows.batch(0, min(COMPANY, rows.count), outputs.columns)
+    together = outputs(some)
+    turned = outputs({name: values[::-1] for name, values in some.items()})
+    count = min(ALONE, len(together))
+    alone = np.concatenate([outputs(_cut(some, at, at + 1)) for at in range(count)])
+    gaps = [np.abs(together - turned[::-1]).max(), np.abs(together[:count] - alone).max()]
+    return {"batch_difference": number(max(gaps)), "largest": number(np.abs(together).max())}
+
+
+def check_keys(predictor: Any, rows: Rows) -> dict[str, Any] | None:
+    """Whether keys come back as sent, however large or negative. ``None`` for a model without keys."""
+    dtype = getattr(predictor, "key_dtype", None)
+    if dtype is None:
+        return None
+    np = predictor.np
+    sent = [key for key in EDGE_KEYS if dtype.min <= key <= dtype.max]
+    if predictor.batch_size is not None:
+        sent = (sent * predictor.batch_size)[: predictor.batch_size]
+    batch = rows.take([at % rows.count for at in range(len(sent))])
+    _, back = predictor.answer(batch, sent)
+    back = np.asarray(back).reshape(-1).tolist()
+    wrong = [str(key) for key, other in zip(sent, back) if key != other][:5]
+    return {"sent": len(sent), "wrong": wrong + (["their number"] if len(sent) != len(back) else [])}
+
+
+def latency(predictors: list[Outputs], rows: Rows) -> list[float]:
+    """Median milliseconds of a call with one row, of each predictor, in turns: a busy machine slows all alike."""
+    times: list[list[float]] = [[] for _ in predictors]
+    count = min(rows.count, CALLS)
+    single = [[rows.batch(row, row + 1, predictor.columns) for row in range(count)] for predictor in predictors]
+    for turn in range(WARM + CALLS):
+        for predictor, batches, taken in zip(predictors, single, times):
+            batch = batches[turn % count]
+            start = time.perf_counter()
+            predictor(batch)
+            if turn >= WARM:
+                taken.append((time.perf_counter() - start) * 1000)
+    return [sorted(taken)[len(taken) // 2] for taken in times]
+
+
+def number(value: Any) -> Any:
+    """A float that JSON has; infinities and NaN become a string."""
+    value = float(value)
+    return value if value - value == 0 else str(value)
+
+
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _cut(batch: Batch, start: int, stop: int) -> Batch:
+    return {name: values[start:stop] for name, values in batch.items()}

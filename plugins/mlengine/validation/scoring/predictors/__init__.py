@@ -1,0 +1,50 @@
+"""One module for each kind of model. Each has ``load(path, options)``, which returns a predictor.
+
+``options`` is the part of the configuration about this model (:class:`mlengine.validation.runner.ScoredModel`):
+``columns`` (column by input), ``features``, ``output``, ``scale``, ``classes`` and what a kind adds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# What is imported for a kind, by the module here that reads it.
+FRAMEWORKS = {
+    "savedmodel": "tensorflow",
+    "keras": "keras",
+    "onnx": "onnxruntime",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "sklearn": "sklearn",
+    "torch": "torch",
+}
+
+
+class MissingFrameworkError(RuntimeError):
+    """The trainer's environment cannot load a model of this kind."""
+
+
+def load(options: dict[str, Any], columns: dict[str, Any]) -> Any:
+    """The predictor of ``options["path"]``, a model of ``options["kind"]``.
+
+    :param columns: the dataset's columns: (dtype, shape) by name, in order.
+    :raises MissingFrameworkError: its framework is not installed.
+    """
+    kind = options["kind"]
+    framework = FRAMEWORKS.get(kind)
+    if framework is not None:
+        try:
+            import_module(framework)
+        except ImportError as error:
+            raise MissingFrameworkError(f"{framework} ({error})") from error
+    module = import_module("." + kind, __name__)
+    return module.load(options["path"], options, columns)
+
+
+def version(kind: str) -> dict[str, str]:
+    """The framework's version, for the report."""
+    framework = FRAMEWORKS.get(kind)
+    if framework is None:
+        return {}
+    return {framework: str(getattr(import_module(framework), "__version__", "unknown"))}

@@ -1,0 +1,70 @@
+"""A scikit-learn estimator or pipeline: ``.joblib`` or ``.pkl``. A classifier gives its probabilities.
+
+Loading such a file runs code of its author, the trainer, in this limited process only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from ..arrays import gather
+from ..matching import match
+
+
+class SklearnModel:
+    batch_size = None
+
+    def __init__(self, path: str, options: dict[str, Any], columns: dict[str, Any]) -> None:
+        import numpy as np
+
+        self.np, self.classes = np, options.get("classes")
+        self.model = _read(path)
+        names = getattr(self.model, "feature_names_in_", None)
+        self.names: list[str] = [str(name) for name in names] if names is not None else []
+        if self.names:
+            feeds = match(self.names, columns, given=options["columns"])
+            self.columns = [feeds[name][0] for name in self.names]
+        else:
+            self.columns = match(["features"], columns, features="features")["features"]
+        self.order = self._class_order()
+
+    def _class_order(self) -> Any:
+        """The estimator sorts its classes; the dataset has an order of its own."""
+        mine = getattr(self.model, "classes_", None)
+        if mine is None or not hasattr(self.model, "predict_proba") or not self.classes:
+            return None
+        found = {str(_plain(one)): at for at, one in enumerate(mine)}
+        wanted = [str(one) for one in self.classes]
+        if set(found) != set(wanted):
+            raise ValueError(f"the estimator has the classes {sorted(found)[:12]}; the dataset has {wanted[:12]}")
+        return [found[one] for one in wanted]
+
+    def predict(self, batch: dict[str, Any]) -> Any:
+        if self.names:
+            import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+            values = pd.DataFrame({name: batch[column] for name, column in zip(self.names, self.columns)})
+        else:
+            values = gather(batch, self.columns, "float64", None, 1.0)
+            values = values.reshape(len(values), -1)
+        if self.order is not None:
+            return self.np.asarray(self.model.predict_proba(values))[:, self.order]
+        return self.np.asarray(self.model.predict(values))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _read(path: str) -> Any:
+    if path.endswith((".joblib", ".jl")):
+        import joblib  # type: ignore[import-untyped,unused-ignore]
+
+        return joblib.load(path)
+    with open(path, "rb") as file:  # noqa: PTH123
+        return pickle.load(file)  # noqa: S301
+
+
+def load(path: str, options: dict[str, Any], columns: dict[str, Any]) -> SklearnModel:
+    return SklearnModel(path, options, columns)

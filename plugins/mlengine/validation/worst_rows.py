@@ -1,0 +1,112 @@
+"""The held-out rows with the largest errors, with their columns, for people to look at."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlengine.validation.heldout import Heldout, read_rows
+from mlengine.validation.metrics.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST = 24
+_COLUMNS = 20  # of a row that are kept
+_PIXELS = 64 * 64  # an image of more is not kept
+
+
+def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """At most :data:`MOST` rows: wrong classes with the highest confidence, or the largest absolute errors.
+
+    Each has ``row``, ``key``, ``target``, ``prediction``, ``error`` (for a class, the confidence in the wrong one),
+    ``columns`` by name, and ``image`` with ``shape`` and ``pixels`` (base64) if the row is a small gray image.
+    """
+    errors = _errors(outcomes)
+    if errors is None:
+        return []
+    import numpy as np
+
+    candidates = np.flatnonzero(errors > 0)
+    order = candidates[np.argsort(-errors[candidates], kind="stable")][:MOST]
+    rows = [int(row) for row in order]
+    columns = read_rows(heldout, rows)
+    return [
+        {
+            "row": row,
+            "key": None if heldout.key is None else _plain(heldout.key[row]),
+            "target": _named(heldout, outcomes.target[row]),
+            "prediction": _prediction(heldout, outcomes, row),
+            "error": round(float(errors[row]), 6),
+            **_values(values),
+        }
+        for row, values in zip(rows, columns, strict=True)
+    ]
+
+
+def _errors(outcomes: Outcomes) -> np.ndarray[Any, Any] | None:
+    """By row; 0 for a row without an error."""
+    import numpy as np
+
+    values, predicted = outcomes.values, outcomes.predicted
+    if outcomes.task == "regression":
+        if values is None:
+            return None
+        found: np.ndarray[Any, Any] = np.nan_to_num(np.abs(values - outcomes.target))
+        return found
+    if predicted is None:
+        return None
+    wrong = (predicted != outcomes.target) & (predicted >= 0)
+    errors: np.ndarray[Any, Any] = wrong.astype(np.float64)
+    if values is not None:
+        confidence = np.abs(values - 0.5) + 0.5 if values.ndim == 1 else values.max(axis=1)
+        errors = np.where(wrong, np.nan_to_num(confidence), 0.0)
+    return errors
+
+
+def _named(heldout: Heldout, target: Any) -> Any:
+    value = _plain(target)
+    return _plain(heldout.classes[value]) if heldout.classes else value
+
+
+def _prediction(heldout: Heldout, outcomes: Outcomes, row: int) -> Any:
+    if outcomes.predicted is not None and heldout.classes:
+        return _plain(heldout.classes[int(outcomes.predicted[row])])
+    return None if outcomes.values is None else round(float(outcomes.values[row]), 6)
+
+
+def _values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The scalar columns, and the image if the row is one."""
+    scalars: dict[str, Any] = {}
+    image: dict[str, Any] = {}
+    for name, value in values.items():
+        shape = getattr(value, "shape", ())
+        if not shape:
+            if len(scalars) < _COLUMNS:
+                scalars[name] = _plain(value)
+        elif not image:
+            image = _image(value)
+    return {"columns": scalars, **({"image": image} if image else {})}
+
+
+def _image(value: Any) -> dict[str, Any]:
+    """A gray image as bytes; other numbers are stretched to 0 to 255."""
+    import numpy as np
+
+    plain = value.reshape(value.shape[:2]) if value.ndim == 3 and value.shape[2] == 1 else value
+    if plain.ndim != 2 or plain.size > _PIXELS:
+        return {}
+    if plain.dtype != np.uint8:
+        numbers = np.nan_to_num(plain.astype(np.float64))
+        low, high = numbers.min(), numbers.max()
+        plain = ((numbers - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
+    return {"shape": list(plain.shape), "pixels": base64.b64encode(np.ascontiguousarray(plain).tobytes()).decode()}
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return None if value != value else value  # noqa: PLR0124 -- NaN
+    return value if isinstance(value, (bool, int, str, type(None))) else str(value)

@@ -1,0 +1,48 @@
+"""Names of metrics: their tasks, directions and parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.core.errors import MlengineError
+from mlengine.core.metrics import MAIN_METRIC, METRICS, info, is_user_metric, names_of, split_name
+
+
+def test_each_task_has_its_main_metric() -> None:
+    for task, name in MAIN_METRIC.items():
+        assert task in info(name, task).tasks
+        assert name in names_of(task)
+
+
+def test_directions() -> None:
+    assert not info("log_loss").higher_is_better
+    assert not info("mean_absolute_error").higher_is_better
+    assert info("r2").higher_is_better
+    assert all("error" in name or "loss" in name or "brier" in name or "deviance" in name
+               for name, item in METRICS.items() if not item.higher_is_better)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("roc_auc", ("roc_auc", None)),
+        ("recall@precision=0.9", ("recall@precision", 0.9)),
+        ("top_k_accuracy@k=5", ("top_k_accuracy@k", 5.0)),
+    ],
+)
+def test_names_with_and_without_a_parameter(name: str, parts: tuple[str, float | None]) -> None:
+    assert split_name(name) == parts
+
+
+@pytest.mark.parametrize("name", ["", "top_k_accuracy", "f1@beta=2", "roc_auc@k=1", "mlflow"])
+def test_a_metric_that_does_not_exist(name: str) -> None:
+    with pytest.raises(MlengineError, match="unknown metric or threshold") as raised:
+        info(name)
+    assert raised.value.hint
+
+
+def test_functions_of_users() -> None:
+    assert is_user_metric("my.metrics:profit")
+    assert not is_user_metric("profit")
+    assert not is_user_metric("my.metrics:")
+    assert info("my.metrics:profit", "regression").higher_is_better

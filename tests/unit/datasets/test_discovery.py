@@ -1,0 +1,85 @@
+"""Which split a file belongs to, and which format a directory has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.discovery import find, split_of
+from mlengine.storage.client import Storage
+
+
+def found(tmp_path: Path, *names: str, **options: str) -> tuple[str, dict[str, list[str]]]:
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    result = find(Storage(), str(tmp_path), **options)
+    return result.format.name, {name: [file.path for file in files] for name, files in result.splits.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train/part-0.parquet", "train"),
+        ("year=2026/test/part-0.parquet", "heldout"),
+        ("Heldout/x.csv", "heldout"),
+        ("val/x.csv", "validation"),
+        ("t10k-images-idx3-ubyte.gz", "heldout"),
+        ("train_2026.csv", "train"),
+        ("test.tfrecord-00000-of-00002", "heldout"),
+        ("testimony.csv", None),
+        ("trainer/x.csv", None),
+        ("part-0.csv", None),
+    ],
+)
+def test_the_split_of_a_path(path: str, split: str | None) -> None:
+    assert split_of(path) == split
+
+
+def test_markers_and_documents_are_left_out(tmp_path: Path) -> None:
+    names = ("train/a.parquet", "train/_SUCCESS", "train/.a.crc", "README.md", "LICENSE", "test/b.parquet")
+    assert found(tmp_path, *names) == ("parquet", {"train": ["train/a.parquet"], "heldout": ["test/b.parquet"]})
+
+
+def test_files_without_a_split_are_training_rows(tmp_path: Path) -> None:
+    assert found(tmp_path, "b.csv", "a.csv.gz") == ("csv", {"train": ["a.csv.gz", "b.csv"]})
+
+
+FORMATS = {
+    "x.pq": "parquet",
+    "x.tsv": "csv",
+    "x.ndjson.gz": "jsonl",
+    "x.tfrecord.gz": "tfrecord",
+    "x.tfrecords-00000-of-00001": "tfrecord",
+    "images-idx3-ubyte": "idx",
+    "cat/x.JPG": "images",
+    "x.wav": "files",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_by_suffix(tmp_path: Path, name: str) -> None:
+    assert found(tmp_path, f"train/{name}")[0] == FORMATS[name]
+
+
+def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such directory"):
+        find(Storage(), str(tmp_path / "nowhere"))
+    with pytest.raises(DatasetError, match="has no files"):
+        find(Storage(), str(tmp_path))
+    with pytest.raises(DatasetError, match=r"different formats: train/a\.csv \(csv\), train/b\.wav \(files\)"):
+        found(tmp_path, "train/a.csv", "train/b.wav")
+    assert found(tmp_path, file_format="files")[0] == "files"
+    (tmp_path / "train/b.wav").unlink()
+    with pytest.raises(DatasetError, match=r"1 files belong to no split: other\.csv"):
+        found(tmp_path, "other.csv")
+    with pytest.raises(DatasetError, match="are not in the same place"):
+        find(Storage(), str(tmp_path), heldout="gs://bkt/x")
+
+
+def test_a_directory_without_training_rows(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has no training files; splits there: heldout"):
+        found(tmp_path, "test/a.csv")

@@ -1,0 +1,50 @@
+"""Columns as the arrays that an input takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlengine.validation.scoring.arrays import gather
+
+
+def test_several_columns_become_a_matrix_in_their_order() -> None:
+    batch = {"a": np.array([1, 2]), "b": np.array([0.5, 1.5])}
+    assert gather(batch, ["b", "a"], "float32", (2,)).tolist() == [[0.5, 1.0], [1.5, 2.0]]
+
+
+def test_a_column_of_scalars_fits_an_input_of_one_value() -> None:
+    assert gather({"a": np.array([1, 2])}, ["a"], "int64", (1,)).shape == (2, 1)
+    assert gather({"a": np.array([1, 2])}, ["a"], "int64", ()).shape == (2,)
+
+
+def test_images_of_bytes_are_scaled_for_inputs_of_floats_and_columns_of_bytes_are_not() -> None:
+    images = {"image": np.full((2, 2, 2), 255, np.uint8)}
+    assert gather(images, ["image"], "float32", (4,)).max() == 1.0
+    assert gather({"age": np.array([51], np.uint8)}, ["age"], "float32", ()).tolist() == [51.0]
+    assert gather(images, ["image"], "uint8", (2, 2)).max() == 255
+    assert gather(images, ["image"], "float32", (4,), 51.0).max() == 5.0
+
+
+def test_integers_are_not_cut_off() -> None:
+    with pytest.raises(ValueError, match="of type uint8 does not hold the values of age: int64, 3 to 300"):
+        gather({"age": np.array([3, 300])}, ["age"], "uint8", ())
+
+
+def test_missing_values_do_not_fit_integers() -> None:
+    with pytest.raises(ValueError, match="does not hold the values of age"):
+        gather({"age": np.array([3, np.nan])}, ["age"], "int64", ())
+
+
+def test_text_does_not_fit_numbers_and_missing_text_is_empty() -> None:
+    plans = {"plan": np.array(["pro", None], object)}
+    with pytest.raises(ValueError, match="plan is text"):
+        gather(plans, ["plan"], "float32", ())
+    assert gather(plans, ["plan"], "string", ()).tolist() == ["pro", ""]
+    with pytest.raises(ValueError, match="zip has int64 values, and the model's input takes text"):
+        gather({"zip": np.array([8001])}, ["zip"], "string", ())
+
+
+def test_a_shape_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match=r"takes values of shape \[5\], and those of image have \[2, 2\]"):
+        gather({"image": np.zeros((3, 2, 2))}, ["image"], "float32", (5,))

@@ -1,0 +1,46 @@
+"""Which columns feed which input."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.validation.scoring.matching import MatchError, match
+
+TABLE = {"age": ("int64", ()), "plan": ("string", ()), "charges": ("float32", ()), "since": ("datetime64[us]", ())}
+
+
+def test_inputs_take_the_columns_of_their_names() -> None:
+    assert match(["plan", "age"], TABLE) == {"plan": ["plan"], "age": ["age"]}
+
+
+def test_a_mapping_names_the_column_of_an_input() -> None:
+    assert match(["age", "tariff"], TABLE, given={"tariff": "plan"}) == {"age": ["age"], "tariff": ["plan"]}
+
+
+def test_the_only_input_takes_all_numeric_columns_in_schema_order() -> None:
+    assert match(["x"], TABLE) == {"x": ["age", "charges"]}
+
+
+def test_the_only_input_takes_the_only_column() -> None:
+    assert match(["pixels"], {"image": ("uint8", (28, 28))}) == {"pixels": ["image"]}
+
+
+def test_features_takes_all_columns_next_to_other_inputs() -> None:
+    assert match(["age", "x"], TABLE, features="x") == {"age": ["age"], "x": ["age", "charges"]}
+
+
+def test_an_input_without_a_column_is_refused_with_the_columns_there_are() -> None:
+    with pytest.raises(
+        MatchError, match="no column for input 'tariff': the dataset has the columns age, plan, charges"
+    ):
+        match(["age", "tariff"], TABLE)
+
+
+def test_a_mapping_to_no_column_is_refused() -> None:
+    with pytest.raises(MatchError, match="columns names tarif"):
+        match(["age"], TABLE, given={"age": "tarif"})
+
+
+def test_text_cannot_be_a_matrix() -> None:
+    with pytest.raises(MatchError, match="none of title, body is numeric"):
+        match(["x"], {"title": ("string", ()), "body": ("string", ())})

@@ -1,0 +1,103 @@
+"""What is measured of a predictor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlengine.validation.scoring import measure
+from mlengine.validation.scoring.rows import Rows
+
+
+class Predictor:
+    """Returns what a function makes of the column ``x``, and notes the sizes of its batches."""
+
+    def __init__(self, function: Any, batch_size: int | None = None) -> None:
+        self.function, self.batch_size = function, batch_size
+        self.sizes: list[int] = []
+
+    def predict(self, batch: dict[str, Any]) -> Any:
+        self.sizes.append(len(batch["x"]))
+        return self.function(batch["x"])
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    np.save(tmp_path / "x.npy", np.arange(7.0))
+    columns = [{"name": "x", "kind": "array", "data": "x.npy"}]
+    (tmp_path / "columns.json").write_text(json.dumps({"rows": 7, "columns": columns}))
+    return Rows(tmp_path)
+
+
+def score(predictor: Predictor, rows: Rows, size: int = 3, output: str | None = None) -> Any:
+    return measure.score(measure.Outputs(predictor, output), rows, size).tolist()
+
+
+def test_all_rows_are_scored_in_batches(rows: Rows) -> None:
+    predictor = Predictor(lambda x: x * 2)
+    assert score(predictor, rows) == [[2.0 * row] for row in range(7)]
+    assert predictor.sizes == [3, 3, 1]
+
+
+def test_a_fixed_batch_size_is_filled_and_cut(rows: Rows) -> None:
+    predictor = Predictor(lambda x: np.stack([x, -x], 1), batch_size=4)
+    assert score(predictor, rows, 7) == [[row, -row] for row in range(7)]
+    assert predictor.sizes == [4, 4]
+
+
+def test_an_output_is_chosen_by_name_or_because_it_is_the_only_one_of_floats(rows: Rows) -> None:
+    answer = Predictor(lambda x: {"label": np.array(["a"] * len(x)), "p": x / 7})
+    assert score(answer, rows)[6] == [6 / 7]
+    two = Predictor(lambda x: {"a": x, "b": x + 1})
+    assert score(two, rows, output="b")[0] == [1.0]
+    with pytest.raises(ValueError, match="has the outputs a, b: say which"):
+        score(two, rows)
+    with pytest.raises(ValueError, match="no output 'c'; there are a, b"):
+        score(two, rows, output="c")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x[:-1], r"3 rows gave predictions of shape \[2\]"),
+        (lambda x: 1.0, r"3 rows gave predictions of shape \[\]"),
+        (lambda x: np.array(["a"] * len(x)), "not numbers"),
+        (lambda x: np.zeros((len(x), 2, 2)), r"predictions of shape \[2, 2\]"),
+        (lambda x: np.zeros((len(x), 1 + int(x[0] > 0))), "some rows have 1 predictions, others 2"),
+    ],
+)
+def test_an_answer_that_is_not_a_row_of_numbers_for_each_row_is_refused(rows: Rows, answer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(Predictor(answer), rows)
+
+
+def test_too_many_predictions_are_refused_before_memory_is_taken(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "MAX_VALUES", 13)
+    with pytest.raises(ValueError, match="2 predictions for each of 7 rows are more than 13 in all"):
+        score(Predictor(lambda x: np.zeros((len(x), 2))), rows)
+
+
+def test_outputs_that_depend_on_the_batch_are_found(rows: Rows) -> None:
+    assert measure.check_batches(measure.Outputs(Predictor(lambda x: x), None), rows)["batch_difference"] == 0.0
+    found = measure.check_batches(measure.Outputs(Predictor(lambda x: x / x.sum() if x.sum() else x), None), rows)
+    assert found["batch_difference"] > 0.5
+
+
+def test_missing_values_and_text_are_read_back(tmp_path: Path) -> None:
+    np.save(tmp_path / "n.npy", np.array([1, 2, 3]))
+    np.save(tmp_path / "valid.npy", np.array([True, False, True]))
+    (tmp_path / "t.bytes").write_bytes("añz".encode())
+    np.save(tmp_path / "t.offsets.npy", np.array([0, 1, 1, 4]))
+    columns = [
+        {"name": "n", "kind": "array", "data": "n.npy", "valid": "valid.npy"},
+        {"name": "t", "kind": "string", "data": "t.bytes", "offsets": "t.offsets.npy", "valid": "valid.npy"},
+    ]
+    (tmp_path / "columns.json").write_text(json.dumps({"rows": 3, "columns": columns}))
+    batch = Rows(tmp_path).batch(0, 3)
+    assert np.array_equal(batch["n"], [1, np.nan, 3], equal_nan=True)
+    assert batch["t"].tolist() == ["a", None, "ñz"]
+    assert Rows(tmp_path).take([2, 0])["t"].tolist() == ["ñz", "a"]

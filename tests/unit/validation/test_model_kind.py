@@ -1,0 +1,37 @@
+"""A model's kind, by its files' names."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.core.errors import ModelError
+from mlengine.validation.model_kind import ModelKind, find_kind
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "path"),
+    [
+        (["saved_model.pb", "variables/variables.index"], "savedmodel", ""),
+        (["3/saved_model.pb", "3/assets/model.txt"], "savedmodel", "3"),
+        (["model.keras", "metrics.json"], "keras", "model.keras"),
+        (["model.json"], "xgboost", "model.json"),
+        (["model.ubj", "features.json"], "xgboost", "model.ubj"),
+        (["model.txt"], "lightgbm", "model.txt"),
+        (["pipeline.joblib"], "sklearn", "pipeline.joblib"),
+        (["net.pt2"], "torch", "net.pt2"),
+        (["net.onnx", "net.onnx.data"], "onnx", "net.onnx"),
+    ],
+)
+def test_the_kind(files: list[str], kind: str, path: str) -> None:
+    assert find_kind(files) == ModelKind(kind, path)
+
+
+def test_other_files_are_no_known_model() -> None:
+    assert find_kind(["weights.bin", "config.json"]) is None
+
+
+def test_two_models_are_ambiguous() -> None:
+    with pytest.raises(ModelError, match=r"2 models: a\.onnx, b\.keras") as raised:
+        find_kind(["b.keras", "a.onnx"])
+    assert raised.value.hint is not None
+    assert "scorer=" in raised.value.hint

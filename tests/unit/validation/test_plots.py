@@ -1,0 +1,68 @@
+"""The plots of the report: what they draw, and that it stays inside the frame."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlengine.validation.plots import Frame, grid, histogram, lines, round_span
+
+FRAME = Frame("loss", (0.0, 100.0), (0.0, 5.0), "step", "value")
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r">([^<>]+)</text>", svg)
+
+
+def test_a_line_stays_inside_its_frame() -> None:
+    svg = lines(FRAME, {"train_loss": ((0.0, 5.0), (100.0, 1.0)), "test_loss": ((50.0, 3.0),)})
+    points = [pair.split(",") for pair in svg.split('points="')[1].split('"')[0].split()]
+    assert points == [["60.0", "30.0"], ["386.0", "182.0"]]
+    assert "<circle" in svg, "a line of one point would be invisible"
+    assert {"loss", "step", "value", "train loss", "test loss"} <= set(texts(svg))
+
+
+def test_one_line_needs_no_key() -> None:
+    assert "train loss" not in texts(lines(FRAME, {"train_loss": ((0.0, 5.0), (100.0, 1.0))}))
+
+
+def test_bars_of_a_histogram_have_the_height_of_their_rows() -> None:
+    svg = histogram("Residuals", [-2.0, -1.0, 0.0, 1.0], [1, 4, 2], "predicted minus actual")
+    heights = [float(height) for height in re.findall(r'height="([0-9.]+)" fill="var', svg)]
+    assert heights == pytest.approx([heights[1] / 4, heights[1], heights[1] / 2], abs=0.1)
+    assert "-1 to 0: 4 rows" in svg
+    assert "stroke-dasharray" in svg, "the line at 0"
+    assert "stroke-dasharray" not in histogram("Residuals", [1.0, 2.0, 3.0], [1, 4], "x")
+
+
+def test_a_grid_draws_the_cells_with_rows() -> None:
+    svg = grid("Predicted against actual", (0.0, 100.0), [[4, 0], [1, 0]], "actual", "predicted")
+    assert svg.count("<rect") == 2
+    assert "actual 75, predicted 25: 1 rows" in svg
+    assert 'fill-opacity="1.00"' in svg
+
+
+@pytest.mark.parametrize(
+    ("values", "span"),
+    [
+        ([0.0, 1.0], (0.0, 1.0)),
+        ([0.13, 0.96], (0.0, 1.0)),
+        ([34_058.0, 37_806.0], (34_000.0, 38_000.0)),
+        ([5.0], (4.94, 5.06)),
+        ([0.0], (-0.6, 0.6)),
+        ([], (0.0, 1.0)),
+    ],
+)
+def test_a_span_begins_and_ends_with_a_tick(values: list[float], span: tuple[float, float]) -> None:
+    assert round_span(values) == pytest.approx(span)
+
+
+def test_ticks_of_large_numbers_are_short() -> None:
+    shown = texts(Frame("", (0.0, 1_200_000.0), (-163_800.0, 178_400.0)).svg([]))
+    assert {"500k", "1000k", "-100k", "0", "100k"} <= set(shown)
+    assert all(len(text) <= 7 for text in shown)
+
+
+def test_titles_are_escaped() -> None:
+    assert "<b>" not in lines(Frame("<b>", (0, 1), (0, 1), "<b>", "<b>"), {"<b>": ((0, 0),), "a": ((1, 1),)})
