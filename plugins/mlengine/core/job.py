@@ -44,10 +44,10 @@ class FailureCause(StrEnum):
     """Why a job ended without success. It decides whether attempt n+1 is submitted."""
 
     TRAINER = "trainer"  # an error of the trainer: another attempt would fail in the same way
-    OUT_OF_MEMORY = "out_of_memory"  # a replica used more memory than its machine has: likewise
     PREEMPTED = "preempted"  # stopped by its host (exit code 143 or SIGTERM)
     LOST = "lost"  # its launcher or machine is gone
     QUOTA = "quota"
+    NO_QUOTA = "no_quota"  # the limit of a quota is 0: waiting does not help
     SERVICE = "service"  # the training service's own error
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -64,14 +64,21 @@ class FailureCause(StrEnum):
 
 _ADVICE = {
     FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then clear `submit`",
-    FailureCause.OUT_OF_MEMORY: "request machines with more memory, or smaller batches; then clear `submit`",
     FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then clear `submit`, or use on-demand machines",
     FailureCause.LOST: "check that the machine is up and has free memory and disk space; then clear `submit`",
     FailureCause.QUOTA: "request fewer or other machines, or more quota; then clear `submit`",
+    FailureCause.NO_QUOTA: "request this quota for the project and region, or other machines; then clear `submit`",
     FailureCause.SERVICE: "read the launcher's log for the service's error; clear `submit` to try again",
     FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then clear `submit`",
     FailureCause.CANCELLED: "clear `submit` to train again",
 }
+
+
+# What services and frameworks write about a process that needed more memory than its machine or accelerator has.
+OUT_OF_MEMORY = re.compile(r"oom.?killed|out[- ]of[- ]memory", re.I)
+_MEMORY_ADVICE = (
+    "out of memory: request machines with more memory, or smaller batches or shuffle buffers; then clear `submit`"
+)
 
 
 class Decision(StrEnum):
@@ -84,6 +91,9 @@ class Decision(StrEnum):
     DUPLICATE_CANCELLED = "duplicate_cancelled"
     REUSED = "reused"
 
+
+# The event in ``job.json`` for a restart of the job by the service itself, within an attempt.
+SERVICE_RESTART = "service_restart"
 
 # The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
@@ -173,6 +183,12 @@ class Failure:
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
 
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        memory = self.cause is FailureCause.TRAINER and OUT_OF_MEMORY.search("\n".join((self.message, *self.log_tail)))
+        return _MEMORY_ADVICE if memory else self.cause.advice
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "cause": self.cause.value, "log_tail": list(self.log_tail)}
 
@@ -192,6 +208,8 @@ class JobStatus:
     """The status of an attempt at one moment. Times are in seconds since the epoch.
 
     :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
+    :param started: when it ran for the first time.
+    :param restarting_since: since when the service has been restarting the job, which has run and waits again.
     """
 
     handle: JobHandle
@@ -201,6 +219,7 @@ class JobStatus:
     created: float | None = None
     started: float | None = None
     ended: float | None = None
+    restarting_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +254,11 @@ class JobRecord:
 
     def with_attempt(self, attempt: int, name: str | None, event: dict[str, Any]) -> JobRecord:
         return replace(self, attempt=attempt, name=name, history=(*self.history, event))
+
+    @property
+    def service_restarts(self) -> int:
+        """How often the service has restarted the job by itself, in all attempts, as far as the wait has seen it."""
+        return sum(event["event"] == SERVICE_RESTART for event in self.history)
 
     def handle(self, job_dir: str) -> JobHandle | None:
         """The current attempt; ``None`` until it is recorded."""

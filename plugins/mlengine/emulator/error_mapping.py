@@ -13,10 +13,10 @@ from mlengine.emulator.records import VERTEX
 # google.rpc.Code
 CODES: Mapping[FailureCause, int] = {
     FailureCause.TRAINER: 3,
-    FailureCause.OUT_OF_MEMORY: 8,
     FailureCause.PREEMPTED: 10,
     FailureCause.LOST: 13,
     FailureCause.QUOTA: 8,
+    FailureCause.NO_QUOTA: 8,
     FailureCause.SERVICE: 13,
     FailureCause.DEADLINE: 4,
     FailureCause.CANCELLED: 1,
@@ -28,6 +28,7 @@ _PREFIXES = {
     FailureCause.DEADLINE: "The job exceeded its timeout: ",
     FailureCause.PREEMPTED: "The machine was preempted: ",
     FailureCause.QUOTA: "Quota exceeded: ",
+    FailureCause.NO_QUOTA: "Quota exceeded: ",
 }
 
 

@@ -44,8 +44,12 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
 
 def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
+    from mlengine.core.spec import TrainingSpec
+    from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
+    record = submitter.record(JobDir(handle.job_dir))
+    limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
     formatter = LogFormatter(LogCursor(handle.attempt))
     while True:
         status = backend.describe([handle])[0]
@@ -55,6 +59,12 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             say(line)
         if page.more:
             continue
+        if waits_too_long(status, limit):
+            submitter.end(handle, "max_wait_seconds exceeded")
+            say(f"{handle.job_id}: cancelled after {limit:.0f} s without machines (max_wait_seconds)")
+            return ExitCode.JOB_FAILED
+        if status.restarting_since is not None:
+            submitter.note_restart(handle, status.restarting_since)
         if not status.state.terminal:
             time.sleep(_POLL_SECONDS)
             continue
