@@ -92,8 +92,8 @@ class Decision(StrEnum):
     REUSED = "reused"
 
 
-# The event in ``job.json`` for a restart of the job by the service itself, within an attempt.
-SERVICE_RESTART = "service_restart"
+# Events in ``job.json``: the service restarts the job by itself, within an attempt, and the job runs again.
+SERVICE_RESTART, SERVICE_RESUMED = "service_restart", "service_resumed"
 
 # The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
@@ -209,7 +209,7 @@ class JobStatus:
 
     :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
     :param started: when it ran for the first time.
-    :param restarting_since: since when the service has been restarting the job, which has run and waits again.
+    :param restarting: the service restarts the job by itself: it has run, and waits for machines again.
     """
 
     handle: JobHandle
@@ -219,7 +219,7 @@ class JobStatus:
     created: float | None = None
     started: float | None = None
     ended: float | None = None
-    restarting_since: float | None = None
+    restarting: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,13 @@ class JobRecord:
     def service_restarts(self) -> int:
         """How often the service has restarted the job by itself, in all attempts, as far as the wait has seen it."""
         return sum(event["event"] == SERVICE_RESTART for event in self.history)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the last restart of this attempt by the service is not followed by the job's running again."""
+        kinds = {SERVICE_RESTART, SERVICE_RESUMED}
+        own = (event for event in reversed(self.history) if event.get("attempt") == self.attempt)
+        return next((event["event"] == SERVICE_RESTART for event in own if event["event"] in kinds), False)
 
     def handle(self, job_dir: str) -> JobHandle | None:
         """The current attempt; ``None`` until it is recorded."""

@@ -21,6 +21,8 @@ CODES: Mapping[FailureCause, int] = {
     FailureCause.DEADLINE: 4,
     FailureCause.CANCELLED: 1,
 }
+# The services' own status of a cancelled job.
+CANCELLED: Mapping[str, Any] = {"code": 1, "message": "CANCELED"}
 _ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
 _PREFIXES = {
     FailureCause.LOST: "Internal error occurred for the current attempt: ",
@@ -38,7 +40,7 @@ def of_failure(api: str, failure: Failure) -> dict[str, Any]:
     :param api: whose name of a replica is used.
     """
     if failure.cause is FailureCause.CANCELLED:
-        message = "CANCELED"
+        message = str(CANCELLED["message"])
     elif failure.replica is not None and failure.exit_code is not None:
         # A process that signal N ended has exit code 128 + N in a container.
         status = 128 - failure.exit_code if failure.exit_code < 0 else failure.exit_code

@@ -7,9 +7,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mlengine.core.errors import EmulatorApiError, JobFileError, MlengineError
+
+if TYPE_CHECKING:
+    from mlengine.emulator.faults import Fault
 
 # google.rpc.Code by name, as HTTP.
 HTTP_STATUS = {
@@ -44,6 +47,7 @@ class Request:
     :param query: the query parameters.
     :param enums_as_numbers: the client reads enums as numbers.
     :param stuck: a scripted fault: keep the created job PENDING.
+    :param faults: the scripted faults that the call has triggered.
     """
 
     path: Mapping[str, str]
@@ -51,6 +55,7 @@ class Request:
     body: bytes = b""
     enums_as_numbers: bool = False
     stuck: bool = False
+    faults: Sequence[Fault] = ()
 
     def json(self) -> dict[str, Any]:
         """The body.

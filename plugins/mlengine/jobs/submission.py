@@ -40,6 +40,7 @@ from mlengine.core.input_changes import Change, changes, describe
 from mlengine.core.job import (
     BY_HAND,
     SERVICE_RESTART,
+    SERVICE_RESUMED,
     Decision,
     Failure,
     JobHandle,
@@ -59,6 +60,7 @@ __all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "sub
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
+_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED})  # events of an attempt after its submission
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 
@@ -181,24 +183,25 @@ class Submitter:
             )
         raise failed(status, why)
 
-    def note_restart(self, handle: JobHandle, since: float) -> None:
-        """Record in ``job.json`` that the service has restarted the job by itself. Safe to repeat.
+    def note_restart(self, status: JobStatus) -> None:
+        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Safe to repeat.
 
         That it cannot be recorded is logged, and changes nothing.
-
-        :param since: :attr:`~mlengine.core.job.JobStatus.restarting_since`.
         """
+        handle = status.handle
         job_dir = JobDir(handle.job_dir)
         try:
             record, generation = self._read(job_dir)
-            note = _event(SERVICE_RESTART, attempt=handle.attempt, since=round(since, 3))
-            known = any(event.get("since") == note["since"] for event in record.history)
-            if not known and record.attempt == handle.attempt:
-                noted = record.with_attempt(record.attempt, record.name, note)
-                self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
-                log.warning("job %s: the service has restarted it %d times", handle.job_id, noted.service_restarts)
+            if record.attempt != handle.attempt or record.restarting == status.restarting:
+                return
+            event = _event(SERVICE_RESTART if status.restarting else SERVICE_RESUMED, attempt=handle.attempt)
+            noted = record.with_attempt(record.attempt, record.name, event)
+            self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
         except MlengineError as error:
             log.warning("job %s: its restart by the service could not be recorded: %s", handle.job_id, error)
+        else:
+            if status.restarting:
+                log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str) -> None:
         """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
@@ -375,7 +378,7 @@ def ended_with_task(record: JobRecord) -> bool:
 
 def submitted_at(record: JobRecord) -> float | None:
     """When the recorded attempt was submitted, in seconds since the epoch; ``None`` if that is not known."""
-    times = [event["time"] for event in record.history if event["event"] not in {_ENDED, SERVICE_RESTART}]
+    times = [event["time"] for event in record.history if event["event"] not in _LATER]
     return times[-1] if times else None
 
 

@@ -278,8 +278,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return backend.describe([handle])[0]
 
     def _note_restart(self, status: JobStatus) -> None:
-        if status.restarting_since is not None:
-            self._submitter(status.handle).note_restart(status.handle, status.restarting_since)
+        resumed = status.state is JobState.RUNNING and self._record is not None and self._record.restarting
+        if status.restarting or resumed:
+            self._submitter(status.handle).note_restart(status)
 
     def _not_before(self, status: JobStatus) -> float:
         """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""

@@ -24,7 +24,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from mlengine.backends import TrainingBackend
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
-from mlengine.core.job import JobHandle, JobState
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import Deadlines
 from mlengine.jobs.log_forwarding import LogForwarder, in_thread
 from mlengine.jobs.polling import Poller
@@ -155,7 +155,7 @@ class TrainingJobTrigger(BaseTrigger):
         )
         deadlines, state = self.deadlines, JobState.UNKNOWN
         started: float | None = None
-        over = False
+        over = restarting = False
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
@@ -171,8 +171,7 @@ class TrainingJobTrigger(BaseTrigger):
                         over = state.terminal or news.status.ended is not None
                         if state.terminal and not news.page.more:
                             return {"job_id": handle.job_id, "event": "ended", "state": state.value}
-                        if news.status.restarting_since is not None:
-                            await in_thread(self._note_restart, handle, news.status.restarting_since)
+                        restarting = await self._follow_restart(news.status, restarting)
                     if not over and (limit := deadlines.exceeded(state, started)):
                         state, limit = await self._end_late_job(handle, limit)
                         over = state.terminal
@@ -214,8 +213,18 @@ class TrainingJobTrigger(BaseTrigger):
             self._cancel(handle, f"{limit} exceeded")
         return status.state, limit
 
-    def _note_restart(self, handle: JobHandle, since: float) -> None:
-        Submitter(self._access().storage(), self._backend(handle)).note_restart(handle, since)
+    async def _follow_restart(self, status: JobStatus, restarting: bool) -> bool:
+        """Record a restart by the service, or its end.
+
+        :param restarting: whether the service restarted the job at the last poll.
+        :returns: whether it restarts the job now.
+        """
+        began = status.restarting and not restarting
+        if began or (restarting and status.state is JobState.RUNNING):
+            submitter = Submitter(self._access().storage(), self._backend(status.handle))
+            await in_thread(submitter.note_restart, status)
+            return status.restarting
+        return restarting
 
     async def _retrying(self, call: Callable[..., T], *args: Any) -> T:
         """Call in a thread, again while the bucket does not answer: that must not fail a wait."""

@@ -279,14 +279,8 @@ class VertexBackend:
         _, started, ended = times
         if not state.terminal:
             restarting = started is not None and state in {JobState.QUEUED, JobState.PREPARING}
-            return JobStatus(
-                handle,
-                state,
-                "restarted by Vertex AI" if restarting else "",
-                None,
-                *times,
-                restarting_since=seconds(job["updateTime"]) if restarting and "updateTime" in job else None,
-            )
+            detail = "restarted by Vertex AI" if restarting else ""
+            return JobStatus(handle, state, detail, None, *times, restarting=restarting)
         error = job.get("error") or {}
         if state is JobState.FAILED and not error and self._may_follow(handle.name, ended):
             return JobStatus(handle, JobState.UNKNOWN, "failed; Vertex AI has not given the error yet", None, *times)

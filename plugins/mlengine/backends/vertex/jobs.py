@@ -13,7 +13,7 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 
 PAGE_SIZE = 1000  # the service gives fewer where it likes
 MAX_PAGES = 20
-_BRIEF = "name,displayName,state,createTime,startTime,endTime,updateTime,error,labels"
+_BRIEF = "name,displayName,state,createTime,startTime,endTime,error,labels"
 _NAME = re.compile(r"(?P<parent>projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+))/customJobs/(?P<number>[^/]+)")
 
 Job = Mapping[str, Any]

@@ -50,7 +50,7 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
 
     record = submitter.record(JobDir(handle.job_dir))
     limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
-    formatter = LogFormatter(LogCursor(handle.attempt))
+    formatter, restarting = LogFormatter(LogCursor(handle.attempt)), False
     while True:
         status = backend.describe([handle])[0]
         page = backend.logs(handle, formatter.cursor.logs)
@@ -63,8 +63,9 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             submitter.end(handle, "max_wait_seconds exceeded")
             say(f"{handle.job_id}: cancelled after {limit:.0f} s without machines (max_wait_seconds)")
             return ExitCode.JOB_FAILED
-        if status.restarting_since is not None:
-            submitter.note_restart(handle, status.restarting_since)
+        if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
+            submitter.note_restart(status)
+            restarting = status.restarting
         if not status.state.terminal:
             time.sleep(_POLL_SECONDS)
             continue
