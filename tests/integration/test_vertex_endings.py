@@ -23,11 +23,14 @@ from mlengine.backends.vertex import backend as vertex_backend
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
+from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.jobs import follow as follow_module
+from mlengine.cli.jobs.follow import follow
 from mlengine.core.errors import JobFailedError, NoQuotaError
-from mlengine.core.job import FailureCause, JobHandle, JobKey, JobState, JobStatus
+from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
-from mlengine.jobs.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
@@ -162,6 +165,30 @@ def test_max_wait_seconds_holds_without_a_triggerer(
     assert vertex.describe([handle])[0].state is JobState.CANCELLED
 
 
+def test_max_wait_seconds_holds_on_the_command_line(
+    service: RunningEmulator, make: Any, package: str, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vertex = make(max_wait_seconds=1)
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    submitted = Submitted(handle, Decision.FRESH_SUBMIT)
+    assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.JOB_FAILED
+    assert "cancelled: it exceeded max_wait_seconds (1 s)" in capsys.readouterr().out
+    assert vertex.describe([handle])[0].state is JobState.CANCELLED
+
+
+def test_restarts_are_counted_on_the_command_line(
+    service: RunningEmulator, make: Any, package: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "_POLL_SECONDS", 0.05)
+    vertex = make(spot=True)
+    service.script(CREATE, "stockout", restarts=2, seconds=0.6)
+    handle = submit(vertex, package, storage)
+    submitted = Submitted(handle, Decision.FRESH_SUBMIT)
+    assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.JOB_FAILED
+    assert Submitter(storage, vertex).record(JobDir(handle.job_dir)).service_restarts == 2
+
+
 def test_the_limit_of_an_ml_engine_job_file_is_kept(make: Any, package: str, storage: Storage) -> None:
     handle = submit(make(), package, storage, max_wait_seconds=1800)
     trigger = deferred(handle)
@@ -294,13 +321,13 @@ def test_a_stockout_is_a_preemption_on_spot_machines_only(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(spot=True)
-    service.script(CREATE, "stockout", restarts=0)
+    service.script(CREATE, "stockout", restarts=0, seconds=0)
     spot = wait_for(vertex, submit(vertex, package, storage), ended)
     assert spot.failure is not None
     assert spot.failure.cause is FailureCause.PREEMPTED
     assert "Resources are insufficient in region: us-central1" in spot.failure.message
     standard = make()
-    service.script(CREATE, "stockout", restarts=0)
+    service.script(CREATE, "stockout", restarts=0, seconds=0)
     handle = Submitter(storage, standard).next_attempt(spot).handle
     other = wait_for(standard, handle, ended)
     assert other.failure is not None
@@ -378,7 +405,7 @@ def test_restarts_by_the_service_count_as_attempts_and_cost(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make(spot=True)
-    service.script(CREATE, "stockout", restarts=2, seconds=0.5)
+    service.script(CREATE, "stockout", restarts=2, seconds=0.6)
     handle = submit(vertex, package, storage)
     event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 30.0))
     assert event["state"] == "FAILED"
@@ -399,7 +426,7 @@ def test_restarts_are_counted_without_a_triggerer(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
     vertex = make()
-    service.script(CREATE, "restart", restarts=2, seconds=0.7)
+    service.script(CREATE, "restart", restarts=2, seconds=1.0)
     handle = submit(vertex, package, storage)
     seen = 0
     until = time.monotonic() + 20.0

@@ -200,13 +200,14 @@ class Engine:
         started = (record.started if record.faults.restarted else status.started) or record.started
         if started is None and state is JobState.RUNNING:
             started = time.time()
-        if record.faults.interrupts and state is JobState.RUNNING and record.handle is not None:
+        faults = record.faults.while_running(time.time()) if state is JobState.RUNNING else record.faults
+        if faults.ending and record.handle is not None:
             self.backend.cancel(record.handle)
-            return self._put(record, state=state, started=started, faults=replace(record.faults, ending=True))
         ended = (status.ended or record.ended or time.time()) if state.terminal else None
-        if (state, error, started, ended) == (record.state, record.error, record.started, record.ended):
+        changed = (state, error, started, ended, faults)
+        if changed == (record.state, record.error, record.started, record.ended, record.faults):
             return record
-        return self._put(record, state=state, error=error, started=started, ended=ended)
+        return self._put(record, state=state, error=error, started=started, ended=ended, faults=faults)
 
     def _interrupted(self, record: Record) -> Record:
         """Continue a job whose processes a scripted fault has ended: another start, or its end."""

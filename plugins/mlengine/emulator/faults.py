@@ -29,7 +29,7 @@ ACTIONS: Mapping[str, str] = {
     "queue": "keep a created job QUEUED for `seconds`, as while a quota is in use",
     "fail": "after a create: once the job runs, end it as FAILED with `status` and `message`",
     "out-of-memory": "after a create: once the job runs, end it as the service does when `replica` runs out of memory",
-    "restart": "after a create: once the job runs, restart it `restarts` times, each time after `seconds` of PENDING",
+    "restart": "after a create: restart the job `restarts` times: after `seconds` of RUNNING, `seconds` of PENDING",
     "stockout": "as `restart`, then end the job as FAILED for lack of machines, as when Spot VMs are pre-empted",
     "late-error": "after a create: if the job fails, show its `error` only `seconds` after the end",
 }

@@ -43,7 +43,9 @@ class JobFaults:
     :param submit_at: until then, the job waits.
     :param restarts: how often the service will still restart the job: it ends the processes and waits for machines.
     :param restarted: how often it has.
-    :param pending_seconds: how long the job waits before each of these restarts.
+    :param phase_seconds: how long the job runs before each of these restarts, and how long it waits then; also how long
+        it runs before ``error``.
+    :param runs_since: since when it has been running after its last start.
     :param error: the ``google.rpc.Status`` with which the job then ends as FAILED; ``None`` if it ends by itself.
     :param ending: its processes are being ended, for a restart or for the error.
     :param error_delay: how many seconds after the end of a failed job the service shows its error.
@@ -52,7 +54,8 @@ class JobFaults:
     submit_at: float = 0.0
     restarts: int = 0
     restarted: int = 0
-    pending_seconds: float = 0.0
+    phase_seconds: float = 0.0
+    runs_since: float | None = None
     error: Mapping[str, Any] | None = None
     ending: bool = False
     error_delay: float = 0.0
@@ -71,22 +74,25 @@ class JobFaults:
             elif fault.action == "late-error":
                 planned = replace(planned, error_delay=fault.seconds)
             elif fault.action in {"restart", "stockout"}:
-                planned = replace(planned, restarts=fault.restarts, pending_seconds=fault.seconds)
+                planned = replace(planned, restarts=fault.restarts, phase_seconds=fault.seconds)
             error = _error(fault, region)
             if error is not None:
                 planned = replace(planned, error=error)
         return planned
 
-    @property
-    def interrupts(self) -> bool:
-        """Whether the job is ended once it runs."""
-        return bool(self.restarts) or self.error is not None
+    def while_running(self, now: float) -> JobFaults:
+        """The same, when the job is seen running: its processes may have to be ended now."""
+        if not self.restarts and self.error is None:
+            return self
+        since = now if self.runs_since is None else self.runs_since
+        return replace(self, runs_since=since, ending=now - since >= self.phase_seconds)
 
     def after_restart(self, now: float) -> JobFaults:
         """The same, when the job's processes have ended for a restart."""
         return replace(
             self,
-            submit_at=now + self.pending_seconds,
+            submit_at=now + self.phase_seconds,
+            runs_since=None,
             restarts=self.restarts - 1,
             restarted=self.restarted + 1,
             ending=False,

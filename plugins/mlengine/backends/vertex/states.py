@@ -109,7 +109,7 @@ class Run:
         created, started, ended = (times.seconds(job[name]) if name in job else None for name in _TIMES)
         first = ended if started is None else started
         return cls(
-            scheduling.get("strategy") == "SPOT",
+            scheduling.get("strategy") in {"SPOT", "LOW_COST"},
             _limit(scheduling.get("timeout"), DEFAULT_TIMEOUT_SECONDS),
             _limit(scheduling.get("maxWaitDuration"), _DEFAULT_MAX_WAIT_SECONDS) if flexible else math.inf,
             None if created is None or first is None else first - created,

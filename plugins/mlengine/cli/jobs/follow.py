@@ -61,7 +61,7 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             continue
         if waits_too_long(status, limit):
             submitter.end(handle, "max_wait_seconds exceeded")
-            say(f"{handle.job_id}: cancelled after {limit:.0f} s without machines (max_wait_seconds)")
+            say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
             return ExitCode.JOB_FAILED
         if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
             submitter.note_restart(status)
