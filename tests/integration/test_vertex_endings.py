@@ -116,7 +116,8 @@ def ended(status: JobStatus) -> bool:
 
 def sensor(handle: JobHandle, **more: Any) -> TrainingJobSensor:
     arguments = {"deferrable": True, "mode": "poke", "poll_interval_seconds": 0.05, "gcp_conn_id": None, **more}
-    return TrainingJobSensor(task_id="wait", job={**handle.to_json(), "decision": "fresh_submit"}, **arguments)
+    job = Submitted(handle, Decision.FRESH_SUBMIT).to_json()
+    return TrainingJobSensor(task_id="wait", job=job, **arguments)
 
 
 def context() -> Any:

@@ -7,12 +7,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mlengine.core.errors import EmulatorApiError, JobFileError, MlengineError
-
-if TYPE_CHECKING:
-    from mlengine.emulator.faults import Fault
 
 # google.rpc.Code by name, as HTTP.
 HTTP_STATUS = {
@@ -47,7 +44,7 @@ class Request:
     :param query: the query parameters.
     :param enums_as_numbers: the client reads enums as numbers.
     :param stuck: a scripted fault: keep the created job PENDING.
-    :param faults: the scripted faults that the call has triggered.
+    :param faults: the scripted faults that the call has triggered (:class:`~mlengine.emulator.faults.Fault`).
     """
 
     path: Mapping[str, str]
@@ -55,7 +52,7 @@ class Request:
     body: bytes = b""
     enums_as_numbers: bool = False
     stuck: bool = False
-    faults: Sequence[Fault] = ()
+    faults: Sequence[Any] = ()
 
     def json(self) -> dict[str, Any]:
         """The body.

@@ -84,8 +84,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         that is ``reused``, at once.
 
     If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
-    ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
-    holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
+    ``max_wait_seconds``, ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout``
+    passes; deferred, that holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each
+    deferral by itself.
     """
 
     template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
@@ -198,6 +199,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             raise _too_late(handle, limit)
         if not status.state.terminal:
             self.log.info("Waiting for job %s, attempt %d: %s", handle.job_id, handle.attempt, status.state.value)
+            self._note_restart(status)
             self._defer(handle)
         elif (due := self._not_before(status)) > time.time():
             self._defer(handle, due)
@@ -278,6 +280,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         return backend.describe([handle])[0]
 
     def _note_restart(self, status: JobStatus) -> None:
+        """Record a restart by the service, or its end."""
         resumed = status.state is JobState.RUNNING and self._record is not None and self._record.restarting
         if status.restarting or resumed:
             self._submitter(status.handle).note_restart(status)

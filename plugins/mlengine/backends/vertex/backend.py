@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
@@ -275,15 +276,17 @@ class VertexBackend:
             gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
             return JobStatus(handle, JobState.FAILED, "deleted in Vertex AI", gone)
         state = job_state(job.get("state"))
-        times = [seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
-        _, started, ended = times
+        created, started, ended = (
+            seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")
+        )
+        status = JobStatus(handle, state, created=created, started=started, ended=ended)
         if not state.terminal:
             restarting = started is not None and state in {JobState.QUEUED, JobState.PREPARING}
             detail = "restarted by Vertex AI" if restarting else ""
-            return JobStatus(handle, state, detail, None, *times, restarting=restarting)
+            return replace(status, detail=detail, restarting=restarting)
         error = job.get("error") or {}
         if state is JobState.FAILED and not error and self._may_follow(handle.name, ended):
-            return JobStatus(handle, JobState.UNKNOWN, "failed; Vertex AI has not given the error yet", None, *times)
+            return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
         detail = str(error.get("message", ""))
         self._created.pop(handle.name, None)
         self._no_error_since.pop(handle.name, None)
@@ -294,7 +297,7 @@ class VertexBackend:
         why = failure(state, error, run)
         if state is JobState.EXPIRED and why is not None:
             detail = why.message
-        return JobStatus(handle, state, detail, why, *times)
+        return replace(status, state=state, detail=detail, failure=why)
 
     def _may_follow(self, name: str, ended: float | None) -> bool:
         """Whether the error of a failed job may still follow. For at most :data:`ERROR_SECONDS`, even if this machine's
