@@ -150,7 +150,7 @@ class Submitter:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
         A cancelled job is tried again too: a caller that submits its key wants it to run. Restarts by the service
-        itself count as attempts, because each of them is paid for.
+        itself count as attempts, because each of them is billed.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """

@@ -94,7 +94,7 @@ class Run:
 
     @property
     def exceeded(self) -> str | None:
-        """The limit at which the service cancelled the job, in words; ``None`` if it did not reach one."""
+        """A description of the limit at which the service cancelled the job; ``None`` if it did not reach one."""
         if self.ran is not None:
             return f"its timeout of {self.timeout:.0f} s" if _reached(self.ran, self.timeout) else None
         if self.waited is not None and _reached(self.waited, self.max_wait):
