@@ -14,6 +14,7 @@ tenth of a second.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -49,7 +50,9 @@ def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = N
         return Found(str(argument), f"the argument {name}")
     for key in setting.extra:
         if extra and extra.get(key) not in (None, ""):
-            return Found(str(extra[key]), f"the connection's extra {key!r}")
+            value = extra[key]
+            text = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            return Found(text, f"the connection's extra {key!r}")
     # A variable that is set but empty hides the file's value, as it does in Airflow.
     if setting.variable in os.environ:
         configured, source = expand(os.environ[setting.variable]), setting.variable

@@ -103,7 +103,7 @@ class Launcher:
         try:
             self.orders.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
-            env = base_env(self.job, self.stored.submission, python)
+            env = base_env(self.job.root, self.job.state_dir, self.stored.submission, python)
             supervisor = Supervisor(self.job, self.stored, python, env, self.orders.check, self._wait, self._report)
             outcome = supervisor.run()
         finally:

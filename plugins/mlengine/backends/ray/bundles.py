@@ -1,0 +1,115 @@
+"""What each replica reserves in the cluster: one bundle of the placement group.
+
+From the setting ``ray_resources``, or else from the machine types of the job file. ``ray_resources`` is for all
+replicas, ``{"CPU": 4, "GPU": 1, "memory_gib": 8}``, or by role, ``{"chief": {…}, "worker": {…}}``. Other names in it
+are Ray's custom resources.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlengine.core.errors import BackendError, SettingError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+Bundle = dict[str, float]
+
+_GIB = float(1 << 30)
+_ROLES = frozenset(role.value for role in Role)
+# The last number in a machine type of Google's is its number of CPUs: n1-standard-8, e2-highmem-4, c3-highcpu-22.
+_SIZE = re.compile(r"-(\d+)$")
+_DEFAULT_CPUS = 1.0
+
+
+def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
+    """One bundle for each of ``spec.replicas``, in their order.
+
+    :param resources: the setting ``ray_resources``.
+    :raises SettingError: a value is not a positive number.
+    """
+    by_role = bool(resources) and _ROLES.issuperset(resources)
+    result = []
+    for pool in spec.pools:
+        chosen = resources.get(pool.role.value) if by_role else resources
+        bundle = _named(chosen, pool.role) if chosen else _of_machine(pool)
+        result += [dict(bundle) for _ in range(pool.count)]
+    return result
+
+
+def check_fit(job_id: str, spec: TrainingSpec, wanted: list[Bundle], nodes: Iterable[Bundle]) -> None:
+    """Refuse a job that the cluster cannot run, even when it is empty.
+
+    :param nodes: what each node has in all.
+    :raises BackendError: names the replica, what it needs, and what the largest node has.
+    """
+    there = list(nodes)
+    hint = (
+        "request less (the setting ray_resources, or machine types in the job file), add nodes, or set "
+        "ray_autoscaling = true if the cluster adds nodes by itself"
+    )
+    for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
+        if not any(_fits(bundle, node) for node in there):
+            largest = max(there, key=lambda node: (node.get("CPU", 0.0), node.get("memory", 0.0)), default={})
+            raise BackendError(
+                f"{job_id}: {role.value}-{index} needs {describe(bundle)}, and no node of the Ray cluster has that; "
+                f"the largest of {len(there)} has {describe(_comparable(largest, bundle))}",
+                hint=hint,
+            )
+    total, has = _sum(wanted), _sum(there)
+    if not _fits(total, has):
+        raise BackendError(
+            f"{job_id}: its {len(wanted)} replicas need {describe(total)} together, and the Ray cluster has "
+            f"{describe(_comparable(has, total))}",
+            hint=hint,
+        )
+
+
+def describe(bundle: Mapping[str, float]) -> str:
+    """``4 CPU, 8 GiB memory``."""
+    parts = [
+        f"{amount / _GIB:.3g} GiB memory" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in bundle.items()
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def _named(chosen: Any, role: Role) -> Bundle:
+    if not isinstance(chosen, Mapping):
+        raise SettingError(f"ray_resources: {role.value} must be a JSON object, not {chosen!r}")
+    bundle: Bundle = {}
+    for name, amount in chosen.items():
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount < 0:
+            raise SettingError(
+                f"ray_resources: {name} of {role.value} must be a number, not {amount!r}",
+                hint='write, for example, {"CPU": 4, "GPU": 1, "memory_gib": 8}',
+            )
+        if amount:
+            bundle["memory" if name == "memory_gib" else name] = amount * (_GIB if name == "memory_gib" else 1.0)
+    # Ray refuses an empty bundle.
+    return bundle or {"CPU": 0.01}
+
+
+def _of_machine(pool: Pool) -> Bundle:
+    size = _SIZE.search(pool.machine_type or "")
+    bundle = {"CPU": float(size[1]) if size else _DEFAULT_CPUS}
+    if pool.accelerator_count:
+        bundle["GPU"] = float(pool.accelerator_count)
+    return bundle
+
+
+def _fits(bundle: Mapping[str, float], node: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in bundle.items())
+
+
+def _comparable(node: Mapping[str, float], bundle: Mapping[str, float]) -> Bundle:
+    return {name: node.get(name, 0.0) for name in bundle}
+
+
+def _sum(parts: Iterable[Mapping[str, float]]) -> Bundle:
+    total: Bundle = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -1,0 +1,127 @@
+"""What the driver writes to the job's folder in the bucket: the state, and the log in chunks.
+
+A thread writes, so that a slow bucket does not delay the replicas. While the bucket does not respond, lines are kept up
+to a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from mlengine.backends.ray.record import chunk_uri, state_uri
+from mlengine.core import plaintext
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import JobState
+
+log = logging.getLogger(__name__)
+
+CHUNK_LINES = 1000
+_CHUNK_BYTES = 1 << 20
+_INTERVAL_SECONDS = 1.0
+_MOST_LINES = 100_000  # kept while the bucket does not respond
+_LAST_SECONDS = 300.0  # for the last lines and the final state
+
+
+class Writes(Protocol):
+    """The method of :class:`mlengine.storage.client.Storage` that is used here."""
+
+    def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
+        """Write an object."""
+
+
+class Journal:
+    """State and log of one job. :meth:`close` writes what is left.
+
+    :param own: the job's folder in its job dir.
+    """
+
+    def __init__(self, storage: Writes, own: str) -> None:
+        self._storage, self._own = storage, own
+        self._lines: deque[dict[str, Any]] = deque()
+        self._dropped = 0
+        self._chunk = 0
+        self._pending: list[dict[str, Any]] = []  # the lines of the chunk that is being written
+        self._state: dict[str, Any] = {}
+        self._written: bytes = b""
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def line(self, replica: str, text: str) -> None:
+        """Add one line to the log."""
+        with self._lock:
+            if len(self._lines) >= _MOST_LINES:
+                self._dropped += 1
+                return
+            self._lines.append({"replica": replica, "text": plaintext.line(text), "time": round(time.time(), 3)})
+
+    def say(self, text: str) -> None:
+        """Add lines to the driver's own log."""
+        for line in text.splitlines():
+            self.line("launcher", line)
+        log.info("%s", text)
+
+    def state(self, state: JobState, detail: str, **more: Any) -> None:
+        """Set the job's state. It is written soon; of several in a row, perhaps only the last."""
+        with self._lock:
+            self._state |= {"state": state.value, "detail": detail, **more}
+        self._wake.set()
+
+    def close(self) -> bool:
+        """Write the last lines, then the last state. Returns whether that succeeded in time."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(_LAST_SECONDS)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause = _INTERVAL_SECONDS
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            closing = self._closing
+            try:
+                self._write()
+            except MlengineError as error:
+                log.warning("cannot write to the bucket: %s", error)
+                pause = min(2 * pause, 30.0)
+                time.sleep(1.0)
+                continue
+            pause = _INTERVAL_SECONDS
+            if closing:
+                return
+            time.sleep(_INTERVAL_SECONDS / 2)  # an object in Cloud Storage may be written once a second
+
+    def _write(self) -> None:
+        """The log first: whoever sees the job's end finds its last lines."""
+        with self._lock:
+            state = json.dumps(self._state).encode()
+        while lines := self._next_chunk():
+            # A chunk has the same content however often it is written: a reader may have seen it already.
+            data = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+            self._storage.write(chunk_uri(self._own, self._chunk), data.encode(), "application/x-ndjson")
+            self._chunk += 1
+            self._pending = []
+        if state != self._written:
+            self._storage.write(state_uri(self._own), state)
+            self._written = state
+
+    def _next_chunk(self) -> list[dict[str, Any]]:
+        size = 0
+        with self._lock:
+            if self._dropped and not self._pending:
+                text = f"{self._dropped} lines were dropped here, because the bucket did not respond"
+                self._lines.append({"replica": "launcher", "text": text, "time": time.time()})
+                self._dropped = 0
+            if not self._pending:
+                while self._lines and len(self._pending) < CHUNK_LINES and size < _CHUNK_BYTES:
+                    self._pending.append(self._lines.popleft())
+                    size += len(self._pending[-1]["text"])
+            return self._pending

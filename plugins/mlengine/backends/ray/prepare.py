@@ -1,0 +1,47 @@
+"""Builds the trainer's environment on one node: ``python -m mlengine.backends.ray.prepare RECORD NODE_DIR RESULT``.
+
+Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends.local.replica_env import own_variables
+from mlengine.backends.local.stage import may_pass, say
+from mlengine.backends.ray.record import Stored
+from mlengine.core.errors import MlengineError
+from mlengine.runtime.json_files import write_json
+from mlengine.runtime.venv import build_environment
+from mlengine.storage.client import Storage
+
+
+def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
+    """The environment on this node; built if it does not exist."""
+    environment = build_environment(
+        stored.submission.spec.package_uris,
+        storage,
+        node_dir,
+        env=own_variables(stored.submission),
+        seconds=stored.settings.build_timeout_seconds,
+        say=say,
+    )
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"digest": environment.digest, "packages": environment.lock, "python": python}
+
+
+def main(argv: list[str]) -> int:
+    storage = Storage()
+    try:
+        result = prepare(Stored.from_bytes(storage.read(argv[0])), storage, Path(argv[1]))
+    except MlengineError as error:
+        say(str(error))
+        result = {"error": str(error), "retryable": may_pass(error)}
+    write_json(Path(argv[2]), result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,178 @@
+"""What runs in the actor of one replica: it prepares its node, runs the trainer as a process, and reads its output.
+
+The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`LEASE_SECONDS`, it is gone
+or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import mlengine
+from mlengine.backends.local import ports
+from mlengine.backends.local.replica_env import arguments, base_env, replica_env
+from mlengine.backends.ray.guarded import Guarded
+from mlengine.backends.ray.record import Stored
+from mlengine.core.cluster import has_cluster
+from mlengine.core.spec import Role
+from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.json_files import read_json
+from mlengine.runtime.venv import find_environment, lock_path
+
+LEASE_SECONDS = 60.0
+_ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
+_DEFAULT_DIR = "~/.local/state/mlengine"
+
+
+class Poll(TypedDict):
+    """What a replica has done since the last poll.
+
+    :param exit_code: set when its process has ended and all its output was read.
+    :param port_taken: another program uses its port.
+    """
+
+    output: bytes
+    exit_code: int | None
+    port_taken: bool
+
+
+class ReplicaHost:
+    """One replica on one node.
+
+    :param record: the job, as :meth:`Stored.to_bytes` gives it.
+    :param host: the node's address.
+    """
+
+    def __init__(self, record: bytes, role: str, index: int, host: str | None = None) -> None:
+        self._stored = Stored.from_bytes(record)
+        self._role, self._index = Role(role), index
+        self._host = host or _node_address()
+        self._node_dir = Path(self._stored.settings.node_dir or _DEFAULT_DIR).expanduser()
+        self._root = self._node_dir / "ray" / self._stored.name
+        self._command: Guarded | None = None
+        self._port: ports.Port | None = None
+        self._environment: FileLock | None = None
+        self._python: Path | None = None
+        self._contact = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def where(self) -> str:
+        """The node's address."""
+        self._contact = time.monotonic()
+        return self._host
+
+    def prepare(self) -> None:
+        """Start building the trainer's environment on this node; :meth:`poll` says when it is built."""
+        self._step_file.unlink(missing_ok=True)
+        package = str(Path(mlengine.__file__).parent.parent)
+        self._run(
+            [sys.executable, "-P", "-m", "mlengine.backends.ray.prepare", self._stored.uri, str(self._node_dir),
+             str(self._step_file)],
+            {**os.environ, "PYTHONPATH": package},
+            "prepare",
+        )  # fmt: skip
+
+    def prepared(self) -> dict[str, Any]:
+        """The result of :mod:`mlengine.backends.ray.prepare`; empty if it was killed."""
+        return read_json(self._step_file) or {}
+
+    def take(self, digest: str) -> str | None:
+        """Lock the environment of that digest on this node, and reserve a port.
+
+        :return: the replica's address, ``""`` if others do not connect to it; ``None`` if there is no environment.
+        """
+        self._contact = time.monotonic()
+        self._environment = FileLock.take(lock_path(self._node_dir, digest), wait=10.0, shared=True)
+        environment = find_environment(self._node_dir, digest)
+        if environment is None or self._environment is None:
+            return None
+        self._python = environment.python
+        if self._role not in _ADDRESSED or not has_cluster(self._stored.submission.spec):
+            return ""
+        if self._port is None:
+            [self._port] = ports.take(1, self._node_dir / "locks", self._host)
+        return self._port.address
+
+    def start(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Start the trainer, again after it has ended.
+
+        :param addresses: of all replicas, by role.
+        :raises OSError: no process can be started.
+        """
+        if self._python is None:
+            raise RuntimeError("start() before take()")
+        submission = self._stored.submission
+        if self._port is not None:
+            self._port.release()
+        scratch = self._root / "work" / self.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        env = replica_env(
+            base_env(self._root, self._node_dir, submission, self._python),
+            submission,
+            {Role(role): found for role, found in addresses.items()},
+            role=self._role,
+            index=self._index,
+            scratch=scratch,
+        )
+        command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
+        self._run(command, env, self.name, cwd=scratch)
+
+    def poll(self) -> Poll:
+        """What has happened since the last call."""
+        self._contact = time.monotonic()
+        if self._command is None:
+            return Poll(output=b"", exit_code=None, port_taken=False)
+        code = self._command.poll()
+        output = self._command.read()
+        if code is None or output:
+            return Poll(output=output, exit_code=None, port_taken=False)
+        self._command.close()
+        self._command = None
+        taken = self._port is not None and code != 0 and self._port.taken()
+        return Poll(output=b"", exit_code=code, port_taken=taken)
+
+    def end(self) -> None:
+        """End the process: SIGTERM, and SIGKILL after the grace period."""
+        self._contact = time.monotonic()
+        if self._command is not None:
+            self._command.end()
+
+    def clean(self) -> None:
+        """Remove the replica's files from the node."""
+        shutil.rmtree(self._root / "work" / self.name, ignore_errors=True)
+        (self._root / "logs" / f"{self.name}.log").unlink(missing_ok=True)
+
+    @property
+    def name(self) -> str:
+        return f"{self._role.value}-{self._index}"
+
+    @property
+    def _step_file(self) -> Path:
+        return self._root / f"prepare-{self.name}.json"
+
+    def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path | None = None) -> None:
+        self._contact = time.monotonic()
+        log = self._root / "logs" / f"{name}.log"
+        grace = self._stored.settings.termination_grace_seconds
+        self._command = Guarded(command, env, cwd or self._root, log, grace)
+
+    def _watch(self) -> None:
+        """End the process when the driver is gone."""
+        while True:
+            time.sleep(1.0)
+            command = self._command
+            if command is not None and time.monotonic() - self._contact > LEASE_SECONDS:
+                command.end()
+
+
+def _node_address() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())

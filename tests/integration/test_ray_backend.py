@@ -1,0 +1,173 @@
+"""The ray backend against a real Ray cluster of one node: the contract of a backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, Submission
+from mlengine.backends.ray.backend import RayBackend
+from mlengine.backends.ray.record import job_name
+from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime import processes
+from mlengine.storage.client import Storage
+from mlengine.testing.gcs import GcsServer
+from tests.support import local_jobs, ray_cluster
+from tests.support.ray_cluster import RayCluster
+
+pytestmark = pytest.mark.integration
+KEY = "ab" * 20
+LONG = "until('/nowhere')"
+WAIT = 120.0
+
+
+@pytest.fixture(scope="module")
+def cluster(gcs_server: GcsServer) -> Iterator[RayCluster]:
+    with ray_cluster.running(gcs_server.env, cpus=4) as started:
+        yield started
+
+
+@pytest.fixture
+def node_dir(tmp_path: Path, shared_environments: Path) -> Path:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "envs").symlink_to(shared_environments / "envs")
+    return folder
+
+
+@pytest.fixture
+def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[Callable[..., RayBackend]]:
+    """Makes backends on the cluster; when the test ends, every job has ended and nothing of it is left."""
+    made: list[RayBackend] = []
+
+    def make(**settings: Any) -> RayBackend:
+        quick = {
+            "resources": {"CPU": 0.5},
+            "node_dir": str(node_dir),
+            "termination_grace_seconds": 2.0,
+            "linger_seconds": 2.0,
+            "restart_backoff_seconds": 0.1,
+            "max_restarts": 0,
+            "max_chief_restarts": 0,
+        }
+        made.append(RayBackend(address=cluster.address, storage=storage, **{**quick, **settings}))
+        return made[-1]
+
+    yield make
+    if made:
+        for handle in made[0].jobs():
+            made[0].cancel(handle)
+        local_jobs.until(lambda: all(status.state.terminal for status in made[0].describe(made[0].jobs())), "the end")
+        local_jobs.until(lambda: not left(node_dir), "no process of a job is left")
+
+
+@pytest.fixture
+def ray(make_ray: Callable[..., RayBackend]) -> RayBackend:
+    return make_ray()
+
+
+def left(node_dir: Path) -> list[processes.Process]:
+    """The processes of all jobs on the node."""
+    return [process for root in (node_dir / "ray").glob("*") for process in processes.of_job(root)]
+
+
+def submission(uri: str, bucket: str, *args: str, key: str = KEY, **more: Any) -> Submission:
+    pools = more.pop("pools", (Pool(Role.CHIEF, 1),))
+    attempt = more.pop("attempt", 1)
+    spec = TrainingSpec("tiny.task", (uri,), args, pools=pools, **more)
+    return Submission(key, "mnist_1", attempt, f"{bucket}/mnist/mnist_1", spec)
+
+
+def wait(ray: RayBackend, handle: JobHandle, *states: JobState) -> JobStatus:
+    until = time.monotonic() + WAIT
+    while time.monotonic() < until:
+        status = ray.describe([handle])[0]
+        if status.state in states or (status.state.terminal and not states):
+            return status
+        assert not status.state.terminal, (status, all_lines(ray, handle))
+        time.sleep(0.1)
+    raise AssertionError(f"{handle.name} is still {status.state}: {status.detail}; {all_lines(ray, handle)}")
+
+
+def all_lines(ray: RayBackend, handle: JobHandle) -> list[LogLine]:
+    lines: list[LogLine] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = ray.logs(handle, cursor, limit=7)
+        lines += page.lines
+        cursor = dict(page.cursor)
+        if not page.more:
+            return lines
+
+
+CLUSTER = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1))
+SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL_DIR'], os.environ['MLENGINE_ATTEMPT'])"
+
+
+def test_a_cluster_trains_and_its_log_is_complete(ray: RayBackend, actor: str, bucket: str) -> None:
+    asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
+    handle = ray.submit(asked)
+    assert handle == JobHandle("ray", job_name(KEY, 2), "mnist_1", 2, f"{bucket}/mnist/mnist_1")
+    status = wait(ray, handle)
+    lines = all_lines(ray, handle)
+    assert status.state is JobState.SUCCEEDED, (status, lines)
+    assert status.created is not None
+    assert status.started is not None
+    assert status.ended is not None
+    assert status.created <= status.started <= status.ended
+    said = [(line.replica, line.text) for line in lines]
+    shown = f"TF ['chief', 'ps', 'worker'] {bucket}/mnist/mnist_1 {bucket}/mnist/mnist_1/model/ 2"
+    assert said.count(("chief-0", shown)) == 1
+    assert said.count(("worker-1", "worker-1 restart 0")) == 1
+    assert said.count(("ps-0", "ps-0 restart 0")) == 1
+
+
+def test_the_same_submission_is_one_job(
+    ray: RayBackend, make_ray: Callable[..., RayBackend], actor: str, bucket: str
+) -> None:
+    first = ray.submit(submission(actor, bucket, "--chief", LONG))
+    again = make_ray().submit(submission(actor, bucket, "--chief", LONG))
+    assert again == first
+    second = ray.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
+    assert ray.find(KEY) == [first, second]
+    assert ray.find("cd" * 20) == []
+
+
+def test_a_cancelled_job_leaves_nothing(ray: RayBackend, actor: str, bucket: str, node_dir: Path) -> None:
+    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); " + LONG
+    handle = ray.submit(submission(actor, bucket, "--chief", child))
+    wait(ray, handle, JobState.RUNNING)
+    local_jobs.until(lambda: len(left(node_dir)) >= 2, "the trainer and its child run")
+    ray.cancel(handle)
+    status = wait(ray, handle)
+    assert status.state is JobState.CANCELLED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.CANCELLED
+    assert not left(node_dir)
+    ray.cancel(handle)
+    ray.cancel(JobHandle("ray", "mlengine-unknown-1", "x", 1, f"{bucket}/m/x"))
+
+
+def test_a_failed_replica_is_named(ray: RayBackend, actor: str, bucket: str) -> None:
+    handle = ray.submit(submission(actor, bucket, "--chief", "say('no such file'); sys.exit(3)"))
+    status = wait(ray, handle)
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert (status.failure.cause, status.failure.replica, status.failure.exit_code) == (
+        FailureCause.TRAINER,
+        "chief-0",
+        3,
+    )
+    assert "no such file" in status.failure.log_tail
+
+
+def test_a_job_that_ray_does_not_know_is_lost(ray: RayBackend, bucket: str) -> None:
+    status = ray.describe([JobHandle("ray", "mlengine-unknown-1", "x", 1, f"{bucket}/m/x")])[0]
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST

@@ -1,0 +1,100 @@
+"""A Ray cluster of one node for tests: ``ray start --head`` in a session of its own, on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlengine.runtime.processes import Process
+from mlengine.testing.airflow_home import free_port
+
+_START_SECONDS = 120.0
+_END_SECONDS = 30.0
+
+
+@dataclass
+class RayCluster:
+    """A running cluster. ``folder`` has Ray's own files, such as its logs."""
+
+    address: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def processes(self) -> list[Process]:
+        """The processes of the cluster itself: all of the session that it was started in."""
+        found = []
+        for path in Path("/proc").glob("[1-9]*"):
+            with contextlib.suppress(OSError, ValueError):
+                if os.getsid(int(path.name)) == self.process.pid and (one := Process.of(int(path.name))) is not None:
+                    found.append(one)
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL to all of the cluster's processes, as if its machine had lost power."""
+        for one in self.processes():
+            one.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterator[RayCluster]:
+    """Start a cluster; at the end, none of its processes is left.
+
+    :param env: added to the environment of its processes: where the bucket is.
+    :param token: what requests must send; empty for none.
+    """
+    ports = {name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")}
+    # Ray's sockets have long names, and a socket's path has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # noqa: S108
+    scripts = Path(sys.executable).parent
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
+    own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    if token:
+        own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    command = [
+        scripts / "ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}",
+        "--dashboard-host=127.0.0.1", "--object-store-memory=80000000", "--disable-usage-stats",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    with (folder / "start.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    cluster = RayCluster(f"http://127.0.0.1:{ports['dashboard-port']}", folder, process)
+    try:
+        _wait(cluster, token)
+        yield cluster
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+        cluster.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(cluster: RayCluster, token: str) -> None:
+    """Wait until the dashboard answers and the head node is listed."""
+    deadline = time.monotonic() + _START_SECONDS
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"{cluster.address}/api/v0/nodes?detail=1"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    while time.monotonic() < deadline:
+        if cluster.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=5) as answer:
+            if json.load(answer)["data"]["result"]["result"]:
+                return
+        time.sleep(0.3)
+    raise AssertionError(f"Ray did not start:\n{(cluster.folder / 'start.log').read_text()[-3000:]}")
