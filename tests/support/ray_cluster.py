@@ -57,7 +57,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     """
     ports = {name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")}
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     scripts = Path(sys.executable).parent
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
@@ -65,7 +65,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [
         scripts / "ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}",
-        "--dashboard-host=127.0.0.1", "--object-store-memory=80000000", "--disable-usage-stats",
+        "--dashboard-host=127.0.0.1", "--ray-client-server-port=0", "--object-store-memory=80000000", "--disable-usage-stats",
         *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     with (folder / "start.log").open("wb") as log:

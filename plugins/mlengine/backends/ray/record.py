@@ -92,8 +92,6 @@ class Stored:
         """:raises BackendError: written by another version of this project."""
         try:
             raw: Mapping[str, Any] = json.loads(data)
-            if raw["format"] != FORMAT:
-                raise ValueError(f"format {raw['format']}")
             submission = Submission(
                 key=raw["key"],
                 job_id=raw["job_id"],
@@ -102,6 +100,7 @@ class Stored:
                 spec=TrainingSpec.from_json(raw["spec"]),
                 labels=raw["labels"],
             )
-            return cls(submission, RaySettings.from_json(raw["settings"]))
+            settings = RaySettings.from_json(raw["settings"])
         except (ValueError, KeyError, TypeError, JobFileError) as error:
             raise BackendError(f"not the record of a Ray job: {error}") from error
+        return cls(submission, settings)

@@ -37,8 +37,8 @@ def status(handle: JobHandle, job: Mapping[str, Any] | None, written: Mapping[st
         return _of_driver(handle, written, job)
     if job is None:
         message = (
-            f"the Ray cluster has no job {handle.name}: its head node was restarted, the job was deleted, or ray_address "
-            "names another cluster"
+            f"the Ray cluster has no job {handle.name}: its head node was restarted, the job was deleted, or "
+            "ray_address names another cluster"
         )
         lost = Failure(FailureCause.LOST, message)
         return JobStatus(handle, JobState.FAILED, message, lost, *_times(job, written))
