@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import pytest
 from mlengine.backends import LogLine, Submission
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.backends.ray.record import job_name
+from mlengine.backends.ray.shipping import START
+from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime import processes
@@ -21,7 +26,6 @@ from tests.support import local_jobs, ray_cluster
 from tests.support.ray_cluster import RayCluster
 
 pytestmark = pytest.mark.integration
-KEY = "ab" * 20
 LONG = "until('/nowhere')"
 WAIT = 120.0
 
@@ -76,7 +80,9 @@ def left(node_dir: Path) -> list[processes.Process]:
     return [process for root in (node_dir / "ray").glob("*") for process in processes.of_job(root)]
 
 
-def submission(uri: str, bucket: str, *args: str, key: str = KEY, **more: Any) -> Submission:
+def submission(uri: str, bucket: str, *args: str, **more: Any) -> Submission:
+    """A submission whose key is new, unless given."""
+    key = more.pop("key", None) or uuid.uuid4().hex
     pools = more.pop("pools", (Pool(Role.CHIEF, 1),))
     attempt = more.pop("attempt", 1)
     spec = TrainingSpec("tiny.task", (uri,), args, pools=pools, **more)
@@ -112,7 +118,7 @@ SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL
 def test_a_cluster_trains_and_its_log_is_complete(ray: RayBackend, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
     handle = ray.submit(asked)
-    assert handle == JobHandle("ray", job_name(KEY, 2), "mnist_1", 2, f"{bucket}/mnist/mnist_1")
+    assert handle == JobHandle("ray", job_name(asked.key, 2), "mnist_1", 2, f"{bucket}/mnist/mnist_1")
     status = wait(ray, handle)
     lines = all_lines(ray, handle)
     assert status.state is JobState.SUCCEEDED, (status, lines)
@@ -130,11 +136,11 @@ def test_a_cluster_trains_and_its_log_is_complete(ray: RayBackend, actor: str, b
 def test_the_same_submission_is_one_job(
     ray: RayBackend, make_ray: Callable[..., RayBackend], actor: str, bucket: str
 ) -> None:
-    first = ray.submit(submission(actor, bucket, "--chief", LONG))
-    again = make_ray().submit(submission(actor, bucket, "--chief", LONG))
-    assert again == first
-    second = ray.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
-    assert ray.find(KEY) == [first, second]
+    asked = submission(actor, bucket, "--chief", LONG)
+    first = ray.submit(asked)
+    assert make_ray().submit(asked) == first
+    second = ray.submit(submission(actor, bucket, "--chief", LONG, attempt=2, key=asked.key))
+    assert ray.find(asked.key) == [first, second]
     assert ray.find("cd" * 20) == []
 
 
@@ -171,3 +177,68 @@ def test_a_job_that_ray_does_not_know_is_lost(ray: RayBackend, bucket: str) -> N
     assert status.state is JobState.FAILED
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
+
+
+def test_a_killed_driver_leaves_no_replica(ray: RayBackend, actor: str, bucket: str, node_dir: Path) -> None:
+    handle = ray.submit(submission(actor, bucket, "--chief", LONG, pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))))
+    wait(ray, handle, JobState.RUNNING)
+    local_jobs.until(lambda: len(left(node_dir)) >= 2, "the trainers run")
+    os.kill(pid_of(f"{START} {bucket}"), signal.SIGKILL)
+    status = wait(ray, handle)
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.LOST
+    local_jobs.until(lambda: not left(node_dir), "no process of the job is left")
+
+
+def test_a_lost_replica_restarts_the_cluster(ray: RayBackend, actor: str, bucket: str, tmp_path: Path) -> None:
+    marker = tmp_path / "second"
+    chief = f"say('addresses', config['cluster']['worker']); until({str(marker)!r})"
+    worker = f"(restarts and Path({str(marker)!r}).touch()) or {LONG}"
+    pools = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))
+    handle = ray.submit(submission(actor, bucket, "--chief", chief, "--worker", worker, pools=pools))
+    wait(ray, handle, JobState.RUNNING)
+    local_jobs.until(lambda: "worker-0 restart 0" in [line.text for line in all_lines(ray, handle)], "the worker runs")
+    os.kill(pid_of("ray::ReplicaHost"), signal.SIGKILL)
+    status = wait(ray, handle)
+    said = [line.text for line in all_lines(ray, handle)]
+    assert status.state is JobState.SUCCEEDED, said
+    assert any("restarting all replicas, restart 1 of 5" in text for text in said)
+    assert status.started is not None
+
+
+def test_a_job_waits_for_resources_with_ray_s_reason(
+    make_ray: Callable[..., RayBackend], actor: str, bucket: str
+) -> None:
+    large = make_ray(resources={"CPU": 3})
+    first = large.submit(submission(actor, bucket, "--chief", LONG))
+    wait(large, first, JobState.RUNNING)
+    second = large.submit(submission(actor, bucket))
+    status = wait(large, second, JobState.QUEUED)
+    local_jobs.until(lambda: "Ray's scheduler says" in large.describe([second])[0].detail, "Ray's reason")
+    assert "3 CPU" in large.describe([second])[0].detail
+    large.cancel(first)
+    assert wait(large, second).state is JobState.SUCCEEDED, status
+
+
+def test_a_job_that_can_never_fit_is_refused(make_ray: Callable[..., RayBackend], actor: str, bucket: str) -> None:
+    asked = submission(actor, bucket)
+    with pytest.raises(BackendError, match=r"chief-0 needs 64 CPU.* the largest of 1 has 4 CPU"):
+        make_ray(resources={"CPU": 64}).submit(asked)
+    assert make_ray().find(asked.key) == []
+
+
+def test_a_server_that_is_no_dashboard_is_refused(gcs_server: GcsServer, storage: Storage, bucket: str) -> None:
+    with pytest.raises(BackendError, match="is no Ray dashboard"):
+        RayBackend(address=gcs_server.url, storage=storage).submit(submission("gs://b/x-1.tar.gz", bucket))
+
+
+def pid_of(words: str) -> int:
+    """The process whose command line contains ``words``, and whose executable is not a shell."""
+    for path in Path("/proc").glob("[1-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if words in command and not command.startswith(("/bin/sh", "sh ")):
+            return int(path.name)
+    raise AssertionError(f"no process {words!r}")

@@ -21,7 +21,7 @@ from mlengine.runtime.processes import Process
 from mlengine.testing.airflow_home import free_port
 
 _START_SECONDS = 120.0
-_END_SECONDS = 30.0
+_END_SECONDS = 5.0
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RayCluster:
     process: subprocess.Popen[bytes]
 
     def processes(self) -> list[Process]:
-        """The processes of the cluster itself: all of the session that it was started in."""
+        """The processes of the cluster itself: all of the session that ``ray start`` was the leader of."""
         found = []
         for path in Path("/proc").glob("[1-9]*"):
             with contextlib.suppress(OSError, ValueError):
@@ -55,7 +55,10 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     :param env: added to the environment of its processes: where the bucket is.
     :param token: what requests must send; empty for none.
     """
-    ports = {name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")}
+    ports = {
+        name: free_port()
+        for name in ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    }
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     scripts = Path(sys.executable).parent
@@ -64,8 +67,8 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [
-        scripts / "ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={folder}",
-        "--dashboard-host=127.0.0.1", "--ray-client-server-port=0", "--object-store-memory=80000000", "--disable-usage-stats",
+        scripts / "ray", "start", "--head", f"--num-cpus={cpus}", f"--temp-dir={folder}",
+        "--dashboard-host=127.0.0.1", "--object-store-memory=80000000", "--disable-usage-stats",
         *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     with (folder / "start.log").open("wb") as log:
@@ -77,9 +80,11 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
         _wait(cluster, token)
         yield cluster
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_SECONDS)
+        for one in cluster.processes():
+            one.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _END_SECONDS
+        while cluster.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
         cluster.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -91,7 +96,7 @@ def _wait(cluster: RayCluster, token: str) -> None:
     url = f"{cluster.address}/api/v0/nodes?detail=1"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     while time.monotonic() < deadline:
-        if cluster.process.poll() is not None:
+        if cluster.process.poll():
             break
         with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=5) as answer:
             if json.load(answer)["data"]["result"]["result"]:
