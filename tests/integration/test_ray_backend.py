@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from mlengine.backends import LogLine, Submission
+from mlengine.backends.ray.access import Access
 from mlengine.backends.ray.backend import RayBackend
+from mlengine.backends.ray.client import RayClient
 from mlengine.backends.ray.record import job_name
 from mlengine.backends.ray.shipping import START
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime import processes
@@ -230,6 +232,27 @@ def test_a_job_that_can_never_fit_is_refused(make_ray: Callable[..., RayBackend]
 def test_a_server_that_is_no_dashboard_is_refused(gcs_server: GcsServer, storage: Storage, bucket: str) -> None:
     with pytest.raises(BackendError, match="is no Ray dashboard"):
         RayBackend(address=gcs_server.url, storage=storage).submit(submission("gs://b/x-1.tar.gz", bucket))
+
+
+def test_a_cluster_with_a_token_that_loses_its_machine(
+    gcs_server: GcsServer, storage: Storage, actor: str, bucket: str, node_dir: Path
+) -> None:
+    token = "a-token-of-this-test-" * 3
+    settings: dict[str, Any] = {"storage": storage, "resources": {"CPU": 1}, "node_dir": str(node_dir)}
+    with ray_cluster.running(gcs_server.env, cpus=1, token=token) as cluster:
+        asked = submission(actor, bucket, "--chief", LONG)
+        for wrong in ("", "wrong"):
+            with pytest.raises(BackendError, match="refuses the token: 40"):
+                RayBackend(address=cluster.address, token=wrong, **settings).submit(asked)
+        client = RayClient(Access.find(cluster.address, token), deadline=1.0)
+        ray = RayBackend(client=client, **settings)
+        handle = ray.submit(asked)
+        wait(ray, handle, JobState.RUNNING)
+        local_jobs.until(lambda: left(node_dir), "the trainer runs")
+        cluster.kill()
+        with pytest.raises(BackendUnavailableError, match="no answer"):
+            ray.describe([handle])
+        local_jobs.until(lambda: not left(node_dir), "no process of the job is left")
 
 
 def pid_of(words: str) -> int:
