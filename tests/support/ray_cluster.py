@@ -67,7 +67,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [
-        scripts / "ray", "start", "--head", f"--num-cpus={cpus}", f"--temp-dir={folder}",
+        str(scripts / "ray"), "start", "--head", f"--num-cpus={cpus}", f"--temp-dir={folder}",
         "--dashboard-host=127.0.0.1", "--object-store-memory=80000000", "--disable-usage-stats",
         *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
