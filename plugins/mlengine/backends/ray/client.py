@@ -175,8 +175,9 @@ class RayClient:
                 import requests
 
                 self._session = requests.Session()
-                # Also without ~/.netrc, whose password would replace the token.
-                self._session.trust_env = not self.access.loopback and "Authorization" not in self.access.headers
+                self._session.trust_env = not self.access.loopback
+                # Otherwise, a password in ~/.netrc would replace the token.
+                self._session.auth = lambda request: request
             return self._session
 
     def _refusal(self, method: str, path: str, status: int, answer: Any) -> BackendError:

@@ -27,7 +27,7 @@ from mlengine.backends.ray.record import Stored, folder
 from mlengine.backends.ray.supervisor import Supervisor
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import FailureCause, JobState
-from mlengine.core.layout import JobDir
+from mlengine.core.layout import JobDir, join
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,9 @@ class Driver:
 
     def __init__(self, stored: Stored, storage: Storage) -> None:
         self.stored, self.storage = stored, storage
-        self.journal = Journal(storage, folder(stored.handle))
+        it = stored.submission
+        logs = join(JobDir(it.job_dir).logs, f"attempt-{it.attempt}")
+        self.journal = Journal(storage, folder(stored.handle), logs)
         self._stopped = threading.Event()
         self._queued_at = time.monotonic()
         self._training_at: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends.ray import guard
+from mlengine.runtime.file_lock import FileLock
 
 _START_SECONDS = 60.0
 _READ_BYTES = 256 << 10
@@ -18,10 +19,21 @@ _READ_BYTES = 256 << 10
 class Guarded:
     """A running command. It ends when this object's process does.
 
+    :param grace: seconds between SIGTERM and SIGKILL.
+    :param locks: held until the command and all that it has started have ended, also if this process dies before.
     :raises OSError: the guard cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, grace: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        *,
+        grace: float,
+        locks: Sequence[FileLock] = (),
+    ) -> None:
         cwd.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
@@ -38,6 +50,7 @@ class Guarded:
                 stdin=orders,
                 stdout=report,
                 start_new_session=True,
+                pass_fds=[lock.fileno() for lock in locks],
             )
         finally:
             os.close(orders)

@@ -17,14 +17,38 @@ from mlengine.backends.ray.record import chunk_uri, state_uri
 from mlengine.core import plaintext
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
+from mlengine.core.layout import join
 
 log = logging.getLogger(__name__)
 
 CHUNK_LINES = 1000
 _CHUNK_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 20
 _INTERVAL_SECONDS = 1.0
 _MOST_LINES = 100_000  # kept while the bucket does not respond
 _LAST_SECONDS = 300.0  # for the last lines and the final state
+
+
+class Tail:
+    """The last lines of one log, limited in size."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._cut = False
+
+    def add(self, text: str) -> None:
+        """Add a line."""
+        self._lines.append(f"{text}\n".encode())
+        self._size += len(self._lines[-1])
+        while self._size > _TAIL_BYTES:
+            self._size -= len(self._lines.popleft())
+            self._cut = True
+
+    def data(self) -> bytes:
+        """The lines."""
+        note = b"[the beginning is in the job's folder ray/, in pieces]\n" if self._cut else b""
+        return note + b"".join(self._lines)
 
 
 class Writes(Protocol):
@@ -38,10 +62,12 @@ class Journal:
     """State and log of one job. :meth:`close` writes what is left.
 
     :param own: the job's folder in its job dir.
+    :param logs: a folder that gets the end of each replica's log when the job has ended.
     """
 
-    def __init__(self, storage: Writes, own: str) -> None:
-        self._storage, self._own = storage, own
+    def __init__(self, storage: Writes, own: str, logs: str) -> None:
+        self._storage, self._own, self._logs = storage, own, logs
+        self._tails: dict[str, Tail] = {}
         self._lines: deque[dict[str, Any]] = deque()
         self._dropped = 0
         self._chunk = 0
@@ -56,11 +82,13 @@ class Journal:
 
     def line(self, replica: str, text: str) -> None:
         """Add one line to the log."""
+        text = plaintext.line(text)
         with self._lock:
+            self._tails.setdefault(replica, Tail()).add(text)
             if len(self._lines) >= _MOST_LINES:
                 self._dropped += 1
                 return
-            self._lines.append({"replica": replica, "text": plaintext.line(text), "time": round(time.time(), 3)})
+            self._lines.append({"replica": replica, "text": text, "time": round(time.time(), 3)})
 
     def say(self, text: str) -> None:
         """Add lines to the driver's own log."""
@@ -88,6 +116,8 @@ class Journal:
             self._wake.clear()
             closing = self._closing
             try:
+                if closing:
+                    self._write_tails()
                 self._write()
             except MlengineError as error:
                 log.warning("cannot write to the bucket: %s", error)
@@ -98,6 +128,12 @@ class Journal:
             if closing:
                 return
             time.sleep(_INTERVAL_SECONDS / 2)  # an object in Cloud Storage may be written once a second
+
+    def _write_tails(self) -> None:
+        while self._tails:
+            replica, tail = next(iter(self._tails.items()))
+            self._storage.write(join(self._logs, f"{replica}.log"), tail.data(), "text/plain; charset=utf-8")
+            del self._tails[replica]
 
     def _write(self) -> None:
         """The log first: whoever sees the job's end finds its last lines."""

@@ -6,6 +6,7 @@ or cannot be reached, and the process is ended: a lost head node leaves no train
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -26,8 +27,9 @@ from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json
 from mlengine.runtime.venv import find_environment, lock_path
 
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 30.0
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
+_LOCK_SECONDS = 20.0
 _DEFAULT_DIR = "~/.local/state/mlengine"
 
 
@@ -56,6 +58,9 @@ class ReplicaHost:
         self._host = host or _node_address()
         self._node_dir = Path(self._stored.settings.node_dir or _DEFAULT_DIR).expanduser()
         self._root = self._node_dir / "ray" / self._stored.name
+        # Keeps the job's files on this node: see prune() in prepare.py.
+        self._in_use = FileLock.take(job_lock(self._node_dir, self._stored.name), wait=_LOCK_SECONDS, shared=True)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._command: Guarded | None = None
         self._port: ports.Port | None = None
         self._environment: FileLock | None = None
@@ -77,6 +82,7 @@ class ReplicaHost:
              str(self._step_file)],
             {**os.environ, "PYTHONPATH": package},
             "prepare",
+            self._root,
         )  # fmt: skip
 
     def prepared(self) -> dict[str, Any]:
@@ -113,8 +119,9 @@ class ReplicaHost:
             self._port.release()
         scratch = self._root / "work" / self.name
         scratch.mkdir(parents=True, exist_ok=True)
+        hosts = {address.rpartition(":")[0] for found in addresses.values() for address in found}
         env = replica_env(
-            base_env(self._root, self._node_dir, submission, self._python),
+            _without_proxy(base_env(self._root, self._node_dir, submission, self._python), hosts),
             submission,
             {Role(role): found for role, found in addresses.items()},
             role=self._role,
@@ -122,7 +129,15 @@ class ReplicaHost:
             scratch=scratch,
         )
         command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
-        self._run(command, env, self.name, cwd=scratch)
+        # A process of an earlier actor, which has died, may still be saving its work on this node.
+        lock = FileLock.take(
+            self._node_dir / "locks" / f"ray-{self._stored.name}-{self.name}.lock",
+            wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
+        )
+        if lock is None:
+            raise RuntimeError(f"an earlier process of {self.name} does not end")
+        with lock:
+            self._run(command, env, self.name, scratch, lock)
 
     def poll(self) -> Poll:
         """What has happened since the last call."""
@@ -145,9 +160,13 @@ class ReplicaHost:
             self._command.end()
 
     def clean(self) -> None:
-        """Remove the replica's files from the node."""
+        """Remove the replica's files from the node, and those of the job after its last replica."""
         shutil.rmtree(self._root / "work" / self.name, ignore_errors=True)
-        (self._root / "logs" / f"{self.name}.log").unlink(missing_ok=True)
+        for path in (self._root / "logs" / f"{self.name}.log", self._root / "logs" / "prepare.log", self._step_file):
+            path.unlink(missing_ok=True)
+        for folder in (self._root / "work", self._root / "logs", self._root):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     @property
     def name(self) -> str:
@@ -157,11 +176,12 @@ class ReplicaHost:
     def _step_file(self) -> Path:
         return self._root / f"prepare-{self.name}.json"
 
-    def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path | None = None) -> None:
+    def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path, *locks: FileLock) -> None:
         self._contact = time.monotonic()
         log = self._root / "logs" / f"{name}.log"
+        held = [lock for lock in (self._in_use, self._environment, *locks) if lock is not None]
         grace = self._stored.settings.termination_grace_seconds
-        self._command = Guarded(command, env, cwd or self._root, log, grace)
+        self._command = Guarded(command, env, cwd, log, grace=grace, locks=held)
 
     def _watch(self) -> None:
         """End the process when the driver is gone."""
@@ -170,6 +190,20 @@ class ReplicaHost:
             command = self._command
             if command is not None and time.monotonic() - self._contact > LEASE_SECONDS:
                 command.end()
+
+
+def job_lock(node_dir: Path, name: str) -> Path:
+    """The lock file of a job on a node: shared while the job has an actor or a process there."""
+    return node_dir / "locks" / f"ray-{name}.lock"
+
+
+def _without_proxy(env: dict[str, str], hosts: set[str]) -> dict[str, str]:
+    """Replicas talk to each other directly: gRPC would use the proxy even for them."""
+    if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
+        for name in ("NO_PROXY", "no_proxy"):
+            own = [host for host in env.get(name, "").split(",") if host]
+            env[name] = ",".join([*own, *sorted(hosts - set(own))])
+    return env
 
 
 def _node_address() -> str:

@@ -4,8 +4,9 @@
 2. The trainer's environment is built once on each node (PREPARING).
 3. Each replica gets a port on its node, then all are started: parameter servers first, the chief last (RUNNING).
 4. A replica that fails is restarted in its place, within the limits of ``restart_policy``.
-5. If an actor or a node is lost, addresses change: all replicas are ended and started again, from step 1, when Ray has
-   replaced the node. The trainers continue from their checkpoint.
+5. If an actor or a node is lost, addresses change: all replicas are ended and started again, from step 2, when Ray has
+   replaced the node. The trainers continue from their checkpoint. A lost node may still run, without a connection to
+   the cluster: the restart waits until its replicas have ended themselves.
 6. The job ends when the chief ends; workers have some time to finish. Then all replicas are ended.
 
 Runs in the driver. All waits check the stop conditions.
@@ -27,6 +28,7 @@ from mlengine.backends.ray.cluster import Cluster, LostError
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.output import Lines
 from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.replica_host import LEASE_SECONDS
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import Role
 
@@ -36,6 +38,7 @@ _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
 _POLL_SECONDS = 0.5
 _DRAIN_SECONDS = 0.1
 _NO_ANSWER_SECONDS = 60.0  # an actor that does not answer for so long is lost
+_LEASE_MARGIN_SECONDS = 5.0
 _END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
 
 
@@ -63,6 +66,7 @@ class Replica:
     began: float = 0.0
     poll: Any = None
     asked: float = 0.0
+    contact: float = 0.0
     lines: Lines = field(default_factory=Lines)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -102,6 +106,7 @@ class Supervisor:
     replicas: list[Replica] = field(default_factory=list)
     chief_seconds: float = 0.0
     _started: bool = False
+    _lost: str = ""
 
     def run(self) -> Outcome:
         """Run until the job has an outcome and none of its processes is left."""
@@ -121,12 +126,22 @@ class Supervisor:
                     self.journal.say(f"lost {lost}; restarting all replicas, restart {losses} of {limit}")
                     detail = f"waiting for Ray to replace a node: lost {lost}"
                     self.journal.state(JobState.PREPARING, detail, restarting=self._started)
+                    quiet = self._quiet_at()
                     self._discard()
+                    while time.monotonic() < quiet:
+                        self._obey()
+                        self.wait(_POLL_SECONDS)
         except EndedError as ended:
             return ended.outcome
         finally:
             self._discard()
             self.cluster.release()
+
+    def _quiet_at(self) -> float:
+        """When the replicas on lost nodes have ended: the monotonic time."""
+        grace = self.stored.settings.termination_grace_seconds
+        gone = [replica.contact for replica in self.replicas if replica.began and not self.cluster.alive(replica.node)]
+        return max(gone) + LEASE_SECONDS + grace + _LEASE_MARGIN_SECONDS if gone else 0.0
 
     def _reserve(self) -> None:
         self.cluster.reserve()
@@ -185,6 +200,7 @@ class Supervisor:
                     self.journal.say(f"{replica.node}: {text}" if prefix else text)
                 if poll["exit_code"] is not None:
                     replica.running = False
+            self._check_lost()
         return self._built(builders)
 
     def _built(self, builders: Sequence[Replica]) -> dict[str, str]:
@@ -215,7 +231,7 @@ class Supervisor:
         self._call(replicas, "start", addresses)
         for replica in replicas:
             replica.running, replica.exit_code, replica.restart_at = True, None, None
-            replica.began = time.monotonic()
+            replica.began = replica.contact = time.monotonic()
             at = replica.address or replica.node
             self.journal.say(f"{replica.name} started on {at}" + (", restart" if replica.restarts else ""))
 
@@ -233,6 +249,7 @@ class Supervisor:
                 if poll["port_taken"]:
                     raise LostError(f"{replica.name}: another program uses its port {replica.address}")
                 self._ended(replica, poll["exit_code"])
+        self._check_lost()
         now = time.monotonic()
         due = [replica for replica in self.replicas if replica.restart_at is not None and replica.restart_at <= now]
         if due:
@@ -277,7 +294,7 @@ class Supervisor:
     def _polled(self, replicas: Sequence[Replica]) -> list[tuple[Replica, Any]]:
         """Poll the replicas that run. At most one poll of each is on its way; takes about half a second.
 
-        :raises LostError: a replica is gone, or does not answer.
+        A replica that is gone, or does not answer, is in ``_lost`` afterwards: the answers of the others count first.
         """
         begun = time.monotonic()
         for replica in replicas:
@@ -289,16 +306,23 @@ class Supervisor:
             replica, asked[reference].poll = asked[reference], None
             try:
                 found.append((replica, self.cluster.result(reference)))
+                replica.contact = time.monotonic()
             except LostError as error:
                 replica.running = False
-                raise LostError(f"{replica.name} on {replica.node}: {error}") from error
+                self._lost = f"{replica.name} on {replica.node}: {error}"
         for replica in asked.values():
             if replica.poll is not None and time.monotonic() - replica.asked > _NO_ANSWER_SECONDS:
                 replica.running = False
-                raise LostError(f"{replica.name} on {replica.node}: no answer for {_NO_ANSWER_SECONDS:.0f} s")
+                self._lost = f"{replica.name} on {replica.node}: no answer for {_NO_ANSWER_SECONDS:.0f} s"
         if not any(poll["output"] for _, poll in found):
             self.wait(max(0.0, _POLL_SECONDS - (time.monotonic() - begun)))
         return found
+
+    def _check_lost(self) -> None:
+        """:raises LostError: a replica was lost since the last call."""
+        lost, self._lost = self._lost, ""
+        if lost:
+            raise LostError(lost)
 
     def _call(self, replicas: Sequence[Replica], method: str, *arguments: Any) -> list[tuple[Replica, Any]]:
         """Call a method of replicas' actors, and wait for all.
@@ -336,15 +360,15 @@ class Supervisor:
     def _drain(self, replicas: Sequence[Replica], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while any(replica.running for replica in replicas) and time.monotonic() < deadline:
-            try:
-                # All of them: those that do not end yet have output, too.
-                for replica, poll in self._polled(self.replicas):
-                    self._take_output(replica, poll)
-                    if poll["exit_code"] is not None:
-                        replica.running, replica.exit_code = False, poll["exit_code"]
-                        self.journal.say(f"{replica.name} ended with exit code {replica.exit_code}")
-            except LostError as lost:
-                self.journal.say(f"lost {lost}")
+            # All of them: those that do not end yet have output, too.
+            for replica, poll in self._polled(self.replicas):
+                self._take_output(replica, poll)
+                if poll["exit_code"] is not None:
+                    replica.running, replica.exit_code = False, poll["exit_code"]
+                    self.journal.say(f"{replica.name} ended with exit code {replica.exit_code}")
+            if self._lost:
+                self.journal.say(f"lost {self._lost}")
+                self._lost = ""
             time.sleep(_DRAIN_SECONDS)
 
     def _discard(self) -> None:

@@ -23,7 +23,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Guarded]]:
     made: list[Guarded] = []
 
     def make(code: str, grace: float = 5.0) -> Guarded:
-        made.append(Guarded([sys.executable, "-c", code], os.environ, tmp_path / "cwd", tmp_path / "log", grace))
+        made.append(Guarded([sys.executable, "-c", code], os.environ, tmp_path / "cwd", tmp_path / "log", grace=grace))
         return made[-1]
 
     yield make
@@ -49,7 +49,7 @@ def test_output_and_exit_code_are_read(start: Callable[..., Guarded]) -> None:
 
 
 def test_a_command_that_cannot_run_is_127(tmp_path: Path) -> None:
-    one = Guarded(["/nowhere/python"], os.environ, tmp_path, tmp_path / "log", 1.0)
+    one = Guarded(["/nowhere/python"], os.environ, tmp_path, tmp_path / "log", grace=1.0)
     assert until(lambda: one.poll() is not None, "the end")
     assert (one.poll(), b"/nowhere/python" in one.read()) == (127, True)
     one.close()
@@ -83,7 +83,7 @@ OWNER = """
 import os, sys, time
 from pathlib import Path
 from mlengine.backends.ray.guarded import Guarded
-one = Guarded([sys.executable, "-c", sys.argv[1]], os.environ, Path(sys.argv[2]), Path(sys.argv[2]) / "log", 0.5)
+one = Guarded([sys.executable, "-c", sys.argv[1]], os.environ, Path(sys.argv[2]), Path(sys.argv[2]) / "log", grace=0.5)
 time.sleep(600)
 """
 

@@ -14,6 +14,7 @@ from mlengine.core.errors import ObjectMissingError, StorageUnavailableError
 from mlengine.core.job import JobState
 
 OWN = "gs://b/m/job/ray/mlengine-k-1"
+LOGS = "gs://b/m/job/logs/attempt-1"
 
 
 class Bucket:
@@ -56,7 +57,7 @@ def read_all(bucket: Bucket, limit: int) -> list[tuple[str, str]]:
 
 def test_every_line_is_read_once_in_pages_of_any_size() -> None:
     bucket = Bucket()
-    journal = Journal(bucket, OWN)
+    journal = Journal(bucket, OWN, LOGS)
     lines = [(f"worker-{number % 3}", f"line {number} ü\u2028") for number in range(CHUNK_LINES + 10)]
     for replica, text in lines:
         journal.line(replica, text)
@@ -69,7 +70,7 @@ def test_every_line_is_read_once_in_pages_of_any_size() -> None:
 
 def test_the_last_lines_are_written_before_the_final_state() -> None:
     bucket = Bucket()
-    journal = Journal(bucket, OWN)
+    journal = Journal(bucket, OWN, LOGS)
     journal.state(JobState.SUCCEEDED, "done", ended=1.0)
     journal.line("chief-0", "last")
     assert journal.close()
@@ -79,7 +80,7 @@ def test_the_last_lines_are_written_before_the_final_state() -> None:
 
 def test_a_bucket_that_does_not_respond_loses_no_line() -> None:
     bucket = Bucket(failures=1)
-    journal = Journal(bucket, OWN)
+    journal = Journal(bucket, OWN, LOGS)
     journal.line("chief-0", "one")
     assert bucket.failed.wait(30)
     journal.line("chief-0", "two")
