@@ -1,6 +1,6 @@
 """The backend ``ray``: the six methods of a backend over Ray's Jobs API, and the job's folder in the bucket.
 
-At most one job for a key and attempt: Ray's ``submission_id`` is made of both, and Ray refuses a second job of that
+At most one job for a key and attempt: Ray's ``submission_id`` consists of both, and Ray refuses a second job of that
 name. So every call here may be repeated.
 """
 

@@ -136,7 +136,7 @@ class Journal:
             del self._tails[replica]
 
     def _write(self) -> None:
-        """The log first: whoever sees the job's end finds its last lines."""
+        """The log first: a client that sees the end of the job can read its last lines."""
         with self._lock:
             state = json.dumps(self._state).encode()
         while lines := self._next_chunk():

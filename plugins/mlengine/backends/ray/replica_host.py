@@ -1,7 +1,7 @@
 """What runs in the actor of one replica: it prepares its node, runs the trainer as a process, and reads its output.
 
-The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`LEASE_SECONDS`, it is gone
-or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
+The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`DRIVER_TIMEOUT_SECONDS`, it
+is gone or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json
 from mlengine.runtime.venv import find_environment, lock_path
 
-LEASE_SECONDS = 30.0
+DRIVER_TIMEOUT_SECONDS = 30.0
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
 _LOCK_SECONDS = 20.0
 _DEFAULT_DIR = "~/.local/state/mlengine"
@@ -188,7 +188,7 @@ class ReplicaHost:
         while True:
             time.sleep(1.0)
             command = self._command
-            if command is not None and time.monotonic() - self._contact > LEASE_SECONDS:
+            if command is not None and time.monotonic() - self._contact > DRIVER_TIMEOUT_SECONDS:
                 command.end()
 
 

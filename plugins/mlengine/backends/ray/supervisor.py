@@ -28,7 +28,7 @@ from mlengine.backends.ray.cluster import Cluster, LostError
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.output import Lines
 from mlengine.backends.ray.record import Stored
-from mlengine.backends.ray.replica_host import LEASE_SECONDS
+from mlengine.backends.ray.replica_host import DRIVER_TIMEOUT_SECONDS
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import Role
 
@@ -38,7 +38,7 @@ _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
 _POLL_SECONDS = 0.5
 _DRAIN_SECONDS = 0.1
 _NO_ANSWER_SECONDS = 60.0  # an actor that does not answer for so long is lost
-_LEASE_MARGIN_SECONDS = 5.0
+_MARGIN_SECONDS = 5.0
 _END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
 
 
@@ -141,7 +141,7 @@ class Supervisor:
         """When the replicas on lost nodes have ended: the monotonic time."""
         grace = self.stored.settings.termination_grace_seconds
         gone = [replica.contact for replica in self.replicas if replica.began and not self.cluster.alive(replica.node)]
-        return max(gone) + LEASE_SECONDS + grace + _LEASE_MARGIN_SECONDS if gone else 0.0
+        return max(gone) + DRIVER_TIMEOUT_SECONDS + grace + _MARGIN_SECONDS if gone else 0.0
 
     def _reserve(self) -> None:
         self.cluster.reserve()

@@ -19,7 +19,7 @@ from mlengine.backends.ray.supervisor import Supervisor
 from mlengine.core.job import FailureCause, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
-RUNS, LOST = "runs", "lost"  # what a start of a replica may come to, beside an exit code
+RUNS, LOST = "runs", "lost"  # results of a start of a replica, in addition to exit codes
 NODES = {"chief-0": "10.0.0.1", "ps-0": "10.0.0.1"}  # the others: a node of their own
 
 
