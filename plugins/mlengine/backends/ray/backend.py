@@ -167,12 +167,11 @@ class RayBackend:
 
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
         try:
-            written = json.loads(self._storage.read(state_uri(folder(handle))))
+            return status(handle, job, json.loads(self._storage.read(state_uri(folder(handle)))))
         except ObjectMissingError:
-            written = None
-        except (MlengineError, ValueError) as error:
-            return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error}")
-        return status(handle, job, written)
+            return status(handle, job, None)
+        except (MlengineError, ValueError, KeyError, TypeError) as error:
+            return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
 
 
 def _handle(job: Job) -> JobHandle:

@@ -67,7 +67,7 @@ class Cluster:
         options = {
             "num_cpus": bundle.pop("CPU", 0),
             "num_gpus": bundle.pop("GPU", 0),
-            "memory": bundle.pop("memory", 0) or None,
+            "memory": int(bundle.pop("memory", 0)) or None,
             "resources": bundle or None,
             "max_restarts": 0,
             "max_task_retries": 0,

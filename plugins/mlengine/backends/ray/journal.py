@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from mlengine.backends.ray.record import chunk_uri, state_uri
 from mlengine.core import plaintext
-from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import join
 
@@ -119,8 +118,9 @@ class Journal:
                 if closing:
                     self._write_tails()
                 self._write()
-            except MlengineError as error:
-                log.warning("cannot write to the bucket: %s", error)
+            except Exception:
+                # Of any type: without this thread, the job would never end.
+                log.exception("cannot write to the bucket")
                 pause = min(2 * pause, 30.0)
                 time.sleep(1.0)
                 continue
@@ -145,7 +145,7 @@ class Journal:
             self._storage.write(chunk_uri(self._own, self._chunk), data.encode(), "application/x-ndjson")
             self._chunk += 1
             self._pending = []
-        if state != self._written:
+        if self._state and state != self._written:
             self._storage.write(state_uri(self._own), state)
             self._written = state
 

@@ -50,14 +50,18 @@ def prune(node_dir: Path) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    storage = Storage()
     for name in prune(Path(argv[1])):
         say(f"removed the files of {name}, which has ended")
     try:
+        storage = Storage()
         result = prepare(Stored.from_bytes(storage.read(argv[0])), storage, Path(argv[1]))
     except MlengineError as error:
         say(str(error))
         result = {"error": str(error), "retryable": may_pass(error)}
+    except ImportError as error:
+        message = f"{error}; each node of the Ray cluster needs the packages google-cloud-storage, uv and packaging"
+        say(message)
+        result = {"error": message, "retryable": True}
     write_json(Path(argv[2]), result)
     return 0
 

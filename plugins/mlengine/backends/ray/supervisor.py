@@ -199,7 +199,7 @@ class Supervisor:
                 for text in replica.lines.add(poll["output"], ended=poll["exit_code"] is not None):
                     self.journal.say(f"{replica.node}: {text}" if prefix else text)
                 if poll["exit_code"] is not None:
-                    replica.running = False
+                    replica.running, replica.exit_code = False, poll["exit_code"]
             self._check_lost()
         return self._built(builders)
 
@@ -210,7 +210,9 @@ class Supervisor:
         for replica, result in self._call(builders, "prepared"):
             if "digest" not in result:
                 cause = FailureCause.TRAINER if result.get("retryable") is False else FailureCause.SERVICE
-                message = result.get("error") or "the process that builds the environment was killed"
+                message = result.get("error") or (
+                    f"the process that builds the environment ended with exit code {replica.exit_code}"
+                )
                 raise EndedError(Outcome.because(cause, f"{replica.node}: {message}"))
             digests[replica.node] = str(result["digest"])
             pythons[str(result["python"])] = replica.node

@@ -45,7 +45,6 @@ def test_a_final_state_of_the_driver_counts_whatever_ray_says(ray: str | None) -
     [
         (None, {}, JobState.FAILED, FailureCause.LOST),
         ("STOPPED", {}, JobState.CANCELLED, FailureCause.CANCELLED),
-        ("SUCCEEDED", {}, JobState.FAILED, FailureCause.SERVICE),
         ("FAILED", {"error_type": "JOB_SUPERVISOR_ACTOR_DIED"}, JobState.FAILED, FailureCause.LOST),
         ("FAILED", {"driver_exit_code": -9}, JobState.FAILED, FailureCause.LOST),
         ("FAILED", {"driver_exit_code": 1}, JobState.FAILED, FailureCause.SERVICE),
@@ -60,6 +59,30 @@ def test_a_job_whose_driver_wrote_no_final_state(
         assert result.state is state
         assert result.failure is not None
         assert result.failure.cause is cause
+
+
+def test_a_job_that_ray_calls_succeeded_has_succeeded_without_its_state() -> None:
+    assert found("SUCCEEDED", driver_exit_code=0).state is JobState.SUCCEEDED
+
+
+CANCELLED = {"state": "CANCELLED", "detail": "cancelled", "failure": {"cause": "cancelled", "message": "cancelled"}}
+
+
+@pytest.mark.parametrize(
+    ("ray", "state", "cause"),
+    [
+        ("RUNNING", JobState.CANCELLING, None),
+        ("STOPPED", JobState.CANCELLED, FailureCause.CANCELLED),
+        (None, JobState.CANCELLED, FailureCause.CANCELLED),
+        ("FAILED", JobState.FAILED, FailureCause.PREEMPTED),
+    ],
+)
+def test_a_driver_that_was_stopped_was_cancelled_only_if_ray_says_so(
+    ray: str | None, state: JobState, cause: FailureCause | None
+) -> None:
+    result = found(ray, {**CANCELLED, "ended": 9.0})
+    assert result.state is state
+    assert (result.failure and result.failure.cause) is cause
 
 
 def test_the_start_script_s_explanation_is_the_message() -> None:
