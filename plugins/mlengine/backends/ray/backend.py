@@ -24,12 +24,14 @@ from mlengine.backends.ray.record import Stored, folder, job_name, state_uri
 from mlengine.backends.ray.settings import RaySettings
 from mlengine.backends.ray.states import STATES, status
 from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError, ObjectMissingError
-from mlengine.core.job import JobHandle, JobState, JobStatus
+from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
+# Replicas may run on for so long after their driver was lost: until they miss it, and then for the grace period.
+LOST_SECONDS = 60.0
 STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
 _THREADS = 16
 _KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
@@ -45,7 +47,10 @@ class RayBackend:
     :param headers: of every request; by default the setting ``ray_headers``.
     :param gcp_conn_id: an Airflow connection: its extra may have address, token and headers.
     :param impersonation_chain: service accounts to impersonate for the bucket.
-    :param client: replaces the REST client. :param storage: replaces the storage client.
+    :param client: replaces the REST client.
+    :param storage: replaces the storage client.
+    :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
+        none of its replicas can be running; until then, its state is UNKNOWN.
     :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
 
     Nothing is read, imported or requested before the first method is called.
@@ -64,6 +69,7 @@ class RayBackend:
         impersonation_chain: str | Sequence[str] | None = None,
         client: RayClient | None = None,
         storage: Storage | None = None,
+        lost_seconds: float = LOST_SECONDS,
         **given: Any,
     ) -> None:
         self._address, self._token, self._headers = address, token, headers
@@ -71,6 +77,8 @@ class RayBackend:
         self._client = client
         self._storage = storage or Storage.from_connection(gcp_conn_id, impersonation_chain)
         self._given = given
+        self._lost_seconds = lost_seconds
+        self._lost_since: dict[str, float] = {}  # job name → when it was first seen lost (monotonic)
         self._lock = threading.Lock()
 
     @classmethod
@@ -167,11 +175,31 @@ class RayBackend:
 
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
         try:
-            return status(handle, job, json.loads(self._storage.read(state_uri(folder(handle)))))
+            written = json.loads(self._storage.read(state_uri(folder(handle))))
+            found = status(handle, job, written)
+            # A final state is written when all replicas have ended.
+            return found if JobState(written["state"]).terminal else self._delayed(found)
         except ObjectMissingError:
             return status(handle, job, None)
         except (MlengineError, ValueError, KeyError, TypeError) as error:
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
+
+    def _delayed(self, found: JobStatus) -> JobStatus:
+        """The status, but UNKNOWN while replicas of a lost job may still be running."""
+        name = found.handle.name
+        if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
+            self._lost_since.pop(name, None)
+            return found
+        since = self._lost_since.setdefault(name, time.monotonic())
+        if time.monotonic() - since >= self._lost_seconds:
+            return found
+        return JobStatus(
+            found.handle,
+            JobState.UNKNOWN,
+            f"waiting until its replicas have ended: {found.detail}",
+            created=found.created,
+            started=found.started,
+        )
 
 
 def _handle(job: Job) -> JobHandle:

@@ -32,8 +32,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 def job_name(key: str, attempt: int) -> str:
     """Ray's ``submission_id``: Ray itself refuses a second job of that name."""
-    plain = key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()[:40]
-    return f"{PREFIX}{plain}-{attempt}"
+    return f"{PREFIX}{key_name(key)}-{attempt}"
+
+
+def key_name(key: str) -> str:
+    """The key as part of a name."""
+    return key if _PLAIN.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()[:40]
 
 
 def folder(handle: JobHandle) -> str:

@@ -20,7 +20,7 @@ import mlengine
 from mlengine.backends.local import ports
 from mlengine.backends.local.replica_env import arguments, base_env, replica_env
 from mlengine.backends.ray.guarded import Guarded
-from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.record import Stored, key_name
 from mlengine.core.cluster import has_cluster
 from mlengine.core.spec import Role
 from mlengine.runtime.file_lock import FileLock
@@ -129,9 +129,9 @@ class ReplicaHost:
             scratch=scratch,
         )
         command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
-        # A process of an earlier actor, which has died, may still be saving its work on this node.
+        # A process of an earlier actor or attempt, which has died, may still be saving its work on this node.
         lock = FileLock.take(
-            self._node_dir / "locks" / f"ray-{self._stored.name}-{self.name}.lock",
+            self._node_dir / "locks" / f"ray-{key_name(submission.key)}-{self.name}.lock",
             wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
         )
         if lock is None:
