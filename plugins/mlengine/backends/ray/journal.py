@@ -1,6 +1,7 @@
 """What the driver writes to the job's folder in the bucket: the state, and the log in chunks.
 
-A thread writes, so that a slow bucket does not delay the replicas. While the bucket does not respond, lines are kept up
+A thread writes, so that a slow bucket does not delay the replicas: every second at first, every ten seconds when the
+job has run for ten minutes, and earlier if there is much to write. While the bucket does not respond, lines are kept up
 to a limit.
 """
 
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 CHUNK_LINES = 1000
 _CHUNK_BYTES = 1 << 20
 _TAIL_BYTES = 1 << 20
-_INTERVAL_SECONDS = 1.0
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 1.0, 10.0  # between two chunks
+_AGE_PER_SECOND = 60.0  # a job of that age has a second between two chunks, one of twice that age two
 _MOST_LINES = 100_000  # kept while the bucket does not respond
 _LAST_SECONDS = 300.0  # for the last lines and the final state
 
@@ -76,6 +78,7 @@ class Journal:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -88,6 +91,8 @@ class Journal:
                 self._dropped += 1
                 return
             self._lines.append({"replica": replica, "text": text, "time": round(time.time(), 3)})
+            if len(self._lines) >= CHUNK_LINES:
+                self._wake.set()
 
     def say(self, text: str) -> None:
         """Add lines to the driver's own log."""
@@ -109,7 +114,7 @@ class Journal:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        pause = _INTERVAL_SECONDS
+        pause = _SHORTEST_SECONDS
         while True:
             self._wake.wait(pause)
             self._wake.clear()
@@ -124,10 +129,11 @@ class Journal:
                 pause = min(2 * pause, 30.0)
                 time.sleep(1.0)
                 continue
-            pause = _INTERVAL_SECONDS
             if closing:
                 return
-            time.sleep(_INTERVAL_SECONDS / 2)  # an object in Cloud Storage may be written once a second
+            age = time.monotonic() - self._began
+            pause = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, age / _AGE_PER_SECOND))
+            time.sleep(_SHORTEST_SECONDS)  # an object in Cloud Storage may be written once a second
 
     def _write_tails(self) -> None:
         while self._tails:
