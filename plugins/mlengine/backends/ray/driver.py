@@ -22,6 +22,7 @@ from mlengine.backends import outputs
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray.bundles import bundles
 from mlengine.backends.ray.cluster import Cluster
+from mlengine.backends.ray.group import Group
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.record import Stored, folder
 from mlengine.backends.ray.supervisor import Supervisor
@@ -73,9 +74,8 @@ class Driver:
         cluster = Cluster(self.stored.name, wanted, self.stored.settings.placement)
         cluster.connect()
         self._catch_signals()  # Ray has installed handlers of its own
-        supervisor = Supervisor(
-            self.stored, cluster, self.journal, self._orders, self._wait, self._training_begins, self._record
-        )
+        group = Group(self.stored, cluster, self.journal, self._orders, self._wait)
+        supervisor = Supervisor(group, self._training_begins, self._record)
         outcome = supervisor.run()
         if outcome.state is JobState.SUCCEEDED and supervisor.chief_seconds < _SHORT_SECONDS:
             return self._with_outputs_checked(outcome, supervisor.chief_seconds)

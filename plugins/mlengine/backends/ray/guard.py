@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    guard = os.getpid()
     with log.open("ab") as sink:
         return subprocess.Popen(
             command,
@@ -58,14 +59,18 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_child,  # noqa: PLW1509 - this process has one thread
+            preexec_fn=lambda: _child(guard),  # noqa: PLW1509 - this process has one thread
         )
 
 
-def _child() -> None:
+def _child(guard: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    # Ray blocks signals in its own processes, and a process inherits that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
 
 
 def _wait(process: subprocess.Popen[bytes], grace: float) -> int:

@@ -60,6 +60,8 @@ class ReplicaHost:
         self._root = self._node_dir / "ray" / self._stored.name
         # Keeps the job's files on this node: see prune() in prepare.py.
         self._in_use = FileLock.take(job_lock(self._node_dir, self._stored.name), wait=_LOCK_SECONDS, shared=True)
+        if self._in_use is None:
+            raise RuntimeError(f"another process removes the files of {self._stored.name}")
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._command: Guarded | None = None
         self._port: ports.Port | None = None

@@ -10,8 +10,9 @@ import pytest
 
 from mlengine.backends import Submission
 from mlengine.backends.local.outcome import Outcome
-from mlengine.backends.ray import supervisor as module
+from mlengine.backends.ray import group as module
 from mlengine.backends.ray.cluster import Cluster, LostError
+from mlengine.backends.ray.group import Group
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.settings import RaySettings
@@ -189,16 +190,14 @@ def run(
     chosen = RaySettings.load(**{"restart_backoff_seconds": 0, "linger_seconds": 0, **(settings or {})})
     spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=tuple(pools))
     notes, packages = Notes(), list[str]()
-    one = Supervisor(
+    group = Group(
         Stored(Submission("k", "job", 1, "gs://b/m/job", spec), chosen),
         cast(Cluster, cluster),
         cast(Journal, notes),
         lambda: orders(cluster),
         lambda _: None,
-        lambda: None,
-        packages.extend,
     )
-    outcome = one.run()
+    outcome = Supervisor(group, lambda: None, packages.extend).run()
     assert sorted(cluster.created) == sorted(cluster.killed), "every actor is ended"
     assert cluster.released
     return Job(cluster, outcome, notes, packages)
@@ -270,6 +269,11 @@ def test_a_chief_that_has_succeeded_counts_more_than_a_worker_lost_at_the_same_t
     job = run(worker_0=[LOST], chief_0=[0])
     assert job.outcome.state is JobState.SUCCEEDED
     assert job.cluster.created.count("worker-0") == 1
+
+
+def test_a_chief_that_has_succeeded_counts_more_than_a_worker_failed_at_the_same_time() -> None:
+    job = run(worker_0=[1], chief_0=[0], settings={"max_restarts": 0})
+    assert job.outcome.state is JobState.SUCCEEDED
 
 
 def test_a_job_waits_for_its_placement_group() -> None:

@@ -1,0 +1,52 @@
+"""Builds the trainer's environment on each node of a job, once. Runs in the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.ray.group import EndedError, Group, Replica
+from mlengine.core.job import FailureCause
+
+
+def build(group: Group) -> tuple[dict[str, str], list[str]]:
+    """Build the environments, by one replica on each node.
+
+    :return: the environment's digest by node, and the installed packages.
+    :raises EndedError: an environment cannot be built, or the job is to end.
+    :raises LostError: a replica is gone.
+    """
+    builders = list({replica.node: replica for replica in group.replicas}.values())
+    group.call(builders, "prepare")
+    for replica in builders:
+        replica.running = True
+    while any(replica.running for replica in builders):
+        group.obey()
+        for replica, poll in group.poll(builders):
+            for text in replica.lines.add(poll["output"], ended=poll["exit_code"] is not None):
+                group.journal.say(f"{replica.node}: {text}" if len(builders) > 1 else text)
+            if poll["exit_code"] is not None:
+                replica.running, replica.exit_code = False, poll["exit_code"]
+        group.check_lost()
+    return _results(group, builders)
+
+
+def _results(group: Group, builders: Sequence[Replica]) -> tuple[dict[str, str], list[str]]:
+    digests: dict[str, str] = {}
+    pythons: dict[str, str] = {}
+    packages: list[str] = []
+    for replica, result in group.call(builders, "prepared"):
+        if "digest" not in result:
+            cause = FailureCause.TRAINER if result.get("retryable") is False else FailureCause.SERVICE
+            message = result.get("error") or (
+                f"the process that builds the environment ended with exit code {replica.exit_code}"
+            )
+            raise EndedError(Outcome.because(cause, f"{replica.node}: {message}"))
+        digests[replica.node] = str(result["digest"])
+        pythons[str(result["python"])] = replica.node
+        packages = list(result["packages"])
+    if len(pythons) > 1:
+        found = ", ".join(f"{version} on {node}" for version, node in sorted(pythons.items()))
+        message = f"the nodes of the Ray cluster have different versions of Python: {found}"
+        raise EndedError(Outcome.because(FailureCause.SERVICE, message))
+    return digests, packages
