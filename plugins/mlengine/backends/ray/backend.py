@@ -121,7 +121,7 @@ class RayBackend:
         """
         if not handles:
             return []
-        found = {str(job["submission_id"]): job for job in self._open().list()}
+        found = {str(job["submission_id"]): job for job in self._open().list_jobs()}
         with ThreadPoolExecutor(min(_THREADS, len(handles))) as pool:
             return list(pool.map(lambda handle: self._status(handle, found.get(handle.name)), handles))
 
@@ -169,7 +169,7 @@ class RayBackend:
 
     def _list(self) -> list[tuple[Job, JobHandle]]:
         """The jobs of this project on the cluster, oldest first."""
-        own = [job for job in self._open().list() if _KEY in (job.get("metadata") or {})]
+        own = [job for job in self._open().list_jobs() if _KEY in (job.get("metadata") or {})]
         own.sort(key=lambda job: (job.get("start_time") or 0, str(job["submission_id"])))
         return [(job, _handle(job)) for job in own]
 

@@ -92,7 +92,7 @@ class RayClient:
             raise self._refusal("GET", f"/api/jobs/{name}", status, answer)
         return answer
 
-    def list(self) -> list[Job]:
+    def list_jobs(self) -> list[Job]:
         """All jobs of the cluster that were submitted through the Jobs API, in one call."""
         status, answer = self._call("GET", "/api/jobs/")
         if status != 200 or not isinstance(answer, list):

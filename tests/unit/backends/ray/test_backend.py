@@ -66,7 +66,7 @@ class Client:
     def get(self, name: str) -> dict[str, Any] | None:
         return self.jobs.get(name)
 
-    def list(self) -> list[dict[str, Any]]:
+    def list_jobs(self) -> list[dict[str, Any]]:
         self.lists += 1
         return list(self.jobs.values())
 

@@ -91,20 +91,20 @@ def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
 def test_a_token_that_is_refused(server: Server, client: RayClient, status: int) -> None:
     server.answers["/api/jobs/"] = [(status, "Unauthorized")]
     with pytest.raises(BackendError, match="refuses the token") as error:
-        client.list()
+        client.list_jobs()
     assert not error.value.retryable
     assert "ray_token" in error.value.hint
 
 
 def test_a_dashboard_that_is_busy_is_asked_again(server: Server, client: RayClient) -> None:
     server.answers["/api/jobs/"] = [(503, ""), (200, [{"submission_id": "a"}, {"submission_id": None}])]
-    assert client.list() == [{"submission_id": "a"}]
+    assert client.list_jobs() == [{"submission_id": "a"}]
 
 
 def test_no_answer_is_not_an_answer(server: Server) -> None:
     client = RayClient(Access("http://127.0.0.1:9"), deadline=0.2, sleep=lambda _: None)
     with pytest.raises(BackendUnavailableError, match="no answer"):
-        client.list()
+        client.list_jobs()
     assert server.seen == []
 
 
