@@ -8,6 +8,8 @@ from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray.group import EndedError, Group, Replica
 from mlengine.core.job import FailureCause
 
+_POLL_SECONDS = 0.1  # an environment that exists is found in a second
+
 
 def build(group: Group) -> tuple[dict[str, str], list[str]]:
     """Build the environments, by one replica on each node.
@@ -22,7 +24,7 @@ def build(group: Group) -> tuple[dict[str, str], list[str]]:
         replica.running = True
     while any(replica.running for replica in builders):
         group.obey()
-        for replica, poll in group.poll(builders):
+        for replica, poll in group.poll(builders, _POLL_SECONDS):
             for text in replica.lines.add(poll["output"], ended=poll["exit_code"] is not None):
                 group.journal.say(f"{replica.node}: {text}" if len(builders) > 1 else text)
             if poll["exit_code"] is not None:

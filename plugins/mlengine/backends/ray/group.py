@@ -123,8 +123,8 @@ class Group:
                 raise LostError(f"{replica.name}{replica.node and f' on {replica.node}'}: {error}") from error
         return results
 
-    def poll(self, replicas: Sequence[Replica]) -> list[tuple[Replica, Any]]:
-        """Poll the replicas that run, the chief's answer first. Takes about half a second.
+    def poll(self, replicas: Sequence[Replica], pause: float = POLL_SECONDS) -> list[tuple[Replica, Any]]:
+        """Poll the replicas that run, the chief's answer first. Takes about ``pause`` seconds, unless there is output.
 
         At most one poll of each is on its way. A replica that is gone, or does not answer, is reported by
         :meth:`check_lost`: the answers of the others count first.
@@ -148,7 +148,7 @@ class Group:
                 replica.running = False
                 self.lose(f"{replica.name} on {replica.node}: no answer for {_NO_ANSWER_SECONDS:.0f} s")
         if not any(poll["output"] for _, poll in found):
-            self.wait(max(0.0, POLL_SECONDS - (time.monotonic() - begun)))
+            self.wait(max(0.0, pause - (time.monotonic() - begun)))
         return sorted(found, key=lambda pair: pair[0].role is not Role.CHIEF)
 
     def lose(self, what: str) -> None:

@@ -26,6 +26,7 @@ from mlengine.backends.ray.group import POLL_SECONDS, EndedError, Group, Replica
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import Role
 
+_RESERVE_SECONDS = 1.0
 _START_ORDER = (Role.PS, Role.WORKER, Role.EVALUATOR, Role.CHIEF)
 
 
@@ -84,7 +85,8 @@ class Supervisor:
         cluster = self.group.cluster
         cluster.reserve()
         last = ""
-        while not cluster.reserved(0.0 if not last else POLL_SECONDS):
+        # On a cluster with free nodes, the group is complete at once: that is not worth a message.
+        while not cluster.reserved(POLL_SECONDS if last else _RESERVE_SECONDS):
             self.group.obey()
             reason = cluster.reason()
             if reason != last:
