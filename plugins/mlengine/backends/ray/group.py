@@ -186,12 +186,17 @@ class Group:
                 replica.actor.end.remote()
         self._drain(self.replicas, self.stored.settings.termination_grace_seconds + _END_SECONDS)
 
-    def discard(self) -> None:
-        """End all replicas and their actors."""
+    def discard(self, *, clean: bool) -> None:
+        """End all replicas and their actors.
+
+        :param clean: remove their files from the nodes. Without it, a replica that starts again on its node finds its
+            scratch directory.
+        """
         if any(replica.running for replica in self.replicas):
             self.end()
-        left = [replica.actor.clean.remote() for replica in self.replicas if not replica.running]
-        self.cluster.ready(left, _CLEAN_SECONDS)
+        if clean:
+            left = [replica.actor.clean.remote() for replica in self.replicas if not replica.running]
+            self.cluster.ready(left, _CLEAN_SECONDS)
         self.cluster.kill([replica.actor for replica in self.replicas])
         self.replicas = []
 

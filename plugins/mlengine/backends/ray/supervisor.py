@@ -68,7 +68,7 @@ class Supervisor:
         except EndedError as ended:
             return ended.outcome
         finally:
-            self.group.discard()
+            self.group.discard(clean=True)
             self.group.cluster.release()
 
     def _recover(self, lost: LostError) -> None:
@@ -76,7 +76,7 @@ class Supervisor:
         detail = f"waiting for Ray to replace a node: lost {lost}"
         self._journal.state(JobState.PREPARING, detail, restarting=self._started)
         quiet = self.group.quiet_at()
-        self.group.discard()
+        self.group.discard(clean=False)
         while time.monotonic() < quiet:
             self.group.obey()
             self.group.wait(POLL_SECONDS)

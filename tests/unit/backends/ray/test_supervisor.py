@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from mlengine.backends import Submission
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray import group as module
-from mlengine.backends.ray.cluster import Cluster, LostError
+from mlengine.backends.ray.cluster import Cluster
 from mlengine.backends.ray.group import Group
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.record import Stored
@@ -19,120 +19,7 @@ from mlengine.backends.ray.settings import RaySettings
 from mlengine.backends.ray.supervisor import Supervisor
 from mlengine.core.job import FailureCause, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
-
-RUNS, LOST = "runs", "lost"  # results of a start of a replica, in addition to exit codes
-NODES = {"chief-0": "10.0.0.1", "ps-0": "10.0.0.1"}  # the others: a node of their own
-
-
-@dataclass
-class Call:
-    """A call of an actor, as ``ray.ObjectRef``."""
-
-    result: Any
-
-    __hash__ = object.__hash__
-
-
-@dataclass
-class Actor:
-    """A replica's actor. ``script`` has what becomes of each start; the last one is repeated."""
-
-    name: str
-    world: FakeCluster
-    life: Any = None
-    ended: bool = False
-
-    def __getattr__(self, method: str) -> Any:
-        @dataclass
-        class Method:
-            @staticmethod
-            def remote(*arguments: Any) -> Call:
-                self.world.calls.append((self.name, method, *arguments))
-                try:
-                    return Call(getattr(self, f"do_{method}")(*arguments))
-                except LostError as error:
-                    return Call(error)
-
-        return Method
-
-    def do_where(self) -> str:
-        return self.world.node(self.name)
-
-    def do_prepare(self) -> None:
-        self.life = 0
-
-    def do_prepared(self) -> dict[str, Any]:
-        return self.world.environments.get(self.do_where(), {"digest": "d", "packages": ["a==1"], "python": "3.11"})
-
-    def do_take(self, digest: str) -> str:
-        assert digest == "d"
-        return f"{self.do_where()}:1" if "evaluator" not in self.name else ""
-
-    def do_start(self, addresses: dict[str, list[str]]) -> None:
-        self.world.addresses = addresses
-        script = self.world.scripts.get(self.name, [RUNS])
-        self.life, self.ended = (script.pop(0) if len(script) > 1 else script[0]), False
-
-    def do_poll(self) -> dict[str, Any]:
-        if self.life == LOST:
-            raise LostError("the actor died")
-        code = 143 if self.life == RUNS and self.ended else None if self.life == RUNS else self.life
-        output = b"" if code is None else f"{self.name} says {code}".encode()
-        return {"output": output, "exit_code": code, "port_taken": False}
-
-    def do_end(self) -> None:
-        self.ended = True
-
-    def do_clean(self) -> None:
-        """Nothing to remove."""
-
-
-@dataclass
-class FakeCluster:
-    """:param free: how often the placement group is asked for before it is complete."""
-
-    scripts: dict[str, list[Any]]
-    free: int = 0
-    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
-    calls: list[Any] = field(default_factory=list)
-    created: list[str] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
-    addresses: dict[str, list[str]] = field(default_factory=dict)
-    released: bool = False
-
-    def node(self, name: str) -> str:
-        return NODES.get(name, f"node-of-{name}")
-
-    def reserve(self) -> None:
-        """Nothing to do."""
-
-    def reserved(self, _: float) -> bool:
-        self.free -= 1
-        return self.free < 0
-
-    def reason(self) -> str:
-        return "no node is free"
-
-    def create(self, _: int, _record: bytes, role: str, index: int) -> Actor:
-        self.created.append(f"{role}-{index}")
-        return Actor(self.created[-1], self)
-
-    def ready(self, references: Sequence[Call], _: float) -> list[Call]:
-        return list(references)
-
-    def result(self, reference: Call) -> Any:
-        if isinstance(reference.result, LostError):
-            raise reference.result
-        return reference.result
-
-    def alive(self, _: str) -> bool:
-        return True
-
-    def kill(self, actors: Sequence[Actor]) -> None:
-        self.killed += [actor.name for actor in actors]
-
-    def release(self) -> None:
-        self.released = True
+from tests.support.scripted_actors import LOST, RUNS, ScriptedCluster
 
 
 class Notes:
@@ -164,7 +51,7 @@ POOLS = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1))
 class Job:
     """One run of the supervisor, and what it left."""
 
-    cluster: FakeCluster
+    cluster: ScriptedCluster
     outcome: Outcome
     notes: Notes
     packages: list[str]
@@ -176,7 +63,7 @@ class Job:
 
 def run(
     pools: Sequence[Pool] = POOLS,
-    orders: Callable[[FakeCluster], Outcome | None] = lambda _: None,
+    orders: Callable[[ScriptedCluster], Outcome | None] = lambda _: None,
     *,
     free: int = 0,
     environments: dict[str, dict[str, Any]] | None = None,
@@ -184,7 +71,7 @@ def run(
     **scripts: list[Any],
 ) -> Job:
     """Run a job. ``worker_1=[137, 0]``: how the starts of that replica end."""
-    cluster = FakeCluster(
+    cluster = ScriptedCluster(
         {name.replace("_", "-"): script for name, script in scripts.items()}, free, environments or {}
     )
     chosen = RaySettings.load(**{"restart_backoff_seconds": 0, "linger_seconds": 0, **(settings or {})})
@@ -312,10 +199,10 @@ def test_an_environment_that_cannot_be_built_fails_the_job(result: dict[str, Any
     assert job.starts == []
 
 
-def after_starts(name: str, count: int) -> Callable[[FakeCluster], Outcome | None]:
+def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome | None]:
     """Orders: cancel the job when a replica has been started so often."""
 
-    def orders(cluster: FakeCluster) -> Outcome | None:
+    def orders(cluster: ScriptedCluster) -> Outcome | None:
         starts = [method for replica, method, *_ in cluster.calls if replica == name and method == "start"]
         return Outcome.cancelled() if len(starts) >= count else None
 
