@@ -23,6 +23,11 @@ from tests.support.scripted_actors import RUNS, ScriptedCluster
 JOB_DIR = "gs://bucket/m/job"
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlengine.backends.ray.journal._SHORTEST_SECONDS", 0.01)
+
+
 class Bucket:
     """Objects in memory."""
 

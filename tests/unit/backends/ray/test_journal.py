@@ -6,6 +6,8 @@ import json
 import threading
 from typing import Any
 
+import pytest
+
 from mlengine.backends.ray import logs
 from mlengine.backends.ray.journal import CHUNK_LINES, Journal
 from mlengine.backends.ray.output import Lines
@@ -15,6 +17,11 @@ from mlengine.core.job import JobState
 
 OWN = "gs://b/m/job/ray/mlengine-k-1"
 LOGS = "gs://b/m/job/logs/attempt-1"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlengine.backends.ray.journal._SHORTEST_SECONDS", 0.01)
 
 
 class Bucket:
