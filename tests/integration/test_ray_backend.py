@@ -52,7 +52,7 @@ def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[
     made: list[RayBackend] = []
 
     def make(**settings: Any) -> RayBackend:
-        quick = {
+        quick: dict[str, Any] = {
             "resources": {"CPU": 0.5},
             "node_dir": str(node_dir),
             "termination_grace_seconds": 2.0,

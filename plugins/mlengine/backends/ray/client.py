@@ -191,5 +191,5 @@ class RayClient:
 
 def _words(answer: Any) -> str:
     """The end of an answer: Ray answers an error with a traceback, whose last line has the message."""
-    text = answer.get("msg") or str(answer) if isinstance(answer, Mapping) else str(answer)
+    text = str((answer.get("msg") or answer) if isinstance(answer, Mapping) else answer)
     return text.strip().rsplit("\n", 1)[-1][-500:]

@@ -105,7 +105,7 @@ class ReplicaHost:
         if self._role not in _ADDRESSED or not has_cluster(self._stored.submission.spec):
             return ""
         if self._port is None:
-            [self._port] = ports.take(1, self._node_dir / "locks", self._host)
+            self._port = ports.take(1, self._node_dir / "locks", self._host)[0]
         return self._port.address
 
     def start(self, addresses: Mapping[str, Sequence[str]]) -> None:

@@ -77,7 +77,7 @@ def _final(handle: JobHandle, written: Mapping[str, Any], job: Mapping[str, Any]
         return result
     if not STATES.get(word, JobState.UNKNOWN).terminal:
         return replace(result, state=JobState.CANCELLING, failure=None, ended=None)
-    stopped = Failure(FailureCause.PREEMPTED, "the driver was stopped (SIGTERM), and nobody has cancelled the job")
+    stopped = Failure(FailureCause.PREEMPTED, "the driver was stopped (SIGTERM), without a cancellation of the job")
     return replace(result, state=JobState.FAILED, detail=stopped.message, failure=stopped)
 
 

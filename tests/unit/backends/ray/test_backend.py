@@ -197,7 +197,7 @@ def test_a_job_that_ray_does_not_stop_is_an_error(
 def test_a_submission_that_cannot_run_is_refused(
     client: Client, bucket: Bucket, changed: dict[str, Any], message: str
 ) -> None:
-    fields = {"key": "k", "job_id": "j", "attempt": 1, "job_dir": "gs://bucket/m/j", "spec": SPEC}
+    fields: dict[str, Any] = {"key": "k", "job_id": "j", "attempt": 1, "job_dir": "gs://bucket/m/j", "spec": SPEC}
     with pytest.raises(BackendError, match=message):
         backend(client, bucket).submit(Submission(**{**fields, **changed}))
 
