@@ -210,6 +210,7 @@ def scoring(args: argparse.Namespace) -> bool:
 def score(args: argparse.Namespace, python: Path, folder: Path, width: int) -> bool:
     """Measure a network of 8 inputs and two hidden layers of ``width`` units."""
     from mlengine.validation.runner import Limits, run_model
+
     from mlengine.validation.scored_model import ScoredModel
     from mlengine.validation.serving_signature import ServingSignature
 

@@ -17,13 +17,12 @@ from scripts import mnist
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
-from mlengine.validation.environment import local_environment
+from mlengine.validation.environment import ValidationEnvironment, local_environment
 from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
-from mlengine.validation.validation import ValidationEnvironment
 from mlengine.validation.validation import validate as run_validation
 
 ROOT = Path(__file__).parents[2]
