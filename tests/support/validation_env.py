@@ -58,12 +58,15 @@ def requirements() -> list[str]:
     ]
 
 
-def wheel() -> bytes:
-    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time."""
+def wheel(*more: str) -> bytes:
+    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time.
+
+    :param more: further requirements.
+    """
     info = "validation_env-1.0.dist-info"
     files = {
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: validation-env\nVersion: 1.0\n"
-        + "".join(f"Requires-Dist: {line}\n" for line in requirements()),
+        + "".join(f"Requires-Dist: {line}\n" for line in (*requirements(), *more)),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         "validation_env/__init__.py": "",
     }
