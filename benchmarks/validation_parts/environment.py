@@ -47,7 +47,7 @@ else:
     print("MEASURED " + json.dumps(run(rows)))
 """
 
-# As somebody would write it who wants the metrics of a model on a Parquet file, and nothing else.
+# A script that computes the metrics of a model on a Parquet file, and does nothing else.
 PLAIN = """
 import json, sys
 from pathlib import Path
