@@ -44,10 +44,17 @@ class Ended:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table comes from: the page, the day on which it was read, and the region that it is about."""
+    """Where a table comes from.
+
+    :param page: its URL.
+    :param read: the day on which it was read.
+    :param copy: the age of the copy that was read, if it was not the page itself.
+    :param region: the region that it is about.
+    """
 
     page: str
     read: str
+    copy: str = ""
     region: str = ""
 
 
@@ -124,6 +131,12 @@ def flex_start() -> frozenset[str]:
     return frozenset(table()["flex_start"]["accelerators"])
 
 
+def driver_cuda(accelerator: str) -> str | None:
+    """The CUDA version that the driver of an accelerator's hosts supports, where it is known to be old."""
+    own = table()["drivers"].get(accelerator)
+    return str(own["cuda"]) if own else None
+
+
 def disk_types() -> tuple[str, ...]:
     """The types of boot disks."""
     return tuple(table()["disk"]["types"])
@@ -140,7 +153,7 @@ def usd_per_hour() -> Mapping[str, float]:
 def price_source() -> Source:
     """Where the prices come from."""
     own = table()["prices"]
-    return Source(own["page"], own["read"], own["region"])
+    return Source(own["page"], own["read"], region=own["region"])
 
 
 @cache
@@ -155,4 +168,5 @@ def accelerators() -> tuple[str, ...]:
 
 def source() -> Source:
     """Where the tables of machines come from."""
-    return Source(table()["source"]["page"], table()["source"]["read"])
+    own = table()["source"]
+    return Source(own["page"], own["read"], own["copy"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlengine.core import vertex_machines
 from mlengine.core.job_file import tpus
+from mlengine.core.vertex_machines import Machine
 
 # What is wrong, and what to do about it.
 Problems = list[tuple[str, str]]
@@ -65,15 +66,19 @@ def _kind(name: str, accelerator: str) -> Problems:
     machine = vertex_machines.machines().get(name)
     if machine is None or accelerator in machine.accelerators:
         return []
-    built_in = vertex_machines.built_in(name)
+    return _other_kind(machine, accelerator)
+
+
+def _other_kind(machine: Machine, accelerator: str) -> Problems:
+    name, built_in = machine.name, vertex_machines.built_in(machine.name)
     if built_in is not None:
         return [(f"{name} comes with {built_in[0]}, not with {accelerator}", f"name {built_in[0]}")]
-    if accelerator not in vertex_machines.accelerators():
-        return []
     others = vertex_machines.with_accelerator(accelerator)
     hint = f"use {', '.join(others[:4])}{' …' if len(others) > 4 else ''}; {_COMMAND}" if others else _COMMAND
     if not machine.accelerators:
         return [(f"{name} cannot have an accelerator ({accelerator})", hint)]
+    if accelerator not in vertex_machines.accelerators():
+        return []
     return [(f"{accelerator} cannot be attached to {name}", hint)]
 
 

@@ -52,12 +52,17 @@ def machine_for(accelerator: str, count: int) -> str | None:
     return single if single in TOPOLOGIES else "ct5lp-hightpu-4t"
 
 
+def kind(machine_type: str) -> str:
+    """The generation of a TPU that is a machine type of its own: ``v5e``, ``v6e`` or ``7x``; empty for others."""
+    return str(_TABLE["tpu"].get(machine_type, {}).get("generation", ""))
+
+
 def generation(machine: Mapping[str, Any]) -> str:
     """The generation of a ``machineSpec``'s TPU: ``v2``, ``v3``, ``v5e``, ``v6e`` or ``7x``; empty if it has none."""
     name = machine.get("machineType", "")
     if name == CLOUD_TPU:
         return str(machine.get("acceleratorType", "")).removeprefix("TPU_").lower()
-    return str(_TABLE["tpu"].get(name, {}).get("generation", ""))
+    return kind(name)
 
 
 def is_pod(machine: Mapping[str, Any]) -> bool:
