@@ -220,7 +220,9 @@ class AcceleratorDocument(TypedDict):
 
 
 class VertexMachinesDocument(TypedDict):
-    """``vertex machines``: one of these. ``read`` is the day on which ``source`` was read, in a ``copy`` of that age."""
+    """``vertex machines``: one of these. ``read`` is the day on which ``source`` was read, and ``copy`` the age of the
+    copy that was read.
+    """
 
     source: str
     read: str
