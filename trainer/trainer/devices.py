@@ -1,7 +1,7 @@
 """The devices that TensorFlow sees, compared with the accelerators that this replica was given.
 
 TensorFlow trains on the CPU, without an error, if it does not find the GPU: with a CPU build, without CUDA's libraries,
-or without the driver. That is slow, and the GPU is paid for all the same.
+or without the driver. That is slow, and the GPU is billed all the same.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def _problem(given: str, count: int) -> str:
     if found >= count:
         return ""
     if not tf.sysconfig.get_build_info()["is_cuda_build"]:
-        remedy = "install tensorflow[and-cuda] instead: pip install 'trainer[gpu]'"
+        hint = "install tensorflow[and-cuda] instead: pip install 'trainer[gpu]'"
     else:
-        remedy = (
+        hint = (
             "install CUDA's libraries (pip install 'trainer[gpu]'), and have the driver's, /usr/local/nvidia/lib64, in "
             "LD_LIBRARY_PATH; with TF_CPP_MIN_LOG_LEVEL=0, TensorFlow logs its reason"
         )
-    return f"this replica was given {count} {given}, and TensorFlow sees {found}: {remedy}"
+    return f"this replica was given {count} {given}, and TensorFlow sees {found}: {hint}"
 
 
 def _build() -> str:

@@ -1,4 +1,4 @@
-"""Check that what runs on a machine with accelerators can use them, before the machine is paid for.
+"""Check that what runs on a machine with accelerators can use them, before the job is submitted.
 
 Frameworks that find no accelerator train on the CPU without an error. What the packages of a job require, and images
 whose name says what is in them, are known before submission; other images are left to their owner.

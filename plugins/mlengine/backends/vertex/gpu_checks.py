@@ -12,7 +12,7 @@ from mlengine.core import vertex_machines
 
 # Distributions without CUDA unless they are required with an extra that begins so.
 _CUDA_EXTRA = {"tensorflow": "and-cuda", "tf-nightly": "and-cuda", "jax": "cuda"}
-_REMEDY = {"tensorflow": "tensorflow[and-cuda]", "tf-nightly": "tf-nightly[and-cuda]", "jax": "jax[cuda12]"}
+_CUDA_REQUIREMENT = {"tensorflow": "tensorflow[and-cuda]", "tf-nightly": "tf-nightly[and-cuda]", "jax": "jax[cuda12]"}
 _CPU_BUILD = re.compile(r"\+cpu\b")  # as in torch==2.13.0+cpu
 _CUDA_13 = re.compile(r"cu(?:da)?-?13")
 # Google's images have names such as tf-cpu.2-17, and on Docker Hub tensorflow/tensorflow:2.21.0-gpu is the GPU build.
@@ -56,7 +56,7 @@ def _without_cuda(pool: AcceleratedPool) -> Iterator[tuple[str, str]]:
     for one in pool.required:
         if one.name in _CUDA_EXTRA and not _has_cuda(pool, one):
             problem = f"{one}, which is installed without CUDA, and the image {pool.image} has none"
-            hint = f"require {_REMEDY[one.name]}, or set image_uri to an image with CUDA"
+            hint = f"require {_CUDA_REQUIREMENT[one.name]}, or set image_uri to an image with CUDA"
             yield f"{pool.accelerator}: {problem}", hint
 
 
