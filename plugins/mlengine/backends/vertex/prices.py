@@ -36,15 +36,15 @@ class Estimate:
         return self.usd_per_hour * self.hours
 
     def __str__(self) -> str:
-        missing = f"no price is known for {', '.join(self.unpriced)}: set the vertex setting 'prices'"
+        missing = ", ".join(self.unpriced)
         if self.unpriced and not self.usd_per_hour:
-            return f"no cost estimate: {missing}"
+            return f"no cost estimate: no price is known for {missing}; set the vertex setting 'prices'"
         source = vertex_machines.price_source()
         listed = "your own prices" if self.own else f"list prices of {source.region}, read {source.read}"
-        more = f"; {missing}" if self.unpriced else ""
+        more = f", without {missing}, for which no price is known" if self.unpriced else ""
         return (
-            f"at most {self.usd:,.2f} USD: {self.usd_per_hour:,.2f} USD an hour for up to {self.hours:g} h "
-            f"({listed}{more})"
+            f"at most {self.usd:,.2f} USD: {self.usd_per_hour:,.2f} USD an hour for up to {self.hours:g} h{more} "
+            f"({listed})"
         )
 
 
