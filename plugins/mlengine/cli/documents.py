@@ -233,5 +233,21 @@ class VertexMachinesDocument(TypedDict):
     boot_disk: dict[str, Any]
     flex_start: list[str]
     needs_reservation: list[str]
-    ml_engine: dict[str, Any]
     prices: dict[str, str]
+
+
+class PoolDocument(TypedDict):
+    """``pools`` of ``vertex machines --ml-engine``. ``accelerators`` is their number for each replica."""
+
+    role: str
+    replicas: int
+    machine_type: str
+    accelerator: str | None
+    accelerators: int
+
+
+class OldMachineDocument(TypedDict):
+    """``vertex machines --ml-engine``: an array of these, one for each machine type and scale tier of ML Engine."""
+
+    name: str
+    pools: list[PoolDocument]

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from mlengine.cli.documents import AcceleratorDocument, MachineDocument, VertexMachinesDocument
+from mlengine.cli.documents import (
+    AcceleratorDocument,
+    MachineDocument,
+    OldMachineDocument,
+    PoolDocument,
+    VertexMachinesDocument,
+)
 from mlengine.cli.options import Commands, add_command, add_json, add_noun
 from mlengine.cli.output import say, say_json, say_table
 from mlengine.core import vertex_machines
 from mlengine.core.errors import UsageError
-from mlengine.core.job_file import tpus
+from mlengine.core.job_file import tiers, tpus
+from mlengine.core.spec import Pool, Role
 from mlengine.core.vertex_machines import Machine
 
 _ABOUT = """\
@@ -28,11 +35,16 @@ def register(commands: Commands) -> None:
     machines.add_argument(
         "--accelerator", metavar="NAME", help="only machine types with this accelerator, such as L4 or TPU"
     )
+    machines.add_argument(
+        "--ml-engine", action="store_true", help="ML Engine's machine types and scale tiers, and what they become"
+    )
     add_json(machines)
     machines.set_defaults(handler=_machines)
 
 
 def _machines(args: argparse.Namespace) -> int:
+    if args.ml_engine:
+        return _ml_engine(args)
     found = [
         _document(machine)
         for machine in vertex_machines.machines().values()
@@ -50,6 +62,38 @@ def _machines(args: argparse.Namespace) -> int:
     say()
     _say_notes()
     return 0
+
+
+def _ml_engine(args: argparse.Namespace) -> int:
+    """The old names, and the pools that Vertex AI gets for them."""
+    if args.name or args.accelerator:
+        raise UsageError("--ml-engine takes no filter", hint="leave out NAME and --accelerator")
+    names = {name: [Pool(Role.CHIEF, 1, name)] for name in tiers.MACHINES}
+    found: list[OldMachineDocument] = [
+        {"name": name, "pools": [_pool(pool) for pool in pools]} for name, pools in (names | tiers.TIERS).items()
+    ]
+    if args.json:
+        say_json(found)
+        return 0
+    rows = [(one["name"], ", ".join(map(_shown_pool, one["pools"]))) for one in found]
+    say_table(("ML ENGINE", "VERTEX AI"), rows)
+    return 0
+
+
+def _pool(pool: Pool) -> PoolDocument:
+    found, _ = tiers.for_vertex(pool)
+    return {
+        "role": pool.role.value,
+        "replicas": pool.count,
+        "machine_type": found.machine_type or "",
+        "accelerator": found.accelerator_type,
+        "accelerators": found.accelerator_count,
+    }
+
+
+def _shown_pool(pool: PoolDocument) -> str:
+    more = f" with {pool['accelerators']} {pool['accelerator']}" if pool["accelerator"] else ""
+    return f"{pool['replicas']} {pool['role']} {pool['machine_type']}{more}"
 
 
 def _has(machine: Machine, accelerator: str | None) -> bool:
@@ -87,7 +131,6 @@ def _all(machines: list[MachineDocument]) -> VertexMachinesDocument:
         },
         "flex_start": sorted(vertex_machines.flex_start()),
         "needs_reservation": sorted(vertex_machines.needs_reservation()),
-        "ml_engine": {"machines": data["ml_engine"]["machines"], "tiers": data["ml_engine"]["tiers"]},
         "prices": {"source": prices.page, "read": prices.read, "region": prices.region},
     }
 

@@ -56,7 +56,7 @@ def declared(filename: str, file: IO[bytes]) -> Dependencies:
     for texts in _nearest(files):
         requirements |= dict.fromkeys(texts[0])
         extras.update(canonicalize_name(name) for name in texts[1])
-    return Dependencies(tuple(_parsed(requirements)), frozenset(extras))
+    return Dependencies(tuple(dict.fromkeys(_parsed(requirements))), frozenset(extras))
 
 
 def of_path(package: Path) -> Dependencies:

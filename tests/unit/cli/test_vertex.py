@@ -10,6 +10,7 @@ from mlengine import cli
 from mlengine.cli import documents
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.core import vertex_machines
+from mlengine.core.job_file import tiers
 
 
 def test_the_table_has_each_machine_its_date_and_its_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +60,16 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(accelerators["NVIDIA_L4"]) == set(documents.AcceleratorDocument.__annotations__)
     assert accelerators["NVIDIA_TESLA_K80"]["instead"] == "NVIDIA_TESLA_T4"
     assert accelerators["NVIDIA_TESLA_T4"]["cuda"] == "12.2"
+
+
+def test_ml_engine_s_names_and_what_they_become(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["vertex", "machines", "--ml-engine"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "standard_gpu          1 chief n1-standard-8 with 1 NVIDIA_TESLA_T4" in out
+    assert "PREMIUM_1             1 chief n1-highcpu-16, 19 worker n1-highcpu-16, 11 ps n1-highmem-8" in out
+    assert cli.main(["vertex", "machines", "--ml-engine", "--json"]) == ExitCode.OK
+    found = {one["name"]: one["pools"] for one in json.loads(capsys.readouterr().out)}
+    assert set(found) == {*tiers.MACHINES, *tiers.TIERS}
+    assert set(found["BASIC"][0]) == set(documents.PoolDocument.__annotations__)
+    assert cli.main(["vertex", "machines", "--ml-engine", "n1"]) == ExitCode.USAGE
+    assert "takes no filter" in capsys.readouterr().err
