@@ -126,6 +126,11 @@ def needs_reservation() -> frozenset[str]:
     return frozenset(table()["reservations"]["required_by"])
 
 
+def reservation_name() -> str:
+    """The form of a reservation's name."""
+    return str(table()["reservations"]["name"])
+
+
 def flex_start() -> frozenset[str]:
     """The accelerators of the Dynamic Workload Scheduler."""
     return frozenset(table()["flex_start"]["accelerators"])

@@ -5,6 +5,7 @@ Machine types and accelerators that are newer than the table pass: the service d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +17,7 @@ from mlengine.core.vertex_machines import Machine
 # What is wrong, and what to do about it.
 Problems = list[tuple[str, str]]
 
+_RESERVATION = re.compile(r"projects/[^/]+/zones/[^/]+/reservations/[^/]+")
 _COMMAND = "`mlengine vertex machines` prints the table"
 
 
@@ -93,8 +95,11 @@ def _count(name: str, accelerator: str, count: int) -> Problems:
 
 
 def _reservation(machine: Mapping[str, Any]) -> Problems:
-    accelerator = machine.get("acceleratorType")
-    kind = machine.get("reservationAffinity", {}).get("reservationAffinityType")
+    accelerator, affinity = machine.get("acceleratorType"), machine.get("reservationAffinity", {})
+    kind = affinity.get("reservationAffinityType")
+    for name in affinity.get("values", ()) if kind == "SPECIFIC_RESERVATION" else ():
+        if not _RESERVATION.fullmatch(name):
+            return [(f"{name!r} is not the full name of a reservation", f"use {vertex_machines.reservation_name()}")]
     if accelerator in vertex_machines.needs_reservation() and kind != "SPECIFIC_RESERVATION":
         hint = "name a reservation that is shared with Vertex AI in the vertex setting reservation"
         return [(f"{machine['machineType']} with {accelerator} needs a reservation", hint)]

@@ -77,6 +77,8 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
     if strategy in {"SPOT", "FLEX_START"} and (reserved or persistent):
         what = "a reservation" if reserved else "a persistent resource"
         found.append((f"{strategy} machines cannot come from {what}", f"drop {strategy.lower()}, or {what}"))
+    if reserved and persistent:
+        found.append(("machines of a persistent resource cannot come from a reservation", "remove one of them"))
     if strategy == "FLEX_START":
         found += _flex_start(pools, timeout)
     if scheduling.get("disableRetries") and scheduling.get("restartJobOnWorkerRestart"):

@@ -38,6 +38,10 @@ ONE = {
 }
 
 
+RESERVATION = "projects/p/zones/us-central1-a/reservations/r"
+SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]}
+
+
 @pytest.mark.parametrize(
     ("pools", "options", "message"),
     [
@@ -80,8 +84,10 @@ ONE = {
             {"flex_start": True},
             "same machine in every pool",
         ),
-        ((), {"spot": True, "reservation": "r"}, "SPOT machines cannot come from a reservation"),
+        ((), {"spot": True, "reservation": RESERVATION}, "SPOT machines cannot come from a reservation"),
         ((), {"spot": True, "persistent_resource": "r"}, "persistent resource"),
+        ((), {"reservation": RESERVATION, "persistent_resource": "r"}, "cannot come from a reservation"),
+        ((), machine_spec(reservationAffinity=SHORT_NAME), "'r' is not the full name of a reservation"),
         ((), {"disable_retries": True, "restart_on_worker_restart": True}, "excludes"),
         ((), {"max_wait_seconds": 5}, "flex_start only"),
         ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
@@ -115,6 +121,7 @@ def test_what_works_goes_through() -> None:
     prepare(gpu("n1-standard-8", "NVIDIA_TESLA_K80"))
     prepare(gpu("n1-highmem-8", "NVIDIA_TESLA_V100"))
     prepare(gpu("ct6e-standard-4t", None, 0), spot=True)
+    prepare(gpu("a4x-highgpu-4g", None, 0), reservation=RESERVATION)
     prepare(boot_disk_gb=64_000, boot_disk_type="hyperdisk-balanced")
     # Newer than the table: the service decides.
     prepare(gpu("z9-highgpu-8g", "NVIDIA_Z900", 8))
