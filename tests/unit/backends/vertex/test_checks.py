@@ -89,7 +89,7 @@ SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]
         ((), {"reservation": RESERVATION, "persistent_resource": "r"}, "cannot come from a reservation"),
         ((), machine_spec(reservationAffinity=SHORT_NAME), "'r' is not the full name of a reservation"),
         ((), {"disable_retries": True, "restart_on_worker_restart": True}, "excludes"),
-        ((), {"max_wait_seconds": 5}, "flex_start only"),
+        ((), {"raw": {"jobSpec": {"scheduling": {"maxWaitDuration": "5s"}}}}, "flex-start only"),
         ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
         ((), {"raw": {"labels": {"Bad Label": "x"}}}, "not a label"),
         ((), {"raw": {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "2"}]}}}, "exactly one replica"),
