@@ -5,8 +5,8 @@ Start with :meth:`Trainer._train`: it is the training. The model is :mod:`traine
 
 A replica survives the loss of any other replica:
 
-1. A lost, restarted or hung parameter server makes ``session.run`` fail (``operation_timeout_in_ms`` limits a hang).
-   The loop discards the session and starts again with waiting.
+1. A lost, restarted or hung parameter server makes ``session.run`` fail; ``--step_timeout`` limits a hang. The
+   loop discards the session and starts again with waiting.
 2. Parameter servers report READY only after the chief has initialised them, so a worker never computes on
    uninitialised weights.
 3. No wait is endless: after ``--patience`` seconds without a step, the replica logs which replica is missing and exits
@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from trainer.chief import Chief
 from trainer.config import Config
+from trainer.devices import has_gpu
 from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.in_flight import StepsInFlight
@@ -52,7 +53,11 @@ class Trainer:
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         target = start_server(config, cluster).target if cluster.distributed else ""
         self._graph = graphs.build(
-            cluster, learning_rate=config.learning_rate, seed=config.seed, lanes=lanes(config, cluster)
+            cluster,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            lanes=lanes(config, cluster),
+            gpu=has_gpu(),
         )
         self._peers = Peers(
             config,

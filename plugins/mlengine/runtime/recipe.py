@@ -1,4 +1,4 @@
-"""What an environment is built from: packages, their constraints, an interpreter, and uv's settings."""
+"""The inputs of an environment: packages, their constraints, an interpreter, and uv's settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,21 +16,24 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.constraint_lines import ConstraintsError
 from mlengine.runtime.constraints import Constraints, of_packages
+from mlengine.runtime.dependencies import path_with_extra
+from mlengine.runtime.extras import extra_for
 from mlengine.runtime.requires_python import UNREADABLE, accepts, required
 from mlengine.runtime.uv_env import install_options
 
-# What of uv's own settings changes which versions are installed. The first ones name files.
+# Settings of uv that change which versions are installed. The first ones name files.
 _RESOLUTION_FILES = ("UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE")
 _RESOLUTION = (*_RESOLUTION_FILES, "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Equal packages, interpreters and settings have equal digests, and share an environment.
+    """Equal recipes have equal digests, and share an environment.
 
     :param python: the interpreter to build for.
     :param seconds: limit of each step of the build.
     :param env: uv's environment variables.
+    :param accelerator: the name of the accelerator to install for; "" is none.
     """
 
     packages: Sequence[Path]
@@ -37,6 +41,15 @@ class Recipe:
     state_dir: Path
     seconds: float
     env: Mapping[str, str]
+    accelerator: str = ""
+
+    @cached_property
+    def arguments(self) -> list[str]:
+        """The packages as arguments of uv, each with the extra ``cpu``, ``gpu`` or ``tpu`` if it declares it.
+
+        :raises EnvironmentBuildError: a package is not readable.
+        """
+        return [_with_extra(path, extra_for(self.accelerator)) for path in self.packages]
 
     @cached_property
     def digest(self) -> str:
@@ -44,6 +57,7 @@ class Recipe:
         parts = ["2", os.path.realpath(self.python), self.version]
         parts += [f"{name}={self.env[name]}" for name in _RESOLUTION if name in self.env]
         parts += install_options(self.env)
+        parts += [Path(one).name for one in self.arguments if one.endswith("]")]
         files = [Path(path) for name in _RESOLUTION_FILES for path in self.env.get(name, "").split()]
         for path in (*(path for path in files if path.is_file()), *self.packages):
             with path.open("rb") as file:
@@ -52,7 +66,7 @@ class Recipe:
 
     @property
     def root(self) -> Path:
-        """Where the environment is built."""
+        """The directory of the environment."""
         return self.state_dir / "envs" / self.digest
 
     @cached_property
@@ -74,14 +88,14 @@ class Recipe:
 
     @property
     def release(self) -> str:
-        """The version of the interpreter alone, such as ``3.11.7``."""
+        """The version number of the interpreter, such as ``3.11.7``."""
         return self.version.split()[0].rstrip("+")
 
     @cached_property
     def constraints(self) -> Constraints:
-        """What the ``constraints.txt`` of the packages pin.
+        """The merged ``constraints.txt`` of the packages.
 
-        :raises EnvironmentBuildError: naming file and line.
+        :raises EnvironmentBuildError: with file and line.
         """
         try:
             return of_packages(self.packages)
@@ -89,7 +103,7 @@ class Recipe:
             raise EnvironmentBuildError(str(error), hint=error.hint) from error
 
     def check(self) -> None:
-        """What can be known before anything is built.
+        """Check the inputs before anything is built.
 
         :raises EnvironmentBuildError: a package is not readable, does not accept the interpreter, or has constraints
             that cannot be used.
@@ -98,9 +112,9 @@ class Recipe:
             wanted = _required(path)
             if wanted and not accepts(wanted, self.release):
                 raise EnvironmentBuildError(
-                    f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
+                    f"{path.name} requires Python {wanted}, but the environment would have {self.release} "
                     f"({self.python})",
-                    hint="take a Python of this machine that it accepts, by the setting "
+                    hint="choose an interpreter that it accepts, by the setting "
                     "local_python_path or by mlengine jobs train --python-version; or change "
                     "requires-python",
                 )
@@ -108,9 +122,20 @@ class Recipe:
 
 
 def _required(package: Path) -> str | None:
+    with _readable(package), package.open("rb") as file:
+        return required(package.name, file)
+
+
+def _with_extra(package: Path, extra: str) -> str:
+    with _readable(package):
+        return path_with_extra(package, extra)
+
+
+@contextmanager
+def _readable(package: Path) -> Iterator[None]:
+    """:raises EnvironmentBuildError: the package could not be read."""
     try:
-        with package.open("rb") as file:
-            return required(package.name, file)
+        yield
     except UNREADABLE as error:
         raise EnvironmentBuildError(
             f"{package.name} is not a readable archive: {error}", hint="package the trainer again"
