@@ -24,8 +24,10 @@ class VertexOptions:
     :param reservation: resource name of a specific reservation to run in.
     :param persistent_resource: id of a persistent resource to run on.
     :param spot: cheap machines that may be taken away.
-    :param flex_start: wait for machines (at most ``max_wait_seconds``) in the Dynamic Workload Scheduler.
-    :param max_wait_seconds: with ``flex_start``; the job file's ``maxWaitTime`` otherwise.
+    :param flex_start: wait for machines in the Dynamic Workload Scheduler.
+    :param max_wait_seconds: how long the job may wait for machines before it is cancelled; 0 for no limit. By default,
+        the job file's ``maxWaitTime``. The task or command that waits for the job cancels it; with ``flex_start``, so
+        does the service.
     :param timeout_seconds: the longest the job may run; the job file's ``maxRunningTime`` otherwise, else 7 days.
     :param restart_on_worker_restart: the whole job starts again when one replica does.
     :param disable_retries: the service does not retry the job; attempts of this project go on as ever.
@@ -35,8 +37,10 @@ class VertexOptions:
     :param web_access: an interactive shell into each replica.
     :param labels: added to those of the job file. :param env: added to those of the job file.
     :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item.
+    :param accelerator_checks: refuse a job whose packages or image cannot use its accelerators; if false, only warn.
     :param cost_cap_usd: refuse a job whose estimate is higher.
-    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries.
+    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries. The price of
+        a machine type that comes with accelerators includes them.
     """
 
     image_uri: str | None = None
@@ -60,6 +64,7 @@ class VertexOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    accelerator_checks: bool = True
     cost_cap_usd: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
 
