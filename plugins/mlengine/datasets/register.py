@@ -88,8 +88,7 @@ def add(
         try:
             return _add(storage, bucket, name, version, path, options=options, progress=progress)
         except NarrowTypeError as error:
-            key = error.column == options.roles.key
-            if key or error.column in options.dtypes:
+            if error.column == options.roles.key or error.column in options.dtypes:
                 raise
             progress(f"column {error.column!r} is read as {error.dtype}: {error.message}")
             options = replace(options, dtypes={**options.dtypes, error.column: error.dtype})

@@ -142,8 +142,7 @@ class _Validation:
         with ExitStack() as stack:
             with self.timed("environment"):
                 python = stack.enter_context(self.environment.python())
-            limits = self.rules.limits
-            process = ScoringProcess(python, model, rows, work=work, baseline=baseline, limits=limits)
+            process = ScoringProcess(python, model, rows, work=work, baseline=baseline, limits=self.rules.limits)
             stack.enter_context(process)  # imports the framework while the rows are read
             with self.timed("dataset"):
                 self.heldout = self.read_heldout(manifest, rows)
@@ -193,8 +192,8 @@ class _Validation:
         return manifest
 
     def read_heldout(self, manifest: Manifest, folder: Path) -> Heldout:
-        uri, cache = self.job.dataset_uri, self.environment.datasets
-        heldout = read_heldout(self.storage, manifest, uri, cache, folder, task=self.rules.task)
+        cache, task = self.environment.datasets, self.rules.task
+        heldout = read_heldout(self.storage, manifest, self.job.dataset_uri, cache, folder, task=task)
         self.dataset["rows"] = heldout.rows  # some formats are not counted when a version is registered
         return heldout
 
