@@ -27,12 +27,13 @@ ACTIONS: Mapping[str, str] = {
     "preempt": "after a create: send SIGTERM to replica `replica` once it runs, as a preempted host does",
     "stick": "keep a created job PENDING until it is cancelled",
 }
-CREATES = ("CreateCustomJob", "projects.jobs.create")
-LISTS = ("ListCustomJobs", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
+CREATES = ("CreateCustomJob", "CreateTrainingPipeline", "projects.jobs.create")
+LISTS = ("ListCustomJobs", "ListTrainingPipelines", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
 METHODS = (
     *CREATES,
     *LISTS,
     *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
+    *("GetTrainingPipeline", "DeleteTrainingPipeline", "CancelTrainingPipeline"),
     *("UploadModel", "GetModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
 )

@@ -94,16 +94,19 @@ def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
     return code, {"error": {"code": code, "message": str(error), "status": status}}
 
 
-def page(items: Sequence[Item], size: Any, token: Any, limit: int) -> tuple[Sequence[Item], str]:
+def page(
+    items: Sequence[Item], size: Any, token: Any, limit: int, *, default: int | None = None
+) -> tuple[Sequence[Item], str]:
     """One page of ``items``, and the token of the next page, which is empty on the last one.
 
-    :param size: the requested page size, an integer or a string of digits; empty or 0 for ``limit``.
+    :param size: the requested page size, an integer or a string of digits; empty or 0 for the default.
     :param token: the page token of the request; empty for the first page.
-    :param limit: the largest page size.
+    :param limit: the largest page size. The services use it if a request has a larger size.
+    :param default: the page size if none is requested; ``None`` for ``limit``.
     :raises EmulatorApiError: the size or the token is invalid.
     """
     begin = _decode_token(token) if token else 0
-    end = begin + min(page_size(size) or limit, limit)
+    end = begin + min(page_size(size) or default or limit, limit)
     following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else ""
     return items[begin:end], following
 

@@ -18,6 +18,7 @@ from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file import parse
 from mlengine.core.job_file.located import from_python
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.emulator import field_errors
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage.client import Storage
 
@@ -51,7 +52,7 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
     try:
         spec = parse.check(parse.load(job, name="job"))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, hint=error.hint) from error
+        raise field_errors.mlengine_of(error) from error
     if not spec.region:
         raise EmulatorApiError("Field: job.training_input.region Error: The region is required.")
     if not spec.package_uris and not spec.pools[0].image_uri:
@@ -122,4 +123,4 @@ def _container_words(config: Mapping[str, Any], name: str) -> list[str]:
     try:
         return list(job_fields.args(from_python(value, "job", f"trainingInput.{name}")))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, hint=error.hint) from error
+        raise field_errors.mlengine_of(error) from error

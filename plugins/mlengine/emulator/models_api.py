@@ -15,12 +15,15 @@ from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import rfc3339
-from mlengine.emulator import filters, messages
+from mlengine.emulator import field_errors, filters, messages
 from mlengine.emulator.http import Request, page
 from mlengine.emulator.job_api import parent_of
+from mlengine.emulator.projects import location_name, project_number
 
 Handler = Callable[[Request], dict[str, Any]]
 _PAGE = 1000
+_DEFAULT_PAGE = 100  # the documents have no number
+_ORDERS = {"create_time": "versionCreateTime", "update_time": "versionUpdateTime"}
 _ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
@@ -52,11 +55,27 @@ class ModelsApi:
         request.only()
         parent = _parent(request)
         message = messages.parse({**request.json(), "parent": parent}, messages.upload_model_request_type())
-        upload = messages.to_dict(message)
+        with self._lock:
+            version = self.register(parent, messages.to_dict(message))
+            name = version["name"]
+            response = {"@type": _UPLOADED, "model": name, "modelVersionId": version["versionId"]}
+            operation = f"{name}/operations/{len(self._operations) + 1}"
+            self._operations[operation] = {
+                "name": operation, "metadata": _metadata(), "done": True, "response": response,
+            }  # fmt: skip
+            return {"name": operation, "metadata": _metadata()}
+
+    def register(self, parent: str, upload: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a model or a version.
+
+        :param parent: the resource name of the location.
+        :param upload: an ``UploadModelRequest`` in canonical form.
+        :returns: the version.
+        """
         model = upload.get("model", {})
-        for name in ("displayName", "artifactUri"):
-            if not model.get(name):
-                raise EmulatorApiError(f"The field model.{name} is required.")
+        for field_name in ("displayName", "artifactUri"):
+            if not model.get(field_name):
+                raise field_errors.vertex(f"model.{field_name}", field_errors.REQUIRED)
         aliases = model.get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:
@@ -66,12 +85,7 @@ class ModelsApi:
             versions.append(version)
             for alias in aliases:
                 _set_alias(versions, version, alias)
-            response = {"@type": _UPLOADED, "model": name, "modelVersionId": version["versionId"]}
-            operation = f"{name}/operations/{len(self._operations) + 1}"
-            self._operations[operation] = {
-                "name": operation, "metadata": _metadata(), "done": True, "response": response,
-            }  # fmt: skip
-            return {"name": operation, "metadata": _metadata()}
+            return dict(version)
 
     def get(self, request: Request) -> dict[str, Any]:
         """GetModel: one version."""
@@ -81,7 +95,7 @@ class ModelsApi:
 
     def list_versions(self, request: Request) -> dict[str, Any]:
         """ListModelVersions."""
-        request.only("filter", "pageSize", "pageToken", "readMask")
+        request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
         query = request.query
         condition = filters.parse(query.get("filter", ""), frozenset())
         mask = messages.Mask(query.get("readMask", ""), messages.model_type())
@@ -89,7 +103,8 @@ class ModelsApi:
             self._find(_parent(request), request.path["model"])
             name = f"{_parent(request)}/models/{request.path['model'].partition('@')[0]}"
             matching = [version for version in self._models[name] if condition.matches(_labels_of(version))]
-            found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE)
+            matching = _ordered(matching, query.get("orderBy", ""))
+            found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE, default=_DEFAULT_PAGE)
             response: dict[str, Any] = {"models": [mask.apply(version) for version in found]}
             return {**response, "nextPageToken": token} if token else response
 
@@ -115,7 +130,7 @@ class ModelsApi:
     def _name(self, parent: str, upload: Mapping[str, Any]) -> str:
         """The resource name of the model that an upload creates a version of."""
         if upload.get("parentModel"):
-            name = str(upload["parentModel"])
+            name = _with_number(str(upload["parentModel"]))
             if name not in self._models:
                 raise EmulatorApiError(f"The Model {name} does not exist.", status="NOT_FOUND")
             return name
@@ -159,8 +174,22 @@ def _version(name: str, model: Mapping[str, Any], number: int) -> dict[str, Any]
 
 
 def _parent(request: Request) -> str:
-    project, location = parent_of(request)
-    return f"projects/{project}/locations/{location}"
+    return location_name(*parent_of(request))
+
+
+def _with_number(name: str) -> str:
+    """A resource name with the number of its project instead of its id."""
+    match = re.fullmatch(r"projects/([^/]+)/(.+)", name)
+    return f"projects/{project_number(match[1])}/{match[2]}" if match else name
+
+
+def _ordered(versions: list[dict[str, Any]], order: str) -> list[dict[str, Any]]:
+    """The versions in the order of a request, which may name create_time and update_time."""
+    for part in reversed([part.split() for part in order.split(",")] if order.strip() else []):
+        if not part or part[0] not in _ORDERS or part[1:] not in ([], ["asc"], ["desc"]):
+            raise EmulatorApiError(f"Invalid order_by: {order}")
+        versions = sorted(versions, key=lambda version: str(version[_ORDERS[part[0]]]), reverse=part[1:] == ["desc"])
+    return versions
 
 
 def _labels_of(version: Mapping[str, Any]) -> filters.Lookup:

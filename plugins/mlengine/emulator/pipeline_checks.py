@@ -1,0 +1,93 @@
+"""Checks a ``TrainingPipeline`` as the service does when it is created, and makes the custom job in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlengine.core.errors import EmulatorApiError
+from mlengine.core.layout import join
+from mlengine.emulator import field_errors, messages, vertex_checks
+
+_CUSTOM = "custom_task_1.0.0.yaml"
+_DEFINITION = f"gs://google-cloud-aiplatform/schema/trainingjob/definition/{_CUSTOM}"
+Body = Mapping[str, Any]
+
+
+def backing_job(pipeline: Body) -> dict[str, Any]:
+    """The custom job of a pipeline.
+
+    The service names it after the pipeline. Whether it has the pipeline's labels is not documented: here it has none,
+    so that no client relies on them.
+
+    :param pipeline: as :func:`~mlengine.emulator.messages.read_training_pipeline` returns it.
+    :raises EmulatorApiError: a field of the pipeline is missing or invalid, or the emulator does not have the task.
+    """
+    vertex_checks.check_display_name(pipeline.get("displayName"), "training_pipeline")
+    vertex_checks.check_labels(pipeline.get("labels", {}), "training_pipeline")
+    _check_task(pipeline)
+    spec = _read_inputs(pipeline.get("trainingTaskInputs"))
+    vertex_checks.check_spec(spec)
+    if pipeline.get("modelToUpload") is not None:
+        _check_model(pipeline, spec)
+    job = {"displayName": f"{pipeline['displayName']}-custom-job", "jobSpec": spec}
+    encryption = pipeline.get("encryptionSpec")
+    return {**job, "encryptionSpec": encryption} if encryption else job
+
+
+def artifact_uri(pipeline: Body) -> str:
+    """Where the model's files are: what the client has set, or what ``AIP_MODEL_DIR`` is in the job."""
+    uri = pipeline.get("modelToUpload", {}).get("artifactUri")
+    if uri:
+        return str(uri)
+    output = _output(_read_inputs(pipeline.get("trainingTaskInputs")))
+    return join(output.rstrip("/"), "model")
+
+
+def _check_task(pipeline: Body) -> None:
+    definition = pipeline.get("trainingTaskDefinition")
+    if not definition:
+        raise field_errors.vertex("training_pipeline.training_task_definition", field_errors.REQUIRED)
+    if definition.rpartition("/")[2] != _CUSTOM:
+        raise EmulatorApiError(
+            f"The emulator does not have the training task {definition}.",
+            status="UNIMPLEMENTED",
+            hint=f"use {_DEFINITION}",
+        )
+    if pipeline.get("inputDataConfig") is not None:
+        raise EmulatorApiError(
+            "The emulator has no datasets: training_pipeline.input_data_config.",
+            status="UNIMPLEMENTED",
+            hint="pass the location of the data in the arguments",
+        )
+
+
+def _read_inputs(inputs: Any) -> dict[str, Any]:
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise field_errors.vertex("training_pipeline.training_task_inputs", field_errors.REQUIRED)
+    try:
+        return messages.to_dict(messages.parse(inputs, messages.custom_job_spec_type()))
+    except EmulatorApiError as error:
+        # The service does not say which field it is; the emulator does.
+        raise EmulatorApiError(
+            "Unable to parse `training_pipeline.training_task_inputs` into custom task `inputs` defined in the file:"
+            f" {_DEFINITION}",
+            hint=error.message,
+        ) from error
+
+
+def _check_model(pipeline: Body, spec: Body) -> None:
+    model = pipeline["modelToUpload"]
+    vertex_checks.check_display_name(model.get("displayName"), "model_to_upload")
+    vertex_checks.check_labels(model.get("labels", {}), "model_to_upload")
+    if not model.get("containerSpec", {}).get("imageUri"):
+        raise field_errors.vertex("model_to_upload.container_spec.image_uri", field_errors.REQUIRED)
+    if not model.get("artifactUri") and not _output(spec):
+        raise field_errors.vertex(
+            "training_task_inputs.base_output_directory", field_errors.REQUIRED, "the model is uploaded from there"
+        )
+
+
+def _output(spec: Body) -> str:
+    output: str = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "")
+    return output

@@ -1,0 +1,226 @@
+"""Vertex AI's PipelineService for custom training: ``trainingPipelines``.
+
+Google's SDK and its Airflow operators create these for ``CustomTrainingJob`` and its siblings. A pipeline creates a
+custom job, and uploads the model after the job has succeeded if the client asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from mlengine.backends.vertex.states import STATES
+from mlengine.core.errors import EmulatorApiError, MlengineError
+from mlengine.core.layout import join
+from mlengine.core.times import rfc3339
+from mlengine.emulator import messages, pipeline_checks
+from mlengine.emulator.engine import Engine
+from mlengine.emulator.filters import parse
+from mlengine.emulator.http import Request, page
+from mlengine.emulator.job_api import parent_of
+from mlengine.emulator.models_api import ModelsApi
+from mlengine.emulator.pipelines import Pipeline, PipelineStore
+from mlengine.emulator.projects import location_name
+from mlengine.emulator.records import Record
+from mlengine.emulator.vertex_api import VertexApi, deletion, job_name, new_id, render
+from mlengine.storage.client import Storage
+
+log = logging.getLogger(__name__)
+
+_MAX_PAGE, _PAGE = 1000, 100  # as ListCustomJobs
+# What ListTrainingPipelines documents, in addition to labels.
+_FILTERS = {
+    "display_name": "displayName",
+    "displayName": "displayName",
+    "state": "state",
+    "training_task_definition": "trainingTaskDefinition",
+    "trainingTaskDefinition": "trainingTaskDefinition",
+    "create_time": "createTime",
+    "createTime": "createTime",
+}
+_FAILED_PRECONDITION, _NOT_FOUND = 9, 5  # google.rpc.Code
+_PREFIX = "PIPELINE_STATE_"
+# A job's states that a pipeline does not have.
+_STATES = {"EXPIRED": "FAILED", "UPDATING": "RUNNING", "PARTIALLY_SUCCEEDED": "SUCCEEDED"}
+
+
+class PipelinesApi:
+    """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error.
+
+    :param jobs: creates the custom jobs.
+    :param models: gets the models.
+    :param storage: has the models' files.
+    """
+
+    def __init__(
+        self, engine: Engine, store: PipelineStore, jobs: VertexApi, models: ModelsApi, storage: Storage
+    ) -> None:
+        self._engine, self._store, self._jobs, self._models, self._storage = engine, store, jobs, models, storage
+        self._lock = threading.RLock()
+
+    def create(self, request: Request) -> dict[str, Any]:
+        """CreateTrainingPipeline."""
+        request.only()
+        project, region = parent_of(request)
+        body = messages.read_training_pipeline(request.json())
+        job = pipeline_checks.backing_job(body)
+        record = self._jobs.start(request, job)
+        now = time.time()
+        pipeline = Pipeline(project, region, new_id(), body, record.id, created=now, updated=now)
+        return _response(_render(self._store.put(pipeline), record), request)
+
+    def get(self, request: Request) -> dict[str, Any]:
+        """GetTrainingPipeline."""
+        request.only()
+        pipeline, record = self._current(self._find(request))
+        return _response(_render(pipeline, record), request)
+
+    def list(self, request: Request) -> dict[str, Any]:
+        """ListTrainingPipelines: the newest first."""
+        request.only("filter", "pageSize", "pageToken", "readMask")
+        parent, query = parent_of(request), request.query
+        mask = messages.Mask(query.get("readMask", ""), messages.training_pipeline_type())
+        condition = parse(query.get("filter", ""), frozenset(_FILTERS))
+        pipelines = [found for found in self._store.all() if found.key[:2] == parent and not found.deleted]
+        pipelines.sort(key=lambda found: (found.created, found.id), reverse=True)
+        rendered = [_render(*self._current(pipeline)) for pipeline in pipelines]
+        matching = [found for found in rendered if condition.matches(partial(_field, found))]
+        selected, token = page(matching, query.get("pageSize"), query.get("pageToken"), _MAX_PAGE, default=_PAGE)
+        response: dict[str, Any] = {"trainingPipelines": [_response(mask.apply(found), request) for found in selected]}
+        return {**response, "nextPageToken": token} if token else response
+
+    def cancel(self, request: Request) -> dict[str, Any]:
+        """CancelTrainingPipeline: cancels the job."""
+        request.only()
+        request.json()
+        pipeline, record = self._current(self._find(request))
+        state = _state(pipeline, record)
+        if _has_ended(state):
+            raise EmulatorApiError(
+                f"Cannot cancel a training pipeline that has ended; {pipeline.id} is {state}.",
+                status="FAILED_PRECONDITION",
+            )
+        self._engine.cancel(record)
+        return {}
+
+    def delete(self, request: Request) -> dict[str, Any]:
+        """DeleteTrainingPipeline. The job stays. The response is an operation that is done."""
+        request.only()
+        pipeline, record = self._current(self._find(request))
+        state = _state(pipeline, record)
+        if not _has_ended(state):
+            raise EmulatorApiError(
+                f"Cannot delete a training pipeline that has not ended; cancel it first: {pipeline.id} is {state}.",
+                status="FAILED_PRECONDITION",
+            )
+        return _deletion(self._store.put(pipeline, deleted=True, updated=time.time()))
+
+    def operation(self, request: Request) -> dict[str, Any] | None:
+        """GetOperation: the deletion of a pipeline; ``None`` if there is none of this id."""
+        request.only()
+        pipeline = self._store.get((*parent_of(request), request.path["operation"]))
+        return _deletion(pipeline) if pipeline is not None and pipeline.deleted else None
+
+    def upload_models(self) -> None:
+        """Upload the models of all pipelines whose jobs have succeeded."""
+        for pipeline in self._store.all():
+            if pipeline.upload is not None and pipeline.ended is None:
+                self._current(pipeline)
+
+    def _find(self, request: Request) -> Pipeline:
+        project, region = parent_of(request)
+        pipeline = self._store.get((project, region, request.path["pipeline"]))
+        if pipeline is None or pipeline.deleted:
+            name = f"{location_name(project, region)}/trainingPipelines/{request.path['pipeline']}"
+            raise EmulatorApiError(f'TrainingPipeline "{name}" is not found.', status="NOT_FOUND")
+        return pipeline
+
+    def _current(self, pipeline: Pipeline) -> tuple[Pipeline, Record]:
+        """The pipeline and its job with their current states. Uploads the model if its time has come."""
+        record = self._engine.store.get(pipeline.job_key)
+        if record is None:
+            raise EmulatorApiError(f"The custom job of training pipeline {pipeline.id} is lost.", status="INTERNAL")
+        (record,) = self._engine.refresh([record])
+        with self._lock:
+            pipeline = self._store.get(pipeline.key) or pipeline
+            if pipeline.upload is not None and pipeline.ended is None and render(record)["state"] == _SUCCEEDED:
+                pipeline = self._upload(pipeline, pipeline.upload)
+        return pipeline, record
+
+    def _upload(self, pipeline: Pipeline, model: Mapping[str, Any]) -> Pipeline:
+        now = time.time()
+        uri = pipeline_checks.artifact_uri(pipeline.body)
+        try:
+            if not self._storage.ls(join(uri.rstrip("/"), "")):
+                raise EmulatorApiError(f'There are no files under "{uri}" to copy.', status="NOT_FOUND")
+            names = {name: pipeline.body[name] for name in ("modelId", "parentModel") if name in pipeline.body}
+            upload = {**names, "model": {**model, "artifactUri": uri}}
+            version = self._models.register(location_name(pipeline.project, pipeline.region), upload)
+        except MlengineError as error:
+            if error.retryable:
+                log.warning("training pipeline %s: cannot upload the model; retrying: %s", pipeline.id, error)
+                return pipeline
+            code = _NOT_FOUND if getattr(error, "status", "") == "NOT_FOUND" else _FAILED_PRECONDITION
+            failure = {"code": code, "message": error.message}
+            return self._store.put(pipeline, error=failure, ended=now, updated=now)
+        return self._store.put(pipeline, model=version, ended=now, updated=now)
+
+
+_SUCCEEDED = "JOB_STATE_SUCCEEDED"
+_ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+
+
+def _state(pipeline: Pipeline, record: Record) -> str:
+    state = str(render(record)["state"])
+    if state == _SUCCEEDED and pipeline.upload is not None:
+        state = "FAILED" if pipeline.error is not None else "SUCCEEDED" if pipeline.model is not None else "RUNNING"
+    state = state.removeprefix("JOB_STATE_")
+    return _PREFIX + _STATES.get(state, state)
+
+
+def _has_ended(state: str) -> bool:
+    return state.removeprefix(_PREFIX) in _ENDED
+
+
+def _render(pipeline: Pipeline, record: Record) -> dict[str, Any]:
+    """A pipeline as the service returns it."""
+    job, state = render(record), _state(pipeline, record)
+    found = {
+        "name": f"{location_name(pipeline.project, pipeline.region)}/trainingPipelines/{pipeline.id}",
+        **pipeline.body,
+        "trainingTaskMetadata": {"backingCustomJob": job_name(record)},
+        "state": state,
+        "createTime": rfc3339(pipeline.created),
+        "updateTime": rfc3339(max(pipeline.updated, record.updated)),
+    }
+    if "startTime" in job:
+        found["startTime"] = job["startTime"]
+    if _has_ended(state):
+        found["endTime"] = rfc3339(pipeline.ended) if pipeline.ended is not None else job.get("endTime", "")
+    if pipeline.model is not None:
+        found["modelToUpload"] = dict(pipeline.model)
+    error = pipeline.error or job.get("error")
+    if error is not None and state in {f"{_PREFIX}FAILED", f"{_PREFIX}CANCELLED"}:
+        found["error"] = dict(error)
+    return found
+
+
+def _response(pipeline: dict[str, Any], request: Request) -> dict[str, Any]:
+    if request.enums_as_numbers:
+        return messages.with_numbers(pipeline, messages.training_pipeline_type())
+    return pipeline
+
+
+def _deletion(pipeline: Pipeline) -> dict[str, Any]:
+    return deletion(pipeline.project, pipeline.region, pipeline.id, pipeline.updated)
+
+
+def _field(pipeline: Mapping[str, Any], name: str) -> str | None:
+    if name.startswith("labels."):
+        label: str | None = pipeline.get("labels", {}).get(name.removeprefix("labels."))
+        return label
+    return pipeline.get(_FILTERS[name])
