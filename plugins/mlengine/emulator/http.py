@@ -32,6 +32,7 @@ _SYSTEM_PARAMETERS = frozenset(
     {"alt", "$alt", "key", "prettyPrint", "fields", "quotaUser", "access_token", "oauth_token", "uploadType"}
     | {"upload_protocol", "callback", "$.xgafv", "$prettyPrint", "$unique"}
 )
+_BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 _MAX_INT32 = 2**31 - 1
 Item = TypeVar("Item")
 
@@ -73,9 +74,8 @@ class Request:
         """
         for name in self.query:
             if name not in names and name not in _SYSTEM_PARAMETERS:
-                raise EmulatorApiError(
-                    f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
-                )
+                message = f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
+                raise EmulatorApiError(message, violation=("", message))
 
 
 def status_of(error: MlengineError) -> str:
@@ -91,7 +91,19 @@ def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     status = status_of(error)
     code = HTTP_STATUS[status]
-    return code, {"error": {"code": code, "message": str(error), "status": status}}
+    body: dict[str, Any] = {"code": code, "message": str(error), "status": status}
+    if details := error_details(error):
+        body["details"] = details
+    return code, {"error": body}
+
+
+def error_details(error: MlengineError) -> list[dict[str, Any]]:
+    """The details of an error: the field that is invalid, as ``google.rpc.BadRequest``."""
+    violation = error.violation if isinstance(error, EmulatorApiError) else None
+    if violation is None:
+        return []
+    field, description = violation
+    return [{"@type": _BAD_REQUEST, "fieldViolations": [{"field": field, "description": description}]}]
 
 
 def page(
@@ -119,7 +131,8 @@ def page_size(size: Any) -> int:
     if size is None or size == "":
         return 0
     if isinstance(size, bool) or not re.fullmatch(r"-?[0-9]{1,10}", str(size)) or abs(int(size)) > _MAX_INT32:
-        raise EmulatorApiError(f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(str(size))}")
+        message = f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(str(size))}"
+        raise EmulatorApiError(message, violation=("page_size", message))
     if int(size) < 0:
         raise EmulatorApiError(f"page_size must not be negative: {size}")
     return int(size)

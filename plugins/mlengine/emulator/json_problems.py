@@ -9,13 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlengine.core.errors import EmulatorApiError
+from mlengine.emulator import field_errors
 from mlengine.emulator.field_errors import snake
 
 _MAX_VALUE = 200  # characters of a value in a message
 
 
-def find_problem(data: Mapping[str, Any], kind: Any, path: str) -> str:
-    """The first field that is unknown, or whose value has the wrong type; empty if none is found.
+def find_problem(data: Mapping[str, Any], kind: Any, path: str) -> EmulatorApiError | None:
+    """The error of the first field that is unknown, or whose value has the wrong type; ``None`` if none is found.
 
     :param kind: the message's class.
     :param path: the message's field in the request, in snake_case; empty for the request itself.
@@ -24,14 +26,13 @@ def find_problem(data: Mapping[str, Any], kind: Any, path: str) -> str:
     for name, value in data.items():
         field = known.get(name)
         if field is None:
-            place = f" at '{path}'" if path else ""
-            return f'Invalid JSON payload received. Unknown name "{name}"{place}: Cannot find field.'
+            return field_errors.unknown(name, path)
         if not _parses({name: value}, kind):
             return _problem_of(field, value, f"{path}.{snake(name)}" if path else snake(name))
-    return ""
+    return None
 
 
-def _problem_of(field: Any, value: Any, path: str) -> str:
+def _problem_of(field: Any, value: Any, path: str) -> EmulatorApiError:
     is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
     # Well-known types, such as Duration, are strings in JSON.
     is_message = field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf.")
@@ -40,8 +41,7 @@ def _problem_of(field: Any, value: Any, path: str) -> str:
         for place, item in _items(value, path):
             if isinstance(item, Mapping) and (found := find_problem(item, kind, place)):
                 return found
-    shown = json.dumps(value)[:_MAX_VALUE]
-    return f"Invalid value at '{path}' ({_type_name(field)}), {shown}"
+    return field_errors.invalid(path, _type_name(field), json.dumps(value)[:_MAX_VALUE])
 
 
 def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -129,8 +129,8 @@ def parse(data: Mapping[str, Any], kind: Any, root: str = "") -> Any:
     try:
         return json_format.ParseDict(dict(data), kind())
     except json_format.ParseError as error:
-        problem = find_problem(data, kind, root) or f"Invalid JSON payload received. {error}"
-        raise EmulatorApiError(problem) from error
+        problem = find_problem(data, kind, root)
+        raise problem or EmulatorApiError(f"Invalid JSON payload received. {error}") from error
 
 
 def to_dict(message: Any, *, numbers: bool = False) -> dict[str, Any]:

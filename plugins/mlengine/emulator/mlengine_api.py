@@ -73,7 +73,7 @@ class MlengineApi(JobApi):
             return render(record)
         labels = body.get("labels", {})
         if not isinstance(labels, dict):
-            raise EmulatorApiError("Field: job.labels Error: It must be an object.")
+            raise field_errors.mlengine("job.labels", "It must be an object.")
         try:
             parse.load({"trainingInput": {}, "labels": labels}, name="job")
         except JobFileError as error:
@@ -110,11 +110,10 @@ def _update_mask(text: str) -> set[str]:
     """
     names = {name.strip() for name in text.split(",") if name.strip()}
     if not names:
-        raise EmulatorApiError("Field: update_mask Error: The update mask is required.")
+        raise field_errors.mlengine("update_mask", "The update mask is required.")
     for name in sorted(names - {"labels", "etag"}):
-        raise EmulatorApiError(
-            f"Field: update_mask Error: Invalid field path '{name}'. The only supported update masks are labels and"
-            " etag."
+        raise field_errors.mlengine(
+            "update_mask", f"Invalid field path '{name}'. The only supported update masks are labels and etag."
         )
     return names
 
@@ -126,7 +125,7 @@ def _check_etag(sent: Any, record: Record, *, required: bool) -> None:
     """
     if sent in (None, ""):
         if required:
-            raise EmulatorApiError("Field: job.etag Error: The etag is in the update mask, but not in the job.")
+            raise field_errors.mlengine("job.etag", "The etag is in the update mask, but not in the job.")
     elif sent != _etag(record):
         raise EmulatorApiError("The etag is not the job's current etag.", status="ABORTED")
 

@@ -46,17 +46,17 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
     for name in sorted(set(job) - _INPUT):
         raise EmulatorApiError(f"Invalid JSON payload received. Unknown name \"{name}\" at 'job': Cannot find field.")
     if not job.get("jobId"):
-        raise EmulatorApiError("Field: job.job_id Error: The job id is required.")
+        raise field_errors.mlengine("job.job_id", "The job id is required.")
     if not job.get("trainingInput"):
-        raise EmulatorApiError("Field: job Error: A job must have a training_input.")
+        raise field_errors.mlengine("job", "A job must have a training_input.")
     try:
         spec = parse.check(parse.load(job, name="job"))
     except JobFileError as error:
         raise field_errors.mlengine_of(error) from error
     if not spec.region:
-        raise EmulatorApiError("Field: job.training_input.region Error: The region is required.")
+        raise field_errors.mlengine("job.training_input.region", "The region is required.")
     if not spec.package_uris and not spec.pools[0].image_uri:
-        raise EmulatorApiError("Field: job.training_input.package_uris Error: Please specify packages or an image.")
+        raise field_errors.mlengine("job.training_input.package_uris", "Please specify packages or an image.")
     return job, spec
 
 

@@ -11,6 +11,7 @@ from mlengine.emulator import field_errors, messages, vertex_checks
 
 _CUSTOM = "custom_task_1.0.0.yaml"
 _DEFINITION = f"gs://google-cloud-aiplatform/schema/trainingjob/definition/{_CUSTOM}"
+_MODEL = "training_pipeline.model_to_upload"
 Body = Mapping[str, Any]
 
 
@@ -78,13 +79,15 @@ def _read_inputs(inputs: Any) -> dict[str, Any]:
 
 def _check_model(pipeline: Body, spec: Body) -> None:
     model = pipeline["modelToUpload"]
-    vertex_checks.check_display_name(model.get("displayName"), "model_to_upload")
-    vertex_checks.check_labels(model.get("labels", {}), "model_to_upload")
+    vertex_checks.check_display_name(model.get("displayName"), _MODEL)
+    vertex_checks.check_labels(model.get("labels", {}), _MODEL)
     if not model.get("containerSpec", {}).get("imageUri"):
-        raise field_errors.vertex("model_to_upload.container_spec.image_uri", field_errors.REQUIRED)
+        raise field_errors.vertex(f"{_MODEL}.container_spec.image_uri", field_errors.REQUIRED)
     if not model.get("artifactUri") and not _output(spec):
         raise field_errors.vertex(
-            "training_task_inputs.base_output_directory", field_errors.REQUIRED, "the model is uploaded from there"
+            "training_pipeline.training_task_inputs.base_output_directory",
+            field_errors.REQUIRED,
+            "the model is uploaded from there",
         )
 
 

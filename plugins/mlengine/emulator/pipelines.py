@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.core.errors import EmulatorError
+from mlengine.emulator.projects import location_name
 from mlengine.emulator.records import VERTEX, Key
 
 Id = tuple[str, str, str]
@@ -45,6 +46,11 @@ class Pipeline:
     def key(self) -> Id:
         """The identity of the pipeline: project, region and id."""
         return self.project, self.region, self.id
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"{location_name(self.project, self.region)}/trainingPipelines/{self.id}"
 
     @property
     def job_key(self) -> Key:

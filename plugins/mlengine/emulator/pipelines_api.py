@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from mlengine.backends.vertex.states import STATES
 from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.core.layout import join
 from mlengine.core.times import rfc3339
@@ -26,7 +25,7 @@ from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import Pipeline, PipelineStore
 from mlengine.emulator.projects import location_name
 from mlengine.emulator.records import Record
-from mlengine.emulator.vertex_api import VertexApi, deletion, job_name, new_id, render
+from mlengine.emulator.vertex_api import VertexApi, deletion, ended, job_name, new_id, render
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -100,10 +99,7 @@ class PipelinesApi:
         pipeline, record = self._current(self._find(request))
         state = _state(pipeline, record)
         if _has_ended(state):
-            raise EmulatorApiError(
-                f"Cannot cancel a training pipeline that has ended; {pipeline.id} is {state}.",
-                status="FAILED_PRECONDITION",
-            )
+            raise ended("TrainingPipeline", pipeline.name, state)
         self._engine.cancel(record)
         return {}
 
@@ -114,8 +110,9 @@ class PipelinesApi:
         state = _state(pipeline, record)
         if not _has_ended(state):
             raise EmulatorApiError(
-                f"Cannot delete a training pipeline that has not ended; cancel it first: {pipeline.id} is {state}.",
+                f'The TrainingPipeline "{pipeline.name}" is in state {state} and cannot be deleted.',
                 status="FAILED_PRECONDITION",
+                hint="cancel it first",
             )
         return _deletion(self._store.put(pipeline, deleted=True, updated=time.time()))
 
@@ -190,7 +187,7 @@ def _render(pipeline: Pipeline, record: Record) -> dict[str, Any]:
     """A pipeline as the service returns it."""
     job, state = render(record), _state(pipeline, record)
     found = {
-        "name": f"{location_name(pipeline.project, pipeline.region)}/trainingPipelines/{pipeline.id}",
+        "name": pipeline.name,
         **pipeline.body,
         "trainingTaskMetadata": {"backingCustomJob": job_name(record)},
         "state": state,

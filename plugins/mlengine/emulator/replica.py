@@ -85,7 +85,7 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
         # TF_CONFIG has no evaluators, CLUSTER_SPEC has. No other replica connects to one, so the port is not in use.
         evaluators = plan.get("evaluators", 0)
         if evaluators:
-            cluster["workerpool3"] = ["127.0.0.1:{}".format(2222 + place) for place in range(evaluators)]
+            cluster["workerpool3"] = [f"127.0.0.1:{2222 + place}" for place in range(evaluators)]
         spec = {
             "cluster": cluster,
             "environment": "cloud",

@@ -79,7 +79,12 @@ class VertexApi(JobApi):
         """CancelCustomJob."""
         request.only()
         request.json()
-        self._engine.cancel(self._record(request))
+        record = self._record(request)
+        try:
+            self._engine.cancel(record)
+        except EmulatorApiError as error:
+            job = render(self._record(request))
+            raise ended("CustomJob", job["name"], job["state"]) from error
         return {}
 
     def delete(self, request: Request) -> dict[str, Any]:
@@ -128,6 +133,16 @@ def render(record: Record) -> dict[str, Any]:
 def job_name(record: Record) -> str:
     """The resource name of a custom job."""
     return f"{location_name(record.project, record.region)}/customJobs/{record.id}"
+
+
+def ended(kind: str, name: str, state: str) -> EmulatorApiError:
+    """The error of a request to cancel a resource that has ended. The words are known for training pipelines.
+
+    :param kind: the type of the resource.
+    """
+    return EmulatorApiError(
+        f'The {kind} "{name}" is in state {state} and cannot be canceled.', status="FAILED_PRECONDITION"
+    )
 
 
 def new_id() -> str:

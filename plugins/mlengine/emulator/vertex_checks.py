@@ -10,7 +10,7 @@ from typing import Any
 
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core import limits
-from mlengine.core.errors import JobFileError, StorageError
+from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.layout import JobDir
@@ -51,7 +51,9 @@ def check_labels(labels: Mapping[str, str], resource: str) -> None:
     try:
         job_fields.labels(from_python(labels, resource, "labels"))
     except JobFileError as error:
-        raise field_errors.vertex_of(error, resource) from error
+        raise field_errors.vertex(
+            f"{resource}.labels", field_errors.LABELS, f"{error.message}: {error.hint}"
+        ) from error
 
 
 def check_spec(spec: Mapping[str, Any]) -> None:
@@ -119,7 +121,12 @@ def _check_machine(pool: Located) -> None:
             f"{machine.path}.acceleratorType",
             "Both `accelerator_type` and `accelerator_count` should be specified or none.",
         )
-    job_fields.accelerator(accelerator, count)
+    try:
+        job_fields.accelerator(accelerator, count)
+    except JobFileError as error:
+        shown = "" if accelerator is None else accelerator.value
+        message = f'Accelerator "{shown}" is not supported for machine type "{kind.value}".'
+        raise EmulatorApiError(message, hint=f"{error.message}: {error.hint}") from error
 
 
 def _check_container(container: Located) -> None:
