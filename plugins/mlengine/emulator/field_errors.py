@@ -16,9 +16,9 @@ from mlengine.core.errors import EmulatorApiError, JobFileError
 REQUIRED = "Required field is not set."
 LABELS = (
     "There can be no more than 64 labels attached to a single resource. Label keys and values can only contain"
-    " lowercase letters, numbers, dashes and underscores. Label keys must start with a letter or number, must be less than 64"
-    " characters in length, and must be less that 128 bytes in length when encoded in UTF-8. Label values must be less"
-    " than 64 characters in length, and must be less that 128 bytes in length when encoded in UTF-8."
+    " lowercase letters, numbers, dashes and underscores. Label keys must start with a letter or number, must be less"
+    " than 64 characters in length, and must be less that 128 bytes in length when encoded in UTF-8. Label values must"
+    " be less than 64 characters in length, and must be less that 128 bytes in length when encoded in UTF-8."
 )
 _FIELD = re.compile(r"(?P<path>[A-Za-z]\w*(?:\.[^\s:]+|\[\d+\])*): (?P<what>.+)", re.DOTALL)
 

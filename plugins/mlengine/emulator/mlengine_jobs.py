@@ -104,23 +104,27 @@ def submission(
 def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
     if spec.package_uris:
         return ["python3", "-m", spec.module, *spec.args, *tail]
-    config = spec.source.get(_CONFIGS[role]) or spec.source.get(_CONFIGS[Role.CHIEF]) or {}
-    command = _container_words(config, "containerCommand")
+    owner = _CONFIGS[role] if spec.source.get(_CONFIGS[role]) else _CONFIGS[Role.CHIEF]
+    command = _container_words(spec, owner, "containerCommand")
     if not command:
         raise EmulatorApiError(
             f"The emulator does not run images, and {spec.pools[0].image_uri} contains the command.",
             status="FAILED_PRECONDITION",
             hint="set containerCommand, for example to [python3, -m, trainer.task]",
         )
-    return [*command, *(_container_words(config, "containerArgs") or spec.args), *tail]
+    return [*command, *(_container_words(spec, owner, "containerArgs") or spec.args), *tail]
 
 
-def _container_words(config: Mapping[str, Any], name: str) -> list[str]:
-    """A list of strings in a replica's configuration, whose names are in camelCase or snake_case."""
+def _container_words(spec: TrainingSpec, owner: str, name: str) -> list[str]:
+    """A list of strings in a replica's configuration, whose names are in camelCase or snake_case.
+
+    :param owner: the name of the configuration.
+    """
+    config = spec.source.get(owner) or {}
     value = config.get(name, config.get(re.sub("[A-Z]", lambda hit: "_" + hit[0].lower(), name)))
     if value is None:
         return []
     try:
-        return list(job_fields.args(from_python(value, "job", f"trainingInput.{name}")))
+        return list(job_fields.args(from_python(value, "job", f"trainingInput.{owner}.{name}")))
     except JobFileError as error:
         raise field_errors.mlengine_of(error) from error

@@ -24,10 +24,20 @@ from tests.unit.emulator.test_vertex_jobs import body as vertex_job
 from tests.unit.emulator.test_vertex_jobs import container, pool
 
 PATH = {
-    "project": "p", "location": "r", "job": "census_1", "operation": "1", "model": "m1", "api": "ml", "version": "v1",
+    "project": "p", "location": "r", "job": "census_1", "operation": "1", "pipeline": "1", "model": "m1", "api": "ml",
+    "version": "v1",
 }  # fmt: skip
 BODIES = {
     "CreateCustomJob": vertex_job(pool(), container(env=[{"name": "A"}]), scheduling={"timeout": "5s"}),
+    "CreateTrainingPipeline": {
+        "displayName": "p",
+        "trainingTaskDefinition": "gs://google-cloud-aiplatform/schema/trainingjob/definition/custom_task_1.0.0.yaml",
+        "trainingTaskInputs": {
+            **vertex_job(pool())["jobSpec"],
+            "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"},
+        },
+        "modelToUpload": {"displayName": "m", "containerSpec": {"imageUri": "i"}, "labels": {"a": "b"}},
+    },
     "projects.jobs.create": {**mlengine_job(masterConfig={}, scheduling={}), "labels": {"a": "b"}},
     "projects.jobs.patch": {"labels": {"a": "b"}, "etag": ""},
     "ListLogEntries": {"resourceNames": ["projects/p"], "filter": "a=b", "pageSize": 5, "pageToken": "", "orderBy": ""},

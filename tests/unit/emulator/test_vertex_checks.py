@@ -10,6 +10,11 @@ from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator import messages, vertex_checks
 from tests.unit.emulator.test_vertex_jobs import body, container, gpus, job, machine, package, pool
 
+REQUIRED = "Required field is not set."
+POOLS = "job_spec.worker_pool_specs"
+MACHINE = f"{POOLS}[0].machine_spec"
+PACKAGE = f"{POOLS}[0].python_package_spec"
+OUTPUT = "job_spec.base_output_directory.output_uri_prefix"
 VALID = (
     pool(),
     pool(diskSpec={"bootDiskSizeGb": 100}),
@@ -25,42 +30,53 @@ def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "field", "message"),
     [
-        ({"jobSpec": {"workerPoolSpecs": [pool()]}}, "display_name"),
-        ({**body(pool()), "displayName": "x" * 129}, "128"),
-        ({"displayName": "j"}, "has no worker pool"),
-        (body(), "has no worker pool"),
-        (body({}, {}), "has no worker pool"),
-        (body(*[pool()] * 5), "4 is the maximum"),
-        (body(pool(replicaCount="2")), "replica_count must be 1"),
-        (body(pool(replicaCount="-5")), "replicaCount: is -5"),
-        (body(pool(), pool(replicaCount="-5")), r"workerPoolSpecs\[1\].replicaCount: is -5"),
-        (body(pool(), pool(replicaCount=str(10**9))), "1000000000"),
-        (body(pool(machineSpec={})), "machine_type is required"),
-        (body(pool(machineSpec={"machineType": "big"})), "not a machine type"),
-        (body(gpus(acceleratorCount=-1, acceleratorType="NVIDIA_TESLA_T4")), "acceleratorCount"),
-        (body(gpus(acceleratorCount=1)), "acceleratorCount"),
-        (body(machine()), "one of container_spec and python_package_spec"),
-        (body(pool(pythonPackageSpec={})), "executorImageUri is required"),
-        (body(pool(pythonPackageSpec=package(packageUris=["/x"]))), "not a Cloud Storage URI"),
-        (body(pool(pythonPackageSpec=package(pythonModule="t/task.py"))), "is a path"),
-        (body(pool(pythonPackageSpec=package(args=["a\0b"]))), "NUL"),
-        (body(container(imageUri="")), "imageUri is required"),
-        (body(container(env=[{"name": "A=B", "value": "c"}])), "A=B"),
-        (body(container(env=[{"name": "", "value": "c"}])), "env"),
-        (body(container(env=[{"value": "c"}])), "env"),
-        (body(pool(pythonPackageSpec=package(env=[{"name": "1A"}]))), "1A"),
-        (body(pool(), scheduling={"timeout": "-5s"}), "timeout"),
-        (body(pool(), scheduling={"maxWaitDuration": "-5s"}), "maxWaitDuration"),
-        (body(pool(), baseOutputDirectory={"outputUriPrefix": "x"}), "not a Cloud Storage URI"),
-        (body(pool(), baseOutputDirectory={"outputUriPrefix": "gs://bkt/"}), "is a bucket without a path"),
-        ({**body(pool()), "labels": {"A": "b"}}, "label"),
-        ({**body(pool()), "labels": {"1a": "b"}}, "label"),
-        ({**body(pool()), "labels": {f"l{n}": "" for n in range(65)}}, "65 labels"),
+        ({"jobSpec": {"workerPoolSpecs": [pool()]}}, "custom_job.display_name", REQUIRED),
+        ({**body(pool()), "displayName": "x" * 129}, "custom_job.display_name", "128"),
+        ({"displayName": "j"}, POOLS, REQUIRED),
+        (body(), POOLS, REQUIRED),
+        (body({}, {}), POOLS, REQUIRED),
+        (body(*[pool()] * 5), POOLS, "has 5 pools"),
+        (body(pool(replicaCount="2")), f"{POOLS}[0].replica_count", "must be 1"),
+        (body(pool(replicaCount="-5")), f"{POOLS}[0].replica_count", "is -5"),
+        (body(pool(), pool(replicaCount="-5")), f"{POOLS}[1].replica_count", "is -5"),
+        (body(pool(), pool(replicaCount=str(10**9))), f"{POOLS}[1].replica_count", "1000000000"),
+        (body(pool(machineSpec={})), f"{MACHINE}.machine_type", REQUIRED),
+        (body(pool(machineSpec={"machineType": "big"})), f"{MACHINE}.machine_type", '"big" is not supported.'),
+        (body(gpus(acceleratorCount=1)), f"{MACHINE}.accelerator_type", "Both `accelerator_type`"),
+        (body(machine()), f"{POOLS}[0]", "One of `container_spec` and `python_package_spec` must be specified."),
+        (body(pool(pythonPackageSpec={})), f"{PACKAGE}.executor_image_uri", REQUIRED),
+        (body(pool(pythonPackageSpec=package(packageUris=["/x"]))), f"{PACKAGE}.package_uris", "Cloud Storage URI"),
+        (body(pool(pythonPackageSpec=package(pythonModule="t/task.py"))), f"{PACKAGE}.python_module", "is a path"),
+        (body(pool(pythonPackageSpec=package(args=["a\0b"]))), f"{PACKAGE}.args", "NUL"),
+        (body(container(imageUri="")), f"{POOLS}[0].container_spec.image_uri", REQUIRED),
+        (body(container(env=[{"name": "A=B", "value": "c"}])), f"{POOLS}[0].container_spec.env", "A=B"),
+        (body(container(env=[{"name": "", "value": "c"}])), f"{POOLS}[0].container_spec.env", "name"),
+        (body(container(env=[{"value": "c"}])), f"{POOLS}[0].container_spec.env", "name"),
+        (body(pool(pythonPackageSpec=package(env=[{"name": "1A"}]))), f"{PACKAGE}.env", "1A"),
+        (body(pool(), scheduling={"timeout": "-5s"}), "job_spec.scheduling.timeout", "-5s"),
+        (body(pool(), scheduling={"maxWaitDuration": "-5s"}), "job_spec.scheduling.max_wait_duration", "-5s"),
+        (body(pool(), baseOutputDirectory={"outputUriPrefix": "x"}), OUTPUT, "Cloud Storage URI"),
+        (body(pool(), baseOutputDirectory={"outputUriPrefix": "gs://bkt/"}), OUTPUT, "is a bucket without a path"),
+        ({**body(pool()), "labels": {"A": "b"}}, "custom_job.labels", "no more than 64 labels"),
+        ({**body(pool()), "labels": {f"l{n}": "" for n in range(65)}}, "custom_job.labels", "no more than 64 labels"),
     ],
 )  # fmt: skip
-def test_invalid_jobs_are_rejected(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(EmulatorApiError, match=message) as caught:
+def test_invalid_jobs_are_rejected_in_the_service_s_words(wrong: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(EmulatorApiError) as caught:
         vertex_checks.check(messages.read_custom_job(wrong))
     assert caught.value.status == "INVALID_ARGUMENT"
+    text = caught.value.message
+    assert text.startswith(f"List of found errors:\t1.Field: {field}")
+    assert message in text
+    assert caught.value.violation is not None
+    assert caught.value.violation[0].startswith(field)
+
+
+def test_an_accelerator_that_does_not_exist_is_rejected_in_the_service_s_words() -> None:
+    wrong = gpus(acceleratorCount=-1, acceleratorType="NVIDIA_TESLA_T4")
+    with pytest.raises(EmulatorApiError) as caught:
+        vertex_checks.check(messages.read_custom_job(body(wrong)))
+    text = 'Accelerator "NVIDIA_TESLA_T4" is not supported for machine type "n1-standard-4".'
+    assert caught.value.message == text
