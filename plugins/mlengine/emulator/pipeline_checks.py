@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
@@ -12,6 +13,16 @@ from mlengine.emulator import field_errors, messages, vertex_checks
 _CUSTOM = "custom_task_1.0.0.yaml"
 _DEFINITION = f"gs://google-cloud-aiplatform/schema/trainingjob/definition/{_CUSTOM}"
 _MODEL = "training_pipeline.model_to_upload"
+# The images and the names of the files: "Export model artifacts for inference and explanation".
+_PREBUILT = re.compile(r"^[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(?P<framework>tf2?|sklearn|xgboost|pytorch)-")
+_TENSORFLOW = ("saved_model.pb", "saved_model.pbtxt")
+_ARTIFACTS = {
+    "tf": _TENSORFLOW,
+    "tf2": _TENSORFLOW,
+    "sklearn": ("model.pkl", "model.joblib"),
+    "xgboost": ("model.bst", "model.pkl", "model.joblib"),
+    "pytorch": ("model.mar",),
+}
 Body = Mapping[str, Any]
 
 
@@ -43,6 +54,26 @@ def artifact_uri(pipeline: Body) -> str:
         return str(uri)
     output = _output(_read_inputs(pipeline.get("trainingTaskInputs")))
     return join(output.rstrip("/"), "model")
+
+
+def check_artifacts(image: str, uri: str, names: Collection[str]) -> None:
+    """Check the files of a model that is uploaded.
+
+    :param image: of the model's container. Google's own images need a file of a certain name.
+    :param uri: the directory.
+    :param names: the names of the files in it.
+    :raises EmulatorApiError: FAILED_PRECONDITION: a file is missing.
+    """
+    match = _PREBUILT.search(image)
+    expected = _ARTIFACTS[match["framework"]] if match else ()
+    if expected and len(set(expected) & set(names)) != 1:
+        listed = ", ".join(expected)
+        raise EmulatorApiError(
+            f"Model directory {uri} is expected to contain exactly one of: [{listed}].", status="FAILED_PRECONDITION"
+        )
+    if not names:
+        # What the service does with other images is not documented. A model without files is of no use.
+        raise EmulatorApiError(f"Model directory {uri} is empty.", status="FAILED_PRECONDITION")
 
 
 def _check_task(pipeline: Body) -> None:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError, MlengineError
-from mlengine.core.layout import join
 from mlengine.core.times import rfc3339
 from mlengine.emulator import messages, pipeline_checks
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.filters import parse
-from mlengine.emulator.http import Request, page
+from mlengine.emulator.http import Request, page, status_of
 from mlengine.emulator.job_api import parent_of
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import Pipeline, PipelineStore
@@ -41,7 +40,9 @@ _FILTERS = {
     "create_time": "createTime",
     "createTime": "createTime",
 }
-_FAILED_PRECONDITION, _NOT_FOUND = 9, 5  # google.rpc.Code
+# google.rpc.Code
+_INTERNAL = 13
+_CODES = {"INVALID_ARGUMENT": 3, "NOT_FOUND": 5, "ALREADY_EXISTS": 6, "FAILED_PRECONDITION": 9}
 _PREFIX = "PIPELINE_STATE_"
 # A job's states that a pipeline does not have.
 _STATES = {"EXPIRED": "FAILED", "UPDATING": "RUNNING", "PARTIALLY_SUCCEEDED": "SUCCEEDED"}
@@ -75,7 +76,7 @@ class PipelinesApi:
     def get(self, request: Request) -> dict[str, Any]:
         """GetTrainingPipeline."""
         request.only()
-        pipeline, record = self._current(self._find(request))
+        ((pipeline, record),) = self._current([self._find(request)])
         return _response(_render(pipeline, record), request)
 
     def list(self, request: Request) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class PipelinesApi:
         condition = parse(query.get("filter", ""), frozenset(_FILTERS))
         pipelines = [found for found in self._store.all() if found.key[:2] == parent and not found.deleted]
         pipelines.sort(key=lambda found: (found.created, found.id), reverse=True)
-        rendered = [_render(*self._current(pipeline)) for pipeline in pipelines]
+        rendered = [_render(pipeline, record) for pipeline, record in self._current(pipelines)]
         matching = [found for found in rendered if condition.matches(partial(_field, found))]
         selected, token = page(matching, query.get("pageSize"), query.get("pageToken"), _MAX_PAGE, default=_PAGE)
         response: dict[str, Any] = {"trainingPipelines": [_response(mask.apply(found), request) for found in selected]}
@@ -96,7 +97,7 @@ class PipelinesApi:
         """CancelTrainingPipeline: cancels the job."""
         request.only()
         request.json()
-        pipeline, record = self._current(self._find(request))
+        ((pipeline, record),) = self._current([self._find(request)])
         state = _state(pipeline, record)
         if _has_ended(state):
             raise ended("TrainingPipeline", pipeline.name, state)
@@ -106,7 +107,7 @@ class PipelinesApi:
     def delete(self, request: Request) -> dict[str, Any]:
         """DeleteTrainingPipeline. The job stays. The response is an operation that is done."""
         request.only()
-        pipeline, record = self._current(self._find(request))
+        ((pipeline, record),) = self._current([self._find(request)])
         state = _state(pipeline, record)
         if not _has_ended(state):
             raise EmulatorApiError(
@@ -124,9 +125,7 @@ class PipelinesApi:
 
     def upload_models(self) -> None:
         """Upload the models of all pipelines whose jobs have succeeded."""
-        for pipeline in self._store.all():
-            if pipeline.upload is not None and pipeline.ended is None:
-                self._current(pipeline)
+        self._current([found for found in self._store.all() if found.upload is not None and found.ended is None])
 
     def _find(self, request: Request) -> Pipeline:
         project, region = parent_of(request)
@@ -136,33 +135,41 @@ class PipelinesApi:
             raise EmulatorApiError(f'TrainingPipeline "{name}" is not found.', status="NOT_FOUND")
         return pipeline
 
-    def _current(self, pipeline: Pipeline) -> tuple[Pipeline, Record]:
-        """The pipeline and its job with their current states. Uploads the model if its time has come."""
+    def _current(self, pipelines: Sequence[Pipeline]) -> list[tuple[Pipeline, Record]]:
+        """The pipelines and their jobs with their current states. Uploads the models whose time has come."""
+        records = self._engine.refresh([self._job(pipeline) for pipeline in pipelines])
+        with self._lock:
+            return [
+                (self._settled(pipeline, record), record) for pipeline, record in zip(pipelines, records, strict=True)
+            ]
+
+    def _job(self, pipeline: Pipeline) -> Record:
         record = self._engine.store.get(pipeline.job_key)
         if record is None:
             raise EmulatorApiError(f"The custom job of training pipeline {pipeline.id} is lost.", status="INTERNAL")
-        (record,) = self._engine.refresh([record])
-        with self._lock:
-            pipeline = self._store.get(pipeline.key) or pipeline
-            if pipeline.upload is not None and pipeline.ended is None and render(record)["state"] == _SUCCEEDED:
-                pipeline = self._upload(pipeline, pipeline.upload)
-        return pipeline, record
+        return record
+
+    def _settled(self, pipeline: Pipeline, record: Record) -> Pipeline:
+        pipeline = self._store.get(pipeline.key) or pipeline
+        if pipeline.upload is None or pipeline.ended is not None or render(record)["state"] != _SUCCEEDED:
+            return pipeline
+        return self._upload(pipeline, pipeline.upload)
 
     def _upload(self, pipeline: Pipeline, model: Mapping[str, Any]) -> Pipeline:
         now = time.time()
         uri = pipeline_checks.artifact_uri(pipeline.body)
         try:
-            if not self._storage.ls(join(uri.rstrip("/"), "")):
-                raise EmulatorApiError(f'There are no files under "{uri}" to copy.', status="NOT_FOUND")
-            names = {name: pipeline.body[name] for name in ("modelId", "parentModel") if name in pipeline.body}
-            upload = {**names, "model": {**model, "artifactUri": uri}}
+            folder = f"{uri.rstrip('/')}/"
+            names = [found.uri.removeprefix(folder) for found in self._storage.ls(folder)]
+            pipeline_checks.check_artifacts(model["containerSpec"]["imageUri"], uri, names)
+            ids = {name: pipeline.body[name] for name in ("modelId", "parentModel") if name in pipeline.body}
+            upload = {**ids, "model": {**model, "artifactUri": uri, "trainingPipeline": pipeline.name}}
             version = self._models.register(location_name(pipeline.project, pipeline.region), upload)
         except MlengineError as error:
             if error.retryable:
                 log.warning("training pipeline %s: cannot upload the model; retrying: %s", pipeline.id, error)
                 return pipeline
-            code = _NOT_FOUND if getattr(error, "status", "") == "NOT_FOUND" else _FAILED_PRECONDITION
-            failure = {"code": code, "message": error.message}
+            failure = {"code": _CODES.get(status_of(error), _INTERNAL), "message": error.message}
             return self._store.put(pipeline, error=failure, ended=now, updated=now)
         return self._store.put(pipeline, model=version, ended=now, updated=now)
 

@@ -142,7 +142,7 @@ def test_any_value_of_a_query_parameter(routes: list[Route], name: str, value: s
             call(route, {name: value})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(name=st.sampled_from(list(PATH)), value=st.text(min_size=1, max_size=400))
 @example(name="project", value="\0")
 @example(name="project", value="x" * 400)
