@@ -38,7 +38,7 @@ def vertex(field: str, message: str, hint: str = "") -> EmulatorApiError:
 def vertex_of(error: JobFileError, where: str) -> EmulatorApiError:
     """The same for an error of the job file's checks.
 
-    :param where: what the checks were told to name the request; the resource in the API's words.
+    :param where: the name that the checks used for the request: the resource's in the API.
     """
     path, what = _split(error, where)
     in_spec = path.partition(".")[0] == "jobSpec"

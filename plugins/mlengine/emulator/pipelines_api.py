@@ -140,7 +140,8 @@ class PipelinesApi:
         records = self._engine.refresh([self._job(pipeline) for pipeline in pipelines])
         with self._lock:
             return [
-                (self._settled(pipeline, record), record) for pipeline, record in zip(pipelines, records, strict=True)
+                (self._with_model(pipeline, record), record)
+                for pipeline, record in zip(pipelines, records, strict=True)
             ]
 
     def _job(self, pipeline: Pipeline) -> Record:
@@ -149,7 +150,7 @@ class PipelinesApi:
             raise EmulatorApiError(f"The custom job of training pipeline {pipeline.id} is lost.", status="INTERNAL")
         return record
 
-    def _settled(self, pipeline: Pipeline, record: Record) -> Pipeline:
+    def _with_model(self, pipeline: Pipeline, record: Record) -> Pipeline:
         pipeline = self._store.get(pipeline.key) or pipeline
         if pipeline.upload is None or pipeline.ended is not None or render(record)["state"] != _SUCCEEDED:
             return pipeline
