@@ -84,7 +84,7 @@ def test_a_script_of_the_sdk_trains_two_versions_of_a_model(
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
     (tmp_path / "task.py").write_text(SAVE)
-    job = aiplatform.CustomTrainingJob(
+    job: Any = aiplatform.CustomTrainingJob(
         display_name="script",
         script_path=str(tmp_path / "task.py"),
         container_uri=EXECUTOR,
@@ -101,7 +101,7 @@ def test_a_script_of_the_sdk_trains_two_versions_of_a_model(
     backing = job.to_dict()["trainingTaskMetadata"]["backingCustomJob"]
     assert f"saved to {bucket}/one/model/" in job_lines(emulator, backing)
 
-    again = aiplatform.CustomContainerTrainingJob(
+    again: Any = aiplatform.CustomContainerTrainingJob(
         display_name="again",
         container_uri="docker.example/any",
         command=["python3", "-c", SAVE],
@@ -121,7 +121,7 @@ def test_a_package_of_the_sdk_without_a_model(emulator: RunningEmulator, actor: 
     """``CustomPythonPackageTrainingJob``, with a worker."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
-    job = aiplatform.CustomPythonPackageTrainingJob(
+    job: Any = aiplatform.CustomPythonPackageTrainingJob(
         display_name="package", python_package_gcs_uri=actor, python_module_name="tiny.task", container_uri=EXECUTOR
     )
     model = job.run(
@@ -253,7 +253,7 @@ def test_the_google_provider_s_operators(
 
     connect(emulator, monkeypatch)
     (tmp_path / "task.py").write_text(SAVE)
-    common = {"task_id": "t", "project_id": PROJECT, "region": REGION, "staging_bucket": bucket}
+    common: dict[str, Any] = {"task_id": "t", "project_id": PROJECT, "region": REGION, "staging_bucket": bucket}
     training = [
         operators.CreateCustomTrainingJobOperator(
             **common,

@@ -135,7 +135,7 @@ class PipelinesApi:
             raise EmulatorApiError(f'TrainingPipeline "{name}" is not found.', status="NOT_FOUND")
         return pipeline
 
-    def _current(self, pipelines: Sequence[Pipeline]) -> list[tuple[Pipeline, Record]]:
+    def _current(self, pipelines: Sequence[Pipeline]) -> Sequence[tuple[Pipeline, Record]]:
         """The pipelines and their jobs with their current states. Uploads the models whose time has come."""
         records = self._engine.refresh([self._job(pipeline) for pipeline in pipelines])
         with self._lock:

@@ -197,9 +197,9 @@ def test_a_deleted_pipeline_is_gone_and_its_job_stays(client: Client) -> None:
     assert client.get(operation["name"]) == operation
     assert client("GET", "trainingPipelines") == {"trainingPipelines": []}
     assert client.get(job)["state"] == "JOB_STATE_SUCCEEDED"
-    for request in (lambda: client.get(name), lambda: client("DELETE", name), lambda: client("POST", f"{name}:cancel")):
+    for verb, path in (("GET", name), ("DELETE", name), ("POST", f"{name}:cancel")):
         with pytest.raises(EmulatorApiError) as caught:
-            request()
+            client(verb, path)
         assert caught.value.status == "NOT_FOUND"
 
 
