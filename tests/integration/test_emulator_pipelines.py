@@ -158,6 +158,12 @@ def test_a_container_of_the_sdk_that_saves_no_model_or_fails(emulator: RunningEm
         job("pass").run(base_output_dir=f"{bucket}/empty")
     with pytest.raises(RuntimeError, match="The replica workerpool0-0 exited with a non-zero status of 3"):
         job("import sys; sys.exit(3)").run(base_output_dir=f"{bucket}/failed")
+    endless = job("import time; time.sleep(600)")
+    endless.submit(base_output_dir=f"{bucket}/endless")
+    endless.cancel()
+    until_ended(lambda: endless)
+    assert endless.state.name == "PIPELINE_STATE_CANCELLED"
+    assert endless.has_failed
     saved = job(SAVE)
     model = saved.run(base_output_dir=f"{bucket}/saved", model_display_name="m")
     assert saved.get_model().resource_name == model.resource_name

@@ -24,7 +24,7 @@ Handler = Callable[[Request], dict[str, Any]]
 _PAGE = 1000
 _DEFAULT_PAGE = 100  # the documents have no number
 _ORDERS = {"create_time": "versionCreateTime", "update_time": "versionUpdateTime"}
-_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+MODEL_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
 
@@ -135,7 +135,7 @@ class ModelsApi:
                 raise EmulatorApiError(f"The Model {name} does not exist.", status="NOT_FOUND")
             return name
         model_id = str(upload.get("modelId") or f"m{len(self._models) + 1}")
-        if not _ID.fullmatch(model_id):
+        if not MODEL_ID.fullmatch(model_id):
             raise EmulatorApiError(f"Model ID '{model_id}' is invalid.")
         name = f"{parent}/models/{model_id}"
         if name in self._models:

@@ -9,6 +9,7 @@ from typing import Any
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.layout import join
 from mlengine.emulator import field_errors, messages, vertex_checks
+from mlengine.emulator.models_api import MODEL_ID
 
 _CUSTOM = "custom_task_1.0.0.yaml"
 _DEFINITION = f"gs://google-cloud-aiplatform/schema/trainingjob/definition/{_CUSTOM}"
@@ -112,6 +113,9 @@ def _check_model(pipeline: Body, spec: Body) -> None:
     model = pipeline["modelToUpload"]
     vertex_checks.check_display_name(model.get("displayName"), _MODEL)
     vertex_checks.check_labels(model.get("labels", {}), _MODEL)
+    model_id = pipeline.get("modelId")
+    if model_id is not None and not MODEL_ID.fullmatch(model_id):
+        raise field_errors.vertex("training_pipeline.model_id", f"Model ID '{model_id}' is invalid.")
     if not model.get("containerSpec", {}).get("imageUri"):
         raise field_errors.vertex(f"{_MODEL}.container_spec.image_uri", field_errors.REQUIRED)
     if not model.get("artifactUri") and not _output(spec):

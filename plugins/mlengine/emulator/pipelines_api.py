@@ -164,7 +164,10 @@ class PipelinesApi:
             names = [found.uri.removeprefix(folder) for found in self._storage.ls(folder)]
             pipeline_checks.check_artifacts(model["containerSpec"]["imageUri"], uri, names)
             ids = {name: pipeline.body[name] for name in ("modelId", "parentModel") if name in pipeline.body}
-            upload = {**ids, "model": {**model, "artifactUri": uri, "trainingPipeline": pipeline.name}}
+            # "Model trained by this TrainingPipeline is also secured by this key if model_to_upload is not set
+            # separately."
+            key = {name: pipeline.body[name] for name in ("encryptionSpec",) if name in pipeline.body}
+            upload = {**ids, "model": {**key, **model, "artifactUri": uri, "trainingPipeline": pipeline.name}}
             version = self._models.register(location_name(pipeline.project, pipeline.region), upload)
         except MlengineError as error:
             if error.retryable:

@@ -5,18 +5,20 @@ The limits of single fields are those of the job file: :mod:`mlengine.core.limit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core import limits
-from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
+from mlengine.core.errors import JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.layout import JobDir
-from mlengine.emulator import field_errors
+from mlengine.emulator import field_errors, machine_checks
 
 MAX_DISPLAY_NAME = 128
+_NETWORK = re.compile(r"projects/[0-9]+/global/networks/[^/]+")
 
 
 def check(job: Mapping[str, Any]) -> None:
@@ -88,10 +90,11 @@ def _check_spec(spec: Located) -> None:
     output = _optional(spec, "baseOutputDirectory", "outputUriPrefix")
     if output is not None:
         _check_uri(output)
+    _check_surroundings(spec)
 
 
 def _check_pool(pool: Located) -> None:
-    _check_machine(pool)
+    machine_checks.check(pool)
     container, package = _optional(pool, "containerSpec"), _optional(pool, "pythonPackageSpec")
     if package is not None:
         _check_package(package)
@@ -103,30 +106,18 @@ def _check_pool(pool: Located) -> None:
         )
 
 
-def _check_machine(pool: Located) -> None:
-    machine = _optional(pool, "machineSpec")
-    kind = _optional(pool, "machineSpec", "machineType")
-    if machine is None or kind is None:
+def _check_surroundings(spec: Located) -> None:
+    """Check what the job uses beside its machines."""
+    network = _optional(spec, "network")
+    if network is not None and not _NETWORK.fullmatch(network.value):
+        # "Where {project} is a project number, as in 12345".
         raise field_errors.vertex(
-            f"{pool.path}.machineSpec.machineType", field_errors.REQUIRED, "for example n1-standard-4"
+            network.path, f'Invalid network: "{network.value}".', "use projects/PROJECT_NUMBER/global/networks/NAME"
         )
-    try:
-        job_fields.machine_type(kind)
-    except JobFileError as error:
-        message = f'Machine type "{kind.value}" is not supported.'
-        raise field_errors.vertex(kind.path, message, error.hint) from error
-    accelerator, count = _optional(machine, "acceleratorType"), _optional(machine, "acceleratorCount")
-    if (accelerator is None) != (count is None):
+    if _optional(spec, "tensorboard") is not None and _optional(spec, "serviceAccount") is None:
         raise field_errors.vertex(
-            f"{machine.path}.acceleratorType",
-            "Both `accelerator_type` and `accelerator_count` should be specified or none.",
+            f"{spec.path}.serviceAccount", "The service account is required if `tensorboard` is set."
         )
-    try:
-        job_fields.accelerator(accelerator, count)
-    except JobFileError as error:
-        shown = "" if accelerator is None else accelerator.value
-        message = f'Accelerator "{shown}" is not supported for machine type "{kind.value}".'
-        raise EmulatorApiError(message, hint=f"{error.message}: {error.hint}") from error
 
 
 def _check_container(container: Located) -> None:

@@ -84,6 +84,7 @@ def test_the_model_is_where_the_job_is_told_to_put_it() -> None:
             "training_pipeline.model_to_upload.labels",
             "no more than 64 labels",
         ),
+        (pipeline(modelToUpload=MODEL, modelId="1a"), "training_pipeline.model_id", "Model ID '1a' is invalid."),
         (
             pipeline(modelToUpload={"displayName": "m"}),
             "training_pipeline.model_to_upload.container_spec.image_uri",

@@ -91,7 +91,9 @@ def test_a_failed_job_s_error_is_the_pipeline_s(client: Client) -> None:
 
 def test_the_model_is_uploaded_when_the_job_has_succeeded(client: Client) -> None:
     client.storage.objects[FILE] = b"{}"
-    name = client.create(modelToUpload={**MODEL, "labels": {"team": "a"}}, modelId="digits")
+    key = {"kmsKeyName": "projects/p/locations/us-central1/keyRings/k/cryptoKeys/c"}
+    model = {**MODEL, "labels": {"team": "a"}}
+    name = client.create(modelToUpload=model, modelId="digits", encryptionSpec=key)
     client.get(name)
     client.run(JobState.RUNNING)
     assert "name" not in client.get(name)["modelToUpload"]
@@ -104,6 +106,7 @@ def test_the_model_is_uploaded_when_the_job_has_succeeded(client: Client) -> Non
     assert model["artifactUri"] == "gs://bkt/out/model"
     assert model["trainingPipeline"] == name
     assert model["labels"] == {"team": "a"}
+    assert model["encryptionSpec"] == key
     assert client.get(name) == ended, "a second request uploads nothing"
 
     second = client.create(modelToUpload=MODEL, parentModel="projects/p/locations/us-central1/models/digits")

@@ -26,6 +26,7 @@ VALID = (
 @pytest.mark.parametrize("chief", VALID)
 def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
     more = {"scheduling": {"timeout": "3600.5s"}, "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"}}
+    more |= {"network": "projects/12345/global/networks/n", "tensorboard": "t", "serviceAccount": "a@b"}
     vertex_checks.check(job(chief, {}, pool(replicaCount="1000"), {}, **more))
 
 
@@ -55,6 +56,9 @@ def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
         (body(container(env=[{"name": "", "value": "c"}])), f"{POOLS}[0].container_spec.env", "name"),
         (body(container(env=[{"value": "c"}])), f"{POOLS}[0].container_spec.env", "name"),
         (body(pool(pythonPackageSpec=package(env=[{"name": "1A"}]))), f"{PACKAGE}.env", "1A"),
+        (body(pool(diskSpec={"bootDiskSizeGb": 99})), f"{POOLS}[0].disk_spec.boot_disk_size_gb", "99"),
+        (body(pool(), network="projects/my-project/global/networks/n"), "job_spec.network", "Invalid network"),
+        (body(pool(), tensorboard="projects/1/locations/r/tensorboards/2"), "job_spec.service_account", "tensorboard"),
         (body(pool(), scheduling={"timeout": "-5s"}), "job_spec.scheduling.timeout", "-5s"),
         (body(pool(), scheduling={"maxWaitDuration": "-5s"}), "job_spec.scheduling.max_wait_duration", "-5s"),
         (body(pool(), baseOutputDirectory={"outputUriPrefix": "x"}), OUTPUT, "Cloud Storage URI"),
@@ -74,9 +78,19 @@ def test_invalid_jobs_are_rejected_in_the_service_s_words(wrong: dict[str, Any],
     assert caught.value.violation[0].startswith(field)
 
 
-def test_an_accelerator_that_does_not_exist_is_rejected_in_the_service_s_words() -> None:
-    wrong = gpus(acceleratorCount=-1, acceleratorType="NVIDIA_TESLA_T4")
+@pytest.mark.parametrize(
+    ("kind", "accelerator", "count"),
+    [
+        ("n1-standard-4", "NVIDIA_TESLA_T4", -1),
+        ("n1-standard-4", "NVIDIA_TESLA_K80", 1),
+        ("e2-standard-4", "NVIDIA_TESLA_T4", 1),
+        ("g2-standard-8", "NVIDIA_TESLA_T4", 1),
+        ("n1-standard-4", "NVIDIA_TESLA_T4", 3),
+        ("a2-highgpu-2g", "NVIDIA_TESLA_A100", 1),
+    ],
+)
+def test_accelerators_that_a_machine_cannot_have_are_rejected(kind: str, accelerator: str, count: int) -> None:
+    wrong = pool(machineSpec={"machineType": kind, "acceleratorType": accelerator, "acceleratorCount": count})
     with pytest.raises(EmulatorApiError) as caught:
         vertex_checks.check(messages.read_custom_job(body(wrong)))
-    text = 'Accelerator "NVIDIA_TESLA_T4" is not supported for machine type "n1-standard-4".'
-    assert caught.value.message == text
+    assert caught.value.message == f'Accelerator "{accelerator}" is not supported for machine type "{kind}".'
