@@ -163,7 +163,6 @@ def test_a_container_of_the_sdk_that_saves_no_model_or_fails(emulator: RunningEm
     endless.cancel()
     until_ended(lambda: endless)
     assert endless.state.name == "PIPELINE_STATE_CANCELLED"
-    assert endless.has_failed
     saved = job(SAVE)
     model = saved.run(base_output_dir=f"{bucket}/saved", model_display_name="m")
     assert saved.get_model().resource_name == model.resource_name
