@@ -101,6 +101,9 @@ def test_a_script_of_the_sdk_trains_two_versions_of_a_model(
     backing = job.to_dict()["trainingTaskMetadata"]["backingCustomJob"]
     assert f"saved to {bucket}/one/model/" in job_lines(emulator, backing)
 
+    renamed = model.update(display_name="renamed", labels={"kind": "n"})
+    assert (renamed.display_name, renamed.labels) == ("renamed", {"kind": "n"})
+
     again: Any = aiplatform.CustomContainerTrainingJob(
         display_name="again",
         container_uri="docker.example/any",

@@ -34,7 +34,7 @@ METHODS = (
     *LISTS,
     *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
     *("GetTrainingPipeline", "DeleteTrainingPipeline", "CancelTrainingPipeline"),
-    *("UploadModel", "GetModel", "MergeVersionAliases"),
+    *("UploadModel", "GetModel", "UpdateModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
 )
 _ONLY = {"lag": LISTS, "preempt": CREATES, "stick": CREATES}

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import rfc3339
-from mlengine.emulator import field_errors, filters, messages
+from mlengine.emulator import field_errors, filters, messages, vertex_checks
 from mlengine.emulator.http import Request, page
 from mlengine.emulator.job_api import parent_of
 from mlengine.emulator.projects import location_name, project_number
@@ -26,6 +26,12 @@ _DEFAULT_PAGE = 100  # the documents have no number
 _ORDERS = {"create_time": "versionCreateTime", "update_time": "versionUpdateTime"}
 MODEL_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+_UPDATABLE = {
+    "display_name": "displayName",
+    "description": "description",
+    "version_description": "versionDescription",
+    "labels": "labels",
+}
 _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
 
 
@@ -45,6 +51,7 @@ class ModelsApi:
         return [
             ("POST", "/models:upload", "UploadModel", self.upload),
             ("GET", "/models/{model}", "GetModel", self.get),
+            ("PATCH", "/models/{model}", "UpdateModel", self.update),
             ("GET", "/models/{model}:listVersions", "ListModelVersions", self.list_versions),
             ("POST", "/models/{model}:mergeVersionAliases", "MergeVersionAliases", self.merge_aliases),
             ("GET", "/models/{model}/operations/{operation}", "GetOperation", self.operation),
@@ -92,6 +99,22 @@ class ModelsApi:
         request.only()
         with self._lock:
             return dict(self._find(_parent(request), request.path["model"]))
+
+    def update(self, request: Request) -> dict[str, Any]:
+        """UpdateModel: changes the fields that the update mask names, of one version."""
+        request.only("updateMask")
+        names = _update_mask(request.query.get("updateMask", ""))
+        sent = messages.to_dict(messages.parse(request.json(), messages.model_type(), "model"))
+        vertex_checks.check_labels(sent.get("labels", {}), "model")
+        if "displayName" in names:
+            vertex_checks.check_display_name(sent.get("displayName"), "model")
+        with self._lock:
+            version = self._find(_parent(request), request.path["model"])
+            for name in names:
+                version.pop(name, None)
+            version.update({name: sent[name] for name in names if name in sent})
+            version["updateTime"] = version["versionUpdateTime"] = rfc3339(time.time())
+            return dict(version)
 
     def list_versions(self, request: Request) -> dict[str, Any]:
         """ListModelVersions."""
@@ -171,6 +194,21 @@ def _version(name: str, model: Mapping[str, Any], number: int) -> dict[str, Any]
     times = {"versionCreateTime": now, "versionUpdateTime": now, "createTime": now, "updateTime": now}
     aliases = ["default"] if number == 1 else []
     return {**model, "name": name, "versionId": str(number), "versionAliases": aliases, **times}
+
+
+def _update_mask(text: str) -> list[str]:
+    """The fields of an update by their names in JSON.
+
+    :raises EmulatorApiError: there are none, or others than those that Google's SDK changes. The documents do not list
+        them.
+    """
+    paths = [field_errors.snake(path.strip()) for path in text.split(",") if path.strip()]
+    if not paths:
+        raise field_errors.vertex("update_mask", field_errors.REQUIRED)
+    for path in paths:
+        if path not in _UPDATABLE:
+            raise field_errors.vertex("update_mask", f"The field `{path}` cannot be updated.")
+    return [_UPDATABLE[path] for path in paths]
 
 
 def _parent(request: Request) -> str:

@@ -42,6 +42,7 @@ BODIES = {
     "projects.jobs.patch": {"labels": {"a": "b"}, "etag": ""},
     "ListLogEntries": {"resourceNames": ["projects/p"], "filter": "a=b", "pageSize": 5, "pageToken": "", "orderBy": ""},
     "UploadModel": {"model": {"displayName": "m", "artifactUri": "gs://bkt/m", "versionAliases": ["a1"]}},
+    "UpdateModel": {"displayName": "m", "labels": {"a": "b"}},
     "MergeVersionAliases": {"versionAliases": ["a1"]},
     "": {"faults": [{"method": "GetCustomJob", "action": "reset"}]},
 }
@@ -99,7 +100,7 @@ def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) ->
 @pytest.mark.parametrize("name", BODIES)
 def test_the_requests_that_are_varied_below_are_valid(routes: list[Route], name: str) -> None:
     body = {**BODIES[name], "jobId": "census_2"} if name == "projects.jobs.create" else BODIES[name]
-    query = {"updateMask": "labels"} if name == "projects.jobs.patch" else {}
+    query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
     (route,) = (route for route in routes if route.name == name and route.verb in {"POST", "PATCH"})
     send(route, query, json.dumps(body).encode())
 
@@ -124,7 +125,7 @@ BODY = st.one_of(
 def test_any_value_in_a_body(routes: list[Route], case: tuple[str, tuple[Any, ...], Any]) -> None:
     name, path, value = case
     body = json.dumps(changed(BODIES[name], path, value)).encode()
-    query = {"updateMask": "labels"} if name == "projects.jobs.patch" else {}
+    query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
     for route in routes:
         if route.name == name and route.verb != "GET":
             call(route, query, body)
