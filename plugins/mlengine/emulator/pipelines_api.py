@@ -10,26 +10,23 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.core.times import rfc3339
 from mlengine.emulator import messages, pipeline_checks
 from mlengine.emulator.engine import Engine
-from mlengine.emulator.filters import parse
-from mlengine.emulator.http import Request, page, status_of
-from mlengine.emulator.job_api import parent_of
+from mlengine.emulator.http import Request, status_of
+from mlengine.emulator.job_api import JobApi, parent_of
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import Pipeline, PipelineStore
 from mlengine.emulator.projects import location_name
-from mlengine.emulator.records import Record
+from mlengine.emulator.records import VERTEX, Record
 from mlengine.emulator.vertex_api import VertexApi, deletion, ended, job_name, new_id, render
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-_MAX_PAGE, _PAGE = 1000, 100  # as ListCustomJobs
 # What ListTrainingPipelines documents, in addition to labels.
 _FILTERS = {
     "display_name": "displayName",
@@ -48,18 +45,24 @@ _PREFIX = "PIPELINE_STATE_"
 _STATES = {"EXPIRED": "FAILED", "UPDATING": "RUNNING", "PARTIALLY_SUCCEEDED": "SUCCEEDED"}
 
 
-class PipelinesApi:
+class PipelinesApi(JobApi):
     """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error.
 
+    :param engine: the jobs.
+    :param storage: has the models' files.
+    :param store: the pipelines.
     :param jobs: creates the custom jobs.
     :param models: gets the models.
-    :param storage: has the models' files.
     """
 
+    # "The standard list page size": the document has no number, as that of ListCustomJobs.
+    name, filters, limit, default = VERTEX, _FILTERS, 1000, 100
+
     def __init__(
-        self, engine: Engine, store: PipelineStore, jobs: VertexApi, models: ModelsApi, storage: Storage
+        self, engine: Engine, storage: Storage, *, store: PipelineStore, jobs: VertexApi, models: ModelsApi
     ) -> None:
-        self._engine, self._store, self._jobs, self._models, self._storage = engine, store, jobs, models, storage
+        super().__init__(engine, storage, None)
+        self._store, self._jobs, self._models = store, jobs, models
         self._lock = threading.RLock()
 
     def create(self, request: Request) -> dict[str, Any]:
@@ -82,14 +85,12 @@ class PipelinesApi:
     def list(self, request: Request) -> dict[str, Any]:
         """ListTrainingPipelines: the newest first."""
         request.only("filter", "pageSize", "pageToken", "readMask")
-        parent, query = parent_of(request), request.query
-        mask = messages.Mask(query.get("readMask", ""), messages.training_pipeline_type())
-        condition = parse(query.get("filter", ""), frozenset(_FILTERS))
+        parent = parent_of(request)
+        mask = messages.Mask(request.query.get("readMask", ""), messages.training_pipeline_type())
         pipelines = [found for found in self._store.all() if found.key[:2] == parent and not found.deleted]
         pipelines.sort(key=lambda found: (found.created, found.id), reverse=True)
         rendered = [_render(pipeline, record) for pipeline, record in self._current(pipelines)]
-        matching = [found for found in rendered if condition.matches(partial(_field, found))]
-        selected, token = page(matching, query.get("pageSize"), query.get("pageToken"), _MAX_PAGE, default=_PAGE)
+        selected, token = self._page(request, rendered)
         response: dict[str, Any] = {"trainingPipelines": [_response(mask.apply(found), request) for found in selected]}
         return {**response, "nextPageToken": token} if token else response
 
@@ -225,10 +226,3 @@ def _response(pipeline: dict[str, Any], request: Request) -> dict[str, Any]:
 
 def _deletion(pipeline: Pipeline) -> dict[str, Any]:
     return deletion(pipeline.project, pipeline.region, pipeline.id, pipeline.updated)
-
-
-def _field(pipeline: Mapping[str, Any], name: str) -> str | None:
-    if name.startswith("labels."):
-        label: str | None = pipeline.get("labels", {}).get(name.removeprefix("labels."))
-        return label
-    return pipeline.get(_FILTERS[name])

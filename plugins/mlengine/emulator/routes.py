@@ -49,7 +49,9 @@ class Routes:
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
         vertex, mlengine, models = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket), ModelsApi()
-        pipelines = PipelinesApi(engine, PipelineStore(engine.folder / "pipelines"), vertex, models, storage)
+        pipelines = PipelinesApi(
+            engine, storage, store=PipelineStore(engine.folder / "pipelines"), jobs=vertex, models=models
+        )
         engine.after_poll.append(pipelines.upload_models)
         self._projects = Projects(record.project for record in engine.store.all())
 
