@@ -25,7 +25,10 @@ VALID = (
 
 @pytest.mark.parametrize("chief", VALID)
 def test_valid_jobs_are_accepted(chief: dict[str, Any]) -> None:
-    more = {"scheduling": {"timeout": "3600.5s"}, "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"}}
+    more: dict[str, Any] = {
+        "scheduling": {"timeout": "3600.5s"},
+        "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"},
+    }
     more |= {"network": "projects/12345/global/networks/n", "tensorboard": "t", "serviceAccount": "a@b"}
     vertex_checks.check(job(chief, {}, pool(replicaCount="1000"), {}, **more))
 
