@@ -107,7 +107,7 @@ def _check_pool(pool: Located) -> None:
 
 
 def _check_surroundings(spec: Located) -> None:
-    """Check what the job uses beside its machines."""
+    """Check what the job uses in addition to its machines."""
     network = _optional(spec, "network")
     if network is not None and not _NETWORK.fullmatch(network.value):
         # "Where {project} is a project number, as in 12345".

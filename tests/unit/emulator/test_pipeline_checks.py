@@ -51,7 +51,7 @@ def test_inputs_may_be_in_snake_case() -> None:
     assert only["containerSpec"] == {"imageUri": "i", "command": ["true"]}
 
 
-def test_the_model_is_where_the_job_is_told_to_put_it() -> None:
+def test_the_model_is_in_the_directory_that_the_job_gets() -> None:
     assert pipeline_checks.artifact_uri(pipeline()) == "gs://bkt/out/model"
     given = pipeline(modelToUpload={**MODEL, "artifactUri": "gs://bkt/there"})
     assert pipeline_checks.artifact_uri(given) == "gs://bkt/there"
