@@ -231,6 +231,17 @@ def test_a_lost_response_to_a_create_request_leaves_one_pipeline(
     assert ended.state.name == "PIPELINE_STATE_SUCCEEDED"
 
 
+def test_scripted_faults_apply_to_the_job_of_a_pipeline(emulator: RunningEmulator, actor: str, bucket: str) -> None:
+    client = pipeline_client(emulator)
+    emulator.script("CreateTrainingPipeline", "out-of-memory")
+    made = client.create_training_pipeline(
+        parent=PARENT, training_pipeline=pipeline(actor, bucket, "until('/nowhere')")
+    )
+    ended = until_ended(lambda: client.get_training_pipeline(name=made.name))
+    assert ended.state.name == "PIPELINE_STATE_FAILED"
+    assert "memory" in ended.error.message
+
+
 @pytest.fixture
 def context() -> dict[str, Any]:
     """What an operator needs of a task's context; ``pushed`` has its XComs."""
