@@ -10,6 +10,7 @@ from mlengine.core import limits
 from mlengine.core.errors import EmulatorApiError, JobFileError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located
+from mlengine.core.job_file.tiers import MACHINES
 from mlengine.emulator import field_errors
 
 
@@ -28,6 +29,9 @@ def check(pool: Located) -> None:
         job_fields.machine_type(kind)
     except JobFileError as error:
         raise _unsupported(kind, None, error.hint) from error
+    old = MACHINES.get(kind.value)
+    if old is not None:
+        raise _unsupported(kind, None, f"it is a name of ML Engine; use {old.vertex_type}")
     accelerator, count = machine.get("acceleratorType"), machine.get("acceleratorCount")
     if (accelerator is None) != (count is None):
         raise field_errors.vertex(
@@ -53,5 +57,9 @@ def _unsupported(kind: Located, accelerator: Located | None, hint: str) -> Emula
 def _check_disk(pool: Located) -> None:
     disk = pool.value.get("diskSpec")
     size = disk.value.get("bootDiskSizeGb") if disk is not None else None
+    if disk is not None:
+        request = {"machineSpec": pool.value["machineSpec"].plain(), "diskSpec": disk.plain()}
+        for problem, hint in accelerators.of_pool(request):
+            raise field_errors.vertex(f"{disk.path}.bootDiskType", problem, hint)
     if size is not None and (problem := limits.boot_disk_gb(int(size.value))) is not None:
         raise field_errors.vertex(size.path, problem.message, problem.hint)
