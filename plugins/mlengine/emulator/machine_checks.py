@@ -61,5 +61,5 @@ def _check_disk(pool: Located) -> None:
         request = {"machineSpec": pool.value["machineSpec"].plain(), "diskSpec": disk.plain()}
         for problem, hint in accelerators.of_pool(request):
             raise field_errors.vertex(f"{disk.path}.bootDiskType", problem, hint)
-    if size is not None and (problem := limits.boot_disk_gb(int(size.value))) is not None:
-        raise field_errors.vertex(size.path, problem.message, problem.hint)
+    if size is not None and (wrong := limits.boot_disk_gb(int(size.value))) is not None:
+        raise field_errors.vertex(size.path, wrong.message, wrong.hint)
