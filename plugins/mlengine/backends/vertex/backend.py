@@ -21,6 +21,7 @@ from mlengine.backends.vertex import checks, logs, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
+from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
 from mlengine.backends.vertex.states import failure, job_state
@@ -35,6 +36,7 @@ GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose cre
 CREATES = 3
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+MAX_CREATED = 20_000  # jobs whose createTime is kept
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -59,6 +61,8 @@ class VertexBackend:
 
     name = "vertex"
     logs_at_once = logs.JOBS_A_CALL
+    quiet_log_seconds = 15.0
+    polling_settings = frozenset({"project", "endpoint", "gcp_conn_id", "impersonation_chain"})
 
     def __init__(
         self,
@@ -79,7 +83,9 @@ class VertexBackend:
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
-        self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+        # Job name → its createTime: how far back lists and log queries must go.
+        self._created: dict[str, str] = {}
+        self._budgets: dict[str, LogBudget] = {}
         self._regions: set[str] = set()  # of job files, where find() must search
 
     @classmethod
@@ -163,10 +169,14 @@ class VertexBackend:
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
         jobs = self._open()
-        named = [(handle.name, cursor) for handle, cursor in wanted]
-        return logs.read(jobs.client, jobs.place.logging_endpoint, named, limit)
+        self._learn_creations([handle.name for handle, cursor in wanted if "since" not in cursor])
+        named = [logs.JobLog(handle.name, cursor, self._created.get(handle.name)) for handle, cursor in wanted]
+        reader = logs.LogReader(jobs.client, jobs.place.logging_endpoint, self._budget)
+        return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
         parse(handle.name)
@@ -216,6 +226,27 @@ class VertexBackend:
         )
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
+    def _budget(self, project: str) -> LogBudget:
+        server = self._open().place.logging_endpoint
+        with self._lock:
+            if project not in self._budgets:
+                self._budgets[project] = LogBudget.of(server, project)
+            return self._budgets[project]
+
+    def _learn_creations(self, names: Sequence[str]) -> None:
+        """Ask for jobs of unknown age: those that were not described yet."""
+        unknown = [name for name in names if name not in self._created]
+        if unknown:
+            with ThreadPoolExecutor(8) as pool:
+                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+
+    def _note_creations(self, found: Mapping[str, Job | None]) -> None:
+        for name, job in found.items():
+            if job is not None and "createTime" in job:
+                self._created[name] = job["createTime"]
+        while len(self._created) > MAX_CREATED:
+            self._created.pop(next(iter(self._created)), None)
+
     def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
         """Jobs labelled with ``key`` (and ``attempt``), oldest first."""
         query = f"labels.{KEY_LABEL}={key_label(key)}"
@@ -250,9 +281,7 @@ class VertexBackend:
         if missing:
             with ThreadPoolExecutor(8) as pool:
                 found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
-        for name, job in found.items():
-            if job is not None and "createTime" in job:
-                self._created[name] = job["createTime"]
+        self._note_creations(found)
         return found
 
     def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
@@ -261,8 +290,6 @@ class VertexBackend:
             gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
             return JobStatus(handle, JobState.FAILED, "deleted in Vertex AI", gone)
         state = job_state(job.get("state"))
-        if state.terminal:
-            self._created.pop(handle.name, None)
         times = [seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
         error = job.get("error")
         detail = str((error or {}).get("message", ""))
