@@ -13,6 +13,7 @@ from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript, read_faults
 from mlengine.emulator.http import Request
 from mlengine.emulator.log_entries import list_entries
+from mlengine.emulator.log_limits import resumed_search
 from mlengine.emulator.mlengine_api import MlengineApi
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.vertex_api import VertexApi
@@ -48,7 +49,7 @@ class Routes:
         vertex, mlengine = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket)
 
         def entries(request: Request) -> dict[str, Any]:
-            return list_entries(engine.journal, engine.refresh(engine.store.all()), request.json())
+            return list_entries(engine.journal, engine.refresh(engine.store.all()), resumed_search(request.json()))
 
         self.all = [
             _route("POST", f"{_VERTEX}/customJobs", "CreateCustomJob", vertex.create),
