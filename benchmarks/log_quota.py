@@ -2,8 +2,8 @@
 
 Against the emulator with the quota of 60 reads a minute switched on: 1 and 1,000 waiting jobs with six sets of options,
 two triggerers and three followers (``mlengine jobs logs --follow``), each in a process of its own, on one machine. All
-jobs write a line every 20 s. Then jobs end: one after the other, all that are left at once, and one while somebody else
-uses up the quota. ``--baseline DIR`` runs the readers with the code of another checkout beside it, for comparison.
+jobs write a line every 20 s. Then jobs end: one after the other, all that are left at once, and one while other clients
+use up the quota. ``--baseline DIR`` also runs the readers with the code of another checkout, for comparison.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _service(stack: ExitStack, folder: Path) -> tuple[Any, Any, Calls]:
         calls.made.setdefault(method, []).append((time.time(), refused))
         return faults
 
-    service.server.script.match = recorded
+    setattr(service.server.script, "match", recorded)  # noqa: B010 it is a method
     return service, backend, calls
 
 

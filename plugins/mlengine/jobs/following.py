@@ -18,6 +18,7 @@ from mlengine.core.job import JobHandle, JobStatus
 
 POLL_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+LONGEST_SEARCH_PAUSE_SECONDS = 5.0
 # How long a log that cannot be read at all is retried, once there is nothing else to wait for.
 PATIENCE_SECONDS = 180.0
 
@@ -46,7 +47,8 @@ class LogFollower:
         self._due = 0.0  # when the log is read again
         self._pause = 0.0
         self._failures = 0
-        self._read_at = time.monotonic()
+        self._waits = 0  # reads in a row that did not reach the end of the log and found nothing
+        self._progress_at = time.monotonic()
 
     def follow(self, *, to_end_of_job: bool = True) -> Iterator[Followed]:
         """Yield what is new until there is nothing more.
@@ -60,7 +62,9 @@ class LogFollower:
             status = self._backend.describe([self._handle])[0]
             ended = status.state.terminal
             if ended and not seen_end:
-                seen_end, self._due = True, min(self._due, time.monotonic() if not self._failures else self._due)
+                seen_end, self._progress_at = True, time.monotonic()
+                if not self._failures:
+                    self._due = min(self._due, self._progress_at)
             page = self._page(patient=not ended and to_end_of_job)
             final = page.complete and (ended or not to_end_of_job)
             yield Followed(status, page, final)
@@ -76,20 +80,31 @@ class LogFollower:
         now = time.monotonic()
         if now < self._due:
             return LogPage((), self._cursor, wait=self._due - now)
+        out_of_patience = not patient and now - self._progress_at > PATIENCE_SECONDS
         try:
             page = self._backend.logs(self._handle, self._cursor)
         except BackendUnavailableError as error:
+            if out_of_patience:
+                raise
             self._failures += 1
             if self._failures == 1:
                 self._note(f"the log cannot be read now; retrying: {error.message}")
-            if not patient and now - self._read_at > PATIENCE_SECONDS:
-                raise
             wait = min(FIRST_PAUSE_SECONDS * 2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
             self._due = time.monotonic() + wait
             return LogPage((), self._cursor, wait=wait)
-        self._failures, self._read_at = 0, time.monotonic()
-        self._cursor = page.cursor
-        self._due = self._read_at + (self._next_pause(page) if page.wait is None else page.wait)
+        if page.wait is not None and out_of_patience:
+            raise BackendUnavailableError(
+                f"job {self._handle.job_id}: its log could not be read for {PATIENCE_SECONDS:.0f} s",
+                hint="try again later; other readers use the quota of this project",
+            )
+        self._failures, self._cursor, now = 0, page.cursor, time.monotonic()
+        if page.wait is None:
+            self._waits, self._progress_at = 0, now
+            self._due = now + self._next_pause(page)
+        else:
+            # A search that takes many calls is not hurried, whatever the quota allows.
+            self._waits += 1
+            self._due = now + max(page.wait, min(0.1 * (self._waits - 1), LONGEST_SEARCH_PAUSE_SECONDS))
         return page
 
     def _next_pause(self, page: LogPage) -> float:

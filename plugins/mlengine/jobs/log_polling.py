@@ -2,7 +2,7 @@
 
 A round is one call to the backend, for as many jobs as it takes. What the service's quota allows, the backend knows: a
 page says how long to wait. While nothing is written, the pause grows to what the backend asks for. A job that has ended
-is read at once, and its wait is told when its last lines would come too late (:meth:`Watch.give_up_lines`).
+is read at once, and its wait ends without the last lines if these would come too late (:meth:`Watch.give_up_lines`).
 
 A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll.
 """

@@ -132,3 +132,11 @@ def test_a_log_that_fails_for_long_ends_the_command_but_not_before_the_job(clock
         list(follow(backend))
     assert clock.now >= backend.ends_at
     assert clock.now < backend.ends_at + 2 * following.PATIENCE_SECONDS
+
+
+def test_a_search_without_end_ends_the_command(clock: Clock) -> None:
+    backend = Limited(clock, page(wait=0.0))
+    backend.ends_at = clock.now + 5.0
+    with pytest.raises(BackendUnavailableError, match="could not be read for 180 s"):
+        list(follow(backend))
+    assert len(backend.reads) < 100

@@ -4,10 +4,10 @@ Cloud Logging answers 60 ``entries:list`` calls a minute and project. The quota 
 no ``Retry-After`` (Google's page on quotas, and its description of the service's responses, read in 2026). So all
 readers of a machine (pollers, sensors, followers at a terminal, the web page) together keep to half of it by default.
 
-* The state is one small file for each project, under a lock. Readers do not queue: who is refused learns when to ask
-  again, with some jitter, so that all have the same chance. A reader that dies leaves nothing behind.
+* The state is one small file for each project, under a lock. Readers do not queue: a refusal says when to ask again,
+  with some jitter, so that all have the same chance. A reader that dies leaves nothing behind.
 * Calls are spaced evenly. Reads of the last lines of a job that has ended may use a reserve that other reads may not.
-* After a 429, which means that others use the quota too, nobody reads for a while, and then at half the rate. Each
+* After a 429, which means that others use the quota too, there are no reads for a while, and then half the rate. Each
   five minutes without another 429 double the rate again.
 
 Within any 60 seconds, this machine makes at most as many calls as the limit says. What this does not do: it knows

@@ -3,7 +3,7 @@
 Entries may arrive after later ones. So a read goes back a little behind the newest entry seen and leaves out those it
 had: the cursor keeps the time and short digests of the ids seen in that span, and is all there is to keep.
 
-Every query has a lower bound, at first the job's creation: Google searches without one through all that is stored.
+Every query has a start time, at first the job's creation: without one, Google searches through all that is stored.
 If it "did not have time to search all", an answer has no entries and a page token. A read ends with the first answer
 that has new lines, and after at most :data:`MAX_CALLS` calls. A token that is left stays in the cursors, and the next
 read of the same jobs continues from it.
@@ -32,7 +32,7 @@ MAX_SEEN = 2000  # ids in a cursor; a faster log narrows the span instead
 PAGE = 1000
 MAX_CALLS = 5
 JOBS_A_CALL = 150  # a filter has at most 20,000 characters
-RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the bound for jobs of unknown age
+RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the earliest start for jobs of unknown age
 _LAUNCHER = "launcher"
 
 
@@ -59,10 +59,10 @@ class JobLog:
 
     @property
     def since(self) -> str:
-        """The lower bound of a new query: never before the job's creation."""
-        bounds = [bound for bound in (self.created, self.cursor.get("since")) if bound]
+        """The start time of a new query: never before the job's creation."""
+        starts = [start for start in (self.created, self.cursor.get("since")) if start]
         # Whole hours, so that the next query is the same.
-        return max(bounds, key=seconds) if bounds else rfc3339((time.time() - RETENTION_SECONDS) // 3600 * 3600)
+        return max(starts, key=seconds) if starts else rfc3339((time.time() - RETENTION_SECONDS) // 3600 * 3600)
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class _Entry:
 class _Search:
     """A query, and how far it was followed.
 
-    :param bounds: lower bound of each job.
+    :param starts: start time for each job.
     :param began: when it began, in seconds since the epoch.
     """
 
     project: str
     logs: Sequence[JobLog]
-    bounds: Sequence[str]
+    starts: Sequence[str]
     limit: int
     began: float
     token: str | None = None
@@ -95,8 +95,8 @@ class _Search:
         kept = [one.cursor.get("search") or {} for one in logs]
         first = kept[0]
         if first and all(other.get("of") == first["of"] and other["token"] == first["token"] for other in kept):
-            bounds = [str(one["since"]) for one in kept]
-            search = cls(project, logs, bounds, limit, first["began"], first["token"])
+            starts = [str(one["since"]) for one in kept]
+            search = cls(project, logs, starts, limit, first["began"], first["token"])
             # A token is good only for the very same query.
             if search.digest == first["of"]:
                 return search
@@ -105,8 +105,8 @@ class _Search:
     @property
     def body(self) -> dict[str, Any]:
         parts = [
-            f'(resource.labels.job_id="{one.number}" AND timestamp>="{bound}")'
-            for one, bound in zip(self.logs, self.bounds, strict=True)
+            f'(resource.labels.job_id="{one.number}" AND timestamp>="{start}")'
+            for one, start in zip(self.logs, self.starts, strict=True)
         ]
         return {
             "resourceNames": [f"projects/{self.project}"],
@@ -128,9 +128,9 @@ class _Search:
                 "since": one.since,
                 "window": [],
                 **one.cursor,
-                "search": {"of": digest, "since": bound, "began": self.began, "token": self.token},
+                "search": {"of": digest, "since": start, "began": self.began, "token": self.token},
             }
-            for one, bound in zip(self.logs, self.bounds, strict=True)
+            for one, start in zip(self.logs, self.starts, strict=True)
         ]
 
 
@@ -192,7 +192,7 @@ class LogReader:
 def _new_entries(logs: Sequence[JobLog], answer: Mapping[str, Any]) -> dict[str, list[_Entry]]:
     """The entries that the cursors do not have, by the job's number."""
     seen = {one.number: {digest for _, digest in one.cursor.get("window", ())} for one in logs}
-    # A search that goes on has an older bound, and may repeat an entry that the cursor has dropped.
+    # A search that goes on has an older start, and may repeat an entry that the cursor has dropped.
     floors = {one.number: seconds(one.cursor["since"]) if "since" in one.cursor else -math.inf for one in logs}
     found: dict[str, list[_Entry]] = {number: [] for number in seen}
     for entry in map(_entry, answer.get("entries", ())):

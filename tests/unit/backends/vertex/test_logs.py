@@ -100,7 +100,7 @@ MOMENTS = st.lists(st.tuples(st.floats(0, 30), st.floats(0, logs.OVERLAP_SECONDS
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the time of the reader."""
     now = [BEGIN]
-    monkeypatch.setattr(logs.time, "time", lambda: now[0])
+    monkeypatch.setattr("mlengine.backends.vertex.logs.time.time", lambda: now[0])
     return lambda moment: now.__setitem__(0, moment)
 
 
