@@ -121,6 +121,10 @@ class BackendThrottledError(BackendUnavailableError):
         self.retry_after = retry_after
 
 
+class NoQuotaError(BackendError):
+    """A training backend did not create a job: the limit of a quota that it needs is 0."""
+
+
 class EmulatorError(MlengineError):
     """The emulator cannot start: a port, the state directory, or an option."""
 

@@ -75,6 +75,8 @@ def test_a_quota_is_of_each_project_and_need_not_be_exceeded() -> None:
         ({"method": CREATE, "action": "preempt", "replica": "boss-0"}, "replica is 'boss-0'"),
         ({"method": GET, "action": "stick"}, "does not apply to GetCustomJob"),
         ({"method": GET, "action": "lag"}, "does not apply to GetCustomJob"),
+        ({"method": "projects.jobs.create", "action": "stockout"}, "does not apply to projects.jobs.create"),
+        ({"method": CREATE, "action": "restart", "restarts": -1}, "restarts is -1"),
     ],
 )
 def test_invalid_faults_are_rejected(data: Any, message: str) -> None:

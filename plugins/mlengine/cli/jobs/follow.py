@@ -41,9 +41,14 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
 
 def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
+    from mlengine.core.spec import TrainingSpec
+    from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
     from mlengine.jobs.following import LogFollower
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
+    record = submitter.record(JobDir(handle.job_dir))
+    limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
+    restarting = False
     while True:
         formatter = LogFormatter(LogCursor(handle.attempt))
         for followed in LogFollower(backend, handle, {}, note).follow():
@@ -51,6 +56,15 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
             for line in formatter.new_lines(status, followed.page, progress):
                 say(line)
+            if followed.page.more:
+                continue
+            if waits_too_long(status, limit):
+                submitter.end(handle, "max_wait_seconds exceeded")
+                say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
+                return ExitCode.JOB_FAILED
+            if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
+                submitter.note_restart(status)
+                restarting = status.restarting
         if status.state is JobState.SUCCEEDED:
             return ExitCode.OK
         if not _retryable(status):
