@@ -110,6 +110,17 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
+class BackendThrottledError(BackendUnavailableError):
+    """A quota of requests per minute is exceeded.
+
+    :param retry_after: the pause in seconds that the service asked for; ``None`` if it did not.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class NoQuotaError(BackendError):
     """A training backend did not create a job: the limit of a quota that it needs is 0."""
 

@@ -16,6 +16,7 @@ from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
 from mlengine.emulator.http import HTTP_STATUS, Request, error_body
+from mlengine.emulator.log_limits import project_of, unfinished_search
 from mlengine.emulator.routes import Route, Routes
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class App:
             return
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         numbers = "enum-encoding=int" in query.get("$alt", "")
-        faults = self._script.match(route.name) if route.name else []
+        faults = self._script.match(route.name, project_of(path, body)) if route.name else []
         stuck = any(fault.action == "stick" for fault in faults)
         request = Request(path, query, body, enums_as_numbers=numbers, stuck=stuck, faults=faults)
         if not await self._before(faults, scope, send):
@@ -57,6 +58,8 @@ class App:
 
     def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, dict[str, Any]]:
         try:
+            if any(fault.action == "empty" for fault in faults):
+                return 200, unfinished_search(request)
             response = route.handler(request)
             for fault in faults:
                 response = self._effects.apply(fault, response)
@@ -75,10 +78,8 @@ class App:
             elif fault.action == "reset":
                 await self._reset_connection(scope)
                 return False
-            elif fault.action == "status":
-                code = HTTP_STATUS[fault.status]
-                error = {"code": code, "message": fault.message, "status": fault.status}
-                await _send(send, code, {"error": error})
+            elif fault.action in {"status", "quota"}:
+                await _send(send, *_refusal(fault))
                 return False
         return True
 
@@ -100,6 +101,17 @@ class App:
         self._reset(scope["client"])
         # Lets uvicorn handle the lost connection; otherwise it logs a missing response.
         await asyncio.sleep(0)
+
+
+def _refusal(fault: Fault) -> tuple[int, dict[str, Any]]:
+    status, message = fault.status, fault.message
+    if fault.action == "quota":  # the service gives no Retry-After
+        status = "RESOURCE_EXHAUSTED"
+        message = (
+            f"Quota exceeded for quota metric 'Read requests' and limit 'Read requests per minute': {fault.per_minute}."
+        )
+    code = HTTP_STATUS[status]
+    return code, {"error": {"code": code, "message": message, "status": status}}
 
 
 async def _body(receive: Receive) -> bytes:

@@ -13,6 +13,7 @@ from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript, read_faults
 from mlengine.emulator.http import Request
 from mlengine.emulator.log_entries import list_entries
+from mlengine.emulator.log_limits import resumed_search
 from mlengine.emulator.mlengine_api import MlengineApi
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import PipelineStore
@@ -56,7 +57,7 @@ class Routes:
         self._projects = Projects(record.project for record in engine.store.all())
 
         def entries(request: Request) -> dict[str, Any]:
-            body = self._projects.with_ids(request.json())
+            body = self._projects.with_ids(resumed_search(request.json()))
             return list_entries(engine.journal, engine.refresh(engine.store.all()), body)
 
         def operation(request: Request) -> dict[str, Any]:
