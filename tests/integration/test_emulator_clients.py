@@ -130,6 +130,7 @@ def entries(emulator: RunningEmulator, name: str) -> list[dict[str, Any]]:
         "resourceNames": ["projects/test-project"],
         "filter": f'resource.type="ml_job" AND resource.labels.job_id="{name.rsplit("/", 1)[-1]}"',
         "orderBy": "timestamp asc",
+        "pageSize": 1000,
     }
     answer = requests.post(f"{emulator.url}/v2/entries:list", json=body, timeout=10)
     found: list[dict[str, Any]] = answer.json()["entries"]
