@@ -17,7 +17,7 @@ from mlengine.core.errors import EmulatorError, MlengineError
 from mlengine.emulator import listener
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
-from mlengine.emulator.http import Request, status_of
+from mlengine.emulator.http import Request, as_dict, status_of
 from mlengine.emulator.routes import Routes
 
 _SERVICE = "google.cloud.aiplatform.v1.JobService"
@@ -101,7 +101,7 @@ class GrpcServer:
         path, request = method.request(message)
         try:
             route, parts = self._routes.find(method.verb, path)
-            response = route.handler(Request(parts, request.query, request.body, stuck="stick" in faults))
+            response = as_dict(route.handler(Request(parts, request.query, request.body, stuck="stick" in faults)))
             for fault in faults.values():
                 response = self._effects.apply(fault, response)
         except MlengineError as error:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,15 @@ def _name(record: Record) -> str:
 
 
 def _line(record: Record, line: LogLine) -> Line:
-    role, _, index = line.replica.rpartition("-")
-    tasks = POOL_NAMES if record.api == VERTEX else _ML_TASKS
-    task = f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else SERVICE
-    return Line(_ERROR if line.stderr else _INFO, task, _storable(line.text))
+    return Line(_ERROR if line.stderr else _INFO, _task(record.api, line.replica), _storable(line.text))
+
+
+@cache
+def _task(api: str, replica: str) -> str:
+    """The service's name of a replica."""
+    role, _, index = replica.rpartition("-")
+    tasks = POOL_NAMES if api == VERTEX else _ML_TASKS
+    return f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else SERVICE
 
 
 def _service_line(text: str, severity: int = _INFO) -> Line:

@@ -12,13 +12,14 @@ import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
-from mlengine.emulator.http import page_size
+from mlengine.emulator.http import Rendered, page_size
 from mlengine.emulator.journal import Journal
 from mlengine.emulator.log_store import Position, Row
 from mlengine.emulator.logging_query import fields
@@ -56,15 +57,19 @@ class _Query:
 
 @dataclass(frozen=True)
 class _Stream:
-    """A job's entries of one severity."""
+    """A job's entries of one severity.
+
+    :param constant: by task, the beginning of an entry as JSON.
+    """
 
     number: int
     record: Record
     severity: str
     range: Range
+    constant: dict[str, str] = field(default_factory=dict)
 
 
-def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str, Any]) -> dict[str, Any]:
+def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str, Any]) -> Rendered:
     """``entries:list``.
 
     :param records: all jobs, with their current states.
@@ -85,7 +90,8 @@ def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str,
     entries, last = _page(journal, streams, query)
     if last is None and not all(collected):
         last = query.after or _START
-    return {"entries": entries, **({"nextPageToken": _token(last, query.digest)} if last else {})}
+    token = f', "nextPageToken": "{_token(last, query.digest)}"' if last else ""
+    return Rendered(f'{{"entries": [{", ".join(entries)}]{token}}}')
 
 
 def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
@@ -93,20 +99,20 @@ def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
     journal.collect(record)
     streams = _streams(journal, record, _plan(""))
     rows = _merged(journal, streams, None, descending=False)
-    return [_entry(stream.record, stream.severity, row) for _, stream, row in rows]
+    return [json.loads(_rendered(stream, row)) for _, stream, row in rows]
 
 
-def _page(journal: Journal, streams: Sequence[_Stream], query: _Query) -> tuple[list[dict[str, Any]], Key | None]:
-    """The entries of a page, and the last entry that was examined, if more may follow."""
-    found: list[dict[str, Any]] = []
+def _page(journal: Journal, streams: Sequence[_Stream], query: _Query) -> tuple[list[str], Key | None]:
+    """The entries of a page as JSON, and the last entry that was examined, if more may follow."""
+    found: list[str] = []
     last: Key | None = None
     rows = _merged(journal, streams, query.after, descending=query.descending)
     for examined, (key, stream, row) in enumerate(rows):
         if len(found) == query.size or examined == MAX_EXAMINED:
             return found, last
-        entry, last = _entry(stream.record, stream.severity, row), key
-        if stream.range.matches is None or stream.range.matches(entry):
-            found.append(entry)
+        last = key
+        if stream.range.matches is None or stream.range.matches(_entry(stream, row)):
+            found.append(_rendered(stream, row))
     return found, None
 
 
@@ -208,9 +214,10 @@ def _project_of(name: str) -> str:
     return parts[1] if parts[0] == "projects" else name
 
 
-def _entry(record: Record, severity: str, row: Row) -> dict[str, Any]:
+def _entry(stream: _Stream, row: Row) -> dict[str, Any]:
+    """An entry, for filters that look at its fields."""
     moment, place, task, text = row
-    stamp = f"{_second(moment // 1_000_000)}.{moment % 1_000_000:06d}Z"
+    record, stamp = stream.record, _stamp(moment)
     return {
         "logName": f"projects/{record.project}/logs/{task}",
         "resource": {
@@ -219,11 +226,31 @@ def _entry(record: Record, severity: str, row: Row) -> dict[str, Any]:
         },
         "timestamp": stamp,
         "receiveTimestamp": stamp,
-        "severity": severity,
+        "severity": stream.severity,
         "insertId": f"{place:012d}",
         "labels": {"ml.googleapis.com/task_name": task},
         "jsonPayload": {"message": text},
     }
+
+
+def _rendered(stream: _Stream, row: Row) -> str:
+    """:func:`_entry` as JSON. Most of it is the same for all entries of a replica."""
+    moment, place, task, text = row
+    constant = stream.constant.get(task)
+    if constant is None:
+        entry = _entry(stream, row)
+        for name in ("timestamp", "receiveTimestamp", "insertId", "jsonPayload"):
+            del entry[name]
+        constant = stream.constant[task] = json.dumps(entry)[:-1]
+    stamp = _stamp(moment)
+    return (
+        f'{constant}, "timestamp": "{stamp}", "receiveTimestamp": "{stamp}", "insertId": "{place:012d}",'
+        f' "jsonPayload": {{"message": {encode_basestring_ascii(text)}}}}}'
+    )
+
+
+def _stamp(moment: int) -> str:
+    return f"{_second(moment // 1_000_000)}.{moment % 1_000_000:06d}Z"
 
 
 @lru_cache(maxsize=64)

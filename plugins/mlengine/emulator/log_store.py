@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlengine.core.errors import EmulatorError
 
@@ -50,8 +50,7 @@ _DESCENDING = f"{_RANGE} ORDER BY time DESC, place DESC LIMIT ?"
 _FIRST_READ, _LARGEST_READ = 50, 1000  # rows read at once from one stream
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line to store.
 
     :param severity: a rank of :data:`mlengine.emulator.logging_query.fields.SEVERITIES`.

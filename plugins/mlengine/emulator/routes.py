@@ -11,14 +11,14 @@ from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator import discovery
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript, read_faults
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, Response
 from mlengine.emulator.log_entries import list_entries
 from mlengine.emulator.mlengine_api import MlengineApi
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.vertex_api import VertexApi
 from mlengine.storage.client import Storage
 
-Handler = Callable[[Request], dict[str, Any]]
+Handler = Callable[[Request], Response]
 _VERTEX = "/v1(?:beta1)?/projects/{project}/locations/{location}"
 
 
@@ -47,7 +47,7 @@ class Routes:
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
         vertex, mlengine = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket)
 
-        def entries(request: Request) -> dict[str, Any]:
+        def entries(request: Request) -> Response:
             return list_entries(engine.journal, engine.refresh(engine.store.all()), request.json())
 
         self.all = [

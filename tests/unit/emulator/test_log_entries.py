@@ -15,8 +15,8 @@ from mlengine.backends import LogLine
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.job import JobState
 from mlengine.emulator import log_entries
+from mlengine.emulator.http import as_dict
 from mlengine.emulator.journal import Journal
-from mlengine.emulator.log_entries import list_entries
 from mlengine.emulator.log_store import Line
 from mlengine.emulator.records import MLENGINE, Record
 from mlengine.testing.backend import MemoryBackend
@@ -31,6 +31,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened = Journal(MemoryBackend(), tmp_path)
     yield opened
     opened.close()
+
+
+def list_entries(journal: Journal, records: list[Record], body: dict[str, Any]) -> dict[str, Any]:
+    return as_dict(log_entries.list_entries(journal, records, body))
 
 
 def write(journal: Journal, job: Record, *texts: str, severity: int = 200) -> None:

@@ -114,6 +114,11 @@ def _shown(rest: bytes) -> int:
 
 
 def _states(raw: bytes) -> list[str]:
+    if raw.isascii() and len(raw) <= plaintext.MOST_CHARACTERS:
+        text = raw.decode("ascii")
+        # Most lines have nothing to remove.
+        if text.isprintable() and not text.isspace() and text:
+            return [text]
     return [clean(state.encode()) for state in plaintext.states(raw.decode("utf-8", "replace"))]
 
 
