@@ -108,6 +108,13 @@ class Journal:
             self._announce_end(record, stored)
             return True
 
+    def start_again(self, record: Record) -> None:
+        """Store what is left of the log of the record's backend job. The next lines are those of another one."""
+        name = _name(record)
+        with self._locks[name]:
+            self.collect(record)
+            self.store.append(self.store.job(name), [], {}, stage=_CREATED)
+
     def write(self, record: Record, text: str, severity: int = _INFO) -> None:
         """Store a line of the service."""
         name = _name(record)
@@ -125,7 +132,8 @@ class Journal:
     def _announce(self, record: Record, stored: JobLog) -> None:
         """Store the service's messages up to the state of the job."""
         state = JobState.PREPARING if record.stuck and not record.state.terminal else record.state
-        reached = _RUNNING if record.started is not None else _STAGES.get(state, _CREATED)
+        # While a job is cancelled and afterwards, only its start tells how far it came.
+        reached = _STAGES.get(state, _CREATED if record.started is None else _RUNNING)
         if reached <= stored.stage:
             return
         messages = _VERTEX_MESSAGES if record.api == VERTEX else _MLENGINE_MESSAGES

@@ -90,8 +90,8 @@ def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str,
     entries, last = _page(journal, streams, query)
     if last is None and not all(collected):
         last = query.after or _START
-    token = f', "nextPageToken": "{_token(last, query.digest)}"' if last else ""
-    return Rendered(f'{{"entries": [{", ".join(entries)}]{token}}}')
+    token = f',"nextPageToken":"{_token(last, query.digest)}"' if last else ""
+    return Rendered(f'{{"entries":[{",".join(entries)}]{token}}}')
 
 
 def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
@@ -241,11 +241,11 @@ def _rendered(stream: _Stream, row: Row) -> str:
         entry = _entry(stream, row)
         for name in ("timestamp", "receiveTimestamp", "insertId", "jsonPayload"):
             del entry[name]
-        constant = stream.constant[task] = json.dumps(entry)[:-1]
+        constant = stream.constant[task] = json.dumps(entry, separators=(",", ":"))[:-1]
     stamp = _stamp(moment)
     return (
-        f'{constant}, "timestamp": "{stamp}", "receiveTimestamp": "{stamp}", "insertId": "{place:012d}",'
-        f' "jsonPayload": {{"message": {encode_basestring_ascii(text)}}}}}'
+        f'{constant},"timestamp":"{stamp}","receiveTimestamp":"{stamp}","insertId":"{place:012d}",'
+        f'"jsonPayload":{{"message":{encode_basestring_ascii(text)}}}}}'
     )
 
 

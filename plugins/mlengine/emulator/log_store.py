@@ -135,8 +135,8 @@ class LogStore:
         """
         with self._lock:
             first = max(time.time_ns() // 1000, self._latest + 1)
-            rows = [(first + place, log.lines + place, line) for place, line in enumerate(lines)]
-            self._write(log, rows, cursor, log.stage if stage is None else stage)
+            times = range(first, first + len(lines))
+            self._write(log, list(zip(times, lines, strict=True)), cursor, log.stage if stage is None else stage)
 
     def restore(self, log: JobLog, rows: Sequence[tuple[int, Line]], cursor: Mapping[str, Any], *, stage: int) -> None:
         """Store the lines of another format with the times that they had.
@@ -144,7 +144,7 @@ class LogStore:
         :param rows: times in microseconds, and lines, in their order.
         """
         with self._lock:
-            self._write(log, [(moment, place, line) for place, (moment, line) in enumerate(rows)], cursor, stage)
+            self._write(log, rows, cursor, stage)
 
     def scan(self, stream: int, first: Position, last: Position, *, descending: bool = False) -> Iterator[Row]:
         """The rows of a stream from ``first`` to ``last``, both included, in order of time and place.
@@ -191,12 +191,15 @@ class LogStore:
     def _write(self, log: JobLog, rows: Sequence[tuple[int, int, Line]], cursor: Mapping[str, Any], stage: int) -> None:
         execute, streams = self._connection.execute, dict(log.streams)
         with self._transaction():
-            for severity in {line.severity for _, _, line in rows} - streams.keys():
+            for severity in {line.severity for _, line in rows} - streams.keys():
                 made = execute("INSERT INTO streams (job, severity) VALUES (?, ?)", (log.number, severity))
                 streams[severity] = int(made.lastrowid or 0)
             self._connection.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-                [(streams[line.severity], moment, place, line.task, line.text) for moment, place, line in rows],
+                [
+                    (streams[severity], moment, place, task, text)
+                    for place, (moment, (severity, task, text)) in enumerate(rows, log.lines)
+                ],
             )
             execute(
                 "UPDATE jobs SET cursor = ?, lines = ?, stage = ? WHERE number = ?",
@@ -204,7 +207,7 @@ class LogStore:
             )
         log.streams, log.cursor, log.stage = streams, dict(cursor), stage
         log.lines += len(rows)
-        self._latest = max([self._latest, *(moment for moment, _, _ in rows)])
+        self._latest = max(self._latest, max((moment for moment, _ in rows), default=0))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

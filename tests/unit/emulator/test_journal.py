@@ -107,6 +107,15 @@ def test_a_job_that_never_ran_says_so(journal: Journal) -> None:
     assert texts(journal, replace(record("2"), stuck=True))[-1] == "Job is preparing."
 
 
+def test_a_job_that_starts_again_has_the_lines_of_both_starts(journal: Journal, backend: LoggingBackend) -> None:
+    backend.written.append(LogLine("chief-0", "first"))
+    job = replace(record(), handle=HANDLE, state=JobState.RUNNING, started=1.0)
+    journal.start_again(job)
+    backend.written[:] = [LogLine("chief-0", "second")]
+    assert texts(journal, replace(job, handle=None, state=JobState.PREPARING))[6:] == ["first", "Job is preparing."]
+    assert texts(journal, job)[7:] == ["Job is preparing.", "Job is running.", "second"]
+
+
 def test_the_messages_of_ml_engine(journal: Journal) -> None:
     job = replace(record("census_1", MLENGINE), state=JobState.RUNNING, started=1.0)
     assert texts(journal, job) == [
