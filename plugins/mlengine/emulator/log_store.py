@@ -188,7 +188,7 @@ class LogStore:
             latest = execute("SELECT max(time) FROM entries WHERE stream = ?", (number,)).fetchone()[0]
             self._latest = max(self._latest, latest or 0)
 
-    def _write(self, log: JobLog, rows: Sequence[tuple[int, int, Line]], cursor: Mapping[str, Any], stage: int) -> None:
+    def _write(self, log: JobLog, rows: Sequence[tuple[int, Line]], cursor: Mapping[str, Any], stage: int) -> None:
         execute, streams = self._connection.execute, dict(log.streams)
         with self._transaction():
             for severity in {line.severity for _, line in rows} - streams.keys():

@@ -6,7 +6,7 @@ which is read from the index; anything else is evaluated entry by entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,27 +124,27 @@ def _joined(kind: type[And] | type[Or], parts: list[Node], neutral: Node, absorb
 def _times(node: Node) -> tuple[int, int, bool]:
     """The earliest and the latest time that can match, and whether every entry between them matches."""
     match node:
-        case Comparison(path=path, operator=operator, value=value) if path == _TIMESTAMP and operator in _BOUNDS:
+        case Comparison(path=path, operator=operator, value=value) if path == _TIMESTAMP and operator in _LIMITS:
             # Entries have microseconds; a filter may have nanoseconds.
             nanos = fields.nanoseconds(value)
-            return _BOUNDS[operator](nanos // 1000, -(-nanos // 1000))
+            return _LIMITS[operator](nanos // 1000, -(-nanos // 1000))
         case And():
-            bounds = [_times(part) for part in node.parts]
-            first = max((bound[0] for bound in bounds), default=EARLIEST)
-            return first, min((bound[1] for bound in bounds), default=LATEST), all(bound[2] for bound in bounds)
+            parts = [_times(part) for part in node.parts]
+            first = max((part[0] for part in parts), default=EARLIEST)
+            return first, min((part[1] for part in parts), default=LATEST), all(part[2] for part in parts)
         case Or() if node.parts:
-            bounds = [_times(part) for part in node.parts]
-            return min(bound[0] for bound in bounds), max(bound[1] for bound in bounds), False
+            parts = [_times(part) for part in node.parts]
+            return min(part[0] for part in parts), max(part[1] for part in parts), False
     return EARLIEST, LATEST, False
 
 
-# By operator: the range for a time between two whole numbers of microseconds, which are equal if it is one.
-_BOUNDS: Mapping[str, Any] = {
-    ">=": lambda _below, above: (above, LATEST, True),
-    ">": lambda below, _above: (below + 1, LATEST, True),
-    "<=": lambda below, _above: (EARLIEST, below, True),
-    "<": lambda _below, above: (EARLIEST, above - 1, True),
-    "=": lambda below, above: (above, below, True),
+# By operator: the range, given the value's microseconds rounded down and rounded up.
+_LIMITS: Mapping[str, Callable[[int, int], tuple[int, int, bool]]] = {
+    ">=": lambda _down, up: (up, LATEST, True),
+    ">": lambda down, _up: (down + 1, LATEST, True),
+    "<=": lambda down, _up: (EARLIEST, down, True),
+    "<": lambda _down, up: (EARLIEST, up - 1, True),
+    "=": lambda down, up: (up, down, True),
 }
 
 
