@@ -110,6 +110,10 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
+class NoQuotaError(BackendError):
+    """A training backend did not create a job: the limit of a quota that it needs is 0."""
+
+
 class EmulatorError(MlengineError):
     """The emulator cannot start: a port, the state directory, or an option."""
 

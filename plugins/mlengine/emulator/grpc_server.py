@@ -101,7 +101,9 @@ class GrpcServer:
         path, request = method.request(message)
         try:
             route, parts = self._routes.find(method.verb, path)
-            response = as_dict(route.handler(Request(parts, request.query, request.body, stuck="stick" in faults)))
+            stuck, triggered = "stick" in faults, tuple(faults.values())
+            request = Request(parts, request.query, request.body, stuck=stuck, faults=triggered)
+            response = as_dict(route.handler(request))
             for fault in faults.values():
                 response = self._effects.apply(fault, response)
         except MlengineError as error:

@@ -72,6 +72,8 @@ class Journal:
         self._backend, self._folder = backend, folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = LogStore(folder / "entries.sqlite3")
+        # Backend jobs that another one has replaced. A thread may still have a record that names one.
+        self._finished: set[str] = set()
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def close(self) -> None:
@@ -97,7 +99,7 @@ class Journal:
             if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
                 return True
             self._announce(record, stored)
-            while record.handle is not None:
+            while record.handle is not None and record.handle.name not in self._finished:
                 page = self._backend.logs(record.handle, stored.cursor, _LINES)
                 if page.lines:
                     self.store.append(stored, [_line(record, line) for line in page.lines], page.cursor)
@@ -114,6 +116,8 @@ class Journal:
         with self._locks[name]:
             self.collect(record)
             self.store.append(self.store.job(name), [], {}, stage=_CREATED)
+            if record.handle is not None:
+                self._finished.add(record.handle.name)
 
     def write(self, record: Record, text: str, severity: int = _INFO) -> None:
         """Store a line of the service."""

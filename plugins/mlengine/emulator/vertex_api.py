@@ -113,8 +113,9 @@ def render(record: Record) -> dict[str, Any]:
         "updateTime": rfc3339(record.updated),
         **times(record),
     }
-    if record.error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
-        job["error"] = dict(record.error)
+    error = record.shown_error
+    if error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
+        job["error"] = dict(error)
     return job
 
 

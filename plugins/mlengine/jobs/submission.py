@@ -37,7 +37,17 @@ from mlengine.core.errors import (
     StorageConflictError,
 )
 from mlengine.core.input_changes import Change, changes, describe
-from mlengine.core.job import BY_HAND, Decision, Failure, JobHandle, JobRecord, JobState, JobStatus
+from mlengine.core.job import (
+    BY_HAND,
+    SERVICE_RESTART,
+    SERVICE_RESUMED,
+    Decision,
+    Failure,
+    JobHandle,
+    JobRecord,
+    JobState,
+    JobStatus,
+)
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
@@ -50,6 +60,7 @@ __all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "sub
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
+_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED})  # events of an attempt after its submission
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 
@@ -138,17 +149,17 @@ class Submitter:
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
-        A cancelled job is tried again too: a caller that submits its key wants it to run.
+        A cancelled job is tried again too: a caller that submits its key wants it to run. Restarts by the service
+        itself count as attempts, because each of them is billed.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """
         handle = status.handle
         if not _worth_another(status):
             raise failed(status)
-        if handle.attempt >= self._max_attempts:
-            raise failed(status, f"it was attempt {handle.attempt} of {self._max_attempts}")
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
+        self._check_attempts(status, record)
         if record.attempt == handle.attempt:
             why = status.failure.cause.value if status.failure else status.state.value
             event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
@@ -159,6 +170,38 @@ class Submitter:
             except StorageConflictError:
                 log.info("job %s: another process began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
+
+    def _check_attempts(self, status: JobStatus, record: JobRecord) -> None:
+        """:raises JobFailedError: there were ``max_attempts``."""
+        attempt, restarts = status.handle.attempt, record.service_restarts
+        if attempt + restarts < self._max_attempts:
+            return
+        why = f"it was attempt {attempt} of {self._max_attempts}"
+        if restarts:
+            why += (
+                f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
+            )
+        raise failed(status, why)
+
+    def note_restart(self, status: JobStatus) -> None:
+        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Safe to repeat.
+
+        That it cannot be recorded is logged, and changes nothing.
+        """
+        handle = status.handle
+        job_dir = JobDir(handle.job_dir)
+        try:
+            record, generation = self._read(job_dir)
+            if record.attempt != handle.attempt or record.restarting == status.restarting:
+                return
+            event = _event(SERVICE_RESTART if status.restarting else SERVICE_RESUMED, attempt=handle.attempt)
+            noted = record.with_attempt(record.attempt, record.name, event)
+            self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+        except MlengineError as error:
+            log.warning("job %s: its restart by the service could not be recorded: %s", handle.job_id, error)
+        else:
+            if status.restarting:
+                log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str) -> None:
         """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
@@ -335,7 +378,7 @@ def ended_with_task(record: JobRecord) -> bool:
 
 def submitted_at(record: JobRecord) -> float | None:
     """When the recorded attempt was submitted, in seconds since the epoch; ``None`` if that is not known."""
-    times = [event["time"] for event in record.history if event["event"] != _ENDED]
+    times = [event["time"] for event in record.history if event["event"] not in _LATER]
     return times[-1] if times else None
 
 
@@ -349,7 +392,7 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
     if why_final:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError
-    advice = f"{failure.cause.advice}; " if failure else ""
+    advice = f"{failure.advice}; " if failure else ""
     return kind("\n".join(lines), hint=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
 
 

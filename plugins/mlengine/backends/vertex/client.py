@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.backends.vertex.states import quota_is_zero
+from mlengine.core.errors import BackendError, BackendUnavailableError, NoQuotaError
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class RestClient:
 
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
+        :raises NoQuotaError: the quota is exceeded because its limit is 0. It is not waited for.
         :raises BackendUnavailableError: the quota was still exceeded at the end.
         """
         until = time.monotonic() + self._patience
@@ -108,6 +110,13 @@ class RestClient:
                 return None
             if status != 429:
                 raise _refusal("POST", url, status, answer)
+            error = answer.get("error")
+            if isinstance(error, Mapping) and quota_is_zero(error):
+                raise NoQuotaError(
+                    f"quota with limit 0: {_words(status, answer)}",
+                    hint="request this quota for project and region on the console's page IAM > Quotas, or use other "
+                    "machines; Spot and flex-start machines need the quota of pre-emptible ones",
+                )
             wait = _jitter(pause, retry_after)
             if time.monotonic() + wait > until:
                 raise BackendUnavailableError(
