@@ -27,7 +27,7 @@ from mlengine.storage.client import Storage
 from tests.support.local_jobs import put, sdist
 
 PYTHON = "3.11"
-ERROR_SECONDS = 180.0  # how long the walk looks for the error of a job that has ended; the backend waits for 90
+ERROR_SECONDS = 180.0  # how long the walk polls for the error of a job that has ended; the backend waits for 90
 # Allocates memory until it has as much as the job's argument says, in GiB; 0 only waits to be ended.
 _MEMORY = """
     import sys, time
@@ -122,8 +122,11 @@ class Walk:
         assert self.backend.find(submission.key) == [handle]
 
     def _refused(self, uris: tuple[str, ...]) -> None:
-        """What the service says to a machine type that does not exist; an emulator may take it."""
-        nonsense = self._submission("nonsense", uris, machine="n1-standard-5")
+        """What the service says to a machine type that does not exist; an emulator may take it.
+
+        Its family is none that the table of machine types knows, or the job would not be sent.
+        """
+        nonsense = self._submission("nonsense", uris, machine="z9-standard-4")
         try:
             self.handles.append(self.backend.submit(nonsense))
             said = "none: it was taken"

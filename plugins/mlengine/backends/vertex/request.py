@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import Submission
+from mlengine.backends.vertex import accelerator_env
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
@@ -74,7 +75,7 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     key = options.encryption_key or (source.get("encryptionConfig") or {}).get("kmsKeyName")
     if key:
         body["encryptionSpec"] = {"kmsKeyName": key}
-    return Request(merge(body, options.raw), tuple(notes))
+    return Request(accelerator_env.add_to(merge(body, options.raw)), tuple(notes))
 
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:
