@@ -122,11 +122,20 @@ class EmulatorApiError(EmulatorError):
     """The emulator rejects a request, as the service that it emulates does.
 
     :param status: the name of a ``google.rpc.Code``.
+    :param violation: the name of the field that is invalid, and why; ``None`` if the error is not about a field.
     """
 
-    def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str = "INVALID_ARGUMENT",
+        hint: str = "",
+        violation: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.violation = violation
 
 
 class JobConflictError(MlengineError):

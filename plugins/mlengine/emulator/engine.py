@@ -14,7 +14,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,15 @@ class Engine:
         self.backend = backend
         if isinstance(backend, SeparatesStderr):
             backend.separate_stderr()
+        self.folder = folder
         self.store = Store(folder / "jobs")
         self.journal = Journal(backend, folder / "logs")
         self._objects = folder / "objects"
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
+        # Called after each poll, for example to upload the models of jobs that have succeeded.
+        self.after_poll: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -244,6 +247,8 @@ class Engine:
                     self.journal.collect(record)
                     if record.state.terminal:
                         finished.add(record.key)
+                for call in self.after_poll:
+                    call()
             except MlengineError as error:
                 log.warning("polling the jobs failed; retrying: %s", error)
             except Exception:

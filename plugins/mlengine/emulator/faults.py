@@ -33,13 +33,14 @@ ACTIONS: Mapping[str, str] = {
     "stockout": "as `restart`, then end the job as FAILED for lack of machines, as when Spot VMs are pre-empted",
     "late-error": "after a create: if the job fails, show its `error` only `seconds` after the end",
 }
-CREATES = ("CreateCustomJob", "projects.jobs.create")
-LISTS = ("ListCustomJobs", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
+CREATES = ("CreateCustomJob", "CreateTrainingPipeline", "projects.jobs.create")
+LISTS = ("ListCustomJobs", "ListTrainingPipelines", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
 METHODS = (
     *CREATES,
     *LISTS,
     *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
-    *("UploadModel", "GetModel", "MergeVersionAliases"),
+    *("GetTrainingPipeline", "DeleteTrainingPipeline", "CancelTrainingPipeline"),
+    *("UploadModel", "GetModel", "UpdateModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
 )
 _VERTEX_CREATES = tuple(name for name in CREATES if name.startswith("Create"))

@@ -33,6 +33,7 @@ class JobApi:
     name: str
     filters: Mapping[str, str]  # the names that a filter may use → the field of the JSON
     limit: int  # the largest page
+    default: int  # the size of a page if none is requested
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
         self._engine, self._storage, self._bucket = engine, storage, bucket
@@ -70,7 +71,7 @@ class JobApi:
         allowed = VERTEX_OPERATORS if self.name == VERTEX else None
         condition = parse(query.get("filter", ""), frozenset(self.filters), allowed)
         found = [job for job in jobs if condition.matches(partial(self._field, job))]
-        return page(found, query.get("pageSize"), query.get("pageToken"), self.limit)
+        return page(found, query.get("pageSize"), query.get("pageToken"), self.limit, default=self.default)
 
     def _field(self, job: Mapping[str, Any], name: str) -> str | None:
         if name.startswith("labels."):
