@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.champions.history import Champion
+from mlengine.core.dataset import Manifest
 from mlengine.core.errors import ModelError
 from mlengine.core.layout import JobDir
+from mlengine.core.versions import version_key
 from mlengine.storage.client import Storage
 from mlengine.validation.comparison import Baseline
 from mlengine.validation.export import download, resolve
@@ -39,6 +41,21 @@ class ChampionModel:
     storage: Storage
     champion: Champion
     folder: Path
+
+    def may_know(self, manifest: Manifest) -> str:
+        """Why the held-out rows are no test for the champion; empty if they are.
+
+        If each dataset version has its own held-out rows, newer versions have them among their training rows.
+        """
+        version = self.champion.version
+        if manifest.heldout_policy != "rolling" or self.champion.dataset.get("name") != manifest.name or not version:
+            return ""
+        if version_key(version) <= version_key(manifest.version):
+            return ""
+        return (
+            f"The champion {self.champion.job_id} was trained on the newer version {version}, whose training rows may "
+            f"include the held-out rows of {manifest.version}."
+        )
 
     def read(self, classes: Sequence[Any]) -> ScoredModel | None:
         """Download the model; ``None`` if it cannot be run.

@@ -14,7 +14,7 @@ from mlengine.validation.metrics.bootstrap import Difference, paired
 from mlengine.validation.metrics.outcomes import Outcomes
 from mlengine.validation.paired_test import Paired
 
-NO_CHAMPION = "There is no champion to compare with."
+_COMPARED = {NOT_WORSE: "Metrics", LATENCY_RATIO: "The latency", SIZE_RATIO: "The size"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def compare(
     :param not_run: why it has none, as a message.
     """
     if baseline is None:
-        names = (NOT_WORSE, LATENCY_RATIO, SIZE_RATIO)
-        return Comparison(tuple(Check.skip(name, NO_CHAMPION, comparison=True) for name in names), {})
+        reasons = {name: f"There is no champion. {what} cannot be compared." for name, what in _COMPARED.items()}
+        return Comparison(tuple(Check.skip(name, why, comparison=True) for name, why in reasons.items()), {})
     size_ratio = _size_ratio(size, baseline, thresholds)
     if outcomes is None:
         reason = not_run or "The model has no predictions to compare."

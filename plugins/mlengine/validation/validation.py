@@ -135,7 +135,8 @@ class _Validation:
             self.checks.append(Check("runs", "no", "loads and runs", passed=False, message=error_text(error)))
             return
         self.model_kind = model.kind
-        baseline = self.champion.read(classes) if self.champion else None
+        self.unavailable = self.champion.may_know(manifest) if self.champion else ""
+        baseline = self.champion.read(classes) if self.champion and not self.unavailable else None
         rows, work = self.scratch / "rows", self.scratch / "scoring"
         rows.mkdir()
         work.mkdir()
@@ -154,7 +155,7 @@ class _Validation:
             self.checks += self.evaluation.fit(self.heldout, self.measured.outputs, activation)
 
     def champion_outcomes(self) -> Outcomes | None:
-        if self.champion is None or self.heldout is None:
+        if self.champion is None or self.heldout is None or self.unavailable:
             return None
         found, self.unavailable = self.champion.outcomes(self.measured, self.heldout, self.evaluation.predictions)
         return found

@@ -120,4 +120,8 @@ def test_the_size_of_a_model_that_is_not_run_is_compared() -> None:
 
 def test_the_first_model_is_not_compared() -> None:
     checks = compare(classes(10, range(10)), Measured(), 1, None, Thresholds()).checks
-    assert all(check.skipped and check.message == "There is no champion to compare with." for check in checks)
+    assert [(check.skipped, check.message) for check in checks] == [
+        (True, "There is no champion. Metrics cannot be compared."),
+        (True, "There is no champion. The latency cannot be compared."),
+        (True, "There is no champion. The size cannot be compared."),
+    ]
