@@ -386,16 +386,29 @@ def test_ready_made_packages_and_the_other_commands(
     assert described["trainingInput"]["packageUris"][0].endswith("/tiny-1.0.tar.gz")
 
 
+STREAM = ("--region", "us-central1", "--polling-interval", "2")
+
+
 @needs_gcloud
 def test_gcloud_ai_custom_jobs(
     gcloud: Callable[..., str], emulator: RunningEmulator, actor: str, bucket: str, tmp_path: Path
 ) -> None:
-    spec = package_job(actor, bucket, "until('/nowhere')")["job_spec"]
+    do = "say('to stdout'); print('to stderr', file=sys.stderr, flush=True); until('/nowhere')"
+    spec = package_job(actor, bucket, do)["job_spec"]
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
     region = ("--region", "us-central1")
     gcloud("ai", "custom-jobs", "create", *region, "--display-name", "by gcloud", "--config", "job.yaml")
     name = gcloud("ai", "custom-jobs", "list", *region, "--format", "value(name)", data=True).strip()
+    limit = time.monotonic() + 60
+    while "to stderr" not in [entry["jsonPayload"]["message"] for entry in entries(emulator, name)]:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
     gcloud("ai", "custom-jobs", "cancel", name)
     client = job_client(emulator)
     until_ended(lambda: client.get_custom_job(name=name))
+    said = [line.split() for line in gcloud("ai", "custom-jobs", "stream-logs", name, *STREAM).splitlines()]
+    lines = [(line[0], line[4], " ".join(line[5:])) for line in said if len(line) > 5]
+    assert ("INFO", "service", "Job is running.") in lines
+    assert ("INFO", "workerpool0-0", "to stdout") in lines
+    assert ("ERROR", "workerpool0-0", "to stderr") in lines
     assert "JOB_STATE_CANCELLED" in gcloud("ai", "custom-jobs", "describe", name)

@@ -35,11 +35,15 @@ class Submission:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log."""
+    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
+
+    :param stderr: the replica wrote it to stderr; always false if the backend does not know (:class:`SeparatesStderr`).
+    """
 
     replica: str
     text: str
     time: float | None = None
+    stderr: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,17 @@ class EndsReplicas(Protocol):
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
         """Send SIGTERM to ``replica`` (``role-index``). ``False`` if it is not running."""
+
+
+@runtime_checkable
+class SeparatesStderr(Protocol):
+    """A backend that can keep stdout and stderr of the replicas apart."""
+
+    def separate_stderr(self) -> None:
+        """From now on, tell which lines of the jobs that this object submits were written to stderr.
+
+        The order of a replica's lines is then kept within stdout and within stderr, but not between them.
+        """
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
-from mlengine.emulator.http import HTTP_STATUS, Request, error_body
+from mlengine.emulator.http import HTTP_STATUS, Rendered, Request, Response, as_dict, error_body
 from mlengine.emulator.log_limits import project_of, unfinished_search
 from mlengine.emulator.routes import Route, Routes
 
@@ -56,13 +56,13 @@ class App:
         log.info("%s %s: %d", route.name or scope["method"], scope["path"], status)
         await self._respond(faults, scope, send, status, response)
 
-    def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, dict[str, Any]]:
+    def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, Response]:
         try:
             if any(fault.action == "empty" for fault in faults):
                 return 200, unfinished_search(request)
             response = route.handler(request)
             for fault in faults:
-                response = self._effects.apply(fault, response)
+                response = self._effects.apply(fault, as_dict(response))
         except MlengineError as error:
             return error_body(error)
         except Exception as error:
@@ -83,9 +83,7 @@ class App:
                 return False
         return True
 
-    async def _respond(
-        self, faults: list[Fault], scope: Message, send: Send, status: int, response: dict[str, Any]
-    ) -> None:
+    async def _respond(self, faults: list[Fault], scope: Message, send: Send, status: int, response: Response) -> None:
         actions = {fault.action: fault for fault in faults}
         if "lose" in actions:
             await self._reset_connection(scope)
@@ -123,8 +121,8 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _send(send: Send, status: int, response: dict[str, Any], *, only: int | None = None) -> None:
-    body = json.dumps(response).encode()
+async def _send(send: Send, status: int, response: Response, *, only: int | None = None) -> None:
+    body = (response.text if isinstance(response, Rendered) else json.dumps(response)).encode()
     headers = [(b"content-type", b"application/json; charset=UTF-8"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if only is not None:

@@ -19,7 +19,7 @@ from mlengine.emulator import listener
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
 from mlengine.emulator.field_errors import snake
-from mlengine.emulator.http import Request, error_details, status_of
+from mlengine.emulator.http import Request, as_dict, error_details, status_of
 from mlengine.emulator.routes import Routes
 
 _SERVICES = ("google.cloud.aiplatform.v1.JobService", "google.cloud.aiplatform.v1.PipelineService")
@@ -110,7 +110,8 @@ class GrpcServer:
         try:
             route, parts = self._routes.find(method.verb, path)
             stuck, triggered = "stick" in faults, tuple(faults.values())
-            response = route.handler(Request(parts, request.query, request.body, stuck=stuck, faults=triggered))
+            request = Request(parts, request.query, request.body, stuck=stuck, faults=triggered)
+            response = as_dict(route.handler(request))
             for fault in faults.values():
                 response = self._effects.apply(fault, response)
         except MlengineError as error:

@@ -80,6 +80,24 @@ class Request:
                 raise EmulatorApiError(message, violation=("", message))
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A response as JSON text, for methods whose responses are large."""
+
+    text: str
+
+
+Response = dict[str, Any] | Rendered
+
+
+def as_dict(response: Response) -> dict[str, Any]:
+    """A response as a JSON object."""
+    if isinstance(response, Rendered):
+        found: dict[str, Any] = json.loads(response.text)
+        return found
+    return response
+
+
 def status_of(error: MlengineError) -> str:
     """The name of the ``google.rpc.Code`` of an error."""
     if isinstance(error, EmulatorApiError):

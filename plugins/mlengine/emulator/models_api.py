@@ -120,7 +120,7 @@ class ModelsApi:
         """ListModelVersions."""
         request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
         query = request.query
-        condition = filters.parse(query.get("filter", ""), frozenset())
+        condition = filters.parse(query.get("filter", ""), frozenset(), filters.VERTEX_OPERATORS)
         mask = messages.Mask(query.get("readMask", ""), messages.model_type())
         with self._lock:
             self._find(_parent(request), request.path["model"])

@@ -11,7 +11,7 @@ from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator import discovery
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript, read_faults
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, Response
 from mlengine.emulator.log_entries import list_entries
 from mlengine.emulator.log_limits import resumed_search
 from mlengine.emulator.mlengine_api import MlengineApi
@@ -22,7 +22,7 @@ from mlengine.emulator.projects import Projects
 from mlengine.emulator.vertex_api import VertexApi
 from mlengine.storage.client import Storage
 
-Handler = Callable[[Request], dict[str, Any]]
+Handler = Callable[[Request], Response]
 _VERTEX = "/v1(?:beta1)?/projects/{project}/locations/{location}"
 
 
@@ -56,7 +56,7 @@ class Routes:
         engine.after_poll.append(pipelines.upload_models)
         self._projects = Projects(record.project for record in engine.store.all())
 
-        def entries(request: Request) -> dict[str, Any]:
+        def entries(request: Request) -> Response:
             body = self._projects.with_ids(resumed_search(request.json()))
             return list_entries(engine.journal, engine.refresh(engine.store.all()), body)
 

@@ -24,7 +24,7 @@ from mlengine.web.rows import Claimed, Row
 LOG_LINES = 500
 _TASK = ("dag_id", "run_id", "task_id", "map_index", "generation")
 _LOG_CHUNK = 256 << 10
-_REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4})?)\.log")
+_REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4}(?:\.stderr)?)?)\.log")
 
 
 def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mlengine.core.errors import EmulatorApiError, EmulatorError
 from mlengine.core.job import FailureCause, JobState
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, as_dict
 from mlengine.emulator.projects import location_name
 from mlengine.emulator.routes import Routes
 from mlengine.testing.backend import MemoryBackend
@@ -40,7 +40,7 @@ class Client:
     def __call__(self, verb: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:
         path = path if path.startswith("/") else f"/v1/{path}" if path.startswith("projects/") else f"{PARENT}/{path}"
         route, parts = self.routes.find(verb, path)
-        return route.handler(Request(parts, query, json.dumps(body or {}).encode()))
+        return as_dict(route.handler(Request(parts, query, json.dumps(body or {}).encode())))
 
     def create(self, **more: Any) -> str:
         return str(self("POST", "trainingPipelines", pipeline(**more))["name"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlengine.core.errors import MlengineError
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript
-from mlengine.emulator.http import Request, status_of
+from mlengine.emulator.http import Request, as_dict, status_of
 from mlengine.emulator.routes import Route, Routes
 from mlengine.testing.backend import MemoryBackend
 from tests.support.memory_storage import MemoryStorage
@@ -40,7 +40,13 @@ BODIES = {
     },
     "projects.jobs.create": {**mlengine_job(masterConfig={}, scheduling={}), "labels": {"a": "b"}},
     "projects.jobs.patch": {"labels": {"a": "b"}, "etag": ""},
-    "ListLogEntries": {"resourceNames": ["projects/p"], "filter": "a=b", "pageSize": 5, "pageToken": "", "orderBy": ""},
+    "ListLogEntries": {
+        "resourceNames": ["projects/p"],
+        "filter": "severity>=INFO",
+        "pageSize": 5,
+        "pageToken": "",
+        "orderBy": "",
+    },
     "UploadModel": {"model": {"displayName": "m", "artifactUri": "gs://bkt/m", "versionAliases": ["a1"]}},
     "UpdateModel": {"displayName": "m", "labels": {"a": "b"}},
     "MergeVersionAliases": {"versionAliases": ["a1"]},
@@ -84,7 +90,7 @@ def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def send(route: Route, query: dict[str, str], body: bytes = b"", **path: str) -> dict[str, Any]:
     parts = {name: {**PATH, **path}[name] for name in route.pattern.groupindex}
-    return route.handler(Request(parts, query, body))
+    return as_dict(route.handler(Request(parts, query, body)))
 
 
 def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) -> None:
