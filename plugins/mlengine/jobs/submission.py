@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import LearnsRegions, Submission, TrainingBackend, find_attempts
+from mlengine.backends import FallsBack, LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
     BackendUnavailableError,
@@ -33,6 +33,7 @@ from mlengine.core.errors import (
     JobFailedError,
     JobLostError,
     MlengineError,
+    NoCapacityError,
     ObjectMissingError,
     StorageConflictError,
 )
@@ -138,20 +139,23 @@ class Submitter:
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
-        A cancelled job is tried again too: a caller that submits its key wants it to run.
+        A cancelled job is tried again too: a caller that submits its key wants it to run. If machines were missing and
+        the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """
         handle = status.handle
-        if not _worth_another(status):
-            raise failed(status)
-        if handle.attempt >= self._max_attempts:
-            raise failed(status, f"it was attempt {handle.attempt} of {self._max_attempts}")
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
         if record.attempt == handle.attempt:
+            fallback = self._next_fallback(record, status)
+            if fallback is None:
+                self._check_worth(status, record)
             why = status.failure.cause.value if status.failure else status.state.value
             event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
+            if fallback is not None:
+                log.warning("job %s: %s; the next attempt uses %s", handle.job_id, why, _described(fallback))
+                event["fallback"] = dict(fallback)
             try:
                 self._storage.replace(
                     job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
@@ -159,6 +163,23 @@ class Submitter:
             except StorageConflictError:
                 log.info("job %s: another process began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
+
+    def falls_back(self, status: JobStatus) -> bool:
+        """Whether machines were missing, and the next attempt will use a fallback: there is no reason to wait."""
+        return isinstance(self._backend, FallsBack) and (
+            self._next_fallback(self.record(JobDir(status.handle.job_dir)), status) is not None
+        )
+
+    def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
+        return self._backend.next_fallback(record.fallback, status) if isinstance(self._backend, FallsBack) else None
+
+    def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
+        """:raises JobFailedError: the job is not tried again."""
+        if not _worth_another(status):
+            raise failed(status)
+        most = self._max_attempts + record.fallback_attempts
+        if status.handle.attempt >= most:
+            raise failed(status, f"it was attempt {status.handle.attempt} of {most}")
 
     def end(self, handle: JobHandle, why: str) -> None:
         """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
@@ -229,7 +250,7 @@ class Submitter:
         if record.name is not None:
             return False
         self._check_host(record)
-        return not find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
+        return not self._find(record)
 
     def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
         requested = (intent.requested or intent.spec).to_json()
@@ -256,16 +277,21 @@ class Submitter:
         left_behind = self._of_attempt(record)
         if left_behind:
             return self._record(job_dir, left_behind[0], Decision.REATTACHED)
-        handle = self._backend.submit(
-            Submission(
-                key=record.key,
-                job_id=record.job_id,
-                attempt=record.attempt,
-                job_dir=job_dir.uri,
-                spec=TrainingSpec.from_json(record.spec),
-                labels=labels,
+        try:
+            handle = self._backend.submit(
+                Submission(
+                    key=record.key,
+                    job_id=record.job_id,
+                    attempt=record.attempt,
+                    job_dir=job_dir.uri,
+                    spec=TrainingSpec.from_json(record.spec),
+                    labels=labels,
+                    fallback=record.fallback,
+                )
             )
-        )
+        except NoCapacityError as error:
+            self._take_fallback(job_dir, record, error)
+            return self._bring_up(job_dir, labels)
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
@@ -274,6 +300,26 @@ class Submitter:
             log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
+
+    def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: NoCapacityError) -> None:
+        """Record that the same attempt, of which no job was created, uses the next fallback.
+
+        :raises NoCapacityError: the refusal, if no fallback is left.
+        """
+        fallback = self._next_fallback(before, None)
+        if fallback is None:
+            raise refusal
+        record, generation = self._read(job_dir)
+        if record != before:
+            return  # another process has continued
+        log.warning("job %s: %s; trying %s", record.job_id, refusal.message, _described(fallback))
+        event = _event("fallback", attempt=record.attempt, after=refusal.message, fallback=dict(fallback))
+        try:
+            self._storage.replace(
+                job_dir.claim, record.with_attempt(record.attempt, None, event).to_bytes(), generation
+            )
+        except StorageConflictError:
+            log.info("job %s: another process took the next fallback", record.job_id)
 
     def _check_host(self, record: JobRecord) -> None:
         """A claim without a job name may hide a job that only the claiming host can see.
@@ -288,8 +334,10 @@ class Submitter:
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
-        handles = find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
-        return [handle for handle in handles if handle.attempt == record.attempt]
+        return [handle for handle in self._find(record) if handle.attempt == record.attempt]
+
+    def _find(self, record: JobRecord) -> list[JobHandle]:
+        return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
         """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
@@ -359,6 +407,11 @@ def _retryable(failure: Failure | None) -> bool:
 
 def _worth_another(status: JobStatus) -> bool:
     return status.state is JobState.CANCELLED or _retryable(status.failure)
+
+
+def _described(fallback: Mapping[str, Any]) -> str:
+    what = ", ".join(f"{name} {value}" for name, value in fallback.items() if name != "number")
+    return f"fallback {fallback.get('number')}: {what}"
 
 
 def _event(what: str, **details: Any) -> dict[str, Any]:

@@ -277,6 +277,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         retryable = status.failure is not None and status.failure.cause.retryable
         if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
             return 0.0
+        if self._submitter(status.handle).falls_back(status):
+            return 0.0  # other machines may be free now
         first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
         return status.ended + backoff(status.handle.attempt, first)
 

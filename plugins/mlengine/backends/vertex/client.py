@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine import __version__
+from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = (10.0, 30.0)  # seconds to connect, and for each part of an answer
 DEADLINE = 120.0  # seconds for one call with its retries
 QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
+# Shown in Google's audit logs.
+USER_AGENT = f"mlengine/{__version__}"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
 
@@ -88,16 +91,17 @@ class RestClient:
             self.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def create(self, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    def create(self, url: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
         """Send a POST that must not be executed twice.
 
         An exceeded quota (429) has no effect, so the request is repeated for up to ``quota_patience`` seconds.
 
+        :param patience: replaces ``quota_patience``.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
-        :raises BackendUnavailableError: the quota was still exceeded at the end.
+        :raises NoCapacityError: the quota was still exceeded at the end.
         """
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + (self._patience if patience is None else patience)
         pause = 5.0
         while True:
             status, answer, retry_after = self._send("POST", url, None, body)
@@ -110,7 +114,7 @@ class RestClient:
                 raise _refusal("POST", url, status, answer)
             wait = _jitter(pause, retry_after)
             if time.monotonic() + wait > until:
-                raise BackendUnavailableError(
+                raise NoCapacityError(
                     f"quota: {_words(status, answer)}",
                     hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
                 )
@@ -160,6 +164,7 @@ class RestClient:
                 # google-auth's own retries are off, so that this file's deadline is the only one.
                 session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
                 session.trust_env = not self._direct
+                session.headers["User-Agent"] = USER_AGENT
                 session.mount("http://", HTTPAdapter(pool_maxsize=16))
                 session.mount("https://", HTTPAdapter(pool_maxsize=16))
                 self._session = session

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.reservations import affinity
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.backends.vertex.texts import Texts, single_tf_config
@@ -75,15 +76,12 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
     if topology:
         machine_spec.setdefault("tpuTopology", topology)
     if options.reservation:
-        machine_spec["reservationAffinity"] = {
-            "reservationAffinityType": "SPECIFIC_RESERVATION",
-            "key": "compute.googleapis.com/reservation-name",
-            "values": [options.reservation],
-        }
+        machine_spec["reservationAffinity"] = affinity(options.reservation)
     disk = {"bootDiskType": options.boot_disk_type, "bootDiskSizeGb": options.boot_disk_gb}
     task, more = _task(pool, written, submission, options)
     spec = {
         **{name: value for name, value in written.items() if name in {"nfsMounts", "lustreMounts"}},
+        **without_empty({"nfsMounts": camel(options.nfs_mounts)}),
         "machineSpec": machine_spec,
         "replicaCount": str(pool.count),
         **task,
