@@ -45,5 +45,5 @@ def test_the_message_names_the_chief_as_the_trainer_was_to_find_it() -> None:
     master = TrainingSpec("t", primary_name="master", single_replica_tf_config=True)
     assert warning(master, 2.04) == (
         "the chief ended with exit code 0 after 2.0 s, but wrote nothing below model/ or train/; TF_CONFIG calls it "
-        '"master": if the trainer knows it by its other name, set useChiefInTfConfig'
+        '"master": if the trainer expects the other name, set useChiefInTfConfig'
     )

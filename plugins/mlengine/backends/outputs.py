@@ -1,7 +1,8 @@
-"""Whether a job that succeeded wrote anything.
+"""Detects jobs that succeeded without writing anything.
 
-A trainer that does not recognise its role, say for another name of the chief in ``TF_CONFIG``, often ends at once with
-exit code 0. Its job has succeeded, as the exit code decides that; the message of the state says that it left nothing.
+A trainer that does not recognise its role, for example because ``TF_CONFIG`` has another name for the chief, often ends
+at once with exit code 0. The exit code decides that its job has succeeded; the state's message says that nothing was
+written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mlengine.core.spec import TrainingSpec
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0
-# Where trainers write: by our contract, and where AIP_CHECKPOINT_DIR of other clients' jobs points.
+# The output directories of our contract, and the target of AIP_CHECKPOINT_DIR in jobs of other clients.
 _FOLDERS = ("model/", "train/", "checkpoints/")
 
 
@@ -30,14 +31,14 @@ class _Object(Protocol):
 
 
 class ListsObjects(Protocol):
-    """As much of :class:`mlengine.storage.client.Storage` as is needed here."""
+    """The method of :class:`mlengine.storage.client.Storage` that is used here."""
 
     def ls(self, prefix: str) -> Sequence[_Object]:
-        """Every object whose URI starts with ``prefix``."""
+        """All objects whose URI starts with ``prefix``."""
 
 
 def wrote_nothing(storage: ListsObjects, job_dir: str) -> bool:
-    """Whether no object of the trainer's is below the job dir's output folders.
+    """Whether the job dir's output directories contain no object of the trainer.
 
     :raises StorageError: the bucket cannot be read.
     """
@@ -47,23 +48,23 @@ def wrote_nothing(storage: ListsObjects, job_dir: str) -> bool:
 
 
 def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
-    """What the state of a job says that succeeded and wrote nothing.
+    """The message for a job that succeeded without output.
 
-    :param spec: if known, for the name that ``TF_CONFIG`` gives the chief.
-    :param seconds: if known, how long the chief ran.
+    :param spec: for the chief's name in ``TF_CONFIG``; ``None`` if unknown.
+    :param seconds: run time of the chief; ``None`` if unknown.
     """
     after = "" if seconds is None else f" after {seconds:.1f} s"
     message = f"the chief ended with exit code 0{after}, but wrote nothing below model/ or train/"
     if spec is None or not has_cluster(spec):
         return message
     named = f'{message}; TF_CONFIG calls it "{spec.primary_name}"'
-    return f"{named}: if the trainer knows it by its other name, set useChiefInTfConfig" if _by_file(spec) else named
+    return f"{named}: if the trainer expects the other name, set useChiefInTfConfig" if _by_file(spec) else named
 
 
 class OutputCheck:
-    """Lists the outputs of each succeeded job once, for a backend that knows only the job's state.
+    """Lists the outputs of each succeeded job once, for a backend that only knows the job's state.
 
-    After an error it pauses: one poll may report a thousand ended jobs, and must not wait for a thousand errors.
+    After an error it pauses, so that a poll with a thousand ended jobs does not wait for a thousand errors.
 
     :param open_storage: with the backend's credentials; called when a job has succeeded.
     """
@@ -74,7 +75,7 @@ class OutputCheck:
         self._paused_until = 0.0
 
     def message(self, handle: JobHandle) -> str:
-        """What the state of a job that succeeded says; ``""`` if it wrote something, or that is not known."""
+        """The warning for a succeeded job; ``""`` if it wrote something, or if that is unknown."""
         if handle.name not in self._messages and handle.job_dir and time.monotonic() >= self._paused_until:
             try:
                 empty = wrote_nothing(self._open_storage(), handle.job_dir)
@@ -89,5 +90,5 @@ class OutputCheck:
 
 
 def _by_file(spec: TrainingSpec) -> bool:
-    """Whether the job file decides what the chief is called: Vertex AI's own format has no field for it."""
+    """Whether the job file decides the chief's name: Vertex AI's own format has no field for it."""
     return spec.single_replica_tf_config

@@ -86,7 +86,7 @@ def build_environment(
     digest = recipe.digest
     found = find_environment(state_dir, digest)
     if found is not None:
-        say(f"environment {digest[:12]} is there already")
+        say(f"environment {digest[:12]} already exists")
         return found
     recipe.check()
     lock_file = lock_path(state_dir, digest)

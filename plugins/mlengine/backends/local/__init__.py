@@ -1,5 +1,5 @@
-"""The cloud's contract on one machine: a detached launcher a job, an environment of its own, a process a replica.
+"""The local backend: a launcher process per job, an environment per set of packages, a process per replica.
 
-Read in this order: ``record`` (what is on disk), ``launcher`` (the life of a job), ``supervisor`` (the cluster),
-``backend`` (the six verbs). ``docs/local-backend.md`` says what survives which crash.
+Read in this order: ``record`` (files on disk), ``launcher`` (a job from queue to final state), ``supervisor`` (the
+replicas), ``backend`` (the interface). ``docs/local-backend.md`` describes what survives which crash.
 """

@@ -1,4 +1,4 @@
-"""The six verbs on one machine."""
+"""The local backend: jobs as processes on this machine."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ _LOCK_SECONDS = 5.0
 
 
 class LocalBackend:
-    """Trains on this machine. Every job is a folder below the state dir and a detached launcher.
+    """Runs jobs on this machine. Each job has a directory in the state directory and a detached launcher process.
 
-    Packages, checkpoints and models go through the bucket, as in the cloud, with the application default credentials
-    of the environment that submits (or ``STORAGE_EMULATOR_HOST``); an Airflow connection's keys do not reach here.
+    Packages, checkpoints and models are read from and written to the bucket, as in the cloud. The credentials are the
+    application default credentials of the submitting process (or ``STORAGE_EMULATOR_HOST``), not those of an Airflow
+    connection.
 
-    :param state_dir: see :func:`mlengine.runtime.state_dir.state_dir`; on a disk of this machine.
-    :param given: fields of :class:`Settings`; others as :mod:`mlengine.settings` finds them.
+    :param state_dir: see :func:`mlengine.runtime.state_dir.state_dir`; must be on a local disk.
+    :param given: fields of :class:`Settings`. Other fields have the values of :mod:`mlengine.settings`.
     """
 
     name = "local"
@@ -49,9 +50,10 @@ class LocalBackend:
         self.settings = Settings.load(**given)
 
     def submit(self, submission: Submission) -> JobHandle:
-        """Start the attempt, once. What an earlier call left half done is completed by the next.
+        """Start the attempt, once. A call completes what an earlier, interrupted call has left.
 
-        :raises BackendError: the spec cannot run here; :raises BackendUnavailableError: no process can be started.
+        :raises BackendError: the spec cannot run on this machine.
+        :raises BackendUnavailableError: the state directory cannot be written, or no process can be started.
         """
         _check(submission)
         job = self._job(job_name(submission.key, submission.attempt))
@@ -62,14 +64,15 @@ class LocalBackend:
             self._launch(job)
         except OSError as error:
             raise BackendUnavailableError(
-                f"{submission.job_id} cannot be written to {job.root}: {error}", hint="make room, then submit again"
+                f"{submission.job_id} cannot be written to {job.root}: {error}",
+                hint="free disk space, then submit again",
             ) from error
         return stored.handle
 
     def find(self, key: str) -> list[JobHandle]:
-        """All attempts of ``key``, the eldest first.
+        """All attempts of ``key``, oldest first.
 
-        One whose submitter died before its launcher started is launched now.
+        Starts the launcher of an attempt whose submitter died before it could.
         """
         prefix = f"{key_name(key)}-"
         numbers = [
@@ -98,14 +101,14 @@ class LocalBackend:
         return logs.page(job, cursor, limit, ended=ended)
 
     def cancel(self, handle: JobHandle) -> None:
-        """Leave word for the launcher; where there is none alive, end what it left running.
+        """Ask the launcher to cancel. If it has died, end the processes that it left.
 
-        :raises BackendUnavailableError: it is another host's job.
+        :raises BackendUnavailableError: the job runs on another host.
         """
         if other := self.elsewhere(handle):
             raise BackendUnavailableError(
                 f"job {handle.job_id} runs on host {other}, and cannot be cancelled from {self.host()}",
-                hint=f"there: mlengine jobs cancel {handle.job_id}",
+                hint=f"on {other}, run: mlengine jobs cancel {handle.job_id}",
             )
         job = self._job(handle.name)
         if job.submission() is None or job.terminal():
@@ -126,12 +129,12 @@ class LocalBackend:
         return where
 
     def console_url(self, handle: JobHandle) -> str | None:
-        """The job's folder."""
+        """A ``file:`` URL of the job's directory."""
         root = self._job(handle.name).root
         return root.as_uri() if root.is_dir() else None
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
-        """The cluster that fits this machine, and what was taken away from the one that was asked for."""
+        """The cluster reduced to this machine's limits, and one message for each reduction."""
         limits = {
             Role.WORKER: ("local_max_workers", self.settings.max_workers),
             Role.PS: ("local_max_ps", self.settings.max_ps),
@@ -142,16 +145,16 @@ class LocalBackend:
             asked = spec.count(role)
             if asked > most:
                 counts[role] = most
-                words.append(f"{role.value}: {asked} asked, {most} run here ({setting}={most})")
+                words.append(f"{role.value}: {asked} requested, {most} will run ({setting}={most})")
         words += [
-            f"{pool.role.value}: {pool.accelerator_count} {pool.accelerator_type} asked; here, what there is"
+            f"{pool.role.value}: {pool.accelerator_count} {pool.accelerator_type} requested; this machine's are used"
             for pool in spec.pools
             if pool.accelerator_type and pool.accelerator_count
         ]
         return (spec.with_counts(counts) if counts else spec), words
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
-        """Tell one replica to stop, as a host that is taken away does. ``False`` if it does not run, or not yet."""
+        """Send SIGTERM to one replica, as a preempted host does. ``False`` if it is not running."""
         for known in (self._job(handle.name).state() or {}).get("replicas", ()):
             if known["replica"] == replica and known["process"] is not None:
                 process = Process.from_json(known["process"])
@@ -161,11 +164,11 @@ class LocalBackend:
         return False
 
     def use_python(self, version: str) -> None:
-        """See :class:`mlengine.backends.ChoosesPython`: one that uv finds here."""
+        """See :class:`mlengine.backends.ChoosesPython`: an interpreter that uv finds on this machine."""
         self.settings = replace(self.settings, python_path=interpreters.find(version))
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
-        """Every job this state dir knows, or those called ``named``, in order of submission."""
+        """All jobs in the state directory, or those named ``named``, in order of submission."""
         found = []
         for root in (self.state_dir / "jobs").glob("*-*"):
             with contextlib.suppress(BackendError):
@@ -181,7 +184,7 @@ class LocalBackend:
         return Job(self.state_dir / "jobs" / name)
 
     def _describe_safely(self, handle: JobHandle) -> JobStatus:
-        """One job that a broken disk made unreadable must not hide the others."""
+        """An unreadable job must not hide the others."""
         try:
             return self._describe(handle)
         except BackendError as error:
@@ -190,12 +193,12 @@ class LocalBackend:
             failure = Failure(FailureCause.LOST, error.message)
             return JobStatus(handle, JobState.FAILED, failure.message, failure)
         except (OSError, ValueError, KeyError) as error:
-            # Not ours to read, or from another version: that decides nothing.
+            # No permission, or written by another version: the state is unknown.
             return JobStatus(handle, JobState.UNKNOWN, f"its state cannot be read: {error}")
 
     def _describe(self, handle: JobHandle) -> JobStatus:
         if other := self.elsewhere(handle):
-            return JobStatus(handle, JobState.UNKNOWN, f"it runs on host {other}; ask there, this is {self.host()}")
+            return JobStatus(handle, JobState.UNKNOWN, f"runs on host {other}; its state can be read only there")
         job = self._job(handle.name)
         state = job.state()
         if (state is None or not JobState(state["state"]).terminal) and not held(job.lock_file):
@@ -224,7 +227,7 @@ class LocalBackend:
         return JobStatus(handle, JobState.FAILED, failure.message, failure)
 
     def _store(self, job: Job, submission: Submission) -> Stored:
-        """A ticket, then the commit point. Of two who race, one's submission stays, and both return it."""
+        """Enter the queue, then write ``submission.json``. If two calls race, both return the one that was written."""
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
         stored = Stored(submission, self.settings, time.time(), self.host())
@@ -239,10 +242,10 @@ class LocalBackend:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def _launch(self, job: Job) -> None:
-        """Start a launcher, unless the job has one or has had one.
+        """Start a launcher, unless the job has or had one.
 
-        The file lock is taken here and inherited: it is held from before the launcher starts until it has ended, so
-        that of two who find the job at once only one starts it, and its environment is that one's.
+        The file lock is taken here and inherited by the launcher, so it is held without a gap: of two processes that
+        find the job at once, only one starts it.
         """
         if _begun(job) or held(job.lock_file):
             return
@@ -275,7 +278,7 @@ class LocalBackend:
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise BackendUnavailableError(
-                    f"the launcher of {job.name} does not start: {error}", hint=f"see {job.launcher_log}"
+                    f"the launcher of {job.name} cannot be started: {error}", hint=f"see {job.launcher_log}"
                 ) from error
 
 
@@ -287,12 +290,12 @@ def _check(submission: Submission) -> None:
     spec = submission.spec
     if spec.count(Role.CHIEF) != 1:
         raise BackendError(
-            f"{submission.job_id}: a job has one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
+            f"{submission.job_id}: a job must have one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
         )
     if not spec.package_uris:
         raise BackendError(
-            f"{submission.job_id}: no packages to run {spec.module} from",
-            hint="give the job file packageUris, or package the trainer first",
+            f"{submission.job_id}: no package contains {spec.module}: packageUris is empty",
+            hint="set packageUris in the job file, or package the trainer first",
         )
     if submission.attempt < 1:
-        raise BackendError(f"{submission.job_id}: attempts count from 1, not {submission.attempt}")
+        raise BackendError(f"{submission.job_id}: the first attempt is number 1, not {submission.attempt}")

@@ -20,12 +20,12 @@ _MACHINE = Path("/etc/machine-id")
 
 
 def here(state_dir: Path) -> str:
-    """The name of the host that this state dir belongs to; it is written down if it was not."""
+    """The host name that is stored in the state directory; stores it if there is none."""
     path = state_dir / _FILE
     known = json_files.read_json(path)
     if known is None:
         name = _name(state_dir)
-        # Where nothing can be written, nothing is submitted either.
+        # If the directory is not writable, no job can be submitted from here either.
         with contextlib.suppress(OSError):
             state_dir.mkdir(parents=True, exist_ok=True)
             json_files.create_json(path, {"host": name})
@@ -34,7 +34,7 @@ def here(state_dir: Path) -> str:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Host and folder of a job; no host for one that was submitted before there were any."""
+    """Host and directory of a job name. The host is empty in names of version 0.1."""
     host, _, folder = name.rpartition(":")
     return host, folder
 

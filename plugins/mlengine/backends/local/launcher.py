@@ -1,14 +1,14 @@
-"""The launcher: one detached process for each job, from the queue to the final state.
+"""The launcher: one detached process per job, from the queue to the final state.
 
-``python -m mlengine.backends.local.launcher JOB LOCK``, started detached by :meth:`LocalBackend.submit`,
+:meth:`LocalBackend.submit` starts ``python -m mlengine.backends.local.launcher JOB LOCK``. The launcher
 
-1. inherits the job's file lock, an open descriptor: no other process starts a launcher at the same time;
-2. finds a state from a launcher before it: that one died, the job is lost, and is never run a second time;
-3. waits its turn (QUEUED); 4. has the environment built (PREPARING); 5. runs the cluster (RUNNING);
-6. writes how it ended; 7. leaves the queue; 8. sends the logs to the bucket.
+1. inherits the job's file lock as an open descriptor, so that no second launcher can start;
+2. stops if the job has a state already: an earlier launcher has died, and a lost job is never run again;
+3. waits in the queue (QUEUED); 4. builds the environment (PREPARING); 5. runs the replicas (RUNNING);
+6. writes the final state; 7. leaves the queue; 8. uploads the logs to the bucket.
 
-It outlives the task, the worker and the scheduler that submitted it, imports neither Airflow nor Google's libraries,
-and is the only one that writes the job's state while it lives.
+It survives the task, worker and scheduler that submitted the job. It imports neither Airflow nor Google's libraries.
+While it runs, no other process writes the job's state.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Launcher:
 
     def run(self) -> None:
         """Steps 3 to 8."""
-        self.state.write(JobState.QUEUED, "waiting for a place", created=self.stored.created)
+        self.state.write(JobState.QUEUED, "waiting in the queue", created=self.stored.created)
         try:
             outcome = self._wait_turn() or self._prepare_and_train()
         except Exception as error:
@@ -67,7 +67,7 @@ class Launcher:
             outcome = Outcome.because(FailureCause.SERVICE, f"the launcher failed: {error!r}")
         orphans = processes.end_all(self._orphans, 0.0)
         if orphans:
-            log.warning("ended %s processes that the replicas had left running", orphans)
+            log.warning("ended %s processes that the replicas left running", orphans)
         self._finish(outcome)
         if self.stored.settings.log_upload_timeout_seconds:
             self._run_step("upload", self.stored.settings.log_upload_timeout_seconds, obey=False)
@@ -80,7 +80,7 @@ class Launcher:
                 return order
             if place != last:
                 last = place
-                self.state.write(JobState.QUEUED, f"place {place} in the queue; {capacity} run at once on this machine")
+                self.state.write(JobState.QUEUED, f"place {place} in the queue; this machine runs {capacity} at once")
                 log.info("place %s in the queue", place)
             self.waker.wait(min(3.0, 0.2 + 0.1 * place))
         return self.orders.check()
@@ -90,7 +90,7 @@ class Launcher:
         spec = self.stored.submission.spec
         if spec.runtime_version or spec.python_version:
             log.info(
-                "runtimeVersion %s and pythonVersion %s are the cloud's; here, what the package asks for is installed",
+                "runtimeVersion %s and pythonVersion %s apply to the cloud only; installing the package's dependencies",
                 spec.runtime_version,
                 spec.python_version,
             )
@@ -111,7 +111,7 @@ class Launcher:
         return self._with_outputs_checked(outcome, supervisor.chief_seconds)
 
     def _with_outputs_checked(self, outcome: Outcome, chief_seconds: float) -> Outcome:
-        """A job that succeeded within seconds and wrote nothing says so: its trainer probably matched no role."""
+        """Add a warning to a job that succeeded within seconds without output: its trainer probably matched no role."""
         limit = self.stored.settings.empty_output_warning_seconds
         if outcome.state is not JobState.SUCCEEDED or chief_seconds >= limit:
             return outcome
@@ -130,7 +130,7 @@ class Launcher:
                 return order
             result = json_files.read_json(self.job.step_file)
             if result is None:
-                return Outcome.because(FailureCause.SERVICE, "the process that prepares the environment was ended")
+                return Outcome.because(FailureCause.SERVICE, "the process that builds the environment was ended")
             if "error" in result:
                 cause = FailureCause.SERVICE if result["retryable"] else FailureCause.TRAINER
                 return Outcome.because(cause, result["message"])
@@ -140,25 +140,25 @@ class Launcher:
             if in_use is not None and environment is not None:
                 self.state.note(environment=digest)
                 return environment.python, in_use
-            # Removed as unused in between: build it again.
+            # Another process has removed it as unused in the meantime: build it again.
             if in_use is not None:
                 in_use.give_back()
-        return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was prepared")
+        return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was built")
 
     def _run_step(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
-        """Run a ``stage`` process to its end, or to an order's.
+        """Run a ``stage`` process until it ends or the job is to end.
 
-        :param obey: look at orders meanwhile; not after the job has ended.
+        :param obey: check for orders meanwhile; ``False`` after the job has ended.
         """
         self.job.step_file.unlink(missing_ok=True)
         parent = os.getpid()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlengine.backends.local.stage", verb, str(self.job.root)],
-            # What comes after the job's end is not the job's.
+            # A step after the job's end must not be ended as a process of the job.
             env={**os.environ, env_allowlist.MARK: str(self.job.root)} if obey else None,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # Safe: the launcher has one thread.
+            # Safe: the launcher is single-threaded.
             preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
         )
         deadline = time.monotonic() + seconds
@@ -169,7 +169,7 @@ class Launcher:
                 self._wait(0.5, {process.pid})
         finally:
             if process.poll() is None:
-                log.info("ending the process that was to %s", verb)
+                log.info("ending the process of the step %s", verb)
                 processes.end_all(self._orphans, 2.0)
             process.wait()
         return order
@@ -187,7 +187,7 @@ class Launcher:
             self.state.write(JobState.RUNNING, detail)
 
     def _cancelling(self) -> None:
-        log.info("cancelled: ending the job")
+        log.info("cancelling the job")
         self.state.write(JobState.CANCELLING, "ending the job's processes")
 
     def _finish(self, outcome: Outcome) -> None:
@@ -196,7 +196,7 @@ class Launcher:
         written = None if failure is None else failure.to_json()
         self.state.write(outcome.state, outcome.detail, failure=written, ended=time.time())
         if failure is None or failure.cause is not FailureCause.TRAINER:
-            # No attempt continues from it; after the trainer's own error a person may inspect it.
+            # The next attempt does not use it. It is kept after an error of the trainer, for debugging.
             shutil.rmtree(self.job.root / "work", ignore_errors=True)
         self.queue.leave(self.job.name)
 

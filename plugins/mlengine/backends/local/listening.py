@@ -1,6 +1,6 @@
-"""Which ports of this machine a program listens on: to say which replica a cluster still waits for.
+"""The ports of this machine that are listened on: to report which replica a cluster is waiting for.
 
-Reads the kernel's table; a connection made to find out could upset the replica. Linux only: elsewhere nothing is known.
+Reads the kernel's table, as a test connection could disturb the replica. Linux only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _LISTEN = "0A"
 
 
 def ports() -> set[int] | None:
-    """``None`` if it cannot be known."""
+    """The port numbers; ``None`` if the table cannot be read."""
     found: set[int] = set()
     try:
         for table in _TABLES:

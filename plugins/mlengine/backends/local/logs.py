@@ -1,10 +1,10 @@
-"""Reading the logs of a job: page by page, each line once, whatever the replicas write.
+"""Reads the logs of a job in pages, each line once.
 
-A cursor is ``{replica: byte offset}``. Only whole lines are given out; a line without its end waits for it, until the
-job has ended. A progress bar, which writes over itself, is given out while it does so: one state at each read.
+A cursor is ``{replica: byte offset}``. An incomplete last line is returned only after the job has ended. A progress
+bar, which overwrites its line, is returned while it changes: its latest state at each read.
 
-What a terminal would obey (escapes, carriage returns, bidirectional marks) is taken out or made visible, so that a
-trainer's log can neither hide nor forge anything in the log it is shown in.
+Control sequences (escapes, carriage returns, bidirectional marks) are removed or made visible, so that a trainer's
+output can neither hide nor forge lines of the log that shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlengine.core import plaintext
 
 TAIL_LINES = 20
 _CHUNK = 256 << 10  # bytes of one replica's log read for one page
-_PARTIAL = 64 << 10  # a line longer than this is given out before its end
+_PARTIAL = 64 << 10  # a line longer than this is returned in parts
 
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 
@@ -29,7 +29,7 @@ _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> LogPage:
     """At most ``limit`` lines after ``cursor``.
 
-    :param ended: the job writes no more: what lies behind the last line's end is a line too.
+    :param ended: the job has ended, so that an incomplete last line is returned too.
     """
     names = replicas(job)
     offsets = {name: _offset(cursor, name) for name in names}
@@ -51,13 +51,13 @@ def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> Log
 
 
 def replicas(job: Job) -> list[str]:
-    """Everything that has a log, the launcher first."""
+    """The names of all logs, the launcher's first."""
     names = sorted(path.stem for path in job.logs.glob("*.log")) if job.logs.is_dir() else []
     return [*(["launcher"] if job.launcher_log.exists() else []), *names]
 
 
 def last_lines(path: Path, count: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log, for the words of a failure."""
+    """The last lines of a log, for the report of a failure."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -72,12 +72,12 @@ def last_lines(path: Path, count: int = TAIL_LINES) -> tuple[str, ...]:
 
 
 def clean(raw: bytes) -> str:
-    """One line as it may be shown anywhere: no escapes, no control characters, no endless length."""
+    """The line without escapes and control characters, limited in length."""
     return plaintext.line(raw.decode("utf-8", "replace"))
 
 
 def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], int]:
-    """At most ``limit`` lines from ``offset``, and the offset behind them."""
+    """At most ``limit`` lines from ``offset``, and the offset after them."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -97,7 +97,7 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
             texts += _states(rest)[len(texts) - limit :]
             begin = len(data)
         elif shown := _shown(rest):
-            # A progress bar that goes on: its last whole state, at each read.
+            # A progress bar: its last complete state.
             texts.append(_states(rest[:shown])[-1])
             begin += shown
         break
@@ -105,7 +105,7 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
 
 
 def _shown(rest: bytes) -> int:
-    """How much of a line without its end was shown and written over: up to where its present state begins."""
+    """The length of the overwritten states of an incomplete line: up to where the current state begins."""
     end = rest.rfind(b"\r")
     while end >= 0 and rest[end + 1 : end + 2] in {b"", b"\r", b"\n"}:
         end = rest.rfind(b"\r", 0, end)

@@ -1,4 +1,4 @@
-"""How a job ended, as the launcher decides it."""
+"""The result of a job, as the launcher decides it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlengine.core.job import Failure, FailureCause, JobState
 
 @dataclass(frozen=True)
 class Outcome:
-    """A terminal state, a line for a person, and the failure if it is one."""
+    """A terminal state, a message, and the failure if the job failed."""
 
     state: JobState
     detail: str
@@ -22,7 +22,7 @@ class Outcome:
 
     @classmethod
     def because(cls, cause: FailureCause, message: str) -> Self:
-        """Failed through no replica's doing."""
+        """A failure that no replica caused."""
         return cls.failed(Failure(cause, message))
 
     @classmethod

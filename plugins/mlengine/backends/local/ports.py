@@ -1,7 +1,7 @@
-"""Free ports for a cluster on loopback, held until the moment their replica starts.
+"""Free loopback ports for the replicas, reserved until each replica starts.
 
-They come from below the range that the system hands out to outgoing connections, so that no program gets one by chance
-while a replica is still importing its libraries; and a lock on each keeps other jobs of this machine away.
+They are below the range of ephemeral ports, so that no outgoing connection takes one while a replica is still importing
+its libraries. A file lock on each port keeps other jobs of this machine away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RANGE = (20000, 32000)
 
 
 class Port:
-    """One port: bound and reserved until :meth:`release`, reserved until :meth:`give_back`."""
+    """A port: bound until :meth:`release`, locked against other jobs until :meth:`give_back`."""
 
     def __init__(self, number: int, holder: socket.socket, lock: FileLock) -> None:
         self.number = number
@@ -38,7 +38,7 @@ class Port:
         self._lock.give_back()
 
     def taken(self) -> bool:
-        """Whether some program listens on it, now that its replica has ended."""
+        """Whether another program is bound to it. Call after its replica has ended."""
         probe = _bind(self.number, lingering=True)
         if probe is None:
             return True
@@ -49,7 +49,7 @@ class Port:
 def take(count: int, locks: Path) -> list[Port]:
     """``count`` ports that no process uses.
 
-    :raises BackendUnavailableError: if so many cannot be found.
+    :raises BackendUnavailableError: there are not enough free ports.
     """
     ports: list[Port] = []
     candidates = random.sample(range(*_RANGE), 2000)
@@ -72,9 +72,10 @@ def take(count: int, locks: Path) -> list[Port]:
 
 
 def _bind(number: int, *, lingering: bool = False) -> socket.socket | None:
-    """
-    :param lingering: whether connections of a dead listener on that port, which linger for a minute, do not count.
-        Two who both say so can bind the same port: who means to hold it must not.
+    """Bind the port; ``None`` if it is in use.
+
+    :param lingering: ignore connections in TIME_WAIT (SO_REUSEADDR). Two processes that both ignore them can bind the
+        same port, so a process that reserves the port must not.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(lingering))

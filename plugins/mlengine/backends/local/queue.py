@@ -1,8 +1,7 @@
-"""The queue before this machine's cores: first come, first served, and the place is known.
+"""The queue of this machine's jobs, in order of submission.
 
-``queue/<ticket>-<job>`` is one waiting or running job; tickets are given out in order of submission. A job may run
-when fewer than ``capacity`` jobs that still live stand before it: no lock is held while it runs, so no crash can keep
-a place taken.
+The file ``queue/<ticket>-<job>`` stands for one job that waits or runs. A job may run when fewer than ``capacity``
+unfinished jobs are ahead of it. No lock is held while it runs, so a crash cannot block a place.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from mlengine.runtime.file_lock import FileLock, held
 
 # How long a job may take from its ticket until its launcher holds the file lock.
 START_SECONDS = 60.0
-# Other files in the folder are not ours.
+# Other files in the directory are ignored.
 _TICKET = re.compile(r"(\d{10})-(.+)")
 
 
@@ -31,7 +30,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Queue:
-    """All jobs of one state dir that have not ended."""
+    """The jobs of one state directory that have not ended."""
 
     state_dir: Path
 
@@ -40,7 +39,7 @@ class Queue:
         return self.state_dir / "queue"
 
     def enter(self, job: str) -> Ticket:
-        """Give the job its ticket; asked again, the same one."""
+        """Add the job to the queue. Safe to repeat: returns the existing ticket."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock.take(self.state_dir / "locks" / "queue.lock", wait=30.0)
         try:
@@ -57,13 +56,13 @@ class Queue:
                 lock.give_back()
 
     def leave(self, job: str) -> None:
-        """Safe to repeat."""
+        """Remove the job from the queue. Safe to repeat."""
         for ticket in self.tickets():
             if ticket.job == job:
                 ticket.path.unlink(missing_ok=True)
 
     def tickets(self) -> list[Ticket]:
-        """In order."""
+        """All tickets, in order."""
         if not self.folder.is_dir():
             return []
         pairs = ((path, _TICKET.fullmatch(path.name)) for path in self.folder.iterdir())
@@ -73,7 +72,7 @@ class Queue:
         )
 
     def place(self, job: str, capacity: int, reap: Callable[[Job], object]) -> int:
-        """0: the job may run. n: it is the nth of those that wait.
+        """The job's place among those that wait, from 1; 0 if it may run.
 
         :param reap: called with an earlier job whose launcher has died, to end the processes that it left.
         """
@@ -85,7 +84,7 @@ class Queue:
         living = 0
         for done, ticket in enumerate(before):
             if living >= capacity:
-                # The rest may be dead or alive: it is not this job's turn either way.
+                # Whether the others are alive does not matter: this job cannot run yet.
                 living += len(before) - done
                 break
             living += self._is_alive(ticket, reap)
@@ -99,7 +98,7 @@ class Queue:
             return True
         reap(job)
         if job.submission_file.exists() and not job.terminal():
-            return True  # what its launcher left running has time to save
+            return True  # the processes that its launcher left have time to save
         ticket.path.unlink(missing_ok=True)
         return False
 

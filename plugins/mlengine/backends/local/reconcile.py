@@ -22,9 +22,9 @@ from mlengine.runtime.processes import Process
 
 
 def reconcile(job: Job) -> dict[str, Any] | None:
-    """Continue to end a job whose launcher has died. Returns its state, ``None`` if it has none yet.
+    """Continue to end a job whose launcher has died. Returns its state; ``None`` if it has none yet.
 
-    Does nothing to a job that has ended, that has a living launcher, or whose launcher is on its way.
+    Does nothing if the job has ended, or if its launcher is running or starting.
     """
     if not job.root.is_dir():
         return None  # taking the lock of an unknown job would create its directory
@@ -43,7 +43,7 @@ def reconcile(job: Job) -> dict[str, Any] | None:
             return {**(state or {"state": JobState.QUEUED.value, "created": stored.created}), "detail": words}
         processes.end_all(lambda: processes.of_job(job.root, _recorded(state)), 0.0)
         last = _last_word(job, stored, state)
-        # On a full disk the answer is still right; the next poll writes it.
+        # If the disk is full, the returned state is still correct, and the next poll writes it.
         with contextlib.suppress(OSError):
             json_files.write_json(job.state_file, last)
             Queue(job.state_dir).leave(job.name)
@@ -70,7 +70,7 @@ def _last_word(job: Job, stored: Stored, state: dict[str, Any] | None) -> dict[s
     else:
         what = "the launcher never started" if state is None else f"the launcher died while {state['state']}"
         if job.orphans_file.exists():
-            what += "; what it left running was ended"
+            what += "; the processes that it left were ended"
         failure = Failure(FailureCause.LOST, what, log_tail=logs.last_lines(job.launcher_log))
         final = JobState.FAILED
     base = state or {"created": stored.created}

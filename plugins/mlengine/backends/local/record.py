@@ -1,4 +1,4 @@
-"""What a job leaves on disk, and how it is written.
+"""The files of a job in the state directory.
 
 ::
 
@@ -46,7 +46,7 @@ def key_name(key: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """The paths of one job. Reads and writes its files; decides nothing."""
+    """The paths of one job, and readers for its files."""
 
     root: Path
 
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def step_file(self) -> Path:
-        """The result of the last step that ran in a process of its own."""
+        """The result of the last ``stage`` process."""
         return self.root / "step.json"
 
     @property
@@ -101,15 +101,14 @@ class Job:
         return self.launcher_log if replica == "launcher" else self.logs / f"{replica}.log"
 
     def submission(self) -> Stored | None:
-        """``None`` if the job was never submitted, or its submitter died before the commit point."""
+        """The submission; ``None`` if there is none, as when its submitter died before writing it."""
         data = read_json(self.submission_file)
         return None if data is None else Stored.from_json(data)
 
     def state(self) -> dict[str, Any] | None:
-        """What the launcher last wrote; ``None`` if it has written nothing yet.
+        """The state that the launcher wrote last; ``None`` if it has written none.
 
-        A file that a broken disk made unreadable means an unknown state: its launcher writes a new one, or
-        it is reconciled as lost.
+        An unreadable file is an unknown state: the launcher replaces it, or the job is reconciled as lost.
         """
         try:
             return read_json(self.state_file)
@@ -123,9 +122,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Stored:
-    """A submission as it lies on disk, with the settings it was made under.
+    """A submission on disk, with the settings that it was made with.
 
-    :param host: where it was submitted (:mod:`mlengine.backends.local.host`).
+    :param host: the host that it was submitted on (:mod:`mlengine.backends.local.host`).
     """
 
     submission: Submission
@@ -173,4 +172,6 @@ class Stored:
             )
             return cls(submission, Settings.from_json(data["settings"]), data["created"], data.get("host", ""))
         except (KeyError, TypeError, JobFileError) as error:
-            raise BackendError(f"submission.json is not readable: {error}", hint="remove that job's folder") from error
+            raise BackendError(
+                f"submission.json cannot be read: {error}", hint="remove the directory of that job"
+            ) from error

@@ -69,7 +69,7 @@ class Replica:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Safe: the launcher has one thread.
+                # Safe: the launcher is single-threaded.
                 preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
             )
         self.identity = Process.of(self.process.pid)

@@ -1,7 +1,7 @@
-"""The environment variables and the arguments of a job's replicas, as a training service gives them.
+"""The environment variables and arguments of a job's replicas, as Vertex AI would set them.
 
-What ``$(VAR)`` may refer to is what Vertex AI's containers are declared with: the service's variables, the job's own,
-and ``TF_CONFIG``; never those of this machine.
+``$(VAR)`` in an argument may refer to the variables that Vertex AI declares for a container: the service's, the job's
+own, and ``TF_CONFIG``. It never refers to a variable of this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlengine.runtime import env_allowlist
 
 
 def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
-    """What all replicas of the job have in common."""
+    """The variables that all replicas of the job share."""
     env = env_allowlist.for_replica(os.environ)
     cache = job.state_dir / "data-cache"
     cache.mkdir(exist_ok=True)
@@ -45,8 +45,8 @@ def replica_env(
     index: int,
     scratch: Path,
 ) -> dict[str, str]:
-    """What one replica has: ``base``, its place in the cluster, and a folder of its own."""
-    # Importing Keras writes a file into its home directory, which must not be the user's.
+    """The variables of one replica: ``base``, ``TF_CONFIG``, and a scratch directory of its own."""
+    # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
     env = {**base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:

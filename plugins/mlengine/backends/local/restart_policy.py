@@ -1,6 +1,6 @@
-"""What an exit code means, who is started again, and how soon. The table in docs/local-backend.md is this one.
+"""The meaning of exit codes, the limits of restarts, and the pauses between them. docs/local-backend.md has the table.
 
-A negative code is the signal that ended the process; 128 + n is how a shell says the same.
+A negative code is the signal that ended the process; a shell reports signal n as 128 + n.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mlengine.core.job import FailureCause
 from mlengine.core.spec import Role
 
 EX_TEMPFAIL = 75
-# A replica that ran this long earns its restarts back: only failures in a row count.
+# After a run of this length, earlier restarts no longer count: the limit is on consecutive failures.
 EARNED_SECONDS = 600.0
 _LONGEST_BACKOFF = 30.0
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
@@ -21,8 +21,10 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal
 
 @dataclass(frozen=True)
 class Meaning:
-    """:param again: whether a chief that ends so is started again.
-    :param cause: what the job's failure is put down to, once restarts are used up.
+    """What an exit code means.
+
+    :param again: whether a chief is restarted after it.
+    :param cause: the cause of the job's failure, when no restarts are left.
     """
 
     text: str
@@ -31,16 +33,16 @@ class Meaning:
 
 
 def meaning(code: int) -> Meaning:
-    """What the exit code of a replica says."""
+    """The meaning of a replica's exit code."""
     number = -code if code < 0 else code - 128 if code in {129, 130, 132, 133, 134, 135, 136, 137, 139, 143, 159} else 0
     if number:
         return _of_signal(number)
     if code == 0:
         return Meaning("done", again=False, cause=FailureCause.TRAINER)
     if code == EX_TEMPFAIL:
-        return Meaning("asked to be started again (EX_TEMPFAIL)", again=True, cause=FailureCause.PREEMPTED)
+        return Meaning("asked for a restart (EX_TEMPFAIL)", again=True, cause=FailureCause.PREEMPTED)
     texts = {1: "ended with an error", 2: "refused its arguments", 126: "cannot be run", 127: "was not found"}
-    return Meaning(texts.get(code, "ended with an error of its own"), again=False, cause=FailureCause.TRAINER)
+    return Meaning(texts.get(code, "ended with an error"), again=False, cause=FailureCause.TRAINER)
 
 
 def _of_signal(number: int) -> Meaning:
@@ -49,7 +51,7 @@ def _of_signal(number: int) -> Meaning:
     except ValueError:
         name = f"signal {number}"
     if number == signal.SIGKILL:
-        text = f"was killed ({name}): by hand, or by the system for want of memory"
+        text = f"was killed ({name}): by a person, or by the system because memory ran out"
         return Meaning(text, again=True, cause=FailureCause.PREEMPTED)
     if number in _CRASHES:
         return Meaning(f"crashed in native code ({name})", again=True, cause=FailureCause.TRAINER)
@@ -57,12 +59,12 @@ def _of_signal(number: int) -> Meaning:
 
 
 def restarts_allowed(role: Role, code: int, settings: Settings) -> int:
-    """How many restarts in a row a replica of ``role`` that ended with ``code`` may have had before this one."""
+    """The limit of consecutive restarts for a replica of ``role`` that ended with ``code``."""
     if role is Role.CHIEF:
         return settings.max_chief_restarts if meaning(code).again else 0
     return settings.max_restarts
 
 
 def backoff(restarts: int, settings: Settings) -> float:
-    """Seconds to wait before the next start, after so many restarts."""
+    """Seconds to wait before the next restart."""
     return float(min(_LONGEST_BACKOFF, settings.restart_backoff_seconds * 2**restarts))

@@ -21,7 +21,7 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one job. The defaults are those of :data:`mlengine.settings.SETTINGS`, and none stands here.
+    """The settings of one job. Their defaults are in :data:`mlengine.settings.SETTINGS`.
 
     :param max_concurrent_jobs: jobs that run at the same time on this machine; others are queued.
     :param max_workers: replicas of a job, per role; larger clusters are capped (:meth:`LocalBackend.cap`).
@@ -73,7 +73,7 @@ class Settings:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The settings in a job's record. Unknown names, which another version may have written, are ignored."""
-        # An empty path was a decision too: the configuration of the process that reads the record does not count.
+        # An empty value is kept: the configuration of the process that reads the record must not replace it.
         values: dict[str, Any] = {
             field.name: data[field.name]
             if data.get(field.name) == ""

@@ -1,11 +1,11 @@
-"""The steps of a job that need the bucket, each in a process of its own: build the environment before the training;
-look for outputs and upload logs after it.
+"""The steps of a job that use the bucket, each in its own process: build the environment before the training; check
+for outputs and upload the logs after it.
 
-Google's library takes three times the memory of a launcher; a launcher that waits or watches for hours must not hold
-it. And a step in a process of its own can be ended at once when the job is cancelled.
+Google's library needs three times the memory of the launcher, which may wait for hours. A separate process also can
+be ended at once when the job is cancelled.
 
-``python -m mlengine.backends.local.stage prepare|outputs|upload JOB``: its messages go to the launcher's log, its
-result into ``step.json``.
+``python -m mlengine.backends.local.stage prepare|outputs|upload JOB`` writes messages to the launcher's log and its
+result to ``step.json``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlengine.runtime.json_files import write_json
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
 
-# Of each replica, the last of its log goes to the bucket; all of it stays on this machine.
+# Only the end of a long log is uploaded; the whole log stays on this machine.
 _MOST_BYTES = 4 << 20
 _PASSING = re.compile(
     r"error sending request|connection (?:refused|reset|closed)|timed out|dns error|temporary failure in name|"
@@ -51,8 +51,8 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     uri = JobDir(stored.submission.job_dir.rstrip("/")).environment
     try:
         storage.write(uri, text.encode(), "text/plain; charset=utf-8")
-    except MlengineError as error:  # a record for later; the job does without
-        say(f"what is installed could not be noted in the bucket: {error.message}")
+    except MlengineError as error:  # only a record: the job can run without it
+        say(f"the list of installed packages could not be written to the bucket: {error.message}")
     return {"digest": environment.digest}
 
 
@@ -62,7 +62,7 @@ def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # no
 
 
 def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Copy every replica's log, and what was installed, to the job dir."""
+    """Upload the logs of all replicas to the job dir."""
     folder = JobDir(stored.submission.job_dir.rstrip("/")).logs
     for path in (job.launcher_log, *sorted(job.logs.glob("*.log"))):
         uri = join(folder, f"attempt-{stored.submission.attempt}", path.name)
@@ -71,9 +71,9 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
 
 
 def may_pass(error: MlengineError) -> bool:
-    """Whether the same preparation can succeed later: an index that does not answer, a full disk are not the trainer's.
+    """Whether the build can succeed later, as after a full disk or a package index that does not respond.
 
-    uv distinguishes them only in its messages.
+    uv reports these only in the text of its messages.
     """
     if isinstance(error, EnvironmentBuildError):
         return _PASSING.search(error.message) is not None
@@ -94,7 +94,7 @@ def _tail(path: Path) -> bytes:
         data = file.read()
     if size <= _MOST_BYTES:
         return data
-    return f"[the first {size - _MOST_BYTES} bytes are only on the machine that trained]\n".encode() + data
+    return f"[the first {size - _MOST_BYTES} bytes are only on the training machine]\n".encode() + data
 
 
 _STEPS: dict[str, Callable[[Job, Stored, Storage], dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""The job's state as its launcher writes it; on a full disk too."""
+"""Writes the job's state file, even if the disk is full."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _INSIST_SECONDS = 60.0
 
 
 class StateFile:
-    """``state.json`` of one job, under its file lock.
+    """``state.json`` of one job. The caller holds the file lock.
 
-    A little disk space is kept aside, so that a job that filled the disk can still say so.
+    A small file reserves disk space, so that a job that fills the disk can still write its final state.
     """
 
     def __init__(self, job: Job) -> None:
@@ -29,18 +29,18 @@ class StateFile:
         try:
             self._reserve.write_bytes(b"\0" * _RESERVE_BYTES)
         except OSError as error:
-            log.warning("no space can be kept aside: %s", error)
+            log.warning("cannot reserve disk space: %s", error)
 
     @property
     def state(self) -> JobState | None:
         return JobState(self._data["state"]) if self._data else None
 
     def note(self, **more: Any) -> None:
-        """Keep something for the next :meth:`write`."""
+        """Add fields to the next :meth:`write`."""
         self._data |= more
 
     def write(self, state: JobState, detail: str, **more: Any) -> bool:
-        """Write it down. A state that is not terminal may be lost on a full disk; returns whether it was written."""
+        """Write the state. On a full disk, a state that is not terminal may be lost. Returns whether it was written."""
         self._data |= {"state": state.value, "detail": detail, **more}
         deadline = time.monotonic() + (_INSIST_SECONDS if state.terminal else 0.0)
         if state.terminal:

@@ -1,10 +1,11 @@
-"""The cluster while it runs: starts it, restarts what may be restarted, and lets the chief's exit decide.
+"""Starts the replicas of one job, restarts them within limits, and ends the job when the chief ends.
 
-1. ports are taken, every replica is started: ps first, the chief last, so that servers are up early;
-2. a replica that ends is started again in its place, after a pause, as ``policy`` says;
-3. the chief ends: that is the job's end. Workers may end by themselves for a while, since they still need the
-   parameter servers; then everything left gets SIGTERM, and later SIGKILL;
-4. a replica whose restarts are used up ends the job as failed; but an evaluator does not: it takes no part in training.
+1. Ports are reserved and all replicas are started: parameter servers first, so that they listen early, the chief last.
+2. A replica that fails is restarted after a pause, as ``restart_policy`` says.
+3. The job ends when the chief ends. Workers have some time to finish, as they still need the parameter servers; then
+   all replicas get SIGTERM, and later SIGKILL.
+4. The job fails when a replica has used up its restarts. An evaluator is an exception: it does not take part in
+   training.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ _MOST_CLUSTERS = 4  # how often a cluster is restarted because a port was taken
 
 @dataclass
 class Supervisor:
-    """Runs one cluster to its end.
+    """Runs the replicas of one job until it ends.
 
-    :param orders: polled: an outcome that was decided elsewhere (cancelled, deadline, SIGTERM).
-    :param wait: sleeps so many seconds at most, and wakes when a child ends; told the pids that are reaped here.
-    :param report: called with every change of the state.
-    :param chief_seconds: how long the chief's last process ran, once it has ended with 0.
+    :param orders: polled; returns the outcome if the job is to end now (cancelled, deadline, SIGTERM).
+    :param wait: sleeps for at most the given seconds; returns early if a child process ends. Its second argument is
+        the set of pids that this class reaps itself.
+    :param report: called on every change of state, with a message and the replicas.
+    :param chief_seconds: run time of the chief's last process; set when it ends with exit code 0.
     """
 
     job: Job
@@ -55,7 +57,7 @@ class Supervisor:
     _next_port_check: float = 0.0
 
     def run(self) -> Outcome:
-        """Until the job is decided and nothing of it runs any more."""
+        """Run until the job has an outcome and none of its processes is left."""
         for _ in range(_MOST_CLUSTERS):
             taken = ports.take(self._addressed(), self.job.state_dir / "locks")
             try:
@@ -122,7 +124,7 @@ class Supervisor:
         return Replica(role, index, command, env, scratch, self.job.log(f"{role.value}-{index}"), port)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
-        """What the end of a replica comes to: ``None`` if the job goes on."""
+        """Handle the end of a replica. Returns the job's outcome, or ``None`` if the job continues."""
         meaning = restart_policy.meaning(code)
         log.info("%s ended with exit code %s: %s", replica.name, code, meaning.text)
         if code == 0:
@@ -139,11 +141,11 @@ class Supervisor:
             pause = restart_policy.backoff(replica.restarts, self.stored.settings)
             replica.restarts += 1
             replica.restart_at = time.monotonic() + pause
-            log.info("%s is started again in %.1f s: restart %s of %s", replica.name, pause, replica.restarts, allowed)
+            log.info("%s restarts in %.1f s: restart %s of %s", replica.name, pause, replica.restarts, allowed)
             self._report()
             return None
         if replica.role is Role.EVALUATOR:
-            log.warning("%s has used up its restarts; training goes on without it", replica.name)
+            log.warning("%s has no restarts left; training continues without it", replica.name)
             self._report()
             return None
         self._end(self.stored.settings.termination_grace_seconds)
@@ -160,11 +162,11 @@ class Supervisor:
         for replica in self.replicas:
             if replica.restart_at is not None and replica.restart_at <= now:
                 replica.start()
-                log.info("%s started again, pid %s", replica.name, replica.identity and replica.identity.pid)
+                log.info("%s restarted, pid %s", replica.name, replica.identity and replica.identity.pid)
                 self._report()
 
     def _check_listeners(self) -> None:
-        """Name the replicas that a cluster of servers waits for. Where none listens, that is no such cluster."""
+        """Report the replicas whose port nobody listens on. If none listens, the framework does not use the ports."""
         if time.monotonic() < self._next_port_check or not any(it.port for it in self.replicas):
             return
         self._next_port_check = time.monotonic() + _PORT_CHECK_SECONDS
@@ -194,9 +196,9 @@ class Supervisor:
         self.report(detail, self.replicas)
 
     def _end(self, grace: float, *, linger: float = 0.0) -> None:
-        """End every replica. Returns when none runs.
+        """End all replicas; returns when none is running.
 
-        :param linger: how long workers may take to end by themselves before that.
+        :param linger: seconds that workers have to end by themselves first.
         """
         for replica in self.replicas:
             replica.restart_at = None
@@ -206,7 +208,7 @@ class Supervisor:
         self._await(self.replicas, grace)
         for replica in self.replicas:
             if replica.running and grace:
-                log.warning("%s did not end within %.0f s of SIGTERM: killed", replica.name, grace)
+                log.warning("%s did not end within %.0f s of SIGTERM: sending SIGKILL", replica.name, grace)
             replica.kill()
         self._await(self.replicas, 30.0)
 

@@ -41,7 +41,7 @@ def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) ->
     handle = JobHandle("local", "vm-3-1a2b3c4d:abc-1", "mnist_1", 1, "gs://bkt/m/mnist_1")
     (status,) = backend.describe([handle])
     assert (status.state, status.failure) == (JobState.UNKNOWN, None)
-    assert "runs on host vm-3-1a2b3c4d; ask there" in status.detail
+    assert "runs on host vm-3-1a2b3c4d; its state can be read only there" in status.detail
     assert backend.elsewhere(handle) == "vm-3-1a2b3c4d"
     page = backend.logs(handle, {"chief-0": 7})
     assert (page.lines, page.cursor, page.more) == ((), {"chief-0": 7}, False)

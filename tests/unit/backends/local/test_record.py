@@ -66,7 +66,7 @@ def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="not a JSON object"):
         json_files.read_json(tmp_path / "x.json")
     (tmp_path / "submission.json").write_text('{"key": 1}')
-    with pytest.raises(BackendError, match="not readable"):
+    with pytest.raises(BackendError, match=r"submission\.json cannot be read"):
         Job(tmp_path).submission()
 
 

@@ -85,9 +85,9 @@ def test_what_is_capped_is_said(tmp_path: Path) -> None:
     small, words = backend.cap(TrainingSpec(module="t", pools=pools))
     assert (small.count(Role.CHIEF), small.count(Role.WORKER), small.count(Role.PS)) == (1, 2, 1)
     assert words == [
-        "worker: 4 asked, 2 run here (local_max_workers=2)",
-        "ps: 3 asked, 1 run here (local_max_ps=1)",
-        "chief: 1 NVIDIA_TESLA_T4 asked; here, what there is",
+        "worker: 4 requested, 2 will run (local_max_workers=2)",
+        "ps: 3 requested, 1 will run (local_max_ps=1)",
+        "chief: 1 NVIDIA_TESLA_T4 requested; this machine's are used",
     ]
 
 
