@@ -135,6 +135,9 @@ def _experiment(spec: Mapping[str, Any]) -> Problems:
         if name and not _CONTEXT.fullmatch(name):
             hint = "use projects/PROJECT/locations/REGION/metadataStores/default/contexts/NAME"
             return [(f"{field}: is not the full name of a metadata context: {name!r}", hint)]
+    if experiment and spec.get("tensorboard"):
+        # The API documents both fields; Google's SDK refuses them together, as an experiment has a TensorBoard.
+        return [("an experiment has a TensorBoard instance of its own", "drop tensorboard, or experiment")]
     if run and not experiment:
         return [("an experiment run needs its experiment", "set experiment too")]
     if run and not str(run).startswith(f"{experiment}-"):

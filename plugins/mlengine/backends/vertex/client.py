@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
 USER_AGENT = f"mlengine/{__version__}"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+# A limit of requests is renewed every minute, and says nothing about machines.
+_RATE = re.compile(r"per minute|requests per|rate limit", re.I)
 
 Params = Mapping[str, str | int]
 
@@ -96,12 +99,13 @@ class RestClient:
 
         An exceeded quota (429) has no effect, so the request is repeated for up to ``quota_patience`` seconds.
 
-        :param patience: replaces ``quota_patience``.
+        :param patience: replaces ``quota_patience``, except for a quota of requests a minute.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
         :raises NoCapacityError: the quota was still exceeded at the end.
+        :raises BackendUnavailableError: likewise, for a quota of requests a minute.
         """
-        until = time.monotonic() + (self._patience if patience is None else patience)
+        began = time.monotonic()
         pause = 5.0
         while True:
             status, answer, retry_after = self._send("POST", url, None, body)
@@ -112,9 +116,10 @@ class RestClient:
                 return None
             if status != 429:
                 raise _refusal("POST", url, status, answer)
+            rate = _RATE.search(_words(status, answer)) is not None
             wait = _jitter(pause, retry_after)
-            if time.monotonic() + wait > until:
-                raise NoCapacityError(
+            if time.monotonic() + wait > began + (self._patience if patience is None or rate else patience):
+                raise (BackendUnavailableError if rate else NoCapacityError)(
                     f"quota: {_words(status, answer)}",
                     hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
                 )

@@ -30,9 +30,9 @@ STRATEGIES: Mapping[str, str | None] = {
 OWN = ("region", "strategy", "machine_type", "accelerator_type", "accelerator_count", "tpu_topology")
 # Resources of the service and the network belong to a region, so another region may need other ones.
 REPLACED = (
-    "max_wait_seconds", "timeout_seconds", "reservation", "boot_disk_gb", "boot_disk_type", "image_uri", "network",
-    "reserved_ip_ranges", "psc_interface", "nfs_mounts", "encryption_key", "tensorboard", "experiment",
-    "experiment_run", "persistent_resource",
+    "max_wait_seconds", "timeout_seconds", "reservation", "boot_disk_gb", "boot_disk_type", "image_uri",
+    "service_account", "network", "reserved_ip_ranges", "psc_interface", "nfs_mounts", "encryption_key",
+    "tensorboard", "experiment", "experiment_run", "persistent_resource",
 )  # fmt: skip
 _NUMBER = "number"  # of a fallback, from 1, in what the claim records
 _TEXTS = frozenset({"region", "strategy", "machine_type", "accelerator_type", "tpu_topology"})
@@ -62,13 +62,14 @@ def _problem(fallback: Any) -> str:
         if name not in OWN and name not in REPLACED:
             return f"no field {name!r}"
         if name in _TEXTS and not isinstance(value, str) and not (value is None and name == "accelerator_type"):
-            return f"{name} is not a text: {value!r}"
+            return f"{name} is not a string: {value!r}"
     if "strategy" in fallback and fallback["strategy"] not in STRATEGIES:
         return f"strategy is one of {', '.join(STRATEGIES)}, not {fallback['strategy']!r}"
     if "region" in fallback and not _REGION.fullmatch(fallback["region"]):
         return f"not a region: {fallback['region']!r}"
     count = fallback.get("accelerator_count", 1)
-    return "" if isinstance(count, int) and count > 0 else f"accelerator_count is not a positive number: {count!r}"
+    valid = isinstance(count, int) and not isinstance(count, bool) and count > 0
+    return "" if valid else f"accelerator_count is not a positive number: {count!r}"
 
 
 def numbered(fallbacks: Sequence[Fallback]) -> list[Fallback]:
@@ -117,8 +118,8 @@ def options_of(options: VertexOptions, fallback: Fallback | None) -> VertexOptio
         changed |= {"spot": strategy == "spot", "flex_start": strategy == "flex-start"}
         if strategy != "reservation":
             changed.setdefault("reservation", None)
-        if strategy != "flex-start":
-            changed["max_wait_seconds"] = None
+        if strategy != "flex-start" and options.flex_start:
+            changed.setdefault("max_wait_seconds", None)  # the job's was that of flex-start
     return replace(options, **VertexOptions.typed(changed))
 
 
@@ -133,19 +134,30 @@ def apply(body: dict[str, Any], options: VertexOptions, fallback: Fallback | Non
     spec = dict(body["jobSpec"])
     pools = [dict(pool) for pool in spec["workerPoolSpecs"]]
     if "strategy" in fallback:
-        spec["scheduling"] = _scheduling(spec.get("scheduling", {}), fallback["strategy"])
+        spec["scheduling"] = _scheduling(spec.get("scheduling", {}), fallback)
         _reserve(pools, options, fallback["strategy"])
-    chief = pools[0]["machineSpec"]["machineType"]
-    for pool in pools:
-        if pool and pool["machineSpec"]["machineType"] == chief:
+    replaced = _scarce(pools)
+    for pool in filter(None, pools):
+        if _hardware(pool) == replaced:
             pool["machineSpec"] = _machine(pool["machineSpec"], fallback)
     return {**body, "jobSpec": {**spec, "workerPoolSpecs": pools}}
 
 
-def _scheduling(scheduling: Mapping[str, Any], strategy: str) -> dict[str, Any]:
-    dropped = {"strategy"} if strategy == "flex-start" else {"strategy", "maxWaitDuration"}
-    kept = {name: value for name, value in scheduling.items() if name not in dropped}
-    word = STRATEGIES[strategy]
+def _hardware(pool: Mapping[str, Any]) -> tuple[Any, Any]:
+    return pool["machineSpec"]["machineType"], pool["machineSpec"].get("acceleratorType")
+
+
+def _scarce(pools: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """The hardware that a fallback replaces: that of the first pool with accelerators, or else the chief's."""
+    accelerated = (pool for pool in pools if pool and _hardware(pool)[1])
+    return _hardware(next(accelerated, pools[0]))
+
+
+def _scheduling(scheduling: Mapping[str, Any], fallback: Fallback) -> dict[str, Any]:
+    kept = {name: value for name, value in scheduling.items() if name != "strategy"}
+    if fallback["strategy"] != "flex-start" and "max_wait_seconds" not in fallback:
+        kept.pop("maxWaitDuration", None)  # the service takes it for flex-start only
+    word = STRATEGIES[fallback["strategy"]]
     return {**kept, "strategy": word} if word else kept
 
 
@@ -165,7 +177,7 @@ def _reserve(pools: list[dict[str, Any]], options: VertexOptions, strategy: str)
 
 
 def _machine(machine: Mapping[str, Any], fallback: Fallback) -> dict[str, Any]:
-    """The machine of the chief, and of the pools with the same machine type."""
+    """A pool's ``machineSpec`` with the fallback's machine."""
     changed = dict(machine)
     if "machine_type" in fallback:
         changed["machineType"] = fallback["machine_type"]

@@ -223,6 +223,34 @@ def test_the_typed_options_and_the_raw_ones() -> None:
     assert body["encryptionSpec"]["kmsKeyName"].endswith("/c")
 
 
+def test_options_of_networks_experiments_and_access() -> None:
+    experiment = "projects/p/locations/r/metadataStores/default/contexts/e"
+    body = submit(
+        parse.load(CUSTOM),
+        reserved_ip_ranges=["range-1"],
+        psc_interface={
+            "network_attachment": "a",
+            "dns_peering_configs": [{"domain": "corp.", "target_project": "p", "target_network": "n"}],
+        },
+        nfs_mounts=[{"server": "10.0.0.2", "path": "/data", "mount_point": "data"}],
+        experiment=experiment,
+        experiment_run=f"{experiment}-1",
+        dashboard_access=True,
+        reservation="any",
+    )
+    spec = body["jobSpec"]
+    assert spec["reservedIpRanges"] == ["range-1"]
+    assert spec["pscInterfaceConfig"] == {
+        "networkAttachment": "a",
+        "dnsPeeringConfigs": [{"domain": "corp.", "targetProject": "p", "targetNetwork": "n"}],
+    }
+    assert (spec["experiment"], spec["experimentRun"]) == (experiment, f"{experiment}-1")
+    assert spec["enableDashboardAccess"] is True
+    for one in spec["workerPoolSpecs"]:
+        assert one["nfsMounts"] == [{"server": "10.0.0.2", "path": "/data", "mountPoint": "data"}]
+        assert one["machineSpec"]["reservationAffinity"] == {"reservationAffinityType": "ANY_RESERVATION"}
+
+
 def test_flex_start_takes_the_wait_of_the_job_file() -> None:
     scheduling = submit(parse.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
