@@ -119,10 +119,7 @@ class RestClient:
             rate = _RATE.search(_words(status, answer)) is not None
             wait = _jitter(pause, retry_after)
             if time.monotonic() + wait > began + (self._patience if patience is None or rate else patience):
-                raise (BackendUnavailableError if rate else NoCapacityError)(
-                    f"quota: {_words(status, answer)}",
-                    hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
-                )
+                raise _quota_error(status, answer, rate=rate)
             log.warning("Quota exceeded: %s; retrying in %.0f s", _words(status, answer), wait)
             self.sleep(wait)
             pause = min(pause * 2, 60.0)
@@ -189,9 +186,20 @@ def _words(status: int | None, answer: Mapping[str, Any]) -> str:
 _HINTS = {
     400: "correct what the message names; 'mlengine jobs train --dry-run' prints the request",
     401: "check the connection's key; its token was refused",
-    403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
+    403: "grant the connection's account roles/aiplatform.user, and roles/iam.serviceAccountUser on the job's "
+    "service_account (act-as); enable the API in the project",
     404: "check project and region, and that the API is enabled",
 }
+
+
+def _quota_error(status: int, answer: Mapping[str, Any], *, rate: bool) -> BackendError:
+    if rate:
+        return BackendUnavailableError(f"too many requests: {_words(status, answer)}", hint="try again in a minute")
+    return NoCapacityError(
+        f"quota: {_words(status, answer)}",
+        hint="request more of this quota on the console's page IAM > Quotas, wait for other jobs, or set fallbacks; "
+        "flex-start and Spot use the pre-emptible quotas, which may be 0",
+    )
 
 
 def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:
