@@ -21,7 +21,7 @@ from mlengine.backends.outputs import ListsObjects, OutputCheck
 from mlengine.backends.vertex import checks, fallbacks, logs, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
+from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
 from mlengine.backends.vertex.states import failure, job_state, replica_name
@@ -155,7 +155,11 @@ class VertexBackend:
                 # An earlier request had no response: its job may appear late, so no fallback may be tried now.
                 raise BackendUnavailableError(error.message, hint=error.hint) from error
             if made is not None:
-                return self._handle(self._oldest(submission, made))
+                job = self._oldest(submission, made)
+                instance = request.body["jobSpec"].get("tensorboard")
+                if instance:
+                    log.info("job %s: TensorBoard: %s", submission.job_id, tensorboard_url(instance, str(job["name"])))
+                return self._handle(job)
             for pause in GRACE_PAUSES:
                 jobs.client.sleep(pause)
                 existing = _numbered(self._attempts(submission.key), submission.attempt)

@@ -35,6 +35,16 @@ def parse(name: str) -> dict[str, str]:
     return match.groupdict()
 
 
+def tensorboard_url(instance: str, job_name: str) -> str:
+    """The curves of a job in its TensorBoard instance, as Google's SDK links them.
+
+    :param instance: the instance's resource name.
+    """
+    region, number = parse(job_name)["region"], parse(job_name)["number"]
+    experiment = f"{instance}/experiments/{number}".replace("/", "+")
+    return f"https://{region}.tensorboard.googleusercontent.com/experiment/{experiment}"
+
+
 class Jobs:
     """The custom jobs that a client sees. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
 

@@ -124,7 +124,8 @@ def _task(
         package |= {"args": [*texts.of(spec.args), *job_dir], "env": texts.env(options, with_tf_config=True)}
         return {"pythonPackageSpec": package}, _own_start(spec)
     image, notes = _image(pool, spec, options)
-    texts = Texts(submission, our_start=True)
+    streams = _streams_to_tensorboard(spec, options)
+    texts = Texts(submission, our_start=True, tensorboard=streams)
     # The same plan for every pool; the chief's image, as the chief says what was installed.
     chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
@@ -134,6 +135,7 @@ def _task(
         "primary": spec.primary_name,
         "image": _image(chief, spec, options)[0],
         "tf_config": single_tf_config(submission),
+        "tensorboard": streams,
     }
     container = {
         "imageUri": image,
@@ -142,6 +144,12 @@ def _task(
         "env": texts.env(options),
     }
     return {"containerSpec": container}, notes
+
+
+def _streams_to_tensorboard(spec: TrainingSpec, options: VertexOptions) -> bool:
+    """Whether the service uploads event files to a TensorBoard instance, as they are written."""
+    raw = options.raw.get("jobSpec", {})
+    return bool(options.tensorboard or written_job(spec).get("tensorboard") or raw.get("tensorboard"))
 
 
 def _own_start(spec: TrainingSpec) -> list[str]:

@@ -147,6 +147,19 @@ def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> No
     assert json.loads(container["args"][0])["tf_config"] is None
 
 
+def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them() -> None:
+    text = VERTEX.replace("$(AIP_CHECKPOINT_DIR)", "$(AIP_TENSORBOARD_LOG_DIR)")
+    instance = "projects/1/locations/r/tensorboards/2"
+    for options, folder in (
+        ({}, "train"),
+        ({"tensorboard": instance}, "logs"),
+        ({"raw": {"jobSpec": {"tensorboard": instance}}}, "logs"),
+    ):
+        args = pool(submit(parse.load(text), **options), 0)["containerSpec"]["args"]
+        assert args[1] == f"--out=gs://bkt/mnist/mnist_1/{folder}/$(NAME)"
+        assert json.loads(args[0])["tensorboard"] is (folder == "logs")
+
+
 def test_args_that_are_given_replace_those_of_an_image_in_vertex_s_words() -> None:
     text = "workerPoolSpecs: [{machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: i, args: [--a]}}]"
     spec = parse.override(parse.load(text), args=["--b"])
