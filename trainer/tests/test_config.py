@@ -56,7 +56,7 @@ def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "TF_CONFIG is not what"),
+        ("{", "TF_CONFIG does not describe"),
         ('{"cluster": {"boss": ["a:1"]}}', "role 'boss'"),
         ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "this is worker/0, but"),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "no chief"),
