@@ -246,5 +246,5 @@ def test_a_full_disk_fails_the_job_and_says_so(
     local.until(lambda: not local.launcher_pid(backend, handle), "the launcher ends")
     with pytest.raises(OSError, match="No space"):
         (small_disk / "fill").write_bytes(b"x" * (2 << 20))
-    with pytest.raises(BackendUnavailableError, match="make room"):
+    with pytest.raises(BackendUnavailableError, match="free disk space"):
         backend.submit(local.submission(bucket, local.spec(actor), key="f" * 40))

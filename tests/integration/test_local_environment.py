@@ -157,7 +157,7 @@ def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_i
     _, status = local.run(make_backend(), bucket, local.spec(uri))
     assert status.failure is not None
     assert status.failure.cause is FailureCause.TRAINER
-    assert "requires Python >=3.7,<3.11, and the environment would have 3." in status.failure.message
+    assert "requires Python >=3.7,<3.11, but the environment would have 3." in status.failure.message
 
 
 def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:

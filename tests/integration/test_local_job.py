@@ -226,7 +226,7 @@ def test_a_bucket_that_takes_no_logs_costs_the_job_nothing(
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        (TrainingSpec(module="tiny.task"), "no packages"),
+        (TrainingSpec(module="tiny.task"), "no package contains"),
         (TrainingSpec(module="tiny.task", package_uris=("gs://bbb/p",), pools=()), "one chief"),
     ],
 )

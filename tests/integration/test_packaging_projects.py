@@ -61,7 +61,7 @@ setup(
 
 def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = trainer(tmp_path / "old", {"setup.py": READS_REQUIREMENTS, "requirements.txt": "six\n"})
-    with pytest.raises(PackageError, match=r"reads requirements\.txt, in .*old but not in the sdist") as caught:
+    with pytest.raises(PackageError, match=r"reads requirements\.txt, which is in .*old but not in the sdist") as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
     assert "FileNotFoundError" in caught.value.message
     assert "'include requirements.txt' to MANIFEST.in" in caught.value.hint
@@ -77,7 +77,7 @@ def test_a_file_outside_of_the_project_is_no_part_of_a_package(storage: Storage,
     root = trainer(tmp_path / "project", {"setup.py": setup})
     with pytest.raises(PackageError) as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert f"{tmp_path / 'VERSION'} lies outside of the project" in caught.value.hint
+    assert f"{tmp_path / 'VERSION'} is outside of the project" in caught.value.hint
 
 
 def test_a_file_that_is_left_out_for_a_reason_is_named_with_it(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_a_requirement_at_a_path_of_this_machine_is_refused(storage: Storage, bu
     setup = "import pathlib\nfrom setuptools import setup\n"
     setup += f"setup(name='t', version='1', packages=['trainer'], install_requires=['lib @ file://{tmp_path}/lib'])\n"
     root = trainer(tmp_path / "t", {"setup.py": setup})
-    with pytest.raises(PackageError, match="requires lib at a path of this machine") as caught:
+    with pytest.raises(PackageError, match="requires lib at a local path") as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert "require lib by its name, and package both" in caught.value.hint
+    assert "require lib by name, and package both" in caught.value.hint
 
 
 def test_what_only_a_compiler_can_build_is_packaged_with_a_note(storage: Storage, bucket: str, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_builders_speak_of_the_users_directory(storage: Storage, bucket: str, tm
     root = trainer(tmp_path / "my-project", {"setup.py": setup})
     with pytest.raises(PackageError, match="No module named 'numpy'") as caught:
         package_trainer(root, storage=storage, staging=bucket)
-    assert "add what provides it to 'requires' of [build-system]" in caught.value.hint
+    assert "add the package that provides it to 'requires' of [build-system]" in caught.value.hint
     assert f"directory {root} my-project" in caught.value.message
     assert "mlengine-package" not in str(caught.value)
 
@@ -177,7 +177,7 @@ def test_a_package_dir_in_a_project_of_others_is_packaged_alone(storage: Storage
     root = trainer(tmp_path / "project", {"setup.py": setup, "dags/__init__.py": ""})
     packaged = package_trainer(root / "trainer", storage=storage, staging=bucket, module="trainer.task")
     assert (packaged.name, packaged.version) == ("trainer", "0.0.0")
-    assert any("does not pack it" in note for note in packaged.notes)
+    assert any("does not include it" in note for note in packaged.notes)
     again = package_trainer(root / "trainer", storage=storage, staging=bucket, module="trainer.task")
     assert (again.reused, again.uris, again.notes) == (True, packaged.uris, packaged.notes)
 

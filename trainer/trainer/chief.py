@@ -1,7 +1,7 @@
 """The chief's part of a training: initialisation, checkpoints, evaluation, reports, export.
 
-Only the chief writes to the job's storage, and the evaluator if there is one, so that two replicas never write the same
-file.
+Only the chief writes to the job's storage, and the evaluator if there is one. They share one file, ``metrics.jsonl``,
+which is updated without loss of the other's rows.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
                 continue
             model.load(values)
             result = model.evaluate(heldout)
-            append_metrics(output, done, None, result)
+            append_metrics(output, done, None, result, last=config.max_steps)
             summaries.write(done, train_loss=None, rate=None, evaluation=result, values=values, heldout=heldout)
             log.info("step %d: held-out accuracy %.4f, loss %.4f", done, result.accuracy, result.loss)
             alive = time.monotonic()

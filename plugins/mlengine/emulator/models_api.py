@@ -57,6 +57,9 @@ class ModelsApi:
         for name in ("displayName", "artifactUri"):
             if not model.get(name):
                 raise EmulatorApiError(f"The field model.{name} is required.")
+        if not model.get("containerSpec", {}).get("imageUri"):
+            # Documented as "not required for AutoML Models"; Google's SDK refuses artifacts without a container.
+            raise EmulatorApiError("The field model.container_spec.image_uri is required.")
         aliases = model.get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:

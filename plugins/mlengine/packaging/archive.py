@@ -1,6 +1,6 @@
-"""A ready-made package: what an sdist or a wheel holds, read without unpacking it, and refused if it cannot be trusted.
+"""Lists the content of an sdist or a wheel without unpacking it, and refuses unsafe archives.
 
-Reads names, kinds, sizes, and the metadata. Whether the package installs is the installer's business.
+Reads member names, types, sizes, and the metadata. Does not check that the package can be installed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-[0-9][^-]*)?-[^-]+-[^-
 
 @dataclass(frozen=True)
 class Archive:
-    """What is in an sdist or a wheel.
+    """The content of an sdist or a wheel.
 
-    :param paths: its files; those of an sdist without its top directory, those of a wheel as they are installed.
-    :param requirements: what its metadata requires (``Requires-Dist``); an sdist of an old build may not say.
+    :param paths: its files: relative to the top directory of an sdist; as they are installed from a wheel.
+    :param requirements: ``Requires-Dist`` of its metadata; an sdist of an old build backend may not have it.
     """
 
     filename: str
@@ -48,32 +48,32 @@ class Archive:
         return self.filename.endswith(".whl")
 
 
-_Member = tuple[str, Callable[[], bytes]]  # a file's path in the archive, and what reads it
+_Member = tuple[str, Callable[[], bytes]]  # path in the archive, and a function that reads the file
 
 
 def name_and_version(filename: str) -> tuple[str, str]:
-    """What a package's file name says, as installers read it.
+    """Parse the file name of a package, as installers do.
 
-    :raises PackageError: if it is none.
+    :raises PackageError: it is not the name of an sdist or a wheel.
     """
     suffix = next((suffix for suffix in SUFFIXES if filename.endswith(suffix)), None)
     if suffix is None:
-        raise PackageError(f"{filename} is no package", hint=f"give an sdist or a wheel: {', '.join(SUFFIXES)}")
+        raise PackageError(f"{filename} is not a package", hint=f"give an sdist or a wheel: {', '.join(SUFFIXES)}")
     match = (_WHEEL if suffix == ".whl" else _SDIST).fullmatch(filename.removesuffix(suffix))
     if match is None:
         pattern = "NAME-VERSION-py3-none-any.whl" if suffix == ".whl" else f"NAME-VERSION{suffix}"
         raise PackageError(
-            f"{filename} is not named as a package is", hint=f"installers need {pattern}: build it with uv build"
+            f"{filename} is not a valid name for a package", hint=f"installers need {pattern}: build it with uv build"
         )
     return match["name"], match["version"]
 
 
 def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = False) -> Archive:
-    """What is in an archive.
+    """Read the content of an archive.
 
-    :param where: what errors call it.
-    :param any_name: take one whose name does not say what it is, ``trainer.tar.gz``: installers take it too.
-    :raises PackageError: if it is not readable, not a package, or would write outside its own directory.
+    :param where: its name in error messages.
+    :param any_name: accept a name without a version, such as ``trainer.tar.gz``, as installers do.
+    :raises PackageError: it is not readable, is not a package, or would write outside its own directory.
     """
     name, version = ("", "") if any_name and filename.endswith(SUFFIXES) else name_and_version(filename)
     requirements: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def read_archive(data: bytes, filename: str, where: str, *, any_name: bool = Fal
 
 
 def _installed(path: str) -> str:
-    """Where the file of a wheel is in ``site-packages``."""
+    """The path in ``site-packages`` of a file in a wheel."""
     return _WHEEL_DATA.sub("", path)
 
 
@@ -117,10 +117,10 @@ def _tar(data: bytes, where: str) -> Iterator[_Member]:
             elif member.issym():
                 _safe(member.linkname, where, path.rpartition("/")[0])
             elif not member.isfile() and not member.isdir():
-                raise PackageError(f"{where} holds a device or a pipe: {member.name}", hint="build it again without")
+                raise PackageError(f"{where} contains a device or a pipe: {member.name}", hint="build it again without")
             if not member.isdir():
                 yield path, lambda member=member: _read(archive.extractfile(member), member.size)  # type: ignore[misc]
-        # What follows the last member is padding, and then the checksum of it all.
+        # After the last member come padding and the checksum of the whole file.
         while chunk := unzipped.read(1 << 20):
             left -= len(chunk)
             _check_size(0, left, where)
@@ -149,13 +149,13 @@ def _read(stream: IO[bytes] | None, size: int) -> bytes:
 def _check_size(number: int, left: int, where: str) -> None:
     if number >= MAX_MEMBERS or left < 0:
         raise PackageError(
-            f"{where} holds more than {MAX_MEMBERS} files or {MAX_UNPACKED >> 30} GiB",
+            f"{where} contains more than {MAX_MEMBERS} files or {MAX_UNPACKED >> 30} GiB",
             hint="keep data in the bucket, and give its gs:// path in args",
         )
 
 
 def _safe(name: str, where: str, folder: str = "") -> str:
-    """The normal form of a member's name, or of a link's target as seen from ``folder``."""
+    """Normalize the name of a member, or the target of a link relative to ``folder``."""
     parts = [part for part in folder.split("/") if part]
     leaves = name.startswith("/") or "\\" in name or "\0" in name
     for part in name.split("/"):

@@ -1,4 +1,4 @@
-"""Running ``uv build``: an sdist of a source directory, a wheel of an sdist, without the worker's secrets.
+"""Runs ``uv build``: an sdist from a source directory, a wheel from an sdist, without the worker's secrets.
 
 Does not check the result; see :mod:`mlengine.packaging.project_build`.
 """
@@ -21,18 +21,18 @@ from mlengine.runtime.uv_env import index_options, uv_environment
 
 BUILD_SECONDS = 900
 
-# What a build may know of this process: nothing of Airflow's, no credentials but the package registry's.
+# Variables that a build inherits: none of Airflow's, and no credentials except the package registry's.
 _ENV = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
     | {"NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     | {"CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NETRC"}
 )
 _ENV_PREFIXES = ("LC_", "UV_", "PIP_")
-# What tells a build which version it has, in place of git.
+# Variables that give a build its version in place of git.
 _VERSION_ENV = re.compile(
     r"(SETUPTOOLS_SCM|VCS_VERSIONING|HATCH_VCS|PBR|UV_DYNAMIC_VERSIONING|POETRY_DYNAMIC_VERSIONING|PDM_BUILD_SCM)_\w+"
 )
-_FIRST_ZIP_DAY = "315532800"  # 1980-01-01: the earliest that a zip file can say
+_FIRST_ZIP_DAY = "315532800"  # 1980-01-01: the earliest date in a zip file
 _HOOK = re.compile(r"Call to `[^`]*\.([a-z_]+)` failed")
 
 
@@ -40,8 +40,8 @@ _HOOK = re.compile(r"Call to `[^`]*\.([a-z_]+)` failed")
 class Build:
     """One run of ``uv build``.
 
-    :param archive: what it built; ``None`` if it failed.
-    :param output: what it printed, with the user's paths in it, and without the passwords of URLs.
+    :param archive: the built file; ``None`` if the build failed.
+    :param output: its output, with the user's paths instead of the copies', and without passwords in URLs.
     """
 
     kind: Literal["sdist", "wheel"]
@@ -51,7 +51,7 @@ class Build:
 
     @property
     def failed_hook(self) -> str:
-        """The hook of the build backend that failed, ``build_wheel``; empty if uv names none."""
+        """The build backend's hook that failed, such as ``build_wheel``; empty if uv does not name it."""
         found = _HOOK.search(self.output)
         return found[1] if found else ""
 
@@ -59,7 +59,7 @@ class Build:
 def build(kind: Literal["sdist", "wheel"], source: Path, out: Path, shown: Mapping[Path, Path | str]) -> Build:
     """Build ``source``, a copy of the user's directory or an sdist, into ``out``.
 
-    :param shown: paths of copies, and what the user calls them.
+    :param shown: paths of copies, and the user's paths to show instead.
     :raises PackageError: it took longer than :data:`BUILD_SECONDS`, or uv is not installed.
     """
     command = [_uv(), "build", f"--{kind}", "--out-dir", str(out), "--python", sys.executable, "--color", "never"]
@@ -70,19 +70,19 @@ def build(kind: Literal["sdist", "wheel"], source: Path, out: Path, shown: Mappi
     except subprocess.TimeoutExpired as error:
         raise PackageError(
             f"{_show(str(source), shown)} was not built within {BUILD_SECONDS} s",
-            hint=f"find out what takes so long: uv build --{kind} {_show(str(source), shown)}",
+            hint=f"see which step is slow: uv build --{kind} {_show(str(source), shown)}",
         ) from error
     built = sorted(out.glob("*.tar.gz" if kind == "sdist" else "*.whl"))
     return Build(kind, code, built[0] if built and code == 0 else None, _show(output, shown))
 
 
 def version_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that tell a build which version it has, such as ``SETUPTOOLS_SCM_PRETEND_VERSION``."""
+    """The variables that give a build its version, such as ``SETUPTOOLS_SCM_PRETEND_VERSION``."""
     return {key: environ[key] for key in sorted(environ) if _VERSION_ENV.fullmatch(key)}
 
 
 def _run(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
-    """Exit code and output. The builder's own children end with it, also when this task is killed."""
+    """Returns exit code and output. The builder's child processes end with it, also when this task is killed."""
     process = subprocess.Popen(
         command,
         env=env,
@@ -108,10 +108,10 @@ def _environment(source: Path, work: Path) -> dict[str, str]:
     }
     found |= version_environment(os.environ)
     found |= {"SOURCE_DATE_EPOCH": _FIRST_ZIP_DAY, "UV_PYTHON_DOWNLOADS": "never", "PYTHONDONTWRITEBYTECODE": "1"}
-    # A temporary directory or uv's cache may lie in a repository that has nothing to do with the project.
+    # The temporary directory or uv's cache may be inside an unrelated git repository.
     found |= {"GIT_CEILING_DIRECTORIES": str(work), "GIT_TERMINAL_PROMPT": "0"}
     if source.is_file():
-        found["GIT_DIR"] = os.devnull  # where an sdist is installed there is none
+        found["GIT_DIR"] = os.devnull  # there is no repository where an sdist is installed
     return uv_environment(found)
 
 

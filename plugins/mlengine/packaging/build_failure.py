@@ -1,4 +1,4 @@
-"""The error for a failed build: the end of the builder's output, and a hint that fits it."""
+"""Error messages for failed builds: the end of the builder's output, and a matching hint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LINES = 30  # of the builder's output, at the end of an error
 _NO_FILE = re.compile(r"(?:No such file or directory|\[Errno 2\][^'\"\n]*): ['\"]?([^'\"\n]+)['\"]?")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
 _NO_REPOSITORY = re.compile(r"fatal: not a git repository")
-# For builds of an sdist that ask git.
+# For builds from an sdist that run git.
 NO_GIT = (
-    "where the sdist is installed there is no git: read the version from PKG-INFO there, or use setuptools-scm or "
-    "hatch-vcs, which do"
+    "there is no git repository where the sdist is installed: read the version from PKG-INFO, as setuptools-scm and "
+    "hatch-vcs do"
 )
 _UV_HINT = re.compile(r"^hint: (?:This error likely indicates that|Build failures usually indicate)")
-# How a file comes into an sdist.
+# How to include a file in an sdist.
 _INCLUDE = {
     "setuptools": "add the line 'include {path}' to MANIFEST.in",
     "hatchling": "add it to 'include' of [tool.hatch.build.targets.sdist] in pyproject.toml",
@@ -36,10 +36,10 @@ _INCLUDE = {
 
 
 def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, without_git: str = "") -> PackageError:
-    """The error for a build of the user's directory ``origin`` that failed.
+    """The error for a failed build of the user's directory ``origin``.
 
-    :param tree: the files that were there to build from.
-    :param without_git: why there is no git repository, if the build asks for one.
+    :param tree: the files that the build had.
+    :param without_git: why the build has no git repository, if it needs one.
     """
     what, output = f"uv build --{built.kind} ended with code {built.code}", _tail(built.output)
     hint = _missing_module(built.output) or without_git or (_missing_source(built.output, tree) if tree else "")
@@ -47,12 +47,12 @@ def failure(built: Build, origin: Path, *, tree: SourceTree | None = None, witho
         return PackageError(f"{origin} could not be built ({what}):\n{output}", hint=hint)
     return PackageError(
         f"{origin} could not be built ({what}):\n{output}",
-        hint=f"correct what the build says; to see it again: uv build --{built.kind} {origin}",
+        hint=f"correct the problem that the build reports; to build again: uv build --{built.kind} {origin}",
     )
 
 
 def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection[str]) -> PackageError:
-    """The error for an sdist that was built and cannot be installed, as its own build needs what it lacks.
+    """The error for an sdist that cannot be installed because it lacks a file that its own build reads.
 
     :param sdist: its file name.
     :param packed: the files in it.
@@ -61,24 +61,27 @@ def sdist_failure(built: Build, tree: SourceTree, sdist: str, packed: Collection
     lost = _missing_from_sdist(output, tree.paths - set(packed))
     if lost is not None:
         return PackageError(
-            f"{sdist} cannot be installed: its build reads {lost}, in {tree.root} but not in the sdist:\n{output}",
+            f"{sdist} cannot be installed: its build reads {lost}, which is in {tree.root} "
+            f"but not in the sdist:\n{output}",
             hint=f"include it: {how_to_include(tree.root, lost)}",
         )
-    hint = _missing_module(built.output) or _missing_git(built.output) or "correct what the build says"
+    hint = _missing_module(built.output) or _missing_git(built.output) or "correct the problem that the build reports"
     return PackageError(
-        f"{tree.root} builds the sdist {sdist}, which cannot be installed: no wheel can be built from it:\n{output}",
-        hint=f"{hint}; to see it again: uv build {tree.root}",
+        f"the sdist {sdist} of {tree.root} cannot be installed: building a wheel from it failed:\n{output}",
+        hint=f"{hint}; to build again: uv build {tree.root}",
     )
 
 
 def how_to_include(root: Path, path: str) -> str:
-    """What to write where, so that a project's sdist has the file ``path``."""
+    """How to include the file ``path`` in a project's sdist."""
     hint = _INCLUDE.get(build_backend(read_pyproject(root)))
-    return hint.format(path=path) if hint else f"have the sdist include {path}: see the manual of the build backend"
+    return (
+        hint.format(path=path) if hint else f"include {path} in the sdist: see the documentation of the build backend"
+    )
 
 
 def _tail(output: str) -> str:
-    """The end of the output. uv's guesses at the cause are left out where this module knows better."""
+    """The end of the output, without uv's own hints about the cause where this module has a better one."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     cut = next((number for number, line in enumerate(lines) if _UV_HINT.match(line)), len(lines))
     return "\n".join(f"    {line}" for line in lines[:cut][-_LINES:])
@@ -94,7 +97,10 @@ def _missing_module(output: str) -> str:
             'setuptools 82 removed pkg_resources: write requires = ["setuptools<82"] in [build-system] of '
             "pyproject.toml (create the file if there is none), or use importlib.metadata and importlib.resources"
         )
-    return f"the build imports {module}: add what provides it to 'requires' of [build-system] in pyproject.toml"
+    return (
+        f"the build imports {module}: add the package that provides it to 'requires' of [build-system] in "
+        "pyproject.toml"
+    )
 
 
 def _missing_git(output: str) -> str:
@@ -102,22 +108,20 @@ def _missing_git(output: str) -> str:
 
 
 def _missing_source(output: str, tree: SourceTree) -> str:
-    """A hint for a file that the build did not find in the copy of the directory."""
+    """A hint for a file that is missing in the copy of the directory."""
     for name in _NO_FILE.findall(output):
         path = Path(os.path.normpath(tree.root / name))
         if not path.is_relative_to(tree.root):
-            return (
-                f"{path} lies outside of the project, and the job's machine will not have it: move it into {tree.root}"
-            )
+            return f"{path} is outside of the project, so the job's machine will not have it: move it into {tree.root}"
         relative = path.relative_to(tree.root).as_posix()
         for left in tree.left_out:
             if f"{relative}/".startswith(f"{left.path.rstrip('/')}/"):
-                return f"{left.path} is not packaged ({left.reason}), so the build cannot read it: keep it elsewhere"
+                return f"{left.path} is not packaged ({left.reason}), so the build cannot read it: move it elsewhere"
     return ""
 
 
 def _missing_from_sdist(output: str, candidates: Collection[str]) -> str | None:
-    """The file that the builder's last lines name among those that the sdist lacks, if there is one."""
+    """The file that is missing in the sdist and named in the last lines of the output, if there is one."""
     words = set(re.split(r"[\s'\"`,;:()\[\]]+", output))
     named = {word.rstrip(".") for word in words} | words
     best = [path for path in candidates if any(_is_path(word, path) for word in named)]
@@ -125,5 +129,5 @@ def _missing_from_sdist(output: str, candidates: Collection[str]) -> str | None:
 
 
 def _is_path(word: str, path: str) -> bool:
-    """Whether ``word`` is ``path``, as such or below some directory; or, without directories, its name."""
+    """Whether ``word`` is ``path``, possibly with leading directories, or the file name of ``path``."""
     return word == path or word.endswith(f"/{path}") or ("/" not in word and word == PurePosixPath(path).name)

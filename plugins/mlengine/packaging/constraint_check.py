@@ -1,7 +1,7 @@
-"""``constraints.txt`` of the packages of a trainer, checked when they are packaged.
+"""Checks the ``constraints.txt`` files of a trainer's packages at packaging time.
 
-Nothing is rewritten: where the packages are installed, here or in a container, the same source
-(:mod:`mlengine.runtime.constraints`) reads the files. What it would refuse there is refused here.
+The files are not rewritten. The same module (:mod:`mlengine.runtime.constraints`) reads them where the packages are
+installed, here or in a container, and would refuse the same lines there.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from mlengine.runtime.constraints import NAME, merge, read
 
 
 def of_project(tree: SourceTree) -> File | None:
-    """The file that goes into a project's sdist."""
+    """The ``constraints.txt`` in a project's directory."""
     path = tree.root / NAME
     return File(str(path), path.read_bytes()) if NAME in tree.paths else None
 
 
 def of_archive(filename: str, where: str, data: bytes) -> File | None:
-    """The file in an archive.
+    """The ``constraints.txt`` in an archive.
 
-    :param where: what errors call the archive.
+    :param where: the archive's name in error messages.
     :raises PackageError: it is too large.
     """
     try:
@@ -35,9 +35,9 @@ def of_archive(filename: str, where: str, data: bytes) -> File | None:
 
 
 def check(names: Iterable[str], files: Iterable[File]) -> list[str]:
-    """Check the files of packages that are installed together; returns notes on lines that do not count.
+    """Check the files of packages that are installed together; returns notes on ignored lines.
 
-    :param names: of all the packages; lines about them do not count, as they are installed themselves.
+    :param names: the packages; lines about them are ignored, as the packages themselves are installed.
     :raises PackageError: naming file and line.
     """
     try:

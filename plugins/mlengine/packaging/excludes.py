@@ -1,7 +1,7 @@
-"""What never goes into a package: version control, caches, environments, build output, editors' files, and secrets.
+"""Files that are never packaged: version control, caches, environments, build output, editor files, and secrets.
 
-Each rule gives its reason, which is shown to the user. Names decide first; contents only where a name cannot: a
-service account's JSON, a private key in a file with a harmless name.
+Each rule has a reason, which is shown to the user. Most rules match names. The content is read only to find
+credentials in files with ordinary names: service account JSON and private keys.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _FILES: tuple[tuple[str, str], ...] = (
     *((name, SECRET) for name in ("client_secret*.json", "application_default_credentials.json", "kaggle.json")),
     *((name, SECRET) for name in ("secret.*", "secrets.*", "airflow.cfg", "*.tfstate", "*.tfvars")),
 )
-# Names that match a rule above, and are meant to be shared; code is never a secret by its name.
+# Names that match a rule above but are meant to be shared. Code is never a secret by name.
 _SHARED = ("*.example", "*.sample", "*.template", "*.dist", "*.py", "*.pyi", "*.pub")
-# Only at the root of a project: below it, `build` may be a package of the user's.
+# Only at the root of a project: deeper, `build` may be a package of the user.
 _ROOT_DIRS = {"build": BUILD, "dist": BUILD, "wheelhouse": BUILD}
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\n)+[A-Za-z0-9+/=:, -]{16}")
@@ -54,9 +54,9 @@ _ACCOUNT_SECRET = re.compile(rb'"(private_key|refresh_token|client_secret)"\s*:\
 
 
 def dir_reason(path: Path, *, at_root: bool) -> str | None:
-    """Why a directory stays out; ``None`` if it goes in.
+    """Why a directory is left out; ``None`` if it is packaged.
 
-    :param at_root: whether it lies in the root of a project.
+    :param at_root: whether it is in the root directory of a project.
     """
     name = path.name
     if name in _DIRS:
@@ -71,26 +71,26 @@ def dir_reason(path: Path, *, at_root: bool) -> str | None:
 
 
 def file_reason(path: Path) -> str | None:
-    """Why a file stays out, by its name; ``None`` if it goes in."""
+    """Why a file is left out because of its name; ``None`` if it is packaged."""
     if any(fnmatchcase(path.name.lower(), shared) for shared in _SHARED):
         return None
     for pattern, reason in _FILES:
-        # A secret is one in capitals too.
+        # Upper case is a match too.
         if fnmatchcase(path.name.lower() if reason is SECRET else path.name, pattern):
             return reason
     return None
 
 
 def content_reason(size: int, read: Callable[[], bytes]) -> str | None:
-    """Why a file stays out, by its contents: it holds a private key, or an account's credentials.
+    """Why a file is left out because of its content: a private key, or credentials.
 
-    :param read: called only for files that are small enough to be such a thing.
+    :param read: called only for files small enough to be credentials.
     """
     if size > _SCAN_BYTES:
         return None
     data = read()
     if b"PRIVATE KEY" in data and _PRIVATE_KEY.search(data):
-        return f"{SECRET}: holds a private key"
+        return f"{SECRET}: contains a private key"
     if _ACCOUNT.search(data) and _ACCOUNT_SECRET.search(data):
-        return f"{SECRET}: holds an account's credentials"
+        return f"{SECRET}: contains credentials"
     return None

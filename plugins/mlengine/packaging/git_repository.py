@@ -1,12 +1,12 @@
-"""The git repository around a project: what of its state decides a build, and metadata of its own for the copy.
+"""The git repository of a project: its state as an input of the build, and a ``.git`` directory for the copy.
 
-Builds ask git for versions and for lists of files (setuptools-scm, hatch-vcs, pbr, ``git describe``). They run on a
-copy of the project, so the copy gets a ``.git`` directory too. It is made here and not copied: its objects are the
-user's, by ``objects/info/alternates``; refs, HEAD and index are copies; settings that git's answers depend on are taken
-over, and remotes, their credentials, and hooks are not. So git answers in the copy as it does in the user's directory,
-and nothing that a build does can write to the user's repository.
+Builds read versions and file lists from git (setuptools-scm, hatch-vcs, pbr, ``git describe``). They run on a copy of
+the project, so the copy needs a ``.git`` directory. This module creates one: objects are shared with the user's
+repository through ``objects/info/alternates``; refs, HEAD and index are copied; so are the settings that affect git's
+output, but not remotes, their credentials, or hooks. git gives the same output in the copy as in the user's directory,
+and a build cannot write to the user's repository.
 
-Does not: other version control systems, or the objects that a partial clone has not fetched.
+Not supported: other version control systems, and objects that a partial clone has not fetched.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _SETTINGS = (
 )
 _COPIED = ("shallow", "info/exclude", "info/attributes", "info/grafts")  # below the common dir
 _STATUS = ("status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames")
-# Filters of Git LFS would fetch contents that no build reads from git.
+# Git LFS filters would fetch file contents; builds do not need them.
 _CONFIG = '[filter "lfs"]\n\tclean = cat\n\tsmudge = cat\n\tprocess =\n\trequired = false\n'
 
 
 @dataclass(frozen=True)
 class NoRepository:
-    """There is no repository to ask, and why."""
+    """The reason why there is no usable repository."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository that a project lies in.
+    """The repository that contains a project.
 
-    :param top: the root of its work tree.
-    :param prefix: the project's path from there, ``.`` for the root itself.
-    :param common_dir: where its objects and refs are; other than ``git_dir`` in a linked work tree.
+    :param top: the root of the work tree.
+    :param prefix: the project's path relative to ``top``; ``.`` for the root itself.
+    :param common_dir: the directory of objects and refs; differs from ``git_dir`` in a linked work tree.
     """
 
     top: Path
@@ -56,9 +56,9 @@ class Repository:
     object_format: str
 
     def state(self) -> str:
-        """A digest of what git says of the project's history: commit, branch, tags, and which files are changed.
+        """A digest of commit, branch, tags of the history, and changed files.
 
-        Time does not count, nor do tags that lead elsewhere.
+        Independent of time and of tags that are not ancestors of the commit.
         """
         head = self._ask("rev-parse", "--verify", "--quiet", "HEAD")
         parts = [head, self._ask("symbolic-ref", "--quiet", "HEAD")]
@@ -69,7 +69,7 @@ class Repository:
         return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
 
     def ignored(self, paths: Collection[str]) -> list[str]:
-        """Which of the project's files git ignores; ``paths`` are relative to it."""
+        """The project's files that git ignores; ``paths`` are relative to the project."""
         listing = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
         try:
             listed = self._run(*listing, cwd=self.top / self.prefix)
@@ -78,12 +78,12 @@ class Repository:
         return sorted(set(listed.split("\0")) & set(paths))
 
     def link(self, copy_top: Path) -> None:
-        """Give ``copy_top``, the copy of ``top``, a ``.git`` directory that answers as this repository does.
+        """Give ``copy_top``, the copy of ``top``, a ``.git`` directory that gives the same answers as this repository.
 
-        Files that are unchanged here count as unchanged there, whether they were copied or not.
+        Files that are unchanged here are unchanged there, whether they were copied or not.
         """
         git_dir = copy_top / ".git"
-        # By variables: options that an older git does not know would be errors.
+        # Environment variables, because an older git rejects unknown options.
         formats = {"GIT_DEFAULT_HASH": self.object_format, "GIT_DEFAULT_REF_FORMAT": "files"}
         _git("init", "--quiet", "--template=", cwd=copy_top, env=formats)
         (git_dir / "objects" / "info").mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class Repository:
         return _git(*arguments, cwd=cwd or self.top, trusted=self.top)
 
     def _ask(self, *arguments: str, strip: bool = True) -> str:
-        """As :meth:`_run`; nothing where git finds nothing."""
+        """Like :meth:`_run`; returns nothing if git finds nothing."""
         try:
             answer = self._run(*arguments)
         except GitError:
@@ -133,7 +133,7 @@ class Repository:
 
 
 def find_repository(project: Path) -> Repository | NoRepository:
-    """The repository around ``project``, as git finds it."""
+    """Find the repository that contains ``project``."""
     if shutil.which("git") is None:
         return NoRepository("git is not installed on this machine")
     trusted = _owned_like(project)
@@ -146,14 +146,14 @@ def find_repository(project: Path) -> Repository | NoRepository:
         return NoRepository(f"{project} is not in the work tree of a git repository")
     top = Path(answer[0])
     common = (project / answer[2]).resolve()
-    object_format = "sha256" if answer[3] == "sha256" else "sha1"  # a git before 2.29 knows no other
+    object_format = "sha256" if answer[3] == "sha256" else "sha1"  # git before 2.29 supports no other
     return Repository(top, project.relative_to(top), Path(answer[1]), common, object_format)
 
 
 class GitError(PackageError):
     """git ended with an error.
 
-    :param words: what it said.
+    :param words: its message.
     """
 
     def __init__(self, command: str, words: str) -> None:
@@ -162,10 +162,10 @@ class GitError(PackageError):
 
 
 def _owned_like(project: Path) -> Path | None:
-    """The directory with the ``.git`` around ``project``, if both have one owner.
+    """The nearest directory with a ``.git`` at or above ``project``, if both have the same owner.
 
-    git refuses a repository of another user, as its settings name programs that git runs. Packaging runs the project's
-    own build anyway, so its owner is trusted already; the owner of some directory above it is not.
+    git refuses a repository of another user, because its settings can make git run programs. The owner of the project
+    is trusted, as packaging runs the project's build anyway. The owner of a directory above it is not.
     """
     for folder in (project, *project.parents):
         git = folder / ".git"
@@ -181,7 +181,7 @@ def _git(
     stdin: str | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The output of one git command, which runs no hook or file system monitor and takes no lock.
+    """Run one git command without hooks, file system monitor or locks; returns its output.
 
     :raises GitError: with git's message.
     """

@@ -1,4 +1,4 @@
-"""The module of a job that brings its packages by itself, checked before it is submitted."""
+"""Checks, before submission, the module of a job whose packages are already in the bucket."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mlengine.storage.client import Storage
 
 
 def check_job_module(spec: TrainingSpec, storage: Storage, options: Mapping[str, Any]) -> None:
-    """Check that the packages of ``spec``, as they are in the bucket, have the module that it runs.
+    """Check that the packages of ``spec`` in the bucket contain its module.
 
-    Not if the job runs in an image of the user's own, which may have the module.
+    No check if the job runs in a custom image, because the image may contain the module.
 
-    :param options: of the backend that it is for.
-    :raises PackageError: the module is in none of them, with the modules that are.
+    :param options: of the backend that runs the job.
+    :raises PackageError: no package contains the module; the message lists the modules that exist.
     :raises StorageError: a package is missing, or cannot be read.
     """
-    # Vertex AI's own format names an image for packages too: one of Google's.
+    # Vertex AI's own format also names an image for packages: one of Google's.
     own_image = spec.pools[0].image_uri is not None and not worker_pools.is_vertex(spec.source)
     if spec.module and spec.package_uris and not own_image and not options.get("image_uri"):
         check_module_in_packages(spec.module, spec.package_uris, storage)

@@ -1,8 +1,9 @@
-"""Where a project's requirements come from on the developer's machine: ``[tool.uv.sources]``, and the same of poetry.
+"""Local sources of a project's requirements: ``[tool.uv.sources]`` and poetry's path dependencies.
 
-These tables are no part of what an sdist says to its installer: there, a requirement is only a name, to be found
-in an index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
-cannot be brought along is refused: else an index would be asked for a name that a stranger may have taken.
+An sdist does not contain these tables: its metadata has only the requirement's name, which an installer looks up in an
+index. So a workspace member or a project at a path is packaged too, and installed with the trainer. A source that
+cannot be packaged is refused; otherwise the installer would fetch a package of that name from an index, where anybody
+may have registered it.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from packaging.requirements import InvalidRequirement, Requirement
 from mlengine.core.errors import PackageError
 from mlengine.packaging.pyproject import normalized, project_name, read_pyproject, strings, table
 
-# Keys that say where a requirement is, if not in the usual index. ``source`` is poetry's name of an index.
+# Keys that name a source other than the default index. ``source`` is poetry's name of an index.
 _ELSEWHERE = frozenset({"path", "workspace", "git", "url", "index", "source"})
 
 
 @dataclass(frozen=True)
 class LocalRequirements:
-    """What a project needs in addition to what an index has.
+    """Requirements of a project that no index provides.
 
-    :param paths: projects and archives of this machine, to be packaged too, nearest first.
-    :param notes: what the user should know.
+    :param paths: local projects and archives to package too, direct requirements first.
+    :param notes: messages for the user.
     """
 
     paths: tuple[Path, ...] = ()
@@ -44,7 +45,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class _Source:
-    """An entry of such a table, and the directory of the file that has it."""
+    """An entry of such a table, and the directory of its file."""
 
     entry: Mapping[str, Any]
     folder: Path
@@ -61,11 +62,11 @@ class _Requirement:
 
 
 def local_requirements(project: Path, given: Collection[str] = ()) -> LocalRequirements:
-    """What the project at ``project`` requires from this machine, and what that requires, and so on.
+    """Find the local requirements of a project, and theirs, recursively.
 
-    :param given: the normalized names of distributions that are packaged anyway: the user's own list.
-    :raises PackageError: for a requirement from git or a URL, which has no place in the bucket, and for a build
-        requirement that is not in an index.
+    :param given: normalized names of distributions that are packaged anyway because the user listed them.
+    :raises PackageError: for a requirement from git or a URL, which cannot be packaged, and for a build requirement
+        that is not in an index.
     """
     project = project.resolve()
     search = _Search({*given, normalized(project_name(read_pyproject(project)) or "")})
@@ -82,7 +83,8 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
     for name in _build_requirements(pyproject):
         if name in sources and not all(_index(source) for source in sources[name]):
             raise PackageError(
-                f"{project}: its build requires {name} from {_where(sources[name][0])}, which the job's machine lacks",
+                f"{project}: its build requires {name} from {_where(sources[name][0])}, which the job's machine "
+                "does not have",
                 hint=f"publish {name} to an index, or package a wheel of {project.name}: uv build --wheel {project}",
             )
     for name, more in _requirements(pyproject, extras, sources):
@@ -94,7 +96,7 @@ def _visit(project: Path, extras: frozenset[str], search: _Search) -> None:
 
 
 def _add(requirement: _Requirement, search: _Search) -> Path | None:
-    """Note what is to be packaged for one requirement; returns its path, if it has one."""
+    """Record the path to package for one requirement; returns it, if there is one."""
     project, name, source = requirement.project, requirement.name, requirement.source
     if _index(source):
         note = (
@@ -107,7 +109,8 @@ def _add(requirement: _Requirement, search: _Search) -> Path | None:
     path = _path(requirement)
     if path is None:
         raise PackageError(
-            f"{project} takes {name} from {_where(source)}, which its sdist does not say: an index would be asked",
+            f"{project} takes {name} from {_where(source)}, but its sdist has only the name, which would be "
+            "looked up in an index",
             hint=f"{_as_reference(source, name)}; or package a copy of it too: a list of sources, the trainer first",
         )
     if path not in search.paths:
@@ -116,9 +119,9 @@ def _add(requirement: _Requirement, search: _Search) -> Path | None:
 
 
 def _path(requirement: _Requirement) -> Path | None:
-    """The directory or archive that a source names; ``None`` if it is not on this machine.
+    """The directory or archive that a source names; ``None`` if the source is not local.
 
-    :raises PackageError: if there is nothing.
+    :raises PackageError: the path does not exist.
     """
     source, name, workspace = requirement.source, requirement.name, requirement.workspace
     entry = source.entry
@@ -126,7 +129,7 @@ def _path(requirement: _Requirement) -> Path | None:
         path: Path = (source.folder / entry["path"]).resolve()
         if not path.exists():
             raise PackageError(
-                f"{source.folder}: pyproject.toml has {name} at {path}, and nothing is there",
+                f"{source.folder}: pyproject.toml has {name} at {path}, which does not exist",
                 hint="correct the path",
             )
         return path
@@ -136,7 +139,7 @@ def _path(requirement: _Requirement) -> Path | None:
         if normalized(project_name(read_pyproject(member)) or "") == name:
             return member
     raise PackageError(
-        f"{source.folder}: {name} is to be a member of the workspace {workspace or '(there is none)'}, and is not",
+        f"{source.folder}: {name} is not a member of the workspace {workspace or '(there is none)'}",
         hint="correct 'members' of [tool.uv.workspace], or [tool.uv.sources]",
     )
 
@@ -176,7 +179,7 @@ def _sources(folder: Path) -> dict[str, list[_Source]]:
 def _requirements(
     pyproject: Mapping[str, Any], extras: frozenset[str], sources: Mapping[str, Any]
 ) -> Iterator[tuple[str, frozenset[str]]]:
-    """The names a project requires, with the extras of each. All that have a source, if only its build knows."""
+    """The required names with their extras; all names with a source if the requirements are dynamic."""
     project = table(pyproject, "project")
     if not project or "dependencies" in strings(project.get("dynamic")):
         yield from ((name, frozenset[str]()) for name in sources)
@@ -202,7 +205,7 @@ def _build_requirements(pyproject: Mapping[str, Any]) -> list[str]:
 
 
 def _parsed(text: str) -> Requirement | None:
-    """``None`` for what is no requirement: the build says so."""
+    """``None`` if it is not a valid requirement; the build reports that."""
     try:
         return Requirement(text)
     except InvalidRequirement:
@@ -219,7 +222,7 @@ def _where(source: _Source) -> str:
 
 
 def _as_reference(source: _Source, name: str) -> str:
-    """The requirement that says the same in an sdist."""
+    """The equivalent requirement for the metadata of an sdist."""
     entry = source.entry
     if "git" in entry:
         revision = next((f"@{entry[key]}" for key in ("rev", "tag", "branch") if isinstance(entry.get(key), str)), "")

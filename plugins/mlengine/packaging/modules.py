@@ -1,6 +1,6 @@
-"""Whether the module that a job runs is in its packages.
+"""Checks that the module of a job is in its packages.
 
-A typing error in a module's name would otherwise be found by each replica, after the machines were started.
+Otherwise a typing error would show only in the replicas, after the machines have started.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ _DISTRIBUTION = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
 def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage) -> None:
-    """Check that ``python -m module`` finds something to run once the packages are installed. Nothing is installed.
+    """Check, without an installation, that ``python -m module`` will work once the packages are installed.
 
-    A module of a package that the trainer requires counts as found if it is called as that requirement is
-    (``torch.distributed.run`` with ``torch``).
+    A module whose top package has the name of a requirement counts as found (``torch.distributed.run`` with ``torch``).
 
     :param uris: the job's packages in the bucket, sdists or wheels.
-    :raises PackageError: if the module is in none of them; the message names the modules that are.
-    :raises ObjectMissingError: if a package is not in the bucket.
+    :raises PackageError: no package contains the module; the message lists the modules that exist.
+    :raises ObjectMissingError: a package is not in the bucket.
     """
     paths: set[str] = set()
     requirements: list[str] = []
@@ -40,7 +39,7 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
         if stat is None:
             raise ObjectMissingError(f"no object {uri}", hint="package the trainer again, or correct the URI")
         if stat.size > _MOST_BYTES or not uri.endswith(SUFFIXES):
-            log.warning("%s is too large, or of a kind that is not read here: module %s is not checked", uri, module)
+            log.warning("%s is too large or of an unsupported type: module %s is not checked", uri, module)
             return
         archive = read_archive(storage.read(uri), uri.rsplit("/", 1)[1], uri, any_name=True)
         paths |= archive.paths
@@ -52,14 +51,14 @@ def check_module_in_packages(module: str, uris: Sequence[str], storage: Storage)
 def check_module(
     module: str, paths: Collection[str], where: str, requirements: Sequence[str] = (), *, installed: bool = False
 ) -> None:
-    """Check that ``python -m module`` finds something to run.
+    """Check that ``python -m module`` works.
 
-    :param paths: the files of the package, relative to the directory that holds it or to a parent of that.
-    :param where: what errors call the package.
-    :param requirements: what the package requires, as in a requirements file; they may bring the module.
-    :param installed: whether ``paths`` are those below ``site-packages``, as in a wheel, so that a source folder such
-        as ``src`` would not be found.
-    :raises PackageError: with the modules there are, the nearest first.
+    :param paths: the files of the package, relative to its parent directory or to a directory above that.
+    :param where: the package's name in error messages.
+    :param requirements: of the package, as in a requirements file; they may provide the module.
+    :param installed: whether ``paths`` are relative to ``site-packages``, as in a wheel: modules in a source directory
+        such as ``src`` are then not importable.
+    :raises PackageError: the message lists the modules that exist, the most similar first.
     """
     stem = module.replace(".", "/")
 
@@ -78,11 +77,11 @@ def check_module(
     modules = sorted(set(modules_in(paths)))
     near = difflib.get_close_matches(module, modules, _SHOWN, 0.5) or modules[:_SHOWN]
     there = ", ".join(near) if near else "no Python module at all"
-    raise PackageError(f"no module {module} in {where}", hint=f"there is: {there}")
+    raise PackageError(f"no module {module} in {where}", hint=f"it contains {there}")
 
 
 def modules_in(paths: Collection[str]) -> Iterator[str]:
-    """The dotted names of what can be imported, each from the top of its own package."""
+    """The dotted names of the modules, each starting at its top package."""
     for path in paths:
         file = PurePosixPath(path)
         if file.suffix != ".py" or file.name in {"__init__.py", "setup.py"}:
@@ -97,7 +96,7 @@ def modules_in(paths: Collection[str]) -> Iterator[str]:
 
 
 def _in_source_folder(wanted: str, paths: Collection[str]) -> bool:
-    """Whether ``wanted`` is in a folder such as ``src``, which is no package itself."""
+    """Whether ``wanted`` is in a directory such as ``src``, which is not a package itself."""
     folders = (path[: -len(wanted) - 1] for path in paths if path.endswith(f"/{wanted}"))
     return any(f"{folder}/__init__.py" not in paths for folder in folders)
 

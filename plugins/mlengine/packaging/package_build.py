@@ -1,6 +1,6 @@
-"""The build of a package dir, written for it: uv's own backend, which packs every file below the package.
+"""Builds a package dir with a generated ``pyproject.toml`` and uv's own build backend.
 
-It needs nothing from a registry, and makes the same bytes of the same files.
+The backend packs every file below the package, needs no package index, and its output is reproducible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlengine.packaging.source_tree import SourceTree
 
 
 def build_package(tree: SourceTree, package: str, requirements: Sequence[str], work: Path) -> Path:
-    """The sdist of a package dir, built below the empty directory ``work``.
+    """Build the sdist of a package dir below the empty directory ``work``.
 
     :raises PackageError: with the builder's output.
     """
@@ -31,9 +31,9 @@ def build_package(tree: SourceTree, package: str, requirements: Sequence[str], w
 
 
 def write_pyproject(folder: Path, package: str, requirements: Sequence[str]) -> None:
-    """The build of a package dir: all of its sub-packages and data, version 0.0.0 as gcloud had it.
+    """The ``pyproject.toml`` for a package dir: all sub-packages and data, version 0.0.0 as with gcloud.
 
-    The digest in the package's path tells builds apart, not the version.
+    Builds differ by the digest in the path of the package, not by the version.
     """
     name = package.strip("_").replace("_", "-").lower() or "trainer"
     lines = [
@@ -57,7 +57,7 @@ def check_complete(tree: SourceTree, package: str, packed: frozenset[str]) -> No
     """Check that each file of the tree is in the sdist.
 
     :param packed: the files of the sdist.
-    :raises PackageError: naming those that are not.
+    :raises PackageError: with the missing files.
     """
     lost = sorted({f"{package}/{path}" for path in tree.paths} - packed)
     if lost:

@@ -1,7 +1,7 @@
-"""A project's own build: the sdist, made from a copy of its directory, and a wheel made from that sdist.
+"""Builds a project with its own build backend: an sdist from a copy of its directory, and a wheel from that sdist.
 
-The wheel is thrown away. It is what the job's machine will build, so what fails there fails here first: a ``setup.py``
-that reads a file which the sdist lacks, a version that only git knows, a module that is not installed.
+The wheel is a test and is not kept. The job's machine will build the same one, so problems show here first: a
+``setup.py`` that reads a file which is not in the sdist, a version that needs git, a module that is not installed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mlengine.runtime.constraints import NAME
 
 @dataclass(frozen=True)
 class BuiltProject:
-    """A project's sdist, and what was learned about it.
+    """The sdist of a project, and the content of its wheel.
 
-    :param wheel: what the wheel of it holds; ``None`` if this machine cannot build one.
-    :param notes: what the user should know.
+    :param wheel: the content of the wheel; ``None`` if this machine cannot build it.
+    :param notes: messages for the user.
     """
 
     sdist: Path
@@ -54,9 +54,9 @@ def build_project(tree: SourceTree, work: Path) -> BuiltProject:
 
 
 def _copy(tree: SourceTree, work: Path, repository: Repository | NoRepository, *, required: bool) -> Path:
-    """The copy, with metadata of git. Where git cannot read the repository, without, if no build asks for it.
+    """Copy the project, with a ``.git`` directory if git can read the repository.
 
-    :raises GitError: it is ``required``.
+    :raises GitError: git cannot read the repository, and the build needs it (``required``).
     """
     (work / "tree").mkdir()
     try:
@@ -69,10 +69,7 @@ def _copy(tree: SourceTree, work: Path, repository: Repository | NoRepository, *
 
 
 def add_constraints(source: Path, sdist: Path) -> None:
-    """Put the project's ``constraints.txt`` at the sdist's root, where backends look for it, if the build left it out.
-
-    Most builds do: to them it is a file that no package needs.
-    """
+    """Add the project's ``constraints.txt`` to the root of the sdist if the build left it out, as most builds do."""
     constraints = source / NAME
     whole = sdist.with_name(f"{sdist.name}.whole")
     with tarfile.open(sdist) as old:
@@ -90,10 +87,10 @@ def add_constraints(source: Path, sdist: Path) -> None:
 
 
 def _build_wheel(tree: SourceTree, sdist: Path, source: Path, work: Path) -> tuple[Archive | None, tuple[str, ...]]:
-    """What the wheel of an sdist holds.
+    """Build the wheel of an sdist, and return its content.
 
-    An extension module may need a compiler or headers that this machine lacks and the job's has. Such a build fails in
-    its last step, and from the directory as it does from the sdist.
+    ``None`` if an extension module needs a compiler or headers that this machine does not have; the job's machine may
+    have them. Such a build fails in its last step, and fails from the directory too.
     """
     built = builder.build("wheel", sdist, work / "wheel", {sdist: sdist.name})
     if built.archive is not None:
@@ -103,7 +100,7 @@ def _build_wheel(tree: SourceTree, sdist: Path, source: Path, work: Path) -> tup
     if built.failed_hook == "build_wheel":
         again = builder.build("wheel", source, work / "again", {})
         if again.archive is None:
-            note = f"{sdist.name}: this machine could not build a wheel of it, the job's machine must: "
+            note = f"{sdist.name}: this machine could not build a wheel of it; the job's machine has to: "
             return None, (note + _last_line(built.output),)
     raise _versions_differ(built, tree) or sdist_failure(built, tree, sdist.name, packed)
 
@@ -119,12 +116,12 @@ def _versions_differ(built: builder.Build, tree: SourceTree) -> PackageError | N
 
 
 def _without_git(root: Path, repository: Repository | NoRepository) -> str:
-    """Why a build that asks git gets no answer, and what to do; empty if it does not ask or gets one."""
+    """Error text for a build that needs git where there is no repository; empty if there is no problem."""
     if not isinstance(repository, NoRepository) or not uses_git(root):
         return ""
     variable = version_variable(root)
     instead = f", or set {variable} in the environment of this process" if variable else ""
-    return f"the build asks git, and {repository.reason}: package from a clone of the repository{instead}"
+    return f"the build needs git, but {repository.reason}: package from a clone of the repository{instead}"
 
 
 def _shown(tree: SourceTree, repository: Repository | NoRepository, source: Path) -> dict[Path, Path | str]:

@@ -1,8 +1,8 @@
-"""The copy of a project that its build runs on, with all that a build finds around it in the user's directory.
+"""Copies a project for its build, together with the files around it that affect the build.
 
-The copy lies as deep in its repository as the project does, and its directory has the project's name. Above it are the
-ignore files that apply to the project (hatchling reads them, and so does git), and none that belong to this machine's
-temporary directory. See :mod:`mlengine.packaging.git_repository` for the ``.git`` in it.
+The copy has the same path within its repository as the project. The directories above it contain the ignore files that
+apply to the project (hatchling and git read them), but none of the temporary directory's own.
+:mod:`mlengine.packaging.git_repository` adds the ``.git`` directory.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from mlengine.core.errors import PackageError
 from mlengine.packaging.git_repository import NoRepository, Repository
 from mlengine.packaging.source_tree import SourceTree, scan
 
-# Ignore files, and what marks the root of the repository, above which hatchling reads none.
+# Ignore files, and the markers of a repository's root, where hatchling stops its search for ignore files.
 _IGNORE_FILES = {".gitignore": ".git", ".hgignore": ".hg"}
 _GIT_FILES = (".gitignore", ".gitattributes")
 
 
 def copy_tree(tree: SourceTree, target: Path) -> None:
-    """Copy what goes in, and nothing else.
+    """Copy the files of the tree.
 
-    :raises PackageError: if the tree changed since it was read, as its digest would not be that of the copy.
+    :raises PackageError: the tree has changed since its digest was computed.
     """
     for file in tree.files:
         copy = target / file.path
@@ -39,9 +39,9 @@ def copy_tree(tree: SourceTree, target: Path) -> None:
 
 
 def copy_project(tree: SourceTree, base: Path, repository: Repository | NoRepository) -> Path:
-    """Copy a project into the empty directory ``base``. Returns its directory there.
+    """Copy a project into the empty directory ``base``; returns the copy's directory.
 
-    :raises PackageError: if the tree changed since it was read.
+    :raises PackageError: the tree has changed since its digest was computed.
     """
     project = base / (tree.root.name or "project")
     if isinstance(repository, Repository):
@@ -58,7 +58,7 @@ def copy_project(tree: SourceTree, base: Path, repository: Repository | NoReposi
             if found is not None:
                 shutil.copyfile(found, base / name)
             else:
-                (base / marker).mkdir()  # hatchling stops here; to git an empty directory is no repository
+                (base / marker).mkdir()  # hatchling stops here; git ignores an empty .git directory
     return project
 
 
@@ -76,14 +76,14 @@ def ignore_file_above(project: Path, name: str) -> Path | None:
 
 
 def _find(project: Path, name: str, base: Path) -> bool:
-    """Whether an ignore file or the root of a repository lies between ``project`` and ``base``, without ``base``."""
+    """Whether there is an ignore file or a repository's root between ``project`` and ``base``, ``base`` excluded."""
     folders = (project, *project.parents)
     below = folders[: folders.index(base)]
     return any((folder / name).is_file() or (folder / _IGNORE_FILES[name]).exists() for folder in below)
 
 
 def _copy_git_files(repository: Repository, top: Path) -> None:
-    """Copy the files that tell git what to ignore, from the directories between the root and the project."""
+    """Copy git's ignore files from the directories between the root and the project."""
     for above in repository.prefix.parents:
         for name in _GIT_FILES:
             source = repository.top / above / name

@@ -1,7 +1,7 @@
-"""What decides a project's build in addition to its files: git, ignore files above it, variables that name a version.
+"""Inputs of a project's build other than its files: git, ignore files above it, variables that set a version.
 
-These go into the digest, so that a package in the bucket is what a build would make now. Only what the project's build
-is known to use: otherwise each commit anywhere in a repository would make another package.
+They are part of the digest, so that a package in the bucket equals what a build would produce now. Only inputs that the
+project's build uses are included; otherwise every commit in a repository would cause another build.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _GIT_TOOLS = re.compile(
     r"setuptools[-_]scm|use_scm_version|vcs[-_]versioning|hatch[-_]vcs|versioningit|dunamai|dynamic[-_]versioning"
     r"|versioneer|setuptools[-_]git|\bpbr\b|source\s*=\s*['\"](?:scm|vcs)['\"]"
 )
-# git itself in a build script, not in a URL or a file name.
+# The command git in a build script; not in a URL or a file name.
 _GIT_WORD = re.compile(r"(?<![\w.@/+-])git(?![\w.@:/+-])")
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 _BUILD_SCRIPTS = ("setup.py", "hatch_build.py", "pdm_build.py", "build.py", "versioneer.py")
-# What to set where there is no git.
+# Variables that set the version without git.
 _SAYS_VERSION = {
     "uv[-_]dynamic[-_]versioning": "UV_DYNAMIC_VERSIONING_BYPASS",
     "poetry[-_]dynamic[-_]versioning": "POETRY_DYNAMIC_VERSIONING_BYPASS",
@@ -38,7 +38,7 @@ _SAYS_VERSION = {
 
 
 def digest_settings(tree: SourceTree) -> dict[str, Any]:
-    """What else decides the build of a project; plain data, empty for most projects."""
+    """Further inputs of a project's build, as JSON data; empty for most projects."""
     root = tree.root
     found: dict[str, Any] = {}
     if uses_git(root):
@@ -56,19 +56,19 @@ def digest_settings(tree: SourceTree) -> dict[str, Any]:
 
 
 def uses_git(root: Path) -> bool:
-    """Whether the build of a project asks git for its version or its files, as far as its build files tell."""
+    """Whether the build files of a project suggest that its build reads versions or file lists from git."""
     texts = _build_texts(root)
     return any(_GIT_TOOLS.search(text) or (is_script and _GIT_WORD.search(text)) for text, is_script in texts)
 
 
 def version_variable(root: Path) -> str | None:
-    """The variable that tells the project's build its version in place of git, if its tool has one."""
+    """The variable that sets the project's version in place of git, if its tool has one."""
     text = "\n".join(text for text, _ in _build_texts(root))
     return next((variable for tool, variable in _SAYS_VERSION.items() if re.search(tool, text)), None)
 
 
 def _build_texts(root: Path) -> Iterator[tuple[str, bool]]:
-    """What configures a build, and whether it is a script."""
+    """The files that configure a build, each with whether it is a script."""
     for name in ("pyproject.toml", "setup.cfg"):
         yield _read(root / name), False
     scripts = {root / name for name in _BUILD_SCRIPTS}

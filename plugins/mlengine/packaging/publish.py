@@ -1,9 +1,9 @@
-"""From a trainer's source to a package in the bucket, content-addressed: what has not changed is not built again.
+"""Packages a trainer's source into the bucket, content-addressed: unchanged source is not built again.
 
-The object's name holds the digest of the inputs, so one listing of ``packages/<name>/<digest>/`` shows whether there is
-anything to do. The object is created once, however many processes build it.
+The object's name contains the digest of the inputs, so listing ``packages/<name>/<digest>/`` shows whether the package
+exists. The object is created once, even if several processes build it.
 
-Does not: write into the user's tree (a copy is built), or install what it built; that is the backend's.
+Builds a copy, and never writes into the user's directory. Backends install the package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-# Counted up when the same inputs come to be built differently.
+# Increase when the same inputs are to give another package.
 _FORMAT = 2
 
 
@@ -45,11 +45,11 @@ _FORMAT = 2
 class PackagedTrainer:
     """Packages in the bucket, the trainer's first.
 
-    :param digest: of the inputs: 40 hex digits; equal inputs, equal digest.
-    :param reused: whether all of it was in the bucket already.
-    :param left_out: what stayed out of the packages, and why. What the project's own build left out is known only
-        when it was built.
-    :param notes: what else the user should know.
+    :param digest: of the inputs, 40 hex digits.
+    :param reused: whether all packages were in the bucket already.
+    :param left_out: files that are not in the packages, and why. Files that the project's own build left out are known
+        only if it was built.
+    :param notes: other messages for the user.
     :param constraints: the ``constraints.txt`` of a package.
     :param scorer: ``package.module:function`` in ``[tool.mlengine]`` of the trainer's ``pyproject.toml``.
     """
@@ -67,7 +67,7 @@ class PackagedTrainer:
     scorer: str = ""
 
     def to_json(self) -> PackageXCom:
-        """What the task that packages it returns."""
+        """The return value of the packaging task."""
         result: PackageXCom = {
             "package_uris": list(self.uris),
             "digest": self.digest,
@@ -90,12 +90,12 @@ class _Built:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How one directory is built.
+    """One way to build a directory.
 
-    :param name: of its folder in the bucket.
-    :param make: builds it below an empty directory; ``None`` if it turns out that another recipe is right.
-    :param check: finds mistakes that show without a build.
-    :param constraints: the ``constraints.txt`` that goes into the sdist.
+    :param name: the name of its directory in the bucket.
+    :param make: builds below an empty directory; returns ``None`` if the next recipe applies instead.
+    :param check: finds mistakes without a build.
+    :param constraints: the ``constraints.txt`` for the sdist.
     """
 
     tree: SourceTree
@@ -116,14 +116,14 @@ def package_trainer(
     requirements: Sequence[str] = (),
     dry_run: bool = False,
 ) -> PackagedTrainer:
-    """Package ``source`` and see that the bucket has it.
+    """Package ``source``, and upload the packages that are not in the bucket.
 
     :param source: a package dir, a project dir, an sdist or wheel (a path, or a ``gs://`` URI, which is checked and
-        stays where it is), or a list of them, the trainer first.
+        used in place), or a list of them, the trainer first.
     :param staging: the bucket, ``gs://NAME[/prefix]``.
-    :param module: what will be run; it must be in the first package.
-    :param requirements: for a package dir, which has no place to write them: PEP 508 strings, ``numpy>=2``.
-    :param dry_run: build and check, and upload nothing. The bucket is read only for packages that are in one.
+    :param module: the job's module; it must be in the first package.
+    :param requirements: of a package dir, as PEP 508 strings such as ``numpy>=2``.
+    :param dry_run: build and check, but upload nothing. Only ``gs://`` sources are read from a bucket.
     :raises PackageError: with the file and a hint, or the builder's output.
     :raises StorageError: the bucket is missing, forbidden, or does not answer.
     """
@@ -136,7 +136,7 @@ def package_trainer(
     if len(set(names)) != len(names):
         raise PackageError(
             f"two packages have the same file name: {', '.join(sorted(names))}",
-            hint="give one another name or version",
+            hint="change the name or version of one of them",
         )
     first = packaged[0]
     files = [item.constraints for item in packaged if item.constraints is not None]
@@ -160,7 +160,7 @@ def package_trainer(
 
 @dataclass(frozen=True)
 class _Publisher:
-    """Publishes one source after the other into one bucket."""
+    """Publishes sources into one bucket, one at a time."""
 
     storage: Storage
     staging: str
@@ -184,7 +184,7 @@ class _Publisher:
         return self._directory(_recipes_in_project(tree, project, module))
 
     def _directory(self, recipes: Sequence[_Recipe]) -> PackagedTrainer:
-        """What the bucket has by any of the recipes, else what the first one makes that is right."""
+        """The package that the bucket has for one of the recipes; otherwise built by the first recipe that applies."""
         for recipe in () if self.dry_run else recipes:
             uri = self._find(recipe)
             if uri is not None:
@@ -199,14 +199,14 @@ class _Publisher:
         raise PackageError(f"{recipes[0].tree.root} was not packaged", hint="give the project's directory itself")
 
     def _upload(self, recipe: _Recipe, built: _Built) -> PackagedTrainer:
-        """Create the object once; the second writer uses the first one's."""
+        """Create the object unless it exists; a process that comes second uses the existing object."""
         uri = package_uri(self.staging, recipe.name, recipe.digest, built.filename)
         if not self.dry_run:
             try:
                 self.storage.create(uri, built.data, "application/gzip")
             except StorageConflictError:
-                log.info("%s was created by another process meanwhile; that object is used", uri)
-            # Builders whose file names differ (a version with the date in it) agree on the first by name.
+                log.info("another process has created %s; using that object", uri)
+            # File names can differ (a version with the date in it): all builders use the first one by name.
             uri = self._find(recipe) or uri
         packaged = _packaged(recipe, uri, reused=False)
         return replace(packaged, left_out=(*packaged.left_out, *built.left_out), notes=(*packaged.notes, *built.notes))
@@ -216,7 +216,7 @@ class _Publisher:
         return next((stat.uri for stat in self.storage.ls(prefix) if stat.uri.endswith(".tar.gz")), None)
 
     def _archive(self, source: Path | str, module: str | None) -> PackagedTrainer:
-        """A ready-made package: its origin is unknown, so it is checked every time; uploaded if it is not there."""
+        """An sdist or wheel built elsewhere: checked every time, and uploaded unless the bucket has it."""
         where = str(source)
         filename = where.rsplit("/", 1)[-1]
         name, version = name_and_version(filename)
@@ -239,7 +239,7 @@ class _Publisher:
             try:
                 self.storage.create(uri, data)
             except StorageConflictError:
-                log.info("%s was uploaded by another process meanwhile", uri)
+                log.info("another process has uploaded %s", uri)
         packaged = PackagedTrainer(name, version, digest, (uri,), reused, len(archive.paths), len(data))
         return replace(packaged, constraints=constraint_check.of_archive(filename, where, data))
 
@@ -247,9 +247,9 @@ class _Publisher:
 def _package_recipe(
     tree: SourceTree, module: str | None, requirements: Sequence[str], *, settings: object = None, note: str = ""
 ) -> _Recipe:
-    """The build is ours: every file of the tree goes in, so the tree shows which modules there are.
+    """A package dir, built with a generated build: all files are packed, so the tree shows the modules.
 
-    :param settings: what else the digest is of.
+    :param settings: further inputs of the digest.
     """
     name = package_name(tree.root)
 
@@ -270,10 +270,12 @@ def _package_recipe(
 
 
 def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", note: str = "") -> _Recipe:
-    """The build is the project's own. What is installed is known from its wheel, and checked when it is built; so the
-    module is part of the digest: a package that is there has passed the check.
+    """A project, built by its own build backend.
 
-    :param package: what the wheel must hold for this to be the right recipe.
+    The module is checked in the wheel when it is built, and is part of the digest: a package that the bucket has was
+    checked with this module.
+
+    :param package: the recipe applies only if the wheel contains this package.
     """
 
     def make(work: Path) -> _Built | None:
@@ -296,10 +298,10 @@ def _project_recipe(tree: SourceTree, module: str | None, *, package: str = "", 
 
 
 def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | None) -> list[_Recipe]:
-    """For a package dir in a project: the project's build, or if that does not pack the package, ours.
+    """A package dir in a project: the project's build, or a generated build if the project does not pack the package.
 
-    Which of them is right shows when the project is built. A package of ours in the bucket says that it was built once
-    with the same build files, and did not pack the package.
+    The project has to be built to know. A package by the generated build in the bucket shows that the project was built
+    with the same build files before, and did not pack the package.
     """
     name = package_name(tree.root)
     build_files = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
@@ -311,13 +313,13 @@ def _recipes_in_project(tree: SourceTree, project: SourceTree, module: str | Non
         with _part_of(project.root, tree):
             return whole.make(work)
 
-    alone = f"{note}, whose build does not pack it: it is packaged alone, without requirements"
+    alone = f"{note}, whose build does not include it: it is packaged alone, without requirements"
     return [replace(whole, make=make), _package_recipe(tree, module, (), settings=settings, note=alone)]
 
 
 @contextmanager
 def _part_of(project: Path, tree: SourceTree) -> Iterator[None]:
-    """Errors of a project say which package dir is meant, and how to package that alone."""
+    """Add to a project's errors which package dir the user asked for, and how to package that alone."""
     try:
         yield
     except PackageError as error:

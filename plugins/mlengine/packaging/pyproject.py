@@ -1,4 +1,4 @@
-"""``pyproject.toml``, as far as packaging reads it."""
+"""Reads the parts of ``pyproject.toml`` that packaging needs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlengine.core.errors import PackageError
 
 
 def read_pyproject(folder: Path) -> Mapping[str, Any]:
-    """Its content; empty if there is none.
+    """The content of ``pyproject.toml``; empty if the file does not exist.
 
-    :raises PackageError: if it is not TOML.
+    :raises PackageError: it is not valid TOML.
     """
     path = folder / "pyproject.toml"
     try:
@@ -26,19 +26,19 @@ def read_pyproject(folder: Path) -> Mapping[str, Any]:
 
 
 def table(data: Any, *keys: str) -> Mapping[str, Any]:
-    """The table at a path of keys; empty where there is none."""
+    """The table at a path of keys; empty if it does not exist."""
     for key in keys:
         data = data.get(key) if isinstance(data, Mapping) else None
     return data if isinstance(data, Mapping) else {}
 
 
 def strings(value: Any) -> list[str]:
-    """The strings of a list; none where there is no list."""
+    """The strings in a list; empty if it is not a list."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def build_backend(data: Mapping[str, Any]) -> str:
-    """The top-level module of the build backend: ``hatchling``, ``poetry``; ``setuptools`` where none is named."""
+    """The top-level module of the build backend: ``hatchling``, ``poetry``; ``setuptools`` by default."""
     backend = table(data, "build-system").get("build-backend")
     return re.split(r"[.:]", backend)[0] if isinstance(backend, str) and backend else "setuptools"
 
@@ -67,5 +67,5 @@ def scorer_of(folder: Path) -> str:
 
 
 def normalized(name: str) -> str:
-    """The name as installers compare it: ``My_Trainer`` is ``my-trainer``."""
+    """The normalized name of a distribution: ``my-trainer`` for ``My_Trainer``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,9 +1,9 @@
-"""A source tree: which files go into a package, which stay out, and the digest that changes when they do.
+"""A source tree: the files to package, the files left out, and a digest of the input.
 
-The digest is of the inputs: the sorted relative paths, the executable bits, the bytes, and how the build is set. The
-archives that build tools make differ from one build to the next (time stamps, compression) and would not do.
+The digest covers the sorted relative paths, executable bits, contents, and the build settings. A digest of the built
+archive would not do, because builds are often not reproducible (time stamps, compression).
 
-Reads the tree, and nothing else: no build, no bucket, no process.
+Only reads the tree: no build, no bucket, no process.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _SHOWN = 8
 
 
 class SourceKind(StrEnum):
-    """What a source is, and so how it becomes a package."""
+    """The kind of a source; decides how it is built."""
 
-    PACKAGE = "package"  # a directory with __init__.py: the build is written for it
+    PACKAGE = "package"  # a directory with __init__.py: its build is generated
     PROJECT = "project"  # a directory with pyproject.toml or setup.py: it has its own build
-    ARCHIVE = "archive"  # an sdist or a wheel, ready-made
+    ARCHIVE = "archive"  # an sdist or a wheel
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that goes in. ``path`` is relative, with slashes; ``size`` in bytes."""
+    """A file to package. ``path`` is relative, with slashes; ``size`` in bytes."""
 
     path: str
     size: int
@@ -46,7 +46,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or directory that stays out, and why."""
+    """A file or directory that is left out, and why."""
 
     path: str
     reason: str
@@ -54,7 +54,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class SourceTree:
-    """What was found below ``root``, in the order of the paths."""
+    """The files below ``root``, sorted by path."""
 
     root: Path
     files: tuple[SourceFile, ...]
@@ -69,9 +69,9 @@ class SourceTree:
         return sum(file.size for file in self.files)
 
     def digest(self, settings: Mapping[str, Any]) -> str:
-        """40 hex digits: equal for equal trees and settings, wherever they lie and whenever they were written.
+        """40 hex digits; independent of the tree's location and of file times.
 
-        :param settings: whatever else decides what is built; plain data.
+        :param settings: further inputs of the build, as JSON data.
         """
         entries = [[file.path, file.executable, file.sha256] for file in self.files]
         text = json.dumps([settings, entries], sort_keys=True)
@@ -79,11 +79,14 @@ class SourceTree:
 
 
 def kind_of(source: Path) -> SourceKind:
-    """:raises PackageError: if there is nothing at ``source``, or nothing that could be packaged."""
+    """The kind of ``source``.
+
+    :raises PackageError: it does not exist, or cannot be packaged.
+    """
     if source.is_file():
         return SourceKind.ARCHIVE
     if not source.is_dir():
-        raise PackageError(f"nothing at {source}", hint="give a package dir, a project dir, an sdist or a wheel")
+        raise PackageError(f"{source} does not exist", hint="give a package dir, a project dir, an sdist or a wheel")
     if (source / "setup.py").is_file() or _has_build(source):
         return SourceKind.PROJECT
     if (source / "__init__.py").is_file():
@@ -94,18 +97,18 @@ def kind_of(source: Path) -> SourceKind:
     elif any(source.glob("*.py")):
         hint = f"make it a package: create an empty {source / '__init__.py'}"
     else:
-        hint = "a package has an __init__.py, a project has a pyproject.toml or a setup.py"
+        hint = "give a package (with __init__.py) or a project (with pyproject.toml or setup.py)"
     raise PackageError(f"{source} has neither __init__.py nor pyproject.toml nor setup.py", hint=hint)
 
 
 def scan(root: Path, *, project: bool = False) -> SourceTree:
     """Read the tree below ``root``.
 
-    A symbolic link is taken as what it points to, if that lies in the tree too.
+    A symbolic link is replaced by its target if that is in the tree too.
 
     :param project: whether ``root`` is a project, whose ``build`` and ``dist`` are output.
-    :raises PackageError: for a link that leaves the tree or leads nowhere, a key within code, what cannot be read, and
-        a tree too large to be code.
+    :raises PackageError: for a link out of the tree, a broken link, a private key in code, an unreadable file, or a
+        tree that is too large for code.
     """
     root = root.resolve()
     files: list[SourceFile] = []
@@ -118,14 +121,14 @@ def scan(root: Path, *, project: bool = False) -> SourceTree:
             if len(files) > MAX_FILES or size > MAX_BYTES:
                 raise _too_large(root, files)
     except OSError as error:
-        raise PackageError(f"{error.filename}: {error.strerror}", hint="make it readable, or move it away") from error
+        raise PackageError(f"{error.filename}: {error.strerror}", hint="make it readable, or move it") from error
     return SourceTree(root, tuple(sorted(files, key=lambda file: file.path)), tuple(left))
 
 
 def package_name(root: Path) -> str:
-    """The name of a package dir, which is what ``import`` will say.
+    """The import name of a package dir.
 
-    :raises PackageError: if no import statement could say it.
+    :raises PackageError: it is not a valid identifier.
     """
     name = root.resolve().name
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
@@ -134,9 +137,9 @@ def package_name(root: Path) -> str:
 
 
 def check_inits(tree: SourceTree) -> None:
-    """Every directory between the package and a ``.py`` file needs its ``__init__.py``; data files need none.
+    """Check that every directory between the package and a ``.py`` file has an ``__init__.py``.
 
-    :raises PackageError: naming the first directory without one, and the file that cannot be imported for that.
+    :raises PackageError: with the first directory without one, and a file in it that could not be imported.
     """
     paths = tree.paths
     for path in sorted(paths):
@@ -152,7 +155,7 @@ def check_inits(tree: SourceTree) -> None:
 
 
 def _has_build(folder: Path) -> bool:
-    """Whether a ``pyproject.toml`` describes a project, and not only the settings of some tools."""
+    """Whether a ``pyproject.toml`` describes a project, rather than only settings of tools."""
     data = read_pyproject(folder)
     return "project" in data or "build-system" in data
 
@@ -160,10 +163,13 @@ def _has_build(folder: Path) -> bool:
 def _walk(
     root: Path, folder: Path, left: list[LeftOut], *, project: bool, above: frozenset[Path] = frozenset()
 ) -> Iterator[SourceFile]:
-    """:param above: the directories being read, so that links do not lead in circles."""
+    """Add the files below a directory.
+
+    :param above: the directories being read, to detect link cycles.
+    """
     real = folder.resolve()
     if real in above:
-        raise PackageError(f"{folder} is a link to a directory around it", hint="remove it")
+        raise PackageError(f"{folder} is a link to a directory that contains it", hint="remove it")
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(root).as_posix()
         reason = _reason(path, at_root=project and folder == root)
@@ -186,7 +192,7 @@ def _reason(path: Path, *, at_root: bool) -> str | None:
 
 
 def _link_reason(root: Path, target: Path) -> str | None:
-    """A link is no way in for what would stay out under its own name."""
+    """Apply the rules to the link's target too, so that a link cannot include an excluded file."""
     above = [folder for folder in target.parents if folder.is_relative_to(root) and folder != root]
     reasons = (_reason(path, at_root=False) for path in (target, *above))
     return next((reason for reason in reasons if reason), None)
@@ -195,10 +201,10 @@ def _link_reason(root: Path, target: Path) -> str | None:
 def _file(path: Path, relative: str, left: list[LeftOut]) -> SourceFile | None:
     status = path.stat()
     if not relative.isprintable():
-        raise PackageError(f"a file name cannot be packaged: {relative!r}", hint="rename it to printable characters")
+        raise PackageError(f"a file name cannot be packaged: {relative!r}", hint="rename it with printable characters")
     secret = excludes.content_reason(status.st_size, path.read_bytes)
     if secret is not None and path.suffix in {".py", ".pyi"}:
-        raise PackageError(f"{path} {secret}", hint="take it out of the code; read it from a secret store when it runs")
+        raise PackageError(f"{path} {secret}", hint="remove it from the code; read it from a secret store at run time")
     if secret is not None:
         left.append(LeftOut(relative, secret))
         return None
@@ -212,18 +218,18 @@ def _too_large(root: Path, files: Collection[SourceFile]) -> PackageError:
     return PackageError(
         f"{root} is too large for a package, over {MAX_FILES} files or {MAX_BYTES >> 20} MiB; the largest so far: "
         + ", ".join(f"{file.path} ({file.size >> 20} MiB)" for file in largest),
-        hint="keep data in the bucket and give its gs:// path in args; or is this the wrong directory?",
+        hint="keep data in the bucket and give its gs:// path in args; or correct the directory",
     )
 
 
 def _inside(root: Path, link: Path) -> Path:
-    """What a link points to, if that is in the tree."""
+    """The target of a link, if it is in the tree."""
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise PackageError(f"{link} is a link that leads nowhere", hint="remove it, or mend it") from error
+        raise PackageError(f"{link} is a broken link", hint="remove or correct it") from error
     if not target.is_relative_to(root):
         raise PackageError(
-            f"{link} is a link that leaves the tree, to {target}", hint="copy the file into the tree instead"
+            f"{link} is a link to {target}, outside of the tree", hint="copy the file into the tree instead"
         )
     return target

@@ -1,4 +1,4 @@
-"""What is packaged for the sources that a user names: their kind, and what has to come with them.
+"""The packages to build for the sources that a user names.
 
 * A package dir in a project whose build packs it is packaged by that build, with its requirements, as gcloud did.
 * A project's local requirements are packaged with it; see :mod:`mlengine.packaging.local_sources`.
@@ -18,7 +18,7 @@ from mlengine.packaging.local_sources import local_requirements
 from mlengine.packaging.pyproject import build_backend, normalized, project_name, read_pyproject, table
 from mlengine.packaging.source_tree import SourceKind, kind_of
 
-# Backends that pack only what is configured, or the package with the project's name; others search the directory.
+# Backends that pack only configured packages, or the one with the project's name; others search the directory.
 _EXPLICIT = {"hatchling": "hatch", "uv_build": "uv", "flit_core": "flit", "poetry": "poetry"}
 
 
@@ -27,7 +27,7 @@ class Source:
     """One source.
 
     :param location: a directory, an archive, or the URI of an archive in a bucket.
-    :param parent: of a package dir, the project around it whose build may pack it.
+    :param parent: of a package dir: the project that contains it, whose build may pack it.
     """
 
     kind: SourceKind
@@ -37,9 +37,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that is packaged, the trainer first.
+    """All sources to package, the trainer first.
 
-    :param notes: what the user should know.
+    :param notes: messages for the user.
     """
 
     items: tuple[Source, ...]
@@ -47,10 +47,10 @@ class Sources:
 
 
 def find_sources(named: Sequence[Path | str], requirements: Sequence[str]) -> Sources:
-    """What is packaged for what the user named.
+    """Find the sources to package for the user's list.
 
-    :param requirements: those of a package dir. Where some are given, the project around it is of no interest.
-    :raises PackageError: if there is nothing to package, or a local requirement that cannot be.
+    :param requirements: of a package dir. If given, a project that contains the package dir is ignored.
+    :raises PackageError: the list is empty, or a local requirement cannot be packaged.
     """
     if not named:
         raise PackageError("no source to package", hint="give a package dir, a project dir, an sdist or a wheel")
@@ -77,7 +77,7 @@ def _source(named: Path | str, requirements: Sequence[str]) -> Source:
     kind = kind_of(path)
     if requirements and kind is not SourceKind.PACKAGE:
         raise PackageError(
-            f"requirements are given, and {path} has its own: it is no package dir",
+            f"requirements are given, but {path} is a project with its own requirements",
             hint="write them in its pyproject.toml, or give the package dir alone",
         )
     if kind is SourceKind.ARCHIVE:
@@ -88,7 +88,7 @@ def _source(named: Path | str, requirements: Sequence[str]) -> Source:
 
 
 def _project_around(package: Path) -> Path | None:
-    """The project that a package dir lies in, at its root or in ``src``, unless its build surely packs others only."""
+    """The project that contains a package dir, at its root or in ``src``, unless its build cannot pack it."""
     folders = [package.parent, package.parent.parent] if package.parent.name == "src" else [package.parent]
     for folder in folders:
         if (folder / "setup.py").is_file() or _is_built(folder):
@@ -97,7 +97,7 @@ def _project_around(package: Path) -> Path | None:
 
 
 def _is_built(folder: Path) -> bool:
-    """Whether a ``pyproject.toml`` says how to build its directory. Many only list what an application needs."""
+    """Whether a ``pyproject.toml`` configures a build; many only list the requirements of an application."""
     data = read_pyproject(folder)
     return "build-system" in data or table(data, "tool", "uv").get("package") is True
 
@@ -113,7 +113,7 @@ def _may_pack(project: Path, package: Path) -> bool:
 
 
 def _names(source: Source) -> Iterator[str]:
-    """The normalized name of the distribution that a source becomes, where that is known."""
+    """The normalized name of the distribution that is built from a source, if known."""
     location = source.parent or source.location
     if source.kind is SourceKind.ARCHIVE:
         yield normalized(name_and_version(str(location).rsplit("/", 1)[1])[0])

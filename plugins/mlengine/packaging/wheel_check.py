@@ -1,4 +1,4 @@
-"""What the wheel of a project shows before a job is submitted: the job's machine installs the same."""
+"""Checks on the wheel of a project before a job is submitted; the job's machine installs the same wheel."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mlengine.packaging.archive import Archive
 from mlengine.packaging.modules import check_module
 from mlengine.packaging.source_tree import LeftOut, SourceTree
 
-NOT_INSTALLED = "in the project, and not in the wheel that it builds"
+NOT_INSTALLED = "in the project, but not in its wheel"
 
 
 def check_wheel(wheel: Archive, tree: SourceTree, module: str | None) -> None:
-    """Check that the module to run is installed, and that nothing is required from a directory of this machine.
+    """Check that the job's module is in the wheel, and that no requirement is a local path.
 
-    :raises PackageError: naming the module or the requirement.
+    :raises PackageError: with the module or the requirement.
     """
     for requirement in wheel.requirements:
         name, _, url = requirement.partition("@")
         if url.strip().lower().startswith("file:"):
             raise PackageError(
-                f"{tree.root} requires {name.strip()} at a path of this machine, which the job's machine lacks",
-                hint=f"require {name.strip()} by its name, and package both: a list of sources, the trainer first",
+                f"{tree.root} requires {name.strip()} at a local path, which the job's machine does not have",
+                hint=f"require {name.strip()} by name, and package both: a list of sources, the trainer first",
             )
     if module is not None:
         where = f"{wheel.filename}, which {tree.root} builds"
@@ -31,12 +31,12 @@ def check_wheel(wheel: Archive, tree: SourceTree, module: str | None) -> None:
 
 
 def holds_package(wheel: Archive, package: str) -> bool:
-    """Whether a wheel installs the package dir ``package``."""
+    """Whether a wheel contains the package dir ``package``."""
     return any(path.startswith(f"{package}/") for path in wheel.paths)
 
 
 def left_out_by_build(wheel: Archive, tree: SourceTree) -> tuple[LeftOut, ...]:
-    """The files within the wheel's packages that are in the project and not in the wheel, such as data files."""
+    """Files of the wheel's packages that are in the project but not in the wheel, such as data files."""
     return tuple(LeftOut(path, NOT_INSTALLED) for path in sorted(_not_installed(wheel.paths, tree.paths)))
 
 
@@ -49,7 +49,7 @@ def _not_installed(installed: Collection[str], paths: Collection[str]) -> Iterat
 
 
 def _package_roots(module: str, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Where the top package of an installed module is in the project: ``("src/", "trainer")``."""
+    """The location in the project of an installed module's top package, such as ``("src/", "trainer")``."""
     package = PurePosixPath(module).parts[0]
     for path in paths:
         if path == module or path.endswith(f"/{module}"):

@@ -1,11 +1,10 @@
-"""Compiled bytecode for a new environment, most of it taken from the one before.
+"""Compiles the bytecode of a new environment, reusing that of an existing one.
 
-Compiling TensorFlow's 5,000 files is most of what a new environment costs, and each replica would repeat it if it
-were left out. A trainer whose own code changed needs the same libraries again: their files come from uv's cache as
-they did the last time, so what was compiled from them is still right.
+Compiling TensorFlow's 5,000 files takes most of the time of a build; without it, each replica would compile them. When
+only the trainer's own code changes, the libraries are the same files from uv's cache, and their bytecode stays valid.
 
-Python takes bytecode for that of a source with the same time and size. Two versions of a file can have both, so
-bytecode is taken over only where the sources themselves are equal.
+Python identifies the source of bytecode by time and size. Two versions of a file can be equal in both, so bytecode is
+reused only if the contents of the sources are equal.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ _FEW = 300
 
 
 def seed(root: Path, donor: Path) -> int:
-    """Link the donor's bytecode next to the same sources in ``root``; returns how many files. Fails silently.
+    """Hard-link the donor's bytecode for equal sources in ``root``; returns the number of files. Ignores errors.
 
-    The donor's files are shared, never changed: a compiler writes a new file and renames it.
+    Shared files are safe: Python writes bytecode to a new file and renames it.
     """
     ours, theirs = next(root.glob(_SITE), None), next(donor.glob(_SITE), None)
     if ours is None or theirs is None or ours.parent.name != theirs.parent.name:
@@ -46,15 +45,15 @@ def seed(root: Path, donor: Path) -> int:
 
 
 def _equal(one: Path, other: Path) -> bool:
-    """Whether two files have the same content. From uv's cache both are links to one file, which costs no reading."""
+    """Whether two files have the same content. Files from uv's cache are links to one file and need not be read."""
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
 def compile_all(root: Path, seconds: float) -> None:
-    """Compile what has no bytecode yet. A file that does not compile is compiled when it is imported."""
+    """Compile sources without bytecode. Files that fail to compile are skipped."""
     site = next(root.glob(_SITE), None)
     if site is not None:
-        # A pool of compilers costs more than it saves for a small trainer.
+        # For a few files a process pool takes longer than it saves.
         jobs = "0" if sum(1 for _ in site.rglob("*.py")) > _FEW else "1"
         command = [str(root / "bin" / "python"), "-m", "compileall", "-q", "-q", "-j", jobs, str(site)]
         with contextlib.suppress(subprocess.SubprocessError):

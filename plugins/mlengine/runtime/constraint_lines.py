@@ -1,8 +1,8 @@
-"""The lines of a constraints file, reduced to what pip and uv understand in the same way.
+"""Parses a constraints file into lines that pip and uv interpret alike.
 
 ``pip freeze``, ``pip-compile``, ``uv export`` and ``poetry export`` write such files, each in its own way, and pip and
-uv accept different parts of them. Hashes, extras and comments are removed, and so are the lines about the packages that
-are installed themselves. Lines that mean something on the author's machine only are refused.
+uv accept different parts of them. Hashes, extras and comments are removed, and so are lines about the packages that
+are installed themselves. Lines that only make sense on the author's machine are refused.
 
 Standard library only, and nothing newer than Python 3.8: the start command of a container includes this source.
 """
@@ -24,9 +24,9 @@ _REQUIREMENT = re.compile(
 )
 _PIN = re.compile(r"==\s*(\d+(?:\.\d+)*)")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
-# What pip freeze writes above an editable package that is in no repository.
+# The comment of pip freeze above an editable package that is not in a repository.
 _EDITABLE = re.compile(r"#\s*Editable .*\(([A-Za-z0-9._-]+)==")
-# Options of a line about one package: they check what is downloaded, and choose no version.
+# Options of a line about one package that check a download but do not select a version.
 _LINE_OPTIONS = re.compile(r"\s--[a-z-]+[=\s].*")
 _SHORT = {"-i": "--index-url", "--pypi-url": "--index-url", "-f": "--find-links", "-e": "--editable"}
 _SHORT.update({"-r": "--requirement", "-c": "--constraint"})
@@ -39,7 +39,7 @@ FREEZE = "'pip list --format=freeze > constraints.txt' writes names and versions
 
 
 class ConstraintsError(ValueError):
-    """A line, or a file, that cannot be used everywhere. ``hint`` says what to do."""
+    """A line or file that cannot be used. ``hint`` says what to do."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(re.sub(r"(?<=://)[^/\s@]+@", "***@", message))
@@ -47,14 +47,14 @@ class ConstraintsError(ValueError):
 
 
 class File(NamedTuple):
-    """The content of one ``constraints.txt``, and what errors call it."""
+    """The content of one ``constraints.txt``, and its name in error messages."""
 
     where: str
     content: bytes
 
 
 class Line(NamedTuple):
-    """One line that counts. Two lines of the same subject must not contradict each other."""
+    """One effective line. Two lines with the same subject must not contradict each other."""
 
     text: str
     subject: str
@@ -63,11 +63,11 @@ class Line(NamedTuple):
 
 
 def parse(file: File, installed: set[str], notes: list[str]) -> Iterator[Line]:
-    """The lines of a file that count.
+    """The effective lines of a file.
 
-    :param installed: the normal names of the packages that are installed themselves.
-    :param notes: gets a message for each line that does not count, and may be missed.
-    :raises ConstraintsError: naming file and line.
+    :param installed: normalized names of the packages that are installed themselves.
+    :param notes: receives a message for each ignored line.
+    :raises ConstraintsError: with file and line.
     """
     for number, comment, text in _logical_lines(_decoded(file)):
         where = f"{file.where}:{number}"
@@ -83,12 +83,12 @@ def parse(file: File, installed: set[str], notes: list[str]) -> Iterator[Line]:
 
 
 def normal_name(name: str) -> str:
-    """A project's name as indexes compare it."""
+    """The normalized name of a project."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _decoded(file: File) -> str:
-    """Windows' PowerShell writes UTF-16 where a command's output goes to a file."""
+    """Decode the file; PowerShell on Windows writes redirected output as UTF-16."""
     encoding = next((name for bom, name in _BOMS if file.content.startswith(bom)), "utf-8")
     try:
         return file.content.decode(encoding)
@@ -97,7 +97,7 @@ def _decoded(file: File) -> str:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """Lines with those that continue them, without comments; with their number, and the comment above them."""
+    """Logical lines without comments, each with its number and the comment above it."""
     parts: list[str] = []
     first, comment = 1, ""
     for number, line in enumerate([*text.splitlines(), ""], 1):
@@ -118,7 +118,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
-    """A line about one package; ``None`` if it is about one that is installed itself."""
+    """A line about one package; ``None`` if the package is installed itself."""
     match = _REQUIREMENT.fullmatch(_LINE_OPTIONS.sub("", text).strip())
     if match is None:
         if _is_own_path(text, installed):
@@ -130,7 +130,7 @@ def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
     version, marker = match["version"].strip(), match["marker"] or ""
     if version.startswith("@") and not re.match(r"@\s*https?://", version):
         raise ConstraintsError(
-            f"{where} takes {match['name']} from a place that a job does not reach: {text}",
+            f"{where} takes {match['name']} from a source that a job cannot reach: {text}",
             f"pin its version (numpy==2.0.1), or package it with the trainer; {FREEZE}",
         )
     version = re.sub(r"^@\s*", "@ ", version) if version.startswith("@") else version.strip("() ")
@@ -141,7 +141,7 @@ def _requirement(text: str, where: str, installed: set[str]) -> Line | None:
 
 
 def _options(text: str, where: str, installed: set[str], notes: list[str]) -> Iterator[Line]:
-    """The options of a line: where packages come from counts; what includes other files is refused."""
+    """The options of a line: package sources are kept; includes of other files are refused."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -160,13 +160,13 @@ def _options(text: str, where: str, installed: set[str], notes: list[str]) -> It
 def _option(name: str, value: str, where: str, installed: set[str], notes: list[str]) -> Iterator[Line]:
     """One option with a value."""
     if name in _PLACES and not re.match(r"https?://|\$", value):
-        notes.append(f"{where}: {name} {value} is a directory of one machine, and does not count")
+        notes.append(f"{where}: {name} {value} is a local directory: ignored")
     elif name in _KEPT:
         yield Line(f"{name} {value}", name, value if name == "--index-url" else "", where)
     elif name == "--editable":
         if not _is_own_path(value, installed):
             raise ConstraintsError(
-                f"{where} installs what lies on one machine: -e {value}",
+                f"{where} installs an editable package: -e {value}",
                 "package it with the trainer (a list of sources), and remove the line; "
                 "uv export --no-emit-workspace leaves such lines out",
             )
@@ -175,11 +175,11 @@ def _option(name: str, value: str, where: str, installed: set[str], notes: list[
             f"{where} includes another file, which a job does not have: {name} {value}", "copy its lines into this one"
         )
     elif name not in _DROPPED:
-        raise ConstraintsError(f"{where} has an option that is unknown here: {name}", "remove it")
+        raise ConstraintsError(f"{where} has an unsupported option: {name}", "remove it")
 
 
 def _is_own_path(text: str, installed: set[str]) -> bool:
-    """Whether a path, or a repository, is that of a package which is installed itself: by ``egg=``, or by its name."""
+    """Whether a path or repository is that of an installed package, by ``egg=`` or by its name."""
     egg = _EGG.search(text)
     if egg is not None:
         return normal_name(egg[1]) in installed

@@ -1,6 +1,7 @@
-"""``constraints.txt`` at the root of an sdist: the versions its author trained with, for all it depends on.
+"""``constraints.txt`` at the root of an sdist: exact versions of all dependencies.
 
-An sdist names its dependencies loosely; without this file, the same sdist makes another environment every month.
+The metadata of an sdist allows ranges of versions; without this file, the same sdist gives a different environment
+every month.
 
 Standard library only, and nothing newer than Python 3.8: the start command of a container
 (:mod:`mlengine.backends.vertex.bootstrap`) includes this source, so that both places read the same.
@@ -23,9 +24,9 @@ _TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 
 
 class Constraints(NamedTuple):
-    """The files of all packages as one.
+    """The merged constraints of all packages.
 
-    ``text`` is accepted by pip and by uv, "" if there is nothing to constrain; ``notes`` say which lines do not count.
+    ``text`` is accepted by pip and uv, and empty if there are no constraints; ``notes`` list ignored lines.
     """
 
     text: str
@@ -51,8 +52,8 @@ def of_packages(packages: Iterable[Path]) -> Constraints:
 def merge(files: Iterable[File], installed: set[str]) -> Constraints:
     """One set of constraints from several files.
 
-    :param installed: names of the packages that are installed themselves; lines about them do not count.
-    :raises ConstraintsError: naming file and line.
+    :param installed: names of the packages that are installed themselves; lines about them are ignored.
+    :raises ConstraintsError: with file and line.
     """
     notes: list[str] = []
     seen: dict[tuple[str, str], Line] = {}
@@ -72,7 +73,7 @@ def merge(files: Iterable[File], installed: set[str]) -> Constraints:
 
 
 def package_name(filename: str) -> str:
-    """The normal form of the name in the file name of an sdist or a wheel."""
+    """The normalized project name from the file name of an sdist or a wheel."""
     if filename.endswith(".whl"):
         return normal_name(filename.split("-", maxsplit=1)[0])
     for suffix in (*_TAR_SUFFIXES, ".zip"):

@@ -1,7 +1,7 @@
-"""Which environment variables a launcher and a replica get: those on a list, never "all but the secret ones".
+"""The environment variables that a launcher and a replica inherit: an allowlist.
 
-A worker's environment holds the database's password and the fernet key (``AIRFLOW__*``); a trainer is other people's
-code. What is not named here does not pass.
+A worker's environment contains the database's password and the fernet key (``AIRFLOW__*``), and a trainer is other
+people's code. Variables that are not listed here are not inherited.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# Every process of a job carries its job's folder in this variable: that is how orphans are known.
+# Every process of a job has the job's directory in this variable; it identifies orphans.
 MARK = "MLENGINE_LOCAL_JOB"
 
 _REPLICA = re.compile(
@@ -22,17 +22,17 @@ _REPLICA = re.compile(
     """,
     re.VERBOSE,
 )
-# The settings of uv and pip may hold an index's password: the launcher needs them, the trainer does not.
-# Its choice of an interpreter is not uv's to make.
+# Settings of uv and pip may contain an index's password: the launcher needs them, the trainer does not.
+# UV_PYTHON is left out, because the job's settings choose the interpreter.
 _LAUNCHER = re.compile(r"UV_(?!(?:SYSTEM_)?PYTHON$)\w+ | PIP_\w+ | XDG_\w+ | NETRC", re.VERBOSE)
 _LOOPBACK = ("127.0.0.1", "localhost")
-# pip's settings: of use to a program that installs packages while it runs. Those with a password do not pass to it.
+# pip's settings, for programs that install packages at run time. Values with a password are not inherited.
 _PIP = re.compile(
     r"PIP_(CERT|CONFIG_FILE|DEFAULT_TIMEOUT|(EXTRA_)?INDEX_URL|FIND_LINKS|NO_INDEX|PROXY|RETRIES|TRUSTED_HOST)"
 )
 _PASSWORD = re.compile(r"://[^/\s]*@")
 _STORAGE_EMULATOR = "STORAGE_EMULATOR_HOST"
-# Without it, gcsfs calls a gRPC API that Cloud Storage emulators do not have, and waits for more than a minute.
+# Without it, gcsfs calls a gRPC API that Cloud Storage emulators lack, and waits for more than a minute.
 _GCSFS = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 
 
@@ -43,7 +43,7 @@ def for_launcher(parent: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_replica(parent: Mapping[str, str]) -> dict[str, str]:
-    """What passes from the launcher to a replica, before the job's own variables."""
+    """The variables that a replica inherits from the launcher; the job's own variables are added later."""
     env = {
         name: value
         for name, value in parent.items()
@@ -52,7 +52,7 @@ def for_replica(parent: Mapping[str, str]) -> dict[str, str]:
     if env.get(_STORAGE_EMULATOR):
         env.setdefault(_GCSFS, "false")
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
-        # The cluster talks on loopback, and gRPC would send even that through a proxy.
+        # Replicas communicate on loopback, and gRPC would send even that through a proxy.
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in env.get(name, "").split(",") if host]
             env[name] = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])

@@ -1,8 +1,8 @@
-"""A lock on a file that ends with its holder, however the holder ends.
+"""A file lock that is released when its holder ends, for any reason.
 
-The kernel drops the lock when the last descriptor is closed: on a clean end, on ``kill -9``, on a power cut. It works
-between containers that share the folder, where process ids mean nothing. It does not work on network file systems
-that do not pass ``flock`` on: the state dir must be on a disk of this machine.
+The kernel releases the lock when the last descriptor is closed, also after ``kill -9``. It works between containers
+that share the directory, where process ids differ. It does not work on network file systems without ``flock``: the
+state dir must be on a local disk.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 
 
 class FileLock:
-    """A held lock. Closing it, or dying, gives it back."""
+    """A held lock. It is released by :meth:`close`, or when the process ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
     def take(cls, path: Path, *, wait: float = 0.0, shared: bool = False) -> FileLock | None:
-        """``None`` if another process holds it, and still does after ``wait`` seconds.
+        """Take the lock; ``None`` if another process still holds it after ``wait`` seconds.
 
-        A check (:func:`held`) locks the file for an instant, so a caller that wants the lock should wait a little.
+        :func:`held` locks the file for an instant, so a caller that wants the lock should wait a little.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -44,7 +44,7 @@ class FileLock:
 
     @classmethod
     def inherited(cls, descriptor: int) -> FileLock:
-        """The lock that this process inherited from its parent. Its own children do not get it."""
+        """Adopt the lock that this process inherited from its parent. Its own children do not inherit it."""
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
 
@@ -72,7 +72,7 @@ def held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that two who look at once do not see each other.
+        # A shared lock, so that two concurrent checks do not see each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True

@@ -1,4 +1,4 @@
-"""Which Pythons there are on this machine, as uv sees them. None is ever downloaded."""
+"""Finds Python interpreters on this machine with uv. Never downloads one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SECONDS = 60.0
 def find(version: str) -> str:
     """The path of an interpreter of ``version``: ``3``, ``3.12`` or ``3.12.4``.
 
-    :raises BackendError: there is none here, or it is not a version.
+    :raises BackendError: this machine has none, or ``version`` is not a version.
     """
     if not re.fullmatch(r"\d+(\.\d+){0,2}", version):
-        raise BackendError(f"not a version of Python: {version!r}", hint="for example --python-version 3.12")
+        raise BackendError(f"not a version of Python: {version!r}", hint="write, for example, --python-version 3.12")
     own = ".".join(map(str, sys.version_info[:3]))
     if f"{own}.".startswith(f"{version}."):
         return sys.executable
@@ -27,7 +27,7 @@ def find(version: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:
-        raise BackendError(f"uv cannot look for Python {version}: {error}") from error
+        raise BackendError(f"uv cannot search for Python {version}: {error}") from error
     if done.returncode:
         raise BackendError(
             f"there is no Python {version} on this machine; this is Python {own}",

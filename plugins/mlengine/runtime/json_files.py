@@ -17,9 +17,9 @@ from mlengine.core.errors import BackendError
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """``None`` if there is no such file.
+    """The file's content; ``None`` if the file does not exist.
 
-    :raises BackendError: if there is one, and it is not a JSON object.
+    :raises BackendError: it is not a JSON object.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -33,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace the file: a reader sees the old content or the new, also after a power cut."""
+    """Replace the file atomically, also with regard to a power failure."""
     partial = _write_aside(path, data)
     try:
         partial.replace(path)
@@ -43,7 +43,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def create_json(path: Path, data: Mapping[str, Any]) -> bool:
-    """Write the file if there is none: of two who try at once, one wins. Returns whether it was this one."""
+    """Create the file. Returns ``False`` if it exists already, also if another process has just created it."""
     partial = _write_aside(path, data)
     try:
         os.link(partial, path)

@@ -1,4 +1,4 @@
-"""What an environment is built from: packages, their constraints, an interpreter, and uv's settings."""
+"""The inputs of an environment: packages, their constraints, an interpreter, and uv's settings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mlengine.runtime.constraints import Constraints, of_packages
 from mlengine.runtime.requires_python import UNREADABLE, accepts, required
 from mlengine.runtime.uv_env import install_options
 
-# What of uv's own settings changes which versions are installed. The first ones name files.
+# Settings of uv that change which versions are installed. The first ones name files.
 _RESOLUTION_FILES = ("UV_CONSTRAINT", "UV_EXCLUDE", "UV_OVERRIDE")
 _RESOLUTION = (*_RESOLUTION_FILES, "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Equal packages, interpreters and settings have equal digests, and share an environment.
+    """Equal recipes have equal digests, and share an environment.
 
     :param python: the interpreter to build for.
     :param seconds: limit of each step of the build.
@@ -52,7 +52,7 @@ class Recipe:
 
     @property
     def root(self) -> Path:
-        """Where the environment is built."""
+        """The directory of the environment."""
         return self.state_dir / "envs" / self.digest
 
     @cached_property
@@ -74,14 +74,14 @@ class Recipe:
 
     @property
     def release(self) -> str:
-        """The version of the interpreter alone, such as ``3.11.7``."""
+        """The version number of the interpreter, such as ``3.11.7``."""
         return self.version.split()[0].rstrip("+")
 
     @cached_property
     def constraints(self) -> Constraints:
-        """What the ``constraints.txt`` of the packages pin.
+        """The merged ``constraints.txt`` of the packages.
 
-        :raises EnvironmentBuildError: naming file and line.
+        :raises EnvironmentBuildError: with file and line.
         """
         try:
             return of_packages(self.packages)
@@ -89,7 +89,7 @@ class Recipe:
             raise EnvironmentBuildError(str(error), hint=error.hint) from error
 
     def check(self) -> None:
-        """What can be known before anything is built.
+        """Check the inputs before anything is built.
 
         :raises EnvironmentBuildError: a package is not readable, does not accept the interpreter, or has constraints
             that cannot be used.
@@ -98,9 +98,9 @@ class Recipe:
             wanted = _required(path)
             if wanted and not accepts(wanted, self.release):
                 raise EnvironmentBuildError(
-                    f"{path.name} requires Python {wanted}, and the environment would have {self.release} "
+                    f"{path.name} requires Python {wanted}, but the environment would have {self.release} "
                     f"({self.python})",
-                    hint="take a Python of this machine that it accepts, by the setting "
+                    hint="choose an interpreter that it accepts, by the setting "
                     "local_python_path or by mlengine jobs train --python-version; or change "
                     "requires-python",
                 )

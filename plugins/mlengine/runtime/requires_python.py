@@ -1,7 +1,7 @@
-"""Which versions of Python a package accepts, by its own metadata.
+"""Checks ``Requires-Python`` of packages.
 
-uv heeds the lower bound only, and pip both: what is refused in the cloud must not be installed here. What a package's
-dependencies accept is known to the index alone; it shows when they are installed.
+uv checks only the lower bound and pip checks both: a package that is refused in the cloud must not be installed here.
+``Requires-Python`` of dependencies is checked once they are installed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, Any
 
-# What reading an archive raises when it is none.
+# Exceptions of reading a file that is not an archive.
 UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError)
 
 
 def required(filename: str, file: IO[bytes]) -> str | None:
     """``Requires-Python`` of an sdist or a wheel, such as ``>=3.8,<3.12``; ``None`` if it has none.
 
-    An archive without metadata of its own, as a repository's download is one, has it in ``pyproject.toml``.
+    An archive without metadata, such as the download of a repository, has it in ``pyproject.toml``.
     """
     found = dict(_metadata(filename, file))
     if not found:
         return None
-    # That of the package, not of one that lies within it.
+    # The metadata of the package itself, not of one that it contains.
     name = min(found, key=lambda name: (name.count("/"), name.endswith("pyproject.toml")))
     text = found[name].decode("utf-8", "replace")
     value = _of_pyproject(text) if name.endswith("pyproject.toml") else HeaderParser().parsestr(text)["Requires-Python"]
@@ -36,7 +36,7 @@ def required(filename: str, file: IO[bytes]) -> str | None:
 
 
 def accepts(wanted: str, *versions: str) -> bool:
-    """Whether one of ``versions`` will do. A requirement that is not readable is no reason to refuse."""
+    """Whether one of ``versions`` is accepted. An invalid specifier accepts all."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
@@ -47,11 +47,11 @@ def accepts(wanted: str, *versions: str) -> bool:
 
 
 def excluded(folder: Path, version: str) -> list[str]:
-    """What is installed in ``folder`` although it does not accept this version of Python: ``name version (<3.11)``."""
+    """Distributions in ``folder`` that do not accept this Python version, as ``name version (<3.11)``."""
     found = []
     for distribution in distributions(path=[str(folder)]):
         metadata = distribution.metadata
-        # Where the importlib_metadata package is imported, as with Airflow, a missing key is a KeyError.
+        # If the package importlib_metadata is imported, as by Airflow, a missing key raises KeyError.
         if "Requires-Python" in metadata and not accepts(wanted := metadata["Requires-Python"], version):
             found.append(f"{distribution.name} {distribution.version} ({wanted})")
     return sorted(found)

@@ -1,4 +1,4 @@
-"""The directory in which this machine keeps local jobs, training environments and downloaded datasets."""
+"""The directory of local jobs, training environments and downloaded datasets."""
 
 from __future__ import annotations
 

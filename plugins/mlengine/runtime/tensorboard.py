@@ -1,4 +1,4 @@
-"""TensorBoard as a process, in an environment of its own that uv makes: neither Airflow nor a trainer gets it."""
+"""Runs TensorBoard with uv in a separate environment, not in Airflow's or the trainer's."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.uv_env import index_options, uv_environment
 
-# setuptools: this TensorBoard imports pkg_resources, which later ones do not have.
+# setuptools: this TensorBoard imports pkg_resources, which later versions of setuptools lack.
 REQUIREMENTS = ("tensorboard==2.20.0", "setuptools<81")
-# What TensorBoard may know of this process: where its packages come from, and no credentials but those.
+# Variables that TensorBoard inherits: package index settings, and no other credentials.
 _ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "NETRC")
 _ENV_PREFIXES = ("LC_", "UV_", "PIP_")
 
 
 def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: float = 10.0) -> subprocess.Popen[bytes]:
-    """TensorBoard on ``folder``, which it reads again every few seconds. The caller ends it.
+    """Start TensorBoard on ``folder``, which it reloads every few seconds. The caller ends the process.
 
-    :raises EnvironmentBuildError: there is no uv, or it cannot be started.
+    :raises EnvironmentBuildError: uv is missing or cannot be started.
     """
     from uv import find_uv_bin
 
@@ -36,4 +36,6 @@ def start(folder: Path, *, host: str = "127.0.0.1", port: int = 6006, seconds: f
         # A process group of its own, so that uv and TensorBoard end together.
         return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
-        raise EnvironmentBuildError(f"TensorBoard cannot be started: {error}", hint="see that uv runs") from error
+        raise EnvironmentBuildError(
+            f"TensorBoard cannot be started: {error}", hint="check that uv runs: uv --version"
+        ) from error

@@ -1,4 +1,4 @@
-"""Run uv so that neither a hang nor a crash leaves anything behind, and log its output as it comes."""
+"""Runs uv with a timeout, ends all processes that it starts, and logs its output as it appears."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from mlengine.runtime import env_allowlist
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.uv_env import uv_environment
 
-_WORDS = 6000  # characters of uv's output that an error carries
+_WORDS = 6000  # characters of uv's output in an error message
 
 
 def run(
     *arguments: str, env: Mapping[str, str], lock: FileLock, seconds: float, say: Callable[[str], None] | None
 ) -> str:
-    """Run uv, away from any project whose settings it would take for its own. Returns all it said.
+    """Run uv in a directory outside of any project, whose settings it would use. Returns its output.
 
     :param env: its environment, see :func:`environment`.
-    :param lock: on what is built; uv holds it too. If this process dies, no other may build there while uv writes.
-    :param say: told each line as it comes, but for the list of packages, which is in the environment's lock.
-    :raises EnvironmentBuildError: it cannot be started, failed, or took longer than ``seconds``.
+    :param lock: the lock of the environment, inherited by uv: if this process dies, no other process may build there
+        while uv still writes.
+    :param say: called with each line of output, except the list of packages.
+    :raises EnvironmentBuildError: uv cannot be started, failed, or took longer than ``seconds``.
     """
     words: list[str] = []
     process = _start(arguments, env, lock)
-    # A build backend that hangs says nothing: only a timer ends it, and all that it started.
+    # A build backend that hangs prints nothing: a timer ends it and its child processes.
     timer = threading.Timer(seconds, _kill_group, (process.pid,))
     timer.start()
     try:
@@ -54,9 +55,9 @@ def run(
 
 
 def environment(job_env: Mapping[str, str]) -> dict[str, str]:
-    """What uv, and the builds that it starts, see of this process's environment.
+    """The variables that uv and its builds inherit from this process.
 
-    :param job_env: the job's own variables, of which those for pip count.
+    :param job_env: the job's own variables; those for pip are used.
     """
     env = env_allowlist.for_launcher(os.environ) | {"NO_COLOR": "1"}
     if env_allowlist.MARK in os.environ:

@@ -1,11 +1,11 @@
-"""The environment variables that uv is started with, wherever this project starts it.
+"""The environment variables for uv, used wherever this project starts uv.
 
-* uv trusts the system's certificates where there are any, as pip does: a company's certificate authority is in the
-  system's store, and not in the one that uv brings along.
-* pip's own variables (``PIP_INDEX_URL``, …) are translated to uv's, so that a machine that is set up for pip works.
+* uv uses the system's certificates if there are any, as pip does: a company's certificate authority is in the system's
+  store, not in the one that comes with uv.
+* pip's variables (``PIP_INDEX_URL``, …) are translated to uv's, so that a machine configured for pip works.
 
-Does not read ``pip.conf``; uv reads its own ``uv.toml``. Needs the standard library only, as ``scripts/bootstrap.py``
-runs it before anything is installed.
+Does not read ``pip.conf``; uv reads its own ``uv.toml``. Standard library only, as ``scripts/bootstrap.py`` runs it
+before anything is installed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 
 
 def uv_environment(env: Mapping[str, str], job_env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """``env`` for uv. What is set for uv itself is kept.
+    """Add uv's variables to ``env``. Variables that are set already are kept.
 
-    :param env: the variables that uv may see.
-    :param job_env: variables of a job: its ``PIP_*`` take precedence over ``env``, as they do in a container.
+    :param env: the variables that uv inherits.
+    :param job_env: a job's variables: its ``PIP_*`` take precedence over ``env``, as in a container.
     """
     job_pip = {name: value for name, value in (job_env or {}).items() if name.startswith(PIP_PREFIX)}
     result = {**env, **_translated(env), **job_pip, **_translated(job_pip)}
@@ -34,7 +34,7 @@ def uv_environment(env: Mapping[str, str], job_env: Mapping[str, str] | None = N
 
 
 def index_options(env: Mapping[str, str]) -> list[str]:
-    """Options of any uv command that reads an index, for variables of pip that uv has no variable for.
+    """Options for uv commands that use an index, for variables of pip without an equivalent variable of uv.
 
     :param env: as :func:`uv_environment` returns it.
     """
@@ -42,7 +42,7 @@ def index_options(env: Mapping[str, str]) -> list[str]:
 
 
 def install_options(env: Mapping[str, str]) -> list[str]:
-    """The same for ``uv pip install``.
+    """Options for ``uv pip install``, for variables of pip without an equivalent variable of uv.
 
     :param env: as :func:`uv_environment` returns it.
     """
@@ -54,7 +54,7 @@ def install_options(env: Mapping[str, str]) -> list[str]:
 
 
 def has_system_certificates() -> bool:
-    """Whether this machine has a store of trusted certificates. With an empty one, uv could verify no server."""
+    """Whether this machine has trusted certificates. With an empty store uv could not verify any server."""
     paths = ssl.get_default_verify_paths()
     if paths.cafile:
         return True
@@ -65,7 +65,7 @@ def has_system_certificates() -> bool:
 
 
 def _translated(env: Mapping[str, str]) -> dict[str, str]:
-    """What uv calls the variables of pip in ``env``, but for those that are set for uv already."""
+    """The variables of pip in ``env``, translated to uv's; those set for uv already are left out."""
     result = {}
     for pip_name, uv_names, translate in _VARIABLES:
         value = translate(env.get(pip_name, "").strip())
@@ -87,7 +87,7 @@ def _allow(value: str) -> str:
 
 
 def _whole_number(value: str) -> str:
-    """Seconds for uv, which takes whole ones only."""
+    """Whole seconds, as uv requires."""
     try:
         return str(max(1, round(float(value))))
     except (ValueError, OverflowError):
@@ -95,7 +95,7 @@ def _whole_number(value: str) -> str:
 
 
 def _links(value: str) -> str:
-    """Separated by commas for uv, by spaces for pip; pip passes over a directory that does not exist, uv fails."""
+    """Convert pip's list (spaces) to uv's (commas), without missing directories: pip ignores them, uv fails."""
     links = (link if "://" in link else os.path.abspath(link) for link in value.split())  # noqa: PTH100
     return ",".join(link for link in links if "://" in link or Path(link).exists())
 
@@ -104,7 +104,7 @@ def _keyring(value: str) -> str:
     return value if value == "subprocess" else ""
 
 
-# pip's variable; uv's, in order: the first is set, unless one of them is; how the value is translated.
+# pip's variable; uv's variables: the first is set unless one of them is set already; translation of the value.
 _VARIABLES: tuple[tuple[str, tuple[str, ...], Callable[[str], str]], ...] = (
     ("PIP_INDEX_URL", ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), _same),
     ("PIP_EXTRA_INDEX_URL", ("UV_INDEX", "UV_EXTRA_INDEX_URL"), _same),

@@ -1,8 +1,8 @@
-"""The trainer's environment: its packages from the bucket, installed by uv, once for all jobs that need the same.
+"""Builds the trainer's virtual environment with uv, once for all jobs with the same packages.
 
-``envs/<digest>/`` is keyed by the bytes of the packages, the interpreter and the options. It is built in its final
-place, because virtual environments do not like to be moved, under a lock; ``ready.json`` is written last and makes it
-an environment. What has no ``ready.json`` is rubbish of a broken build, and the next build removes it.
+``envs/<digest>/`` is keyed by the packages' content, the interpreter and the options. It is built under a lock in its
+final location, because virtual environments cannot be moved. ``ready.json`` is written last. A directory without
+``ready.json`` is left over from an interrupted build, and the next build removes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mlengine.runtime.requires_python import excluded
 from mlengine.runtime.uv_env import install_options
 from mlengine.storage.client import Storage
 
-# Options of a constraints file that uv knows on its command line only.
+# Options of a constraints file that uv accepts only on its command line.
 _COMMAND_LINE_ONLY = {"--pre": "--prerelease=allow", "--trusted-host": "--allow-insecure-host"}
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 _NO_PIP = """\
@@ -44,7 +44,7 @@ class Environment:
     """A built environment.
 
     :param python: its interpreter.
-    :param lock: what is installed, as ``name==version``.
+    :param lock: the installed packages, as ``name==version``.
     """
 
     python: Path
@@ -67,17 +67,17 @@ def build_environment(
     keep_environments: int = 8,
     say: Callable[[str], None] = lambda _: None,
 ) -> Environment:
-    """The environment with these packages in it, built if there is none yet.
+    """The environment with these packages; built if it does not exist.
 
-    A ``constraints.txt`` at the root of an sdist pins what the packages depend on.
+    A ``constraints.txt`` at the root of an sdist pins the dependencies.
 
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
-    :param python: the interpreter to build for; "" is the one that runs this.
-    :param env: the job's variables; those for pip count here as they do in a container.
-    :param keep_environments: after a build, how many unused ones are kept.
-    :param say: told what takes long.
+    :param python: the interpreter; "" means the one of this process.
+    :param env: the job's variables; those for pip apply, as in a container.
+    :param keep_environments: the number of unused environments to keep after a build.
+    :param say: called with progress messages.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
-        failed. Nothing is kept of a build that failed.
+        failed. A failed build leaves nothing behind.
     """
     if not package_uris:
         raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
@@ -95,7 +95,7 @@ def build_environment(
         say(f"waiting for another job that builds environment {digest[:12]}")
         deadline = time.monotonic() + seconds
         while lock is None and time.monotonic() < deadline:
-            # Who has built it uses it then, and shares the lock for as long as its job runs: it may not come free.
+            # The process that built it keeps a shared lock while its job runs: the exclusive one may not become free.
             found = find_environment(state_dir, digest)
             if found is not None:
                 return found
@@ -111,24 +111,24 @@ def build_environment(
 
 
 def find_environment(state_dir: Path, digest: str) -> Environment | None:
-    """The environment, if it was built to its end."""
+    """The environment, if its build is complete."""
     root = state_dir / "envs" / digest
     ready = read_json(root / "ready.json")
     if ready is None:
         return None
     with contextlib.suppress(OSError):
-        os.utime(root / "ready.json")  # when it was last used: the longest unused goes first
+        os.utime(root / "ready.json")  # time of last use: the least recently used is removed first
     return Environment(root / "bin" / "python", digest, list(ready["lock"]))
 
 
 def lock_path(state_dir: Path, digest: str) -> Path:
-    """Locked exclusively by who builds or removes the environment, shared by who uses it."""
+    """The lock file: exclusive to build or remove the environment, shared to use it."""
     return state_dir / "locks" / f"env-{digest}.lock"
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds one environment. The lock is held by the caller, and by each uv that runs."""
+    """Builds one environment. The caller and the running uv hold the lock."""
 
     recipe: Recipe
     lock: FileLock
@@ -151,9 +151,9 @@ class _Builder:
             _forbid_pip(root)
             self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)
-            self.say(f"compiling bytecode; {taken} files are taken from another environment")
+            self.say(f"compiling bytecode; {taken} files reused from another environment")
             bytecode.compile_all(root, recipe.seconds)
-            # Not `pip freeze`: that shows the trainer as a file of this machine, without its version.
+            # Not `pip freeze`, which shows the trainer as a local file, without its version.
             lock = run_uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})
         except BaseException:
@@ -172,7 +172,7 @@ class _Builder:
             )
 
     def _constrain(self) -> list[str]:
-        """Write the packages' constraints into the environment; returns uv's options for them."""
+        """Write the packages' constraints into the environment; returns uv's options for the file."""
         lines, options = [], []
         for note in self.recipe.constraints.notes:
             self.say(note)
@@ -190,18 +190,18 @@ class _Builder:
 
 
 def _forbid_pip(root: Path) -> None:
-    """Put a ``pip`` that fails in front of the user's own, which would change the user's Python."""
+    """Add a ``pip`` that fails. Without it, the shell would find the user's pip, which changes the user's Python."""
     for python in sorted((root / "bin").glob("python*")):
         script = python.with_name(python.name.replace("python", "pip"))
-        if not script.exists():  # the trainer's packages may include pip
+        if not script.exists():  # the trainer may require pip
             script.write_text(_NO_PIP)
             script.chmod(0o755)
 
 
 def prune(state_dir: Path, keep: int) -> list[str]:
-    """Remove unused environments, except the ``keep`` that were used last. Returns what went.
+    """Remove unused environments, except the ``keep`` most recently used. Returns those removed.
 
-    Folders that are not named as :func:`build_environment` names them are a person's, and stay.
+    Directories with other names than those of :func:`build_environment` are not touched.
     """
     folder = state_dir / "envs"
     if not folder.is_dir():
@@ -214,7 +214,7 @@ def prune(state_dir: Path, keep: int) -> list[str]:
         if lock is None:
             continue
         with lock:
-            # First what makes it an environment, so that a crash in between leaves rubbish, not half of one.
+            # Remove ready.json first, so that a crash does not leave a partial environment that looks complete.
             (root / "ready.json").unlink(missing_ok=True)
             shutil.rmtree(root, ignore_errors=True)
             gone.append(root.name)
@@ -234,7 +234,7 @@ def _last_used(root: Path) -> float:
 
 
 def _fetch(uri: str, storage: Storage, state_dir: Path) -> Path:
-    """Download a package, unless this generation of the object has been downloaded before."""
+    """Download a package, unless this generation of the object was downloaded before."""
     stat = storage.stat(uri)
     if stat is None:
         raise EnvironmentBuildError(

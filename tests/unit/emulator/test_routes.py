@@ -31,7 +31,14 @@ BODIES = {
     "projects.jobs.create": {**mlengine_job(masterConfig={}, scheduling={}), "labels": {"a": "b"}},
     "projects.jobs.patch": {"labels": {"a": "b"}, "etag": ""},
     "ListLogEntries": {"resourceNames": ["projects/p"], "filter": "a=b", "pageSize": 5, "pageToken": "", "orderBy": ""},
-    "UploadModel": {"model": {"displayName": "m", "artifactUri": "gs://bkt/m", "versionAliases": ["a1"]}},
+    "UploadModel": {
+        "model": {
+            "displayName": "m",
+            "artifactUri": "gs://bkt/m",
+            "versionAliases": ["a1"],
+            "containerSpec": {"imageUri": "i"},
+        }
+    },
     "MergeVersionAliases": {"versionAliases": ["a1"]},
     "": {"faults": [{"method": "GetCustomJob", "action": "reset"}]},
 }

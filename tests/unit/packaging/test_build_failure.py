@@ -55,7 +55,7 @@ def test_a_file_that_the_sdist_has_is_not_blamed(project: Path) -> None:
         ("flit_core.buildapi", "[tool.flit.sdist]"),
         ("pdm.backend", "[tool.pdm.build]"),
         ("scikit_build_core.build", "[tool.scikit-build]"),
-        ("our_own:backend", "manual of the build backend"),
+        ("our_own:backend", "documentation of the build backend"),
     ],
 )
 def test_how_a_file_comes_into_an_sdist(project: Path, backend: str, where: str) -> None:

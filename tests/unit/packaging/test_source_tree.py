@@ -91,7 +91,7 @@ def test_secrets_under_harmless_names_are_found_by_their_contents(trainer: Path,
     tree = source_tree.scan(trainer)
     assert "data/settings.json" not in tree.paths
     [left] = tree.left_out
-    assert "looks like a secret: holds" in left.reason
+    assert "looks like a secret: contains" in left.reason
 
 
 def test_a_key_within_code_is_refused_as_leaving_it_out_would_break_the_code(trainer: Path) -> None:
@@ -125,14 +125,14 @@ def test_links_within_the_tree_are_what_they_point_to(trainer: Path) -> None:
 def test_links_that_leave_the_tree_are_refused(trainer: Path, target: str) -> None:
     (trainer.parent / "outside").write_text("x")
     (trainer / "link").symlink_to(target)
-    with pytest.raises(PackageError, match="link is a link"):
+    with pytest.raises(PackageError, match="link is a (broken )?link"):
         source_tree.scan(trainer)
 
 
 def test_links_that_lead_in_circles_are_refused(trainer: Path) -> None:
     (trainer / "data" / "models").symlink_to("../models")
     (trainer / "models" / "data").symlink_to("../data")
-    with pytest.raises(PackageError, match="link to a directory around it"):
+    with pytest.raises(PackageError, match="link to a directory that contains it"):
         source_tree.scan(trainer)
 
 
@@ -187,7 +187,7 @@ def test_kinds(trainer: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "hint"),
     [
-        ({}, "a package has"),
+        ({}, "give a package"),
         ({"task.py": ""}, "create an empty"),
         ({"trainer/__init__.py": ""}, "source/trainer"),
         ({"pyproject.toml": "[[["}, "correct that line"),
@@ -199,7 +199,7 @@ def test_the_error_for_a_missing_source_names_what_is_missing(tmp_path: Path, fi
     with pytest.raises(PackageError) as caught:
         source_tree.kind_of(write(source, files))
     assert hint in caught.value.hint
-    with pytest.raises(PackageError, match="nothing at"):
+    with pytest.raises(PackageError, match="absent does not exist"):
         source_tree.kind_of(tmp_path / "absent")
 
 

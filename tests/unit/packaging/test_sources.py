@@ -69,5 +69,5 @@ def test_what_the_user_names_is_not_packaged_twice(tmp_path: Path) -> None:
 def test_nothing_to_package(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="no source"):
         find_sources([], ())
-    with pytest.raises(PackageError, match="nothing at"):
+    with pytest.raises(PackageError, match=" does not exist"):
         find_sources([tmp_path / "absent"], ())

@@ -80,8 +80,8 @@ def test_what_pip_compile_writes() -> None:
         "python-dotenv==1.0.1",
     ]
     assert notes == [
-        "constraints.txt:5: --extra-index-url file:///opt/simple is a directory of one machine, and does not count",
-        "constraints.txt:6: --find-links /opt/wheels is a directory of one machine, and does not count",
+        "constraints.txt:5: --extra-index-url file:///opt/simple is a local directory: ignored",
+        "constraints.txt:6: --find-links /opt/wheels is a local directory: ignored",
     ]
 
 
@@ -144,14 +144,14 @@ def test_lines_that_choose_no_version_are_left_out(line: str) -> None:
     [
         ("-r base.txt", "includes another file, which a job does not have: --requirement base.txt"),
         ("--constraint=base.txt", "includes another file, which a job does not have: --constraint base.txt"),
-        ("-e ../common", "installs what lies on one machine: -e ../common"),
-        ("-e git+https://git.example/common#egg=common", "installs what lies on one machine"),
-        ("numpy @ file:///home/conda/feedstock_root/numpy", "takes numpy from a place that a job does not reach"),
-        ("common @ git+https://git.example/common@0f3a", "takes common from a place that a job does not reach"),
+        ("-e ../common", "installs an editable package: -e ../common"),
+        ("-e git+https://git.example/common#egg=common", "installs an editable package"),
+        ("numpy @ file:///home/conda/feedstock_root/numpy", "takes numpy from a source that a job cannot reach"),
+        ("common @ git+https://git.example/common@0f3a", "takes common from a source that a job cannot reach"),
         ("git+https://git.example/common", "is not a name and a version"),
         ("./wheels/common-1.0-py3-none-any.whl", "is not a name and a version"),
         ("numpy=1.26.4=py311h64a7726_0", "is not a name and a version"),
-        ("--frobnicate", "has an option that is unknown here: --frobnicate"),
+        ("--frobnicate", "has an unsupported option: --frobnicate"),
         ("--index-url 'https", "is not readable"),
     ],
 )

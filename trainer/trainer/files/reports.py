@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import mnist
-from trainer.errors import MissingError, StorageError
+from trainer.errors import StorageError
 from trainer.files.dataset import Split
 from trainer.files.storage import Store
 from trainer.model import Evaluation
@@ -86,13 +86,15 @@ def read_progress(store: Store) -> dict[str, Any] | None:
         return None
 
 
-def append_metrics(store: Store, step: int, train_loss: float | None, evaluation: Evaluation) -> None:
-    """Append a line. Lines of steps that are repeated after a restart are replaced, so that steps only grow."""
-    try:
-        lines = store.read(METRICS).decode().splitlines()
-    except MissingError:
-        lines = []
-    kept = [line for line in lines if _step(line) < step]
+def append_metrics(
+    store: Store, step: int, train_loss: float | None, evaluation: Evaluation, *, last: int | None = None
+) -> None:
+    """Add the row of a step. Rows of later steps are from an earlier attempt that went further, and are dropped.
+
+    The chief and the evaluator both add rows, also at the same time.
+
+    :param last: rows from this step on are kept: the evaluator may finish after the chief has measured the last step.
+    """
     row = {
         "step": step,
         "wall_time": time.time(),
@@ -101,14 +103,22 @@ def append_metrics(store: Store, step: int, train_loss: float | None, evaluation
         "test_accuracy": evaluation.accuracy,
         "per_class": [round(value, 6) for value in evaluation.per_class],
     }
-    store.write(METRICS, ("\n".join([*kept, json.dumps(row)]) + "\n").encode())
+
+    def add(content: bytes) -> bytes:
+        rows = [(_step(line), line) for line in content.decode().splitlines()]
+        before = [line for at, line in rows if at is not None and at < step]
+        after = [line for at, line in rows if at is not None and last is not None and at >= max(last, step + 1)]
+        return ("\n".join([*before, json.dumps(row), *after]) + "\n").encode()
+
+    store.update(METRICS, add)
 
 
-def _step(line: str) -> int:
+def _step(line: str) -> int | None:
+    """``None`` for a damaged line."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return 1 << 62  # a damaged line is dropped
+        return None
 
 
 class Summaries:

@@ -1,4 +1,4 @@
-"""A small storage interface: a directory of files, on this machine or at ``gs://``, with the same five methods.
+"""A small storage interface: a directory of files, on this machine or at ``gs://``, with the same six methods.
 
 Every write of a file is atomic: a reader sees the old content or the new. A tree of files is not, hence the rule that
 everyone here follows: write the files, then the file that makes them count (a manifest), last.
@@ -12,6 +12,7 @@ Does not: list across calls consistently, append, or rename.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import time
@@ -40,6 +41,12 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write or replace a file atomically."""
+
+    def update(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        """Replace a file's content by ``change(content)``; no other update is lost.
+
+        :param change: is called again if another process wrote the file meanwhile. A missing file is ``b""``.
+        """
 
     def exists(self, name: str) -> bool: ...
 
@@ -70,6 +77,9 @@ class LocalStore:
 
     def write(self, name: str, data: bytes) -> None:
         self._do("write", name, lambda path: _write_aside(path, data))
+
+    def update(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        self._do("write", name, lambda path: _update_locked(path, change))
 
     def exists(self, name: str) -> bool:
         return (self._path / name).is_file()
@@ -125,6 +135,22 @@ class GcsStore:
 
         retried(attempt, self._patience)
 
+    def update(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        def attempt() -> None:
+            with self._errors("write", name):
+                blob = self._bucket().get_blob(self._prefix + name, timeout=CALL_SECONDS)
+                if blob is None:
+                    blob, old, generation = self._bucket().blob(self._prefix + name), b"", 0
+                else:
+                    generation = blob.generation
+                    old = blob.download_as_bytes(timeout=CALL_SECONDS, if_generation_match=generation)
+                # A write between the two calls changes the generation: refused, and tried again.
+                blob.upload_from_string(
+                    change(old), timeout=CALL_SECONDS, checksum="crc32c", if_generation_match=generation
+                )
+
+        retried(attempt, self._patience)
+
     def exists(self, name: str) -> bool:
         def attempt() -> bool:
             with self._errors("look for", name):
@@ -172,6 +198,17 @@ class GcsStore:
             raise StorageForbiddenError(f"not allowed to {verb} {uri}: {error}") from error
         except (google.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
             raise StorageError(f"cannot {verb} {uri}: {error}") from error
+
+
+def _update_locked(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Read and write under a lock of the directory, which leaves no file behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        _write_aside(path, change(path.read_bytes() if path.exists() else b""))
+    finally:
+        os.close(directory)
 
 
 def _write_aside(path: Path, data: bytes) -> None:

@@ -166,7 +166,7 @@ class Supervisor:
                 self._report()
 
     def _check_listeners(self) -> None:
-        """Report the replicas whose port nobody listens on. If none listens, the framework does not use the ports."""
+        """Report the replicas whose port has no listener. If none listens, the framework does not use the ports."""
         if time.monotonic() < self._next_port_check or not any(it.port for it in self.replicas):
             return
         self._next_port_check = time.monotonic() + _PORT_CHECK_SECONDS

@@ -1,0 +1,78 @@
+"""``metrics.jsonl``: rows in the order of their steps, from the chief and the evaluator."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.files.reports import METRICS, append_metrics
+from trainer.files.storage import GcsStore, LocalStore, Store
+from trainer.model import Evaluation
+
+LAST = 150
+
+
+@pytest.fixture(params=["local", "gcs"])
+def store(request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "local":
+        return LocalStore(str(tmp_path / "train"))
+    for name, value in request.getfixturevalue("gcs_server").env.items():
+        monkeypatch.setenv(name, value)
+    from google.cloud import storage
+
+    name = f"metrics-{tmp_path.name.rstrip('_').replace('_', '-')}".lower()[:60]
+    storage.Client().create_bucket(name)
+    return GcsStore(f"gs://{name}/train")
+
+
+def _steps(store: Store) -> list[int]:
+    return [json.loads(line)["step"] for line in store.read(METRICS).splitlines()]
+
+
+def _evaluation() -> Evaluation:
+    return Evaluation(0.5, 0.9, (0.9,) * 10, np.zeros((10, 10), np.int64), np.zeros(0, np.int64))
+
+
+def test_a_late_evaluator_keeps_the_row_of_the_last_step(store: Store) -> None:
+    append_metrics(store, 40, None, _evaluation(), last=LAST)
+    append_metrics(store, LAST + 1, 0.1, _evaluation())
+    append_metrics(store, 120, None, _evaluation(), last=LAST)
+    assert _steps(store) == [40, 120, LAST + 1]
+
+
+def test_rows_of_an_earlier_attempt_that_went_further_are_dropped(store: Store) -> None:
+    for step in (40, 80, 120):
+        append_metrics(store, step, 0.1, _evaluation())
+    append_metrics(store, 60, 0.1, _evaluation(), last=LAST)
+    assert _steps(store) == [40, 60]
+    append_metrics(store, 40, 0.1, _evaluation())
+    assert _steps(store) == [40]
+
+
+def test_a_damaged_line_is_dropped(store: Store) -> None:
+    append_metrics(store, 40, 0.1, _evaluation())
+    store.write(METRICS, store.read(METRICS) + b'{"step": 8')
+    append_metrics(store, 80, 0.1, _evaluation())
+    assert _steps(store) == [40, 80]
+
+
+def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None:
+    # Every row is before or after LAST, so that no row replaces another.
+    ready = threading.Barrier(2)
+
+    def write(steps: list[int]) -> None:
+        ready.wait()
+        for step in steps:
+            append_metrics(store, step, None, _evaluation(), last=0)
+
+    steps = list(range(1, 21))
+    threads = [threading.Thread(target=write, args=(steps[start::2],)) for start in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _steps(store) == steps
