@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.outputs import ListsObjects, OutputCheck
-from mlengine.backends.vertex import checks, fallbacks, logs, package_checks, prices
+from mlengine.backends.vertex import checks, fallbacks, logs, network_checks, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
@@ -116,7 +116,7 @@ class VertexBackend:
             checks.check_region(submission.job_id, request.body, region)
         found = prices.estimate(request.body, self._options.prices)
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
-        return Request(request.body, (*request.notes, str(found)))
+        return Request(request.body, (*request.notes, *network_checks.notes(request.body), str(found)))
 
     def show(self, submission: Submission) -> str:
         """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""

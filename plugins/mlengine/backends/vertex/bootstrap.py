@@ -101,6 +101,8 @@ def pip(*args: str) -> None:
         if code == 0:
             return
         say(f"pip failed with exit code {code}: {' '.join(args)}")
+    say("  What to do: read pip's messages above; without access to PyPI, set PIP_INDEX_URL in the job's environment")
+    say("  to a mirror, or use an image that contains the dependencies, and PIP_NO_INDEX=1")
     sys.exit(1)
 
 

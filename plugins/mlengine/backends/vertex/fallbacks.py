@@ -105,7 +105,8 @@ def lacks_machines(status: JobStatus) -> bool:
     waited = failure.cause is FailureCause.DEADLINE and status.started is None
     # The last lines of a replica's log may follow the first line.
     message = failure.message.partition("\n")[0]
-    return failure.cause is FailureCause.QUOTA or waited or _MISSING.search(message) is not None
+    # Also a quota whose limit is 0, which may be another one for the fallback.
+    return failure.cause.value in {"quota", "no_quota"} or waited or _MISSING.search(message) is not None
 
 
 def options_of(options: VertexOptions, fallback: Fallback | None) -> VertexOptions:

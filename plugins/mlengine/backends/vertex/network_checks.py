@@ -33,6 +33,19 @@ def problems(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Problem
     return found
 
 
+def notes(body: Mapping[str, Any]) -> list[str]:
+    """What is likely to be missing where a job runs in a private network."""
+    spec = body["jobSpec"]
+    images = [pool.get("containerSpec", {}).get("imageUri", "") for pool in spec["workerPoolSpecs"]]
+    hub = next((image for image in images if image and "/" not in image), None)
+    if hub is None or not (spec.get("network") or spec.get("pscInterfaceConfig")):
+        return []
+    return [
+        f"the image {hub} is on Docker Hub, and the trainer's dependencies are on PyPI; in a network without access "
+        + "to them, set image_uri to an image in Artifact Registry, and PIP_INDEX_URL in env to a mirror"
+    ]
+
+
 def _network(spec: Mapping[str, Any]) -> Problems:
     network, interface = spec.get("network"), spec.get("pscInterfaceConfig")
     if network and interface:

@@ -134,6 +134,15 @@ def test_what_works_goes_through() -> None:
     prepare(experiment=EXPERIMENT, experiment_run=f"{EXPERIMENT}-1", dashboard_access=True)
 
 
+def test_a_private_network_and_the_default_image_get_a_note() -> None:
+    for options in ({"network": NETWORK}, {"psc_interface": INTERFACE}):
+        (note,) = (note for note in prepare(**options).notes if "Docker Hub" in note)
+        assert "python:3.11-slim" in note
+        assert "PIP_INDEX_URL" in note
+    for options in ({}, {"network": NETWORK, "image_uri": "europe-docker.pkg.dev/p/r/python:3.11"}):
+        assert not any("Docker Hub" in note for note in prepare(**options).notes)
+
+
 def test_a_reservation_is_named_in_full() -> None:
     with pytest.raises(BackendError, match="not a reservation: 'r'"):
         prepare(reservation="r")
