@@ -5,8 +5,8 @@ Start with :meth:`Trainer._train`: it is the training. The model is :mod:`traine
 
 A replica survives the loss of any other replica:
 
-1. A lost, restarted or hung parameter server makes ``session.run`` fail (``operation_timeout_in_ms`` limits a hang).
-   The loop discards the session and starts again with waiting.
+1. A lost, restarted or hung parameter server makes ``session.run`` fail; ``--step_timeout`` limits a hang. The
+   loop discards the session and starts again with waiting.
 2. Parameter servers report READY only after the chief has initialised them, so a worker never computes on
    uninitialised weights.
 3. No wait is endless: after ``--patience`` seconds without a step, the replica logs which replica is missing and exits

@@ -156,7 +156,7 @@ class Peers:
         silent = []
         for index, known in enumerate(self._graph.phases_known):
             try:
-                session.run(known, options=tf.compat.v1.RunOptions(timeout_in_ms=2000))
+                session.run(known, seconds=2.0)
             except errors.OpError:
                 silent.append(index)
         return self._names(silent) or "a parameter server that answers again"

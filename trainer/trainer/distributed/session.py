@@ -1,8 +1,8 @@
 """A trainer's TensorFlow session: its threads and time-outs, how it is opened and abandoned.
 
-``operation_timeout_in_ms`` limits every run of an open session, but not the opening: TensorFlow contacts each parameter
-server and waits for the response without a limit, even if the server is gone or hangs. So a session is opened in a
-separate thread, which is abandoned if a server does not respond.
+``operation_timeout_in_ms`` limits the runs of an open session, with two exceptions, in which TensorFlow waits without a
+limit for a server that is gone or hangs: the opening, and the first run of each kind, before which the graph of the run
+is registered on the servers. So sessions are opened, and run, in threads that are abandoned after the limit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
@@ -35,6 +35,9 @@ LOST = (
     errors.InternalError,
 )
 POLL = 0.3
+# Seconds that TensorFlow's own limit may be exceeded: its error, where there is one, says more.
+GRACE = 2.0
+_THREADS = 64  # of a session, at most: one for each run at the same time
 
 
 def lanes(config: Config, cluster: Cluster) -> int:
@@ -78,7 +81,40 @@ def start_server(config: Config, cluster: Cluster) -> Any:
     )
 
 
-def open_session(target: str, graph: Graph, config: Any, check: Callable[[], None]) -> Any:
+class LimitedSession:
+    """A session whose runs end or fail in time, even if a parameter server hangs.
+
+    :param seconds: limit of a run without a limit of its own; ``None`` for none.
+    """
+
+    def __init__(self, session: Any, seconds: float | None) -> None:
+        self._session, self._seconds = session, seconds
+        # Idle threads are used again. A thread whose run hangs is lost, and its session is replaced.
+        self._threads = ThreadPoolExecutor(_THREADS)
+
+    def run(self, fetches: Any, feeds: Any = None, *, seconds: float | None = None) -> Any:
+        """As a session's own ``run``.
+
+        :param seconds: limit of this run.
+        :raises DeadlineExceededError: no result within the limit.
+        """
+        limit = seconds or self._seconds
+        if limit is None:
+            return self._session.run(fetches, feeds)
+        options = None if seconds is None else v1.RunOptions(timeout_in_ms=int(seconds * 1000))
+        result = self._threads.submit(self._session.run, fetches, feeds, options)
+        try:
+            return result.result(limit + GRACE)
+        except TimeoutError:
+            raise errors.DeadlineExceededError(None, None, f"no result within {limit:.0f} s") from None
+
+    def close(self) -> None:
+        """May hang together with a server."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+
+def open_session(target: str, graph: Graph, config: Any, check: Callable[[], None]) -> LimitedSession:
     """Open a session, and wait until all parameter servers have responded.
 
     :param check: called several times per second while waiting; raises to give up.
@@ -92,7 +128,7 @@ def open_session(target: str, graph: Graph, config: Any, check: Callable[[], Non
         except TimeoutError:
             check()
         else:
-            return session
+            return LimitedSession(session, config.operation_timeout_in_ms / 1000 or None)
 
 
 def close_session(session: Any) -> None:
