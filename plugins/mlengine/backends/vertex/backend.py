@@ -229,8 +229,8 @@ class VertexBackend:
         if named is not None and not _JOB_ID.fullmatch(named):
             return []
         query = f"labels.{KEY_LABEL}:*" + (f' AND display_name="{named}"' if named else "")
-        found = [job for parent in self._parents() for job in opened.list(parent, query)]
-        return [self._handle(job) for job in sorted(found, key=_age)]
+        listed = [job for parent in self._parents() for job in opened.list(parent, query)]
+        return [self._handle(job) for job in sorted(listed, key=_age)]
 
     def _open(self) -> Jobs:
         """Client and location, created once."""
@@ -330,13 +330,14 @@ class VertexBackend:
         state = job_state(job.get("state"))
         if state.terminal:
             self._created.pop(handle.name, None)
-        times = [seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")]
+        created, started, ended = (
+            seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")
+        )
         error = job.get("error")
         detail = str((error or {}).get("message", ""))
-        ended = times[-1]
         if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
             detail = self._outputs.message(handle)
-        return JobStatus(handle, state, detail, failure(state, error), *times, _links(job))
+        return JobStatus(handle, state, detail, failure(state, error), created, started, ended, _links(job))
 
     def _handle(self, job: Job) -> JobHandle:
         if "createTime" in job:

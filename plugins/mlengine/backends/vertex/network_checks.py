@@ -40,10 +40,11 @@ def notes(body: Mapping[str, Any]) -> list[str]:
     hub = next((image for image in images if image and "/" not in image), None)
     if hub is None or not (spec.get("network") or spec.get("pscInterfaceConfig")):
         return []
-    return [
+    note = (
         f"the image {hub} is on Docker Hub, and the trainer's dependencies are on PyPI; in a network without access "
-        + "to them, set image_uri to an image in Artifact Registry, and PIP_INDEX_URL in env to a mirror"
-    ]
+        "to them, set image_uri to an image in Artifact Registry, and PIP_INDEX_URL in env to a mirror"
+    )
+    return [note]
 
 
 def _network(spec: Mapping[str, Any]) -> Problems:

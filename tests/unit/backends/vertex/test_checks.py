@@ -135,11 +135,12 @@ def test_what_works_goes_through() -> None:
 
 
 def test_a_private_network_and_the_default_image_get_a_note() -> None:
-    for options in ({"network": NETWORK}, {"psc_interface": INTERFACE}):
+    networks: list[dict[str, Any]] = [{"network": NETWORK}, {"psc_interface": INTERFACE}]
+    for options in networks:
         (note,) = (note for note in prepare(**options).notes if "Docker Hub" in note)
         assert "python:3.11-slim" in note
         assert "PIP_INDEX_URL" in note
-    for options in ({}, {"network": NETWORK, "image_uri": "europe-docker.pkg.dev/p/r/python:3.11"}):
+    for options in ({}, {**networks[0], "image_uri": "europe-docker.pkg.dev/p/r/python:3.11"}):
         assert not any("Docker Hub" in note for note in prepare(**options).notes)
 
 
