@@ -275,7 +275,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     def _not_before(self, status: JobStatus) -> float:
         """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
         retryable = status.failure is not None and status.failure.cause.retryable
-        if not retryable or status.ended is None or status.handle.attempt >= self._attempts():
+        most = self._attempts() + (self._record.fallback_attempts if self._record is not None else 0)
+        if not retryable or status.ended is None or status.handle.attempt >= most:
             return 0.0
         if self._submitter(status.handle).falls_back(status):
             return 0.0  # other machines may be free now
