@@ -34,7 +34,7 @@ unit integration e2e trainer-test: setup-dev  ## one part of the tests; ARGS go 
 	@$(BIN)/python -m scripts.check $@ -- $(ARGS)
 
 .PHONY: system
-system: setup-dev  ## three small jobs on a real project of Vertex AI: PROJECT=… BUCKET=gs://… REGION=…
+system: setup-dev  ## five small jobs on a real project of Vertex AI: PROJECT=… BUCKET=gs://… REGION=…
 	@MLENGINE_SYSTEM_PROJECT="$(PROJECT)" MLENGINE_SYSTEM_BUCKET="$(BUCKET)" MLENGINE_SYSTEM_REGION="$(REGION)" \
 		$(BIN)/python -m pytest tests/system $(ARGS)
 

@@ -67,7 +67,7 @@ class RetrainingTaskGroup(TaskGroup):
         is ``[operators] default_deferrable``.
     :param poll_interval_seconds: polling interval of the job.
     :param progress_interval_seconds: interval between two progress lines in the log of ``wait``.
-    :param queued_timeout_seconds: the job is cancelled after this time in state QUEUED.
+    :param queued_timeout_seconds: the job is cancelled after this time without a start.
     :param running_timeout_seconds: the job is cancelled this long after it left QUEUED.
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 

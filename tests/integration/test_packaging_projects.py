@@ -61,7 +61,9 @@ setup(
 
 def test_a_file_that_setup_py_reads_and_the_sdist_lacks_is_named(storage: Storage, bucket: str, tmp_path: Path) -> None:
     root = trainer(tmp_path / "old", {"setup.py": READS_REQUIREMENTS, "requirements.txt": "six\n"})
-    with pytest.raises(PackageError, match=r"reads requirements\.txt, which is in .*old but not in the sdist") as caught:
+    with pytest.raises(
+        PackageError, match=r"reads requirements\.txt, which is in .*old but not in the sdist"
+    ) as caught:
         package_trainer(root, storage=storage, staging=bucket, module="trainer.task")
     assert "FileNotFoundError" in caught.value.message
     assert "'include requirements.txt' to MANIFEST.in" in caught.value.hint

@@ -228,6 +228,33 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
         vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://bkt/x"))
 
 
+def test_a_timeout_is_told_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
+    """The service's state for it is CANCELLED, with the code of any cancellation."""
+    client = RestClient(anonymous_credentials(), sleep=lambda _: time.sleep(0.05))
+    vertex = VertexBackend(**service.settings, client=client, timeout_seconds=2)
+    status = wait(vertex, vertex.submit(submission(actor, bucket, "--chief", LONG)))
+    assert status.state is JobState.EXPIRED
+    assert status.failure is not None
+    assert status.failure.cause is FailureCause.DEADLINE
+    assert status.detail == status.failure.message == "Vertex AI cancelled the job at its timeout of 2 s"
+
+
+def test_the_log_of_a_restarted_job_has_both_starts(
+    vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str, tmp_path: Path
+) -> None:
+    service.script("CreateCustomJob", "restart")
+    go = tmp_path / "go"
+    handle = vertex.submit(submission(actor, bucket, "--chief", f"say('started'); until({str(go)!r})"))
+    until = time.monotonic() + 60
+    while not vertex.describe([handle])[0].restarting:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    go.touch()
+    assert wait(vertex, handle).state is JobState.SUCCEEDED
+    lines = [line.text for line in all_lines(vertex, handle)]
+    assert sum(line.startswith("chief-0 started") for line in lines) == 2, lines
+
+
 def test_a_trainer_s_error_says_who_and_what(vertex: VertexBackend, actor: str, bucket: str) -> None:
     handle = vertex.submit(submission(actor, bucket, "--chief", "say('no luck'); sys.exit(3)"))
     failure = wait(vertex, handle).failure

@@ -172,6 +172,12 @@ def test_without_a_fallback_the_refusal_is_raised_and_the_next_call_goes_on(clou
     assert [one.region for one in cloud.records("none")] == [AWAY]
 
 
+def test_a_quota_with_limit_0_takes_the_next_fallback_too(cloud: Cloud) -> None:
+    cloud.refuse(message="Quota custom_model_training_nvidia_l4_gpus exceeded. Limit: 0 in region us-central1.")
+    cloud.submitter(ELSEWHERE).submit(cloud.intent("zero"))
+    assert [one.region for one in cloud.records("zero")] == [AWAY]
+
+
 def test_a_limit_of_requests_uses_no_fallback(cloud: Cloud) -> None:
     cloud.refuse(message="Quota exceeded for quota metric 'Job submissions' and limit 'Job submissions per minute'")
     with pytest.raises(BackendUnavailableError, match="per minute") as caught:

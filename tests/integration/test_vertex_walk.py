@@ -19,8 +19,13 @@ pytestmark = pytest.mark.integration
 def test_the_walk_is_right(
     make_backend: Callable[..., LocalBackend], storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
-    with running(tmp_path / "emulator", backend=make_backend(max_concurrent_jobs=3, max_chief_restarts=0)) as service:
-        findings = Walk(VertexBackend(**service.settings), storage, bucket, 120.0).go()
-    assert len(findings["seconds until a created job is listed by its label"]) == 3
+    with running(tmp_path / "emulator", backend=make_backend(max_concurrent_jobs=5, max_chief_restarts=0)) as service:
+        service.script("CreateCustomJob", "out-of-memory", skip=4)
+        service.script("CreateCustomJob", "late-error", skip=1)
+        findings = Walk(VertexBackend(**service.settings), storage, bucket, 120.0, timeout=2, memory_gib=0.0).go()
+    assert len(findings["seconds until a created job is listed by its label"]) == 5
+    assert findings["raw end of job slow"]["state"] == "JOB_STATE_CANCELLED"
+    assert findings["raw end of job memory"]["error"]["code"] == 8
+    assert findings["raw end of job bad"]["error"]["code"] == 3
     assert "non-zero status of 2" in findings["words of a trainer's failure"]
     assert findings["console"] is None

@@ -1,4 +1,4 @@
-"""A walk through Vertex AI with three small jobs: what this project relies on is asserted, what is unknown is noted.
+"""A walk through Vertex AI with five small jobs: what this project relies on is asserted, what is unknown is noted.
 
 On a real project it costs some cents and a quarter of an hour (``make system``); on the training service, nothing:
 ``tests/integration/test_vertex_walk.py`` sees that the walk itself is right.
@@ -21,16 +21,31 @@ from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.core.times import seconds
 from mlengine.packaging.publish import package_trainer
 from mlengine.storage.client import Storage
+from tests.support.local_jobs import put, sdist
 
 PYTHON = "3.11"
+ERROR_SECONDS = 180.0  # how long the walk looks for the error of a job that has ended; the backend waits for 90
+# Allocates memory until it has as much as the job's argument says, in GiB; 0 only waits to be ended.
+_MEMORY = """
+    import sys, time
+
+    limit, blocks = float(sys.argv[1]), []
+    print("step 1: allocating", flush=True)
+    while len(blocks) < limit * 16:
+        blocks.append(bytearray(b"x") * 2**26)
+    time.sleep(600)
+"""
 
 
 @dataclass
 class Walk:
     """
     :param patience: seconds that one job may take from submission to its end.
+    :param timeout: the running time of the job that reaches its timeout, in seconds.
+    :param memory_gib: what the job that runs out of memory allocates: more than its machine has.
     :param findings: what was seen of the service, for people and for docs/vertex.md.
     """
 
@@ -38,6 +53,8 @@ class Walk:
     storage: Storage
     bucket: str
     patience: float
+    timeout: int = 120
+    memory_gib: float = 64.0
     findings: dict[str, Any] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     handles: list[JobHandle] = field(default_factory=list)
@@ -52,26 +69,41 @@ class Walk:
             good = self._submission("good", packaged.uris, "--max_steps", "3")
             bad = self._submission("bad", packaged.uris, "--no_such_flag")
             long = self._submission("long", packaged.uris, "--max_steps", "100000", "--step_seconds", "0.2")
-            for one in (good, bad, long):
+            slow = self._submission("slow", packaged.uris, "--max_steps", "100000", limit=self.timeout)
+            hog = self._submission("memory", (self._hog(),), str(self.memory_gib), module="hog.task")
+            for one in (good, bad, long, slow, hog):
                 self._submit(one)
             self._same_again(good, self.handles[0])
             self._refused(packaged.uris)
             self._cancelled(self.handles[2])
             self._failed(self.handles[1])
             self._succeeded(self.handles[0])
+            self._timed_out(self.handles[3])
+            self._ran_out_of_memory(self.handles[4])
         finally:
             for handle in self.handles:
                 self.backend.cancel(handle)
         return self.findings
 
-    def _submission(self, name: str, uris: tuple[str, ...], *args: str, machine: str = "n1-standard-4") -> Submission:
+    def _hog(self) -> str:
+        return put(self.storage, self.bucket, sdist(_MEMORY, name="hog"), f"{self.mark}/hog-1.0.tar.gz")
+
+    def _submission(
+        self,
+        name: str,
+        uris: tuple[str, ...],
+        *args: str,
+        machine: str = "n1-standard-4",
+        module: str = "hello.task",
+        limit: int = 1800,
+    ) -> Submission:
         spec = TrainingSpec(
-            module="hello.task",
+            module=module,
             args=args,
             package_uris=uris,
             pools=(Pool(Role.CHIEF, 1, machine),),
             python_version=PYTHON,
-            max_running_seconds=1800,
+            max_running_seconds=limit,
         )
         job_id = f"system_{name}_{self.mark}"
         return Submission(
@@ -119,6 +151,24 @@ class Walk:
         found = (ended.failure.cause, ended.failure.replica, ended.failure.exit_code)
         assert found == (FailureCause.TRAINER, "chief-0", 2), ended.failure
 
+    def _timed_out(self, handle: JobHandle) -> None:
+        ended = self._ended(handle)
+        assert ended.state is JobState.EXPIRED, ended
+        assert ended.failure is not None
+        assert ended.failure.cause is FailureCause.DEADLINE, ended.failure
+        assert ended.started is not None
+        assert ended.ended is not None
+        self.findings[f"seconds that a job with a timeout of {self.timeout} s ran"] = round(
+            ended.ended - ended.started, 1
+        )
+
+    def _ran_out_of_memory(self, handle: JobHandle) -> None:
+        ended = self._ended(handle)
+        assert ended.state is JobState.FAILED, ended
+        assert ended.failure is not None
+        assert ended.failure.cause is FailureCause.TRAINER, ended.failure
+        assert "more memory" in ended.failure.advice, ended.failure
+
     def _succeeded(self, handle: JobHandle) -> None:
         ended = self._ended(handle)
         assert ended.state is JobState.SUCCEEDED, ended
@@ -148,8 +198,28 @@ class Walk:
         return self.backend.describe([handle])[0]
 
     def _ended(self, handle: JobHandle) -> JobStatus:
-        self._until(lambda: self._describe(handle).state.terminal, f"{handle.job_id} ends")
+        self._until(lambda: "endTime" in self._raw(handle), f"{handle.job_id} ends")
+        self._note_error(handle)
+        self._until(lambda: self._describe(handle).state.terminal, f"the end of {handle.job_id} is known")
         return self._describe(handle)
+
+    def _raw(self, handle: JobHandle) -> dict[str, Any]:
+        found = self.backend._open().get(handle.name)
+        assert found is not None, handle
+        return found
+
+    def _note_error(self, handle: JobHandle) -> None:
+        """The service's own state and error of a job that has ended, and when the error appeared."""
+        name = handle.job_id.split("_")[1]
+        seen = time.time()
+        job = self._raw(handle)
+        while "error" not in job and job["state"] == "JOB_STATE_FAILED" and time.time() - seen < ERROR_SECONDS:
+            time.sleep(min(2.0, self.patience / 300))
+            job = self._raw(handle)
+        found = {"state": job["state"], "error": job.get("error")}
+        if "error" in job:
+            found["seconds from endTime until the error was seen"] = round(time.time() - seconds(job["endTime"]), 1)
+        self.findings[f"raw end of job {name}"] = found
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + self.patience

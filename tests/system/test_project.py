@@ -1,4 +1,4 @@
-"""Three small jobs on a real project: ``make system PROJECT=… REGION=… BUCKET=gs://…``; skipped without one.
+"""Five small jobs on a real project: ``make system PROJECT=… REGION=… BUCKET=gs://…``; skipped without one.
 
 Uses the application default credentials, or those that ``MLENGINE_SYSTEM_CONNECTION`` names in Airflow.
 """
@@ -16,7 +16,7 @@ from mlengine.storage.client import Storage
 from tests.support.vertex_walk import Walk
 
 PROJECT, REGION, BUCKET = (os.environ.get(f"MLENGINE_SYSTEM_{name}") for name in ("PROJECT", "REGION", "BUCKET"))
-CAP_USD = 0.5  # for each of the three jobs
+CAP_USD = 0.5  # for each of the five jobs
 
 
 @pytest.mark.timeout(5400)
@@ -28,7 +28,7 @@ def test_a_real_project(capsys: pytest.CaptureFixture[str]) -> None:
     )
     findings: dict[str, Any] = {}
     try:
-        Walk(backend, Storage.from_connection(connection), str(BUCKET).rstrip("/"), 1800.0, findings).go()
+        Walk(backend, Storage.from_connection(connection), str(BUCKET).rstrip("/"), 1800.0, findings=findings).go()
     finally:
         with capsys.disabled():
             print(f"\nseen of the service:\n{yaml.safe_dump(findings, sort_keys=False)}")

@@ -177,6 +177,17 @@ class FallsBack(Protocol):
 
 
 @runtime_checkable
+class LeavesWaitLimit(Protocol):
+    """A backend that does not limit how long a job waits for machines. The task or command that waits for it does."""
+
+    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+        """How long a job may be QUEUED and PREPARING before it is cancelled; infinity for no limit.
+
+        ``None`` if neither ``spec`` nor the backend's settings say.
+        """
+
+
+@runtime_checkable
 class ListsJobs(Protocol):
     """A backend that can list its jobs, for the command line."""
 

@@ -114,6 +114,10 @@ class NoCapacityError(BackendUnavailableError):
     """A training backend refused to create a job for lack of quota or machines. No job was created."""
 
 
+class NoQuotaError(BackendError):
+    """A training backend did not create a job: the limit of a quota that it needs is 0."""
+
+
 class EmulatorError(MlengineError):
     """The emulator cannot start: a port, the state directory, or an option."""
 

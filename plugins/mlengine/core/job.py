@@ -47,6 +47,7 @@ class FailureCause(StrEnum):
     PREEMPTED = "preempted"  # stopped by its host (exit code 143 or SIGTERM)
     LOST = "lost"  # its launcher or machine is gone
     QUOTA = "quota"
+    NO_QUOTA = "no_quota"  # the limit of a quota is 0: waiting does not help
     SERVICE = "service"  # the training service's own error
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -66,10 +67,18 @@ _ADVICE = {
     FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then clear `submit`, or use on-demand machines",
     FailureCause.LOST: "check that the machine is up and has free memory and disk space; then clear `submit`",
     FailureCause.QUOTA: "request fewer or other machines, or more quota; then clear `submit`",
+    FailureCause.NO_QUOTA: "request this quota for the project and region, or other machines; then clear `submit`",
     FailureCause.SERVICE: "read the launcher's log for the service's error; clear `submit` to try again",
     FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then clear `submit`",
     FailureCause.CANCELLED: "clear `submit` to train again",
 }
+
+
+# What services and frameworks write about a process that needed more memory than its machine or accelerator has.
+OUT_OF_MEMORY = re.compile(r"oom.?killed|out[- ]of[- ]memory", re.I)
+_MEMORY_ADVICE = (
+    "out of memory: request machines with more memory, or smaller batches or shuffle buffers; then clear `submit`"
+)
 
 
 class Decision(StrEnum):
@@ -82,6 +91,9 @@ class Decision(StrEnum):
     DUPLICATE_CANCELLED = "duplicate_cancelled"
     REUSED = "reused"
 
+
+# Events in ``job.json``: the service restarts the job by itself, within an attempt, and the job runs again.
+SERVICE_RESTART, SERVICE_RESUMED = "service_restart", "service_resumed"
 
 # The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})
@@ -171,6 +183,12 @@ class Failure:
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
 
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        memory = self.cause is FailureCause.TRAINER and OUT_OF_MEMORY.search("\n".join((self.message, *self.log_tail)))
+        return _MEMORY_ADVICE if memory else self.cause.advice
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "cause": self.cause.value, "log_tail": list(self.log_tail)}
 
@@ -190,6 +208,8 @@ class JobStatus:
     """The status of an attempt at one moment. Times are in seconds since the epoch.
 
     :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
+    :param started: when it ran for the first time.
+    :param restarting: the service restarts the job by itself: it has run, and waits for machines again.
     :param links: URLs of web pages into the running job, by replica: interactive shells and dashboards.
     """
 
@@ -200,6 +220,7 @@ class JobStatus:
     created: float | None = None
     started: float | None = None
     ended: float | None = None
+    restarting: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -254,6 +275,18 @@ class JobRecord:
         """The regions of all fallbacks that attempts of this job have used."""
         found = [event["fallback"].get("region") for event in self.history if event.get("fallback")]
         return tuple(dict.fromkeys(region for region in found if region))
+
+    @property
+    def service_restarts(self) -> int:
+        """How often the service has restarted the job by itself, in all attempts, as far as the wait has seen it."""
+        return sum(event["event"] == SERVICE_RESTART for event in self.history)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the last restart of this attempt by the service is not followed by the job's running again."""
+        kinds = {SERVICE_RESTART, SERVICE_RESUMED}
+        own = (event for event in reversed(self.history) if event.get("attempt") == self.attempt)
+        return next((event["event"] == SERVICE_RESTART for event in own if event["event"] in kinds), False)
 
     def handle(self, job_dir: str) -> JobHandle | None:
         """The current attempt; ``None`` until it is recorded."""

@@ -49,7 +49,7 @@ class TrainingSpec:
     :param primary_name: the name of the chief in ``TF_CONFIG``: ``chief``, or ``master`` as in ML Engine's first
         runtimes.
     :param max_running_seconds: the job fails after this time in state RUNNING.
-    :param max_wait_seconds: the job fails after this time in state QUEUED.
+    :param max_wait_seconds: the job is cancelled if it does not run after this time.
     :param env: additional environment variables of every replica.
     :param single_replica_tf_config: whether a job of one replica has a ``TF_CONFIG``: yes on ML Engine, no on Vertex
         AI.

@@ -48,7 +48,7 @@ class App:
         numbers = "enum-encoding=int" in query.get("$alt", "")
         faults = self._script.match(route.name) if route.name else []
         stuck = any(fault.action == "stick" for fault in faults)
-        request = Request(path, query, body, enums_as_numbers=numbers, stuck=stuck)
+        request = Request(path, query, body, enums_as_numbers=numbers, stuck=stuck, faults=faults)
         if not await self._before(faults, scope, send):
             return
         status, response = await asyncio.to_thread(self._call, route, request, faults)

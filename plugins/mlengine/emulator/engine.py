@@ -21,7 +21,7 @@ from typing import Any
 
 from mlengine.backends import CapsCluster, TrainingBackend
 from mlengine.core.errors import BackendError, BackendUnavailableError, EmulatorApiError, MlengineError
-from mlengine.core.job import JobState, JobStatus
+from mlengine.core.job import FailureCause, JobState, JobStatus
 from mlengine.emulator import error_mapping
 from mlengine.emulator.log_entries import Journal
 from mlengine.emulator.records import Key, Record, Store, file_name, pack, unpack
@@ -119,8 +119,7 @@ class Engine:
                 )
             if record.handle is None:
                 now = time.time()
-                error = {"code": 1, "message": "CANCELED"}
-                self._put(record, state=JobState.CANCELLED, ended=now, error=error)
+                self._put(record, state=JobState.CANCELLED, ended=now, error=dict(error_mapping.CANCELLED))
                 return
             # The backend first: if it fails, the job is not shown as CANCELLING.
             self.backend.cancel(record.handle)
@@ -154,6 +153,7 @@ class Engine:
         """
         with self._lock:
             fresh = [self.store.get(record.key) or record for record in records]
+            fresh = [self._expire(record) if record.waited_too_long else record for record in fresh]
             fresh = [self._submit(record) if self._is_waiting(record) else record for record in fresh]
             active = [record for record in fresh if record.handle is not None and not record.state.terminal]
             try:
@@ -165,7 +165,14 @@ class Engine:
             return [seen.get(record.key, record) for record in fresh]
 
     def _is_waiting(self, record: Record) -> bool:
-        return record.handle is None and not record.state.terminal and not record.stuck
+        waiting = record.handle is None and not record.state.terminal and not record.stuck
+        return waiting and time.time() >= record.faults.submit_at
+
+    def _expire(self, record: Record) -> Record:
+        """Cancel a job that the backend does not have, at the service's limit of the wait for machines."""
+        if record.handle is not None or record.state.terminal:
+            return record
+        return self._put(record, state=JobState.CANCELLED, ended=time.time(), error=dict(error_mapping.CANCELLED))
 
     def _submit(self, record: Record) -> Record:
         try:
@@ -181,17 +188,37 @@ class Engine:
     def _apply(self, record: Record, status: JobStatus) -> Record:
         if status.state is JobState.UNKNOWN:
             return record
-        state = status.state
-        if record.state is JobState.CANCELLING and not state.terminal:
-            state = JobState.CANCELLING
+        cancelling = record.state is JobState.CANCELLING
+        if record.faults.ending and not cancelling:
+            return self._interrupted(record) if status.state.terminal else record
+        state = JobState.CANCELLING if cancelling and not status.state.terminal else status.state
         error = None if status.failure is None else error_mapping.of_failure(record.api, status.failure)
-        started = status.started or record.started
+        if status.failure is not None and status.failure.cause is FailureCause.DEADLINE:
+            # The services cancel a job at its time limit; they do not fail it.
+            state, error = JobState.CANCELLED, dict(error_mapping.CANCELLED)
+        # The time of the first start; a restart has a new one in the backend.
+        started = (record.started if record.faults.restarted else status.started) or record.started
         if started is None and state is JobState.RUNNING:
             started = time.time()
+        faults = record.faults.while_running(time.time()) if state is JobState.RUNNING else record.faults
+        if faults.ending and record.handle is not None:
+            self.backend.cancel(record.handle)
         ended = (status.ended or record.ended or time.time()) if state.terminal else None
-        if (state, error, started, ended) == (record.state, record.error, record.started, record.ended):
+        changed = (state, error, started, ended, faults)
+        if changed == (record.state, record.error, record.started, record.ended, record.faults):
             return record
-        return self._put(record, state=state, error=error, started=started, ended=ended)
+        return self._put(record, state=state, error=error, started=started, ended=ended, faults=faults)
+
+    def _interrupted(self, record: Record) -> Record:
+        """Continue a job whose processes a scripted fault has ended: another start, or its end."""
+        now = time.time()
+        if not record.faults.restarts:
+            return self._put(record, state=JobState.FAILED, ended=now, error=record.faults.error)
+        self.journal.start_again(record)
+        faults = record.faults.after_restart(now)
+        submission = unpack(record.submission)
+        again = pack(replace(submission, key=f"{submission.key}r{faults.restarted}"))
+        return self._put(record, state=JobState.PREPARING, handle=None, submission=again, faults=faults)
 
     def _put(self, record: Record, **changes: Any) -> Record:
         with self._lock:

@@ -16,10 +16,13 @@ CODES: Mapping[FailureCause, int] = {
     FailureCause.PREEMPTED: 10,
     FailureCause.LOST: 13,
     FailureCause.QUOTA: 8,
+    FailureCause.NO_QUOTA: 8,
     FailureCause.SERVICE: 13,
     FailureCause.DEADLINE: 4,
     FailureCause.CANCELLED: 1,
 }
+# The services' own status of a cancelled job.
+CANCELLED: Mapping[str, Any] = {"code": 1, "message": "CANCELED"}
 _ML_ROLES = {Role.CHIEF: "master", Role.WORKER: "worker", Role.PS: "ps", Role.EVALUATOR: "evaluator"}
 _PREFIXES = {
     FailureCause.LOST: "Internal error occurred for the current attempt: ",
@@ -27,6 +30,7 @@ _PREFIXES = {
     FailureCause.DEADLINE: "The job exceeded its timeout: ",
     FailureCause.PREEMPTED: "The machine was preempted: ",
     FailureCause.QUOTA: "Quota exceeded: ",
+    FailureCause.NO_QUOTA: "Quota exceeded: ",
 }
 
 
@@ -36,7 +40,7 @@ def of_failure(api: str, failure: Failure) -> dict[str, Any]:
     :param api: whose name of a replica is used.
     """
     if failure.cause is FailureCause.CANCELLED:
-        message = "CANCELED"
+        message = str(CANCELLED["message"])
     elif failure.replica is not None and failure.exit_code is not None:
         # A process that signal N ended has exit code 128 + N in a container.
         status = 128 - failure.exit_code if failure.exit_code < 0 else failure.exit_code

@@ -26,6 +26,12 @@ ACTIONS: Mapping[str, str] = {
     "lag": "omit items younger than `seconds` from a list",
     "preempt": "after a create: send SIGTERM to replica `replica` once it runs, as a preempted host does",
     "stick": "keep a created job PENDING until it is cancelled",
+    "queue": "keep a created job QUEUED for `seconds`, as while a quota is in use",
+    "fail": "after a create: once the job runs, end it as FAILED with `status` and `message`",
+    "out-of-memory": "after a create: once the job runs, end it as the service does when `replica` runs out of memory",
+    "restart": "after a create: restart the job `restarts` times: after `seconds` of RUNNING, `seconds` of PENDING",
+    "stockout": "as `restart`, then end the job as FAILED for lack of machines, as when Spot VMs are pre-empted",
+    "late-error": "after a create: if the job fails, show its `error` only `seconds` after the end",
 }
 CREATES = ("CreateCustomJob", "projects.jobs.create")
 LISTS = ("ListCustomJobs", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
@@ -36,7 +42,12 @@ METHODS = (
     *("UploadModel", "GetModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
 )
-_ONLY = {"lag": LISTS, "preempt": CREATES, "stick": CREATES}
+_VERTEX_CREATES = tuple(name for name in CREATES if name.startswith("Create"))
+_ONLY = {
+    "lag": LISTS,
+    **dict.fromkeys(("preempt", "stick", "queue"), CREATES),
+    **dict.fromkeys(("fail", "out-of-memory", "restart", "stockout", "late-error"), _VERTEX_CREATES),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class Fault:
     seconds: float = 1.0
     bytes: int = 0
     replica: str = "chief-0"
+    restarts: int = 1
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -151,6 +163,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "times": (lambda value: _is_integer(value, 1), "an integer of 1 or more"),
     "skip": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
     "bytes": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
+    "restarts": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
     "seconds": (_is_seconds, "a number of 0 or more"),
     "status": (lambda value: value in HTTP_STATUS, f"one of {', '.join(HTTP_STATUS)}"),
     "message": (lambda value: isinstance(value, str), "a string"),

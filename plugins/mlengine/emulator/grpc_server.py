@@ -101,7 +101,8 @@ class GrpcServer:
         path, request = method.request(message)
         try:
             route, parts = self._routes.find(method.verb, path)
-            response = route.handler(Request(parts, request.query, request.body, stuck="stick" in faults))
+            stuck, triggered = "stick" in faults, tuple(faults.values())
+            response = route.handler(Request(parts, request.query, request.body, stuck=stuck, faults=triggered))
             for fault in faults.values():
                 response = self._effects.apply(fault, response)
         except MlengineError as error:

@@ -44,6 +44,7 @@ class Request:
     :param query: the query parameters.
     :param enums_as_numbers: the client reads enums as numbers.
     :param stuck: a scripted fault: keep the created job PENDING.
+    :param faults: the scripted faults that the call has triggered (:class:`~mlengine.emulator.faults.Fault`).
     """
 
     path: Mapping[str, str]
@@ -51,6 +52,7 @@ class Request:
     body: bytes = b""
     enums_as_numbers: bool = False
     stuck: bool = False
+    faults: Sequence[Any] = ()
 
     def json(self) -> dict[str, Any]:
         """The body.

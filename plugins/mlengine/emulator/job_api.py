@@ -14,6 +14,7 @@ from mlengine.core.times import rfc3339
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.filters import parse
 from mlengine.emulator.http import Request, page
+from mlengine.emulator.job_faults import JobFaults
 from mlengine.emulator.records import Record, pack
 from mlengine.storage.client import Storage
 
@@ -59,6 +60,7 @@ class JobApi:
             updated=now,
             notes=tuple(notes),
             stuck=request.stuck,
+            faults=JobFaults.of(request.faults, now, region),
         )
         return self._engine.create(record)
 

@@ -58,6 +58,13 @@ class Journal:
             self._cache[record.key] = (cursor, entries)
             return list(entries)
 
+    def start_again(self, record: Record) -> None:
+        """Read what is left of the log of the record's backend job. The next read begins that of another one."""
+        with self._lock:
+            entries = self.read(record)
+            self._append(record, {}, entries, [])
+            self._cache[record.key] = ({}, entries)
+
     def _open(self, record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if record.key in self._cache:
             return self._cache[record.key]

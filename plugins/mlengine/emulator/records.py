@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from mlengine.backends import Submission
 from mlengine.core.errors import EmulatorError, MlengineError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
+from mlengine.emulator.job_faults import JobFaults
 
 VERTEX, MLENGINE = "vertex", "mlengine"
 Key = tuple[str, str, str, str]
@@ -33,6 +35,7 @@ class Record:
     :param notes: the first messages of the job's log.
     :param stuck: a scripted fault: the job is never submitted.
     :param deleted: the job is hidden; its id stays used.
+    :param faults: what scripted faults make of the job.
     """
 
     api: str
@@ -51,6 +54,7 @@ class Record:
     notes: tuple[str, ...] = ()
     stuck: bool = False
     deleted: bool = False
+    faults: JobFaults = field(default_factory=JobFaults)
 
     @property
     def key(self) -> Key:
@@ -62,6 +66,18 @@ class Record:
         """The job's labels."""
         labels: Mapping[str, str] = self.body.get("labels", {})
         return labels
+
+    @property
+    def shown_error(self) -> Mapping[str, Any] | None:
+        """The error as clients see it now: the service may show that of a failed job some time after its end."""
+        late = self.state is JobState.FAILED and time.time() < (self.ended or 0.0) + self.faults.error_delay
+        return None if late else self.error
+
+    @property
+    def waited_too_long(self) -> bool:
+        """Whether the job has reached the service's limit of the wait for machines, and has never run."""
+        most = self.submission["spec"].get("max_wait_seconds")
+        return self.started is None and most is not None and time.time() - self.created >= most
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON."""
@@ -77,6 +93,7 @@ class Record:
                 "state": JobState(data["state"]),
                 "handle": JobHandle.from_json(handle) if handle else None,
                 "notes": tuple(data.get("notes", ())),
+                "faults": JobFaults(**data.get("faults", {})),
             }
         )
 

@@ -116,8 +116,9 @@ def render(record: Record) -> dict[str, Any]:
     }
     if record.body["jobSpec"].get("enableWebAccess") and state is JobState.RUNNING:
         job["webAccessUris"] = _web_access_uris(record)
-    if record.error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
-        job["error"] = dict(record.error)
+    error = record.shown_error
+    if error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
+        job["error"] = dict(error)
     return job
 
 

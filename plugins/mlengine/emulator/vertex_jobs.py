@@ -62,8 +62,12 @@ def _pools(job: Job) -> list[tuple[Pool, Job]]:
 
 
 def _limits(job: Job) -> dict[str, Any]:
-    timeout = job["jobSpec"].get("scheduling", {}).get("timeout", "0s")
-    return {"max_running_seconds": from_python(timeout, "custom_job").seconds() or None}
+    scheduling = job["jobSpec"].get("scheduling", {})
+    names = {"timeout": "max_running_seconds"}
+    if scheduling.get("strategy") == "FLEX_START":
+        names["maxWaitDuration"] = "max_wait_seconds"  # the other strategies ignore it
+    given = {limit: from_python(scheduling.get(name, "0s"), "custom_job").seconds() for name, limit in names.items()}
+    return {limit: seconds or None for limit, seconds in given.items()}
 
 
 def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:

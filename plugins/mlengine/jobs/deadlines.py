@@ -7,7 +7,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from mlengine.core.job import JobState
+from mlengine.backends import LeavesWaitLimit, TrainingBackend
+from mlengine.core.job import JobState, JobStatus
+from mlengine.core.spec import TrainingSpec
+
+_WAITING = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
 @dataclass(frozen=True)
@@ -16,21 +20,37 @@ class Deadlines:
 
     They travel with the deferred wait: Airflow itself enforces no limit in a triggerer, and none while a DAG is paused.
 
-    :param queued_until: a job still QUEUED then is cancelled.
+    A job that waits for machines is QUEUED or PREPARING, depending on the service. After its first start, the limits of
+    the wait no longer apply, even if the service restarts the job and it waits again.
+
+    :param queued_until: a job that has not started by then is cancelled.
     :param running_until: a job in any state is cancelled then.
     :param execution_until: likewise, by the task's ``execution_timeout``.
     :param wait_until: likewise, by the sensor's ``timeout``.
+    :param max_wait_until: like ``queued_until``, by the job's own ``max_wait_seconds``.
+    :param running_seconds: a job is cancelled so long after its first start. It replaces ``running_until`` if the job
+        may wait without a limit.
     """
 
     queued_until: float = math.inf
     running_until: float = math.inf
     execution_until: float = math.inf
     wait_until: float = math.inf
+    max_wait_until: float = math.inf
+    running_seconds: float = math.inf
 
     @classmethod
-    def starting(cls, since: float, queued_seconds: float, running_seconds: float) -> Self:
+    def starting(
+        cls, since: float, queued_seconds: float, running_seconds: float, max_wait_seconds: float = math.inf
+    ) -> Self:
         """The limits of an attempt that was submitted at ``since``, in seconds since the epoch."""
-        return cls(since + queued_seconds, since + queued_seconds + running_seconds)
+        waiting = min(queued_seconds, max_wait_seconds)
+        return cls(
+            queued_until=since + queued_seconds,
+            running_until=since + waiting + running_seconds,
+            max_wait_until=since + max_wait_seconds,
+            running_seconds=running_seconds if waiting == math.inf else math.inf,
+        )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -42,24 +62,48 @@ class Deadlines:
         """``None`` for infinity, which JSON has no number for."""
         return {name: until if math.isfinite(until) else None for name, until in asdict(self).items()}
 
-    def seconds_left(self, state: JobState = JobState.UNKNOWN) -> float | None:
-        """How long the whole wait, or the wait in ``state``, may still take; ``None`` for no limit."""
-        limits = [self.running_until, self.execution_until, self.wait_until]
-        if state is JobState.QUEUED:
-            limits.append(self.queued_until)
-        left = min(limits) - time.time()
+    @property
+    def limited(self) -> bool:
+        """Whether a job that starts cannot run for ever."""
+        return min(self.running_until, self.execution_until, self.wait_until, self.running_seconds) < math.inf
+
+    def seconds_left(self, state: JobState = JobState.UNKNOWN, started: float | None = None) -> float | None:
+        """How long the whole wait, or the wait in ``state``, may still take; ``None`` for no limit.
+
+        :param started: when the job ran first, in seconds since the epoch.
+        """
+        left = min(self._limits(state, started).values()) - time.time()
         return None if left == math.inf else max(left, 0.0)
 
-    def exceeded(self, state: JobState) -> str | None:
-        """The name of a limit that a job in ``state`` exceeds now; ``None`` if there is none."""
-        limits = {
-            "queued_timeout_seconds": self.queued_until if state is JobState.QUEUED else math.inf,
-            "running_timeout_seconds": self.running_until,
+    def exceeded(self, state: JobState, started: float | None = None) -> str | None:
+        """The name of a limit that a job in ``state`` exceeds now; ``None`` if there is none.
+
+        :param started: as above.
+        """
+        now = time.time()
+        return next((name for name, until in self._limits(state, started).items() if now >= until), None)
+
+    def _limits(self, state: JobState, started: float | None) -> dict[str, float]:
+        waiting = state in _WAITING and started is None
+        running = math.inf if started is None else started + self.running_seconds
+        return {
+            "max_wait_seconds": self.max_wait_until if waiting else math.inf,
+            "queued_timeout_seconds": self.queued_until if waiting else math.inf,
+            "running_timeout_seconds": min(self.running_until, running),
             "execution_timeout": self.execution_until,
             "timeout": self.wait_until,
         }
-        now = time.time()
-        return next((name for name, until in limits.items() if now >= until), None)
+
+
+def max_wait_seconds(backend: TrainingBackend, spec: TrainingSpec) -> float | None:
+    """How long a job may wait for machines, if the backend leaves that to the wait; ``None`` if nothing says."""
+    return backend.max_wait_seconds(spec) if isinstance(backend, LeavesWaitLimit) else None
+
+
+def waits_too_long(status: JobStatus, most: float | None) -> bool:
+    """Whether a job has waited for machines for ``most`` seconds since its creation and has never run."""
+    waiting = status.state in _WAITING and status.started is None
+    return waiting and most is not None and status.created is not None and time.time() - status.created >= most
 
 
 def backoff(attempt: int, first: float) -> float:

@@ -28,17 +28,29 @@ from typing import Any
 from mlengine.backends import FallsBack, LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
+    BackendError,
     BackendUnavailableError,
     JobConflictError,
     JobFailedError,
     JobLostError,
     MlengineError,
     NoCapacityError,
+    NoQuotaError,
     ObjectMissingError,
     StorageConflictError,
 )
 from mlengine.core.input_changes import Change, changes, describe
-from mlengine.core.job import BY_HAND, Decision, Failure, JobHandle, JobRecord, JobState, JobStatus
+from mlengine.core.job import (
+    BY_HAND,
+    SERVICE_RESTART,
+    SERVICE_RESUMED,
+    Decision,
+    Failure,
+    JobHandle,
+    JobRecord,
+    JobState,
+    JobStatus,
+)
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
@@ -51,6 +63,7 @@ __all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "sub
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
+_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED})  # events of an attempt after its submission
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 
@@ -140,7 +153,8 @@ class Submitter:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
         A cancelled job is tried again too: a caller that submits its key wants it to run. If machines were missing and
-        the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
+        the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``. Restarts by
+        the service itself count as attempts, because each of them is billed.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """
@@ -177,9 +191,36 @@ class Submitter:
         """:raises JobFailedError: the job is not tried again."""
         if not _worth_another(status):
             raise failed(status)
+        attempt, restarts = status.handle.attempt, record.service_restarts
         most = self._max_attempts + record.fallback_attempts
-        if status.handle.attempt >= most:
-            raise failed(status, f"it was attempt {status.handle.attempt} of {most}")
+        if attempt + restarts < most:
+            return
+        why = f"it was attempt {attempt} of {most}"
+        if restarts:
+            why += (
+                f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
+            )
+        raise failed(status, why)
+
+    def note_restart(self, status: JobStatus) -> None:
+        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Safe to repeat.
+
+        That it cannot be recorded is logged, and changes nothing.
+        """
+        handle = status.handle
+        job_dir = JobDir(handle.job_dir)
+        try:
+            record, generation = self._read(job_dir)
+            if record.attempt != handle.attempt or record.restarting == status.restarting:
+                return
+            event = _event(SERVICE_RESTART if status.restarting else SERVICE_RESUMED, attempt=handle.attempt)
+            noted = record.with_attempt(record.attempt, record.name, event)
+            self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+        except MlengineError as error:
+            log.warning("job %s: its restart by the service could not be recorded: %s", handle.job_id, error)
+        else:
+            if status.restarting:
+                log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str) -> None:
         """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
@@ -289,7 +330,7 @@ class Submitter:
                     fallback=record.fallback,
                 )
             )
-        except NoCapacityError as error:
+        except (NoCapacityError, NoQuotaError) as error:
             self._take_fallback(job_dir, record, error)
             return self._bring_up(job_dir, labels)
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
@@ -301,10 +342,10 @@ class Submitter:
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
 
-    def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: NoCapacityError) -> None:
+    def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: BackendError) -> None:
         """Record that the same attempt, of which no job was created, uses the next fallback.
 
-        :raises NoCapacityError: the refusal, if no fallback is left.
+        :raises BackendError: the refusal, if no fallback is left.
         """
         fallback = self._next_fallback(before, None)
         if fallback is None:
@@ -383,7 +424,7 @@ def ended_with_task(record: JobRecord) -> bool:
 
 def submitted_at(record: JobRecord) -> float | None:
     """When the recorded attempt was submitted, in seconds since the epoch; ``None`` if that is not known."""
-    times = [event["time"] for event in record.history if event["event"] != _ENDED]
+    times = [event["time"] for event in record.history if event["event"] not in _LATER]
     return times[-1] if times else None
 
 
@@ -397,7 +438,7 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
     if why_final:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError
-    advice = f"{failure.cause.advice}; " if failure else ""
+    advice = f"{failure.advice}; " if failure else ""
     return kind("\n".join(lines), hint=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
 
 

@@ -15,6 +15,7 @@ With ``soft_fail`` or ``never_fail`` the task is skipped instead of failed, when
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,8 +39,9 @@ from mlengine.backends import TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
+from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
-from mlengine.jobs.deadlines import Deadlines, backoff
+from mlengine.jobs.deadlines import Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
@@ -53,6 +55,7 @@ _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 # Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
 _GRACE = 600.0
 _HINTS = {
+    "max_wait_seconds": "raise max_wait_seconds or maxWaitTime, or ask for machines that are free sooner",
     "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
     "running_timeout_seconds": "raise running_timeout_seconds, or give the job fewer steps or more machines",
     "execution_timeout": "raise the task's execution_timeout, or give the job fewer steps or more machines",
@@ -70,7 +73,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         the other durations, and for ``max_attempts``. A wait that is not deferred polls every ``poke_interval``, which
         is a minute, where neither is given.
     :param progress_interval_seconds: between two progress lines in the task's log.
-    :param queued_timeout_seconds: how long the job may be QUEUED before it is cancelled.
+    :param queued_timeout_seconds: how long the job may be QUEUED and PREPARING before it is cancelled. On Vertex AI, a
+        limit of the job replaces the default: ``max_wait_seconds`` in ``backend_options``, or ``maxWaitTime``.
     :param running_timeout_seconds: how long it may take after that.
     :param max_attempts: how many attempts the job may have in all.
     :param retry_backoff_seconds: before attempt 2; doubled for each further attempt.
@@ -80,8 +84,9 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         that is ``reused``, at once.
 
     If the task is killed, deferred or not, or fails without a retry, the job is cancelled. So it is when
-    ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout`` passes; deferred, that
-    holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each deferral by itself.
+    ``max_wait_seconds``, ``queued_timeout_seconds``, ``running_timeout_seconds``, ``execution_timeout`` or ``timeout``
+    passes; deferred, that holds while the DAG is paused, too. ``execution_timeout`` and ``timeout`` count for each
+    deferral by itself.
     """
 
     template_fields: Sequence[str] = (*BackendOperator.template_fields, "job")
@@ -141,7 +146,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 return self._wait_on(context)
             self.poke_interval = self._poke_interval()
             if not self._own_timeout:
-                self.timeout = self._longest() + _GRACE
+                self.timeout = math.inf  # each poke checks the deadlines of the job
             return super().execute(context)
 
     def _poke_interval(self) -> float:
@@ -190,10 +195,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._defer(self._handle)
             return None
         # A job that ended by itself while its deadline passed has ended.
-        if limit and (not status.state.terminal or status.state is JobState.CANCELLED):
+        if limit and (not _over(status) or status.state is JobState.CANCELLED):
             raise _too_late(handle, limit)
         if not status.state.terminal:
             self.log.info("Waiting for job %s, attempt %d: %s", handle.job_id, handle.attempt, status.state.value)
+            self._note_restart(status)
             self._defer(handle)
         elif (due := self._not_before(status)) > time.time():
             self._defer(handle, due)
@@ -229,7 +235,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             self._warn(self._poll_warning.failed(error))
             return PokeReturnValue(False)
         self._warn(self._poll_warning.succeeded())
-        if not status.state.terminal and (limit := self._deadlines().exceeded(status.state)):
+        self._note_restart(status)
+        if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
             raise _too_late(handle, limit)
         result = None
         if status.state.terminal and self._not_before(status) <= time.time():
@@ -272,11 +279,19 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self.job_url = backend.console_url(handle)
         return backend.describe([handle])[0]
 
+    def _note_restart(self, status: JobStatus) -> None:
+        """Record a restart by the service, or its end."""
+        resumed = status.state is JobState.RUNNING and self._record is not None and self._record.restarting
+        if status.restarting or resumed:
+            self._submitter(status.handle).note_restart(status)
+
     def _not_before(self, status: JobStatus) -> float:
         """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
         retryable = status.failure is not None and status.failure.cause.retryable
-        most = self._attempts() + (self._record.fallback_attempts if self._record is not None else 0)
-        if not retryable or status.ended is None or status.handle.attempt >= most:
+        restarts, more = 0, 0
+        if self._record is not None:
+            restarts, more = self._record.service_restarts, self._record.fallback_attempts
+        if not retryable or status.ended is None or status.handle.attempt + restarts >= self._attempts() + more:
             return 0.0
         if self._submitter(status.handle).falls_back(status):
             return 0.0  # other machines may be free now
@@ -353,24 +368,28 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 
     def _deadlines(self) -> Deadlines:
         """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
-        return Deadlines.starting(
-            self._since,
-            self.access.number("queued_timeout_seconds", self.queued_timeout_seconds),
-            self.access.number("running_timeout_seconds", self.running_timeout_seconds),
-        )
+        most = self._max_wait_seconds()
+        queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
+        configured = self.queued_timeout_seconds is not None or self.access.configured("queued_timeout_seconds")
+        if most is not None and not configured:
+            queued = math.inf  # the default is for jobs without a limit of their own
+        running = self.access.number("running_timeout_seconds", self.running_timeout_seconds)
+        return Deadlines.starting(self._since, queued, running, math.inf if most is None else most)
+
+    def _max_wait_seconds(self) -> float | None:
+        """The job's own limit of the wait for machines; ``None`` if it has none, or if the backend keeps it."""
+        if self._handle is None or self._record is None:
+            return None
+        return max_wait_seconds(self._backend(self._handle), TrainingSpec.from_json(self._record.spec))
 
     def _deadlines_of_deferral(self) -> Deadlines:
         """Ours, and Airflow's: counted from now."""
         deadlines, now = self._deadlines(), time.time()
         if self.execution_timeout is not None:
             deadlines = replace(deadlines, execution_until=now + self.execution_timeout.total_seconds())
-        if self._own_timeout or deadlines.seconds_left() is None:
+        if self._own_timeout or not deadlines.limited:
             deadlines = replace(deadlines, wait_until=now + self.timeout)
         return deadlines
-
-    def _longest(self) -> float:
-        queued = self.access.number("queued_timeout_seconds", self.queued_timeout_seconds)
-        return queued + self.access.number("running_timeout_seconds", self.running_timeout_seconds)
 
     def _submitter(self, handle: JobHandle) -> Submitter:
         return Submitter(
@@ -389,7 +408,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
 def _too_late(handle: JobHandle, limit: str) -> AirflowException:
     """Airflow retries neither of the two."""
     error = JobDeadlineError(f"job {handle.job_id} is cancelled: it exceeded {limit}", hint=_HINTS.get(limit, ""))
-    kind = (
-        AirflowFailException if limit in {"queued_timeout_seconds", "running_timeout_seconds"} else AirflowSensorTimeout
-    )
+    kind = AirflowSensorTimeout if limit in {"execution_timeout", "timeout"} else AirflowFailException
     return kind(str(error))
+
+
+def _over(status: JobStatus) -> bool:
+    """Whether the job has ended, even if the backend does not know yet how."""
+    return status.state.terminal or status.ended is not None

@@ -95,14 +95,14 @@ def _all() -> tuple[Setting, ...]:
             "queued_timeout_seconds",
             "86400",
             number,
-            "Seconds that a job may be QUEUED before it is cancelled.",
+            "Seconds that a job may be QUEUED and PREPARING before it is cancelled.",
             extra=("queued_timeout_seconds",),
         ),
         Setting(
             "running_timeout_seconds",
             "604800",
             number,
-            "Seconds that a job may take after it left QUEUED, before it is cancelled.",
+            "Seconds that a job may take after it has started, before it is cancelled.",
             extra=("running_timeout_seconds",),
         ),
         Setting(

@@ -24,7 +24,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from mlengine.backends import TrainingBackend
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
-from mlengine.core.job import JobHandle, JobState
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import Deadlines
 from mlengine.jobs.log_forwarding import LogForwarder, in_thread
 from mlengine.jobs.polling import Poller
@@ -51,10 +51,12 @@ class TrainingJobTrigger(BaseTrigger):
         :class:`~mlengine.connections.CloudAccess`.
     :param poll_interval_seconds: seconds between two polls.
     :param progress_interval_seconds: seconds between two progress lines.
-    :param queued_until: in seconds since the epoch; a job that is still QUEUED then is cancelled. ``None``: no limit.
+    :param queued_until: in seconds since the epoch; a job that has not run by then is cancelled. ``None``: no limit.
     :param running_until: likewise, for a job in any state: the wait's ``running_timeout_seconds``.
     :param execution_until: likewise: the task's ``execution_timeout``.
     :param wait_until: likewise: the sensor's ``timeout``.
+    :param max_wait_until: as ``queued_until``: the job's own ``max_wait_seconds``.
+    :param running_seconds: how long the job may take after its first start; ``None``: no limit of this kind.
     :param not_before: do not poll the job; wait until then, and send ``due``.
     """
 
@@ -73,6 +75,8 @@ class TrainingJobTrigger(BaseTrigger):
         running_until: float | None = None,
         execution_until: float | None = None,
         wait_until: float | None = None,
+        max_wait_until: float | None = None,
+        running_seconds: float | None = None,
         not_before: float = 0.0,
         **_from_another_version: Any,
     ) -> None:
@@ -91,6 +95,8 @@ class TrainingJobTrigger(BaseTrigger):
                 "running_until": running_until,
                 "execution_until": execution_until,
                 "wait_until": wait_until,
+                "max_wait_until": max_wait_until,
+                "running_seconds": running_seconds,
             }
         )
         self.not_before = not_before
@@ -148,21 +154,27 @@ class TrainingJobTrigger(BaseTrigger):
             progress_interval_seconds=self.progress_interval_seconds,
         )
         deadlines, state = self.deadlines, JobState.UNKNOWN
+        started: float | None = None
+        over = restarting = False
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
-                    left = None if state.terminal else deadlines.seconds_left(state)
+                    left = None if over else deadlines.seconds_left(state, started)
                     news = await watch.next(_shortest(left, forwarder.seconds_to_next()))
                     if isinstance(news, PollWarning):
                         forwarder.warn(news.message)
                     else:
                         await forwarder.forward(news)
                     if isinstance(news, PollResult):
-                        state = news.status.state
+                        state, started = news.status.state, news.status.started
+                        # The backend may not know yet how a job has ended.
+                        over = state.terminal or news.status.ended is not None
                         if state.terminal and not news.page.more:
                             return {"job_id": handle.job_id, "event": "ended", "state": state.value}
-                    if not state.terminal and (limit := deadlines.exceeded(state)):
+                        restarting = await self._follow_restart(news.status, restarting)
+                    if not over and (limit := deadlines.exceeded(state, started)):
                         state, limit = await self._end_late_job(handle, limit)
+                        over = state.terminal
                         if limit:
                             return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
                         # It has ended, or left QUEUED, since the last poll. Its last lines come with the next one.
@@ -194,11 +206,25 @@ class TrainingJobTrigger(BaseTrigger):
                 return state, exceeded
 
     def _cancel_if_late(self, handle: JobHandle) -> tuple[JobState, str | None]:
-        state = self._backend(handle).describe([handle])[0].state
-        limit = None if state.terminal else self.deadlines.exceeded(state)
+        status = self._backend(handle).describe([handle])[0]
+        over = status.state.terminal or status.ended is not None
+        limit = None if over else self.deadlines.exceeded(status.state, status.started)
         if limit:
             self._cancel(handle, f"{limit} exceeded")
-        return state, limit
+        return status.state, limit
+
+    async def _follow_restart(self, status: JobStatus, restarting: bool) -> bool:
+        """Record a restart by the service, or its end.
+
+        :param restarting: whether the service restarted the job at the last poll.
+        :returns: whether it restarts the job now.
+        """
+        began = status.restarting and not restarting
+        if began or (restarting and status.state is JobState.RUNNING):
+            submitter = Submitter(self._access().storage(), self._backend(status.handle))
+            await in_thread(submitter.note_restart, status)
+            return status.restarting
+        return restarting
 
     async def _retrying(self, call: Callable[..., T], *args: Any) -> T:
         """Call in a thread, again while the bucket does not answer: that must not fail a wait."""

@@ -19,16 +19,17 @@ log = logging.getLogger(__name__)
 def job_usage(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> dict[str, Any]:
     """Ask the backend for the time and cost of all attempts of a job.
 
-    :returns: ``attempts``, ``queued_seconds`` and ``seconds``. In addition, depending on the backend, ``usd_per_hour``
-        and ``usd`` (the running time at list prices), or ``cores`` and ``core_seconds`` of this machine. Empty if the
-        backend no longer has the job, or does not respond.
+    :returns: ``attempts``, ``queued_seconds`` and ``seconds``, from the first start to the end, with the service's own
+        restarts between them; ``service_restarts``, if there were any. In addition, depending on the backend,
+        ``usd_per_hour`` and ``usd`` (``seconds`` at list prices), or ``cores`` and ``core_seconds`` of this machine.
+        Empty if the backend no longer has the job, or does not respond.
     """
     try:
         handles = find_attempts(backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
         statuses = backend.describe(handles) if handles else []
         if all(status.started is None or status.ended is None for status in statuses):
             return {}
-        return _times(statuses) | _costs(backend, record, job_dir, _running_seconds(statuses))
+        return _times(statuses, record.service_restarts) | _costs(backend, record, job_dir, _running_seconds(statuses))
     except MlengineError as error:
         log.warning("time and cost of job %s are unknown: %s", record.job_id, error.message)
         return {}
@@ -38,10 +39,11 @@ def _running_seconds(statuses: Sequence[JobStatus]) -> float:
     return sum(_between(status.started, status.ended) for status in statuses)
 
 
-def _times(statuses: Sequence[JobStatus]) -> dict[str, Any]:
+def _times(statuses: Sequence[JobStatus], restarts: int) -> dict[str, Any]:
     queued = sum(_between(status.created, status.started) for status in statuses)
     return {
         "attempts": len(statuses),
+        **({"service_restarts": restarts} if restarts else {}),
         "queued_seconds": round(queued, 1),
         "seconds": round(_running_seconds(statuses), 1),
     }

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import (
+    SERVICE_RESTART,
+    SERVICE_RESUMED,
     Failure,
     FailureCause,
     JobHandle,
@@ -98,3 +100,21 @@ def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job") as caught:
         JobRecord.from_bytes(data)
     assert caught.value.hint
+
+
+def test_restarts_by_the_service_are_counted_over_all_attempts() -> None:
+    record = RECORD
+    assert (record.service_restarts, record.restarting) == (0, False)
+    for attempt, event in ((1, SERVICE_RESTART), (1, SERVICE_RESUMED), (1, SERVICE_RESTART)):
+        record = record.with_attempt(attempt, "n", {"event": event, "attempt": attempt, "time": 1.0})
+    assert (record.service_restarts, record.restarting) == (2, True)
+    record = record.with_attempt(2, "n2", {"event": "attempt", "attempt": 2, "time": 2.0})
+    assert (record.service_restarts, record.restarting) == (2, False), "the next attempt is not being restarted"
+
+
+@pytest.mark.parametrize("message", ["out of memory", "CUDA out-of-memory", "Termination reason: OOMKilled"])
+def test_the_advice_for_memory(message: str) -> None:
+    assert "more memory" in Failure(FailureCause.TRAINER, message).advice
+    assert "more memory" in Failure(FailureCause.TRAINER, "exit code 1", log_tail=(message,)).advice
+    assert Failure(FailureCause.PREEMPTED, message).advice == FailureCause.PREEMPTED.advice
+    assert Failure(FailureCause.TRAINER, "exit code 1").advice == FailureCause.TRAINER.advice

@@ -13,9 +13,13 @@ from mlengine.core.errors import BackendUnavailableError, EmulatorApiError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.emulator.engine import Engine
+from mlengine.emulator.faults import Fault
+from mlengine.emulator.job_faults import JobFaults
 from mlengine.emulator.records import MLENGINE, VERTEX, Record, pack, unpack
 from mlengine.emulator.vertex_api import render
 from mlengine.testing.backend import MemoryBackend
+
+CREATE = "CreateCustomJob"
 
 
 def record(name: str = "1", api: str = VERTEX) -> Record:
@@ -140,6 +144,88 @@ def test_a_stuck_job_is_never_submitted(engine: Engine, backend: MemoryBackend) 
     assert backend.jobs == []
     engine.cancel(made)
     assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_CANCELLED"
+
+
+def test_a_job_waits_for_its_quota(engine: Engine, backend: MemoryBackend) -> None:
+    now = time.time()
+    made = engine.create(replace(record(), faults=JobFaults.of([Fault(CREATE, "queue", seconds=60)], now, "r")))
+    assert render(engine.get(made.key, "job"))["state"] == "JOB_STATE_QUEUED"
+    assert backend.jobs == []
+    engine._put(made, faults=replace(made.faults, submit_at=now))
+    assert engine.get(made.key, "job").handle is not None
+
+
+@pytest.mark.parametrize("api", [VERTEX, MLENGINE])
+def test_a_job_is_cancelled_at_its_time_limit(engine: Engine, backend: MemoryBackend, api: str) -> None:
+    made = engine.create(record(api=api))
+    engine.refresh([made])
+    backend.end("job-1", JobState.FAILED, FailureCause.DEADLINE)
+    ended = engine.get(made.key, "job")
+    assert (ended.state, ended.error) == (JobState.CANCELLED, {"code": 1, "message": "CANCELED"})
+
+
+def test_a_job_that_waits_too_long_is_cancelled(engine: Engine, backend: MemoryBackend) -> None:
+    limited = record()
+    limited = replace(
+        limited, submission={**limited.submission, "spec": TrainingSpec("t", max_wait_seconds=5).to_json()}
+    )
+    waiting = engine.create(replace(limited, stuck=True, created=time.time() - 4.0))
+    assert engine.get(waiting.key, "job").state is JobState.QUEUED
+    late = engine.create(replace(limited, id="2", stuck=True, created=time.time() - 6.0))
+    assert engine.get(late.key, "job").state is JobState.CANCELLED
+    # A job that has run, and waits again, is not late.
+    again = engine.create(replace(limited, id="3", stuck=True, created=time.time() - 6.0, started=time.time() - 5.0))
+    assert engine.get(again.key, "job").state is JobState.QUEUED
+    assert backend.jobs == []
+
+
+def test_a_restarted_job_keeps_its_first_start_and_its_log(
+    engine: Engine, backend: MemoryBackend, tmp_path: Path
+) -> None:
+    faults = JobFaults.of([Fault(CREATE, "stockout", restarts=1, seconds=0.0)], 0.0, "us-central1")
+    made = engine.create(replace(record(), faults=faults))
+    engine.refresh([made])
+    backend.jobs[0].state = JobState.RUNNING
+    first = engine.get(made.key, "job")
+    assert first.state is JobState.RUNNING
+    assert backend.jobs[0].state is JobState.CANCELLED, "its processes are ended"
+    pending = engine.get(made.key, "job")
+    assert render(pending)["state"] == "JOB_STATE_PENDING"
+    assert render(pending)["startTime"] == render(first)["startTime"]
+    again = Engine(backend, tmp_path)  # a restart of the emulator changes nothing
+    assert again.get(made.key, "job").handle is not None
+    assert backend.jobs[1].submission.key != backend.jobs[0].submission.key
+    assert backend.jobs[1].submission.attempt == backend.jobs[0].submission.attempt
+    backend.jobs[1].state = JobState.RUNNING
+    assert again.get(made.key, "job").state is JobState.RUNNING
+    ended = render(again.get(made.key, "job"))
+    assert ended["state"] == "JOB_STATE_FAILED"
+    assert ended["startTime"] == render(first)["startTime"]
+    assert ended["error"]["code"] == 8
+    assert ended["error"]["message"].startswith("Resources are insufficient in region: us-central1.")
+
+
+def test_a_job_that_is_cancelled_while_it_is_restarted_is_cancelled(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(replace(record(), faults=JobFaults(restarts=5)))
+    engine.refresh([made])
+    backend.jobs[0].state = JobState.RUNNING
+    cancel, backend.cancel = backend.cancel, lambda handle: None  # type: ignore[method-assign]
+    assert engine.get(made.key, "job").faults.ending
+    engine.cancel(made)
+    backend.cancel = cancel  # type: ignore[method-assign]
+    assert engine.get(made.key, "job").state is JobState.CANCELLING
+    backend.end("job-1", JobState.CANCELLED, FailureCause.CANCELLED)
+    assert engine.get(made.key, "job").state is JobState.CANCELLED
+
+
+def test_the_error_of_a_failed_job_may_follow_late(engine: Engine, backend: MemoryBackend) -> None:
+    made = engine.create(replace(record(), faults=JobFaults(error_delay=60.0)))
+    engine.refresh([made])
+    backend.end("job-1", JobState.FAILED, FailureCause.TRAINER)
+    failed = engine.get(made.key, "job")
+    assert failed.state is JobState.FAILED
+    assert "error" not in render(failed)
+    assert render(replace(failed, ended=time.time() - 61.0))["error"]["code"] == 3
 
 
 def test_a_list_has_the_jobs_of_one_parent_the_newest_first(engine: Engine) -> None:

@@ -67,6 +67,8 @@ def test_an_action_waits_for_a_method_that_it_can_apply_to() -> None:
         ({"method": CREATE, "action": "preempt", "replica": "boss-0"}, "replica is 'boss-0'"),
         ({"method": GET, "action": "stick"}, "does not apply to GetCustomJob"),
         ({"method": GET, "action": "lag"}, "does not apply to GetCustomJob"),
+        ({"method": "projects.jobs.create", "action": "stockout"}, "does not apply to projects.jobs.create"),
+        ({"method": CREATE, "action": "restart", "restarts": -1}, "restarts is -1"),
     ],
 )
 def test_invalid_faults_are_rejected(data: Any, message: str) -> None:

@@ -20,7 +20,11 @@ FAR = time.time() + 30 * 86400.0
     [
         (Deadlines(), JobState.QUEUED, None),
         (Deadlines(queued_until=1.0), JobState.QUEUED, "queued_timeout_seconds"),
+        (Deadlines(queued_until=1.0), JobState.PREPARING, "queued_timeout_seconds"),
         (Deadlines(queued_until=1.0), JobState.RUNNING, None),
+        (Deadlines(max_wait_until=1.0), JobState.QUEUED, "max_wait_seconds"),
+        (Deadlines(max_wait_until=1.0), JobState.PREPARING, "max_wait_seconds"),
+        (Deadlines(max_wait_until=1.0), JobState.RUNNING, None),
         (Deadlines(running_until=1.0), JobState.RUNNING, "running_timeout_seconds"),
         (Deadlines(execution_until=1.0, running_until=FAR), JobState.UNKNOWN, "execution_timeout"),
         (Deadlines(wait_until=1.0), JobState.PREPARING, "timeout"),
@@ -39,7 +43,33 @@ def test_the_queue_limit_counts_only_while_queued() -> None:
     assert Deadlines(execution_until=1.0).seconds_left() == 0.0
 
 
-@pytest.mark.parametrize("deadlines", [Deadlines(), Deadlines(1.0, 2.0, 3.0, 4.0), Deadlines(running_until=math.inf)])
+def test_a_job_that_has_run_may_wait_again() -> None:
+    deadlines = Deadlines(queued_until=1.0, max_wait_until=1.0)
+    assert deadlines.exceeded(JobState.PREPARING, started=time.time()) is None
+    assert deadlines.seconds_left(JobState.QUEUED, started=time.time()) is None
+
+
+def test_the_shorter_limit_of_the_wait_counts() -> None:
+    now = time.time()
+    deadlines = Deadlines.starting(now, 100.0, 1000.0, max_wait_seconds=10.0)
+    assert deadlines.seconds_left(JobState.PREPARING) == pytest.approx(10.0, abs=1.0)
+    assert deadlines.seconds_left(JobState.RUNNING, now) == pytest.approx(1010.0, abs=1.0)
+    assert deadlines.limited
+
+
+def test_without_a_limit_of_the_wait_the_run_is_limited_from_its_start() -> None:
+    deadlines = Deadlines.starting(1.0, math.inf, 100.0)
+    assert deadlines.limited
+    assert deadlines.seconds_left(JobState.PREPARING) is None
+    now = time.time()
+    assert deadlines.exceeded(JobState.RUNNING, started=now - 50.0) is None
+    assert deadlines.exceeded(JobState.RUNNING, started=now - 101.0) == "running_timeout_seconds"
+    assert not Deadlines.starting(1.0, math.inf, math.inf).limited
+
+
+@pytest.mark.parametrize(
+    "deadlines", [Deadlines(), Deadlines(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), Deadlines(running_until=math.inf)]
+)
 def test_they_survive_json(deadlines: Deadlines) -> None:
     text = json.dumps(deadlines.to_json(), allow_nan=False)
     assert Deadlines.from_json(json.loads(text)) == deadlines

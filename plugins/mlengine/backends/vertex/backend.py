@@ -23,9 +23,16 @@ from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.request import ATTEMPT_LABEL, KEY_LABEL, Request, custom_job, key_label
-from mlengine.backends.vertex.states import failure, job_state, replica_name
-from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError
+from mlengine.backends.vertex.request import (
+    ATTEMPT_LABEL,
+    KEY_LABEL,
+    Request,
+    custom_job,
+    key_label,
+    max_wait_seconds,
+)
+from mlengine.backends.vertex.states import Run, failure, final_state, job_state, replica_name
+from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError, NoQuotaError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.times import seconds
@@ -38,6 +45,7 @@ END_SECONDS = 300.0  # how long a submission waits for the end of an earlier att
 _END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
 
@@ -87,6 +95,7 @@ class VertexBackend:
         self._regions: set[str] = set()  # of job files, where find() must search
         # Of fallbacks: find() searches there too, whatever region the argument names.
         self._other_regions = {str(one["region"]) for one in self._options.fallbacks if "region" in one}
+        self._no_error_since: dict[str, float] = {}  # failed job without an error → when it was first seen (monotonic)
 
     @classmethod
     def from_connection(cls, gcp_conn_id: str | None, **more: Any) -> Self:
@@ -128,6 +137,10 @@ class VertexBackend:
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
+    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+        """See :class:`mlengine.backends.LeavesWaitLimit`."""
+        return max_wait_seconds(spec, self._options)
+
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
         jobs = self._open()
@@ -149,7 +162,7 @@ class VertexBackend:
         for number in range(CREATES):
             try:
                 made = jobs.create(parent, request.body, patience=patience)
-            except NoCapacityError as error:
+            except (NoCapacityError, NoQuotaError) as error:
                 if not number:
                     raise
                 # An earlier request had no response: its job may appear late, so no fallback may be tried now.
@@ -313,7 +326,8 @@ class VertexBackend:
             for listed in jobs.list(parent, query, lambda: wanted <= found.keys(), brief=True):
                 if listed["name"] in wanted:
                     found[listed["name"]] = listed
-        missing = [name for name in names if name not in found]
+        # A job's limits decide whether it was cancelled at one of them, and a list leaves them out.
+        missing = [name for name in names if name not in found or _lacks_limits(found[name])]
         if missing:
             with ThreadPoolExecutor(8) as pool:
                 found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
@@ -328,16 +342,36 @@ class VertexBackend:
             gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
             return JobStatus(handle, JobState.FAILED, "deleted in Vertex AI", gone)
         state = job_state(job.get("state"))
-        if state.terminal:
-            self._created.pop(handle.name, None)
         created, started, ended = (
             seconds(job[name]) if name in job else None for name in ("createTime", "startTime", "endTime")
         )
-        error = job.get("error")
-        detail = str((error or {}).get("message", ""))
+        status = JobStatus(handle, state, created=created, started=started, ended=ended)
+        if not state.terminal:
+            restarting = started is not None and state in {JobState.QUEUED, JobState.PREPARING}
+            detail = "restarted by Vertex AI" if restarting else ""
+            return replace(status, detail=detail, restarting=restarting, links=_links(job))
+        error = job.get("error") or {}
+        if state is JobState.FAILED and not error and self._may_follow(handle.name, ended):
+            return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
+        detail = str(error.get("message", ""))
+        self._created.pop(handle.name, None)
+        self._no_error_since.pop(handle.name, None)
         if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
             detail = self._outputs.message(handle)
-        return JobStatus(handle, state, detail, failure(state, error), created, started, ended, _links(job))
+        run = Run.of(job)
+        state = final_state(state, run)
+        why = failure(state, error, run)
+        if state is JobState.EXPIRED and why is not None:
+            detail = why.message
+        return replace(status, state=state, detail=detail, failure=why)
+
+    def _may_follow(self, name: str, ended: float | None) -> bool:
+        """Whether the error of a failed job may still follow. For at most :data:`ERROR_SECONDS`, even if this machine's
+        clock differs from the service's.
+        """
+        if ended is None or time.time() - ended >= ERROR_SECONDS:
+            return False
+        return time.monotonic() - self._no_error_since.setdefault(name, time.monotonic()) < ERROR_SECONDS
 
     def _handle(self, job: Job) -> JobHandle:
         if "createTime" in job:
@@ -368,6 +402,16 @@ def _links(job: Job) -> dict[str, str]:
     if not _live(job):
         return {}
     return {replica_name(name) or name: str(uri) for name, uri in sorted(job.get("webAccessUris", {}).items())}
+
+
+def _lacks_limits(job: Job | None) -> bool:
+    """Whether a listed job ended without success a short time ago, and may have been cancelled at a limit."""
+    if job is None or "jobSpec" in job:
+        return False
+    state = job_state(job.get("state"))
+    if state is not JobState.CANCELLED and not (state is JobState.FAILED and job.get("error")):
+        return False
+    return "endTime" in job and time.time() - seconds(job["endTime"]) < _JUST_ENDED_SECONDS
 
 
 def _live(job: Job) -> bool:

@@ -94,7 +94,7 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
             ("disable_retries excludes restart_on_worker_restart", "set one of them: the service ignores the other")
         )
     if "maxWaitDuration" in scheduling and strategy != "FLEX_START":
-        found.append(("max_wait_seconds works with flex_start only", "set flex_start, or drop the wait limit"))
+        found.append(("maxWaitDuration is for flex-start only", "set flex_start, or max_wait_seconds in place of it"))
     return found
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlengine import __version__
-from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError
+from mlengine.backends.vertex.states import quota_is_zero
+from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError, NoQuotaError
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class RestClient:
         :param patience: replaces ``quota_patience``, except for a quota of requests a minute.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
+        :raises NoQuotaError: the quota is exceeded because its limit is 0. It is not waited for.
         :raises NoCapacityError: the quota was still exceeded at the end.
         :raises BackendUnavailableError: likewise, for a quota of requests a minute.
         """
@@ -116,6 +118,13 @@ class RestClient:
                 return None
             if status != 429:
                 raise _refusal("POST", url, status, answer)
+            error = answer.get("error")
+            if isinstance(error, Mapping) and quota_is_zero(error):
+                raise NoQuotaError(
+                    f"quota with limit 0: {_words(status, answer)}",
+                    hint="request this quota for project and region on the console's page IAM > Quotas, or use other "
+                    "machines; Spot and flex-start machines need the quota of pre-emptible ones",
+                )
             rate = _RATE.search(_words(status, answer)) is not None
             wait = _jitter(pause, retry_after)
             if time.monotonic() + wait > began + (self._patience if patience is None or rate else patience):

@@ -24,8 +24,10 @@ class VertexOptions:
     :param reservation: ``any`` reservation that fits, ``none``, or the full resource name of one.
     :param persistent_resource: id of a persistent resource to run on.
     :param spot: cheap machines that may be taken away.
-    :param flex_start: wait for machines (at most ``max_wait_seconds``) in the Dynamic Workload Scheduler.
-    :param max_wait_seconds: with ``flex_start``; the job file's ``maxWaitTime`` otherwise.
+    :param flex_start: wait for machines in the Dynamic Workload Scheduler.
+    :param max_wait_seconds: how long the job may wait for machines before it is cancelled; 0 for no limit. By default,
+        the job file's ``maxWaitTime``. The task or command that waits for the job cancels it; with ``flex_start``, so
+        does the service.
     :param timeout_seconds: the longest the job may run; the job file's ``maxRunningTime`` otherwise, else 7 days.
     :param restart_on_worker_restart: the whole job starts again when one replica does.
     :param disable_retries: the service does not retry the job; attempts of this project go on as ever.

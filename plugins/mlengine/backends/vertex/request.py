@@ -6,6 +6,7 @@ What wins, field by field: the fallback, :attr:`VertexOptions.raw`, the typed op
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import camel, without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.expansion import escape
+from mlengine.core.spec import TrainingSpec
 
 KEY_LABEL, ATTEMPT_LABEL = "mlengine-key", "mlengine-attempt"
 _LABEL_LIMIT = 63
@@ -113,17 +115,35 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def max_wait_seconds(spec: TrainingSpec, options: VertexOptions) -> float | None:
+    """How long a job may wait for machines; infinity for no limit, ``None`` if that is not given."""
+    seconds: float | None = options.max_wait_seconds
+    if seconds is None:
+        seconds = spec.max_wait_seconds
+    if seconds is None and _written(spec).get("maxWaitDuration"):
+        seconds = 0  # a spec has no limit of 0
+    return seconds or (None if seconds is None else math.inf)
+
+
+def _written(spec: TrainingSpec) -> dict[str, Any]:
+    """The scheduling of a job file in Vertex AI's format."""
+    return dict(written_job(spec).get("scheduling") or {})
+
+
 def _scheduling(submission: Submission, options: VertexOptions) -> dict[str, Any]:
+    written = _written(submission.spec)
     timeout = options.timeout_seconds or submission.spec.max_running_seconds
-    wait = options.max_wait_seconds or submission.spec.max_wait_seconds
     # ML Engine's word for machines that may be taken away.
     cheap = (submission.spec.source.get("scheduling") or {}).get("strategy") == "LOW_COST"
+    strategy = "FLEX_START" if options.flex_start else "SPOT" if options.spot or cheap else written.get("strategy")
+    # Only flex-start has such a limit. With the other strategies, the wait cancels the job (LeavesWaitLimit).
+    written.pop("maxWaitDuration", None)
+    wait = max_wait_seconds(submission.spec, options) if strategy == "FLEX_START" else None
     asked = {
         "timeout": f"{timeout}s" if timeout else None,
-        # ML Engine's maxWaitTime is known to flex-start alone; elsewhere our own deadline for QUEUED holds it.
-        "maxWaitDuration": f"{wait}s" if options.max_wait_seconds or (wait and options.flex_start) else None,
-        "strategy": "FLEX_START" if options.flex_start else "SPOT" if options.spot or cheap else None,
+        "maxWaitDuration": None if wait is None else "0s" if wait == math.inf else f"{wait:.0f}s",
+        "strategy": strategy,
         "restartJobOnWorkerRestart": options.restart_on_worker_restart or None,
         "disableRetries": options.disable_retries or None,
     }
-    return {**written_job(submission.spec).get("scheduling", {}), **without_empty(asked)}
+    return {**written, **without_empty(asked)}

@@ -7,11 +7,14 @@ UNKNOWN, which decides nothing.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
-from mlengine.core.job import Failure, FailureCause, JobState
+from mlengine.core import times
+from mlengine.core.job import OUT_OF_MEMORY, Failure, FailureCause, JobState
 from mlengine.core.spec import Role
 
 log = logging.getLogger(__name__)
@@ -36,18 +39,28 @@ STATES: Mapping[str, JobState] = {
 POOL_ROLES: tuple[Role, ...] = (Role.CHIEF, Role.WORKER, Role.PS, Role.EVALUATOR)
 POOL_NAMES: Mapping[Role, str] = {role: f"workerpool{place}" for place, role in enumerate(POOL_ROLES)}
 
+_TIMES = ("createTime", "startTime", "endTime")
+
 # google.rpc.Code
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 10, 13, 14
 
+DEFAULT_TIMEOUT_SECONDS = 7 * 24 * 3600.0  # Scheduling.timeout: "The default is 7 days."
+_DEFAULT_MAX_WAIT_SECONDS = 24 * 3600.0  # Scheduling.maxWaitDuration: "The default is 24 hours."
+# The service's own clock says when a job started and ended; a job that it stopped at a limit may be a little below it.
+_TOLERANCE, _MOST_TOLERANCE_SECONDS = 0.02, 5.0
+
 _REPLICA = re.compile(r"workerpool(?P<pool>\d)-(?P<index>\d+)")
-_EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)")
+# "non-zero status of 1", "… of 9(SIGKILL)": in the second form, the number is that of the signal.
+_EXIT = re.compile(r"non-zero status of (?P<code>-?\d+)(?P<signal>\(SIG)?")
 _RETRY_ME = frozenset({143, -15, 137, -9, 75})  # stopped or killed by the host, or the trainer asked for a retry
 
-# The first that matches the message decides; the words are the service's.
+_STOCKOUT = re.compile(r"resources are insufficient|stockout|resource_?pool_?exhausted", re.I)
+# "Limit: 0.0 in region us-central1."
+_NO_QUOTA = re.compile(r"\blimit(?: is|:|=)? *0(\.0+)?(?!\.?\d)", re.I)
+# The first that matches the message decides; the patterns are from the service's messages.
 _CAUSES: tuple[tuple[re.Pattern[str], FailureCause], ...] = (
     (re.compile(r"preempt|spot vm|reclaimed", re.I), FailureCause.PREEMPTED),
-    (re.compile(r"out of memory", re.I), FailureCause.TRAINER),
-    (re.compile(r"quota|resources are insufficient|stockout|resource_?pool_?exhausted", re.I), FailureCause.QUOTA),
+    (re.compile(rf"quota|{_STOCKOUT.pattern}", re.I), FailureCause.QUOTA),
     (re.compile(r"timed? ?out|timeout|deadline|exceeded the maximum", re.I), FailureCause.DEADLINE),
     (re.compile(r"internal error", re.I), FailureCause.SERVICE),
 )
@@ -59,6 +72,59 @@ _CODES: Mapping[int, FailureCause] = {
     INTERNAL: FailureCause.SERVICE,
     UNAVAILABLE: FailureCause.SERVICE,
 }
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a job was scheduled, and how long it took. Times are in seconds.
+
+    :param spot: on Spot VMs. When they are pre-empted, the service restarts the job up to six times, and then reports a
+        stockout (documented in "Use Spot VMs", 2026).
+    :param timeout: how long it may run; infinity for no limit.
+    :param max_wait: how long it may wait for machines: known to flex-start only, infinity for the other strategies.
+    :param waited: from its creation to its first start, or to its end if it never ran; ``None`` if unknown.
+    :param ran: from its first start to its end; ``None`` if it never ran.
+    """
+
+    spot: bool = False
+    timeout: float = math.inf
+    max_wait: float = math.inf
+    waited: float | None = None
+    ran: float | None = None
+
+    @property
+    def exceeded(self) -> str | None:
+        """A description of the limit at which the service cancelled the job; ``None`` if it did not reach one."""
+        if self.ran is not None:
+            return f"its timeout of {self.timeout:.0f} s" if _reached(self.ran, self.timeout) else None
+        if self.waited is not None and _reached(self.waited, self.max_wait):
+            return f"its maxWaitDuration of {self.max_wait:.0f} s"
+        return None
+
+    @classmethod
+    def of(cls, job: Mapping[str, Any]) -> Self:
+        """:param job: a ``CustomJob`` that has ended."""
+        scheduling = job.get("jobSpec", {}).get("scheduling", {})
+        flexible = scheduling.get("strategy") == "FLEX_START"
+        created, started, ended = (times.seconds(job[name]) if name in job else None for name in _TIMES)
+        first = ended if started is None else started
+        return cls(
+            scheduling.get("strategy") in {"SPOT", "LOW_COST"},
+            _limit(scheduling.get("timeout"), DEFAULT_TIMEOUT_SECONDS),
+            _limit(scheduling.get("maxWaitDuration"), _DEFAULT_MAX_WAIT_SECONDS) if flexible else math.inf,
+            None if created is None or first is None else first - created,
+            None if started is None or ended is None else ended - started,
+        )
+
+
+def _reached(seconds: float, limit: float) -> bool:
+    return seconds >= limit - min(_TOLERANCE * limit, _MOST_TOLERANCE_SECONDS)
+
+
+def _limit(duration: str | None, default: float) -> float:
+    """Seconds of a duration such as ``7200s``; 0 means no limit."""
+    seconds = default if duration is None else float(duration.rstrip("s"))
+    return seconds or math.inf
 
 
 def job_state(word: str | None) -> JobState:
@@ -78,33 +144,74 @@ def replica_name(text: str) -> str | None:
     return f"{POOL_ROLES[int(match['pool'])].value}-{match['index']}"
 
 
-def failure(state: JobState, error: Mapping[str, Any] | None) -> Failure | None:
-    """Why a job ended without success: from its end state and its ``google.rpc.Status``."""
+def final_state(state: JobState, run: Run) -> JobState:
+    """EXPIRED for a job that the service cancelled at a limit: the service's own state for it is CANCELLED."""
+    return JobState.EXPIRED if state is JobState.CANCELLED and run.exceeded else state
+
+
+def failure(state: JobState, error: Mapping[str, Any] | None, run: Run | None = None) -> Failure | None:
+    """Why a job ended without success.
+
+    :param state: the state that :func:`final_state` returned.
+    :param error: the job's ``google.rpc.Status``.
+    :param run: how it was scheduled and how long it took, if known.
+    """
     if state not in {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}:
         return None
+    run = run or Run()
     message = str((error or {}).get("message") or "")
-    code = int((error or {}).get("code") or 0)
     exit_code = _EXIT.search(message)
-    status = int(exit_code["code"]) if exit_code else None
+    status = None if exit_code is None else int(exit_code["code"]) * (-1 if exit_code["signal"] else 1)
+    cause = _cause(state, error or {}, status, run)
+    if state is JobState.EXPIRED and run.exceeded:
+        message = f"Vertex AI cancelled the job at {run.exceeded}"
     return Failure(
-        cause=_cause(state, code, message, status),
+        cause=cause,
         message=message or f"Vertex AI ended the job as {state.value} and gave no reason",
         replica=replica_name(message),
         exit_code=status,
     )
 
 
-def _cause(state: JobState, code: int, message: str, status: int | None) -> FailureCause:
-    if state is JobState.CANCELLED:
-        return FailureCause.CANCELLED
-    if state is JobState.EXPIRED:
-        return FailureCause.DEADLINE
-    # The last lines of a replica's log may follow: its words are not the service's.
-    message = message.partition("\n")[0]
-    if status is not None and "memory" not in message:
-        # The replica's own exit code says more than any word around it.
+def quota_is_zero(error: Mapping[str, Any]) -> bool:
+    """Whether a quota is exceeded because its limit is 0.
+
+    :param error: a ``google.rpc.Status``, whose details may have the limit: ``ErrorInfo`` as ``quota_limit_value``,
+        ``QuotaFailure`` as ``quotaValue``.
+    """
+    values: list[Any] = []
+    for detail in error.get("details") or ():
+        if isinstance(detail, Mapping):
+            values.append((detail.get("metadata") or {}).get("quota_limit_value"))
+            values += [violation.get("quotaValue") for violation in detail.get("violations") or ()]
+    message = _first_line(error)
+    return any(str(value) == "0" for value in values) or (
+        "quota" in message.lower() and bool(_NO_QUOTA.search(message))
+    )
+
+
+def _cause(state: JobState, error: Mapping[str, Any], status: int | None, run: Run) -> FailureCause:
+    if state is not JobState.FAILED:
+        return FailureCause.CANCELLED if state is JobState.CANCELLED else FailureCause.DEADLINE
+    message = _first_line(error)
+    if OUT_OF_MEMORY.search(message):
+        # With exit code 137 or 9, as of a pre-empted machine, or with the code of an exceeded quota.
+        return FailureCause.TRAINER
+    if status is not None:
+        # The replica's exit code is more specific than the message.
         return FailureCause.PREEMPTED if status in _RETRY_ME else FailureCause.TRAINER
-    for pattern, cause in _CAUSES:
-        if pattern.search(message):
-            return cause
-    return _CODES.get(code, FailureCause.TRAINER)
+    return _cause_without_exit(error, message, run)
+
+
+def _cause_without_exit(error: Mapping[str, Any], message: str, run: Run) -> FailureCause:
+    if run.spot and _STOCKOUT.search(message):
+        return FailureCause.PREEMPTED
+    if quota_is_zero(error):
+        return FailureCause.NO_QUOTA
+    by_code = _CODES.get(int(error.get("code") or 0), FailureCause.TRAINER)
+    return next((cause for pattern, cause in _CAUSES if pattern.search(message)), by_code)
+
+
+def _first_line(error: Mapping[str, Any]) -> str:
+    """The service's message. The last lines of a replica's log may follow it, and must not decide."""
+    return str(error.get("message") or "").partition("\n")[0]

@@ -44,9 +44,13 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
 
 def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
+    from mlengine.core.spec import TrainingSpec
+    from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
-    formatter = LogFormatter(LogCursor(handle.attempt))
+    record = submitter.record(JobDir(handle.job_dir))
+    limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
+    formatter, restarting = LogFormatter(LogCursor(handle.attempt)), False
     while True:
         status = backend.describe([handle])[0]
         page = backend.logs(handle, formatter.cursor.logs)
@@ -55,6 +59,13 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             say(line)
         if page.more:
             continue
+        if waits_too_long(status, limit):
+            submitter.end(handle, "max_wait_seconds exceeded")
+            say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
+            return ExitCode.JOB_FAILED
+        if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
+            submitter.note_restart(status)
+            restarting = status.restarting
         if not status.state.terminal:
             time.sleep(_POLL_SECONDS)
             continue

@@ -76,7 +76,7 @@ ONE = {
         ((), {"spot": True, "reservation": "any"}, "SPOT machines cannot come from a reservation"),
         ((), {"spot": True, "persistent_resource": "r"}, "persistent resource"),
         ((), {"disable_retries": True, "restart_on_worker_restart": True}, "excludes"),
-        ((), {"max_wait_seconds": 5}, "flex_start only"),
+        ((), {"raw": {"jobSpec": {"scheduling": {"maxWaitDuration": "5s"}}}}, "flex-start only"),
         ((), {"tensorboard": "projects/p/locations/r/tensorboards/1"}, "needs a service account"),
         ((), {"raw": {"labels": {"Bad Label": "x"}}}, "not a label"),
         ((), {"raw": {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "2"}]}}}, "exactly one replica"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from google.cloud.aiplatform_v1.types import custom_job as messages  # noqa: TID
 from google.protobuf import json_format
 
 from mlengine.backends import Submission
+from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import custom_job, label_value, merge
 from mlengine.backends.vertex.start_command import start_command
@@ -267,6 +269,46 @@ def test_options_of_networks_experiments_and_access() -> None:
 def test_flex_start_takes_the_wait_of_the_job_file() -> None:
     scheduling = submit(parse.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
+
+
+VERTEX_FILE = """
+workerPoolSpecs:
+- machineSpec: {machineType: g2-standard-4, acceleratorType: NVIDIA_L4, acceleratorCount: 1}
+  replicaCount: 1
+  pythonPackageSpec: {executorImageUri: e, packageUris: [gs://bkt/t-1.tar.gz], pythonModule: t.task}
+scheduling: {strategy: STRATEGY, maxWaitDuration: WAIT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wait", "options", "sent", "kept"),
+    [
+        ("FLEX_START", "3600s", {}, "3600s", 3600.0),
+        ("FLEX_START", "0s", {}, "0s", math.inf),
+        ("FLEX_START", "3600s", {"max_wait_seconds": 0}, "0s", math.inf),
+        ("FLEX_START", "0s", {"max_wait_seconds": 60}, "60s", 60.0),
+        ("SPOT", "3600s", {}, None, 3600.0),  # the service has no such limit
+        ("SPOT", "0s", {}, None, math.inf),
+        ("STANDARD", "3600s", {"max_wait_seconds": 0}, None, math.inf),
+    ],
+)
+def test_the_limit_of_the_wait_is_sent_for_flex_start_and_kept_for_all(
+    strategy: str, wait: str, options: dict[str, Any], sent: str | None, kept: float
+) -> None:
+    spec = parse.load(VERTEX_FILE.replace("STRATEGY", strategy).replace("WAIT", wait))
+    scheduling = submit(spec, **options)["jobSpec"]["scheduling"]
+    assert (scheduling["strategy"], scheduling.get("maxWaitDuration")) == (strategy, sent)
+    assert VertexBackend(**options).max_wait_seconds(spec) == kept
+
+
+def test_the_limit_of_the_wait_of_an_ml_engine_job_file() -> None:
+    spec = parse.load(CUSTOM)
+    assert "maxWaitDuration" not in submit(spec)["jobSpec"]["scheduling"]
+    assert submit(spec, flex_start=True, max_wait_seconds=0)["jobSpec"]["scheduling"]["maxWaitDuration"] == "0s"
+    assert VertexBackend().max_wait_seconds(spec) == 3600
+    assert VertexBackend(max_wait_seconds=0).max_wait_seconds(spec) == math.inf
+    assert VertexBackend(max_wait_seconds=60).max_wait_seconds(spec) == 60
+    assert VertexBackend().max_wait_seconds(TrainingSpec("t.task")) is None
 
 
 def test_low_cost_was_ml_engine_s_word_for_spot() -> None:
