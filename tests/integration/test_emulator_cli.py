@@ -171,7 +171,8 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     assert package[1] in str(request), "a dry run names the package that is then uploaded"
     assert "as projects/test-project/locations/us-central1/customJobs/" in said
     assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
-    assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
+    cap = ["--set", "cost_cap_usd=0.01", "--set", "prices={n1-highcpu-16: 0.65}"]
+    assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], *cap]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 
 

@@ -18,7 +18,9 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -140,6 +142,30 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
         fresh.find(KEY)
     assert find_attempts(fresh, KEY, asked.spec) == [handle]
     assert fresh.describe([handle])[0].handle == handle
+
+
+def test_a_gpu_job_that_would_train_on_the_cpu_is_not_created(
+    vertex: VertexBackend, service: RunningEmulator, storage: Storage, bucket: str
+) -> None:
+    package = local_jobs.sdist("", dependencies='["tensorflow-cpu==2.21.0"]')
+    uri = local_jobs.put(storage, bucket, package, "gpu/tiny-1.0.tar.gz")
+    with pytest.raises(BackendError, match=r"requires tensorflow-cpu==2\.21\.0, a build for CPUs only"):
+        vertex.submit(submission(uri, bucket, pools=(Pool(Role.CHIEF, 1, "standard_gpu"),)))
+    assert "CreateCustomJob" not in service.calls
+
+
+def test_a_gpu_job_names_its_accelerators(vertex: VertexBackend, actor: str, bucket: str) -> None:
+    show = "say('GIVEN', os.environ.get('MLENGINE_ACCELERATOR_TYPE'))"
+    handle = vertex.submit(submission(actor, bucket, "--chief", show, pools=(Pool(Role.CHIEF, 1, "g2-standard-24"),)))
+    job = vertex._open().get(handle.name)
+    assert job is not None
+    (pool,) = job["jobSpec"]["workerPoolSpecs"]
+    machine = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
+    assert pool["machineSpec"] == machine
+    given = {one["name"]: one["value"] for one in pool["containerSpec"]["env"]}
+    assert (given["MLENGINE_ACCELERATOR_TYPE"], given["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
+    assert wait(vertex, handle).state is JobState.SUCCEEDED
+    assert "GIVEN None" in {line.text for line in all_lines(vertex, handle)}, "the emulator's machine has none"
 
 
 def test_a_lost_answer_makes_no_second_job(

@@ -76,6 +76,17 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     assert "another one" in done.stdout
 
 
+def test_a_replica_gets_the_extra_of_its_accelerator(image: Path, storage: Storage, bucket: str) -> None:
+    extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
+    uri = local.put(storage, bucket, wheel_free_sdist("4.0", extras, None), "extras/tiny-4.0.tar.gz")
+    spec = TrainingSpec("tiny.task", (uri,), ("0",))
+    env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"]}
+    for accelerator, version in (("", "2.0.0"), ("NVIDIA_L4", "2.1.0")):
+        done = start(image, spec, {**env, "MLENGINE_ACCELERATOR_TYPE": accelerator}, job_dir=f"{bucket}/m/extras")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["iniconfig"] == version
+
+
 def test_what_cannot_be_had_is_said(image: Path, storage: Storage, bucket: str) -> None:
     env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"]}
     done = start(image, TrainingSpec("tiny.task", (f"{bucket}/packages/none-1.0.tar.gz",)), env)

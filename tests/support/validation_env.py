@@ -49,7 +49,9 @@ RULES = Rules(
 def requirements() -> list[str]:
     """TensorFlow and what it needs, as the example trainer pins them."""
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if "==" in line and not line.startswith("#")]
-    wanted = [pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status"))]
+    wanted = [
+        pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status", "nvidia-"))
+    ]
     version = next(pin.split("==")[1] for pin in pins if pin.startswith("tensorflow"))
     return [
         *(pin for pin in wanted if pin.split("==")[0] not in {"cffi", "cryptography", "pyasn1-modules", "proto-plus"}),

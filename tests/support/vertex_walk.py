@@ -122,8 +122,11 @@ class Walk:
         assert self.backend.find(submission.key) == [handle]
 
     def _refused(self, uris: tuple[str, ...]) -> None:
-        """What the service says to a machine type that does not exist; an emulator may take it."""
-        nonsense = self._submission("nonsense", uris, machine="n1-standard-5")
+        """What the service says to a machine type that does not exist; an emulator may take it.
+
+        Its family is none that the table of machine types knows, or the job would not be sent.
+        """
+        nonsense = self._submission("nonsense", uris, machine="z9-standard-4")
         try:
             self.handles.append(self.backend.submit(nonsense))
             said = "none: it was taken"

@@ -24,7 +24,11 @@ CAP_USD = 0.5  # for each of the five jobs
 def test_a_real_project(capsys: pytest.CaptureFixture[str]) -> None:
     connection = os.environ.get("MLENGINE_SYSTEM_CONNECTION")
     backend = VertexBackend(
-        project=PROJECT, region=REGION or "us-central1", gcp_conn_id=connection, cost_cap_usd=CAP_USD
+        project=PROJECT,
+        region=REGION or "us-central1",
+        gcp_conn_id=connection,
+        cost_cap_usd=CAP_USD,
+        prices={"z9-standard-4": 0.25},  # a machine type that does not exist: the service refuses it
     )
     findings: dict[str, Any] = {}
     try:

@@ -35,6 +35,7 @@ class Config:
     patience: float = 300.0
     step_timeout: float = 60.0
     threads: int = 0
+    allow_cpu: bool = False
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -70,6 +71,7 @@ def parse(argv: Sequence[str]) -> Config:
         patience=known.patience,
         step_timeout=known.step_timeout,
         threads=known.threads,
+        allow_cpu=known.allow_cpu,
     )
 
 
@@ -110,5 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         default=Config.step_timeout,
         help="seconds after which a step counts as hung (default: %(default)s)",
     )
+    add("--allow_cpu", action="store_true", help="train on the CPU if the given accelerator is not visible")
     add("--threads", type=int, default=Config.threads, help="cores to use (default: a fair share of the machine's)")
     return parser

@@ -109,8 +109,8 @@ def _add(requirement: _Requirement, search: _Search) -> Path | None:
     path = _path(requirement)
     if path is None:
         raise PackageError(
-            f"{project} takes {name} from {_where(source)}, but its sdist has only the name, which would be "
-            "looked up in an index",
+            f"{project} takes {name} from {_where(source)}, but its sdist has only the name: it would "
+            "come from an index",
             hint=f"{_as_reference(source, name)}; or package a copy of it too: a list of sources, the trainer first",
         )
     if path not in search.paths:

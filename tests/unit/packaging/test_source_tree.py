@@ -125,7 +125,7 @@ def test_links_within_the_tree_are_what_they_point_to(trainer: Path) -> None:
 def test_links_that_leave_the_tree_are_refused(trainer: Path, target: str) -> None:
     (trainer.parent / "outside").write_text("x")
     (trainer / "link").symlink_to(target)
-    with pytest.raises(PackageError, match="link is a (broken )?link"):
+    with pytest.raises(PackageError, match=r"link is a (broken )?link"):
         source_tree.scan(trainer)
 
 

@@ -153,7 +153,13 @@ class VertexBackend:
         if existing:
             return self._handle(existing[0])
         self._end_earlier(submission, attempts)
-        package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        package_checks.check(
+            submission.job_id,
+            request.body,
+            submission.spec.package_uris,
+            self._open_storage(),
+            accelerators=self._options.accelerator_checks,
+        )
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("Creating job %s in %s:\n%s", submission.job_id, parent, request.to_yaml())

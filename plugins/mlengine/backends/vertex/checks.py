@@ -13,13 +13,10 @@ from typing import Any
 from mlengine.backends.vertex import accelerators, network_checks
 from mlengine.backends.vertex.accelerators import Problems
 from mlengine.backends.vertex.prices import DEFAULT_TIMEOUT_SECONDS
-from mlengine.core import limits
+from mlengine.core import limits, vertex_machines
 from mlengine.core.errors import BackendError
 from mlengine.core.limits import Problem
 
-_FLEX_START = frozenset({"NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB"}) | frozenset(
-    {"NVIDIA_H100_MEGA_80GB", "NVIDIA_H200_141GB", "NVIDIA_B200"}
-)
 _CONTEXT = re.compile(r"projects/[^/]+/locations/[^/]+/metadataStores/[^/]+/contexts/[^/]+")
 # The region of a resource, by its location, region or zone.
 _REGION = re.compile(r"/(?:locations|regions|zones)/(?P<region>[a-z]+(?:-[a-z]+)+\d+)(?:-[a-z])?/")
@@ -34,7 +31,7 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
         *_chief(spec),
         *_replicas(pools),
         *[found for pool in pools for found in accelerators.of_pool(pool)],
-        *accelerators.tpu(pools),
+        *accelerators.tpu(pools, spec.get("scheduling", {}).get("strategy", "STANDARD")),
         *_scheduling(spec, pools),
         *_identity(spec),
         *network_checks.problems(spec, pools),
@@ -87,6 +84,8 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
     if strategy in {"SPOT", "FLEX_START"} and (reserved or persistent):
         what = "a reservation" if reserved else "a persistent resource"
         found.append((f"{strategy} machines cannot come from {what}", f"drop {strategy.lower()}, or {what}"))
+    if reserved and persistent:
+        found.append(("machines of a persistent resource cannot come from a reservation", "remove one of them"))
     if strategy == "FLEX_START":
         found += _flex_start(pools, timeout)
     if scheduling.get("disableRetries") and scheduling.get("restartJobOnWorkerRestart"):
@@ -110,7 +109,7 @@ def _duration(name: str, value: str | None) -> Problems:
 def _flex_start(pools: list[Mapping[str, Any]], timeout: float) -> Problems:
     found: Problems = []
     kinds = {pool["machineSpec"].get("acceleratorType") for pool in pools}
-    if not kinds <= _FLEX_START:
+    if not kinds <= vertex_machines.flex_start():
         found.append(
             ("flex-start is for L4, A100, H100, H200 and B200 GPUs in every pool", "drop flex_start, or take such GPUs")
         )

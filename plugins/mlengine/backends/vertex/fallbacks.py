@@ -14,6 +14,7 @@ from typing import Any
 
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.reservations import affinity
+from mlengine.core import vertex_machines
 from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobStatus
 from mlengine.core.job_file import tpus
@@ -186,9 +187,12 @@ def _machine(machine: Mapping[str, Any], fallback: Fallback) -> dict[str, Any]:
         topology = tpus.topology(fallback["machine_type"])
         if topology:
             changed["tpuTopology"] = topology
+        built_in = vertex_machines.built_in(fallback["machine_type"])
         if tpus.is_tpu(fallback["machine_type"]) or fallback.get("accelerator_type", "") is None:
             changed.pop("acceleratorType", None)
             changed.pop("acceleratorCount", None)
+        elif built_in and "accelerator_type" not in fallback:
+            changed["acceleratorType"], changed["acceleratorCount"] = built_in
     if "tpu_topology" in fallback:
         changed["tpuTopology"] = fallback["tpu_topology"]
     if fallback.get("accelerator_type"):

@@ -44,8 +44,10 @@ class VertexOptions:
         :mod:`mlengine.backends.vertex.fallbacks`.
     :param labels: added to those of the job file. :param env: added to those of the job file.
     :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item.
+    :param accelerator_checks: refuse a job whose packages or image cannot use its accelerators; if false, only warn.
     :param cost_cap_usd: refuse a job whose estimate is higher.
-    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries.
+    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries. The price of
+        a machine type that comes with accelerators includes them.
     """
 
     image_uri: str | None = None
@@ -76,6 +78,7 @@ class VertexOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    accelerator_checks: bool = True
     cost_cap_usd: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
 

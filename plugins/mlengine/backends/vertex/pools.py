@@ -67,8 +67,11 @@ def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> tuple[dict[str, Any], list[str]]:
     machine, notes = tiers.for_vertex(pool)
+    machine_type = machine.machine_type or options.machine_type
+    machine, more = tiers.with_built_in(machine, machine_type)
+    notes += more
     written = _written_pool(pool, submission.spec)
-    machine_spec = {**written.get("machineSpec", {}), "machineType": machine.machine_type or options.machine_type}
+    machine_spec = {**written.get("machineSpec", {}), "machineType": machine_type}
     if machine.accelerator_type:
         machine_spec["acceleratorType"] = machine.accelerator_type
         machine_spec["acceleratorCount"] = max(1, machine.accelerator_count)

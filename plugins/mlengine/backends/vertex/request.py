@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import fallbacks
+from mlengine.backends.vertex import accelerator_env, fallbacks
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.pools import camel, without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
@@ -85,7 +85,7 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     if key:
         body["encryptionSpec"] = {"kmsKeyName": key}
     merged = fallbacks.apply(merge(body, options.raw), options, submission.fallback)
-    return Request(merged, (*notes, *fallbacks.notes(options, submission.fallback)))
+    return Request(accelerator_env.add_to(merged), (*notes, *fallbacks.notes(options, submission.fallback)))
 
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:

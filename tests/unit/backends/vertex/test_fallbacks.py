@@ -58,6 +58,11 @@ def test_another_machine_replaces_those_with_accelerators_and_leaves_the_others(
     ]
 
 
+def test_a_machine_brings_its_own_accelerators() -> None:
+    (machine,) = machines(job_spec(L4, {"machine_type": "a2-highgpu-2g"}))
+    assert (machine["acceleratorType"], machine["acceleratorCount"]) == ("NVIDIA_TESLA_A100", 2)
+
+
 def test_a_machine_without_an_accelerator_and_a_tpu() -> None:
     assert machines(job_spec(L4, {"machine_type": "n1-standard-8", "accelerator_type": None})) == [
         {"machineType": "n1-standard-8"}
@@ -121,8 +126,13 @@ def test_a_mistake_is_named_with_its_place(fallback: Any, message: str) -> None:
 
 
 def test_each_fallback_is_checked_before_the_first_request() -> None:
-    backend = VertexBackend(fallbacks=[{"strategy": "spot"}, {"machine_type": "a2-highgpu-1g"}])
-    with pytest.raises(BackendError, match=r"fallback 2: machine_type a2-highgpu-1g: .*comes with NVIDIA_TESLA_A100"):
+    backend = VertexBackend(
+        fallbacks=[{"strategy": "spot"}, {"machine_type": "a2-highgpu-1g", "accelerator_type": "NVIDIA_L4"}]
+    )
+    with pytest.raises(
+        BackendError,
+        match=r"fallback 2: machine_type a2-highgpu-1g, accelerator_type NVIDIA_L4: .*comes with NVIDIA_TESLA_A100",
+    ):
         backend.prepare(submission(L4))
     with pytest.raises(BackendError, match=r"fallback 1: .* the cap is 2.00 USD"):
         VertexBackend(fallbacks=[A100], cost_cap_usd=2, prices=PRICES).prepare(submission(L4))

@@ -327,6 +327,32 @@ def test_labels_are_legal_and_ours_win() -> None:
     assert len(label_value("x" * 100)) == 63
 
 
+def variables(task: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in task["env"]}
+
+
+def test_replicas_are_told_which_accelerators_they_have() -> None:
+    body = submit(parse.load(CUSTOM.replace("standard_gpu", "complex_model_m_gpu")))
+    assert "MLENGINE_ACCELERATOR_TYPE" not in variables(pool(body, 0)["containerSpec"])
+    worker = variables(pool(body, 1)["containerSpec"])
+    assert (worker["MLENGINE_ACCELERATOR_TYPE"], worker["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_TESLA_T4", "4")
+    # Whatever the accelerators come from, and whatever runs: raw fields, the user's own image, a TPU.
+    raw = {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}}]}}
+    chief = variables(pool(submit(parse.load(ONE), machine_type="g2-standard-24", raw=raw), 0)["containerSpec"])
+    assert (chief["MLENGINE_ACCELERATOR_TYPE"], chief["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
+    for machine, name, count in (("ct6e-standard-4t", "TPU_V6E", "4"), ("tpu7x-standard-4t", "TPU_7X", "4")):
+        text = VERTEX.replace("n1-standard-8", machine)
+        found = variables(pool(submit(parse.load(text), executor_image_uri="example/executor"), 0)["pythonPackageSpec"])
+        assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == (name, count)
+
+
+def test_a_variable_of_the_user_s_wins() -> None:
+    text = VERTEX.replace("n1-standard-8", "g2-standard-8")
+    body = submit(parse.load(text), env={"MLENGINE_ACCELERATOR_TYPE": ""})
+    found = variables(pool(body, 0)["containerSpec"])
+    assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == ("", "1")
+
+
 def test_yaml_for_people_hides_the_source_of_the_start_command() -> None:
     submission = Submission("a" * 40, "mnist_1", 1, "gs://bkt/m/j", parse.load(CUSTOM))
     text = custom_job(submission, VertexOptions()).to_yaml()
