@@ -55,7 +55,7 @@ class KnownJobs(MemoryBackend):
                 continue
             began, ended = self.times[handle.name]
             detail = "the chief ended with exit code 0" if job.state is JobState.SUCCEEDED else "4 of 4 replicas"
-            found.append(JobStatus(handle, job.state, detail, job.failure, began, began + 5, ended, self.links))
+            found.append(JobStatus(handle, job.state, detail, job.failure, began, began + 5, ended, links=self.links))
         return found
 
     def logs(self, handle: JobHandle, cursor: Any, limit: int = 1000) -> LogPage:
