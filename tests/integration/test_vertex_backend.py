@@ -254,7 +254,7 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
         vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://bkt/x"))
 
 
-def test_a_timeout_is_told_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_timeout_is_reported_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
     """The service's state for it is CANCELLED, with the code of any cancellation."""
     client = RestClient(anonymous_credentials(), sleep=lambda _: time.sleep(0.05))
     vertex = VertexBackend(**service.settings, client=client, timeout_seconds=2)

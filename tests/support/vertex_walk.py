@@ -27,7 +27,7 @@ from mlengine.storage.client import Storage
 from tests.support.local_jobs import put, sdist
 
 PYTHON = "3.11"
-ERROR_SECONDS = 180.0  # how long the walk looks for the error of a job that has ended; the backend waits for 90
+ERROR_SECONDS = 180.0  # how long the walk polls for the error of a job that has ended; the backend waits for 90
 # Allocates memory until it has as much as the job's argument says, in GiB; 0 only waits to be ended.
 _MEMORY = """
     import sys, time

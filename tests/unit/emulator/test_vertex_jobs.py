@@ -106,7 +106,7 @@ def test_a_job_of_one_replica_keeps_its_tf_config() -> None:
     assert tf_config(taken, alone, Role.CHIEF, 0) == tf_config(spec, alone, Role.CHIEF, 0)
 
 
-def test_replicas_are_not_told_of_accelerators_that_this_machine_does_not_have() -> None:
+def test_replicas_get_no_variables_of_accelerators_that_this_machine_lacks() -> None:
     given = [
         {"name": "COLOUR", "value": "blue"},
         {"name": "MLENGINE_ACCELERATOR_TYPE", "value": "NVIDIA_L4"},

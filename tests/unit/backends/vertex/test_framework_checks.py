@@ -1,4 +1,4 @@
-"""A job whose packages or image cannot use its accelerators is refused before it is paid for."""
+"""A job whose packages or image cannot use its accelerators is refused before it is submitted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ OWN = "us-docker.pkg.dev/p/r/mine:1"
         (wheel("jax[tpu]", requires_python=">=3.10,<3.12"), V7X, OWN, r"needs Python 3\.12 or later, and t-1", "req"),
     ],
 )
-def test_what_cannot_use_them_is_refused_with_the_remedy(
+def test_packages_that_cannot_use_them_are_refused_with_a_hint(
     objects: Objects, spec: dict[str, Any], image: str, message: str, hint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(BackendError, match=message) as caught:
@@ -144,7 +144,7 @@ def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.text, "only the hosts of T4 are known to have an old driver"
 
 
-def test_a_cpu_pin_in_constraints_beside_an_accelerator(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cpu_pin_in_constraints_with_an_accelerator(caplog: pytest.LogCaptureFixture) -> None:
     indirect = Objects({SDIST: sdist(None, "torch==2.13.0+cpu  # small\n")})
     check(indirect, machine(), OWN)
     assert "constraints.txt of t-1.0.tar.gz has torch==2.13.0+cpu, a build for CPUs only" in caplog.text
@@ -154,7 +154,7 @@ def test_a_cpu_pin_in_constraints_beside_an_accelerator(caplog: pytest.LogCaptur
         check(direct, machine(), OWN)
 
 
-def test_nothing_is_refused_for_what_a_package_does_not_tell(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_requirements_are_not_refused(caplog: pytest.LogCaptureFixture) -> None:
     check(Objects({WHEEL: b"no archive", SDIST: sdist(None)}), V5E)
     assert "is not known" in caplog.text
     assert "no package requires any" in caplog.text

@@ -331,7 +331,7 @@ def variables(task: dict[str, Any]) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in task["env"]}
 
 
-def test_replicas_are_told_which_accelerators_they_have() -> None:
+def test_replicas_get_variables_of_their_accelerators() -> None:
     body = submit(parse.load(CUSTOM.replace("standard_gpu", "complex_model_m_gpu")))
     assert "MLENGINE_ACCELERATOR_TYPE" not in variables(pool(body, 0)["containerSpec"])
     worker = variables(pool(body, 1)["containerSpec"])
