@@ -20,6 +20,7 @@ from mlengine.core.errors import BackendError
 from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
 from mlengine.core.spec import TrainingSpec
+from mlengine.emulator import vertex_jobs
 
 CUSTOM = """
 trainingInput:
@@ -88,6 +89,7 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
     assert container["imageUri"] == "python:3.11-slim"
     assert container["command"] == ["python3", "-c", start_command()]
     plan = json.loads(container["args"][0])
+    assert set(plan) == vertex_jobs._PLAN, "the emulator runs such jobs without the start command"
     assert plan["module"] == "trainer.task"
     assert plan["packages"] == ["gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz"]
     assert container["args"][1:] == ["--batch_size", "100", "--job-dir", "gs://bkt/mnist/mnist_1"]
