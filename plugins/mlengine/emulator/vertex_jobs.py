@@ -93,7 +93,7 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
     if plan["tensorboard"]:
-        env["AIP_TENSORBOARD_LOG_DIR"] = join(plan["job_dir"], "logs/")
+        return None  # the start command runs: on the local backend, event files are in the train dir
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),
