@@ -12,6 +12,7 @@ from mlengine import cli
 from mlengine.champions.history import Champion, current
 from mlengine.connections import forget_connections
 from mlengine.core.errors import PublishError, RegistryError
+from mlengine.emulator.projects import location_name
 from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
 from mlengine.promotion.publish import rollback
@@ -204,6 +205,8 @@ def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
         client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
     model.container_spec.image_uri = IMAGE
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
-    assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
+    assert operation.operation.name.startswith(
+        f"{location_name('test-project', elsewhere.settings['region'])}/models/mnist/"
+    )
     assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://bkt/m"
     assert registries.names() == ["mlflow", "vertex"]

@@ -18,6 +18,7 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.emulator.projects import location_name
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.support import local_jobs
@@ -80,7 +81,7 @@ SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL
 def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
     handle = vertex.submit(asked)
-    assert handle.name.startswith("projects/test-project/locations/us-central1/customJobs/")
+    assert handle.name.startswith(f"{location_name('test-project', 'us-central1')}/customJobs/")
     assert (handle.job_id, handle.attempt, handle.job_dir) == ("mnist_1", 2, f"{bucket}/mnist/mnist_1")
     status = wait(vertex, handle)
     lines = all_lines(vertex, handle)
@@ -133,7 +134,7 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
     submitting = VertexBackend(**own)
     handle = submitting.submit(asked)
-    assert handle.name.startswith("projects/test-project/locations/europe-west4/")
+    assert handle.name.startswith(location_name("test-project", "europe-west4"))
     assert submitting.find(KEY) == [handle]
     # The region argument has precedence over the job file's region.
     assert find_attempts(VertexBackend(**service.settings), KEY, asked.spec) == []

@@ -37,20 +37,35 @@ class Submission:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log."""
+    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
+
+    :param stderr: the replica wrote it to stderr; always false if the backend does not know (:class:`SeparatesStderr`).
+    """
 
     replica: str
     text: str
     time: float | None = None
+    stderr: bool = False
 
 
 @dataclass(frozen=True)
 class LogPage:
-    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call."""
+    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call.
+
+    :param more: there are lines, and further ones can be read at once.
+    :param wait: the log was not read to its present end, and there are no lines: the service limits how often logs are
+        read, or a search takes more calls. The next call may be made after so many seconds. ``None``: it was read.
+    """
 
     lines: tuple[LogLine, ...]
     cursor: Mapping[str, Any]
     more: bool = False
+    wait: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the log was read to its present end."""
+        return not self.more and self.wait is None
 
 
 class TrainingBackend(Protocol):
@@ -78,7 +93,10 @@ class TrainingBackend(Protocol):
         """
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
-        """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log."""
+        """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log.
+
+        Does not wait for a quota: see :attr:`LogPage.wait`.
+        """
 
     def cancel(self, handle: JobHandle) -> None:
         """Cancel the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
@@ -104,8 +122,26 @@ class BatchesLogs(Protocol):
 
     logs_at_once: int
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
-        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job."""
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
+        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job.
+
+        A call with the same jobs and the cursors of the last one continues a search that was not complete.
+
+        :param urgent: some of the jobs have ended, and their last lines are wanted.
+        """
+
+
+@runtime_checkable
+class LimitsLogReads(Protocol):
+    """A backend whose service limits how often logs are read.
+
+    :param quiet_log_seconds: the longest pause between two reads while a job writes nothing, to leave the quota to
+        others.
+    """
+
+    quiet_log_seconds: float
 
 
 @runtime_checkable
@@ -128,6 +164,17 @@ class EndsReplicas(Protocol):
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
         """Send SIGTERM to ``replica`` (``role-index``). ``False`` if it is not running."""
+
+
+@runtime_checkable
+class SeparatesStderr(Protocol):
+    """A backend that can keep stdout and stderr of the replicas apart."""
+
+    def separate_stderr(self) -> None:
+        """From now on, tell which lines of the jobs that this object submits were written to stderr.
+
+        The order of a replica's lines is then kept within stdout and within stderr, but not between them.
+        """
 
 
 @runtime_checkable
@@ -248,6 +295,15 @@ def get_backend(name: str, **settings: Any) -> TrainingBackend:
     :raises BackendError: there is no such backend; names those that there are.
     """
     return _factory(name)(**settings)
+
+
+def polling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a backend's settings on which the states and logs of jobs depend; by default, all.
+
+    Jobs that differ only in other settings, such as machine types, are polled together.
+    """
+    relevant = getattr(_factory(name), "polling_settings", settings)
+    return {key: value for key, value in settings.items() if key in relevant}
 
 
 def connected_backend(

@@ -22,6 +22,7 @@ from mlengine.backends.vertex import checks, fallbacks, logs, network_checks, pa
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
+from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import (
     ATTEMPT_LABEL,
@@ -45,6 +46,7 @@ END_SECONDS = 300.0  # how long a submission waits for the end of an earlier att
 _END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+MAX_CREATED = 20_000  # jobs whose createTime is kept
 ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
@@ -70,6 +72,8 @@ class VertexBackend:
 
     name = "vertex"
     logs_at_once = logs.JOBS_A_CALL
+    quiet_log_seconds = 15.0
+    polling_settings = frozenset({"project", "endpoint", "gcp_conn_id", "impersonation_chain"})
 
     def __init__(
         self,
@@ -91,7 +95,9 @@ class VertexBackend:
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
-        self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+        # Job name → its createTime: how far back lists and log queries must go.
+        self._created: dict[str, str] = {}
+        self._budgets: dict[str, LogBudget] = {}
         self._regions: set[str] = set()  # of job files, where find() must search
         # Of fallbacks: find() searches there too, whatever region the argument names.
         self._other_regions = {str(one["region"]) for one in self._options.fallbacks if "region" in one}
@@ -221,10 +227,14 @@ class VertexBackend:
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
         jobs = self._open()
-        named = [(handle.name, cursor) for handle, cursor in wanted]
-        return logs.read(jobs.client, jobs.place.logging_endpoint, named, limit)
+        self._learn_creations([handle.name for handle, cursor in wanted if "since" not in cursor])
+        named = [logs.JobLog(handle.name, cursor, self._created.get(handle.name)) for handle, cursor in wanted]
+        reader = logs.LogReader(jobs.client, jobs.place.logging_endpoint, self._budget)
+        return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
         parse(handle.name)
@@ -283,6 +293,27 @@ class VertexBackend:
             parents.add(place.parent())
         return sorted(parents | {place.parent_in(region) for region in tuple(self._other_regions)})
 
+    def _budget(self, project: str) -> LogBudget:
+        server = self._open().place.logging_endpoint
+        with self._lock:
+            if project not in self._budgets:
+                self._budgets[project] = LogBudget.of(server, project)
+            return self._budgets[project]
+
+    def _learn_creations(self, names: Sequence[str]) -> None:
+        """Ask for jobs of unknown age: those that were not described yet."""
+        unknown = [name for name in names if name not in self._created]
+        if unknown:
+            with ThreadPoolExecutor(8) as pool:
+                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+
+    def _note_creations(self, found: Mapping[str, Job | None]) -> None:
+        for name, job in found.items():
+            if job is not None and "createTime" in job:
+                self._created[name] = job["createTime"]
+        while len(self._created) > MAX_CREATED:
+            self._created.pop(next(iter(self._created)), None)
+
     def _attempts(self, key: str) -> list[Job]:
         """Jobs labelled with ``key`` in all locations, oldest first."""
         query = f"labels.{KEY_LABEL}={key_label(key)}"
@@ -337,9 +368,7 @@ class VertexBackend:
         if missing:
             with ThreadPoolExecutor(8) as pool:
                 found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
-        for name, job in found.items():
-            if job is not None and "createTime" in job:
-                self._created[name] = job["createTime"]
+        self._note_creations(found)
         return found
 
     def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
@@ -360,7 +389,6 @@ class VertexBackend:
         if state is JobState.FAILED and not error and self._may_follow(handle.name, ended):
             return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
         detail = str(error.get("message", ""))
-        self._created.pop(handle.name, None)
         self._no_error_since.pop(handle.name, None)
         if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
             detail = self._outputs.message(handle)

@@ -17,7 +17,13 @@ from typing import Any
 
 from mlengine import __version__
 from mlengine.backends.vertex.states import quota_is_zero
-from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError, NoQuotaError
+from mlengine.core.errors import (
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    NoCapacityError,
+    NoQuotaError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +78,14 @@ class RestClient:
         params: Params | None = None,
         body: Mapping[str, Any] | None = None,
         missing_ok: bool = False,
+        retry: bool = True,
     ) -> dict[str, Any] | None:
         """Send a request that is safe to repeat.
 
+        :param retry: repeat it until the deadline. ``False`` where requests are counted, and the caller repeats them.
         :return: the response; ``None`` for a 404 with ``missing_ok``.
         :raises BackendError: the request was rejected.
+        :raises BackendThrottledError: the last response was that a quota is exceeded.
         :raises BackendUnavailableError: there was no successful response until the deadline.
         """
         until = time.monotonic() + self._deadline
@@ -90,8 +99,8 @@ class RestClient:
             if status is not None and status not in _AGAIN:
                 raise _refusal(method, url, status, answer)
             wait = _jitter(pause, retry_after)
-            if time.monotonic() + wait > until:
-                raise _unavailable(method, url, status, answer)
+            if not retry or time.monotonic() + wait > until:
+                raise _unavailable(method, url, status, answer, retry_after)
             self.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -203,7 +212,7 @@ _HINTS = {
 
 def _quota_error(status: int, answer: Mapping[str, Any], *, rate: bool) -> BackendError:
     if rate:
-        return BackendUnavailableError(f"too many requests: {_words(status, answer)}", hint="try again in a minute")
+        return BackendThrottledError(f"too many requests: {_words(status, answer)}", hint="try again in a minute")
     return NoCapacityError(
         f"quota: {_words(status, answer)}",
         hint="request more of this quota on the console's page IAM > Quotas, wait for other jobs, or set fallbacks; "
@@ -215,7 +224,11 @@ def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> B
     return BackendError(f"{method} {url}: {_words(status, answer)}", hint=_HINTS.get(status, ""))
 
 
-def _unavailable(method: str, url: str, status: int | None, answer: Mapping[str, Any]) -> BackendUnavailableError:
-    return BackendUnavailableError(
-        f"{method} {url}: {_words(status, answer)}", hint="try again later; the state of the jobs is unknown"
-    )
+def _unavailable(
+    method: str, url: str, status: int | None, answer: Mapping[str, Any], retry_after: float | None
+) -> BackendUnavailableError:
+    message = f"{method} {url}: {_words(status, answer)}"
+    if status == 429:
+        hint = "try again in a minute; others use the same quota of this project"
+        return BackendThrottledError(message, hint=hint, retry_after=retry_after)
+    return BackendUnavailableError(message, hint="try again later; the state of the jobs is unknown")
