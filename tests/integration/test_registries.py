@@ -201,7 +201,7 @@ def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
     client = _googles_client(elsewhere.service)
     parent = elsewhere.name.rsplit("/", 2)[0]
     model = Model(display_name="mnist", artifact_uri="gs://bkt/m", version_aliases=["champion"])
-    with pytest.raises(BadRequest, match=r"container_spec\.image_uri is required"):
+    with pytest.raises(BadRequest, match=r"model\.container_spec\.image_uri"):
         client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
     model.container_spec.image_uri = IMAGE
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
