@@ -251,7 +251,7 @@ def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     assert status.failure.cause is FailureCause.LOST
 
 
-def test_stderr_is_kept_apart_if_the_backend_is_told_to(make_backend: Make, actor: str, bucket: str) -> None:
+def test_stderr_is_kept_apart_if_the_backend_is_set_to(make_backend: Make, actor: str, bucket: str) -> None:
     do = "say('out'); sys.stderr.write('no end of line'); sys.exit(1 if restarts else 75)"
     spec = local.spec(actor, args=local.acts(chief=do))
     backend = make_backend(max_chief_restarts=1)

@@ -171,7 +171,7 @@ class SeparatesStderr(Protocol):
     """A backend that can keep stdout and stderr of the replicas apart."""
 
     def separate_stderr(self) -> None:
-        """From now on, tell which lines of the jobs that this object submits were written to stderr.
+        """From now on, mark the lines that jobs of this object write to stderr.
 
         The order of a replica's lines is then kept within stdout and within stderr, but not between them.
         """

@@ -17,7 +17,7 @@ from mlengine.testing.backend import MemoryBackend
 
 
 class Clock:
-    """Passes only while somebody sleeps."""
+    """Passes only during a sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -48,7 +48,7 @@ def test_a_line_without_its_end_waits_for_it(job: Job) -> None:
     assert logs.page(job, page.cursor, 10, ended=False).lines == ()
 
 
-def test_lines_of_stderr_are_told_apart(job: Job) -> None:
+def test_lines_of_stderr_are_marked(job: Job) -> None:
     job.log("chief-0").write_bytes(b"out\n")
     job.stderr_log("chief-0").write_bytes(b"err\n")
     page = logs.page(job, {}, 10, ended=False)
