@@ -18,6 +18,11 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex import location
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.backends.vertex.jobs import tensorboard_url
+from mlengine.backends.vertex.location import anonymous_credentials
+from mlengine.core.job import JobHandle
 from mlengine.core.times import seconds
 from mlengine.testing.emulator import RunningEmulator, running
 from mlengine.testing.gcs import GcsServer
@@ -88,6 +93,18 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
         client.create_custom_job(parent=PARENT, custom_job={"job_spec": {}})
     with pytest.raises(exceptions.BadRequest, match="Invalid filter"):
         list(client.list_custom_jobs(request={"parent": PARENT, "filter": "colour=blue"}))
+
+
+def test_our_console_links_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.cloud.aiplatform.utils import console_utils  # noqa: TID251 - Google's client
+
+    name = "projects/test-project/locations/europe-west1/customJobs/1234"
+    monkeypatch.setattr(location, "default_credentials", lambda: (anonymous_credentials(), "test-project"))
+    monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_ENDPOINT", raising=False)
+    url = VertexBackend().console_url(JobHandle("vertex", name, "j", 1, "gs://bkt/m/j"))
+    assert url == console_utils.custom_job_console_uri(name)
+    instance = "projects/test-project/locations/europe-west1/tensorboards/7"
+    assert tensorboard_url(instance, name) == console_utils.custom_job_tensorboard_console_uri(instance, name)
 
 
 def test_the_high_level_sdk(emulator: RunningEmulator, bucket: str) -> None:

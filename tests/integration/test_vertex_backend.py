@@ -99,6 +99,23 @@ def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: s
     assert len(set(replicas)) == len(replicas), "a line came twice"
 
 
+def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them(
+    service: RunningEmulator, actor: str, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = "projects/test-project/locations/us-central1/tensorboards/7"
+    vertex = VertexBackend(**service.settings, tensorboard=instance, service_account="a@b.iam.gserviceaccount.com")
+    say = "say(os.environ['AIP_TENSORBOARD_LOG_DIR'], os.environ['AIP_CHECKPOINT_DIR'])"
+    with caplog.at_level("INFO", "mlengine.backends.vertex.backend"):
+        handle = vertex.submit(submission(actor, bucket, "--chief", say))
+    assert wait(vertex, handle).state is JobState.SUCCEEDED
+    job_dir = f"{bucket}/mnist/mnist_1"
+    assert ("chief-0", f"{job_dir}/logs/ {job_dir}/train/") in {
+        (line.replica, line.text) for line in all_lines(vertex, handle)
+    }
+    experiment = f"{instance}/experiments/{handle.name.rsplit('/', 1)[1]}".replace("/", "+")
+    assert f"TensorBoard: https://us-central1.tensorboard.googleusercontent.com/experiment/{experiment}" in caplog.text
+
+
 def test_the_same_submission_is_one_job(
     vertex: VertexBackend, service: RunningEmulator, actor: str, bucket: str
 ) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 PRINT_ENVIRONMENT = """
 import importlib.metadata, json, os, sys
-names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
+names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "AIP_TENSORBOARD_LOG_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
 print(json.dumps({
     "args": sys.argv[1:],
     "env": {name: os.environ.get(name) for name in names},
@@ -53,7 +53,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["args"] == ["5", "--name", "Anna & Bob", "--job-dir", job_dir]
     assert printed["env"]["AIP_MODEL_DIR"] == f"{job_dir}/model/"
-    assert printed["env"]["AIP_CHECKPOINT_DIR"] == f"{job_dir}/train/"
+    assert printed["env"]["AIP_CHECKPOINT_DIR"] == printed["env"]["AIP_TENSORBOARD_LOG_DIR"] == f"{job_dir}/train/"
     assert printed["env"]["MLENGINE_ATTEMPT"] == "3"
     assert json.loads(printed["env"]["TF_CONFIG"])["task"]["type"] == "master"
     assert printed["scratch"]

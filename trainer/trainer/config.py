@@ -17,13 +17,15 @@ log = logging.getLogger(__name__)
 class Config:
     """The configuration of a training.
 
-    :param log_dir: the train dir: checkpoints, summaries, progress.
+    :param log_dir: the train dir: checkpoints, progress.
+    :param summary_dir: TensorBoard's event files; the train dir, unless the service names another one.
     :param model_dir: the directory of the exported model.
     """
 
     dataset: str
     log_dir: str
     model_dir: str
+    summary_dir: str = ""
     batch_size: int = 100
     max_steps: int = 1000
     checkpoint: int = 200
@@ -53,10 +55,12 @@ def parse(argv: Sequence[str]) -> Config:
     base = (known.job_dir or "job").rstrip("/")
     # Vertex AI names both directories in the environment; ML Engine passed --job-dir.
     log_dir = known.log_dir or (None if known.job_dir else os.environ.get("AIP_CHECKPOINT_DIR")) or f"{base}/train"
+    summary_dir = known.log_dir or os.environ.get("AIP_TENSORBOARD_LOG_DIR") or log_dir
     model_dir = known.model_dir or (None if known.job_dir else os.environ.get("AIP_MODEL_DIR")) or f"{base}/model"
     return Config(
         dataset=known.dataset,
         log_dir=log_dir.rstrip("/"),
+        summary_dir=summary_dir.rstrip("/"),
         model_dir=model_dir.rstrip("/"),
         batch_size=known.batch_size,
         max_steps=known.max_steps,

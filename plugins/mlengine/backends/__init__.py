@@ -23,6 +23,7 @@ class Submission:
     :param key: the job key's digest; the backend labels the attempt with it, and :meth:`TrainingBackend.find` searches
         for it.
     :param labels: labels for users and billing; the backend adds key and attempt.
+    :param fallback: what :meth:`FallsBack.next_fallback` returned for this attempt; ``None`` for the first request.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Submission:
     job_dir: str
     spec: TrainingSpec
     labels: Mapping[str, str] = field(default_factory=dict)
+    fallback: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class TrainingBackend(Protocol):
         """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
 
         :raises BackendError: the submission was rejected; retrying does not help.
+        :raises NoCapacityError: it was rejected for lack of quota, and no job was created.
         :raises BackendUnavailableError: try again later.
         """
 
@@ -197,8 +200,27 @@ class ShowsRequest(Protocol):
 class LearnsRegions(Protocol):
     """A backend that runs a job in the region of its job file, and can search only in regions that it knows."""
 
-    def learn_region(self, spec: TrainingSpec) -> None:
-        """From now on, this object's :meth:`TrainingBackend.find` also searches the region of ``spec``."""
+    def learn_region(self, spec: TrainingSpec, *regions: str) -> None:
+        """From now on, this object's :meth:`TrainingBackend.find` also searches the region of ``spec``.
+
+        :param regions: further regions, in which attempts of the job were created.
+        """
+
+
+@runtime_checkable
+class FallsBack(Protocol):
+    """A backend that can request other machines, another region or another strategy when machines are missing.
+
+    What it returns is recorded in ``job.json`` before a job is created with it.
+    """
+
+    def next_fallback(self, current: Mapping[str, Any] | None, status: JobStatus | None) -> Mapping[str, Any] | None:
+        """What the next request has instead of the first one's; ``None`` if there is nothing left to try.
+
+        :param current: what this method returned for the attempt that failed; ``None`` if that was the first request.
+        :param status: of the attempt that ended; ``None`` if the service refused to create it. ``None`` is returned
+            if the attempt did not end for lack of machines.
+        """
 
 
 @runtime_checkable
@@ -254,13 +276,16 @@ def names() -> list[str]:
     return sorted(_BACKENDS)
 
 
-def find_attempts(backend: TrainingBackend, key: str, spec: TrainingSpec) -> list[JobHandle]:
+def find_attempts(
+    backend: TrainingBackend, key: str, spec: TrainingSpec, regions: Sequence[str] = ()
+) -> list[JobHandle]:
     """All attempts labelled with ``key``, also those in the region that ``spec`` names.
 
+    :param regions: further regions, in which attempts were created: :attr:`~mlengine.core.job.JobRecord.regions`.
     :raises BackendUnavailableError: the backend cannot be reached.
     """
     if isinstance(backend, LearnsRegions):
-        backend.learn_region(spec)
+        backend.learn_region(spec, *regions)
     return backend.find(key)
 
 

@@ -37,7 +37,8 @@ class JobDocument(TypedDict):
 
 class BackendJobDocument(TypedDict):
     """``jobs status``: one of these; ``jobs list --backend``: an array of these. ``name`` is the backend's own name of
-    the attempt; ``failure`` is null or has ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
+    the attempt; ``links`` has the URL of a web page into each running replica that has one; ``failure`` is null or has
+    ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
     """
 
     model: str
@@ -52,6 +53,7 @@ class BackendJobDocument(TypedDict):
     ended: str | None
     name: str
     console_url: str
+    links: dict[str, str]
     failure: dict[str, Any] | None
 
 

@@ -110,6 +110,10 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
+class NoCapacityError(BackendUnavailableError):
+    """A training backend refused to create a job for lack of quota or machines. No job was created."""
+
+
 class BackendThrottledError(BackendUnavailableError):
     """A quota of requests per minute is exceeded.
 

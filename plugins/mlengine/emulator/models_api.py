@@ -83,6 +83,9 @@ class ModelsApi:
         for field_name in ("displayName", "artifactUri"):
             if not model.get(field_name):
                 raise field_errors.vertex(f"model.{field_name}", field_errors.REQUIRED)
+        if not model.get("containerSpec", {}).get("imageUri"):
+            # Documented as "not required for AutoML Models"; Google's SDK refuses artifacts without a container.
+            raise field_errors.vertex("model.container_spec.image_uri", field_errors.REQUIRED)
         aliases = model.get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from mlengine.backends import RunsOnHost
@@ -125,10 +126,20 @@ def render(record: Record) -> dict[str, Any]:
         "updateTime": rfc3339(record.updated),
         **times(record),
     }
+    if record.body.get("jobSpec", {}).get("enableWebAccess") and state is JobState.RUNNING:
+        job["webAccessUris"] = _web_access_uris(record)
     error = record.shown_error
     if error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
         job["error"] = dict(error)
     return job
+
+
+def _web_access_uris(record: Record) -> dict[str, str]:
+    """One for each replica, of the service's form. They lead nowhere: the emulator has no shells."""
+    pools = enumerate(record.body["jobSpec"]["workerPoolSpecs"])
+    nodes = [f"workerpool{place}-{index}" for place, pool in pools for index in range(int(pool.get("replicaCount", 0)))]
+    host = f"{record.region}.aiplatform-training.googleusercontent.com"
+    return {node: f"https://{sha256(f'{record.id} {node}'.encode()).hexdigest()[:16]}-dot-{host}" for node in nodes}
 
 
 def job_name(record: Record) -> str:

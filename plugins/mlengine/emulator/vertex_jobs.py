@@ -22,7 +22,7 @@ from mlengine.emulator.objects import ObjectCopies
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.storage.client import Storage
 
-_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
+_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config", "tensorboard"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
@@ -92,6 +92,8 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         return None
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
+    if plan["tensorboard"]:
+        return None  # the start command runs: on the local backend, event files are in the train dir
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),

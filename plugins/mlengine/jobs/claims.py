@@ -189,7 +189,7 @@ class Claims:
 
     def _learn_region(self, record: JobRecord) -> None:
         if isinstance(self._backend, LearnsRegions):
-            self._backend.learn_region(TrainingSpec.from_json(record.spec))
+            self._backend.learn_region(TrainingSpec.from_json(record.spec), *record.regions)
 
     def _live(self, key: str) -> list[JobStatus]:
         handles = self._backend.find(key)

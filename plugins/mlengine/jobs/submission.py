@@ -25,14 +25,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import LearnsRegions, Submission, TrainingBackend, find_attempts
+from mlengine.backends import FallsBack, LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
+    BackendError,
     BackendUnavailableError,
     JobConflictError,
     JobFailedError,
     JobLostError,
     MlengineError,
+    NoCapacityError,
+    NoQuotaError,
     ObjectMissingError,
     StorageConflictError,
 )
@@ -149,20 +152,24 @@ class Submitter:
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
         """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
 
-        A cancelled job is tried again too: a caller that submits its key wants it to run. Restarts by the service
-        itself count as attempts, because each of them is billed.
+        A cancelled job is tried again too: a caller that submits its key wants it to run. If machines were missing and
+        the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``. Restarts by
+        the service itself count as attempts, because each of them is billed.
 
         :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
         """
         handle = status.handle
-        if not _worth_another(status):
-            raise failed(status)
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
-        self._check_attempts(status, record)
         if record.attempt == handle.attempt:
+            fallback = self._next_fallback(record, status)
+            if fallback is None:
+                self._check_worth(status, record)
             why = status.failure.cause.value if status.failure else status.state.value
             event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
+            if fallback is not None:
+                log.warning("job %s: %s; the next attempt uses %s", handle.job_id, why, _described(fallback))
+                event["fallback"] = dict(fallback)
             try:
                 self._storage.replace(
                     job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
@@ -171,12 +178,24 @@ class Submitter:
                 log.info("job %s: another process began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
 
-    def _check_attempts(self, status: JobStatus, record: JobRecord) -> None:
-        """:raises JobFailedError: there were ``max_attempts``."""
+    def falls_back(self, status: JobStatus) -> bool:
+        """Whether machines were missing, and the next attempt will use a fallback: there is no reason to wait."""
+        return isinstance(self._backend, FallsBack) and (
+            self._next_fallback(self.record(JobDir(status.handle.job_dir)), status) is not None
+        )
+
+    def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
+        return self._backend.next_fallback(record.fallback, status) if isinstance(self._backend, FallsBack) else None
+
+    def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
+        """:raises JobFailedError: the job is not tried again."""
+        if not _worth_another(status):
+            raise failed(status)
         attempt, restarts = status.handle.attempt, record.service_restarts
-        if attempt + restarts < self._max_attempts:
+        most = self._max_attempts + record.fallback_attempts
+        if attempt + restarts < most:
             return
-        why = f"it was attempt {attempt} of {self._max_attempts}"
+        why = f"it was attempt {attempt} of {most}"
         if restarts:
             why += (
                 f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
@@ -272,7 +291,7 @@ class Submitter:
         if record.name is not None:
             return False
         self._check_host(record)
-        return not find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
+        return not self._find(record)
 
     def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
         requested = (intent.requested or intent.spec).to_json()
@@ -299,16 +318,21 @@ class Submitter:
         left_behind = self._of_attempt(record)
         if left_behind:
             return self._record(job_dir, left_behind[0], Decision.REATTACHED)
-        handle = self._backend.submit(
-            Submission(
-                key=record.key,
-                job_id=record.job_id,
-                attempt=record.attempt,
-                job_dir=job_dir.uri,
-                spec=TrainingSpec.from_json(record.spec),
-                labels=labels,
+        try:
+            handle = self._backend.submit(
+                Submission(
+                    key=record.key,
+                    job_id=record.job_id,
+                    attempt=record.attempt,
+                    job_dir=job_dir.uri,
+                    spec=TrainingSpec.from_json(record.spec),
+                    labels=labels,
+                    fallback=record.fallback,
+                )
             )
-        )
+        except (NoCapacityError, NoQuotaError) as error:
+            self._take_fallback(job_dir, record, error)
+            return self._bring_up(job_dir, labels)
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
@@ -317,6 +341,26 @@ class Submitter:
             log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
+
+    def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: BackendError) -> None:
+        """Record that the same attempt, of which no job was created, uses the next fallback.
+
+        :raises BackendError: the refusal, if no fallback is left.
+        """
+        fallback = self._next_fallback(before, None)
+        if fallback is None:
+            raise refusal
+        record, generation = self._read(job_dir)
+        if record != before:
+            return  # another process has continued
+        log.warning("job %s: %s; trying %s", record.job_id, refusal.message, _described(fallback))
+        event = _event("fallback", attempt=record.attempt, after=refusal.message, fallback=dict(fallback))
+        try:
+            self._storage.replace(
+                job_dir.claim, record.with_attempt(record.attempt, None, event).to_bytes(), generation
+            )
+        except StorageConflictError:
+            log.info("job %s: another process took the next fallback", record.job_id)
 
     def _check_host(self, record: JobRecord) -> None:
         """A claim without a job name may hide a job that only the claiming host can see.
@@ -331,8 +375,10 @@ class Submitter:
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
-        handles = find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
-        return [handle for handle in handles if handle.attempt == record.attempt]
+        return [handle for handle in self._find(record) if handle.attempt == record.attempt]
+
+    def _find(self, record: JobRecord) -> list[JobHandle]:
+        return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
         """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
@@ -402,6 +448,11 @@ def _retryable(failure: Failure | None) -> bool:
 
 def _worth_another(status: JobStatus) -> bool:
     return status.state is JobState.CANCELLED or _retryable(status.failure)
+
+
+def _described(fallback: Mapping[str, Any]) -> str:
+    what = ", ".join(f"{name} {value}" for name, value in fallback.items() if name != "number")
+    return f"fallback {fallback.get('number')}: {what}"
 
 
 def _event(what: str, **details: Any) -> dict[str, Any]:

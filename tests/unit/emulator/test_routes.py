@@ -47,7 +47,14 @@ BODIES = {
         "pageToken": "",
         "orderBy": "",
     },
-    "UploadModel": {"model": {"displayName": "m", "artifactUri": "gs://bkt/m", "versionAliases": ["a1"]}},
+    "UploadModel": {
+        "model": {
+            "displayName": "m",
+            "artifactUri": "gs://bkt/m",
+            "versionAliases": ["a1"],
+            "containerSpec": {"imageUri": "i"},
+        }
+    },
     "UpdateModel": {"displayName": "m", "labels": {"a": "b"}},
     "MergeVersionAliases": {"versionAliases": ["a1"]},
     "": {"faults": [{"method": "GetCustomJob", "action": "reset"}]},

@@ -107,6 +107,8 @@ def pip(*args: str) -> None:
         if code == 0:
             return
         say(f"pip failed with exit code {code}: {' '.join(args)}")
+    say("  What to do: read pip's messages above; without access to PyPI, set PIP_INDEX_URL in the job's environment")
+    say("  to a mirror, or use an image that contains the dependencies, and PIP_NO_INDEX=1")
     sys.exit(1)
 
 
@@ -156,9 +158,11 @@ def environment(plan: dict[str, Any]) -> None:
         folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    # The service says checkpoints/ and logs/ below the job dir; here both are train/.
+    # The service says checkpoints/ and logs/ below the job dir; here both are train/. With a TensorBoard instance it
+    # uploads what is written to logs/, and to no other directory.
     os.environ["AIP_MODEL_DIR"] = plan["job_dir"] + "/model/"
-    os.environ["AIP_CHECKPOINT_DIR"] = os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + "/train/"
+    os.environ["AIP_CHECKPOINT_DIR"] = plan["job_dir"] + "/train/"
+    os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + ("/logs/" if plan["tensorboard"] else "/train/")
     if plan["tf_config"] and not os.environ.get("TF_CONFIG"):
         # The service sets none for one replica, where ML Engine did.
         os.environ["TF_CONFIG"] = json.dumps(plan["tf_config"])

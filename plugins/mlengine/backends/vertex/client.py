@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlengine import __version__
 from mlengine.backends.vertex.states import quota_is_zero
-from mlengine.core.errors import BackendError, BackendThrottledError, BackendUnavailableError, NoQuotaError
+from mlengine.core.errors import (
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    NoCapacityError,
+    NoQuotaError,
+)
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = (10.0, 30.0)  # seconds to connect, and for each part of an answer
 DEADLINE = 120.0  # seconds for one call with its retries
 QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
+# Shown in Google's audit logs.
+USER_AGENT = f"mlengine/{__version__}"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+# A limit of requests is renewed every minute, and says nothing about machines.
+_RATE = re.compile(r"per minute|requests per|rate limit", re.I)
 
 Params = Mapping[str, str | int]
 
@@ -92,17 +104,19 @@ class RestClient:
             self.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def create(self, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    def create(self, url: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
         """Send a POST that must not be executed twice.
 
         An exceeded quota (429) has no effect, so the request is repeated for up to ``quota_patience`` seconds.
 
+        :param patience: replaces ``quota_patience``, except for a quota of requests a minute.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
         :raises NoQuotaError: the quota is exceeded because its limit is 0. It is not waited for.
-        :raises BackendUnavailableError: the quota was still exceeded at the end.
+        :raises NoCapacityError: the quota was still exceeded at the end.
+        :raises BackendUnavailableError: likewise, for a quota of requests a minute.
         """
-        until = time.monotonic() + self._patience
+        began = time.monotonic()
         pause = 5.0
         while True:
             status, answer, retry_after = self._send("POST", url, None, body)
@@ -120,12 +134,10 @@ class RestClient:
                     hint="request this quota for project and region on the console's page IAM > Quotas, or use other "
                     "machines; Spot and flex-start machines need the quota of pre-emptible ones",
                 )
+            rate = _RATE.search(_words(status, answer)) is not None
             wait = _jitter(pause, retry_after)
-            if time.monotonic() + wait > until:
-                raise BackendUnavailableError(
-                    f"quota: {_words(status, answer)}",
-                    hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
-                )
+            if time.monotonic() + wait > began + (self._patience if patience is None or rate else patience):
+                raise _quota_error(status, answer, rate=rate)
             log.warning("Quota exceeded: %s; retrying in %.0f s", _words(status, answer), wait)
             self.sleep(wait)
             pause = min(pause * 2, 60.0)
@@ -172,6 +184,7 @@ class RestClient:
                 # google-auth's own retries are off, so that this file's deadline is the only one.
                 session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
                 session.trust_env = not self._direct
+                session.headers["User-Agent"] = USER_AGENT
                 session.mount("http://", HTTPAdapter(pool_maxsize=16))
                 session.mount("https://", HTTPAdapter(pool_maxsize=16))
                 self._session = session
@@ -191,9 +204,20 @@ def _words(status: int | None, answer: Mapping[str, Any]) -> str:
 _HINTS = {
     400: "correct what the message names; 'mlengine jobs train --dry-run' prints the request",
     401: "check the connection's key; its token was refused",
-    403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
+    403: "grant the connection's account roles/aiplatform.user, and roles/iam.serviceAccountUser on the job's "
+    "service_account (act-as); enable the API in the project",
     404: "check project and region, and that the API is enabled",
 }
+
+
+def _quota_error(status: int, answer: Mapping[str, Any], *, rate: bool) -> BackendError:
+    if rate:
+        return BackendThrottledError(f"too many requests: {_words(status, answer)}", hint="try again in a minute")
+    return NoCapacityError(
+        f"quota: {_words(status, answer)}",
+        hint="request more of this quota on the console's page IAM > Quotas, wait for other jobs, or set fallbacks; "
+        "flex-start and Spot use the pre-emptible quotas, which may be 0",
+    )
 
 
 def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:

@@ -67,7 +67,7 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
                 restarting = status.restarting
         if status.state is JobState.SUCCEEDED:
             return ExitCode.OK
-        if not _retryable(status):
+        if not _retryable(status) and not submitter.falls_back(status):
             return _failed(status)
         try:
             handle = submitter.next_attempt(status).handle

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends import Submission
-from mlengine.backends.vertex import prices
+from mlengine.backends.vertex import checks, prices
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.request import Request
 from mlengine.core import vertex_machines
@@ -29,6 +29,15 @@ def gpu(machine: str, accelerator: str | None, count: int = 1) -> tuple[Pool, ..
 def machine_spec(**fields: Any) -> dict[str, Any]:
     """What the job file cannot say, through the raw pass-through."""
     return {"raw": {"jobSpec": {"workerPoolSpecs": [{"machineSpec": fields}]}}}
+
+
+RESERVATION = "projects/p/zones/us-central1-a/reservations/r"
+EXPERIMENT = "projects/p/locations/r/metadataStores/default/contexts/e"
+NETWORK = "projects/1/global/networks/n"
+INTERFACE = {"network_attachment": "attachment"}
+MOUNT = {"server": "10.0.0.2", "path": "/data", "mount_point": "data"}
+PEERING = {"domain": "corp.", "target_project": "p", "target_network": "n"}
+ACCOUNT = {"service_account": "me@p.iam.gserviceaccount.com"}
 
 
 ONE = {
@@ -85,6 +94,7 @@ SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]
             "same machine in every pool",
         ),
         ((), {"spot": True, "reservation": RESERVATION}, "SPOT machines cannot come from a reservation"),
+        ((), {"spot": True, "reservation": "any"}, "SPOT machines cannot come from a reservation"),
         ((), {"spot": True, "persistent_resource": "r"}, "persistent resource"),
         ((), {"reservation": RESERVATION, "persistent_resource": "r"}, "cannot come from a reservation"),
         ((), machine_spec(reservationAffinity=SHORT_NAME), "'r' is not the full name of a reservation"),
@@ -104,6 +114,28 @@ SHORT_NAME = {"reservationAffinityType": "SPECIFIC_RESERVATION", "values": ["r"]
         ((), {"raw": {"jobSpec": {"scheduling": {"timeout": "2h"}}}}, "timeout: is not a duration: '2h'"),
         ((), {"flex_start": True, "max_wait_seconds": -1}, "maxWaitDuration in seconds: is -1"),
         ((), {"boot_disk_gb": 10}, "bootDiskSizeGb: is 10"),
+        ((), {"experiment": "e"}, "experiment: is not the full name"),
+        ((), {"experiment_run": f"{EXPERIMENT}-1"}, "needs its experiment"),
+        ((), {"experiment": EXPERIMENT, "experiment_run": EXPERIMENT}, "is not a run of"),
+        (
+            (),
+            {**ACCOUNT, "experiment": EXPERIMENT, "tensorboard": "projects/p/locations/r/tensorboards/1"},
+            "TensorBoard instance of its own",
+        ),
+        ((), {"network": NETWORK, "psc_interface": INTERFACE}, "two ways to reach a network"),
+        ((), {"network": "n"}, "network: is not the full name"),
+        ((), {"reserved_ip_ranges": ["r"]}, "ranges of a peered network"),
+        ((), {"reserved_ip_ranges": ["r"], "psc_interface": INTERFACE}, "ranges of a peered network"),
+        ((), {"psc_interface": {"network_attachment": "projects/p/attachment"}}, "not a network attachment"),
+        ((), {"psc_interface": {}, "raw": {"jobSpec": {"pscInterfaceConfig": {"x": 1}}}}, "not a network attachment"),
+        ((), {"psc_interface": {**INTERFACE, "attachment": "a"}}, "has no field 'attachment'"),
+        ((), {"psc_interface": {**INTERFACE, "dns_peering_configs": [{**PEERING, "domain": "corp"}]}}, "DNS peering"),
+        ((), {"nfs_mounts": [MOUNT]}, "through a network of yours"),
+        ((), {"network": NETWORK, "nfs_mounts": [{**MOUNT, "server": "nas.corp"}]}, "not an IP address: 'nas.corp'"),
+        ((), {"network": NETWORK, "nfs_mounts": [{**MOUNT, "path": "data"}]}, "begin with a slash: 'data'"),
+        ((), {"network": NETWORK, "nfs_mounts": [{**MOUNT, "mount_point": "/"}]}, "mount_point is empty"),
+        ((), {"network": NETWORK, "nfs_mounts": [MOUNT, {**MOUNT, "path": "/x"}]}, "used twice"),
+        ((), {"network": NETWORK, "nfs_mounts": [{"server": "10.0.0.2"}]}, "is not a mount"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_hint(
@@ -126,6 +158,46 @@ def test_what_works_goes_through() -> None:
     # Newer than the table: the service decides.
     prepare(gpu("z9-highgpu-8g", "NVIDIA_Z900", 8))
     prepare(gpu("n1-standard-8", "NVIDIA_Z900"))
+    prepare(spot=True, reservation="none")
+    prepare(network=NETWORK, reserved_ip_ranges=["r"], nfs_mounts=[MOUNT])
+    prepare(psc_interface={**INTERFACE, "dns_peering_configs": [PEERING]}, nfs_mounts=[MOUNT])
+    prepare(experiment=EXPERIMENT, experiment_run=f"{EXPERIMENT}-1", dashboard_access=True)
+
+
+def test_a_private_network_and_the_default_image_get_a_note() -> None:
+    networks: list[dict[str, Any]] = [{"network": NETWORK}, {"psc_interface": INTERFACE}]
+    for options in networks:
+        (note,) = (note for note in prepare(**options).notes if "Docker Hub" in note)
+        assert "python:3.11-slim" in note
+        assert "PIP_INDEX_URL" in note
+    for options in ({}, {**networks[0], "image_uri": "europe-docker.pkg.dev/p/r/python:3.11"}):
+        assert not any("Docker Hub" in note for note in prepare(**options).notes)
+
+
+def test_a_reservation_is_named_in_full() -> None:
+    with pytest.raises(BackendError, match="not a reservation: 'r'"):
+        prepare(reservation="r")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({**ACCOUNT, "tensorboard": "projects/p/locations/europe-west4/tensorboards/1"}, "tensorboard"),
+        ({"experiment": EXPERIMENT.replace("/r/", "/europe-west4/")}, "experiment"),
+        ({"encryption_key": "projects/p/locations/europe-west4/keyRings/k/cryptoKeys/c"}, "encryption_key"),
+        (
+            {"psc_interface": {"network_attachment": "projects/p/regions/europe-west4/networkAttachments/a"}},
+            "psc_interface",
+        ),
+        ({"reservation": RESERVATION.replace("us-central1", "europe-west4")}, "reservation"),
+    ],
+)
+def test_a_resource_of_another_region_is_refused(options: dict[str, Any], name: str) -> None:
+    body = prepare(**options).body
+    checks.check_region("j1", body, "europe-west4")
+    with pytest.raises(BackendError, match=f"runs in us-central1, and {name}") as caught:
+        checks.check_region("j1", body, "us-central1")
+    assert "europe-west4" in caught.value.message
 
 
 def test_a_machine_s_own_accelerators_are_requested_and_noted() -> None:
