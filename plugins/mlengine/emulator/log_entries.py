@@ -11,7 +11,7 @@ import base64
 import hashlib
 import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -69,20 +69,27 @@ class _Stream:
     constant: dict[str, str] = field(default_factory=dict)
 
 
-def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str, Any]) -> Rendered:
+def list_entries(
+    journal: Journal,
+    records: Sequence[Record],
+    body: Mapping[str, Any],
+    refresh: Callable[[Sequence[Record]], Sequence[Record]],
+) -> Rendered:
     """``entries:list``.
 
-    :param records: all jobs, with their current states.
+    :param records: all jobs.
     :param body: the request.
+    :param refresh: returns records with their current states; called with those that the request can match.
     :raises EmulatorApiError: a field of the request is unknown or invalid.
     """
     query = _read(body)
     ids = query.plan.job_ids
-    wanted = [
+    wanted: Sequence[Record] = [
         record
         for record in records
         if record.project in query.projects and (ids is None or record.id.casefold() in ids)
     ]
+    wanted = refresh(wanted)
     # The newest entries are the first of a descending order: all must be there.
     seconds = None if query.descending else COLLECT_SECONDS
     collected = [journal.collect(record, seconds) for record in wanted]

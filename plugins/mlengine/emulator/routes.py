@@ -58,7 +58,7 @@ class Routes:
 
         def entries(request: Request) -> Response:
             body = self._projects.with_ids(resumed_search(request.json()))
-            return list_entries(engine.journal, engine.refresh(engine.store.all()), body)
+            return list_entries(engine.journal, engine.store.all(), body, engine.refresh)
 
         def operation(request: Request) -> dict[str, Any]:
             return pipelines.operation(request) or vertex.operation(request)

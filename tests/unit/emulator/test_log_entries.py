@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def list_entries(journal: Journal, records: list[Record], body: dict[str, Any]) -> dict[str, Any]:
-    return as_dict(log_entries.list_entries(journal, records, body))
+    return as_dict(log_entries.list_entries(journal, records, body, list))
 
 
 def write(journal: Journal, job: Record, *texts: str, severity: int = 200) -> None:
@@ -185,6 +185,17 @@ def test_the_filter_selects_jobs(journal: Journal) -> None:
         assert texts(list_entries(journal, JOBS, request(filter=only + text))) == expected, text
     both = request(filter=only + "of", resourceNames=["projects/other"], projectIds=["p"])
     assert texts(list_entries(journal, JOBS, both)) == ["of 7", "of 8", "of 9", "of Census_1"]
+
+
+def test_the_states_of_other_jobs_are_not_read(journal: Journal) -> None:
+    refreshed: list[str] = []
+
+    def refresh(records: Sequence[Record]) -> Sequence[Record]:
+        refreshed.extend(job.id for job in records)
+        return records
+
+    log_entries.list_entries(journal, JOBS, request(filter='resource.labels.job_id="7"'), refresh)
+    assert refreshed == ["7"]
 
 
 @pytest.mark.parametrize(
