@@ -67,7 +67,7 @@ class Progress:
 
 
 def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
-    """The progress that the trainer reported last; ``None`` if there is none, or none that can be read."""
+    """The progress that the trainer reported last; ``None`` if there is none or it is invalid."""
     try:
         raw = json.loads(storage.read(job_dir.progress))
         return Progress(

@@ -75,7 +75,7 @@ class Submitted:
     decision: Decision
 
     def to_json(self) -> JobXCom:
-        """What the task that submits it returns."""
+        """The return value of the submitting task."""
         handle = self.handle
         return {
             "backend": handle.backend,
@@ -126,13 +126,13 @@ class Submitter:
         return self.next_attempt(status, intent.labels)
 
     def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
-        """Reuse a validated job of equal inputs for this intent; nothing is claimed or submitted.
+        """Reuse a validated job with equal inputs for this intent; nothing is claimed or submitted.
 
-        ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
-        it wants just that trained again. Live jobs of earlier generations and of a deleted run of the same name are
-        ended, as for a new submission.
+        ``None`` if the intent has a job already, or if the task was cleared and the validated job is its own: a clear
+        asks for another training. Live jobs of earlier generations and of a deleted run of the same name are cancelled,
+        as for a new submission.
 
-        :param owner: whose the validated job is, as its claim says.
+        :param owner: the owner in the claim of the validated job.
         """
         self._learn_region(intent)
         own = is_same_task(owner, intent.key) and owner.get("run_uid", "") == intent.key.run_uid
@@ -150,13 +150,13 @@ class Submitter:
             self._claims.end_all(key.digest, "its task was cleared and trains again")
 
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
-        """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
+        """Submit attempt n+1 of a job that ended without success, in the same directory, from its last checkpoint.
 
-        A cancelled job is tried again too: a caller that submits its key wants it to run. If machines were missing and
-        the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``. Restarts by
-        the service itself count as attempts, because each of them is billed.
+        This includes cancelled jobs, because a caller that submits the key wants the job to run. If machines were
+        missing and the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
+        Restarts by the service itself count as attempts, because each of them is billed.
 
-        :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
+        :raises JobFailedError: another attempt would fail too, or there were ``max_attempts`` already.
         """
         handle = status.handle
         job_dir = JobDir(handle.job_dir)
@@ -203,9 +203,9 @@ class Submitter:
         raise failed(status, why)
 
     def note_restart(self, status: JobStatus) -> None:
-        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Safe to repeat.
+        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Can be repeated.
 
-        That it cannot be recorded is logged, and changes nothing.
+        If it cannot be recorded, this is logged and has no other effect.
         """
         handle = status.handle
         job_dir = JobDir(handle.job_dir)
@@ -223,10 +223,10 @@ class Submitter:
                 log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str) -> None:
-        """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
+        """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
 
-        With that note a later try may continue with attempt n+1; an attempt that was cancelled by others stays
-        so (:func:`ended_with_task`). Cancels first: the calling process may have only seconds left.
+        A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`).
+        Cancels first: the calling process may have only seconds left.
         """
         self._backend.cancel(handle)
         job_dir = JobDir(handle.job_dir)
@@ -242,9 +242,9 @@ class Submitter:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def note_environment(self, handle: JobHandle) -> None:
-        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend recorded it.
+        """Add the digest of the installed packages to the inputs in ``job.json``, if the backend recorded it.
 
-        Lineage only: that it cannot be noted is logged, and changes nothing.
+        For lineage only: if it cannot be recorded, this is logged and has no other effect.
         """
         job_dir = JobDir(handle.job_dir)
         try:
@@ -262,12 +262,12 @@ class Submitter:
     def record(self, job_dir: JobDir) -> JobRecord:
         """The claim on ``job_dir``.
 
-        :raises ObjectMissingError: there is none.
+        :raises ObjectMissingError: it is not claimed.
         """
         return self._read(job_dir)[0]
 
     def _check_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> JobRecord:
-        """The claim, if it is of these inputs. One whose job was never submitted takes the new ones.
+        """Return the claim if it has the same inputs. A claim whose job was never submitted gets the new inputs.
 
         :raises JobConflictError: a job was submitted with other inputs.
         """
@@ -336,7 +336,7 @@ class Submitter:
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
-            handles.append(handle)  # a list may lag behind what was just made
+            handles.append(handle)  # a list may not contain a job that was just created
         for duplicate in handles[1:]:
             log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
             self._backend.cancel(duplicate)
@@ -363,7 +363,7 @@ class Submitter:
             log.info("job %s: another process took the next fallback", record.job_id)
 
     def _check_host(self, record: JobRecord) -> None:
-        """A claim without a job name may hide a job that only the claiming host can see.
+        """Check the host of a claim without a job name: only the claiming host can find a local job.
 
         :raises BackendUnavailableError: this is another host.
         """
@@ -381,7 +381,7 @@ class Submitter:
         return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
-        """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
+        """Step 7. If another process has recorded another job first, that one is used and this one is cancelled."""
         record, generation = self._read(job_dir)
         if record.name is None:
             event = _event(decision.value, attempt=handle.attempt, name=handle.name)
@@ -418,7 +418,7 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
 
 
 def ended_with_task(record: JobRecord) -> bool:
-    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a stranger."""
+    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a user."""
     return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
 
 
@@ -429,7 +429,7 @@ def submitted_at(record: JobRecord) -> float | None:
 
 
 def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
-    """The error that tells a person why the job failed, with the last lines of the replica that did."""
+    """The error for a failed job, with its cause and the last log lines of the failed replica."""
     handle, failure = status.handle, status.failure
     lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
     if failure:
