@@ -33,7 +33,7 @@ def trainer_python() -> Path:
     install = [uv, "pip", "install", "--python", str(python), "--compile-bytecode"]
     if constraints.exists():
         install += ["--constraint", str(constraints)]
-    _run([*install, "-r", str(trainer / "pyproject.toml"), "--extra", "draw", *tools])
+    _run([*install, "-r", str(trainer / "pyproject.toml"), "--extra", "cpu", "--extra", "draw", *tools])
     stamp.write_text(made_of.hexdigest(), encoding="utf-8")
     return python
 

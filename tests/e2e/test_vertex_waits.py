@@ -22,6 +22,7 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.emulator.log_entries import all_entries
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.testing import airflow
 from mlengine.testing.airflow_api import AirflowApi, DagRun
@@ -193,5 +194,5 @@ def test_the_google_provider_s_operator_in_a_dag_run(
     number = live_airflow.api.xcoms(ended.dag_id, ended.run_id, "train")["custom_job_id"]
     record = next(record for record in cloud.server.engine.store.all() if record.id == number)
     assert record.state is JobState.SUCCEEDED
-    lines = [entry["jsonPayload"]["message"] for entry in cloud.server.engine.journal.read(record)]
+    lines = [entry["jsonPayload"]["message"] for entry in all_entries(cloud.server.engine.journal, record)]
     assert f"by the provider, into {live_airflow.bucket}/life/provider/model/" in lines

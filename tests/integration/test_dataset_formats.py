@@ -318,9 +318,34 @@ def test_a_value_that_does_not_fit_late_in_a_csv_file(storage: Storage, bucket: 
     folder = tables.version(tmp_path / "given", "csv", train=200_000)
     with (folder / "train/part-0.csv").open("a") as file:
         file.write('"p","unknown",2.5,"Bern",0\n')
-    with pytest.raises(DatasetError, match=r"column 'age': .*'unknown'.*\n.*--dtype age=string"):
+    message = r"part-0\.csv, line 200,002: column 'age' has the value 'unknown', and its type is int64\n.*=string"
+    with pytest.raises(DatasetError, match=message):
         add(storage, bucket, folder)
     assert add(storage, bucket, folder, dtypes={"age": "string"}).schema.column("age").dtype == "string"
+
+
+def test_a_column_of_whole_numbers_with_a_fraction_late_in_a_csv_file(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    folder = tables.version(tmp_path / "given", "csv", train=200_000)
+    with (folder / "train/part-0.csv").open("a") as file:
+        file.write('"p",33.5,2.5,"Bern",0\n')
+    with pytest.raises(DatasetError, match=r"column 'age' has the value '33\.5', and its type is int64\n.*age=float64"):
+        add(storage, bucket, folder, dtypes={"age": "int64"})
+    shown: list[str] = []
+    manifest = add(storage, bucket, folder, progress=shown.append)
+    assert manifest.schema.column("age").dtype == "float64"
+    assert manifest.train.statistics["age"].nulls == 0
+    assert any("column 'age' is read as float64: " in text and "line 200,002" in text for text in shown)
+    later = tables.version(tmp_path / "later", "csv", train=200_000, seed=5)
+    assert add(storage, bucket, later, "v2").schema.column("age").dtype == "float64", "as in the version before"
+
+
+def test_whole_numbers_and_fractions_in_two_splits(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    folder = tables.version(tmp_path / "given", "jsonl")
+    path = folder / "heldout/part-0.jsonl"
+    path.write_text(path.read_text().replace('"age": 3', '"age": 0.5'))
+    assert add(storage, bucket, folder).schema.column("age").dtype == "float64"
 
 
 DAMAGED: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {

@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
 from mlengine.cli.documents import JobDocument
 from mlengine.cli.exit_codes import ExitCode
+from mlengine.emulator.projects import location_name
 from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.support import local_jobs
@@ -169,9 +170,10 @@ def test_train_on_vertex(trainer: Path, emulator: RunningEmulator, bucket: str, 
     package = re.search(r"package trainer 0\.0\.0, \d+ files: (gs://\S+)", said)
     assert package is not None
     assert package[1] in str(request), "a dry run names the package that is then uploaded"
-    assert "as projects/test-project/locations/us-central1/customJobs/" in said
+    assert f"as {location_name('test-project', 'us-central1')}/customJobs/" in said
     assert f"chief-0 | trained 2 steps into {bucket}/mnist/mnist_1 as master" in said
-    assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], "--set", "cost_cap_usd=0.01"]) == 1
+    cap = ["--set", "cost_cap_usd=0.01", "--set", "prices={n1-highcpu-16: 0.65}"]
+    assert main(["jobs", "train", "mnist_2", *command[3:], *places[:2], *cap]) == 1
     assert "the cap is 0.01 USD" in capsys.readouterr().err
 
 

@@ -18,16 +18,27 @@ from typing import Any
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.vertex import location
+from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.backends.vertex.jobs import tensorboard_url
 from mlengine.backends.vertex.location import anonymous_credentials
+from mlengine.core.job import JobHandle
 from mlengine.core.times import seconds
 from mlengine.testing.emulator import RunningEmulator, running
 from mlengine.testing.gcs import GcsServer
 from tests.support import local_jobs
+from tests.support.google_clients import (
+    NUMBERED_PARENT,
+    PARENT,
+    entries,
+    init_sdk,
+    job_client,
+    package_job,
+    until_ended,
+)
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
-PARENT = "projects/test-project/locations/us-central1"
-EXECUTOR = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 
 
 @pytest.fixture
@@ -36,45 +47,6 @@ def emulator(make_backend: Make, tmp_path: Path) -> Iterator[RunningEmulator]:
         tmp_path / "emulator", backend=make_backend(max_chief_restarts=0, max_restarts=0), grpc_port=0
     ) as started:
         yield started
-
-
-def package_job(uri: str, bucket: str, do: str, *, workers: int = 0) -> dict[str, Any]:
-    """A CustomJob as Google's documentation writes it, in snake_case."""
-    pool = {
-        "machine_spec": {"machine_type": "n1-standard-4"},
-        "replica_count": 1,
-        "python_package_spec": {
-            "executor_image_uri": EXECUTOR,
-            "package_uris": [uri],
-            "python_module": "tiny.task",
-            "args": ["--chief", do],
-            "env": [{"name": "COLOUR", "value": "blue"}],
-        },
-    }
-    pools = [pool, {**pool, "replica_count": workers}] if workers else [pool]
-    return {
-        "display_name": "foreign",
-        "labels": {"team": "vision"},
-        "job_spec": {"worker_pool_specs": pools, "base_output_directory": {"output_uri_prefix": f"{bucket}/out"}},
-    }
-
-
-def job_client(emulator: RunningEmulator) -> Any:
-    from google.cloud.aiplatform_v1 import JobServiceClient  # noqa: TID251 - Google's client
-
-    return JobServiceClient(
-        transport="rest", credentials=anonymous_credentials(), client_options={"api_endpoint": emulator.url}
-    )
-
-
-def until_ended(get: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit:
-        job = get()
-        if job.end_time:
-            return job
-        time.sleep(0.2)
-    raise AssertionError(f"not ended: {job}")
 
 
 def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str) -> None:
@@ -86,7 +58,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
         "say(sorted(spec['cluster']), spec['task'], args.job_dir, env['COLOUR'], env['AIP_CHECKPOINT_DIR'])"
     )
     made = client.create_custom_job(parent=PARENT, custom_job=package_job(actor, bucket, show, workers=1))
-    assert made.name.startswith(f"{PARENT}/customJobs/")
+    assert made.name.startswith(f"{NUMBERED_PARENT}/customJobs/")
     assert made.labels["team"] == "vision"
     ended = until_ended(lambda: client.get_custom_job(name=made.name))
     assert ended.state.name == "JOB_STATE_SUCCEEDED"
@@ -112,7 +84,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
     client.cancel_custom_job(name=endless.name)
     ended = until_ended(lambda: client.get_custom_job(name=endless.name))
     assert (ended.state.name, ended.error.code) == ("JOB_STATE_CANCELLED", 1)
-    with pytest.raises(exceptions.BadRequest, match="has ended"):
+    with pytest.raises(exceptions.BadRequest, match="is in state JOB_STATE_CANCELLED and cannot be canceled"):
         client.cancel_custom_job(name=endless.name)
     client.delete_custom_job(name=endless.name).result(timeout=10)
     with pytest.raises(exceptions.NotFound):
@@ -123,31 +95,23 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
         list(client.list_custom_jobs(request={"parent": PARENT, "filter": "colour=blue"}))
 
 
-def entries(emulator: RunningEmulator, name: str) -> list[dict[str, Any]]:
-    import requests
+def test_our_console_links_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.cloud.aiplatform.utils import console_utils  # noqa: TID251 - Google's client
 
-    body = {
-        "resourceNames": ["projects/test-project"],
-        "filter": f'resource.type="ml_job" AND resource.labels.job_id="{name.rsplit("/", 1)[-1]}"',
-        "orderBy": "timestamp asc",
-    }
-    answer = requests.post(f"{emulator.url}/v2/entries:list", json=body, timeout=10)
-    found: list[dict[str, Any]] = answer.json()["entries"]
-    return found
+    name = "projects/test-project/locations/europe-west1/customJobs/1234"
+    monkeypatch.setattr(location, "default_credentials", lambda: (anonymous_credentials(), "test-project"))
+    monkeypatch.delenv("AIRFLOW__MLENGINE__VERTEX_ENDPOINT", raising=False)
+    url = VertexBackend().console_url(JobHandle("vertex", name, "j", 1, "gs://bkt/m/j"))
+    assert url == console_utils.custom_job_console_uri(name)
+    instance = "projects/test-project/locations/europe-west1/tensorboards/7"
+    assert tensorboard_url(instance, name) == console_utils.custom_job_tensorboard_console_uri(instance, name)
 
 
 def test_the_high_level_sdk(emulator: RunningEmulator, bucket: str) -> None:
     """``aiplatform.CustomJob``, with a container whose command is Python, of which no image is pulled."""
     from google.cloud import aiplatform  # noqa: TID251 - Google's client
 
-    aiplatform.init(
-        project="test-project",
-        location="us-central1",
-        staging_bucket=bucket,
-        credentials=anonymous_credentials(),
-        api_endpoint=emulator.url,
-        api_transport="rest",
-    )
+    init_sdk(emulator, bucket)
     container = {
         "image_uri": "docker.example/any",
         "command": ["python3", "-c", "import os, sys; print(sys.argv[1:], os.environ['CLUSTER_SPEC'][:11])"],
@@ -197,14 +161,7 @@ def test_a_local_script_of_the_sdk_leaves_the_user_s_python_alone(
     before = installed(folders)
     monkeypatch.setenv("PATH", f"{fake_bin}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(home))
-    aiplatform.init(
-        project="test-project",
-        location="us-central1",
-        staging_bucket=bucket,
-        credentials=anonymous_credentials(),
-        api_endpoint=emulator.url,
-        api_transport="rest",
-    )
+    init_sdk(emulator, bucket)
     job = aiplatform.CustomJob.from_local_script(
         display_name="script",
         script_path=str(tmp_path / "task.py"),
@@ -446,16 +403,29 @@ def test_ready_made_packages_and_the_other_commands(
     assert described["trainingInput"]["packageUris"][0].endswith("/tiny-1.0.tar.gz")
 
 
+STREAM = ("--region", "us-central1", "--polling-interval", "2")
+
+
 @needs_gcloud
 def test_gcloud_ai_custom_jobs(
     gcloud: Callable[..., str], emulator: RunningEmulator, actor: str, bucket: str, tmp_path: Path
 ) -> None:
-    spec = package_job(actor, bucket, "until('/nowhere')")["job_spec"]
+    do = "say('to stdout'); print('to stderr', file=sys.stderr, flush=True); until('/nowhere')"
+    spec = package_job(actor, bucket, do)["job_spec"]
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
     region = ("--region", "us-central1")
     gcloud("ai", "custom-jobs", "create", *region, "--display-name", "by gcloud", "--config", "job.yaml")
     name = gcloud("ai", "custom-jobs", "list", *region, "--format", "value(name)", data=True).strip()
+    limit = time.monotonic() + 60
+    while "to stderr" not in [entry["jsonPayload"]["message"] for entry in entries(emulator, name)]:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
     gcloud("ai", "custom-jobs", "cancel", name)
     client = job_client(emulator)
     until_ended(lambda: client.get_custom_job(name=name))
+    said = [line.split() for line in gcloud("ai", "custom-jobs", "stream-logs", name, *STREAM).splitlines()]
+    lines = [(line[0], line[4], " ".join(line[5:])) for line in said if len(line) > 5]
+    assert ("INFO", "service", "Job is running.") in lines
+    assert ("INFO", "workerpool0-0", "to stdout") in lines
+    assert ("ERROR", "workerpool0-0", "to stderr") in lines
     assert "JOB_STATE_CANCELLED" in gcloud("ai", "custom-jobs", "describe", name)

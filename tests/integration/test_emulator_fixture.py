@@ -14,6 +14,7 @@ import requests
 from mlengine import connections
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobHandle, JobState
+from mlengine.emulator.projects import location_name
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
 from mlengine.storage.client import Storage
@@ -50,7 +51,7 @@ def test_operators_submit_jobs_to_it(mlengine_emulator: RunningEmulator, monkeyp
     )
     submitted = operator.execute(context)
     assert submitted["backend"] == "vertex"
-    assert submitted["name"].startswith("projects/test-project/locations/europe-west1/customJobs/")
+    assert submitted["name"].startswith(f"{location_name('test-project', 'europe-west1')}/customJobs/")
     assert mlengine_emulator.calls.count("CreateCustomJob") == 1
     backend: Any = connections.CloudAccess().backend()
     handle = JobHandle.from_json(submitted)

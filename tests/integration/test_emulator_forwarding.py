@@ -12,6 +12,7 @@ import requests
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.emulator.log_entries import all_entries
 from mlengine.testing.emulator import running
 
 pytestmark = pytest.mark.integration
@@ -45,7 +46,7 @@ def test_an_ml_engine_job_runs_on_vertex_ai(
         assert cloud.calls.count("CreateCustomJob") == 2
         records = {record.id: record for record in old.server.engine.store.all()}
         said = {
-            name: [e["jsonPayload"]["message"] for e in old.server.engine.journal.read(records[name])]
+            name: [e["jsonPayload"]["message"] for e in all_entries(old.server.engine.journal, records[name])]
             for name in records
         }
         assert f"dir {bucket}/out" in said["with_dir"]

@@ -18,10 +18,11 @@ from mlengine.core.layout import JobDir
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
+from mlengine.validation.environment import ValidationEnvironment
 from mlengine.validation.job import load_job
 from mlengine.validation.report import Report, load_report
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.validation import ValidationEnvironment, validate
+from mlengine.validation.validation import validate
 from tests.support.manual import ROOT, blocks, commands, words
 
 pytestmark = pytest.mark.integration

@@ -478,6 +478,25 @@ def test_a_task_that_continues_after_its_kill_starts_nothing(bucket: str, backen
     assert len(backend.jobs) == 1
 
 
+@pytest.mark.parametrize("wait", [60.0, None])
+def test_a_log_that_cannot_be_read_does_not_delay_a_sensor_without_triggerer(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, wait: float | None
+) -> None:
+    job = submit(backend, bucket)
+
+    def logs(handle: JobHandle, cursor: Any, limit: int = 1000) -> LogPage:
+        if wait is None:
+            raise BackendUnavailableError("503")
+        return LogPage((), cursor, wait=wait)
+
+    monkeypatch.setattr(backend, "logs", logs)
+    began = time.monotonic()
+    assert not sensor(job, deferrable=False).poke(context("wait")).is_done
+    backend.end(job["name"], JobState.SUCCEEDED)
+    assert sensor(job, deferrable=False).poke(context("wait")).is_done
+    assert time.monotonic() - began < 8.0
+
+
 def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

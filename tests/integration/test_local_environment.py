@@ -45,6 +45,18 @@ def test_equal_packages_share_one_environment(storage: Storage, bucket: str, tmp
     assert build_environment([changed], storage, tmp_path).digest != made[0].digest
 
 
+def test_a_package_gets_the_extra_of_its_accelerator(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
+    uri = local.put(storage, bucket, local.sdist(SAY, dependencies=extras), "extras/tiny-1.0.tar.gz")
+    made = {
+        accelerator: build_environment([uri], storage, tmp_path, env={"MLENGINE_ACCELERATOR_TYPE": accelerator})
+        for accelerator in ("", "NVIDIA_L4")
+    }
+    assert "iniconfig==2.0.0" in made[""].lock
+    assert "iniconfig==2.1.0" in made["NVIDIA_L4"].lock
+    assert build_environment([uri], storage, tmp_path).digest == made[""].digest
+
+
 def test_pip_in_a_shared_environment_fails_instead_of_changing_the_user_s_python(
     storage: Storage, bucket: str, tmp_path: Path
 ) -> None:

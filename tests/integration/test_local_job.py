@@ -249,3 +249,16 @@ def test_a_job_nobody_knows_is_lost(make_backend: Make) -> None:
     assert status.state is JobState.FAILED
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
+
+
+def test_stderr_is_kept_apart_if_the_backend_is_set_to(make_backend: Make, actor: str, bucket: str) -> None:
+    do = "say('out'); sys.stderr.write('no end of line'); sys.exit(1 if restarts else 75)"
+    spec = local.spec(actor, args=local.acts(chief=do))
+    backend = make_backend(max_chief_restarts=1)
+    backend.separate_stderr()
+    handle, status = local.run(backend, bucket, spec)
+    lines = [(line.text, line.stderr) for line in local.lines(backend, handle) if line.replica == "chief-0"]
+    assert sorted(line for line in lines if line[1]) == [("no end of line", True)] * 2
+    assert ("out", False) in lines
+    assert status.failure is not None
+    assert status.failure.log_tail[-1] == "no end of line"

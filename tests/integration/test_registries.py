@@ -12,6 +12,7 @@ from mlengine import cli
 from mlengine.champions.history import Champion, current
 from mlengine.connections import forget_connections
 from mlengine.core.errors import PublishError, RegistryError
+from mlengine.emulator.projects import location_name
 from mlengine.operators.register import RegisterModelOperator
 from mlengine.promotion import registries
 from mlengine.promotion.publish import rollback
@@ -25,6 +26,7 @@ from tests.integration.test_champions import Bench
 pytestmark = pytest.mark.integration
 PARENT = "projects/test-project/locations/us-central1"
 NAME = f"{PARENT}/models/mnist"
+IMAGE = "europe-docker.pkg.dev/test-project/serving/mnist:1"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ class Elsewhere:
 
     def __init__(self, service: RunningEmulator, bench: Bench, region: str) -> None:
         self.service, self.bench = service, bench
-        self.settings = {**service.settings, "region": region}
+        self.settings = {**service.settings, "region": region, "image_uri": IMAGE}
         self.name = NAME.replace("us-central1", region)
 
     def publish(self, job_id: str) -> None:
@@ -174,14 +176,37 @@ def test_by_hand(elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]) -> No
     assert "use one of: mlflow, vertex" in capsys.readouterr().err
 
 
+def test_the_account_and_the_key_of_an_upload(elsewhere: Elsewhere) -> None:
+    elsewhere.publish("a")
+    region = elsewhere.settings["region"]
+    key = f"projects/p/locations/{region}/keyRings/k/cryptoKeys/c"
+    calls = len(elsewhere.service.calls)
+    other = VertexRegistry(**elsewhere.settings, encryption_key=key.replace(region, "elsewhere"))
+    with pytest.raises(RegistryError, match=f"is in {region}, and encryption_key in elsewhere"):
+        follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [other])
+    assert elsewhere.service.calls[calls:] == []
+    account = "upload@test-project.iam.gserviceaccount.com"
+    registry = VertexRegistry(**elsewhere.settings, encryption_key=key, service_account=account)
+    follow(elsewhere.bench.storage, elsewhere.bench.bucket, "mnist", [registry])
+    (model,) = _googles_client(elsewhere.service).list_model_versions(name=elsewhere.name)
+    assert model.encryption_spec.kms_key_name == key
+    assert model.container_spec.image_uri == IMAGE
+
+
 def test_googles_own_client_uploads(elsewhere: Elsewhere) -> None:
     """The service's responses are those that Google's client expects."""
+    from google.api_core.exceptions import BadRequest
     from google.cloud.aiplatform_v1.types import Model  # noqa: TID251 - the foreign client
 
     client = _googles_client(elsewhere.service)
     parent = elsewhere.name.rsplit("/", 2)[0]
     model = Model(display_name="mnist", artifact_uri="gs://bkt/m", version_aliases=["champion"])
+    with pytest.raises(BadRequest, match=r"model\.container_spec\.image_uri"):
+        client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
+    model.container_spec.image_uri = IMAGE
     operation = client.upload_model(request={"parent": parent, "model_id": "mnist", "model": model})
-    assert operation.operation.name.startswith(f"{elsewhere.name}/operations/")
+    assert operation.operation.name.startswith(
+        f"{location_name('test-project', elsewhere.settings['region'])}/models/mnist/"
+    )
     assert client.get_model(name=f"{elsewhere.name}@champion").artifact_uri == "gs://bkt/m"
     assert registries.names() == ["mlflow", "vertex"]

@@ -49,6 +49,11 @@ def test_copies_have_events_only_and_grow_in_place(storage: Storage, bucket: str
     storage.write(job_dir.train + copy.name, b"new")
     assert mirror.sync([job_dir]) == 1
     assert copy.read_bytes() == b"new"
+    # A job with a TensorBoard instance in Vertex AI has its event files among its logs.
+    storage.write(job_dir.logs + "events.out.tfevents.3", b"three")
+    storage.write(job_dir.logs + "chief-0/1.log", b"not this")
+    assert mirror.sync([job_dir]) == 1
+    assert (tmp_path / "mnist_1/events.out.tfevents.3").read_bytes() == b"three"
 
 
 def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mlengine.validation.job import load_job
 from mlengine.validation.predictions import load_predictions
 from mlengine.validation.report import load_report
 from mlengine.validation.rules import Rules, Scope
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.validation import validate
 from tests.support.validation_env import PACKAGE, RULES, SIGNATURE, ValidationEnv, checks, failed

@@ -18,7 +18,10 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.emulator.projects import location_name
+from mlengine.storage.client import Storage
 from mlengine.testing.emulator import RunningEmulator, running
+from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
 Make = Callable[..., LocalBackend]
@@ -78,7 +81,7 @@ SHOW = "say('TF', sorted(config['cluster']), args.job_dir, os.environ['AIP_MODEL
 def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: str) -> None:
     asked = submission(actor, bucket, "--chief", SHOW, "--ps", LONG, pools=CLUSTER, attempt=2)
     handle = vertex.submit(asked)
-    assert handle.name.startswith("projects/test-project/locations/us-central1/customJobs/")
+    assert handle.name.startswith(f"{location_name('test-project', 'us-central1')}/customJobs/")
     assert (handle.job_id, handle.attempt, handle.job_dir) == ("mnist_1", 2, f"{bucket}/mnist/mnist_1")
     status = wait(vertex, handle)
     lines = all_lines(vertex, handle)
@@ -94,6 +97,23 @@ def test_a_cluster_trains_and_tells(vertex: VertexBackend, actor: str, bucket: s
     assert ("ps-0", "ps-0 restart 0") in said
     replicas = [line for line in lines if line.replica != "launcher"]
     assert len(set(replicas)) == len(replicas), "a line came twice"
+
+
+def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them(
+    service: RunningEmulator, actor: str, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = "projects/test-project/locations/us-central1/tensorboards/7"
+    vertex = VertexBackend(**service.settings, tensorboard=instance, service_account="a@b.iam.gserviceaccount.com")
+    say = "say(os.environ['AIP_TENSORBOARD_LOG_DIR'], os.environ['AIP_CHECKPOINT_DIR'])"
+    with caplog.at_level("INFO", "mlengine.backends.vertex.backend"):
+        handle = vertex.submit(submission(actor, bucket, "--chief", say))
+    assert wait(vertex, handle).state is JobState.SUCCEEDED
+    job_dir = f"{bucket}/mnist/mnist_1"
+    assert ("chief-0", f"{job_dir}/logs/ {job_dir}/train/") in {
+        (line.replica, line.text) for line in all_lines(vertex, handle)
+    }
+    experiment = f"{instance}/experiments/{handle.name.rsplit('/', 1)[1]}".replace("/", "+")
+    assert f"TensorBoard: https://us-central1.tensorboard.googleusercontent.com/experiment/{experiment}" in caplog.text
 
 
 def test_the_same_submission_is_one_job(
@@ -114,7 +134,7 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
     own: dict[str, Any] = {"project": service.project, "endpoint": service.url}
     submitting = VertexBackend(**own)
     handle = submitting.submit(asked)
-    assert handle.name.startswith("projects/test-project/locations/europe-west4/")
+    assert handle.name.startswith(location_name("test-project", "europe-west4"))
     assert submitting.find(KEY) == [handle]
     # The region argument has precedence over the job file's region.
     assert find_attempts(VertexBackend(**service.settings), KEY, asked.spec) == []
@@ -123,6 +143,30 @@ def test_a_job_is_found_where_its_job_file_put_it(service: RunningEmulator, acto
         fresh.find(KEY)
     assert find_attempts(fresh, KEY, asked.spec) == [handle]
     assert fresh.describe([handle])[0].handle == handle
+
+
+def test_a_gpu_job_that_would_train_on_the_cpu_is_not_created(
+    vertex: VertexBackend, service: RunningEmulator, storage: Storage, bucket: str
+) -> None:
+    package = local_jobs.sdist("", dependencies='["tensorflow-cpu==2.21.0"]')
+    uri = local_jobs.put(storage, bucket, package, "gpu/tiny-1.0.tar.gz")
+    with pytest.raises(BackendError, match=r"requires tensorflow-cpu==2\.21\.0, a build for CPUs only"):
+        vertex.submit(submission(uri, bucket, pools=(Pool(Role.CHIEF, 1, "standard_gpu"),)))
+    assert "CreateCustomJob" not in service.calls
+
+
+def test_a_gpu_job_names_its_accelerators(vertex: VertexBackend, actor: str, bucket: str) -> None:
+    show = "say('GIVEN', os.environ.get('MLENGINE_ACCELERATOR_TYPE'))"
+    handle = vertex.submit(submission(actor, bucket, "--chief", show, pools=(Pool(Role.CHIEF, 1, "g2-standard-24"),)))
+    job = vertex._open().get(handle.name)
+    assert job is not None
+    (pool,) = job["jobSpec"]["workerPoolSpecs"]
+    machine = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
+    assert pool["machineSpec"] == machine
+    given = {one["name"]: one["value"] for one in pool["containerSpec"]["env"]}
+    assert (given["MLENGINE_ACCELERATOR_TYPE"], given["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
+    assert wait(vertex, handle).state is JobState.SUCCEEDED
+    assert "GIVEN None" in {line.text for line in all_lines(vertex, handle)}, "the emulator's machine has none"
 
 
 def test_a_lost_answer_makes_no_second_job(
@@ -211,7 +255,7 @@ def test_cancel_ends_it_and_may_be_repeated(vertex: VertexBackend, actor: str, b
         vertex.cancel(JobHandle("vertex", "abc-1", "x", 1, "gs://bkt/x"))
 
 
-def test_a_timeout_is_told_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
+def test_a_timeout_is_reported_as_a_timeout(service: RunningEmulator, actor: str, bucket: str) -> None:
     """The service's state for it is CANCELLED, with the code of any cancellation."""
     client = RestClient(anonymous_credentials(), sleep=lambda _: time.sleep(0.05))
     vertex = VertexBackend(**service.settings, client=client, timeout_seconds=2)

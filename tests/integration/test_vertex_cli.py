@@ -52,8 +52,8 @@ def test_jobs_are_shown_followed_and_cancelled(
     assert mlengine("jobs", "list", *vertex)[1] == "no jobs in the backend vertex\n"
     backend = VertexBackend(**service.settings)
     first = backend.submit(submission(actor, bucket, "--chief", "say('one')"))
-    second = backend.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
     assert wait(backend, first).state is JobState.SUCCEEDED
+    second = backend.submit(submission(actor, bucket, "--chief", LONG, attempt=2))
     wait(backend, second, JobState.RUNNING)
     lines = mlengine("jobs", "list", *vertex)[1].splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["RUNNING", "SUCCEEDED"]

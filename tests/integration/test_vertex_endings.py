@@ -24,12 +24,12 @@ from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.cli.jobs import follow as follow_module
 from mlengine.cli.jobs.follow import follow
 from mlengine.core.errors import JobFailedError, NoQuotaError
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.jobs import following
 from mlengine.jobs.submission import Intent, Submitted, Submitter
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
@@ -181,7 +181,7 @@ def test_max_wait_seconds_holds_on_the_command_line(
 def test_restarts_are_counted_on_the_command_line(
     service: RunningEmulator, make: Any, package: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_module, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
     vertex = make(spot=True)
     service.script(CREATE, "stockout", restarts=2, seconds=0.6)
     handle = submit(vertex, package, storage)

@@ -37,7 +37,10 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
     "submit": ("write .keep", "write .keep", "create job.json", "create", "replace job.json"),
     # A wait that finds attempt 1 cut off by its machine: it makes attempt 2.
     "deferrable": ("replace job.json", "create", "replace job.json", "write cursor.json"),
+    # A wait that finds that there were no machines: it makes attempt 2 in another region.
+    "fallback": ("replace job.json", "create", "replace job.json", "write cursor.json"),
 }
+CAUSES = {"deferrable": FailureCause.PREEMPTED, "fallback": FailureCause.QUOTA}
 CASES = [(mode, number) for mode, effects in EFFECTS.items() for number in range(1, len(effects) + 2)]
 
 
@@ -58,7 +61,10 @@ class Ground:
         job_file = {"trainingInput": {"pythonModule": "tiny.task", "packageUris": [self.package]}}
         report = self.root / f"{run_id}.report"
         more: Any = {"kill_before": kill_before, "backend": "vertex"}
-        return TaskProcess(mode, run_id, self.bucket, self.service.settings, job_file, self.env, report, **more)
+        options = self.service.settings
+        if mode == "fallback":
+            mode, options = "deferrable", {**options, "fallbacks": [{"region": "europe-west4"}]}
+        return TaskProcess(mode, run_id, self.bucket, options, job_file, self.env, report, **more)
 
     def paid(self, task: TaskProcess) -> list[MemoryJob]:
         """Every job that a run submitted, in order."""
@@ -67,15 +73,21 @@ class Ground:
         label = f"k{_key(task).digest}"
         return [job for job in self.cloud.jobs if job.submission.labels.get("mlengine-key") == label]
 
-    def cut_off(self, task: TaskProcess) -> TaskProcess:
-        """The wait for a job whose attempt 1 was preempted a while ago."""
+    def regions(self, task: TaskProcess) -> tuple[str, ...]:
+        """The regions of those jobs, in their order."""
+        label = f"k{_key(task).digest}"
+        records = [one for one in self.service.server.engine.store.all() if one.labels.get("mlengine-key") == label]
+        return tuple(one.region for one in sorted(records, key=lambda one: one.created))
+
+    def cut_off(self, task: TaskProcess, cause: FailureCause) -> TaskProcess:
+        """The wait for a job whose attempt 1 ended a while ago."""
         spec = TrainingSpec("tiny.task", (self.package,))
         job_dir = JobDir.of(self.bucket, "kill", f"j{task.run_id}")
         submitter = Submitter(self.storage, VertexBackend(**self.service.settings))
         handle = submitter.submit(Intent(_key(task), "kill", job_dir, spec)).handle
         (job,) = self.paid(task)
         job.ended = time.time() - 60
-        self.cloud.end(job.handle.name, JobState.FAILED, FailureCause.PREEMPTED)
+        self.cloud.end(job.handle.name, JobState.FAILED, cause)
         return replace(task, job=handle.to_json())
 
     def end_second_attempts(self, stop: threading.Event) -> None:
@@ -113,6 +125,7 @@ class Seen:
     effects: tuple[str, ...]
     result: Mapping[str, Any]
     paid: tuple[tuple[int, JobState], ...]
+    regions: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +145,14 @@ def seen(ground: Ground) -> dict[tuple[str, int], Seen]:
 def _kill_and_repeat(ground: Ground, mode: str, number: int) -> Seen:
     task = ground.task(mode, NEVER if number > len(EFFECTS[mode]) else number)
     if mode != "submit":
-        task = ground.cut_off(task)
+        task = ground.cut_off(task, CAUSES[mode])
     exit_code = process(task)
     effects, _ = report_of(task)
     again = replace(task, kill_before=NEVER, try_number=2, report=task.report.with_suffix(".again"))
     assert process(again) == 0
     _, result = report_of(again)
     paid = tuple((job.submission.attempt, job.state) for job in ground.paid(task))
-    return Seen(exit_code, effects, result, paid)
+    return Seen(exit_code, effects, result, paid, ground.regions(task))
 
 
 @pytest.mark.parametrize(("mode", "number"), CASES)
@@ -157,3 +170,4 @@ def test_killed_before_a_side_effect_and_run_again(seen: dict[tuple[str, int], S
     else:
         assert case.paid == ((1, JobState.FAILED), (2, JobState.SUCCEEDED))
         assert (case.result["attempt"], case.result["state"]) == (2, "SUCCEEDED")
+        assert case.regions == ("us-central1", "europe-west4" if mode == "fallback" else "us-central1")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 PRINT_ENVIRONMENT = """
 import importlib.metadata, json, os, sys
-names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
+names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "AIP_TENSORBOARD_LOG_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
 print(json.dumps({
     "args": sys.argv[1:],
     "env": {name: os.environ.get(name) for name in names},
@@ -53,7 +53,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed["args"] == ["5", "--name", "Anna & Bob", "--job-dir", job_dir]
     assert printed["env"]["AIP_MODEL_DIR"] == f"{job_dir}/model/"
-    assert printed["env"]["AIP_CHECKPOINT_DIR"] == f"{job_dir}/train/"
+    assert printed["env"]["AIP_CHECKPOINT_DIR"] == printed["env"]["AIP_TENSORBOARD_LOG_DIR"] == f"{job_dir}/train/"
     assert printed["env"]["MLENGINE_ATTEMPT"] == "3"
     assert json.loads(printed["env"]["TF_CONFIG"])["task"]["type"] == "master"
     assert printed["scratch"]
@@ -74,6 +74,17 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     done = start(image, spec, env)
     assert done.returncode == 0, done.stderr
     assert "another one" in done.stdout
+
+
+def test_a_replica_gets_the_extra_of_its_accelerator(image: Path, storage: Storage, bucket: str) -> None:
+    extras = '[]\n[project.optional-dependencies]\ncpu = ["iniconfig==2.0.0"]\ngpu = ["iniconfig==2.1.0"]'
+    uri = local.put(storage, bucket, wheel_free_sdist("4.0", extras, None), "extras/tiny-4.0.tar.gz")
+    spec = TrainingSpec("tiny.task", (uri,), ("0",))
+    env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"]}
+    for accelerator, version in (("", "2.0.0"), ("NVIDIA_L4", "2.1.0")):
+        done = start(image, spec, {**env, "MLENGINE_ACCELERATOR_TYPE": accelerator}, job_dir=f"{bucket}/m/extras")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["iniconfig"] == version
 
 
 def test_what_cannot_be_had_is_said(image: Path, storage: Storage, bucket: str) -> None:

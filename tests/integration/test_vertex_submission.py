@@ -58,8 +58,8 @@ def quick() -> RestClient:
     return RestClient(anonymous_credentials(), deadline=5, quota_patience=30, sleep=lambda _: time.sleep(0.001))
 
 
-def vertex(service: RunningEmulator, client: Any = None) -> VertexBackend:
-    return VertexBackend(**service.settings, client=client or quick())
+def vertex(service: RunningEmulator, client: Any = None, **options: Any) -> VertexBackend:
+    return VertexBackend(**service.settings, client=client or quick(), **options)
 
 
 def intent_for(bucket: str, run_id: str) -> Intent:
@@ -119,16 +119,22 @@ FAULTS = st.lists(
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(faults=FAULTS)
+@given(faults=FAULTS, regions=st.sampled_from([[], ["europe-west4"], ["europe-west4", "asia-east1"]]))
 def test_no_fault_makes_a_second_job(
-    service: RunningEmulator, cloud: MemoryBackend, storage: Storage, bucket: str, faults: list[Fault]
+    service: RunningEmulator,
+    cloud: MemoryBackend,
+    storage: Storage,
+    bucket: str,
+    faults: list[Fault],
+    regions: list[str],
 ) -> None:
     run_id = uuid.uuid4().hex
     service.server.script.clear()
     service.server.script.add(*faults)
+    fallbacks = [{"region": region} for region in regions]
     for _ in range(10):
         try:
-            submitted = Submitter(storage, vertex(service)).submit(intent_for(bucket, run_id))
+            submitted = Submitter(storage, vertex(service, fallbacks=fallbacks)).submit(intent_for(bucket, run_id))
             break
         except BackendUnavailableError:
             continue

@@ -138,6 +138,17 @@ def test_a_job_opened_is_the_truth_of_now(sample_jobs: SampleJobs, visit: Callab
     assert client.get("api/jobs/champions/..%2f..").status_code == 404
 
 
+def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
+    BACKEND.links.update({"chief-0": shell, "worker-0": "javascript:alert(1)"})
+    client = visit()
+    assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {"chief-0": shell}
+    assert shell not in client.get("api/jobs").text
+    BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
+    assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {}
+
+
 def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
     sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:

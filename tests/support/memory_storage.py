@@ -17,6 +17,9 @@ class MemoryStorage:
     def stat(self, uri: str) -> ObjectStat | None:
         return ObjectStat(uri, len(self.objects[uri]), 1) if uri in self.objects else None
 
+    def ls(self, prefix: str) -> list[ObjectStat]:
+        return [ObjectStat(uri, len(data), 1) for uri, data in sorted(self.objects.items()) if uri.startswith(prefix)]
+
     def create(self, uri: str, data: bytes) -> None:
         assert uri not in self.objects
         self.objects[uri] = data

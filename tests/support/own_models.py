@@ -25,7 +25,7 @@ from mlengine.validation.environment import local_environment
 from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.validation import validate
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"

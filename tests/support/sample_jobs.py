@@ -35,12 +35,14 @@ class KnownJobs(MemoryBackend):
     def __init__(self) -> None:
         super().__init__("memory")
         self.times: dict[str, tuple[float, float | None]] = {}
+        self.links: dict[str, str] = {}
 
     def clear(self) -> None:
         """Forget all jobs and calls."""
         self.jobs.clear()
         self.calls.clear()
         self.times.clear()
+        self.links.clear()
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         self._called("describe")
@@ -53,7 +55,7 @@ class KnownJobs(MemoryBackend):
                 continue
             began, ended = self.times[handle.name]
             detail = "the chief ended with exit code 0" if job.state is JobState.SUCCEEDED else "4 of 4 replicas"
-            found.append(JobStatus(handle, job.state, detail, job.failure, began, began + 5, ended))
+            found.append(JobStatus(handle, job.state, detail, job.failure, began, began + 5, ended, links=self.links))
         return found
 
     def logs(self, handle: JobHandle, cursor: Any, limit: int = 1000) -> LogPage:

@@ -12,14 +12,15 @@ import numpy as np
 
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Check, Decision, Verdict, decide
+from mlengine.validation.comparison import Baseline, compare_outcomes
 from mlengine.validation.curves import Curves
+from mlengine.validation.evaluation import SHOWN
 from mlengine.validation.metrics.curves import curves
 from mlengine.validation.metrics.outcomes import Outcomes
 from mlengine.validation.metrics.registry import compute_all
 from mlengine.validation.metrics.slices import slices
-from mlengine.validation.quality import Baseline, compare_outcomes, metric_checks, slice_checks
+from mlengine.validation.quality import metric_checks, slice_checks
 from mlengine.validation.report import Report
-from mlengine.validation.validation import SHOWN
 
 ROWS = 2000
 CARRIERS = ("AA", "B6", "DL", "UA", "WN")

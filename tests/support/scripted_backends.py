@@ -20,6 +20,7 @@ from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.emulator.records import Record
+from mlengine.emulator.vertex_api import job_name
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.testing.emulator import RunningEmulator, running
@@ -41,7 +42,7 @@ class EmulatedJob:
     def __init__(self, service: RunningEmulator, record: Record, job: MemoryJob) -> None:
         self._service, self._record, self._job = service, record, job
         labels = record.labels
-        name = f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}"
+        name = job_name(record)
         attempt = int(labels["mlengine-attempt"])
         self.handle = replace(
             job.handle, backend="vertex", name=name, job_id=record.body["displayName"], attempt=attempt

@@ -132,8 +132,10 @@ class RayOverMemory:
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self._ray.logs(handle, cursor, limit)
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
-        return self._ray.logs_many(wanted, limit)
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
+        return self._ray.logs_many(wanted, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
         self._ray.cancel(handle)

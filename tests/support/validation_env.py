@@ -17,13 +17,12 @@ from scripts import mnist
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
-from mlengine.validation.environment import local_environment
+from mlengine.validation.environment import ValidationEnvironment, local_environment
 from mlengine.validation.job import load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
-from mlengine.validation.validation import ValidationEnvironment
 from mlengine.validation.validation import validate as run_validation
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,9 @@ RULES = Rules(
 def requirements() -> list[str]:
     """TensorFlow and what it needs, as the example trainer pins them."""
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if "==" in line and not line.startswith("#")]
-    wanted = [pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status"))]
+    wanted = [
+        pin for pin in pins if not pin.startswith(("google-", "googleapis", "tensorflow", "grpcio-status", "nvidia-"))
+    ]
     version = next(pin.split("==")[1] for pin in pins if pin.startswith("tensorflow"))
     return [
         *(pin for pin in wanted if pin.split("==")[0] not in {"cffi", "cryptography", "pyasn1-modules", "proto-plus"}),
@@ -59,12 +60,15 @@ def requirements() -> list[str]:
     ]
 
 
-def wheel() -> bytes:
-    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time."""
+def wheel(*more: str) -> bytes:
+    """A package without a line of code, whose environment has TensorFlow in it. The same bytes each time.
+
+    :param more: further requirements.
+    """
     info = "validation_env-1.0.dist-info"
     files = {
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: validation-env\nVersion: 1.0\n"
-        + "".join(f"Requires-Dist: {line}\n" for line in requirements()),
+        + "".join(f"Requires-Dist: {line}\n" for line in (*requirements(), *more)),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         "validation_env/__init__.py": "",
     }

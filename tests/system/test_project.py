@@ -1,4 +1,6 @@
-"""Five small jobs on a real project: ``make system PROJECT=… REGION=… BUCKET=gs://…``; skipped without one.
+"""Five small jobs and the upload of a model on a real project; skipped without one.
+
+``make system PROJECT=… REGION=… BUCKET=gs://…`` runs it.
 
 Uses the application default credentials, or those that ``MLENGINE_SYSTEM_CONNECTION`` names in Airflow.
 """
@@ -12,8 +14,9 @@ import pytest
 import yaml
 
 from mlengine.backends.vertex.backend import VertexBackend
+from mlengine.promotion.registries.vertex import VertexRegistry
 from mlengine.storage.client import Storage
-from tests.support.vertex_walk import Walk
+from tests.support.vertex_walk import IMAGE, Walk
 
 PROJECT, REGION, BUCKET = (os.environ.get(f"MLENGINE_SYSTEM_{name}") for name in ("PROJECT", "REGION", "BUCKET"))
 CAP_USD = 0.5  # for each of the five jobs
@@ -24,11 +27,17 @@ CAP_USD = 0.5  # for each of the five jobs
 def test_a_real_project(capsys: pytest.CaptureFixture[str]) -> None:
     connection = os.environ.get("MLENGINE_SYSTEM_CONNECTION")
     backend = VertexBackend(
-        project=PROJECT, region=REGION or "us-central1", gcp_conn_id=connection, cost_cap_usd=CAP_USD
+        project=PROJECT,
+        region=REGION or "us-central1",
+        gcp_conn_id=connection,
+        cost_cap_usd=CAP_USD,
+        prices={"z9-standard-4": 0.25},  # a machine type that does not exist: the service refuses it
     )
+    registry = VertexRegistry(image_uri=IMAGE, project=PROJECT, region=REGION or "us-central1", gcp_conn_id=connection)
     findings: dict[str, Any] = {}
     try:
-        Walk(backend, Storage.from_connection(connection), str(BUCKET).rstrip("/"), 1800.0, findings=findings).go()
+        storage = Storage.from_connection(connection)
+        Walk(backend, registry, storage, str(BUCKET).rstrip("/"), 1800.0, findings=findings).go()
     finally:
         with capsys.disabled():
             print(f"\nseen of the service:\n{yaml.safe_dump(findings, sort_keys=False)}")

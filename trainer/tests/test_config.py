@@ -56,7 +56,7 @@ def test_cores_are_shared_by_the_trainers_of_one_host(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "TF_CONFIG is not what"),
+        ("{", "TF_CONFIG does not describe"),
         ('{"cluster": {"boss": ["a:1"]}}', "role 'boss'"),
         ('{"cluster": {"chief": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "this is worker/0, but"),
         ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "no chief"),
@@ -70,6 +70,7 @@ def test_a_tf_config_that_makes_no_sense(config: str, message: str) -> None:
 def test_directories_follow_the_job_dir() -> None:
     config = parse(["--dataset", "d", "--job-dir", "gs://b/m/j/"])
     assert (config.log_dir, config.model_dir) == ("gs://b/m/j/train", "gs://b/m/j/model")
+    assert config.summary_dir == config.log_dir
     assert (config.batch_size, config.max_steps, config.learning_rate) == (100, 1000, 1e-4)
     config = parse(["--dataset", "d", "--job-dir", "j", "--log_dir", "l", "--model_dir", "m"])
     assert (config.log_dir, config.model_dir) == ("l", "m")
@@ -80,6 +81,11 @@ def test_vertex_ai_names_the_directories_in_the_environment(monkeypatch: pytest.
     monkeypatch.setenv("AIP_CHECKPOINT_DIR", "gs://b/train/")
     config = parse(["--dataset", "d"])
     assert (config.log_dir, config.model_dir) == ("gs://b/train", "gs://b/model")
+    assert config.summary_dir == "gs://b/train"
+    # With a TensorBoard instance, the service reads event files in this directory.
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", "gs://b/logs/")
+    config = parse(["--dataset", "d", "--job-dir", "gs://b"])
+    assert (config.log_dir, config.summary_dir) == ("gs://b/train", "gs://b/logs")
 
 
 def test_arguments_of_services_are_passed_over() -> None:

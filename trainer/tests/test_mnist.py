@@ -16,8 +16,8 @@ from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
 
 
-def _session(graph: graphs.Graph, target: str = "") -> Any:
-    return tf.compat.v1.Session(target, graph=graph.graph)
+def _session(graph: graphs.Graph, target: str = "", *, soft: bool = False) -> Any:
+    return tf.compat.v1.Session(target, graph.graph, tf.compat.v1.ConfigProto(allow_soft_placement=soft))
 
 
 def _start(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -48,14 +48,20 @@ def test_the_first_weights_are_the_seeds_alone() -> None:
     assert kernel.std() == pytest.approx(np.sqrt(2 / 3136), rel=0.01)
 
 
-@pytest.mark.parametrize(("lanes", "servers"), [(1, 0), (2, 0), (4, 0), (1, 1), (1, 3)])
-def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: int) -> None:
-    """However a step is cut into lanes, and the dense layer into shards; three of them cannot be equally wide."""
+@pytest.mark.parametrize(
+    ("lanes", "servers", "gpu"),
+    [(1, 0, False), (2, 0, False), (4, 0, False), (1, 1, False), (1, 3, False), (1, 0, True), (1, 1, True)],
+)
+def test_a_step_is_adam_on_the_gradient_of_the_mean_loss(lanes: int, servers: int, gpu: bool) -> None:
+    """However a step is cut into lanes, and the dense layer into shards; three of them cannot be equally wide.
+
+    Without a GPU, the graph for a GPU is placed on the CPU.
+    """
     cluster, target = _running(servers) if servers else (Cluster(), "")
-    graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes)
+    graph = graphs.build(cluster, learning_rate=1e-3, seed=0, dropout=0.0, lanes=lanes, gpu=gpu)
     weights = mnist.initial_weights(0)
     images, labels = _batch(16)
-    with _session(graph, target) as session:
+    with _session(graph, target, soft=gpu) as session:
         graph.write(session, _start(weights))
         result = session.run(graph.train, {graph.images: images, graph.labels: labels})
         after = graph.read(session)

@@ -154,7 +154,7 @@ class Chief:
         began = time.monotonic()
         evaluation = self._loaded(values).evaluate(self._heldout)
         append_metrics(self._store, step, loss, evaluation)
-        self._summaries = self._summaries or Summaries(self._store)
+        self._summaries = self._summaries or Summaries(open_store(self._config.summary_dir))
         self._summaries.write(
             step, train_loss=loss, rate=self._rate, evaluation=evaluation, values=values, heldout=self._heldout
         )

@@ -17,13 +17,15 @@ log = logging.getLogger(__name__)
 class Config:
     """The configuration of a training.
 
-    :param log_dir: the train dir: checkpoints, summaries, progress.
+    :param log_dir: the train dir: checkpoints, progress.
+    :param summary_dir: TensorBoard's event files; the train dir, unless the service names another one.
     :param model_dir: the directory of the exported model.
     """
 
     dataset: str
     log_dir: str
     model_dir: str
+    summary_dir: str = ""
     batch_size: int = 100
     max_steps: int = 1000
     checkpoint: int = 200
@@ -33,6 +35,7 @@ class Config:
     patience: float = 300.0
     step_timeout: float = 60.0
     threads: int = 0
+    allow_cpu: bool = False
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -52,10 +55,12 @@ def parse(argv: Sequence[str]) -> Config:
     base = (known.job_dir or "job").rstrip("/")
     # Vertex AI names both directories in the environment; ML Engine passed --job-dir.
     log_dir = known.log_dir or (None if known.job_dir else os.environ.get("AIP_CHECKPOINT_DIR")) or f"{base}/train"
+    summary_dir = known.log_dir or os.environ.get("AIP_TENSORBOARD_LOG_DIR") or log_dir
     model_dir = known.model_dir or (None if known.job_dir else os.environ.get("AIP_MODEL_DIR")) or f"{base}/model"
     return Config(
         dataset=known.dataset,
         log_dir=log_dir.rstrip("/"),
+        summary_dir=summary_dir.rstrip("/"),
         model_dir=model_dir.rstrip("/"),
         batch_size=known.batch_size,
         max_steps=known.max_steps,
@@ -66,6 +71,7 @@ def parse(argv: Sequence[str]) -> Config:
         patience=known.patience,
         step_timeout=known.step_timeout,
         threads=known.threads,
+        allow_cpu=known.allow_cpu,
     )
 
 
@@ -106,5 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         default=Config.step_timeout,
         help="seconds after which a step counts as hung (default: %(default)s)",
     )
+    add("--allow_cpu", action="store_true", help="train on the CPU if the given accelerator is not visible")
     add("--threads", type=int, default=Config.threads, help="cores to use (default: a fair share of the machine's)")
     return parser

@@ -22,6 +22,10 @@ class DatasetError(TrainerError):
     """The dataset version is missing, incomplete, corrupt or of the wrong shape. Names the file and the reason."""
 
 
+class AcceleratorMissingError(TrainerError):
+    """TensorFlow does not see the accelerators that this replica was given."""
+
+
 class LossNotFiniteError(TrainerError):
     """The loss became NaN or infinite. The last checkpoint was saved before that."""
 

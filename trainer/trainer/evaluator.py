@@ -36,9 +36,10 @@ def evaluate(config: Config, cluster: Cluster, stop: Stop) -> None:
     heldout = open_dataset(config.dataset).load("heldout")
     train = open_store(config.log_dir)
     checkpoints = Checkpoints(train)
-    output = open_store(config.log_dir if cluster.has_evaluator else f"{config.log_dir}/eval")
+    eval_dir = "" if cluster.has_evaluator else "/eval"
+    output, events = open_store(config.log_dir + eval_dir), open_store(config.summary_dir + eval_dir)
     models = open_store(config.model_dir)
-    summaries, model, done, alive = Summaries(output), LocalModel(), -1, time.monotonic()
+    summaries, model, done, alive = Summaries(events), LocalModel(), -1, time.monotonic()
     progress = None
     while not stop.asked:
         newest = next(reversed(checkpoints.list()), None)

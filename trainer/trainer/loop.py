@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from trainer.chief import Chief
 from trainer.config import Config
+from trainer.devices import has_gpu
 from trainer.distributed import graph as graphs
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.in_flight import StepsInFlight
@@ -52,7 +53,11 @@ class Trainer:
         self._chief = Chief(config, cluster, dataset) if cluster.is_chief else None
         target = start_server(config, cluster).target if cluster.distributed else ""
         self._graph = graphs.build(
-            cluster, learning_rate=config.learning_rate, seed=config.seed, lanes=lanes(config, cluster)
+            cluster,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            lanes=lanes(config, cluster),
+            gpu=has_gpu(),
         )
         self._peers = Peers(
             config,

@@ -44,6 +44,9 @@ def _run(config: Config, cluster: Cluster) -> None:
     if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
     # Imported here, so that an invalid argument is reported before TensorFlow's import, which takes seconds.
+    from trainer import devices
+
+    devices.check(allow_cpu=config.allow_cpu)
     if config.strategy == "sync" and cluster.job != "evaluator":
         from trainer.distributed.sync import train
 

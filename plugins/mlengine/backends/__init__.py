@@ -23,6 +23,7 @@ class Submission:
     :param key: the job key's digest; the backend labels the attempt with it, and :meth:`TrainingBackend.find` searches
         for it.
     :param labels: labels for users and billing; the backend adds key and attempt.
+    :param fallback: what :meth:`FallsBack.next_fallback` returned for this attempt; ``None`` for the first request.
     """
 
     key: str
@@ -31,24 +32,40 @@ class Submission:
     job_dir: str
     spec: TrainingSpec
     labels: Mapping[str, str] = field(default_factory=dict)
+    fallback: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log."""
+    """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
+
+    :param stderr: the replica wrote it to stderr; always false if the backend does not know (:class:`SeparatesStderr`).
+    """
 
     replica: str
     text: str
     time: float | None = None
+    stderr: bool = False
 
 
 @dataclass(frozen=True)
 class LogPage:
-    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call."""
+    """New lines since a cursor. ``cursor`` is opaque, JSON, and goes into the next call.
+
+    :param more: there are lines, and further ones can be read at once.
+    :param wait: the log was not read to its present end, and there are no lines: the service limits how often logs are
+        read, or a search takes more calls. The next call may be made after so many seconds. ``None``: it was read.
+    """
 
     lines: tuple[LogLine, ...]
     cursor: Mapping[str, Any]
     more: bool = False
+    wait: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the log was read to its present end."""
+        return not self.more and self.wait is None
 
 
 class TrainingBackend(Protocol):
@@ -60,6 +77,7 @@ class TrainingBackend(Protocol):
         """Start the attempt, once: a second call with the same key and attempt returns the first one's handle.
 
         :raises BackendError: the submission was rejected; retrying does not help.
+        :raises NoCapacityError: it was rejected for lack of quota, and no job was created.
         :raises BackendUnavailableError: try again later.
         """
 
@@ -75,7 +93,10 @@ class TrainingBackend(Protocol):
         """
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
-        """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log."""
+        """At most ``limit`` lines of all replicas, after ``cursor``; ``{}`` is the start of the log.
+
+        Does not wait for a quota: see :attr:`LogPage.wait`.
+        """
 
     def cancel(self, handle: JobHandle) -> None:
         """Cancel the job. Safe to repeat; a job that has ended, or is unknown, is not an error."""
@@ -101,8 +122,26 @@ class BatchesLogs(Protocol):
 
     logs_at_once: int
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
-        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job."""
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
+        """One page for each ``(handle, cursor)``, in the order of ``wanted``; ``limit`` lines per job.
+
+        A call with the same jobs and the cursors of the last one continues a search that was not complete.
+
+        :param urgent: some of the jobs have ended, and their last lines are wanted.
+        """
+
+
+@runtime_checkable
+class LimitsLogReads(Protocol):
+    """A backend whose service limits how often logs are read.
+
+    :param quiet_log_seconds: the longest pause between two reads while a job writes nothing, to leave the quota to
+        others.
+    """
+
+    quiet_log_seconds: float
 
 
 @runtime_checkable
@@ -128,6 +167,17 @@ class EndsReplicas(Protocol):
 
 
 @runtime_checkable
+class SeparatesStderr(Protocol):
+    """A backend that can keep stdout and stderr of the replicas apart."""
+
+    def separate_stderr(self) -> None:
+        """From now on, mark the lines that jobs of this object write to stderr.
+
+        The order of a replica's lines is then kept within stdout and within stderr, but not between them.
+        """
+
+
+@runtime_checkable
 class EstimatesCost(Protocol):
     """A backend that knows list prices."""
 
@@ -150,8 +200,27 @@ class ShowsRequest(Protocol):
 class LearnsRegions(Protocol):
     """A backend that runs a job in the region of its job file, and can search only in regions that it knows."""
 
-    def learn_region(self, spec: TrainingSpec) -> None:
-        """From now on, this object's :meth:`TrainingBackend.find` also searches the region of ``spec``."""
+    def learn_region(self, spec: TrainingSpec, *regions: str) -> None:
+        """From now on, this object's :meth:`TrainingBackend.find` also searches the region of ``spec``.
+
+        :param regions: further regions, in which attempts of the job were created.
+        """
+
+
+@runtime_checkable
+class FallsBack(Protocol):
+    """A backend that can request other machines, another region or another strategy when machines are missing.
+
+    What it returns is recorded in ``job.json`` before a job is created with it.
+    """
+
+    def next_fallback(self, current: Mapping[str, Any] | None, status: JobStatus | None) -> Mapping[str, Any] | None:
+        """What the next request has instead of the first one's; ``None`` if there is nothing left to try.
+
+        :param current: what this method returned for the attempt that failed; ``None`` if that was the first request.
+        :param status: of the attempt that ended; ``None`` if the service refused to create it. ``None`` is returned
+            if the attempt did not end for lack of machines.
+        """
 
 
 @runtime_checkable
@@ -208,13 +277,16 @@ def names() -> list[str]:
     return sorted(_BACKENDS)
 
 
-def find_attempts(backend: TrainingBackend, key: str, spec: TrainingSpec) -> list[JobHandle]:
+def find_attempts(
+    backend: TrainingBackend, key: str, spec: TrainingSpec, regions: Sequence[str] = ()
+) -> list[JobHandle]:
     """All attempts labelled with ``key``, also those in the region that ``spec`` names.
 
+    :param regions: further regions, in which attempts were created: :attr:`~mlengine.core.job.JobRecord.regions`.
     :raises BackendUnavailableError: the backend cannot be reached.
     """
     if isinstance(backend, LearnsRegions):
-        backend.learn_region(spec)
+        backend.learn_region(spec, *regions)
     return backend.find(key)
 
 
@@ -224,6 +296,15 @@ def get_backend(name: str, **settings: Any) -> TrainingBackend:
     :raises BackendError: there is no such backend; names those that there are.
     """
     return _factory(name)(**settings)
+
+
+def polling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a backend's settings on which the states and logs of jobs depend; by default, all.
+
+    Jobs that differ only in other settings, such as machine types, are polled together.
+    """
+    relevant = getattr(_factory(name), "polling_settings", settings)
+    return {key: value for key, value in settings.items() if key in relevant}
 
 
 def connected_backend(

@@ -18,7 +18,7 @@ from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.output import OutputClosedError, note
 from mlengine.core.errors import JobFileError, MlengineError, UsageError
 
-_NOUNS = ("jobs", "datasets", "models", "emulator")
+_NOUNS = ("jobs", "datasets", "models", "vertex", "emulator")
 # Commands that were once at the root, and where they are now.
 _MOVED = {
     "status": "jobs list, or jobs status JOB",

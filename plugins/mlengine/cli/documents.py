@@ -37,7 +37,8 @@ class JobDocument(TypedDict):
 
 class BackendJobDocument(TypedDict):
     """``jobs status``: one of these; ``jobs list --backend``: an array of these. ``name`` is the backend's own name of
-    the attempt; ``failure`` is null or has ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
+    the attempt; ``links`` has the URL of a web page into each running replica that has one; ``failure`` is null or has
+    ``cause``, ``message``, ``replica``, ``exit_code`` and ``log_tail``.
     """
 
     model: str
@@ -52,6 +53,7 @@ class BackendJobDocument(TypedDict):
     ended: str | None
     name: str
     console_url: str
+    links: dict[str, str]
     failure: dict[str, Any] | None
 
 
@@ -191,3 +193,63 @@ class PredictionDocument(TypedDict):
     model_uri: str
     correct: int | None
     rows: list[dict[str, Any]]
+
+
+class MachineDocument(TypedDict):
+    """``machines`` of ``vertex machines``. ``accelerators`` has the valid counts by name; with
+    ``accelerator_required``, the machine type comes with one of them. ``topologies`` are those of the TPU ``tpu``.
+    ``usd_per_hour`` is null if no price is known.
+    """
+
+    name: str
+    accelerators: dict[str, list[int]]
+    accelerator_required: bool
+    tpu: str | None
+    topologies: list[str]
+    usd_per_hour: float | None
+
+
+class AcceleratorDocument(TypedDict):
+    """``accelerators`` of ``vertex machines``. ``ended`` is when Google withdrew it, and ``instead`` what to use.
+    ``cuda`` is the CUDA version of the driver of its hosts, where that is known to be old.
+    """
+
+    name: str
+    ended: str | None
+    instead: str | None
+    cuda: str | None
+    usd_per_hour: float | None
+
+
+class VertexMachinesDocument(TypedDict):
+    """``vertex machines``: one of these. ``read`` is the day on which ``source`` was read, and ``copy`` the age of the
+    copy that was read.
+    """
+
+    source: str
+    read: str
+    copy: str
+    machines: list[MachineDocument]
+    accelerators: list[AcceleratorDocument]
+    not_offered: list[str]
+    boot_disk: dict[str, Any]
+    flex_start: list[str]
+    needs_reservation: list[str]
+    prices: dict[str, str]
+
+
+class PoolDocument(TypedDict):
+    """``pools`` of ``vertex machines --ml-engine``. ``accelerators`` is their number for each replica."""
+
+    role: str
+    replicas: int
+    machine_type: str
+    accelerator: str | None
+    accelerators: int
+
+
+class OldMachineDocument(TypedDict):
+    """``vertex machines --ml-engine``: an array of these, one for each machine type and scale tier of ML Engine."""
+
+    name: str
+    pools: list[PoolDocument]

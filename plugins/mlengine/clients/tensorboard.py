@@ -79,9 +79,11 @@ class Mirror:
     def _sync_job(self, job_dir: JobDir) -> int:
         changed = 0
         try:
-            for stat in self.storage.ls(job_dir.train):
+            # Event files are in the train dir, or in the log dir of a job with a TensorBoard instance in Vertex AI.
+            found = [(root, stat) for root in (job_dir.train, job_dir.logs) for stat in self.storage.ls(root)]
+            for root, stat in found:
                 if _EVENTS in stat.uri.rpartition("/")[2] and self._generations.get(stat.uri) != stat.generation:
-                    self._fetch(stat, self._place(job_dir, stat))
+                    self._fetch(stat, self._place(job_dir, stat, root))
                     self._generations[stat.uri] = stat.generation
                     changed += 1
         except ObjectMissingError:
@@ -92,10 +94,10 @@ class Mirror:
             log.warning("%s: %s", job_dir.uri, error.message)
         return changed
 
-    def _place(self, job_dir: JobDir, stat: ObjectStat) -> Path:
+    def _place(self, job_dir: JobDir, stat: ObjectStat, parent: str) -> Path:
         """:raises StorageError: the object's name would leave the folder."""
         root = (self.folder / job_dir.job_id).resolve()
-        place = (root / stat.uri[len(job_dir.train) :]).resolve()
+        place = (root / stat.uri[len(parent) :]).resolve()
         if root.parent != self.folder.resolve() or not place.is_relative_to(root):
             raise StorageError(f"object name leaves its folder: {stat.uri}", hint="delete that object")
         return place

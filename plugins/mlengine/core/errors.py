@@ -110,6 +110,21 @@ class BackendUnavailableError(BackendError):
     retryable = True
 
 
+class NoCapacityError(BackendUnavailableError):
+    """A training backend refused to create a job for lack of quota or machines. No job was created."""
+
+
+class BackendThrottledError(BackendUnavailableError):
+    """A quota of requests per minute is exceeded.
+
+    :param retry_after: the pause in seconds that the service asked for; ``None`` if it did not.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class NoQuotaError(BackendError):
     """A training backend did not create a job: the limit of a quota that it needs is 0."""
 
@@ -122,11 +137,20 @@ class EmulatorApiError(EmulatorError):
     """The emulator rejects a request, as the service that it emulates does.
 
     :param status: the name of a ``google.rpc.Code``.
+    :param violation: the name of the field that is invalid, and why; ``None`` if the error is not about a field.
     """
 
-    def __init__(self, message: str, *, status: str = "INVALID_ARGUMENT", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str = "INVALID_ARGUMENT",
+        hint: str = "",
+        violation: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.violation = violation
 
 
 class JobConflictError(MlengineError):

@@ -210,6 +210,7 @@ class JobStatus:
     :param detail: one line of text: the queue position, what is being prepared, which replica is missing.
     :param started: when it ran for the first time.
     :param restarting: the service restarts the job by itself: it has run, and waits for machines again.
+    :param links: URLs of web pages into the running job, by replica: interactive shells and dashboards.
     """
 
     handle: JobHandle
@@ -220,6 +221,7 @@ class JobStatus:
     started: float | None = None
     ended: float | None = None
     restarting: bool = False
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,25 @@ class JobRecord:
 
     def with_attempt(self, attempt: int, name: str | None, event: dict[str, Any]) -> JobRecord:
         return replace(self, attempt=attempt, name=name, history=(*self.history, event))
+
+    @property
+    def fallback(self) -> dict[str, Any] | None:
+        """What the current attempt's request has instead of the first one's; ``None`` if it is the first one's.
+
+        See :class:`mlengine.backends.FallsBack`.
+        """
+        return next((event["fallback"] for event in reversed(self.history) if event.get("fallback")), None)
+
+    @property
+    def fallback_attempts(self) -> int:
+        """How many attempts were made because machines were missing and a fallback was left."""
+        return sum(event["event"] == "attempt" and bool(event.get("fallback")) for event in self.history)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions of all fallbacks that attempts of this job have used."""
+        found = [event["fallback"].get("region") for event in self.history if event.get("fallback")]
+        return tuple(dict.fromkeys(region for region in found if region))
 
     @property
     def service_restarts(self) -> int:

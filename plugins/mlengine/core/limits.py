@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mlengine.core import vertex_machines
+
 MAX_REPLICAS = 1000  # of one role
 MAX_ACCELERATORS = 256  # of one machine
 MAX_PACKAGES = 100
@@ -18,7 +20,9 @@ MAX_LABELS = 64
 MAX_VARIABLES = 100
 MAX_ATTEMPTS = 100
 MAX_PRIORITY = 1000
-MIN_DISK_GB, MAX_DISK_GB = 100, 64_000
+_DISK = vertex_machines.table()["disk"]
+MIN_DISK_GB: int = _DISK["least_gb"]
+MAX_DISK_GB: int = _DISK["most_gb"]
 MAX_SECONDS = 315_576_000_000  # the longest duration that Google's APIs can express
 
 _JOB_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")

@@ -22,6 +22,7 @@ from mlengine.datasets import checks, croissant
 from mlengine.datasets.catalog import MANIFEST, list_versions, load_manifest
 from mlengine.datasets.contents import Contents
 from mlengine.datasets.discovery import NAMES, Found, find
+from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.own_checks import run_own_checks
 from mlengine.datasets.roles import Roles, find_task, read_schema
 from mlengine.datasets.scan import Progress, Scan, no_progress, scan
@@ -83,6 +84,19 @@ def add(
     :raises DatasetError: a check failed, or the version exists with other content.
     """
     options = options or _options(fields)
+    while True:
+        try:
+            return _add(storage, bucket, name, version, path, options=options, progress=progress)
+        except NarrowTypeError as error:
+            if error.column == options.roles.key or error.column in options.dtypes:
+                raise
+            progress(f"column {error.column!r} is read as {error.dtype}: {error.message}")
+            options = replace(options, dtypes={**options.dtypes, error.column: error.dtype})
+
+
+def _add(
+    storage: Storage, bucket: str, name: str, version: str, path: str | Path, *, options: Options, progress: Progress
+) -> Manifest:
     root = layout.dataset_dir(bucket, check_dataset_name(name), check_version_name(version))
     limits = checks.Limits.of(options.limits)
     there = list_versions(storage, bucket, name)

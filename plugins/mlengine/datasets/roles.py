@@ -54,6 +54,9 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
         name: {field.name: column_of(field, found.splits[name][0].where) for field in schema}
         for name, schema in schemas.items()
     }
+    if not found.format.typed:
+        before = {} if previous is None else {column.name: column for column in previous.schema.columns}
+        columns = _with_fractions(columns, before, dtypes)
     first = columns["train"]
     for name, those in columns.items():
         _same_columns(name, those, first)
@@ -76,6 +79,25 @@ def read_schema(found: Found, roles: Roles, dtypes: Mapping[str, str], previous:
             )
         chosen[role] = value
     return Schema(tuple(merged), **chosen)
+
+
+def _with_fractions(
+    columns: Mapping[str, Mapping[str, Column]], before: Mapping[str, Column], dtypes: Mapping[str, str]
+) -> dict[str, dict[str, Column]]:
+    """Integers are float64 where the column has fractions in another split, or in the version before.
+
+    :param columns: by split and name.
+    :param dtypes: columns whose type the user has set.
+    """
+    there = [before, *columns.values()]
+    floats = {name for those in there for name, column in those.items() if column.dtype == "float64"} - dtypes.keys()
+    return {
+        split: {
+            name: replace(column, dtype="float64") if name in floats and column.dtype == "int64" else column
+            for name, column in those.items()
+        }
+        for split, those in columns.items()
+    }
 
 
 def _same_columns(split: str, columns: Mapping[str, Column], first: Mapping[str, Column]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlengine.core.errors import EmulatorApiError, EmulatorError, StorageConflictError, StorageError
 from mlengine.core.layout import join, split_uri
-from mlengine.core.spec import Pool, TrainingSpec
+from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.storage.client import Storage
 
 MODULE = "mlengine_emulator_replica"
@@ -64,6 +64,7 @@ def adapted(
         "pools": {role: {"command": list(task.command), "env": list(task.env)} for role, task in tasks.items()},
         "dirs": dict(dirs),
         "job": job,
+        "evaluators": sum(pool.count for pool in pools if pool.role is Role.EVALUATOR),
     }
     return TrainingSpec(
         module=MODULE,

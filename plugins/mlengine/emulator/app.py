@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 from mlengine.core.errors import EmulatorApiError, MlengineError
 from mlengine.emulator.effects import Effects
 from mlengine.emulator.faults import Fault, FaultScript
-from mlengine.emulator.http import HTTP_STATUS, Request, error_body
+from mlengine.emulator.http import HTTP_STATUS, Rendered, Request, Response, as_dict, error_body
+from mlengine.emulator.log_limits import project_of, unfinished_search
 from mlengine.emulator.routes import Route, Routes
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class App:
             return
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         numbers = "enum-encoding=int" in query.get("$alt", "")
-        faults = self._script.match(route.name) if route.name else []
+        faults = self._script.match(route.name, project_of(path, body)) if route.name else []
         stuck = any(fault.action == "stick" for fault in faults)
         request = Request(path, query, body, enums_as_numbers=numbers, stuck=stuck, faults=faults)
         if not await self._before(faults, scope, send):
@@ -55,11 +56,13 @@ class App:
         log.info("%s %s: %d", route.name or scope["method"], scope["path"], status)
         await self._respond(faults, scope, send, status, response)
 
-    def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, dict[str, Any]]:
+    def _call(self, route: Route, request: Request, faults: list[Fault]) -> tuple[int, Response]:
         try:
+            if any(fault.action == "empty" for fault in faults):
+                return 200, unfinished_search(request)
             response = route.handler(request)
             for fault in faults:
-                response = self._effects.apply(fault, response)
+                response = self._effects.apply(fault, as_dict(response))
         except MlengineError as error:
             return error_body(error)
         except Exception as error:
@@ -75,16 +78,12 @@ class App:
             elif fault.action == "reset":
                 await self._reset_connection(scope)
                 return False
-            elif fault.action == "status":
-                code = HTTP_STATUS[fault.status]
-                error = {"code": code, "message": fault.message, "status": fault.status}
-                await _send(send, code, {"error": error})
+            elif fault.action in {"status", "quota"}:
+                await _send(send, *_refusal(fault))
                 return False
         return True
 
-    async def _respond(
-        self, faults: list[Fault], scope: Message, send: Send, status: int, response: dict[str, Any]
-    ) -> None:
+    async def _respond(self, faults: list[Fault], scope: Message, send: Send, status: int, response: Response) -> None:
         actions = {fault.action: fault for fault in faults}
         if "lose" in actions:
             await self._reset_connection(scope)
@@ -102,6 +101,17 @@ class App:
         await asyncio.sleep(0)
 
 
+def _refusal(fault: Fault) -> tuple[int, dict[str, Any]]:
+    status, message = fault.status, fault.message
+    if fault.action == "quota":  # the service gives no Retry-After
+        status = "RESOURCE_EXHAUSTED"
+        message = (
+            f"Quota exceeded for quota metric 'Read requests' and limit 'Read requests per minute': {fault.per_minute}."
+        )
+    code = HTTP_STATUS[status]
+    return code, {"error": {"code": code, "message": message, "status": status}}
+
+
 async def _body(receive: Receive) -> bytes:
     body = b""
     while True:
@@ -111,8 +121,8 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _send(send: Send, status: int, response: dict[str, Any], *, only: int | None = None) -> None:
-    body = json.dumps(response).encode()
+async def _send(send: Send, status: int, response: Response, *, only: int | None = None) -> None:
+    body = (response.text if isinstance(response, Rendered) else json.dumps(response)).encode()
     headers = [(b"content-type", b"application/json; charset=UTF-8"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if only is not None:

@@ -14,7 +14,8 @@ _PAGING = ("filter", "pageToken")
 _STRING: dict[str, Any] = {"type": "string"}
 _STRINGS: dict[str, Any] = {"type": "array", "items": _STRING}
 _LABELS: dict[str, Any] = {"type": "object", "additionalProperties": _STRING}
-_ANY: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "any"}}
+_VALUE: dict[str, Any] = {"type": "any"}
+_ANY: dict[str, Any] = {"type": "object", "additionalProperties": _VALUE}
 
 
 def answer(request: Request) -> dict[str, Any]:
@@ -65,33 +66,48 @@ def _ml() -> dict[str, Any]:
 
 
 def _aiplatform() -> dict[str, Any]:
-    parent, name = "v1/{+parent}/customJobs", "v1/{+name}"
-    prefix = "aiplatform.projects.locations.customJobs"
-    job = "GoogleCloudAiplatformV1CustomJob"
-    empty = "GoogleProtobufEmpty"
-    listing = "GoogleCloudAiplatformV1ListCustomJobsResponse"
-    operation = "GoogleLongrunningOperation"
-    query = (*_PAGING, "readMask")
-    methods = {
-        "create": _method(f"{prefix}.create", "POST", parent, request=job, response=job),
-        "list": _method(f"{prefix}.list", "GET", parent, response=listing, query=query),
-        "get": _method(f"{prefix}.get", "GET", name, response=job),
-        "delete": _method(f"{prefix}.delete", "DELETE", name, response=operation),
-        "cancel": _method(f"{prefix}.cancel", "POST", f"{name}:cancel", request=empty, response=empty),
-    }
+    empty, operation = "GoogleProtobufEmpty", "GoogleLongrunningOperation"
+    jobs, job_schemas = _collection("CustomJob", jobSpec=_ANY, webAccessUris=_LABELS)
+    pipelines, pipeline_schemas = _collection(
+        "TrainingPipeline", trainingTaskDefinition=_STRING, trainingTaskInputs=_VALUE, trainingTaskMetadata=_VALUE,
+        inputDataConfig=_ANY, modelToUpload=_ANY, modelId=_STRING, parentModel=_STRING,
+    )  # fmt: skip
     schemas = {
-        job: _schema(
-            job, _strings("name", "displayName", "state", "createTime", "startTime", "endTime", "updateTime"),
-            labels=_LABELS, jobSpec=_ANY, error=_ANY, encryptionSpec=_ANY, webAccessUris=_LABELS,
-        ),
-        listing: _schema(listing, _strings("nextPageToken"), customJobs={"type": "array", "items": {"$ref": job}}),
+        **job_schemas,
+        **pipeline_schemas,
         operation: _schema(
             operation, _strings("name"), done={"type": "boolean"}, metadata=_ANY, response=_ANY, error=_ANY
         ),
         empty: _schema(empty, {}),
-    }  # fmt: skip
-    resources = {"projects": {"resources": {"locations": {"resources": {"customJobs": {"methods": methods}}}}}}
+    }
+    collections = {"customJobs": {"methods": jobs}, "trainingPipelines": {"methods": pipelines}}
+    resources = {"projects": {"resources": {"locations": {"resources": collections}}}}
     return _document("aiplatform", resources, schemas)
+
+
+def _collection(kind: str, **fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The methods and the schemas of a type of resource."""
+    collection = f"{kind[0].lower()}{kind[1:]}s"
+    parent, name, prefix = f"v1/{{+parent}}/{collection}", "v1/{+name}", f"aiplatform.projects.locations.{collection}"
+    resource, listing = f"GoogleCloudAiplatformV1{kind}", f"GoogleCloudAiplatformV1List{kind}sResponse"
+    empty, operation = "GoogleProtobufEmpty", "GoogleLongrunningOperation"
+    methods = {
+        "create": _method(f"{prefix}.create", "POST", parent, request=resource, response=resource),
+        "list": _method(f"{prefix}.list", "GET", parent, response=listing, query=(*_PAGING, "readMask")),
+        "get": _method(f"{prefix}.get", "GET", name, response=resource),
+        "delete": _method(f"{prefix}.delete", "DELETE", name, response=operation),
+        "cancel": _method(f"{prefix}.cancel", "POST", f"{name}:cancel", request=empty, response=empty),
+    }
+    schemas = {
+        resource: _schema(
+            resource, _strings("name", "displayName", "state", "createTime", "startTime", "endTime", "updateTime"),
+            labels=_LABELS, error=_ANY, encryptionSpec=_ANY, **fields,
+        ),
+        listing: _schema(
+            listing, _strings("nextPageToken"), **{collection: {"type": "array", "items": {"$ref": resource}}}
+        ),
+    }  # fmt: skip
+    return methods, schemas
 
 
 def _document(api: str, resources: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

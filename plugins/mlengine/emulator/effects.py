@@ -12,6 +12,7 @@ from mlengine.core.times import seconds
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import Fault
 from mlengine.emulator.records import MLENGINE, VERTEX, Record
+from mlengine.emulator.vertex_api import job_name
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ class Effects:
         return response
 
     def _record(self, response: dict[str, Any]) -> Record | None:
+        # A training pipeline names its job.
+        name = response.get("trainingTaskMetadata", {}).get("backingCustomJob") or response.get("name")
         for record in self._engine.store.all():
-            name = f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}"
-            if (record.api == VERTEX and response.get("name") == name) or (
+            if (record.api == VERTEX and name == job_name(record)) or (
                 record.api == MLENGINE and response.get("jobId") == record.id
             ):
                 return record

@@ -14,16 +14,16 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlengine.backends import CapsCluster, TrainingBackend
+from mlengine.backends import CapsCluster, SeparatesStderr, TrainingBackend
 from mlengine.core.errors import BackendError, BackendUnavailableError, EmulatorApiError, MlengineError
 from mlengine.core.job import FailureCause, JobState, JobStatus
 from mlengine.emulator import error_mapping
-from mlengine.emulator.log_entries import Journal
+from mlengine.emulator.journal import Journal
 from mlengine.emulator.records import Key, Record, Store, file_name, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,17 @@ class Engine:
 
     def __init__(self, backend: TrainingBackend, folder: Path) -> None:
         self.backend = backend
+        if isinstance(backend, SeparatesStderr):
+            backend.separate_stderr()
+        self.folder = folder
         self.store = Store(folder / "jobs")
         self.journal = Journal(backend, folder / "logs")
         self._objects = folder / "objects"
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
+        # Called after each poll, for example to upload the models of jobs that have succeeded.
+        self.after_poll: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -55,11 +60,12 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the polling thread. Jobs continue; the next start finds them."""
+        """Stop the polling thread and close the log store. Jobs continue; the next start finds them."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
+        self.journal.close()
 
     def objects_dir(self, key: Key) -> Path:
         """The directory of a job's copies of Cloud Storage objects. It is removed when the job has ended."""
@@ -238,9 +244,11 @@ class Engine:
             records = [record for record in self.store.all() if record.key not in finished]
             try:
                 for record in self.refresh(records):
-                    self.journal.read(record)
+                    self.journal.collect(record)
                     if record.state.terminal:
                         finished.add(record.key)
+                for call in self.after_poll:
+                    call()
             except MlengineError as error:
                 log.warning("polling the jobs failed; retrying: %s", error)
             except Exception:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator.http import HTTP_STATUS
+from mlengine.emulator.log_limits import Quotas
 
 ACTIONS: Mapping[str, str] = {
     "status": "respond with `status` (a google.rpc.Code name) without executing the call",
@@ -23,6 +24,8 @@ ACTIONS: Mapping[str, str] = {
     "delay": "wait `seconds` before executing the call",
     "cut": "execute the call, send `bytes` bytes of the response, then reset the connection",
     "lose": "execute the call, then reset the connection without a response",
+    "quota": "refuse calls beyond `per_minute` for each project with RESOURCE_EXHAUSTED, until faults are removed",
+    "empty": "respond with a page token and no entries, as a search that is not complete; the token continues it",
     "lag": "omit items younger than `seconds` from a list",
     "preempt": "after a create: send SIGTERM to replica `replica` once it runs, as a preempted host does",
     "stick": "keep a created job PENDING until it is cancelled",
@@ -33,18 +36,20 @@ ACTIONS: Mapping[str, str] = {
     "stockout": "as `restart`, then end the job as FAILED for lack of machines, as when Spot VMs are pre-empted",
     "late-error": "after a create: if the job fails, show its `error` only `seconds` after the end",
 }
-CREATES = ("CreateCustomJob", "projects.jobs.create")
-LISTS = ("ListCustomJobs", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
+CREATES = ("CreateCustomJob", "CreateTrainingPipeline", "projects.jobs.create")
+LISTS = ("ListCustomJobs", "ListTrainingPipelines", "ListModelVersions", "ListLogEntries", "projects.jobs.list")
 METHODS = (
     *CREATES,
     *LISTS,
     *("GetCustomJob", "DeleteCustomJob", "CancelCustomJob", "GetOperation"),
-    *("UploadModel", "GetModel", "MergeVersionAliases"),
+    *("GetTrainingPipeline", "DeleteTrainingPipeline", "CancelTrainingPipeline"),
+    *("UploadModel", "GetModel", "UpdateModel", "MergeVersionAliases"),
     *("projects.jobs.get", "projects.jobs.patch", "projects.jobs.cancel"),
 )
 _VERTEX_CREATES = tuple(name for name in CREATES if name.startswith("Create"))
 _ONLY = {
     "lag": LISTS,
+    "empty": ("ListLogEntries",),
     **dict.fromkeys(("preempt", "stick", "queue"), CREATES),
     **dict.fromkeys(("fail", "out-of-memory", "restart", "stockout", "late-error"), _VERTEX_CREATES),
 }
@@ -58,6 +63,7 @@ class Fault:
     :param action: one of :data:`ACTIONS`.
     :param times: the number of calls that the fault applies to.
     :param skip: the number of calls before the first of those.
+    :param per_minute: of a quota, which applies to all calls.
     """
 
     method: str
@@ -68,6 +74,7 @@ class Fault:
     message: str = "The service is currently unavailable."
     seconds: float = 1.0
     bytes: int = 0
+    per_minute: int = 60
     replica: str = "chief-0"
     restarts: int = 1
 
@@ -115,6 +122,7 @@ class FaultScript:
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._lock = threading.Lock()
         self._remaining: list[Fault] = list(faults)
+        self._quotas = Quotas()
         self.calls: list[str] = []
 
     def add(self, *faults: Fault) -> None:
@@ -122,15 +130,21 @@ class FaultScript:
         with self._lock:
             self._remaining += faults
 
-    def match(self, method: str) -> list[Fault]:
-        """Record a call of ``method`` and return the faults that it triggers, at most one of each action."""
+    def match(self, method: str, project: str = "") -> list[Fault]:
+        """Record a call of ``method`` and return the faults that it triggers, at most one of each action.
+
+        :param project: whose quotas the call counts towards.
+        """
         triggered: list[Fault] = []
         with self._lock:
             self.calls.append(method)
             for place, fault in enumerate(self._remaining):
                 if not fault.applies_to(method) or fault.action in {other.action for other in triggered}:
                     continue
-                if fault.skip:
+                if fault.action == "quota":
+                    if not self._quotas.take(method, project, fault.per_minute):
+                        triggered.append(fault)
+                elif fault.skip:
                     self._remaining[place] = replace(fault, skip=fault.skip - 1)
                 else:
                     triggered.append(fault)
@@ -139,9 +153,9 @@ class FaultScript:
         return triggered
 
     def unused(self) -> list[Fault]:
-        """The faults that calls have not triggered as often as scripted."""
+        """The faults that calls have not triggered as often as scripted. A quota need not be exceeded."""
         with self._lock:
-            return list(self._remaining)
+            return [fault for fault in self._remaining if fault.action != "quota"]
 
     def clear(self) -> None:
         """Remove all faults."""
@@ -163,6 +177,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "times": (lambda value: _is_integer(value, 1), "an integer of 1 or more"),
     "skip": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
     "bytes": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
+    "per_minute": (lambda value: _is_integer(value, 1), "an integer of 1 or more"),
     "restarts": (lambda value: _is_integer(value, 0), "an integer of 0 or more"),
     "seconds": (_is_seconds, "a number of 0 or more"),
     "status": (lambda value: value in HTTP_STATUS, f"one of {', '.join(HTTP_STATUS)}"),

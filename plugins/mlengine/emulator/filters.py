@@ -1,33 +1,56 @@
-"""Google's list filters: comparisons with AND, OR, NOT and parentheses, as far as clients of the job APIs use them.
+"""The filters of the list methods: AIP-160, as far as the services document it.
 
-``field=value``, ``!=``, ``<``, ``<=``, ``>``, ``>=``; ``field:value`` means "has", with ``*`` as a wildcard. Two
-comparisons in a row mean AND. Times are compared as times, other values as strings.
+``OR`` binds tighter than ``AND``: ``a=1 AND b=2 OR c=3`` is ``a=1 AND (b=2 OR c=3)``. Two restrictions in a row mean
+``AND``. ``NOT`` and ``-`` negate one restriction or one pair of parentheses. ``field:value`` is "has", with ``*`` as a
+wildcard; ``labels.key:*`` and ``labels:key`` mean that the key exists. Times are compared as times, other values as
+strings, with regard to case.
+
+A value without a field, a function, a field that the method does not document, and an operator that it does not
+document for the field are refused. Cloud Logging has another language: :mod:`mlengine.emulator.logging_query`.
 """
 
 from __future__ import annotations
 
-import fnmatch
+import operator as operators
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import seconds
 
 Lookup = Callable[[str], str | None]
 
+# The operators that Vertex AI documents for the fields of customJobs.list, trainingPipelines.list and
+# models.listVersions. The lists of ML Engine document none, and their examples use ``:`` for all fields.
+VERTEX_OPERATORS: Mapping[str, str] = {
+    "display_name": "= != :",
+    "training_task_definition": "= != :",
+    "state": "= !=",
+    "create_time": "= != < <= > >=",
+    "labels": "= :",
+}
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<paren>[()])
     | (?P<operator><=|>=|!=|=|<|>|:)
-    | "(?P<quoted>(?:[^"\\]|\\.)*)"
-    | (?P<word>[^\s()"=<>!:]+)
+    | (?P<minus>-(?=["(\w]))
+    | (?P<member>[^\s()"'=<>!:,.-][^\s()"'=<>!:,.]*
+        (?:\.(?:[^\s()"'=<>!:,.]+|"(?:[^"\\]|\\.)*"))*)
     )""",
     re.VERBOSE,
 )
-# A value may contain colons, as times do.
-_VALUE = re.compile(r"\s*(?P<word>[^\s()\"=<>!:][^\s()\"=<>!]*)")
+# A value may contain colons, as times do, and begin with a sign.
+_VALUE = re.compile(r"""\s*(?P<value>[^\s()"'=<>!:,][^\s()"'=<>!,]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_KEYWORDS = frozenset({"AND", "OR", "NOT"})
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
+_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operators.lt,
+    "<=": operators.le,
+    ">": operators.gt,
+    ">=": operators.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -35,23 +58,19 @@ class Filter:
     """A condition on a resource. The empty filter matches every resource.
 
     :param matches: whether a resource matches, given a function that returns the value of a field.
-    :param fields: the fields that the filter names.
+    :param restrictions: the fields that the filter names, with their operators.
     """
 
     matches: Callable[[Lookup], bool]
-    fields: frozenset[str] = frozenset()
-    _equal: dict[str, str] = field(default_factory=dict)
-
-    def equals(self, name: str) -> str | None:
-        """The value that the field ``name`` must have for the filter to match; ``None`` if it may have several."""
-        return self._equal.get(name)
+    restrictions: frozenset[tuple[str, str]] = frozenset()
 
 
-def parse(text: str, fields: frozenset[str] | None = None) -> Filter:
+def parse(text: str, fields: Collection[str] | None = None, allowed: Mapping[str, str] | None = None) -> Filter:
     """Read a filter.
 
     :param fields: the fields that it may name, in addition to ``labels.*``; ``None`` allows all.
-    :raises EmulatorApiError: the filter is invalid, or names another field.
+    :param allowed: the operators of each field, by its name in snake_case; ``None`` allows all.
+    :raises EmulatorApiError: the filter is invalid, or uses another field or operator.
     """
     if not text.strip():
         return Filter(lambda _: True)
@@ -59,10 +78,13 @@ def parse(text: str, fields: frozenset[str] | None = None) -> Filter:
         found = _Parser(text).read()
     except RecursionError as error:
         raise EmulatorApiError("Invalid filter: it is nested too deeply.") from error
-    if fields is not None:
-        for name in found.fields:
-            if name not in fields and not name.startswith("labels."):
-                raise EmulatorApiError(f"Invalid filter: field '{name}' cannot be filtered on in '{text}'.")
+    for name, operator in sorted(found.restrictions):
+        label = name.startswith("labels.")
+        if fields is not None and name not in fields and not label:
+            raise EmulatorApiError(f"Invalid filter: field '{name}' cannot be filtered on in '{text}'.")
+        known = None if allowed is None else allowed.get("labels" if label else _snake_case(name), "")
+        if known is not None and operator not in known.split():
+            raise EmulatorApiError(f"Invalid filter: operator '{operator}' is not supported for '{name}' in '{text}'.")
     return found
 
 
@@ -77,60 +99,51 @@ class _Parser:
             if match is None:
                 raise self._error()
             kind = str(match.lastgroup)
-            value = match[kind]
-            self._tokens.append((kind, re.sub(r"\\(.)", r"\1", value) if kind == "quoted" else value))
+            self._tokens.append((kind, match[kind]))
             place = match.end()
         self._place = 0
 
     def read(self) -> Filter:
-        found = self._disjunction()
+        found = self._all()
         if self._peek() is not None:
             raise self._error()
         return found
 
-    def _disjunction(self) -> Filter:
-        parts = [self._conjunction()]
-        while self._accept("OR"):
-            parts.append(self._conjunction())
-        if len(parts) == 1:
-            return parts[0]
+    def _all(self) -> Filter:
+        """``AND``, which may be omitted. Sequences bind tighter than ``AND``, and mean the same."""
+        parts = [self._any()]
+        while self._peek() not in {None, ("paren", ")")}:
+            self._accept("AND")
+            parts.append(self._any())
         conditions = [part.matches for part in parts]
-        return Filter(lambda get: any(holds(get) for holds in conditions), _fields(parts))
+        return parts[0] if len(parts) == 1 else Filter(lambda get: all(holds(get) for holds in conditions), _of(parts))
 
-    def _conjunction(self) -> Filter:
+    def _any(self) -> Filter:
         parts = [self._term()]
-        while True:
-            if self._accept("AND"):
-                parts.append(self._term())
-                continue
-            following = self._peek()
-            if following is None or following in {("paren", ")"), ("word", "OR")}:
-                break
+        while self._accept("OR"):
             parts.append(self._term())
-        if len(parts) == 1:
-            return parts[0]
         conditions = [part.matches for part in parts]
-        equal = {name: value for part in parts for name, value in part._equal.items()}
-        return Filter(lambda get: all(holds(get) for holds in conditions), _fields(parts), equal)
+        return parts[0] if len(parts) == 1 else Filter(lambda get: any(holds(get) for holds in conditions), _of(parts))
 
     def _term(self) -> Filter:
-        if self._accept("NOT"):
-            inner = self._term()
-            return Filter(lambda get: not inner.matches(get), inner.fields)
-        if self._peek() == ("paren", "("):
-            self._place += 1
-            inner = self._disjunction()
-            if self._next() != ("paren", ")"):
+        if self._accept("NOT") or self._accept("-", "minus"):
+            inner = self._simple()
+            return Filter(lambda get: not inner.matches(get), inner.restrictions)
+        return self._simple()
+
+    def _simple(self) -> Filter:
+        if self._accept("(", "paren"):
+            inner = self._all()
+            if not self._accept(")", "paren"):
                 raise self._error()
             return inner
-        name, operator, value = self._next(), self._next(), self._next()
-        if name[0] != "word" or operator[0] != "operator" or value[0] not in {"word", "quoted"}:
+        (kind, member), operator, (value_kind, value) = self._next(), self._next(), self._next()
+        if kind != "member" or member in _KEYWORDS or operator[0] != "operator" or value_kind != "value":
             raise self._error()
-        equal = {name[1]: value[1]} if operator[1] == "=" else {}
-        return Filter(lambda get: _compare(get(name[1]), operator[1], value[1]), frozenset({name[1]}), equal)
+        return _restriction(_name(member), operator[1], _unquoted(value))
 
-    def _accept(self, word: str) -> bool:
-        if self._peek() == ("word", word):
+    def _accept(self, word: str, kind: str = "member") -> bool:
+        if self._peek() == (kind, word):
             self._place += 1
             return True
         return False
@@ -149,29 +162,52 @@ class _Parser:
         return EmulatorApiError(f"Invalid filter: '{self._text}'.")
 
 
-def _fields(parts: list[Filter]) -> frozenset[str]:
-    return frozenset().union(*(part.fields for part in parts))
+def _restriction(name: str, operator: str, value: str) -> Filter:
+    if name == "labels" and operator == ":":
+        name, value = f"labels.{value}", "*"
+    test = _test(name, operator, value)
+    # A missing field is unlike any value.
+    return Filter(lambda get: _holds(get(name), test, missing=operator == "!="), frozenset({(name, operator)}))
 
 
-def _compare(found: str | None, operator: str, value: str) -> bool:
+def _holds(found: str | None, test: Callable[[str], bool], *, missing: bool) -> bool:
+    return missing if found is None else test(found)
+
+
+def _test(name: str, operator: str, value: str) -> Callable[[str], bool]:
+    is_time = _snake_case(name).endswith("_time")
+    if is_time and not _TIME.match(value):
+        raise EmulatorApiError(f"Invalid filter: '{value}' is not a time in RFC 3339 format.")
+    if is_time or (operator in _ORDER and _TIME.match(value)):
+        moment = _seconds(value)
+        compare = {**_ORDER, "=": operators.eq, "!=": operators.ne, ":": operators.eq}[operator]
+        return lambda found: compare(_seconds(found), moment) if _TIME.match(found) else False
     if operator == ":":
-        return found is not None and fnmatch.fnmatchcase(found, value)
-    if found is None:
-        return operator == "!="
-    if operator == "=":
-        return found == value
-    if operator == "!=":
-        return found != value
-    left: float | str = found
-    right: float | str = value
-    if _TIME.match(found) and _TIME.match(value):
-        try:
-            left, right = seconds(found), seconds(value)
-        except ValueError as error:
-            raise EmulatorApiError(f"Invalid filter: '{value}' is not a time.") from error
-    return {
-        "<": left < right,  # type: ignore[operator]
-        "<=": left <= right,  # type: ignore[operator]
-        ">": left > right,  # type: ignore[operator]
-        ">=": left >= right,  # type: ignore[operator]
-    }[operator]
+        pattern = re.compile(".*".join(map(re.escape, value.split("*"))), re.DOTALL)
+        return lambda found: pattern.fullmatch(found) is not None
+    compare = {**_ORDER, "=": operators.eq, "!=": operators.ne}[operator]
+    return lambda found: compare(found, value)
+
+
+def _seconds(stamp: str) -> float:
+    try:
+        return seconds(stamp)
+    except (ValueError, OverflowError) as error:
+        raise EmulatorApiError(f"Invalid filter: '{stamp}' is not a time in RFC 3339 format.") from error
+
+
+def _name(member: str) -> str:
+    """A path without the quotation marks around its parts: ``labels."a key"``."""
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda hit: _unquoted(hit[0]), member)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if text[:1] in {'"', "'"} else text
+
+
+def _snake_case(name: str) -> str:
+    return re.sub("[A-Z]", lambda hit: "_" + hit[0].lower(), name)
+
+
+def _of(parts: list[Filter]) -> frozenset[tuple[str, str]]:
+    return frozenset().union(*(part.restrictions for part in parts))

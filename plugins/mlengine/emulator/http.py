@@ -32,6 +32,7 @@ _SYSTEM_PARAMETERS = frozenset(
     {"alt", "$alt", "key", "prettyPrint", "fields", "quotaUser", "access_token", "oauth_token", "uploadType"}
     | {"upload_protocol", "callback", "$.xgafv", "$prettyPrint", "$unique"}
 )
+_BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 _MAX_INT32 = 2**31 - 1
 Item = TypeVar("Item")
 
@@ -75,9 +76,26 @@ class Request:
         """
         for name in self.query:
             if name not in names and name not in _SYSTEM_PARAMETERS:
-                raise EmulatorApiError(
-                    f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
-                )
+                message = f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.'
+                raise EmulatorApiError(message, violation=("", message))
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A response as JSON text, for methods whose responses are large."""
+
+    text: str
+
+
+Response = dict[str, Any] | Rendered
+
+
+def as_dict(response: Response) -> dict[str, Any]:
+    """A response as a JSON object."""
+    if isinstance(response, Rendered):
+        found: dict[str, Any] = json.loads(response.text)
+        return found
+    return response
 
 
 def status_of(error: MlengineError) -> str:
@@ -93,19 +111,34 @@ def error_body(error: MlengineError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     status = status_of(error)
     code = HTTP_STATUS[status]
-    return code, {"error": {"code": code, "message": str(error), "status": status}}
+    body: dict[str, Any] = {"code": code, "message": str(error), "status": status}
+    if details := error_details(error):
+        body["details"] = details
+    return code, {"error": body}
 
 
-def page(items: Sequence[Item], size: Any, token: Any, limit: int) -> tuple[Sequence[Item], str]:
+def error_details(error: MlengineError) -> list[dict[str, Any]]:
+    """The details of an error: the field that is invalid, as ``google.rpc.BadRequest``."""
+    violation = error.violation if isinstance(error, EmulatorApiError) else None
+    if violation is None:
+        return []
+    field, description = violation
+    return [{"@type": _BAD_REQUEST, "fieldViolations": [{"field": field, "description": description}]}]
+
+
+def page(
+    items: Sequence[Item], size: Any, token: Any, limit: int, *, default: int | None = None
+) -> tuple[Sequence[Item], str]:
     """One page of ``items``, and the token of the next page, which is empty on the last one.
 
-    :param size: the requested page size, an integer or a string of digits; empty or 0 for ``limit``.
+    :param size: the requested page size, an integer or a string of digits; empty or 0 for the default.
     :param token: the page token of the request; empty for the first page.
-    :param limit: the largest page size.
+    :param limit: the largest page size. The services use it if a request has a larger size.
+    :param default: the page size if none is requested; ``None`` for ``limit``.
     :raises EmulatorApiError: the size or the token is invalid.
     """
     begin = _decode_token(token) if token else 0
-    end = begin + min(page_size(size) or limit, limit)
+    end = begin + min(page_size(size) or default or limit, limit)
     following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(items) else ""
     return items[begin:end], following
 
@@ -118,7 +151,8 @@ def page_size(size: Any) -> int:
     if size is None or size == "":
         return 0
     if isinstance(size, bool) or not re.fullmatch(r"-?[0-9]{1,10}", str(size)) or abs(int(size)) > _MAX_INT32:
-        raise EmulatorApiError(f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(str(size))}")
+        message = f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(str(size))}"
+        raise EmulatorApiError(message, violation=("page_size", message))
     if int(size) < 0:
         raise EmulatorApiError(f"page_size must not be negative: {size}")
     return int(size)

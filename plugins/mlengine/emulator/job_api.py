@@ -12,10 +12,10 @@ from mlengine.backends import Submission
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import rfc3339
 from mlengine.emulator.engine import Engine
-from mlengine.emulator.filters import parse
+from mlengine.emulator.filters import VERTEX_OPERATORS, parse
 from mlengine.emulator.http import Request, page
 from mlengine.emulator.job_faults import JobFaults
-from mlengine.emulator.records import Record, pack
+from mlengine.emulator.records import VERTEX, Record, pack
 from mlengine.storage.client import Storage
 
 _PROJECT = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}")
@@ -33,6 +33,7 @@ class JobApi:
     name: str
     filters: Mapping[str, str]  # the names that a filter may use → the field of the JSON
     limit: int  # the largest page
+    default: int  # the size of a page if none is requested
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None) -> None:
         self._engine, self._storage, self._bucket = engine, storage, bucket
@@ -67,9 +68,10 @@ class JobApi:
     def _page(self, request: Request, jobs: list[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], str]:
         """One page of the jobs that the request's filter matches, and the next page's token."""
         query = request.query
-        condition = parse(query.get("filter", ""), frozenset(self.filters))
+        allowed = VERTEX_OPERATORS if self.name == VERTEX else None
+        condition = parse(query.get("filter", ""), frozenset(self.filters), allowed)
         found = [job for job in jobs if condition.matches(partial(self._field, job))]
-        return page(found, query.get("pageSize"), query.get("pageToken"), self.limit)
+        return page(found, query.get("pageSize"), query.get("pageToken"), self.limit, default=self.default)
 
     def _field(self, job: Mapping[str, Any], name: str) -> str | None:
         if name.startswith("labels."):

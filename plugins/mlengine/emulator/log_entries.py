@@ -1,134 +1,210 @@
-"""The jobs' log lines as entries of Cloud Logging, and ``entries:list``, the method that clients of a job need.
+"""``entries:list`` of Cloud Logging, the method that clients read a job's log with.
 
-A line gets its timestamp and its position when the emulator reads it first. Both are stored on disk, so that a client's
-cursor stays valid when the emulator is restarted. Does not: write entries, or store those of other resources.
+A page is read from the index of the log store. A filter that matches few of many entries ends a page early, as the
+service does that "did not have time to search all the possible log entries": with a token, and with few entries or
+none. So does a page whose newest lines have not been collected yet.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import heapq
 import json
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
-from mlengine.backends import LogLine, TrainingBackend
-from mlengine.backends.vertex.states import POOL_NAMES
 from mlengine.core.errors import EmulatorApiError
-from mlengine.core.spec import Role
-from mlengine.core.times import rfc3339
-from mlengine.emulator.filters import parse
-from mlengine.emulator.http import page, page_size
-from mlengine.emulator.records import VERTEX, Key, Record, file_name
+from mlengine.emulator.http import Rendered, page_size
+from mlengine.emulator.journal import Journal
+from mlengine.emulator.log_store import Position, Row
+from mlengine.emulator.logging_query import fields
+from mlengine.emulator.logging_query.plan import JOB_ID, Plan, Range
+from mlengine.emulator.logging_query.syntax import parse
+from mlengine.emulator.records import Record
 
-_PAGE = 1000
+DEFAULT_PAGE, LARGEST_PAGE = 50, 1000
+MAX_EXAMINED = 5_000  # entries that one call evaluates the filter for
+COLLECT_SECONDS = 0.02
+_MAX_RESOURCES = 100
 _FIELDS = frozenset({"resourceNames", "projectIds", "filter", "orderBy", "pageSize", "pageToken"})
 _ORDERS = frozenset({"", "timestamp", "timestamp asc", "timestamp desc"})
-_ML_TASKS = {Role.CHIEF: "master-replica", Role.WORKER: "worker-replica", Role.PS: "ps-replica"}
+_TYPE = "ml_job"
+_ANY_PLACE = 2**62
+Key = tuple[int, int, int]  # time, place, stream
+_START: Key = (-1, 0, 0)
 
 
-class Journal:
-    """The log entries of all jobs: one file for each job, to which new lines are appended."""
+@dataclass(frozen=True)
+class _Query:
+    """A valid request.
 
-    def __init__(self, backend: TrainingBackend, folder: Path) -> None:
-        self._backend, self._folder = backend, folder
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = threading.RLock()
-        self._cache: dict[Key, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    :param after: the last entry of the pages before, in the order of the request; ``None`` on the first page.
+    :param digest: of what must be the same for all pages.
+    """
 
-    def read(self, record: Record) -> list[dict[str, Any]]:
-        """All entries of a job, including new ones.
-
-        :raises BackendUnavailableError: the backend cannot be reached.
-        """
-        with self._lock:
-            cursor, entries = self._open(record)
-            if not entries and record.notes:
-                lines = [LogLine("launcher", note, record.created) for note in record.notes]
-                self._append(record, cursor, entries, lines)
-            while record.handle is not None:
-                lines_page = self._backend.logs(record.handle, cursor)
-                cursor = dict(lines_page.cursor)
-                if lines_page.lines:
-                    self._append(record, cursor, entries, lines_page.lines)
-                if not lines_page.more:
-                    break
-            self._cache[record.key] = (cursor, entries)
-            return list(entries)
-
-    def start_again(self, record: Record) -> None:
-        """Read what is left of the log of the record's backend job. The next read begins that of another one."""
-        with self._lock:
-            entries = self.read(record)
-            self._append(record, {}, entries, [])
-            self._cache[record.key] = ({}, entries)
-
-    def _open(self, record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        if record.key in self._cache:
-            return self._cache[record.key]
-        cursor: dict[str, Any] = {}
-        entries: list[dict[str, Any]] = []
-        path = self._path(record)
-        if path.exists():
-            for text in path.read_text("utf-8").splitlines():
-                batch = json.loads(text)
-                cursor = batch["cursor"]
-                entries += batch["entries"]
-        return cursor, entries
-
-    def _append(
-        self, record: Record, cursor: Mapping[str, Any], entries: list[dict[str, Any]], lines: Sequence[LogLine]
-    ) -> None:
-        # One timestamp for a batch, later than all before it, so that a cursor by time misses no entry.
-        now = time.time()
-        new = [_entry(record, line, now, len(entries) + place) for place, line in enumerate(lines)]
-        with self._path(record).open("a", encoding="utf-8") as sink:
-            sink.write(json.dumps({"cursor": dict(cursor), "entries": new}) + "\n")
-        entries += new
-
-    def _path(self, record: Record) -> Path:
-        return self._folder / f"{file_name(record.key)}.jsonl"
+    projects: frozenset[str]
+    plan: Plan
+    descending: bool
+    size: int
+    after: Key | None
+    digest: str
 
 
-def list_entries(journal: Journal, records: Sequence[Record], body: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Stream:
+    """A job's entries of one severity.
+
+    :param constant: by task, the beginning of an entry as JSON.
+    """
+
+    number: int
+    record: Record
+    severity: str
+    range: Range
+    constant: dict[str, str] = field(default_factory=dict)
+
+
+def list_entries(
+    journal: Journal,
+    records: Sequence[Record],
+    body: Mapping[str, Any],
+    refresh: Callable[[Sequence[Record]], Sequence[Record]],
+) -> Rendered:
     """``entries:list``.
 
     :param records: all jobs.
     :param body: the request.
+    :param refresh: returns records with their current states; called with those that the request can match.
     :raises EmulatorApiError: a field of the request is unknown or invalid.
     """
-    projects, order = _check_request(body)
-    condition = parse(body.get("filter", ""))
-    wanted = condition.equals("resource.labels.job_id")
-    found = [
-        entry
+    query = _read(body)
+    ids = query.plan.job_ids
+    wanted: Sequence[Record] = [
+        record
         for record in records
-        if record.project in projects and (wanted is None or record.id == wanted)
-        for entry in journal.read(record)
-        if condition.matches(partial(_field, entry))
+        if record.project in query.projects and (ids is None or record.id.casefold() in ids)
     ]
-    found.sort(key=lambda entry: (entry["timestamp"], entry["insertId"]), reverse=order.endswith("desc"))
-    entries, token = page(found, body.get("pageSize"), body.get("pageToken"), _PAGE)
-    return {"entries": list(entries), **({"nextPageToken": token} if token else {})}
+    wanted = refresh(wanted)
+    # The newest entries are the first of a descending order: all must be there.
+    seconds = None if query.descending else COLLECT_SECONDS
+    collected = [journal.collect(record, seconds) for record in wanted]
+    streams = [stream for record in wanted for stream in _streams(journal, record, query.plan)]
+    entries, last = _page(journal, streams, query)
+    if last is None and not all(collected):
+        last = query.after or _START
+    token = f',"nextPageToken":"{_token(last, query.digest)}"' if last else ""
+    return Rendered(f'{{"entries":[{",".join(entries)}]{token}}}')
 
 
-def _check_request(body: Mapping[str, Any]) -> tuple[set[str], str]:
-    """The projects and the order that are requested."""
+def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
+    """All entries of a job, for tests."""
+    journal.collect(record)
+    streams = _streams(journal, record, _plan(""))
+    rows = _merged(journal, streams, None, descending=False)
+    return [json.loads(_rendered(stream, row)) for _, stream, row in rows]
+
+
+def _page(journal: Journal, streams: Sequence[_Stream], query: _Query) -> tuple[list[str], Key | None]:
+    """The entries of a page as JSON, and the last entry that was examined, if more may follow."""
+    found: list[str] = []
+    last: Key | None = None
+    rows = _merged(journal, streams, query.after, descending=query.descending)
+    for examined, (key, stream, row) in enumerate(rows):
+        if len(found) == query.size or examined == MAX_EXAMINED:
+            return found, last
+        last = key
+        if stream.range.matches is None or stream.range.matches(_entry(stream, row)):
+            found.append(_rendered(stream, row))
+    return found, None
+
+
+def _streams(journal: Journal, record: Record, plan: Plan) -> Iterator[_Stream]:
+    stored = journal.log_of(record)
+    for severity, number in stored.streams.items() if stored is not None else ():
+        name = fields.severity_name(severity)
+        constants = {
+            ("resource", "type"): _TYPE,
+            JOB_ID: record.id,
+            ("resource", "labels", "project_id"): record.project,
+            ("severity",): name,
+        }
+        part = plan.range(constants)
+        if part is not None:
+            yield _Stream(number, record, name, part)
+
+
+def _merged(
+    journal: Journal, streams: Sequence[_Stream] | Iterator[_Stream], after: Key | None, *, descending: bool
+) -> Iterator[tuple[Key, _Stream, Row]]:
+    """The rows of all streams after a position, in order of time, place and stream."""
+    sources = [_rows(journal, stream, after, descending=descending) for stream in streams]
+    if len(sources) == 1:
+        return sources[0]
+    return heapq.merge(*sources, key=lambda item: item[0], reverse=descending)
+
+
+def _rows(
+    journal: Journal, stream: _Stream, after: Key | None, *, descending: bool
+) -> Iterator[tuple[Key, _Stream, Row]]:
+    first: Position = (stream.range.first, 0)
+    last: Position = (stream.range.last, _ANY_PLACE)
+    if after is not None:
+        moment, place, number = after
+        if descending:
+            last = min(last, (moment, place if stream.number < number else place - 1))
+        else:
+            first = max(first, (moment, place if stream.number > number else place + 1))
+    for row in journal.store.scan(stream.number, first, last, descending=descending):
+        yield (row[0], row[1], stream.number), stream, row
+
+
+def _read(body: Mapping[str, Any]) -> _Query:
     for name in sorted(set(body) - _FIELDS):
         raise EmulatorApiError(f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.')
     for name in ("filter", "orderBy", "pageToken"):
         if not isinstance(body.get(name, ""), str):
             raise EmulatorApiError(f"Invalid value at '{name}' (TYPE_STRING)")
-    page_size(body.get("pageSize"))
-    order = body.get("orderBy", "")
+    size, order, text = page_size(body.get("pageSize")), body.get("orderBy", ""), body.get("filter", "")
     if order not in _ORDERS:
         raise EmulatorApiError(f"Invalid orderBy: {order}")
-    projects = {_project_of(name) for name in _strings(body, "resourceNames")} | set(_strings(body, "projectIds"))
+    names = _strings(body, "resourceNames")
+    projects = frozenset({_project_of(name) for name in names} | set(_strings(body, "projectIds")))
     if not projects:
         raise EmulatorApiError("Must specify at least one resource name.")
-    return projects, order
+    if len(projects) > _MAX_RESOURCES:
+        raise EmulatorApiError(f"At most {_MAX_RESOURCES} resources may be specified in a request.")
+    descending = order.endswith("desc")
+    same = json.dumps([sorted(projects), descending, text])
+    digest = hashlib.sha256(same.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    after = _position(body["pageToken"], digest) if body.get("pageToken") else None
+    return _Query(projects, _plan(text), descending, min(size or DEFAULT_PAGE, LARGEST_PAGE), after, digest)
+
+
+@lru_cache(maxsize=32)
+def _plan(text: str) -> Plan:
+    return Plan(parse(text))
+
+
+def _token(key: Key, digest: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([*key, digest]).encode()).decode()
+
+
+def _position(token: str, digest: str) -> Key:
+    try:
+        moment, place, stream, made_for = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+        key = (int(moment), int(place), int(stream))
+    except (ValueError, TypeError) as error:
+        raise EmulatorApiError(f"Invalid page token: {token}") from error
+    if max(map(abs, key)) > _ANY_PLACE:
+        raise EmulatorApiError(f"Invalid page token: {token}")
+    if made_for != digest:
+        raise EmulatorApiError("page_token doesn't match arguments from the request")
+    return key
 
 
 def _strings(body: Mapping[str, Any], name: str) -> list[str]:
@@ -145,28 +221,45 @@ def _project_of(name: str) -> str:
     return parts[1] if parts[0] == "projects" else name
 
 
-def _entry(record: Record, line: LogLine, moment: float, place: int) -> dict[str, Any]:
-    role, _, index = line.replica.rpartition("-")
-    tasks = POOL_NAMES if record.api == VERTEX else _ML_TASKS
-    task = f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else "service"
+def _entry(stream: _Stream, row: Row) -> dict[str, Any]:
+    """An entry, for filters that look at its fields."""
+    moment, place, task, text = row
+    record, stamp = stream.record, _stamp(moment)
     return {
         "logName": f"projects/{record.project}/logs/{task}",
         "resource": {
-            "type": "ml_job",
+            "type": _TYPE,
             "labels": {"job_id": record.id, "project_id": record.project, "task_name": task},
         },
-        "timestamp": rfc3339(moment),
-        "severity": "INFO" if task == "service" else "ERROR" if "Traceback (most recent" in line.text else "INFO",
+        "timestamp": stamp,
+        "receiveTimestamp": stamp,
+        "severity": stream.severity,
         "insertId": f"{place:012d}",
         "labels": {"ml.googleapis.com/task_name": task},
-        "jsonPayload": {"message": line.text},
+        "jsonPayload": {"message": text},
     }
 
 
-def _field(entry: Mapping[str, Any], path: str) -> str | None:
-    value: Any = entry
-    for name in path.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return str(value)
+def _rendered(stream: _Stream, row: Row) -> str:
+    """:func:`_entry` as JSON. Most of it is the same for all entries of a replica."""
+    moment, place, task, text = row
+    constant = stream.constant.get(task)
+    if constant is None:
+        entry = _entry(stream, row)
+        for name in ("timestamp", "receiveTimestamp", "insertId", "jsonPayload"):
+            del entry[name]
+        constant = stream.constant[task] = json.dumps(entry, separators=(",", ":"))[:-1]
+    stamp = _stamp(moment)
+    return (
+        f'{constant},"timestamp":"{stamp}","receiveTimestamp":"{stamp}","insertId":"{place:012d}",'
+        f'"jsonPayload":{{"message":{encode_basestring_ascii(text)}}}}}'
+    )
+
+
+def _stamp(moment: int) -> str:
+    return f"{_second(moment // 1_000_000)}.{moment % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")

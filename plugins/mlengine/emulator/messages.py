@@ -5,14 +5,15 @@ Google's generated classes are imported on first use.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
+from mlengine.emulator.field_errors import snake
+from mlengine.emulator.json_problems import find_problem
 
-_UNKNOWN = re.compile(r'has no field named "(?P<name>[^"]+)"(?: at "(?P<where>[^"]+)")?')
+_OUTPUTS = ("name", "state", "create_time", "start_time", "end_time", "update_time", "error")
 
 
 @cache
@@ -39,21 +40,51 @@ def upload_model_request_type() -> Any:
     return type(model_service.UploadModelRequest.pb(model_service.UploadModelRequest()))
 
 
+@cache
+def custom_job_spec_type() -> Any:
+    """The class of ``CustomJobSpec``."""
+    from google.cloud.aiplatform_v1.types import custom_job  # noqa: TID251 - the emulator validates requests with it
+
+    return type(custom_job.CustomJobSpec.pb(custom_job.CustomJobSpec()))
+
+
+@cache
+def training_pipeline_type() -> Any:
+    """The class of ``TrainingPipeline``."""
+    from google.cloud.aiplatform_v1.types import training_pipeline  # noqa: TID251 - the emulator validates with it
+
+    return type(training_pipeline.TrainingPipeline.pb(training_pipeline.TrainingPipeline()))
+
+
 def read_custom_job(data: Mapping[str, Any]) -> dict[str, Any]:
     """A client's ``CustomJob`` in canonical form: camelCase, enums by name, without output-only fields.
 
     :raises EmulatorApiError: a field is unknown, or a value has the wrong type.
     """
-    message = parse(data, custom_job_type())
-    for output in ("name", "state", "create_time", "start_time", "end_time", "update_time", "error"):
+    return _read(data, custom_job_type(), "custom_job", "web_access_uris")
+
+
+def read_training_pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A client's ``TrainingPipeline`` in the same form. ``trainingTaskInputs`` is as the client sent it.
+
+    :raises EmulatorApiError: a field is unknown, or a value has the wrong type.
+    """
+    return _read(data, training_pipeline_type(), "training_pipeline", "training_task_metadata")
+
+
+def _read(data: Mapping[str, Any], kind: Any, root: str, *outputs: str) -> dict[str, Any]:
+    message = parse(data, kind, root)
+    for output in (*_OUTPUTS, *outputs):
         message.ClearField(output)
-    message.ClearField("web_access_uris")
     return to_dict(message)
 
 
-def with_numbers(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The same job with enums as numbers, for clients that request them."""
-    return to_dict(parse(job, custom_job_type()), numbers=True)
+def with_numbers(resource: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """The same resource with enums as numbers, for clients that request them.
+
+    :param kind: the resource's class.
+    """
+    return to_dict(parse(resource, kind), numbers=True)
 
 
 class Mask:
@@ -71,7 +102,7 @@ class Mask:
             return
         from google.protobuf.field_mask_pb2 import FieldMask
 
-        paths = [_snake(path.strip()) for path in text.split(",")]
+        paths = [snake(path.strip()) for path in text.split(",")]
         for path in paths:
             if not path or not FieldMask(paths=[path]).IsValidForDescriptor(kind.DESCRIPTOR):
                 name = kind.DESCRIPTOR.name
@@ -87,9 +118,10 @@ class Mask:
         return to_dict(message)
 
 
-def parse(data: Mapping[str, Any], kind: Any) -> Any:
+def parse(data: Mapping[str, Any], kind: Any, root: str = "") -> Any:
     """``data`` as a protobuf message.
 
+    :param root: the name of the field of the request that ``data`` is; empty for the request itself.
     :raises EmulatorApiError: a field is unknown, or a value has the wrong type.
     """
     from google.protobuf import json_format
@@ -97,7 +129,8 @@ def parse(data: Mapping[str, Any], kind: Any) -> Any:
     try:
         return json_format.ParseDict(dict(data), kind())
     except json_format.ParseError as error:
-        raise EmulatorApiError(f"Invalid JSON payload received. {_in_google_s_format(str(error))}") from error
+        problem = find_problem(data, kind, root)
+        raise problem or EmulatorApiError(f"Invalid JSON payload received. {error}") from error
 
 
 def to_dict(message: Any, *, numbers: bool = False) -> dict[str, Any]:
@@ -109,15 +142,3 @@ def to_dict(message: Any, *, numbers: bool = False) -> dict[str, Any]:
 
     plain: dict[str, Any] = json_format.MessageToDict(message, use_integers_for_enums=numbers)
     return plain
-
-
-def _in_google_s_format(text: str) -> str:
-    match = _UNKNOWN.search(text)
-    if match is None:
-        return text
-    where = (match["where"] or "CustomJob").replace("CustomJob", "custom_job", 1)
-    return f"Unknown name \"{match['name']}\" at '{where}': Cannot find field."
-
-
-def _snake(path: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda hit: "_" + hit[0].lower(), path)

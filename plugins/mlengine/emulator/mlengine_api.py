@@ -9,7 +9,7 @@ from typing import Any
 from mlengine.core.errors import EmulatorApiError, JobFileError
 from mlengine.core.job import JobState
 from mlengine.core.job_file import parse
-from mlengine.emulator import mlengine_jobs
+from mlengine.emulator import field_errors, mlengine_jobs
 from mlengine.emulator.http import Request
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.records import MLENGINE, Record
@@ -33,7 +33,8 @@ _FILTERS = {
 class MlengineApi(JobApi):
     """The methods. Each raises :class:`EmulatorApiError` where the service responded with an error."""
 
-    name, filters, limit = MLENGINE, _FILTERS, 100
+    # "The default value is 20, and the maximum page size is 100."
+    name, filters, limit, default = MLENGINE, _FILTERS, 100, 20
 
     def create(self, request: Request) -> dict[str, Any]:
         """projects.jobs.create."""
@@ -63,22 +64,20 @@ class MlengineApi(JobApi):
         return {}
 
     def patch(self, request: Request) -> dict[str, Any]:
-        """projects.jobs.patch. Only labels can be changed."""
+        """projects.jobs.patch. Only labels can be changed, and all of them at once."""
         request.only("updateMask")
-        names = [name for name in request.query.get("updateMask", "").split(",") if name]
-        if not names or any(name.split(".")[0] != "labels" for name in names):
-            raise EmulatorApiError("Field: update_mask Error: Only labels can be updated.")
+        mask = _update_mask(request.query.get("updateMask", ""))
         record, body = self._record(request), request.json()
-        if body.get("etag") not in (None, "", _etag(record)):
-            raise EmulatorApiError("The etag is not the job's current etag.", status="ABORTED")
-        sent = body.get("labels", {})
-        if not isinstance(sent, dict):
-            raise EmulatorApiError("Field: job.labels Error: It must be an object.")
-        labels = _merged(dict(record.labels), sent, names)
+        _check_etag(body.get("etag"), record, required="etag" in mask)
+        if "labels" not in mask:
+            return render(record)
+        labels = body.get("labels", {})
+        if not isinstance(labels, dict):
+            raise field_errors.mlengine("job.labels", "It must be an object.")
         try:
             parse.load({"trainingInput": {}, "labels": labels}, name="job")
         except JobFileError as error:
-            raise EmulatorApiError(error.message, hint=error.hint) from error
+            raise field_errors.mlengine_of(error) from error
         return render(self._engine.relabel(record, labels))
 
     def _record(self, request: Request) -> Record:
@@ -103,17 +102,32 @@ def render(record: Record) -> dict[str, Any]:
     return job
 
 
-def _merged(labels: dict[str, Any], sent: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The labels after an update of ``names``: all of them, or single ones such as ``labels.team``."""
-    for name in names:
-        _, _, label = name.partition(".")
-        if not label:
-            labels = dict(sent)
-        elif label in sent:
-            labels[label] = sent[label]
-        else:
-            labels.pop(label, None)
-    return labels
+def _update_mask(text: str) -> set[str]:
+    """The fields of an update.
+
+    :raises EmulatorApiError: there are none, or others than the two that the API's discovery document lists: "Currently
+        the only supported update masks are `labels` and `etag`." Single labels, such as ``labels.team``, are not.
+    """
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if not names:
+        raise field_errors.mlengine("update_mask", "The update mask is required.")
+    for name in sorted(names - {"labels", "etag"}):
+        raise field_errors.mlengine(
+            "update_mask", f"Invalid field path '{name}'. The only supported update masks are labels and etag."
+        )
+    return names
+
+
+def _check_etag(sent: Any, record: Record, *, required: bool) -> None:
+    """
+    :param required: the update mask names the etag.
+    :raises EmulatorApiError: the etag is missing, or is not the job's current one.
+    """
+    if sent in (None, ""):
+        if required:
+            raise field_errors.mlengine("job.etag", "The etag is in the update mask, but not in the job.")
+    elif sent != _etag(record):
+        raise EmulatorApiError("The etag is not the job's current etag.", status="ABORTED")
 
 
 def _etag(record: Record) -> str:

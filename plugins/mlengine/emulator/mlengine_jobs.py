@@ -18,6 +18,7 @@ from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file import parse
 from mlengine.core.job_file.located import from_python
 from mlengine.core.spec import Role, TrainingSpec
+from mlengine.emulator import field_errors
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.storage.client import Storage
 
@@ -45,17 +46,17 @@ def read(data: Job) -> tuple[dict[str, Any], TrainingSpec]:
     for name in sorted(set(job) - _INPUT):
         raise EmulatorApiError(f"Invalid JSON payload received. Unknown name \"{name}\" at 'job': Cannot find field.")
     if not job.get("jobId"):
-        raise EmulatorApiError("Field: job.job_id Error: The job id is required.")
+        raise field_errors.mlengine("job.job_id", "The job id is required.")
     if not job.get("trainingInput"):
-        raise EmulatorApiError("Field: job Error: A job must have a training_input.")
+        raise field_errors.mlengine("job", "A job must have a training_input.")
     try:
         spec = parse.check(parse.load(job, name="job"))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, hint=error.hint) from error
+        raise field_errors.mlengine_of(error) from error
     if not spec.region:
-        raise EmulatorApiError("Field: job.training_input.region Error: The region is required.")
+        raise field_errors.mlengine("job.training_input.region", "The region is required.")
     if not spec.package_uris and not spec.pools[0].image_uri:
-        raise EmulatorApiError("Field: job.training_input.package_uris Error: Please specify packages or an image.")
+        raise field_errors.mlengine("job.training_input.package_uris", "Please specify packages or an image.")
     return job, spec
 
 
@@ -103,23 +104,27 @@ def submission(
 def _command(role: Role, spec: TrainingSpec, tail: list[str]) -> list[str]:
     if spec.package_uris:
         return ["python3", "-m", spec.module, *spec.args, *tail]
-    config = spec.source.get(_CONFIGS[role]) or spec.source.get(_CONFIGS[Role.CHIEF]) or {}
-    command = _container_words(config, "containerCommand")
+    owner = _CONFIGS[role] if spec.source.get(_CONFIGS[role]) else _CONFIGS[Role.CHIEF]
+    command = _container_words(spec, owner, "containerCommand")
     if not command:
         raise EmulatorApiError(
             f"The emulator does not run images, and {spec.pools[0].image_uri} contains the command.",
             status="FAILED_PRECONDITION",
             hint="set containerCommand, for example to [python3, -m, trainer.task]",
         )
-    return [*command, *(_container_words(config, "containerArgs") or spec.args), *tail]
+    return [*command, *(_container_words(spec, owner, "containerArgs") or spec.args), *tail]
 
 
-def _container_words(config: Mapping[str, Any], name: str) -> list[str]:
-    """A list of strings in a replica's configuration, whose names are in camelCase or snake_case."""
+def _container_words(spec: TrainingSpec, owner: str, name: str) -> list[str]:
+    """A list of strings in a replica's configuration, whose names are in camelCase or snake_case.
+
+    :param owner: the name of the configuration.
+    """
+    config = spec.source.get(owner) or {}
     value = config.get(name, config.get(re.sub("[A-Z]", lambda hit: "_" + hit[0].lower(), name)))
     if value is None:
         return []
     try:
-        return list(job_fields.args(from_python(value, "job", f"trainingInput.{name}")))
+        return list(job_fields.args(from_python(value, "job", f"trainingInput.{owner}.{name}")))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, hint=error.hint) from error
+        raise field_errors.mlengine_of(error) from error

@@ -15,14 +15,23 @@ from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.times import rfc3339
-from mlengine.emulator import filters, messages
+from mlengine.emulator import field_errors, filters, messages, vertex_checks
 from mlengine.emulator.http import Request, page
 from mlengine.emulator.job_api import parent_of
+from mlengine.emulator.projects import location_name, project_number
 
 Handler = Callable[[Request], dict[str, Any]]
 _PAGE = 1000
-_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
+_DEFAULT_PAGE = 100  # the documents have no number
+_ORDERS = {"create_time": "versionCreateTime", "update_time": "versionUpdateTime"}
+MODEL_ID = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+_UPDATABLE = {
+    "display_name": "displayName",
+    "description": "description",
+    "version_description": "versionDescription",
+    "labels": "labels",
+}
 _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
 
 
@@ -42,6 +51,7 @@ class ModelsApi:
         return [
             ("POST", "/models:upload", "UploadModel", self.upload),
             ("GET", "/models/{model}", "GetModel", self.get),
+            ("PATCH", "/models/{model}", "UpdateModel", self.update),
             ("GET", "/models/{model}:listVersions", "ListModelVersions", self.list_versions),
             ("POST", "/models/{model}:mergeVersionAliases", "MergeVersionAliases", self.merge_aliases),
             ("GET", "/models/{model}/operations/{operation}", "GetOperation", self.operation),
@@ -52,11 +62,30 @@ class ModelsApi:
         request.only()
         parent = _parent(request)
         message = messages.parse({**request.json(), "parent": parent}, messages.upload_model_request_type())
-        upload = messages.to_dict(message)
+        with self._lock:
+            version = self.register(parent, messages.to_dict(message))
+            name = version["name"]
+            response = {"@type": _UPLOADED, "model": name, "modelVersionId": version["versionId"]}
+            operation = f"{name}/operations/{len(self._operations) + 1}"
+            self._operations[operation] = {
+                "name": operation, "metadata": _metadata(), "done": True, "response": response,
+            }  # fmt: skip
+            return {"name": operation, "metadata": _metadata()}
+
+    def register(self, parent: str, upload: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a model or a version.
+
+        :param parent: the resource name of the location.
+        :param upload: an ``UploadModelRequest`` in canonical form.
+        :returns: the version.
+        """
         model = upload.get("model", {})
-        for name in ("displayName", "artifactUri"):
-            if not model.get(name):
-                raise EmulatorApiError(f"The field model.{name} is required.")
+        for field_name in ("displayName", "artifactUri"):
+            if not model.get(field_name):
+                raise field_errors.vertex(f"model.{field_name}", field_errors.REQUIRED)
+        if not model.get("containerSpec", {}).get("imageUri"):
+            # Documented as "not required for AutoML Models"; Google's SDK refuses artifacts without a container.
+            raise field_errors.vertex("model.container_spec.image_uri", field_errors.REQUIRED)
         aliases = model.get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:
@@ -66,12 +95,7 @@ class ModelsApi:
             versions.append(version)
             for alias in aliases:
                 _set_alias(versions, version, alias)
-            response = {"@type": _UPLOADED, "model": name, "modelVersionId": version["versionId"]}
-            operation = f"{name}/operations/{len(self._operations) + 1}"
-            self._operations[operation] = {
-                "name": operation, "metadata": _metadata(), "done": True, "response": response,
-            }  # fmt: skip
-            return {"name": operation, "metadata": _metadata()}
+            return dict(version)
 
     def get(self, request: Request) -> dict[str, Any]:
         """GetModel: one version."""
@@ -79,17 +103,34 @@ class ModelsApi:
         with self._lock:
             return dict(self._find(_parent(request), request.path["model"]))
 
+    def update(self, request: Request) -> dict[str, Any]:
+        """UpdateModel: changes the fields that the update mask names, of one version."""
+        request.only("updateMask")
+        names = _update_mask(request.query.get("updateMask", ""))
+        sent = messages.to_dict(messages.parse(request.json(), messages.model_type(), "model"))
+        vertex_checks.check_labels(sent.get("labels", {}), "model")
+        if "displayName" in names:
+            vertex_checks.check_display_name(sent.get("displayName"), "model")
+        with self._lock:
+            version = self._find(_parent(request), request.path["model"])
+            for name in names:
+                version.pop(name, None)
+            version.update({name: sent[name] for name in names if name in sent})
+            version["updateTime"] = version["versionUpdateTime"] = rfc3339(time.time())
+            return dict(version)
+
     def list_versions(self, request: Request) -> dict[str, Any]:
         """ListModelVersions."""
-        request.only("filter", "pageSize", "pageToken", "readMask")
+        request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
         query = request.query
-        condition = filters.parse(query.get("filter", ""), frozenset())
+        condition = filters.parse(query.get("filter", ""), frozenset(), filters.VERTEX_OPERATORS)
         mask = messages.Mask(query.get("readMask", ""), messages.model_type())
         with self._lock:
             self._find(_parent(request), request.path["model"])
             name = f"{_parent(request)}/models/{request.path['model'].partition('@')[0]}"
             matching = [version for version in self._models[name] if condition.matches(_labels_of(version))]
-            found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE)
+            matching = _ordered(matching, query.get("orderBy", ""))
+            found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE, default=_DEFAULT_PAGE)
             response: dict[str, Any] = {"models": [mask.apply(version) for version in found]}
             return {**response, "nextPageToken": token} if token else response
 
@@ -115,12 +156,12 @@ class ModelsApi:
     def _name(self, parent: str, upload: Mapping[str, Any]) -> str:
         """The resource name of the model that an upload creates a version of."""
         if upload.get("parentModel"):
-            name = str(upload["parentModel"])
+            name = _with_number(str(upload["parentModel"]))
             if name not in self._models:
                 raise EmulatorApiError(f"The Model {name} does not exist.", status="NOT_FOUND")
             return name
         model_id = str(upload.get("modelId") or f"m{len(self._models) + 1}")
-        if not _ID.fullmatch(model_id):
+        if not MODEL_ID.fullmatch(model_id):
             raise EmulatorApiError(f"Model ID '{model_id}' is invalid.")
         name = f"{parent}/models/{model_id}"
         if name in self._models:
@@ -158,9 +199,38 @@ def _version(name: str, model: Mapping[str, Any], number: int) -> dict[str, Any]
     return {**model, "name": name, "versionId": str(number), "versionAliases": aliases, **times}
 
 
+def _update_mask(text: str) -> list[str]:
+    """The fields of an update by their names in JSON.
+
+    :raises EmulatorApiError: there are none, or others than those that Google's SDK changes. The documents do not list
+        them.
+    """
+    paths = [field_errors.snake(path.strip()) for path in text.split(",") if path.strip()]
+    if not paths:
+        raise field_errors.vertex("update_mask", field_errors.REQUIRED)
+    for path in paths:
+        if path not in _UPDATABLE:
+            raise field_errors.vertex("update_mask", f"The field `{path}` cannot be updated.")
+    return [_UPDATABLE[path] for path in paths]
+
+
 def _parent(request: Request) -> str:
-    project, location = parent_of(request)
-    return f"projects/{project}/locations/{location}"
+    return location_name(*parent_of(request))
+
+
+def _with_number(name: str) -> str:
+    """A resource name with the number of its project instead of its id."""
+    match = re.fullmatch(r"projects/([^/]+)/(.+)", name)
+    return f"projects/{project_number(match[1])}/{match[2]}" if match else name
+
+
+def _ordered(versions: list[dict[str, Any]], order: str) -> list[dict[str, Any]]:
+    """The versions in the order of a request, which may name create_time and update_time."""
+    for part in reversed([part.split() for part in order.split(",")] if order.strip() else []):
+        if not part or part[0] not in _ORDERS or part[1:] not in ([], ["asc"], ["desc"]):
+            raise EmulatorApiError(f"Invalid order_by: {order}")
+        versions = sorted(versions, key=lambda version: str(version[_ORDERS[part[0]]]), reverse=part[1:] == ["desc"])
+    return versions
 
 
 def _labels_of(version: Mapping[str, Any]) -> filters.Lookup:

@@ -81,11 +81,18 @@ def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, An
     if plan["api"] == "vertex":
         task = config.get("task", {"type": "chief", "index": 0})
         cluster = {_POOLS[role]: addresses for role, addresses in config.get("cluster", {}).items()}
+        cluster = cluster or {"workerpool0": ["127.0.0.1:2222"]}
+        # TF_CONFIG has no evaluators, CLUSTER_SPEC has. No other replica connects to one, so the port is not in use.
+        evaluators = plan.get("evaluators", 0)
+        if evaluators:
+            cluster["workerpool3"] = [f"127.0.0.1:{2222 + place}" for place in range(evaluators)]
         spec = {
-            "cluster": cluster or {"workerpool0": ["127.0.0.1:2222"]},
+            "cluster": cluster,
             "environment": "cloud",
             "task": {"type": _POOLS[task["type"]], "index": task["index"]},
-            "job": json.dumps(plan["job"]),
+            # "The CustomJobSpec ..., represented as a dictionary." Some reports show a string that contains JSON; the
+            # document is followed here.
+            "job": plan["job"],
         }
         os.environ["CLUSTER_SPEC"] = json.dumps(spec)
     for variable in pool["env"]:

@@ -11,14 +11,18 @@ from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator import discovery
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript, read_faults
-from mlengine.emulator.http import Request
+from mlengine.emulator.http import Request, Response
 from mlengine.emulator.log_entries import list_entries
+from mlengine.emulator.log_limits import resumed_search
 from mlengine.emulator.mlengine_api import MlengineApi
 from mlengine.emulator.models_api import ModelsApi
+from mlengine.emulator.pipelines import PipelineStore
+from mlengine.emulator.pipelines_api import PipelinesApi
+from mlengine.emulator.projects import Projects
 from mlengine.emulator.vertex_api import VertexApi
 from mlengine.storage.client import Storage
 
-Handler = Callable[[Request], dict[str, Any]]
+Handler = Callable[[Request], Response]
 _VERTEX = "/v1(?:beta1)?/projects/{project}/locations/{location}"
 
 
@@ -45,10 +49,19 @@ class Routes:
     """
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
-        vertex, mlengine = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket)
+        vertex, mlengine, models = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket), ModelsApi()
+        pipelines = PipelinesApi(
+            engine, storage, store=PipelineStore(engine.folder / "pipelines"), jobs=vertex, models=models
+        )
+        engine.after_poll.append(pipelines.upload_models)
+        self._projects = Projects(record.project for record in engine.store.all())
 
-        def entries(request: Request) -> dict[str, Any]:
-            return list_entries(engine.journal, engine.refresh(engine.store.all()), request.json())
+        def entries(request: Request) -> Response:
+            body = self._projects.with_ids(resumed_search(request.json()))
+            return list_entries(engine.journal, engine.store.all(), body, engine.refresh)
+
+        def operation(request: Request) -> dict[str, Any]:
+            return pipelines.operation(request) or vertex.operation(request)
 
         self.all = [
             _route("POST", f"{_VERTEX}/customJobs", "CreateCustomJob", vertex.create),
@@ -56,8 +69,15 @@ class Routes:
             _route("GET", f"{_VERTEX}/customJobs/{{job}}", "GetCustomJob", vertex.get),
             _route("DELETE", f"{_VERTEX}/customJobs/{{job}}", "DeleteCustomJob", vertex.delete),
             _route("POST", f"{_VERTEX}/customJobs/{{job}}:cancel", "CancelCustomJob", vertex.cancel),
-            _route("GET", f"{_VERTEX}/operations/{{operation}}", "GetOperation", vertex.operation),
-            *(_route(verb, _VERTEX + path, name, handler) for verb, path, name, handler in ModelsApi().methods()),
+            _route("GET", f"{_VERTEX}/operations/{{operation}}", "GetOperation", operation),
+            _route("POST", f"{_VERTEX}/trainingPipelines", "CreateTrainingPipeline", pipelines.create),
+            _route("GET", f"{_VERTEX}/trainingPipelines", "ListTrainingPipelines", pipelines.list),
+            _route("GET", f"{_VERTEX}/trainingPipelines/{{pipeline}}", "GetTrainingPipeline", pipelines.get),
+            _route("DELETE", f"{_VERTEX}/trainingPipelines/{{pipeline}}", "DeleteTrainingPipeline", pipelines.delete),
+            _route(
+                "POST", f"{_VERTEX}/trainingPipelines/{{pipeline}}:cancel", "CancelTrainingPipeline", pipelines.cancel
+            ),
+            *(_route(verb, _VERTEX + path, name, handler) for verb, path, name, handler in models.methods()),
             _route("POST", "/v2/entries:list", "ListLogEntries", entries),
             _route("POST", "/v1/projects/{project}/jobs", "projects.jobs.create", mlengine.create),
             _route("GET", "/v1/projects/{project}/jobs", "projects.jobs.list", mlengine.list),
@@ -73,14 +93,17 @@ class Routes:
         ]
 
     def find(self, verb: str, path: str) -> tuple[Route, Mapping[str, str]]:
-        """The route of a request, and the variable parts of its path.
+        """The route of a request, and the variable parts of its path. A project is given by its id.
 
         :raises EmulatorApiError: NOT_FOUND.
         """
         for route in self.all:
             match = route.pattern.fullmatch(path)
             if match is not None and route.verb == verb:
-                return route, match.groupdict()
+                parts = match.groupdict()
+                if "project" in parts:
+                    parts["project"] = self._projects.id_of(parts["project"])
+                return route, parts
         raise EmulatorApiError(
             f"Method not found: {verb} {path}",
             status="NOT_FOUND",

@@ -4,7 +4,8 @@
 
     DIR/lock           held by the emulator; contains its process id
     DIR/jobs/*.json    one record for each job
-    DIR/logs/*.jsonl   the log entries of each job
+    DIR/pipelines/*.json  one record for each training pipeline
+    DIR/logs/          the log entries of all jobs: an SQLite database
     DIR/objects/       copies of Cloud Storage objects that a running job's command names
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from mlengine.backends import RunsOnHost
@@ -14,41 +16,48 @@ from mlengine.emulator import messages, vertex_checks, vertex_jobs
 from mlengine.emulator.http import Request
 from mlengine.emulator.job_api import JobApi, parent_of, times
 from mlengine.emulator.objects import ObjectCopies
+from mlengine.emulator.projects import location_name
 from mlengine.emulator.records import VERTEX, Record
 
 _STATE_NAMES = {state: name for name, state in reversed(list(STATES.items()))}
+# What ListCustomJobs documents, in addition to labels.
 _FILTERS = {
     "display_name": "displayName",
     "displayName": "displayName",
     "state": "state",
     "create_time": "createTime",
     "createTime": "createTime",
-    "update_time": "updateTime",
-    "updateTime": "updateTime",
-    "start_time": "startTime",
-    "end_time": "endTime",
-    "name": "name",
 }
 
 
 class VertexApi(JobApi):
     """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error."""
 
-    name, filters, limit = VERTEX, _FILTERS, 1000
+    # "The standard list page size": the document has no number. A client must not rely on a large default.
+    name, filters, limit, default = VERTEX, _FILTERS, 1000, 100
 
     def create(self, request: Request) -> dict[str, Any]:
         """CreateCustomJob."""
         request.only()
-        project, region = parent_of(request)
         job = messages.read_custom_job(request.json())
         vertex_checks.check(job)
-        number = str(10**17 + secrets.randbelow(9 * 10**18))
+        return self._response(self.start(request, job), request)
+
+    def start(self, request: Request, job: Mapping[str, Any]) -> Record:
+        """Create a job.
+
+        :param request: a create request, whose parent is the job's.
+        :param job: in canonical form, and checked.
+        :raises EmulatorApiError: the job cannot run here.
+        """
+        project, region = parent_of(request)
+        number = new_id()
         # On Vertex AI, buckets are mounted.
         local = isinstance(self._engine.backend, RunsOnHost)
         folder = self._engine.objects_dir((VERTEX, project, region, number))
         copies = ObjectCopies(self._storage, folder) if local else None
         submission, notes = vertex_jobs.submission(job, number, self._storage, self._bucket, copies)
-        return self._response(self._take(request, number, job, submission, notes), request)
+        return self._take(request, number, job, submission, notes)
 
     def get(self, request: Request) -> dict[str, Any]:
         """GetCustomJob."""
@@ -57,14 +66,13 @@ class VertexApi(JobApi):
 
     def list(self, request: Request) -> dict[str, Any]:
         """ListCustomJobs."""
-        request.only("filter", "pageSize", "pageToken", "readMask", "orderBy")
+        request.only("filter", "pageSize", "pageToken", "readMask")
         mask = messages.Mask(request.query.get("readMask", ""), messages.custom_job_type())
         records = self._engine.jobs_of(VERTEX, *parent_of(request))
-        jobs = [render(record) for record in _ordered(records, request.query.get("orderBy", ""))]
-        found, token = self._page(request, jobs)
+        found, token = self._page(request, [render(record) for record in records])
         selected = [mask.apply(job) for job in found]
         if request.enums_as_numbers:
-            selected = [messages.with_numbers(job) for job in selected]
+            selected = [messages.with_numbers(job, messages.custom_job_type()) for job in selected]
         response: dict[str, Any] = {"customJobs": selected}
         return {**response, "nextPageToken": token} if token else response
 
@@ -72,7 +80,12 @@ class VertexApi(JobApi):
         """CancelCustomJob."""
         request.only()
         request.json()
-        self._engine.cancel(self._record(request))
+        record = self._record(request)
+        try:
+            self._engine.cancel(record)
+        except EmulatorApiError as error:
+            job = render(self._record(request))
+            raise ended("CustomJob", job["name"], job["state"]) from error
         return {}
 
     def delete(self, request: Request) -> dict[str, Any]:
@@ -80,7 +93,7 @@ class VertexApi(JobApi):
         request.only()
         record = self._record(request)
         self._engine.delete(record)
-        return _operation(record)
+        return deletion(record.project, record.region, record.id, record.updated)
 
     def operation(self, request: Request) -> dict[str, Any]:
         """GetOperation. An operation has the number of the job that it deleted."""
@@ -88,17 +101,17 @@ class VertexApi(JobApi):
         record = self._engine.store.get((VERTEX, project, region, request.path["operation"]))
         if record is None or not record.deleted:
             raise EmulatorApiError("The operation is not found.", status="NOT_FOUND")
-        return _operation(record)
+        return deletion(project, region, record.id, record.updated)
 
     def _record(self, request: Request) -> Record:
         project, region = parent_of(request)
         number = request.path["job"]
-        name = f"projects/{project}/locations/{region}/customJobs/{number}"
+        name = f"{location_name(project, region)}/customJobs/{number}"
         return self._engine.get((VERTEX, project, region, number), f'CustomJob "{name}"')
 
     def _response(self, record: Record, request: Request) -> dict[str, Any]:
         job = render(record)
-        return messages.with_numbers(job) if request.enums_as_numbers else job
+        return messages.with_numbers(job, messages.custom_job_type()) if request.enums_as_numbers else job
 
 
 def render(record: Record) -> dict[str, Any]:
@@ -107,31 +120,57 @@ def render(record: Record) -> dict[str, Any]:
     if record.stuck and not state.terminal:
         state = JobState.PREPARING
     job = {
-        "name": f"projects/{record.project}/locations/{record.region}/customJobs/{record.id}",
+        "name": job_name(record),
         **record.body,
         "state": _STATE_NAMES[state],
         "updateTime": rfc3339(record.updated),
         **times(record),
     }
+    if record.body.get("jobSpec", {}).get("enableWebAccess") and state is JobState.RUNNING:
+        job["webAccessUris"] = _web_access_uris(record)
     error = record.shown_error
     if error is not None and state in {JobState.FAILED, JobState.CANCELLED}:
         job["error"] = dict(error)
     return job
 
 
-def _ordered(records: list[Record], order: str) -> list[Record]:
-    """The newest first, which is the service's order, or by create time if requested."""
-    if order.replace("createTime", "create_time") in {"", "create_time desc"}:
-        return records
-    if order.replace("createTime", "create_time") in {"create_time", "create_time asc"}:
-        return records[::-1]
-    raise EmulatorApiError(f"Invalid orderBy: {order}")
+def _web_access_uris(record: Record) -> dict[str, str]:
+    """One for each replica, of the service's form. They lead nowhere: the emulator has no shells."""
+    pools = enumerate(record.body["jobSpec"]["workerPoolSpecs"])
+    nodes = [f"workerpool{place}-{index}" for place, pool in pools for index in range(int(pool.get("replicaCount", 0)))]
+    host = f"{record.region}.aiplatform-training.googleusercontent.com"
+    return {node: f"https://{sha256(f'{record.id} {node}'.encode()).hexdigest()[:16]}-dot-{host}" for node in nodes}
 
 
-def _operation(record: Record) -> dict[str, Any]:
-    moments = {"createTime": rfc3339(record.updated), "updateTime": rfc3339(record.updated)}
+def job_name(record: Record) -> str:
+    """The resource name of a custom job."""
+    return f"{location_name(record.project, record.region)}/customJobs/{record.id}"
+
+
+def ended(kind: str, name: str, state: str) -> EmulatorApiError:
+    """The error of a request to cancel a resource that has ended. The words are known for training pipelines.
+
+    :param kind: the type of the resource.
+    """
+    return EmulatorApiError(
+        f'The {kind} "{name}" is in state {state} and cannot be canceled.', status="FAILED_PRECONDITION"
+    )
+
+
+def new_id() -> str:
+    """A new id of a resource."""
+    return str(10**17 + secrets.randbelow(9 * 10**18))
+
+
+def deletion(project: str, region: str, resource_id: str, moment: float) -> dict[str, Any]:
+    """The operation of a deletion, which is done.
+
+    :param resource_id: of the deleted resource; also the operation's id.
+    :param moment: when it was deleted.
+    """
+    moments = {"createTime": rfc3339(moment), "updateTime": rfc3339(moment)}
     return {
-        "name": f"projects/{record.project}/locations/{record.region}/operations/{record.id}",
+        "name": f"{location_name(project, region)}/operations/{resource_id}",
         "metadata": {
             "@type": "type.googleapis.com/google.cloud.aiplatform.v1.DeleteOperationMetadata",
             "genericMetadata": moments,

@@ -5,17 +5,20 @@ The limits of single fields are those of the job file: :mod:`mlengine.core.limit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.core import limits
-from mlengine.core.errors import EmulatorApiError, JobFileError, StorageError
+from mlengine.core.errors import JobFileError, StorageError
 from mlengine.core.job_file import fields as job_fields
 from mlengine.core.job_file.located import Located, from_python
 from mlengine.core.layout import JobDir
+from mlengine.emulator import field_errors, machine_checks
 
 MAX_DISPLAY_NAME = 128
+_NETWORK = re.compile(r"projects/[0-9]+/global/networks/[^/]+")
 
 
 def check(job: Mapping[str, Any]) -> None:
@@ -24,28 +27,60 @@ def check(job: Mapping[str, Any]) -> None:
     :param job: as :func:`~mlengine.emulator.messages.read_custom_job` returns it.
     :raises EmulatorApiError: a field is missing or invalid.
     """
-    name = job.get("displayName")
+    check_display_name(job.get("displayName"), "custom_job")
+    check_spec(job.get("jobSpec") or {})
+    check_labels(job.get("labels", {}), "custom_job")
+
+
+def check_display_name(name: str | None, resource: str) -> None:
+    """
+    :param resource: how the API names the resource, for example ``custom_job``.
+    :raises EmulatorApiError: the name is missing or too long.
+    """
     if not name:
-        raise EmulatorApiError('Required field "custom_job.display_name" is not set.')
+        raise field_errors.vertex(f"{resource}.display_name", field_errors.REQUIRED)
     if len(name) > MAX_DISPLAY_NAME:
-        raise EmulatorApiError(f"custom_job.display_name must be at most {MAX_DISPLAY_NAME} characters.")
+        raise field_errors.vertex(
+            f"{resource}.display_name", f"The display name must be at most {MAX_DISPLAY_NAME} characters."
+        )
+
+
+def check_labels(labels: Mapping[str, str], resource: str) -> None:
+    """
+    :param resource: as for :func:`check_display_name`.
+    :raises EmulatorApiError: there are too many labels, or one is invalid.
+    """
     try:
-        _check_fields(from_python(job, "custom_job"))
+        job_fields.labels(from_python(labels, resource, "labels"))
     except JobFileError as error:
-        raise EmulatorApiError(error.message, hint=error.hint) from error
+        raise field_errors.vertex(
+            f"{resource}.labels", field_errors.LABELS, f"{error.message}: {error.hint}"
+        ) from error
 
 
-def _check_fields(job: Located) -> None:
-    spec = job.value.get("jobSpec") or from_python({}, job.where, "jobSpec")
+def check_spec(spec: Mapping[str, Any]) -> None:
+    """
+    :param spec: a ``CustomJobSpec`` in canonical form.
+    :raises EmulatorApiError: a field is missing or invalid.
+    """
+    try:
+        _check_spec(from_python(spec, "custom_job", "jobSpec"))
+    except JobFileError as error:
+        raise field_errors.vertex_of(error, "custom_job") from error
+
+
+def _check_spec(spec: Located) -> None:
     pools = _optional(spec, "workerPoolSpecs")
     if pools is None or not any(pool.value for pool in pools.items()):
-        raise spec.error("has no worker pool", "add a worker_pool_spec")
+        raise field_errors.vertex("job_spec.worker_pool_specs", field_errors.REQUIRED, "add a worker pool")
     if len(pools.items()) > len(POOL_ROLES):
         raise pools.error(f"has {len(pools.items())} pools", f"{len(POOL_ROLES)} is the maximum")
     for place, pool in enumerate(pools.items()):
         count = _replicas(pool)
         if place == 0 and count != 1:
-            raise pool.error(f"replica_count must be 1 in the first pool, not {count}", "set it to 1")
+            raise field_errors.vertex(
+                f"{pool.path}.replicaCount", f"replica_count must be 1 in the first pool, not {count}.", "set it to 1"
+            )
         if count:
             _check_pool(pool)
     scheduling = _optional(spec, "scheduling")
@@ -55,24 +90,34 @@ def _check_fields(job: Located) -> None:
     output = _optional(spec, "baseOutputDirectory", "outputUriPrefix")
     if output is not None:
         _check_uri(output)
-    if (labels := _optional(job, "labels")) is not None:
-        job_fields.labels(labels)
+    _check_surroundings(spec)
 
 
 def _check_pool(pool: Located) -> None:
-    machine = _optional(pool, "machineSpec")
-    kind = _optional(pool, "machineSpec", "machineType")
-    if machine is None or kind is None:
-        raise pool.error("machine_spec.machine_type is required", "for example n1-standard-4")
-    job_fields.machine_type(kind)
-    job_fields.accelerator(_optional(machine, "acceleratorType"), _optional(machine, "acceleratorCount"))
+    machine_checks.check(pool)
     container, package = _optional(pool, "containerSpec"), _optional(pool, "pythonPackageSpec")
     if package is not None:
         _check_package(package)
     elif container is not None:
         _check_container(container)
     else:
-        raise pool.error("one of container_spec and python_package_spec is required", "add one of them")
+        raise field_errors.vertex(
+            pool.path, "One of `container_spec` and `python_package_spec` must be specified.", "add one of them"
+        )
+
+
+def _check_surroundings(spec: Located) -> None:
+    """Check what the job uses in addition to its machines."""
+    network = _optional(spec, "network")
+    if network is not None and not _NETWORK.fullmatch(network.value):
+        # "Where {project} is a project number, as in 12345".
+        raise field_errors.vertex(
+            network.path, f'Invalid network: "{network.value}".', "use projects/PROJECT_NUMBER/global/networks/NAME"
+        )
+    if _optional(spec, "tensorboard") is not None and _optional(spec, "serviceAccount") is None:
+        raise field_errors.vertex(
+            f"{spec.path}.serviceAccount", "The service account is required if `tensorboard` is set."
+        )
 
 
 def _check_container(container: Located) -> None:
@@ -117,5 +162,5 @@ def _optional(parent: Located, *path: str) -> Located | None:
 def _required(parent: Located, name: str) -> Located:
     field = _optional(parent, name)
     if field is None:
-        raise parent.error(f"{name} is required", f"set {name}")
+        raise field_errors.vertex(f"{parent.path}.{name}", field_errors.REQUIRED)
     return field

@@ -19,9 +19,10 @@ from mlengine.core.layout import join
 from mlengine.core.spec import Pool, TrainingSpec
 from mlengine.emulator.adapter import Task, adapted, bucket_of, scratch_dir
 from mlengine.emulator.objects import ObjectCopies
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.storage.client import Storage
 
-_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config"})
+_PLAN = frozenset({"module", "packages", "job_dir", "primary", "image", "tf_config", "tensorboard"})
 _ATTEMPT = "MLENGINE_ATTEMPT"
 Job = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         args = container.get("args", [])
         if container.get("command", [])[:2] != ["python3", "-c"] or not args or not args[0].startswith('{"module"'):
             return None
-        plans.add(json.dumps([args, container.get("env", [])]))
+        plans.add(json.dumps([args, _variables(container)]))
     if len(plans) != 1:
         return None
     args, variables = json.loads(plans.pop())
@@ -91,6 +92,8 @@ def _own_spec(job: Job) -> tuple[TrainingSpec, str, int] | None:
         return None
     if set(plan) != _PLAN or not plan["packages"] or args[-2:-1] != ["--job-dir"]:
         return None
+    if plan["tensorboard"]:
+        return None  # the start command runs: on the local backend, event files are in the train dir
     spec = TrainingSpec(
         module=plan["module"],
         package_uris=tuple(plan["packages"]),
@@ -137,7 +140,7 @@ def _other_spec(
 
 def _package_task(package: Mapping[str, Any]) -> Task:
     command = ["python3", "-m", package["pythonModule"], *package.get("args", ())]
-    return Task(command, package.get("env", ()))
+    return Task(command, _variables(package))
 
 
 def _container_task(container: Mapping[str, Any]) -> Task:
@@ -147,7 +150,12 @@ def _container_task(container: Mapping[str, Any]) -> Task:
             status="FAILED_PRECONDITION",
             hint="set container_spec.command, for example to python3 -m trainer.task",
         )
-    return Task([*container["command"], *container.get("args", ())], container.get("env", ()))
+    return Task([*container["command"], *container.get("args", ())], _variables(container))
+
+
+def _variables(task: Mapping[str, Any]) -> list[Mapping[str, str]]:
+    """The environment variables of a pool, without those that name its accelerators: this machine has none of them."""
+    return [one for one in task.get("env", ()) if one["name"] not in {ACCELERATOR_TYPE, ACCELERATOR_COUNT}]
 
 
 def _output_dirs(output: str) -> dict[str, str]:

@@ -1,13 +1,13 @@
-"""The claims on job directories: which directory a job gets, and what happens to jobs that have the names before it.
+"""Claims on job directories.
 
-A job directory belongs to the process that created ``job.json`` in it; Cloud Storage lets one creator win. A directory
-that belongs to another job is skipped for the next name (``D``, ``D_2``, …). If that other job is an earlier one of the
-same task, it is cancelled first, so that a task never has two live jobs:
+A job directory belongs to the process that creates ``job.json`` in it: Cloud Storage lets only one creation succeed. If
+a directory belongs to another job, the next name is tried (``D``, ``D_2``, …). If that other job is an earlier job of
+the same task, it is cancelled first, so that a task never has two live jobs:
 
-* an earlier generation: the task was cleared;
-* a deleted run of the same name, in the same Airflow.
+* a job of an earlier generation: the task was cleared;
+* a job of a deleted run of the same name, in the same Airflow.
 
-A job of *another* Airflow with the same names is left alone, and so is everybody else's.
+Jobs of another Airflow with the same names, and all other jobs, are not touched.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ log = logging.getLogger(__name__)
 class Intent:
     """A training to submit. ``job_dir`` is its directory, unless another job owns that.
 
-    :param own_dir: the dir's name is of our making: if something lies in it, the next name is taken. A dir that a
-        person named is used as it is.
-    :param job_id: the job's name; by default, that of its dir.
-    :param requested: the spec before the backend reduced the cluster to what its machine takes; ``spec`` if it did not.
-    :param earlier: keys that the same task may have had before it was cleared: jobs of theirs that are still alive are
-        ended before this one is submitted, wherever their dirs lie.
-    :param installation: the id of the Airflow that submits; empty if it is none, or not known.
+    :param own_dir: the directory's name was generated: if it is not empty, the next name is tried. A directory that the
+        user named is used as it is.
+    :param job_id: the job's name; by default, that of its directory.
+    :param requested: the spec before the backend reduced the cluster to fit its machine; otherwise equal to ``spec``.
+    :param earlier: keys of the same task before it was cleared. Their live jobs are cancelled before this one is
+        submitted, in whichever directory they are.
+    :param installation: the id of the Airflow that submits; empty outside of Airflow, or if it is not known.
     """
 
     key: JobKey
@@ -57,12 +57,12 @@ class Intent:
 
     @property
     def compared(self) -> Inputs:
-        """What decides whether a job that is found is the one that is wanted."""
+        """The inputs that an existing job must have to be used for this intent."""
         return Inputs((self.requested or self.spec).to_json(), self.inputs)
 
 
 def compared(record: JobRecord) -> Inputs:
-    """The same of a job that was claimed."""
+    """The same inputs of a claimed job."""
     return Inputs(record.requested or record.spec, record.inputs)
 
 
@@ -74,12 +74,15 @@ class Claims:
         self._backend = backend
 
     def read(self, job_dir: JobDir) -> tuple[JobRecord, int]:
-        """The claim and its generation. :raises ObjectMissingError: the dir is not claimed."""
+        """Read the claim and its object generation.
+
+        :raises ObjectMissingError: the directory is not claimed.
+        """
         data, generation = self._storage.read_with_generation(job_dir.claim)
         return JobRecord.from_bytes(data), generation
 
     def find(self, intent: Intent) -> tuple[JobDir, JobRecord] | None:
-        """The claim of this very key, if there is one. Live jobs of the same task that lie before it are ended."""
+        """Find the claim of this key. Live earlier jobs of the same task in the directories before it are cancelled."""
         for job_dir, record in self._claimed(intent):
             if record is None:
                 return None
@@ -89,9 +92,9 @@ class Claims:
         return None
 
     def take(self, intent: Intent) -> tuple[JobDir, JobRecord]:
-        """Likewise, and where there is none, the claim that is made now.
+        """Find the claim of this key, or create it.
 
-        :raises MlengineError: too many dirs of that name belong to other jobs.
+        :raises MlengineError: too many directories of that name belong to other jobs.
         """
         digest = intent.key.digest
         for job_dir, found in self._claimed(intent):
@@ -102,7 +105,7 @@ class Claims:
         raise MlengineError(f"no job dir is free at {intent.job_dir.uri}", hint="trigger a new run")
 
     def end_all(self, key: str, why: str) -> None:
-        """Cancel what is alive of a key. Asked by key, for a submission may be cut off before its name is recorded."""
+        """Cancel the live jobs of a key. Searches by key, as a crash may prevent the recording of a job's name."""
         for status in self._live(key):
             log.warning("job %s is cancelled: %s", status.handle.job_id, why)
             self._backend.cancel(status.handle)
@@ -111,7 +114,7 @@ class Claims:
         return self._backend.host() if isinstance(self._backend, RunsOnHost) else ""
 
     def _claimed(self, intent: Intent) -> Iterator[tuple[JobDir, JobRecord | None]]:
-        """The dirs that may hold the job, with their claims. One of our making that is not empty is passed over."""
+        """The candidate directories with their claims. With a generated name, one that is not empty is skipped."""
         for job_dir in numbered(intent.job_dir):
             try:
                 record = self.read(job_dir)[0]
@@ -123,7 +126,7 @@ class Claims:
                 yield job_dir, record
 
     def _create(self, intent: Intent, job_dir: JobDir) -> JobRecord:
-        """A new claim; if another process is faster, that one's."""
+        """Create a claim; returns that of another process if it was created first."""
         found_empty = not contents(self._storage, job_dir)
         if not found_empty:
             log.warning("%s is not empty: the job trains into it, and leaves the other objects", job_dir.uri)
@@ -177,7 +180,7 @@ class Claims:
         self.end_all(record.key, why)
 
     def _warn_of_foreign(self, record: JobRecord) -> None:
-        """A job of an Airflow whose database was lost is such a job too, and no task waits for it."""
+        """Warn about a live job of another Airflow: if that Airflow's database was lost, no task waits for the job."""
         if record.backend != self._backend.name:
             return
         self._learn_region(record)
@@ -189,7 +192,7 @@ class Claims:
 
     def _learn_region(self, record: JobRecord) -> None:
         if isinstance(self._backend, LearnsRegions):
-            self._backend.learn_region(TrainingSpec.from_json(record.spec))
+            self._backend.learn_region(TrainingSpec.from_json(record.spec), *record.regions)
 
     def _live(self, key: str) -> list[JobStatus]:
         handles = self._backend.find(key)
@@ -197,6 +200,6 @@ class Claims:
 
 
 def is_same_task(owner: Mapping[str, Any], key: JobKey) -> bool:
-    """Whether a claim is of a task instance of this name, in whatever generation, and of whichever run of that name."""
+    """Whether a claim is of a task instance of this name, of any generation and any run of that name."""
     names = ("dag_id", "run_id", "task_id", "map_index")
     return all(owner.get(name) == getattr(key, name) for name in names)

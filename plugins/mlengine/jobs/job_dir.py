@@ -1,8 +1,8 @@
-"""The dirs of a job: which one is free, and making ``train/`` and ``model/`` in it.
+"""Creates job directories with ``train/`` and ``model/``.
 
-Nothing that lies in a job dir is ever deleted here. A dir that a person named is used as it is, whatever lies in it;
-one of our own choice is passed over for the next name if it is not empty. The only objects that are taken back are the
-empty marks of a dir that was made for a job that turned out not to be needed.
+Content of a job directory is never deleted here. A directory that the user named is used even if it is not empty. If a
+directory with a generated name is not empty, the next name is tried. The only objects that are deleted are the empty
+markers of a directory that was created for a job that is not needed.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from mlengine.storage.client import ObjectStat, Storage
 
 log = logging.getLogger(__name__)
 
-# How many dirs one name may take: a task that is cleared takes another, and so does a run that is created again.
+# Maximum number of directories per name: each clear of a task uses another, and so does each run created again.
 MAX_DIRS = 100
 _KEEP = ".keep"
 
 
 def marks(job_dir: JobDir) -> frozenset[str]:
-    """The empty objects that make the dirs, and by which a job dir is known before it is claimed."""
+    """The empty objects that create the directories, and mark a job directory before it is claimed."""
     return frozenset(join(folder, _KEEP) for folder in (job_dir.train, job_dir.model))
 
 
 def numbered(job_dir: JobDir) -> Iterator[JobDir]:
-    """The dirs that a job may take, in order: ``D``, ``D_2``, ``D_3``.
+    """The candidate directories of a job, in order: ``D``, ``D_2``, ``D_3``.
 
-    :raises MlengineError: when all of them were tried.
+    :raises MlengineError: all of them were tried.
     """
     yield from (job_dir.numbered(number) for number in range(1, MAX_DIRS))
     raise MlengineError(
@@ -40,19 +40,21 @@ def numbered(job_dir: JobDir) -> Iterator[JobDir]:
 
 
 def contents(storage: Storage, job_dir: JobDir) -> list[ObjectStat]:
-    """What lies in the dir, but for its empty marks.
+    """The objects in the directory, without its empty markers.
 
-    :raises BucketMissingError: at once, with the bucket's name; :raises StorageForbiddenError: likewise.
+    :raises BucketMissingError: the bucket does not exist.
+    :raises StorageForbiddenError: access is denied.
     """
     return [stat for stat in storage.ls(job_dir.uri + "/") if not _is_mark(stat, job_dir)]
 
 
 def prepare(storage: Storage, job_dir: JobDir) -> bool:
-    """Make the dirs of a job, unless it has been claimed already. Returns whether anything was made.
+    """Create the directories of a job, unless it is claimed already. Returns whether anything was created.
 
-    Safe to repeat. Other objects stay.
+    Can be repeated. Other objects are not changed.
 
-    :raises BucketMissingError: at once, with the bucket's name; :raises StorageForbiddenError: likewise.
+    :raises BucketMissingError: the bucket does not exist.
+    :raises StorageForbiddenError: access is denied.
     """
     found = {stat.uri for stat in storage.ls(job_dir.uri + "/")}
     if job_dir.claim in found:
@@ -65,16 +67,16 @@ def prepare(storage: Storage, job_dir: JobDir) -> bool:
 
 
 def prepare_clean(storage: Storage, job_dir: JobDir) -> tuple[JobDir, bool]:
-    """The first of ``D``, ``D_2``, … that belongs to a job or is empty, and whether anything was made in it.
+    """The first of ``D``, ``D_2``, … that is claimed or empty, and whether anything was created in it.
 
-    For dirs whose name is made from a job's key: a retry is given the same dir.
+    For directories whose name is derived from a job's key, so that a retry gets the same directory.
     """
     chosen = next(one for one in numbered(job_dir) if is_usable(storage, one))
     return chosen, prepare(storage, chosen)
 
 
 def is_usable(storage: Storage, job_dir: JobDir) -> bool:
-    """Whether the dir belongs to a job, or is empty."""
+    """Whether the directory is claimed or empty."""
     found = contents(storage, job_dir)
     if not found or any(stat.uri == job_dir.claim for stat in found):
         return True
@@ -83,11 +85,11 @@ def is_usable(storage: Storage, job_dir: JobDir) -> bool:
 
 
 def discard(storage: Storage, job_dir: JobDir, key: str) -> bool:
-    """Take back the empty marks of a dir that :func:`prepare_clean` made for a job that is not needed after all.
+    """Delete the empty markers of a directory that :func:`prepare_clean` created for a job that is not needed.
 
-    Only in a dir whose name carries ``key``, that no job has claimed, and in which nothing else lies.
+    Only if the directory's name contains ``key``, no job has claimed it, and it contains nothing else.
 
-    :param key: the digest of the key that the dir's name was made from.
+    :param key: the digest of the key from which the directory's name was derived.
     """
     if not carries_key(job_dir, key):
         return False
@@ -101,9 +103,9 @@ def discard(storage: Storage, job_dir: JobDir, key: str) -> bool:
 
 
 def carries_key(job_dir: JobDir, key: str) -> bool:
-    """Whether the dir's name was made from this key by :func:`mlengine.core.job.make_job_id`.
+    """Whether the directory's name was derived from this key by :func:`mlengine.core.job.make_job_id`.
 
-    :param key: a digest; no name carries an empty one.
+    :param key: a digest; an empty one matches no name.
     """
     if not key:
         return False

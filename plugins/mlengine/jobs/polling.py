@@ -1,9 +1,9 @@
 """One poller for all waiting jobs.
 
-An event loop has one poller for each backend and its settings, however many triggers wait. A tick calls ``describe``
-once for all jobs, and ``logs`` once where the backend can batch them, in turns if there are too many for one call
-(:mod:`mlengine.jobs.watch`). All calls run in threads; the event loop never blocks. Only news wakes a wait: a thousand
-quiet jobs cost the loop next to nothing.
+An event loop has one poller for each backend and those of its settings that matter to polling, however many triggers
+wait. A tick calls ``describe`` once for all jobs. Where the backend can batch logs, they are polled independently
+(:mod:`mlengine.jobs.log_polling`); otherwise with the tick. All calls run in threads; the event loop never blocks. Only
+news wakes a wait: a thousand quiet jobs cost the loop next to nothing.
 
 A failed tick decides nothing: the pause doubles up to a minute, and the next tick polls again. It is logged by the
 triggerer, and less and less often in the log of each waiting task. Logs that cannot be read hold no state back. Ticks
@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import logging
 import random
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +23,9 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
-from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobHandle, JobStatus
-from mlengine.jobs.watch import Watch, next_batch
+from mlengine.jobs.log_polling import LogPoller, error_message
+from mlengine.jobs.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +51,11 @@ class Poller:
         self._backend: TrainingBackend | None = None
         self._watches: dict[int, Watch] = {}
         self._loop_task: asyncio.Task[None] | None = None
+        # One for states and one for logs: neither waits for the other.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="mlengine-poll")
         self._wake = asyncio.Event()
         self._failures = 0
-        self._log_failures, self._logs_from = 0, 0.0
+        self._logs = LogPoller(self._watches, self._threads)
 
     @classmethod
     def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
@@ -96,16 +96,19 @@ class Poller:
 
     async def _run(self) -> None:
         """Tick until no job is watched."""
-        while self._watches:
-            self._wake.clear()
-            more = await self._tick()
-            pause = 0.0 if more else self._pause(self._failures)
-            try:
-                # A new watch does not wait for the next tick; a short pause gathers those that come together.
-                await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
-                await asyncio.sleep(min(GATHER_SECONDS, self._interval))
-            except TimeoutError:
-                continue
+        try:
+            while self._watches:
+                self._wake.clear()
+                more = await self._tick()
+                pause = 0.0 if more else self._pause(self._failures)
+                try:
+                    # A new watch does not wait for the next tick; a short pause gathers those that come together.
+                    await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
+                    await asyncio.sleep(min(GATHER_SECONDS, self._interval))
+                except TimeoutError:
+                    continue
+        finally:
+            self._logs.stop()
 
     def _pause(self, failures: int) -> float:
         return min(self._interval * 2.0**failures, max(MAX_PAUSE_SECONDS, self._interval))
@@ -117,9 +120,9 @@ class Poller:
             statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._poll, watches)
         except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever failed
             self._failures = min(self._failures + 1, 6)
-            log.warning("Polling %d jobs failed; retrying: %s", len(watches), _message(error))
+            log.warning("Polling %d jobs failed; retrying: %s", len(watches), error_message(error))
             for watch in watches:
-                watch.warn(watch.poll_warning.failed(_message(error)))
+                watch.warn(watch.poll_warning.failed(error_message(error)))
             if not getattr(error, "retryable", False):
                 self._backend = None  # credentials may have been rotated: connect again
             return False
@@ -132,32 +135,25 @@ class Poller:
             elif page is not None:
                 watch.warn(watch.log_warning.failed(page))
                 page, watch.unreadable = None, True
-            watch.update(status, page)
-        return not self._log_failures and any(watch.urgent for watch in watches)
+            watch.update(status, page, final=status.state.terminal and page is not None and page.complete)
+        if isinstance(self._backend, BatchesLogs):
+            self._logs.poll(self._backend, self._interval)
+            return False
+        return any(watch.urgent for watch in watches)
 
     def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus], dict[int, LogPage | str]]:
         """Runs in a thread. States first, then logs: so lines written just before the end are read.
 
-        The pages are keyed by the watch's id; a string says why a log could not be read.
+        The pages are keyed by the watch's id; a string says why a log could not be read. There are none if the backend
+        batches logs.
         """
         if self._backend is None:
             self._backend = self._make_backend()
         backend = self._backend
         statuses = backend.describe([watch.handle for watch in watches])
-        if not isinstance(backend, BatchesLogs):
-            return statuses, {id(watch): _page(backend, watch) for watch in watches if not watch.over}
-        if time.monotonic() < self._logs_from:
+        if isinstance(backend, BatchesLogs):
             return statuses, {}
-        due = next_batch(watches, statuses, backend.logs_at_once)
-        try:
-            pages = backend.logs_many([(watch.handle, watch.cursor) for watch in due]) if due else []
-        except Exception as error:  # noqa: BLE001 the states are known, and decide
-            self._log_failures = min(self._log_failures + 1, 6)
-            self._logs_from = time.monotonic() + self._pause(self._log_failures)
-            log.warning("Reading the logs of %d jobs failed; retrying: %s", len(due), _message(error))
-            return statuses, {id(watch): _message(error) for watch in due}
-        self._log_failures = 0
-        return statuses, {id(watch): page for watch, page in zip(due, pages, strict=True)}
+        return statuses, {id(watch): _page(backend, watch) for watch in watches if not watch.over}
 
 
 def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:
@@ -166,8 +162,4 @@ def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:
         return backend.logs(watch.handle, watch.cursor)
     except Exception as error:  # noqa: BLE001 one unreadable log must not stop the other waits
         log.warning("Reading the log of job %s failed: %s", watch.handle.job_id, error)
-        return _message(error)
-
-
-def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, MlengineError) else f"{type(error).__name__}: {error}"
+        return error_message(error)

@@ -29,6 +29,7 @@ class LogCursor:
     """What was logged of an attempt: where a restarted wait continues.
 
     :param logs: the backend's own cursor.
+    :param links: the replicas whose web pages were logged.
     :param open: a wait was still logging when this was saved. If it is not any more, it may have logged further lines.
     """
 
@@ -38,6 +39,7 @@ class LogCursor:
     detail: str = ""
     step: int = -1
     open: bool = False
+    links: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Progress:
 
 
 def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
-    """The progress that the trainer reported last; ``None`` if there is none, or none that can be read."""
+    """The progress that the trainer reported last; ``None`` if there is none or it is invalid."""
     try:
         raw = json.loads(storage.read(job_dir.progress))
         return Progress(
@@ -123,6 +125,10 @@ class LogFormatter:
         if (state, status.detail) != (self.cursor.state, self.cursor.detail):
             lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.cursor.state)]
             self.cursor = replace(self.cursor, state=state, detail=status.detail)
+        new = [replica for replica in status.links if replica not in self.cursor.links]
+        lines += [f"{'job':>11} | web access to {replica}: {status.links[replica]}" for replica in new]
+        if new:
+            self.cursor = replace(self.cursor, links=[*self.cursor.links, *new])
         return lines
 
     def progress_lines(self, progress: Progress | None) -> list[str]:

@@ -25,14 +25,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import LearnsRegions, Submission, TrainingBackend, find_attempts
+from mlengine.backends import FallsBack, LearnsRegions, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
+    BackendError,
     BackendUnavailableError,
     JobConflictError,
     JobFailedError,
     JobLostError,
     MlengineError,
+    NoCapacityError,
+    NoQuotaError,
     ObjectMissingError,
     StorageConflictError,
 )
@@ -72,7 +75,7 @@ class Submitted:
     decision: Decision
 
     def to_json(self) -> JobXCom:
-        """What the task that submits it returns."""
+        """The return value of the submitting task."""
         handle = self.handle
         return {
             "backend": handle.backend,
@@ -123,13 +126,13 @@ class Submitter:
         return self.next_attempt(status, intent.labels)
 
     def reuse(self, intent: Intent, job: JobHandle, owner: Mapping[str, Any]) -> Submitted | None:
-        """Reuse a validated job of equal inputs for this intent; nothing is claimed or submitted.
+        """Reuse a validated job with equal inputs for this intent; nothing is claimed or submitted.
 
-        ``None`` if the intent has a job of its own already, or is a cleared task's whose own job was found: who clears
-        it wants just that trained again. Live jobs of earlier generations and of a deleted run of the same name are
-        ended, as for a new submission.
+        ``None`` if the intent has a job already, or if the task was cleared and the validated job is its own: a clear
+        asks for another training. Live jobs of earlier generations and of a deleted run of the same name are cancelled,
+        as for a new submission.
 
-        :param owner: whose the validated job is, as its claim says.
+        :param owner: the owner in the claim of the validated job.
         """
         self._learn_region(intent)
         own = is_same_task(owner, intent.key) and owner.get("run_uid", "") == intent.key.run_uid
@@ -147,22 +150,26 @@ class Submitter:
             self._claims.end_all(key.digest, "its task was cleared and trains again")
 
     def next_attempt(self, status: JobStatus, labels: Mapping[str, str] | None = None) -> Submitted:
-        """Attempt n+1 of a job that ended without success, in the same dir, from its last checkpoint.
+        """Submit attempt n+1 of a job that ended without success, in the same directory, from its last checkpoint.
 
-        A cancelled job is tried again too: a caller that submits its key wants it to run. Restarts by the service
-        itself count as attempts, because each of them is billed.
+        This includes cancelled jobs, because a caller that submits the key wants the job to run. If machines were
+        missing and the backend has a fallback left, the attempt uses that, and does not count towards ``max_attempts``.
+        Restarts by the service itself count as attempts, because each of them is billed.
 
-        :raises JobFailedError: its cause does not get better by trying again, or there were ``max_attempts``.
+        :raises JobFailedError: another attempt would fail too, or there were ``max_attempts`` already.
         """
         handle = status.handle
-        if not _worth_another(status):
-            raise failed(status)
         job_dir = JobDir(handle.job_dir)
         record, generation = self._read(job_dir)
-        self._check_attempts(status, record)
         if record.attempt == handle.attempt:
+            fallback = self._next_fallback(record, status)
+            if fallback is None:
+                self._check_worth(status, record)
             why = status.failure.cause.value if status.failure else status.state.value
             event = _event("attempt", attempt=handle.attempt + 1, after=why, previous=handle.name)
+            if fallback is not None:
+                log.warning("job %s: %s; the next attempt uses %s", handle.job_id, why, _described(fallback))
+                event["fallback"] = dict(fallback)
             try:
                 self._storage.replace(
                     job_dir.claim, record.with_attempt(handle.attempt + 1, None, event).to_bytes(), generation
@@ -171,12 +178,24 @@ class Submitter:
                 log.info("job %s: another process began the next attempt", handle.job_id)
         return self._bring_up(job_dir, labels or {})
 
-    def _check_attempts(self, status: JobStatus, record: JobRecord) -> None:
-        """:raises JobFailedError: there were ``max_attempts``."""
+    def falls_back(self, status: JobStatus) -> bool:
+        """Whether machines were missing, and the next attempt will use a fallback: there is no reason to wait."""
+        return isinstance(self._backend, FallsBack) and (
+            self._next_fallback(self.record(JobDir(status.handle.job_dir)), status) is not None
+        )
+
+    def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
+        return self._backend.next_fallback(record.fallback, status) if isinstance(self._backend, FallsBack) else None
+
+    def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
+        """:raises JobFailedError: the job is not tried again."""
+        if not _worth_another(status):
+            raise failed(status)
         attempt, restarts = status.handle.attempt, record.service_restarts
-        if attempt + restarts < self._max_attempts:
+        most = self._max_attempts + record.fallback_attempts
+        if attempt + restarts < most:
             return
-        why = f"it was attempt {attempt} of {self._max_attempts}"
+        why = f"it was attempt {attempt} of {most}"
         if restarts:
             why += (
                 f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
@@ -184,9 +203,9 @@ class Submitter:
         raise failed(status, why)
 
     def note_restart(self, status: JobStatus) -> None:
-        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Safe to repeat.
+        """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Can be repeated.
 
-        That it cannot be recorded is logged, and changes nothing.
+        If it cannot be recorded, this is logged and has no other effect.
         """
         handle = status.handle
         job_dir = JobDir(handle.job_dir)
@@ -204,10 +223,10 @@ class Submitter:
                 log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str) -> None:
-        """Cancel an attempt because its task ends, and note in ``job.json`` that it was us.
+        """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
 
-        With that note a later try may continue with attempt n+1; an attempt that was cancelled by others stays
-        so (:func:`ended_with_task`). Cancels first: the calling process may have only seconds left.
+        A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`).
+        Cancels first: the calling process may have only seconds left.
         """
         self._backend.cancel(handle)
         job_dir = JobDir(handle.job_dir)
@@ -223,9 +242,9 @@ class Submitter:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def note_environment(self, handle: JobHandle) -> None:
-        """Enter the digest of what was installed among the inputs in ``job.json``, where a backend recorded it.
+        """Add the digest of the installed packages to the inputs in ``job.json``, if the backend recorded it.
 
-        Lineage only: that it cannot be noted is logged, and changes nothing.
+        For lineage only: if it cannot be recorded, this is logged and has no other effect.
         """
         job_dir = JobDir(handle.job_dir)
         try:
@@ -243,12 +262,12 @@ class Submitter:
     def record(self, job_dir: JobDir) -> JobRecord:
         """The claim on ``job_dir``.
 
-        :raises ObjectMissingError: there is none.
+        :raises ObjectMissingError: it is not claimed.
         """
         return self._read(job_dir)[0]
 
     def _check_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord) -> JobRecord:
-        """The claim, if it is of these inputs. One whose job was never submitted takes the new ones.
+        """Return the claim if it has the same inputs. A claim whose job was never submitted gets the new inputs.
 
         :raises JobConflictError: a job was submitted with other inputs.
         """
@@ -272,7 +291,7 @@ class Submitter:
         if record.name is not None:
             return False
         self._check_host(record)
-        return not find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
+        return not self._find(record)
 
     def _with_inputs(self, intent: Intent, job_dir: JobDir, record: JobRecord, generation: int) -> JobRecord:
         requested = (intent.requested or intent.spec).to_json()
@@ -299,27 +318,52 @@ class Submitter:
         left_behind = self._of_attempt(record)
         if left_behind:
             return self._record(job_dir, left_behind[0], Decision.REATTACHED)
-        handle = self._backend.submit(
-            Submission(
-                key=record.key,
-                job_id=record.job_id,
-                attempt=record.attempt,
-                job_dir=job_dir.uri,
-                spec=TrainingSpec.from_json(record.spec),
-                labels=labels,
+        try:
+            handle = self._backend.submit(
+                Submission(
+                    key=record.key,
+                    job_id=record.job_id,
+                    attempt=record.attempt,
+                    job_dir=job_dir.uri,
+                    spec=TrainingSpec.from_json(record.spec),
+                    labels=labels,
+                    fallback=record.fallback,
+                )
             )
-        )
+        except (NoCapacityError, NoQuotaError) as error:
+            self._take_fallback(job_dir, record, error)
+            return self._bring_up(job_dir, labels)
         fresh = Decision.FRESH_SUBMIT if record.attempt == 1 else Decision.RESTARTED_FROM_CHECKPOINT
         handles = self._of_attempt(record)
         if handle.name not in {other.name for other in handles}:
-            handles.append(handle)  # a list may lag behind what was just made
+            handles.append(handle)  # a list may not contain a job that was just created
         for duplicate in handles[1:]:
             log.warning("job %s: duplicate %s is cancelled, %s is kept", record.job_id, duplicate.name, handles[0].name)
             self._backend.cancel(duplicate)
         return self._record(job_dir, handles[0], Decision.DUPLICATE_CANCELLED if len(handles) > 1 else fresh)
 
+    def _take_fallback(self, job_dir: JobDir, before: JobRecord, refusal: BackendError) -> None:
+        """Record that the same attempt, of which no job was created, uses the next fallback.
+
+        :raises BackendError: the refusal, if no fallback is left.
+        """
+        fallback = self._next_fallback(before, None)
+        if fallback is None:
+            raise refusal
+        record, generation = self._read(job_dir)
+        if record != before:
+            return  # another process has continued
+        log.warning("job %s: %s; trying %s", record.job_id, refusal.message, _described(fallback))
+        event = _event("fallback", attempt=record.attempt, after=refusal.message, fallback=dict(fallback))
+        try:
+            self._storage.replace(
+                job_dir.claim, record.with_attempt(record.attempt, None, event).to_bytes(), generation
+            )
+        except StorageConflictError:
+            log.info("job %s: another process took the next fallback", record.job_id)
+
     def _check_host(self, record: JobRecord) -> None:
-        """A claim without a job name may hide a job that only the claiming host can see.
+        """Check the host of a claim without a job name: only the claiming host can find a local job.
 
         :raises BackendUnavailableError: this is another host.
         """
@@ -331,11 +375,13 @@ class Submitter:
             )
 
     def _of_attempt(self, record: JobRecord) -> list[JobHandle]:
-        handles = find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec))
-        return [handle for handle in handles if handle.attempt == record.attempt]
+        return [handle for handle in self._find(record) if handle.attempt == record.attempt]
+
+    def _find(self, record: JobRecord) -> list[JobHandle]:
+        return find_attempts(self._backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
     def _record(self, job_dir: JobDir, handle: JobHandle, decision: Decision) -> Submitted:
-        """Step 7. If another process recorded a name first, that one counts and a different job of ours is ended."""
+        """Step 7. If another process has recorded another job first, that one is used and this one is cancelled."""
         record, generation = self._read(job_dir)
         if record.name is None:
             event = _event(decision.value, attempt=handle.attempt, name=handle.name)
@@ -372,7 +418,7 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
 
 
 def ended_with_task(record: JobRecord) -> bool:
-    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a stranger."""
+    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a user."""
     return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
 
 
@@ -383,7 +429,7 @@ def submitted_at(record: JobRecord) -> float | None:
 
 
 def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
-    """The error that tells a person why the job failed, with the last lines of the replica that did."""
+    """The error for a failed job, with its cause and the last log lines of the failed replica."""
     handle, failure = status.handle, status.failure
     lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
     if failure:
@@ -402,6 +448,11 @@ def _retryable(failure: Failure | None) -> bool:
 
 def _worth_another(status: JobStatus) -> bool:
     return status.state is JobState.CANCELLED or _retryable(status.failure)
+
+
+def _described(fallback: Mapping[str, Any]) -> str:
+    what = ", ".join(f"{name} {value}" for name, value in fallback.items() if name != "number")
+    return f"fallback {fallback.get('number')}: {what}"
 
 
 def _event(what: str, **details: Any) -> dict[str, Any]:

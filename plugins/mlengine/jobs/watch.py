@@ -1,28 +1,38 @@
 """One watched job: what its wait receives, and when its log is read.
 
-A service that reads the logs of many jobs in one call takes only so many. A tick makes one such call, so with more jobs
-their logs are read in turns, jobs that have ended first: a wait learns of its job's end after the last lines, unless
-these cannot be read for :data:`LAST_LINES_SECONDS`.
+States and logs are polled independently where a service limits how often logs are read. A wait learns of its job's end
+at once. It ends after the last lines, or when none could be read for :data:`LAST_LINES_SECONDS`, and at the latest
+:data:`ALL_LINES_SECONDS` after the job.
+
+A service that reads the logs of many jobs in one call takes only so many. With more jobs, their logs are read in turns,
+jobs that have ended first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobStatus
 from mlengine.jobs.throttled_warning import ThrottledWarning
 
-# How long the end of a job is held back because its log cannot be read.
-LAST_LINES_SECONDS = 120.0
+# The longest that the end of a wait is held back because the log cannot be read, or because it is long.
+LAST_LINES_SECONDS = 10.0
+ALL_LINES_SECONDS = 60.0
+# The last lines come before the end if they can be read within so many seconds.
+ANNOUNCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class PollResult:
-    """The result of polling one job. ``page`` is empty if nothing was written since the last poll."""
+    """The result of polling one job. ``page`` is empty if nothing was written since the last poll.
+
+    Nothing follows a terminal state whose page says that there are no more lines.
+    """
 
     status: JobStatus
     page: LogPage
@@ -47,6 +57,10 @@ class Watch:
     read_at: float = float("-inf")
     more: bool = False
     ended_at: float | None = None
+    # Of lines after the end.
+    lines_at: float = float("-inf")
+    # Whether its log should be read now: it is new, or has ended since it was read.
+    due: bool = True
     over: bool = False
     unreadable: bool = False
     poll_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Polling the job"))
@@ -62,28 +76,60 @@ class Watch:
         except TimeoutError:
             return None
 
-    def update(self, status: JobStatus, page: LogPage | None) -> None:
-        """Take a poll's result, and wake the wait if it has news. ``page`` is ``None`` if the log was not read now."""
+    def update(self, status: JobStatus, page: LogPage | None = None, *, final: bool = False) -> None:
+        """Take a poll's result, and wake the wait if it has news.
+
+        :param page: ``None`` if the log was not read.
+        :param final: the job has ended, and these are its last lines.
+        """
         if self.over:
             return
-        now = time.monotonic()
-        ended = status.state.terminal
-        if ended and self.ended_at is None:
-            self.ended_at = now
+        changed, self.last = status != self.last, status
         if page is not None:
             self.unreadable = False
-            self.cursor, self.read_at, self.more = page.cursor, now, page.more
-        elif ended and now - (self.ended_at or now) < LAST_LINES_SECONDS:
-            return
-        elif ended:
-            message = f"The last lines could not be read for {LAST_LINES_SECONDS:.0f} s"
-            page = LogPage((LogLine("wait", message),), self.cursor)
-        else:
-            page = LogPage((), self.cursor)
-        if page.lines or status != self.last or ended:
-            self.last = status
-            self.over = ended and not page.more
+            self.cursor, self.read_at, self.more = page.cursor, time.monotonic(), page.more
+        if status.state.terminal and not final:
+            self._begin_end()
+            if page is None or not page.lines:
+                return
+            page, self.lines_at = replace(page, more=True), time.monotonic()
+        page = page or LogPage((), self.cursor)
+        if page.lines or changed or final:
+            self.over = final
             self.news.put_nowait(PollResult(status, page))
+
+    def give_up_lines(self) -> None:
+        """End the wait of a job that has ended: its last lines cannot be read in time."""
+        if self.last is not None and self.ended_at is not None and not self.over:
+            text = f"The last lines could not be read yet; `mlengine jobs logs {self.handle.job_id}` prints them"
+            self.over = True
+            self.news.put_nowait(PollResult(self.last, LogPage((LogLine("wait", text),), self.cursor)))
+
+    def seconds_for_lines(self) -> float:
+        """How much longer the last lines are waited for."""
+        if self.ended_at is None:
+            return math.inf
+        until = max(self.ended_at, self.lines_at) + LAST_LINES_SECONDS
+        return min(until, self.ended_at + ALL_LINES_SECONDS) - time.monotonic()
+
+    def _begin_end(self) -> None:
+        """The job has just ended. Timers, so that no call of any service can delay the news."""
+        if self.ended_at is None:
+            self.ended_at, self.due = time.monotonic(), True
+            loop = asyncio.get_running_loop()
+            loop.call_later(min(ANNOUNCE_SECONDS, LAST_LINES_SECONDS), self._announce)
+            loop.call_later(LAST_LINES_SECONDS, self._check_lines)
+
+    def _check_lines(self) -> None:
+        left = self.seconds_for_lines()
+        if left <= 0:
+            self.give_up_lines()
+        elif not self.over:
+            asyncio.get_running_loop().call_later(left, self._check_lines)
+
+    def _announce(self) -> None:
+        if self.last is not None and not self.over:
+            self.news.put_nowait(PollResult(self.last, LogPage((), self.cursor, more=True)))
 
     def warn(self, message: str | None) -> None:
         """Pass a warning about polling to the wait; ``None`` is ignored."""
@@ -96,16 +142,15 @@ class Watch:
         return not self.over and not self.unreadable and (self.more or self.ended_at is not None)
 
 
-def next_batch(watches: Sequence[Watch], statuses: Sequence[JobStatus], most: int) -> list[Watch]:
+def next_batch(watches: Sequence[Watch], most: int) -> list[Watch]:
     """The watches whose logs are read now, ``most`` at most.
 
     First those of jobs that have ended. Half of the rest is for those with unread lines, then come those that were read
     longest ago.
     """
     by_age = sorted((watch for watch in watches if not watch.over), key=lambda watch: watch.read_at)
-    ended = {id(watch) for watch, status in zip(watches, statuses, strict=True) if status.state.terminal}
-    first = [watch for watch in by_age if id(watch) in ended][:most]
-    others = [watch for watch in by_age if id(watch) not in ended]
+    first = [watch for watch in by_age if watch.ended_at is not None][:most]
+    others = [watch for watch in by_age if watch.ended_at is None]
     behind = [watch for watch in others if watch.more][: (most - len(first) + 1) // 2]
     taken = {id(watch) for watch in behind}
     return [*first, *behind, *(watch for watch in others if id(watch) not in taken)][:most]

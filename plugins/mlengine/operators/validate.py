@@ -26,7 +26,7 @@ from mlengine.validation.environment import local_environment
 from mlengine.validation.job import FinishedJob, job_dir_of, load_job
 from mlengine.validation.report import Report
 from mlengine.validation.rules import Rules, Scope, check_task
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
 from mlengine.validation.usage import job_usage
 from mlengine.validation.validation import validate

@@ -13,10 +13,10 @@ from mlengine.core.verdict import Decision
 from mlengine.core.versions import version_key
 from mlengine.promotion.outcome import Outcome, PublishDecision
 from mlengine.storage.client import Storage
+from mlengine.validation.comparison import Baseline, compare_outcomes
 from mlengine.validation.export import resolve
 from mlengine.validation.metrics.outcomes import Outcomes
 from mlengine.validation.predictions import load_predictions
-from mlengine.validation.quality import Baseline, compare_outcomes
 from mlengine.validation.report import Report
 
 _SKEW_SECONDS = 3600.0  # maximum clock difference between the machines that claim and that publish a job

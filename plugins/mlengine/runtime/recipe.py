@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.constraint_lines import ConstraintsError
 from mlengine.runtime.constraints import Constraints, of_packages
+from mlengine.runtime.dependencies import path_with_extra
+from mlengine.runtime.extras import extra_for
 from mlengine.runtime.requires_python import UNREADABLE, accepts, required
 from mlengine.runtime.uv_env import install_options
 
@@ -30,6 +33,7 @@ class Recipe:
     :param python: the interpreter to build for.
     :param seconds: limit of each step of the build.
     :param env: uv's environment variables.
+    :param accelerator: the name of the accelerator to install for; "" is none.
     """
 
     packages: Sequence[Path]
@@ -37,6 +41,15 @@ class Recipe:
     state_dir: Path
     seconds: float
     env: Mapping[str, str]
+    accelerator: str = ""
+
+    @cached_property
+    def arguments(self) -> list[str]:
+        """The packages as arguments of uv, each with the extra ``cpu``, ``gpu`` or ``tpu`` if it declares it.
+
+        :raises EnvironmentBuildError: a package is not readable.
+        """
+        return [_with_extra(path, extra_for(self.accelerator)) for path in self.packages]
 
     @cached_property
     def digest(self) -> str:
@@ -44,6 +57,7 @@ class Recipe:
         parts = ["2", os.path.realpath(self.python), self.version]
         parts += [f"{name}={self.env[name]}" for name in _RESOLUTION if name in self.env]
         parts += install_options(self.env)
+        parts += [Path(one).name for one in self.arguments if one.endswith("]")]
         files = [Path(path) for name in _RESOLUTION_FILES for path in self.env.get(name, "").split()]
         for path in (*(path for path in files if path.is_file()), *self.packages):
             with path.open("rb") as file:
@@ -108,9 +122,20 @@ class Recipe:
 
 
 def _required(package: Path) -> str | None:
+    with _readable(package), package.open("rb") as file:
+        return required(package.name, file)
+
+
+def _with_extra(package: Path, extra: str) -> str:
+    with _readable(package):
+        return path_with_extra(package, extra)
+
+
+@contextmanager
+def _readable(package: Path) -> Iterator[None]:
+    """:raises EnvironmentBuildError: the package could not be read."""
     try:
-        with package.open("rb") as file:
-            return required(package.name, file)
+        yield
     except UNREADABLE as error:
         raise EnvironmentBuildError(
             f"{package.name} is not a readable archive: {error}", hint="package the trainer again"

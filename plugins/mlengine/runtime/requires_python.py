@@ -25,7 +25,7 @@ def required(filename: str, file: IO[bytes]) -> str | None:
 
     An archive without metadata, such as the download of a repository, has it in ``pyproject.toml``.
     """
-    found = dict(_metadata(filename, file))
+    found = dict(metadata_files(filename, file))
     if not found:
         return None
     # The metadata of the package itself, not of one that it contains.
@@ -57,7 +57,8 @@ def excluded(folder: Path, version: str) -> list[str]:
     return sorted(found)
 
 
-def _metadata(filename: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def metadata_files(filename: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """The metadata of an sdist or a wheel, and its ``pyproject.toml``: their paths and contents."""
     if filename.endswith((".whl", ".zip")):
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():

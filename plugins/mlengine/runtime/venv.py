@@ -22,6 +22,7 @@ from pathlib import Path
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import bytecode, uv
 from mlengine.runtime.constraints import NAME
+from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
 from mlengine.runtime.recipe import Recipe
@@ -73,7 +74,7 @@ def build_environment(
 
     :param package_uris: sdists or wheels in the bucket, the trainer's first.
     :param python: the interpreter; "" means the one of this process.
-    :param env: the job's variables; those for pip apply, as in a container.
+    :param env: the job's variables; those for pip and the accelerator apply, as in a container.
     :param keep_environments: the number of unused environments to keep after a build.
     :param say: called with progress messages.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
@@ -82,7 +83,8 @@ def build_environment(
     if not package_uris:
         raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
     packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
-    recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv.environment(env or {}))
+    accelerator = (env or {}).get(ACCELERATOR_TYPE, "")
+    recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv.environment(env or {}), accelerator)
     digest = recipe.digest
     found = find_environment(state_dir, digest)
     if found is not None:
@@ -147,7 +149,7 @@ class _Builder:
             options = [*self._constrain(), *install_options(recipe.env)]
             target = f"--python={python}"
             donor = _newest(recipe.state_dir)
-            run_uv("pip", "install", target, *options, *map(str, recipe.packages))
+            run_uv("pip", "install", target, *options, *recipe.arguments)
             _forbid_pip(root)
             self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)

@@ -35,7 +35,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from mlengine.backends import TrainingBackend
+from mlengine.backends import LogPage, TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
@@ -45,6 +45,7 @@ from mlengine.jobs.deadlines import Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
+from mlengine.jobs.watch import LAST_LINES_SECONDS
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators._base import BackendOperator
 from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
@@ -126,6 +127,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._first_poll = False
         self._killed = False
         self._poll_warning = ThrottledWarning("Polling the job")
+        self._log_warning = ThrottledWarning("Reading the job's log")
         # Airflow's default of a week must not cut off what running_timeout_seconds allows.
         given = {**(kwargs.get("default_args") or {}), **kwargs}
         self._own_timeout = given.get("timeout") is not None
@@ -226,7 +228,6 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         try:
             handle = self._current()
             status = self._poll(handle)
-            self._forward_logs(status)
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
@@ -236,6 +237,10 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             return PokeReturnValue(False)
         self._warn(self._poll_warning.succeeded())
         self._note_restart(status)
+        try:
+            self._forward_logs(status)
+        except MlengineError as error:
+            self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known, and decides
         if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
             raise _too_late(handle, limit)
         result = None
@@ -288,9 +293,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     def _not_before(self, status: JobStatus) -> float:
         """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
         retryable = status.failure is not None and status.failure.cause.retryable
-        restarts = self._record.service_restarts if self._record is not None else 0
-        if not retryable or status.ended is None or status.handle.attempt + restarts >= self._attempts():
+        restarts, more = 0, 0
+        if self._record is not None:
+            restarts, more = self._record.service_restarts, self._record.fallback_attempts
+        if not retryable or status.ended is None or status.handle.attempt + restarts >= self._attempts() + more:
             return 0.0
+        if self._submitter(status.handle).falls_back(status):
+            return 0.0  # other machines may be free now
         first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
         return status.ended + backoff(status.handle.attempt, first)
 
@@ -348,18 +357,29 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         )
 
     def _forward_logs(self, status: JobStatus) -> None:
-        """Without a triggerer: log what is new since the last poll, in whichever process that was."""
-        storage, handle = self.access.storage(), status.handle
+        """Without a triggerer: log what is new since the last poll, in whichever process that was.
+
+        A log that cannot be read yet comes with the next poll; the last lines are waited for a little.
+        """
+        storage, handle, backend = self.access.storage(), status.handle, self._backend(status.handle)
         formatter = LogFormatter(read_cursor(storage, handle))
+        until = time.monotonic() + (LAST_LINES_SECONDS if status.state.terminal else 0.0)
         while True:
-            page = self._backend(handle).logs(handle, formatter.cursor.logs)
-            progress = read_progress(storage, JobDir(handle.job_dir))
+            try:
+                page = backend.logs(handle, formatter.cursor.logs)
+                self._warn(self._log_warning.succeeded())
+            except MlengineError as error:
+                self._warn(self._log_warning.failed(error))
+                page = LogPage((), formatter.cursor.logs)
+            progress = None if page.more else read_progress(storage, JobDir(handle.job_dir))
             before = formatter.cursor
             for line in formatter.new_lines(status, page, progress):
                 self.log.info("%s", line)
             if formatter.cursor != before:
                 write_cursor(storage, handle, formatter.cursor)
-            if not page.more:
+            if page.wait is not None and time.monotonic() + page.wait < until:
+                time.sleep(page.wait)
+            elif not page.more:
                 return
 
     def _deadlines(self) -> Deadlines:

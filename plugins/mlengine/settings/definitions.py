@@ -64,6 +64,13 @@ def _all() -> tuple[Setting, ...]:
             "Comma-separated hosts of a private network that vertex_endpoint may name with http:// instead of https://.",
         ),
         Setting(
+            "vertex_log_reads_per_minute",
+            "30",
+            whole,
+            "Log reads per minute of all processes of this machine, for each project (Google's quota: 60 per project).",
+            minimum=4,
+        ),
+        Setting(
             "poll_interval_seconds",
             "5",
             number,

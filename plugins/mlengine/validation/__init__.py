@@ -4,11 +4,15 @@
 * :mod:`~mlengine.validation.rules`, :mod:`~mlengine.validation.extra_checks`: which checks are made
 * :mod:`~mlengine.validation.export`: finds the files of the model and checks that they are complete
 * :mod:`~mlengine.validation.signature`: signature, devices and ops, read without running the model
-* :mod:`~mlengine.validation.probe`: the script that runs the model, in the trainer's environment
-* :mod:`~mlengine.validation.runner`: runs that script as a subprocess with time and memory limits
-* :mod:`~mlengine.validation.quality`: compares the measurements with the thresholds and with the champion
+* :mod:`~mlengine.validation.heldout`: the held-out rows, written as files of one column each
+* :mod:`~mlengine.validation.scoring`: the script that runs the model, in the trainer's environment
+* :mod:`~mlengine.validation.scoring_process`: runs that script as a subprocess with time and memory limits
+* :mod:`~mlengine.validation.evaluation`: predictions, metrics and slices
+* :mod:`~mlengine.validation.quality`: compares the measurements with the thresholds
+* :mod:`~mlengine.validation.comparison`: compares the model with the champion
 * :mod:`~mlengine.validation.report`, :mod:`~mlengine.validation.report_page`: the report as JSON and as HTML
 * :mod:`~mlengine.validation.cache`: accepted jobs that later runs with the same inputs reuse
 
-Only the probe imports TensorFlow, never this process. Promotion, operators and the command line import this package.
+Only that script imports the model's framework, never this process. Promotion, operators and the command line import
+this package.
 """

@@ -7,17 +7,29 @@ model that was trained elsewhere is validated in an environment built from the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlengine import settings
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 from mlengine.storage.client import Storage
-from mlengine.validation.validation import ValidationEnvironment
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ValidationEnvironment:
+    """The trainer's environment and the dataset cache on this machine.
+
+    :param python: builds the trainer's environment and yields its interpreter. It is entered only if the model runs.
+    :param datasets: the folder in which downloaded dataset versions are cached.
+    """
+
+    python: Callable[[], AbstractContextManager[Path]]
+    datasets: Path
 
 
 def local_environment(

@@ -8,22 +8,26 @@ them. Memory is bounded by one record batch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlengine.core.dataset import Manifest, Schema
+from mlengine.core.dataset import Column, Manifest, Schema
 from mlengine.core.errors import DatasetError, ObjectMissingError
 from mlengine.datasets.catalog import read_manifest
 from mlengine.datasets.reading import SplitReader, open_split
 from mlengine.storage.client import Storage
+from mlengine.validation.column_file import ColumnFile, decoded
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-BATCH = 8192
+_BATCH_BYTES = 32 * 1024**2
+_MOST_ROWS = 32_768  # of a batch: more make no difference
+_TEXT_BYTES = 64  # of a string, whose size is not known before it is read
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,10 @@ class Heldout:
     digest: str = ""
 
 
-@dataclass(frozen=True)
-class HeldoutVersion:
-    """A held-out set with the version that it belongs to."""
+def find_version(storage: Storage, uri: str) -> Manifest:
+    """The manifest of the dataset version at ``uri``.
 
-    heldout: Heldout
-    manifest: Manifest
-
-
-def read_heldout(storage: Storage, uri: str, cache_dir: Path, folder: Path, *, task: str = "") -> HeldoutVersion:
-    """Read the held-out rows of the dataset version at ``uri``.
-
-    :param cache_dir: where dataset versions are kept between runs.
-    :param folder: an empty folder for the column files.
-    :param task: instead of the dataset's task.
-    :raises DatasetError: there is no such version, it has no held-out rows, or an object is missing or damaged.
+    :raises DatasetError: there is no such version, or it has no held-out rows.
     """
     try:
         manifest = read_manifest(storage, uri)
@@ -74,46 +67,53 @@ def read_heldout(storage: Storage, uri: str, cache_dir: Path, folder: Path, *, t
         raise DatasetError(
             f"there is no dataset version at {uri}", hint="`mlengine datasets list` shows the versions"
         ) from error
-    split = manifest.heldout
+    _ = manifest.heldout
+    return manifest
+
+
+def read_heldout(
+    storage: Storage, manifest: Manifest, uri: str, cache_dir: Path, folder: Path, *, task: str = ""
+) -> Heldout:
+    """Download the held-out rows of a dataset version, and write them for the scoring process.
+
+    :param uri: the version's folder in the bucket.
+    :param cache_dir: where dataset versions are kept between runs.
+    :param folder: an empty folder for the column files.
+    :param task: instead of the dataset's task.
+    :raises DatasetError: an object is missing or damaged, or as in :func:`write_heldout`.
+    """
     reader = open_split(storage, manifest, uri, "heldout", cache_dir)
-    heldout = write_heldout(reader, manifest.schema, task or manifest.task, folder, digest=split.identity)
-    return HeldoutVersion(heldout, manifest)
+    digest = manifest.heldout.identity
+    return write_heldout(reader, manifest.schema, task or manifest.task, folder, digest=digest)
 
 
 def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, *, digest: str) -> Heldout:
-    """Read all rows of ``reader`` into ``folder``.
+    """Read all rows of ``reader`` into ``folder``, in one pass.
 
     :param folder: an empty folder.
-    :raises DatasetError: the split has no rows, or a target without a value or of an unknown class.
+    :raises DatasetError: the split has no rows or not as many as its manifest says, a target has no value or one of an
+        unknown class, or a value cannot be given to a model.
     """
     import numpy as np
 
-    rows = reader.rows
-    if rows is None:  # not counted at registration: formats without a row count, recorded by reference
-        rows = sum(len(batch) for batch in reader.batches(BATCH, columns=[schema.columns[0].name]))
-    if not rows:
-        raise DatasetError(
-            "the held-out set has no rows", hint="register a version with rows to validate on, or validation_level="
-            "'signature'"
-        )  # fmt: skip
-    apart = {name for name in (schema.target, schema.weight, schema.key) if name}
-    names = [column.name for column in schema.features]
-    writers = {name: _Writer(name, f"{at:03d}", folder, rows) for at, name in enumerate(names)}
-    kept: dict[str, list[Any]] = {name: [] for name in apart}
-    for batch in reader.batches(BATCH):
-        for name in names:
-            writers[name].append(batch.column(name))
-        for name in apart:
-            kept[name].append(_decoded(batch.column(name)))
-    written = [writer.close() for writer in writers.values()]
-    (folder / "columns.json").write_text(json.dumps({"rows": rows, "columns": written}))
-    classes = tuple(schema.classes or ())
+    files = {one.name: ColumnFile(one.name, f"{at:03d}", folder) for at, one in enumerate(schema.features)}
+    kept: dict[str, list[Any]] = {name: [] for name in (schema.target, schema.weight, schema.key) if name}
+    rows = 0
+    for batch in reader.batches(_batch_rows(schema)):
+        rows += len(batch)
+        for name, file in files.items():
+            file.append(batch.column(name))
+        for name, parts in kept.items():
+            parts.append(decoded(batch.column(name)))
+    _check_rows(rows, reader.rows)
+    columns = [file.close() for file in files.values()]
+    (folder / "columns.json").write_text(json.dumps({"rows": rows, "columns": columns}))
     return Heldout(
         folder=folder,
         rows=rows,
-        columns={name: writer.described for name, writer in writers.items()},
+        columns={name: (file.dtype, file.shape) for name, file in files.items()},
         task=task,
-        classes=classes,
+        classes=tuple(schema.classes or ()),
         target=_target(kept[schema.target], schema, task) if schema.target and task != "none" else None,
         weight=_numbers(kept[schema.weight]) if schema.weight else None,
         key=np.concatenate([part.to_numpy(zero_copy_only=False) for part in kept[schema.key]]) if schema.key else None,
@@ -121,13 +121,49 @@ def write_heldout(reader: SplitReader, schema: Schema, task: str, folder: Path, 
     )
 
 
-def read_rows(heldout: Heldout, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """The columns of some rows, as plain values, for people to look at. A tensor comes as a NumPy array."""
+def _check_rows(rows: int, expected: int | None) -> None:
+    """:param expected: ``None`` if the rows were not counted at registration.
+
+    :raises DatasetError: there are none, or not as many as expected.
+    """
+    if not rows:
+        raise DatasetError(
+            "the held-out set has no rows",
+            hint="register a version with rows to validate on, or validation_level='signature'",
+        )
+    if expected is not None and rows != expected:
+        raise DatasetError(
+            f"the held-out set has {rows} rows, and its manifest says {expected}", hint="register the version again"
+        )
+
+
+def _batch_rows(schema: Schema) -> int:
+    """Rows of a batch, so that it takes at most :data:`_BATCH_BYTES`."""
+    import numpy as np
+
+    def size(column: Column) -> int:
+        text = column.dtype in {"string", "binary"}
+        special = {"timestamp": 8, "date": 8, "bool": 1}
+        value = _TEXT_BYTES if text else special.get(column.dtype) or np.dtype(column.dtype).itemsize
+        return value * math.prod(abs(size) for size in column.shape)
+
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES // sum(size(column) for column in schema.columns)))
+
+
+def read_rows(heldout: Heldout, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The columns of some rows, as plain values, for people to look at. A tensor comes as a NumPy array.
+
+    :param columns: only these.
+    """
     from mlengine.validation.scoring.rows import Rows
 
     if not rows:
         return []
-    batch = Rows(heldout.folder).take(list(rows))
+    source = Rows(heldout.folder)
+    batch: dict[str, Any] = {}
+    for name in heldout.columns if columns is None else columns:
+        batch |= source.take(list(rows), [name])
+        del source.columns[name]  # closes its files
     return [{name: _plain(values[at]) for name, values in batch.items()} for at in range(len(rows))]
 
 
@@ -148,115 +184,6 @@ def _plain(value: Any) -> Any:
         return value
     value = value.item() if hasattr(value, "item") else value
     return value.decode("utf-8", "replace")[:200] if isinstance(value, bytes) else value
-
-
-class _Writer:
-    """Writes one column. A ``.npy`` is written in place: the number of rows is known."""
-
-    def __init__(self, name: str, stem: str, folder: Path, rows: int) -> None:
-        self.name, self.stem, self.folder, self.rows = name, stem, folder, rows
-        self.done = 0
-        self.data: Any = None
-        self.offsets: Any = None
-        self.valid: Any = None
-        self.kind = ""
-
-    @property
-    def described(self) -> tuple[str, tuple[int, ...]]:
-        return (self.data.dtype.name, self.data.shape[1:]) if self.kind == "array" else (self.kind, ())
-
-    def append(self, column: pa.Array) -> None:
-        import numpy as np
-
-        values, missing = _values(_decoded(column))
-        stop = self.done + len(column)
-        if missing is not None:
-            if self.valid is None:
-                self.valid = np.ones(self.rows, bool)
-            self.valid[self.done : stop] = ~missing
-        if isinstance(values, tuple):
-            self._append_bytes(*values)
-        else:
-            self._append_array(values, stop)
-        self.done = stop
-
-    def _append_array(self, values: Any, stop: int) -> None:
-        from numpy.lib.format import open_memmap
-
-        if self.data is None:
-            self.kind = "array"
-            self.data = open_memmap(
-                self.folder / f"{self.stem}.npy", "w+", dtype=values.dtype, shape=(self.rows, *values.shape[1:])
-            )
-        self.data[self.done : stop] = values
-
-    def _append_bytes(self, kind: str, data: bytes, offsets: Any) -> None:
-        import numpy as np
-
-        if self.data is None:
-            self.kind, self.data = kind, (self.folder / f"{self.stem}.bytes").open("wb")
-            self.offsets = np.zeros(self.rows + 1, np.int64)
-        at = self.done
-        self.offsets[at + 1 : at + len(offsets)] = self.offsets[at] + offsets[1:]
-        self.data.write(data)
-
-    def close(self) -> dict[str, str]:
-        """The column's entry in ``columns.json``."""
-        import numpy as np
-
-        info = {"name": self.name, "kind": self.kind, "data": f"{self.stem}.npy"}
-        if self.kind != "array":  # an array is in the page cache, which the scoring process reads
-            self.data.close()
-            np.save(self.folder / f"{self.stem}.offsets.npy", self.offsets)
-            info |= {"data": f"{self.stem}.bytes", "offsets": f"{self.stem}.offsets.npy"}
-        if self.valid is not None:
-            np.save(self.folder / f"{self.stem}.valid.npy", self.valid)
-            info["valid"] = f"{self.stem}.valid.npy"
-        return info
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _values(column: pa.Array) -> tuple[Any, Any]:
-    """The values, an array or (kind, bytes, offsets from 0); and which are missing, ``None`` if none is."""
-    import pyarrow as pa
-
-    missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
-    kind = column.type
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return column.to_numpy_ndarray(), None
-    if pa.types.is_fixed_size_list(kind):
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(column), kind.list_size), None
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _bytes("string", column.cast(pa.large_string()).view(pa.large_binary())), missing
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _bytes("bytes", column.cast(pa.large_binary())), missing
-    if pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-    if missing is not None and not pa.types.is_floating(column.type):
-        column = column.fill_null(_zero(column.type))
-    return column.to_numpy(zero_copy_only=False), missing
-
-
-def _zero(kind: pa.DataType) -> pa.Scalar[Any]:
-    import pyarrow as pa
-
-    return pa.scalar(0, pa.int64()).cast(kind) if not pa.types.is_boolean(kind) else pa.scalar(False)
-
-
-def _bytes(kind: str, column: pa.Array) -> tuple[str, bytes, Any]:
-    import numpy as np
-
-    column = column.fill_null(b"") if column.null_count else column
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    content = b"" if data is None else data.to_pybytes()[int(ends[0]) : int(ends[-1])]
-    return kind, content, ends - ends[0]
 
 
 def _numbers(parts: Sequence[pa.Array]) -> np.ndarray[Any, Any]:

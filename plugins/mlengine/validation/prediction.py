@@ -12,12 +12,12 @@ from mlengine.core.errors import DatasetError, ModelError
 from mlengine.storage.client import Storage
 from mlengine.validation.environment import local_environment
 from mlengine.validation.export import download, resolve
-from mlengine.validation.heldout import Heldout, read_heldout, read_rows
+from mlengine.validation.heldout import Heldout, find_version, read_heldout, read_rows
 from mlengine.validation.job import FinishedJob
 from mlengine.validation.outputs import Fitted, fit
 from mlengine.validation.rules import recorded_model
-from mlengine.validation.runner import Limits, run_model
 from mlengine.validation.scored_model import ScoredModel
+from mlengine.validation.scoring_process import ScoringProcess
 from mlengine.validation.signature import check_saved_model
 
 
@@ -60,22 +60,23 @@ def predict(
     folder = scratch / "model"
     download(storage, resolve(storage, model_uri, known=not scorer), folder)
     environment = local_environment(storage, job.package_uris, env=job.env)
-    (scratch / "rows").mkdir()
-    heldout = read_heldout(storage, job.dataset_uri, environment.datasets, scratch / "rows").heldout
-    model = ScoredModel.read(folder, expected, scorer=scorer, classes=heldout.classes)
+    manifest = find_version(storage, job.dataset_uri)
+    model = ScoredModel.read(folder, expected, scorer=scorer, classes=tuple(manifest.schema.classes or ()))
     for check in check_saved_model(model.path, expected) if model.kind == "savedmodel" else ():
         if not check.passed:
             raise ModelError(check.message, hint="validate the job with its serving_signature")
-    wanted = tuple(row for row in rows if 0 <= row < heldout.rows)
-    work = scratch / "scoring"
+    written, work = scratch / "rows", scratch / "scoring"
+    written.mkdir()
     work.mkdir()
-    with environment.python() as python:
-        measured = run_model(python, model, heldout, work=work, limits=Limits(), only=wanted)
+    with environment.python() as python, ScoringProcess(python, model, written, work=work, only=rows) as process:
+        heldout = read_heldout(storage, manifest, job.dataset_uri, environment.datasets, written)
+        measured = process.measure()
     if measured.error:
         raise ModelError(measured.error, hint="see report.json in the job directory")
     if measured.outputs is None:
         return []
     fitted = fit(measured.outputs, heldout.task, heldout.classes, expected.activation)
+    wanted = tuple(row for row in rows if 0 <= row < heldout.rows)
     columns = read_rows(heldout, wanted)
     return [_row(heldout, fitted, at, row, columns[at]) for at, row in enumerate(wanted)]
 

@@ -12,13 +12,14 @@ from enum import StrEnum
 from typing import Any
 
 from mlengine.core.dataset import TASKS
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, ModelError
 from mlengine.core.thresholds import Thresholds
 from mlengine.storage.client import Storage
+from mlengine.validation.export import resolve
 from mlengine.validation.extra_checks import ExtraCheck, check_digest, check_name
 from mlengine.validation.job import FinishedJob
 from mlengine.validation.report import Report, find_report
-from mlengine.validation.runner import Limits
+from mlengine.validation.scoring_process import Limits
 from mlengine.validation.serving_signature import ServingSignature
 
 # The thresholds that apply without running the model.
@@ -116,6 +117,25 @@ def covers(report: Report, rules: Rules, dataset_uri: str = "") -> bool:
         and (rules.scope is not Scope.ALL or dataset_uri in {"", report.dataset.get("uri")})
         and all(digest and digest in theirs for digest in mine)
     )
+
+
+def refuse_to_drop_checks(storage: Storage, job: FinishedJob, rules: Rules) -> None:
+    """:raises ModelError: the job has a report of these files with checks that ``rules`` do not include."""
+    report = find_report(storage, job.job_dir)
+    dropped = dropped_checks(report, rules) if report else []
+    if report is None or not dropped:
+        return
+    try:
+        export = resolve(storage, job.job_dir.model, known=report.checks != Scope.FILES and not report.scorer)
+    except ModelError:
+        return
+    if export.fingerprint == report.fingerprint:  # otherwise the report is about other files, and is outdated
+        raise ModelError(
+            f"the report of {report.job_id} ({report.verdict.decision.value}, {report.created}) has checks that this"
+            f" validation does not make: {'; '.join(dropped)}",
+            hint="to keep them, clear the task `validate` of the job's DAG run; to replace the report, use"
+            " `mlengine models validate --replace-report` or ValidateModelOperator(replace_report=True)",
+        )
 
 
 def dropped_checks(report: Report, rules: Rules) -> list[str]:

@@ -25,7 +25,7 @@ def job_usage(backend: TrainingBackend, record: JobRecord, job_dir: JobDir) -> d
         Empty if the backend no longer has the job, or does not respond.
     """
     try:
-        handles = find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
+        handles = find_attempts(backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
         statuses = backend.describe(handles) if handles else []
         if all(status.started is None or status.ended is None for status in statuses):
             return {}
@@ -56,7 +56,8 @@ def _between(begin: float | None, end: float | None) -> float:
 def _costs(backend: TrainingBackend, record: JobRecord, job_dir: JobDir, seconds: float) -> dict[str, Any]:
     if isinstance(backend, EstimatesCost):
         spec = TrainingSpec.from_json(record.spec)
-        rate = backend.usd_per_hour(Submission(record.key, record.job_id, record.attempt, job_dir.uri, spec))
+        submission = Submission(record.key, record.job_id, record.attempt, job_dir.uri, spec, fallback=record.fallback)
+        rate = backend.usd_per_hour(submission)
         return {} if rate is None else {"usd_per_hour": round(rate, 4), "usd": round(rate * seconds / 3600, 4)}
     if isinstance(backend, RunsOnHost):
         cores = os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,12 @@ def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
     import numpy as np
 
     candidates = np.flatnonzero(errors > 0)
+    if len(candidates) > MOST:  # only the largest errors, and all that equal the last of them, are sorted
+        least = np.partition(errors[candidates], -MOST)[-MOST]
+        candidates = candidates[errors[candidates] >= least]
     order = candidates[np.argsort(-errors[candidates], kind="stable")][:MOST]
     rows = [int(row) for row in order]
-    columns = read_rows(heldout, rows)
+    columns = read_rows(heldout, rows, _shown(heldout))
     return [
         {
             "row": row,
@@ -43,6 +47,18 @@ def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
         }
         for row, values in zip(rows, columns, strict=True)
     ]
+
+
+def _shown(heldout: Heldout) -> list[str]:
+    """The first scalar columns, and the first column of gray images."""
+    scalars = [name for name, (_, shape) in heldout.columns.items() if not shape]
+    images = [name for name, (_, shape) in heldout.columns.items() if _is_image(shape)]
+    return [*scalars[:_COLUMNS], *images[:1]]
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    gray = len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)
+    return gray and math.prod(shape) <= _PIXELS
 
 
 def _errors(outcomes: Outcomes) -> np.ndarray[Any, Any] | None:
@@ -81,12 +97,10 @@ def _values(values: Mapping[str, Any]) -> dict[str, Any]:
     scalars: dict[str, Any] = {}
     image: dict[str, Any] = {}
     for name, value in values.items():
-        shape = getattr(value, "shape", ())
-        if not shape:
-            if len(scalars) < _COLUMNS:
-                scalars[name] = _plain(value)
-        elif not image:
+        if getattr(value, "shape", ()):
             image = _image(value)
+        else:
+            scalars[name] = _plain(value)
     return {"columns": scalars, **({"image": image} if image else {})}
 
 
@@ -94,9 +108,7 @@ def _image(value: Any) -> dict[str, Any]:
     """A gray image as bytes; other numbers are stretched to 0 to 255."""
     import numpy as np
 
-    plain = value.reshape(value.shape[:2]) if value.ndim == 3 and value.shape[2] == 1 else value
-    if plain.ndim != 2 or plain.size > _PIXELS:
-        return {}
+    plain = value.reshape(value.shape[:2])
     if plain.dtype != np.uint8:
         numbers = np.nan_to_num(plain.astype(np.float64))
         low, high = numbers.min(), numbers.max()

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlengine.backends import LogPage, TrainingBackend
 from mlengine.core import plaintext
-from mlengine.core.errors import BackendError, MlengineError
+from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check
@@ -24,7 +24,7 @@ from mlengine.web.rows import Claimed, Row
 LOG_LINES = 500
 _TASK = ("dag_id", "run_id", "task_id", "map_index", "generation")
 _LOG_CHUNK = 256 << 10
-_REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4})?)\.log")
+_REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4}(?:\.stderr)?)?)\.log")
 
 
 def detail(storage: Storage, claim: Claimed, row: Row) -> dict[str, Any]:
@@ -61,15 +61,18 @@ def log_page(
     if handle is not None and backend is not None and "stored" not in position and attempt in {None, handle.attempt}:
         try:
             page = backend.logs(handle, position.get("backend", {}), LOG_LINES)
+        except BackendUnavailableError:
+            before = position.get("backend", {})
+            page = LogPage((), before, wait=0.0 if before else None)
         except BackendError:
             page = LogPage((), {})
-        if page.lines or page.cursor:
+        if page.lines or page.cursor or page.wait is not None:
             lines = [
                 {"replica": line.replica, "text": text, "time": line.time}
                 for line in page.lines
                 for text in plaintext.lines(line.text)
             ]
-            return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": page.more}
+            return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": not page.complete}
     return _stored_page(storage, claim, position.get("stored", {}), attempt)
 
 

@@ -94,6 +94,7 @@ def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
         "may_change": guard.may_change(user, row.dag_id),
         "tensorboard": tensorboard(claim.job_dir) if settings.get("tensorboard_url") else "",
         "console": _console(claim),
+        "links": _links(claim, row),
     }
 
 
@@ -202,6 +203,18 @@ def _console(claim: Claimed) -> str:
     backend, handle = _backend(claim.record.backend), claim.handle
     url = (backend.console_url(handle) or "") if backend is not None and handle is not None else ""
     return url if url.startswith("https://") else ""
+
+
+def _links(claim: Claimed, row: Row) -> dict[str, str]:
+    """URLs of web pages into the running job, by replica."""
+    backend, handle = _backend(claim.record.backend), claim.handle
+    if backend is None or handle is None or row.state != JobState.RUNNING:
+        return {}
+    try:
+        links = backend.describe([handle])[0].links
+    except MlengineError:
+        return {}
+    return {replica: url for replica, url in links.items() if url.startswith("https://")}
 
 
 @lru_cache(maxsize=1)

@@ -214,7 +214,8 @@ def _report(storage: Storage, job_dir: JobDir) -> Report | None:
 def _cost(backend: TrainingBackend | None, record: JobRecord, job_dir: JobDir, row: Row) -> float | None:
     if not isinstance(backend, EstimatesCost) or row.started is None:
         return None
-    submission = Submission(record.key, record.job_id, record.attempt, job_dir.uri, TrainingSpec.from_json(record.spec))
+    spec = TrainingSpec.from_json(record.spec)
+    submission = Submission(record.key, record.job_id, record.attempt, job_dir.uri, spec, fallback=record.fallback)
     try:
         hourly = backend.usd_per_hour(submission)
     except MlengineError:

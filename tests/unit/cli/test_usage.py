@@ -13,7 +13,7 @@ from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.jobs import status
 from mlengine.core.errors import JobFileError, MlengineError, StorageError, UsageError
 
-ROOT = ("jobs", "datasets", "models", "emulator")
+ROOT = ("jobs", "datasets", "models", "vertex", "emulator")
 
 
 @pytest.mark.parametrize(

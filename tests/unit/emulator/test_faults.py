@@ -48,6 +48,14 @@ def test_an_action_waits_for_a_method_that_it_can_apply_to() -> None:
     assert [fault.action for fault in script.match(LIST)] == ["lag"]
 
 
+def test_a_quota_is_of_each_project_and_need_not_be_exceeded() -> None:
+    script = FaultScript([Fault("ListLogEntries", "quota", per_minute=2)])
+    triggered = [bool(script.match("ListLogEntries", project)) for project in ("p", "p", "q", "p", "q", "q")]
+    assert triggered == [False, False, False, True, False, True]
+    assert script.match(GET, "p") == []
+    assert script.unused() == []
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

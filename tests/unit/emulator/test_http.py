@@ -22,6 +22,8 @@ def test_pages_contain_every_item_once() -> None:
     assert token == ""
     assert page(items, "1000", "", 5)[0] == items[:5]
     assert page(items, 2, None, 5)[0] == items[:2]
+    assert page(items, "", "", 5, default=3)[0] == items[:3]
+    assert page(items, "4", "", 5, default=3)[0] == items[:4]
 
 
 @pytest.mark.parametrize("size", ["x", "-1", "1e3", "99999999999", "²", True, 1.5, [], {}])
@@ -42,6 +44,10 @@ def test_errors_have_google_s_format() -> None:
         404,
         {"error": {"code": 404, "message": "no", "status": "NOT_FOUND"}},
     )
+    violation = ("custom_job.labels", "why")
+    details = error_body(EmulatorApiError("no", hint="do", violation=violation))[1]["error"]["details"]
+    fields = [{"field": "custom_job.labels", "description": "why"}]
+    assert details == [{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": fields}]
     assert error_body(BackendUnavailableError("later"))[0] == 503
     assert error_body(JobFileError("too many"))[0] == 400
     assert error_body(StorageForbiddenError("no"))[0] == 500

@@ -63,10 +63,18 @@ def test_an_image_runs_its_command(names: tuple[str, str]) -> None:
     assert json.loads(submission.spec.args[0])["pools"]["chief"]["command"] == ["python3", "-m", "x", "--y"]
 
 
-@pytest.mark.parametrize("config", [{"containerCommand": 5}, {"containerCommand": "sh"}, {"containerCommand": [5]}, {}])
+@pytest.mark.parametrize("config", [{"containerCommand": 5}, {"containerCommand": "sh"}, {"containerCommand": [5]}])
 def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
     read, spec = mlengine_jobs.read(image(**config))
-    with pytest.raises(EmulatorApiError, match="containerCommand"):
+    with pytest.raises(
+        EmulatorApiError, match=r"Field: job\.training_input\.master_config\.container_command(\[0\])? Error: "
+    ):
+        mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+
+
+def test_an_image_that_contains_its_command_is_rejected() -> None:
+    read, spec = mlengine_jobs.read(image())
+    with pytest.raises(EmulatorApiError, match="The emulator does not run images"):
         mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
 
 
@@ -77,15 +85,15 @@ def test_an_invalid_command_is_rejected(config: dict[str, Any]) -> None:
         ({"trainingInput": {"region": "r"}}, "job id is required"),
         ({"jobId": "j"}, "training_input"),
         ({"jobId": "j", "trainingInput": 5}, "mapping"),
-        ({"jobId": 5, "trainingInput": {"region": "r"}}, "jobId"),
+        ({"jobId": 5, "trainingInput": {"region": "r"}}, "Field: job.job_id Error: "),
         ({**job(), "colour": "blue"}, 'Unknown name "colour"'),
         ({**job(), "labels": {"A": "b"}}, "label"),
         (job(region=None), "region is required"),
         (job(packageUris=None), "packages or an image"),
-        (job(workerCount=3), "workerCount"),
-        (custom(workerType="standard", workerCount="-5"), "workerCount: is -5"),
-        (custom(workerType="standard", workerCount=str(10**9)), "workerCount"),
-        (job(scheduling={"maxRunningTime": "-5s"}), "maxRunningTime"),
+        (job(workerCount=3), "worker_count"),
+        (custom(workerType="standard", workerCount="-5"), "Field: job.training_input.worker_count Error: is -5"),
+        (custom(workerType="standard", workerCount=str(10**9)), "training_input.worker_count"),
+        (job(scheduling={"maxRunningTime": "-5s"}), "Field: job.training_input.scheduling.max_running_time Error: "),
         ({**job(), "jobId": "1-x"}, "not a job id"),
         (job(jobDir="gs://bkt/"), "is a bucket without a path"),
     ],

@@ -55,7 +55,7 @@ def test_a_vertex_ai_job_gets_its_own_command_and_variables() -> None:
     assert "AIP_CHECKPOINT_DIR" not in env
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["task"] == {"type": "workerpool0", "index": 0}
-    assert json.loads(spec["job"]) == {"a": 1}
+    assert spec["job"] == {"a": 1}, "a dictionary, as documented"
 
 
 def test_each_pool_runs_its_own_command() -> None:
@@ -65,6 +65,17 @@ def test_each_pool_runs_its_own_command() -> None:
     spec = json.loads(env["CLUSTER_SPEC"])
     assert spec["cluster"] == {"workerpool0": ["c:1"], "workerpool1": ["w:1", "w:2"]}
     assert spec["task"] == {"type": "workerpool1", "index": 1}
+
+
+def test_evaluators_are_in_the_cluster_spec_alone() -> None:
+    """Vertex AI: TF_CONFIG has no evaluators, CLUSTER_SPEC has them as workerpool3."""
+    config = {"cluster": {"chief": ["c:1"]}, "task": {"type": "evaluator", "index": 0}}
+    pools = {"evaluator": {"command": ["python3", "-c", SHOW], "env": []}}
+    _, env = run(plan(pools=pools, evaluators=1), config)
+    spec = json.loads(env["CLUSTER_SPEC"])
+    assert sorted(spec["cluster"]) == ["workerpool0", "workerpool3"]
+    assert spec["task"] == {"type": "workerpool3", "index": 0}
+    assert "evaluator" not in json.loads(env["TF_CONFIG"])["cluster"]
 
 
 def test_an_ml_engine_job_gets_no_variables_of_vertex_ai() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlengine.core.errors import MlengineError
 from mlengine.emulator.engine import Engine
 from mlengine.emulator.faults import FaultScript
-from mlengine.emulator.http import Request, status_of
+from mlengine.emulator.http import Request, as_dict, status_of
 from mlengine.emulator.routes import Route, Routes
 from mlengine.testing.backend import MemoryBackend
 from tests.support.memory_storage import MemoryStorage
@@ -24,14 +24,38 @@ from tests.unit.emulator.test_vertex_jobs import body as vertex_job
 from tests.unit.emulator.test_vertex_jobs import container, pool
 
 PATH = {
-    "project": "p", "location": "r", "job": "census_1", "operation": "1", "model": "m1", "api": "ml", "version": "v1",
+    "project": "p", "location": "r", "job": "census_1", "operation": "1", "pipeline": "1", "model": "m1", "api": "ml",
+    "version": "v1",
 }  # fmt: skip
 BODIES = {
     "CreateCustomJob": vertex_job(pool(), container(env=[{"name": "A"}]), scheduling={"timeout": "5s"}),
+    "CreateTrainingPipeline": {
+        "displayName": "p",
+        "trainingTaskDefinition": "gs://google-cloud-aiplatform/schema/trainingjob/definition/custom_task_1.0.0.yaml",
+        "trainingTaskInputs": {
+            **vertex_job(pool())["jobSpec"],
+            "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/out"},
+        },
+        "modelToUpload": {"displayName": "m", "containerSpec": {"imageUri": "i"}, "labels": {"a": "b"}},
+    },
     "projects.jobs.create": {**mlengine_job(masterConfig={}, scheduling={}), "labels": {"a": "b"}},
     "projects.jobs.patch": {"labels": {"a": "b"}, "etag": ""},
-    "ListLogEntries": {"resourceNames": ["projects/p"], "filter": "a=b", "pageSize": 5, "pageToken": "", "orderBy": ""},
-    "UploadModel": {"model": {"displayName": "m", "artifactUri": "gs://bkt/m", "versionAliases": ["a1"]}},
+    "ListLogEntries": {
+        "resourceNames": ["projects/p"],
+        "filter": "severity>=INFO",
+        "pageSize": 5,
+        "pageToken": "",
+        "orderBy": "",
+    },
+    "UploadModel": {
+        "model": {
+            "displayName": "m",
+            "artifactUri": "gs://bkt/m",
+            "versionAliases": ["a1"],
+            "containerSpec": {"imageUri": "i"},
+        }
+    },
+    "UpdateModel": {"displayName": "m", "labels": {"a": "b"}},
     "MergeVersionAliases": {"versionAliases": ["a1"]},
     "": {"faults": [{"method": "GetCustomJob", "action": "reset"}]},
 }
@@ -73,7 +97,7 @@ def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def send(route: Route, query: dict[str, str], body: bytes = b"", **path: str) -> dict[str, Any]:
     parts = {name: {**PATH, **path}[name] for name in route.pattern.groupindex}
-    return route.handler(Request(parts, query, body))
+    return as_dict(route.handler(Request(parts, query, body)))
 
 
 def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) -> None:
@@ -89,7 +113,7 @@ def call(route: Route, query: dict[str, str], body: bytes = b"", **path: str) ->
 @pytest.mark.parametrize("name", BODIES)
 def test_the_requests_that_are_varied_below_are_valid(routes: list[Route], name: str) -> None:
     body = {**BODIES[name], "jobId": "census_2"} if name == "projects.jobs.create" else BODIES[name]
-    query = {"updateMask": "labels"} if name == "projects.jobs.patch" else {}
+    query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
     (route,) = (route for route in routes if route.name == name and route.verb in {"POST", "PATCH"})
     send(route, query, json.dumps(body).encode())
 
@@ -114,7 +138,7 @@ BODY = st.one_of(
 def test_any_value_in_a_body(routes: list[Route], case: tuple[str, tuple[Any, ...], Any]) -> None:
     name, path, value = case
     body = json.dumps(changed(BODIES[name], path, value)).encode()
-    query = {"updateMask": "labels"} if name == "projects.jobs.patch" else {}
+    query = {"updateMask": "labels"} if name in {"projects.jobs.patch", "UpdateModel"} else {}
     for route in routes:
         if route.name == name and route.verb != "GET":
             call(route, query, body)
@@ -132,7 +156,7 @@ def test_any_value_of_a_query_parameter(routes: list[Route], name: str, value: s
             call(route, {name: value})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(name=st.sampled_from(list(PATH)), value=st.text(min_size=1, max_size=400))
 @example(name="project", value="\0")
 @example(name="project", value="x" * 400)

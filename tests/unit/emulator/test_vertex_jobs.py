@@ -106,6 +106,17 @@ def test_a_job_of_one_replica_keeps_its_tf_config() -> None:
     assert tf_config(taken, alone, Role.CHIEF, 0) == tf_config(spec, alone, Role.CHIEF, 0)
 
 
+def test_replicas_get_no_variables_of_accelerators_that_this_machine_lacks() -> None:
+    given = [
+        {"name": "COLOUR", "value": "blue"},
+        {"name": "MLENGINE_ACCELERATOR_TYPE", "value": "NVIDIA_L4"},
+        {"name": "MLENGINE_ACCELERATOR_COUNT", "value": "1"},
+    ]
+    for one in (container(env=given), pool(pythonPackageSpec=package(env=given))):
+        spec = vertex_jobs.submission(job(one), "1", storage(), "gs://bkt")[0].spec
+        assert json.loads(spec.args[0])["pools"]["chief"]["env"] == given[:1]
+
+
 @pytest.mark.parametrize("args", [['{"module"'], ['{"module": 1}'], ['{"module"', "--job-dir", "x"]])
 def test_a_job_that_only_resembles_our_own_is_run_as_it_is(args: list[str]) -> None:
     similar = job(

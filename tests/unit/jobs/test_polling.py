@@ -121,9 +121,7 @@ def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
 @pytest.mark.parametrize("ended", [True, False])
 def test_an_unreadable_log_holds_no_state_back(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
     class Mute(MemoryBackend):
-        logs_at_once = 10
-
-        def logs_many(self, wanted: Any, limit: int = 1000) -> list[LogPage]:
+        def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
             raise PermissionError("logging.logEntries.list")
 
     monkeypatch.setattr("mlengine.jobs.watch.LAST_LINES_SECONDS", 0.3)
@@ -135,9 +133,10 @@ def test_an_unreadable_log_holds_no_state_back(monkeypatch: pytest.MonkeyPatch, 
     async def main() -> tuple[list[str], PollResult]:
         async with Poller.shared("backend", lambda: backend, 0.01).watch(handle, {}) as watch:
             warnings = []
-            while not isinstance(news := await watch.next(30.0), PollResult):
+            while not (isinstance(news := await watch.next(30.0), PollResult) and not news.page.more):
                 assert news is not None
-                warnings.append(news.message)
+                if isinstance(news, PollWarning):
+                    warnings.append(news.message)
             return warnings, news
 
     warnings, polled = asyncio.run(main())

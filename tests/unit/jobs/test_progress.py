@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
+
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.progress import LogCursor, LogFormatter
@@ -39,3 +42,13 @@ def test_a_progress_bar_of_the_service_is_shown_state_by_state() -> None:
     page = LogPage((LogLine("chief-0", "\r 10 %\r 20 %\r 30 %"),), {})
     lines = LogFormatter(LogCursor(1)).new_lines(JobStatus(HANDLE, JobState.RUNNING), page)
     assert lines[:-1] == ["    chief-0 |  10 %", "    chief-0 |  20 %", "    chief-0 |  30 %"]
+
+
+def test_web_pages_into_the_job_are_logged_once_also_by_a_wait_that_is_resumed() -> None:
+    shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
+    status = JobStatus(HANDLE, JobState.RUNNING, links={"chief-0": shell})
+    formatter = LogFormatter(LogCursor(1))
+    assert f"        job | web access to chief-0: {shell}" in formatter.new_lines(status)
+    resumed = LogFormatter(LogCursor(**json.loads(json.dumps(asdict(formatter.cursor)))))
+    more = replace(status, links={"chief-0": shell, "worker-0": shell + "/w"})
+    assert resumed.new_lines(more) == [f"        job | web access to worker-0: {shell}/w"]

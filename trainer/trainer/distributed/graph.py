@@ -110,12 +110,15 @@ class Graph:
         session.run(assign, {placeholder: value})
 
 
-def build(cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5, lanes: int = 1) -> Graph:
+def build(
+    cluster: Cluster, *, learning_rate: float, seed: int, dropout: float = 0.5, lanes: int = 1, gpu: bool = False
+) -> Graph:
     """The graph of this trainer.
 
     :param lanes: into how many parts that run side by side a step is cut, one a core; see :func:`_features`.
+    :param gpu: compute on this replica's first GPU; the session must place operations without a GPU kernel elsewhere.
     """
-    places = _Places(cluster)
+    places = _Places(cluster, "GPU:0" if gpu else "CPU:0")
     graph = tf.Graph()
     with graph.as_default(), tf.device(places.worker):
         tf.compat.v1.set_random_seed(seed + cluster.trainer_index)
@@ -164,10 +167,9 @@ def build_phase(cluster: Cluster) -> tuple[Any, Any, Any]:
 class _Places:
     """Who holds what. Counters and small weights live on the first parameter server, large ones on all."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.worker = (
-            f"/job:{cluster.job}/task:{cluster.index}/device:CPU:0" if cluster.distributed else "/device:CPU:0"
-        )
+    def __init__(self, cluster: Cluster, device: str) -> None:
+        task = f"/job:{cluster.job}/task:{cluster.index}" if cluster.distributed else ""
+        self.worker = f"{task}/device:{device}"
         self.servers = [f"/job:ps/task:{index}/device:CPU:0" for index in range(cluster.ps_count)] or [self.worker]
 
     def of(self, name: str) -> list[str]:

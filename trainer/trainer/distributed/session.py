@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import Config
+from trainer.devices import has_gpu
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import Graph
 
@@ -41,9 +42,11 @@ _THREADS = 64  # of a session, at most: one for each run at the same time
 
 
 def lanes(config: Config, cluster: Cluster) -> int:
-    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core."""
+    """Into how many parts that run side by side a step is cut: two a core, of 20 examples at least; one on one core,
+    and one on a GPU.
+    """
     threads = config.threads or cluster.threads()
-    return 1 if threads == 1 else max(1, min(2 * threads, config.batch_size // 20))
+    return 1 if threads == 1 or has_gpu() else max(1, min(2 * threads, config.batch_size // 20))
 
 
 def session_config(config: Config, cluster: Cluster) -> Any:
@@ -56,6 +59,8 @@ def session_config(config: Config, cluster: Cluster) -> Any:
     if cluster.job == "ps":  # works for all trainers at once
         threads = spread = config.threads or os.cpu_count() or 1
     proto = v1.ConfigProto(intra_op_parallelism_threads=spread, inter_op_parallelism_threads=threads)
+    # On a GPU, the counters and the operations on them have no kernel.
+    proto.allow_soft_placement = has_gpu()
     if cluster.distributed:
         proto.operation_timeout_in_ms = int(config.step_timeout * 1000)
         # Without filters, a session waits for every task of the cluster, the dead ones too.

@@ -48,6 +48,7 @@ class LocalBackend:
     def __init__(self, state_dir: str | Path | None = None, **given: Any) -> None:
         self.state_dir = resolve_state_dir(state_dir)
         self.settings = Settings.load(**given)
+        self._separate_stderr = False
 
     def submit(self, submission: Submission) -> JobHandle:
         """Start the attempt, once. A call completes what an earlier, interrupted call has left.
@@ -163,6 +164,10 @@ class LocalBackend:
                     return True
         return False
 
+    def separate_stderr(self) -> None:
+        """See :class:`mlengine.backends.SeparatesStderr`."""
+        self._separate_stderr = True
+
     def use_python(self, version: str) -> None:
         """See :class:`mlengine.backends.ChoosesPython`: an interpreter that uv finds on this machine."""
         self.settings = replace(self.settings, python_path=interpreters.find(version))
@@ -230,7 +235,7 @@ class LocalBackend:
         """Enter the queue, then write ``submission.json``. If two calls race, both return the one that was written."""
         self._make_folders(job)
         Queue(self.state_dir).enter(job.name)
-        stored = Stored(submission, self.settings, time.time(), self.host())
+        stored = Stored(submission, self.settings, time.time(), self.host(), self._separate_stderr)
         if not json_files.create_json(job.submission_file, stored.to_json()):
             return job.submission() or stored
         return stored

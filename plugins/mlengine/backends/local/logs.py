@@ -1,7 +1,8 @@
 """Reads the logs of a job in pages, each line once.
 
-A cursor is ``{replica: byte offset}``. An incomplete last line is returned only after the job has ended. A progress
-bar, which overwrites its line, is returned while it changes: its latest state at each read.
+A cursor is ``{log: byte offset}``. A log is that of a replica, or of its stderr if the job keeps that apart. An
+incomplete last line is returned only after the job has ended. A progress bar, which overwrites its line, is returned
+while it changes: its latest state at each read.
 
 Control sequences (escapes, carriage returns, bidirectional marks) are removed or made visible, so that a trainer's
 output can neither hide nor forge lines of the log that shows it.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends import LogLine, LogPage
-from mlengine.backends.local.record import Job
+from mlengine.backends.local.record import STDERR, Job
 from mlengine.core import plaintext
 
 TAIL_LINES = 20
@@ -113,13 +114,18 @@ def _shown(rest: bytes) -> int:
 
 
 def _states(raw: bytes) -> list[str]:
+    if raw.isascii() and len(raw) <= plaintext.MOST_CHARACTERS:
+        text = raw.decode("ascii")
+        # Most lines have nothing to remove.
+        if text.isprintable() and not text.isspace() and text:
+            return [text]
     return [clean(state.encode()) for state in plaintext.states(raw.decode("utf-8", "replace"))]
 
 
 def _line(name: str, text: str) -> LogLine:
     stamp = _STAMP.match(text) if name == "launcher" else None
     if stamp is None:
-        return LogLine(name, text)
+        return LogLine(name.removesuffix(STDERR), text, stderr=name.endswith(STDERR))
     moment = datetime.strptime(stamp[1], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     return LogLine(name, text[stamp.end() :], moment.timestamp())
 

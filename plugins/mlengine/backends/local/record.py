@@ -10,6 +10,7 @@
         orphans            marker: the launcher has died, and its processes are being ended
         launcher.log       the launcher's log
         logs/<role>-<index>.log
+        logs/<role>-<index>.stderr.log   if the job keeps stderr apart
         work/<role>-<index>/   scratch that survives restarts of the replica
 
 A file is complete or absent: written to a temporary file, flushed to the disk, renamed.
@@ -32,6 +33,7 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.runtime.json_files import read_json
 
 FORMAT = 1
+STDERR = ".stderr"
 _PLAIN = re.compile(r"^[A-Za-z0-9_]{1,64}$")
 
 
@@ -100,6 +102,10 @@ class Job:
         """``replica`` is ``role-index``, or ``launcher``."""
         return self.launcher_log if replica == "launcher" else self.logs / f"{replica}.log"
 
+    def stderr_log(self, replica: str) -> Path:
+        """The log of stderr, if the job keeps it apart."""
+        return self.logs / f"{replica}{STDERR}.log"
+
     def submission(self) -> Stored | None:
         """The submission; ``None`` if there is none, as when its submitter died before writing it."""
         data = read_json(self.submission_file)
@@ -125,12 +131,14 @@ class Stored:
     """A submission on disk, with the settings that it was made with.
 
     :param host: the host that it was submitted on (:mod:`mlengine.backends.local.host`).
+    :param separate_stderr: stderr of a replica has a log of its own.
     """
 
     submission: Submission
     settings: Settings
     created: float
     host: str = ""
+    separate_stderr: bool = False
 
     @property
     def name(self) -> str:
@@ -156,6 +164,7 @@ class Stored:
             "settings": self.settings.to_json(),
             "created": self.created,
             "host": self.host,
+            "separate_stderr": self.separate_stderr,
         }
 
     @classmethod
@@ -170,7 +179,9 @@ class Stored:
                 spec=TrainingSpec.from_json(data["spec"]),
                 labels=data["labels"],
             )
-            return cls(submission, Settings.from_json(data["settings"]), data["created"], data.get("host", ""))
+            settings = Settings.from_json(data["settings"])
+            separate = data.get("separate_stderr", False)
+            return cls(submission, settings, data["created"], data.get("host", ""), separate)
         except (KeyError, TypeError, JobFileError) as error:
             raise BackendError(
                 f"submission.json cannot be read: {error}", hint="remove the directory of that job"

@@ -22,6 +22,7 @@ from mlengine.runtime.processes import Process
 class Replica:
     """A process of the cluster, in its own session.
 
+    :param stderr_log: the log of stderr; ``None`` if it is in ``log``.
     :param exit_code: of its last process, once that has ended.
     :param restart_at: monotonic time of the next start, while a restart is pending.
     """
@@ -33,6 +34,7 @@ class Replica:
     scratch: Path
     log: Path
     port: Port | None = None
+    stderr_log: Path | None = None
     restarts: int = 0
     exit_code: int | None = None
     restart_at: float | None = None
@@ -59,15 +61,17 @@ class Replica:
         if self.port is not None:
             self.port.release()
         parent = os.getpid()
-        with self.log.open("ab") as sink:
+        with self.log.open("ab") as sink, (self.stderr_log or self.log).open("ab") as stderr:
             _end_line(self.log, sink.fileno())
+            if self.stderr_log is not None:
+                _end_line(self.stderr_log, stderr.fileno())
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.scratch,
                 env=dict(self.env),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
-                stderr=subprocess.STDOUT,
+                stderr=stderr,
                 start_new_session=True,
                 # Safe: the launcher is single-threaded.
                 preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509

@@ -121,7 +121,9 @@ class Supervisor:
         scratch = self.job.scratch(f"{role.value}-{index}")
         env = replica_env(self.base_env, submission, addresses, role=role, index=index, scratch=scratch)
         command = [str(self.python), "-m", submission.spec.module, *arguments(submission, env)]
-        return Replica(role, index, command, env, scratch, self.job.log(f"{role.value}-{index}"), port)
+        name = f"{role.value}-{index}"
+        stderr = self.job.stderr_log(name) if self.stored.separate_stderr else None
+        return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """Handle the end of a replica. Returns the job's outcome, or ``None`` if the job continues."""
@@ -154,7 +156,8 @@ class Supervisor:
     def _failed(self, replica: Replica, code: int, meaning: restart_policy.Meaning) -> Outcome:
         after = f" after {replica.restarts} restarts" if replica.restarts else ""
         message = f"{replica.name} {meaning.text}, exit code {code}{after}"
-        tail = logs.last_lines(replica.log)
+        # An error message is on stderr; without one, the last output may say why.
+        tail = (logs.last_lines(replica.stderr_log) if replica.stderr_log else ()) or logs.last_lines(replica.log)
         return Outcome.failed(Failure(meaning.cause, message, replica.name, code, tail))
 
     def _restart_due(self) -> None:

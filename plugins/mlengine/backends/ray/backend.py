@@ -58,6 +58,7 @@ class RayBackend:
 
     name = "ray"
     logs_at_once = 1000
+    polling_settings = frozenset({"address", "token", "headers", "gcp_conn_id", "impersonation_chain", "lost_seconds"})
 
     def __init__(
         self,
@@ -128,7 +129,13 @@ class RayBackend:
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return logs.page(self._storage, folder(handle), cursor, limit)
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+    def logs_many(
+        self,
+        wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]],
+        limit: int = 1000,
+        *,
+        urgent: bool = False,  # noqa: ARG002 - reads of the bucket have no quota
+    ) -> list[LogPage]:
         """See :class:`mlengine.backends.BatchesLogs`."""
         if not wanted:
             return []

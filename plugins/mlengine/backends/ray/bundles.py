@@ -13,9 +13,11 @@ from typing import Any
 
 from mlengine.core.errors import BackendError, SettingError
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
 Bundle = dict[str, float]
 
+_ANY_GPU = "GPU"  # of a replica whose job file does not name one
 _GIB = float(1 << 30)
 _ROLES = frozenset(role.value for role in Role)
 # The last number in a machine type of Google's is its number of CPUs: n1-standard-8, e2-highmem-4, c3-highcpu-22.
@@ -35,6 +37,19 @@ def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
         chosen = resources.get(pool.role.value) if by_role else resources
         bundle = _named(chosen, pool.role) if chosen else _of_machine(pool)
         result += [dict(bundle) for _ in range(pool.count)]
+    return result
+
+
+def accelerators(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The variables by which each of ``spec.replicas`` learns of its accelerator; empty without one.
+
+    The environment of a replica has the packages' extra for it: see :mod:`mlengine.runtime.extras`.
+    """
+    result = []
+    for (role, _), bundle in zip(spec.replicas, bundles(spec, resources), strict=True):
+        pool, count = spec.pool(role), int(bundle.get("GPU", 0))
+        name = (pool.accelerator_type if pool else None) or _ANY_GPU
+        result.append({ACCELERATOR_TYPE: name, ACCELERATOR_COUNT: str(count)} if count else {})
     return result
 
 

@@ -1,4 +1,4 @@
-"""Builds the trainer's environment on each node of a job, once. Runs in the driver."""
+"""Builds the trainer's environment on each node of a job, once for each kind of accelerator. Runs in the driver."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray.group import EndedError, Group, Replica
 from mlengine.core.job import FailureCause
+from mlengine.core.spec import Role
 
 _POLL_SECONDS = 0.1  # an environment that exists is found in a second
 
 
-def build(group: Group) -> tuple[dict[str, str], list[str]]:
-    """Build the environments, by one replica on each node.
+Digests = dict[tuple[str, str], str]  # by node and accelerator: Replica.place
 
-    :return: the environment's digest by node, and the installed packages.
+
+def build(group: Group) -> tuple[Digests, list[str]]:
+    """Build the environments, by one replica in each place.
+
+    :return: the environments' digests, and the packages that the chief has.
     :raises EndedError: an environment cannot be built, or the job is to end.
     :raises LostError: a replica is gone.
     """
-    builders = list({replica.node: replica for replica in group.replicas}.values())
+    builders = list({replica.place: replica for replica in reversed(group.replicas)}.values())
     group.call(builders, "prepare")
     for replica in builders:
         replica.running = True
@@ -33,8 +37,8 @@ def build(group: Group) -> tuple[dict[str, str], list[str]]:
     return _results(group, builders)
 
 
-def _results(group: Group, builders: Sequence[Replica]) -> tuple[dict[str, str], list[str]]:
-    digests: dict[str, str] = {}
+def _results(group: Group, builders: Sequence[Replica]) -> tuple[Digests, list[str]]:
+    digests: Digests = {}
     pythons: dict[str, str] = {}
     packages: list[str] = []
     for replica, result in group.call(builders, "prepared"):
@@ -44,9 +48,10 @@ def _results(group: Group, builders: Sequence[Replica]) -> tuple[dict[str, str],
                 f"the process that builds the environment ended with exit code {replica.exit_code}"
             )
             raise EndedError(Outcome.because(cause, f"{replica.node}: {message}"))
-        digests[replica.node] = str(result["digest"])
+        digests[replica.place] = str(result["digest"])
         pythons[str(result["python"])] = replica.node
-        packages = list(result["packages"])
+        if replica.role is Role.CHIEF:
+            packages = list(result["packages"])
     if len(pythons) > 1:
         found = ", ".join(f"{version} on {node}" for version, node in sorted(pythons.items()))
         message = f"the nodes of the Ray cluster have different versions of Python: {found}"

@@ -13,12 +13,14 @@ from typing import Any
 
 from mlengine.backends.local.logs import TAIL_LINES
 from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.ray import bundles
 from mlengine.backends.ray.cluster import Cluster, LostError
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.output import Lines
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.replica_host import DRIVER_TIMEOUT_SECONDS
 from mlengine.core.spec import Role
+from mlengine.runtime.extras import ACCELERATOR_TYPE
 
 POLL_SECONDS = 0.5
 _DRAIN_SECONDS = 0.1
@@ -40,6 +42,7 @@ class EndedError(Exception):
 class Replica:
     """One replica, as the driver sees it.
 
+    :param accelerator: the name of its accelerator; "" is none.
     :param running: whether a process of it runs, as far as is known.
     :param restart_at: monotonic time of the next start, while a restart is pending.
     :param began: monotonic time of its last start.
@@ -50,6 +53,7 @@ class Replica:
     role: Role
     index: int
     actor: Any
+    accelerator: str = ""
     node: str = ""
     address: str = ""
     running: bool = False
@@ -66,6 +70,11 @@ class Replica:
     @property
     def name(self) -> str:
         return f"{self.role.value}-{self.index}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Replicas of one place share an environment."""
+        return self.node, self.accelerator
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,10 +108,16 @@ class Group:
 
         :raises LostError: a node was lost meanwhile. :raises EndedError: the job is to end.
         """
-        record = self.stored.to_bytes()
+        record, spec = self.stored.to_bytes(), self.stored.submission.spec
+        accelerators = bundles.accelerators(spec, self.stored.settings.resources)
         self.replicas = [
-            Replica(role, index, self.cluster.create(number, record, role.value, index))
-            for number, (role, index) in enumerate(self.stored.submission.spec.replicas)
+            Replica(
+                role,
+                index,
+                self.cluster.create(number, record, role.value, index),
+                accelerators[number].get(ACCELERATOR_TYPE, ""),
+            )
+            for number, (role, index) in enumerate(spec.replicas)
         ]
         for replica, node in self.call(self.replicas, "where"):
             replica.node = node

@@ -1,5 +1,7 @@
 """Builds the trainer's environment on one node: ``python -m mlengine.backends.ray.prepare RECORD NODE_DIR RESULT``.
 
+The variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
+
 It also removes what jobs have left on the node whose driver was killed.
 
 Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
@@ -7,6 +9,7 @@ Messages go to standard error, the result to a JSON file: the environment's dige
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from mlengine.backends.local.stage import may_pass, say
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.replica_host import job_lock
 from mlengine.core.errors import MlengineError
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import write_json
 from mlengine.runtime.venv import build_environment
@@ -25,11 +29,12 @@ from mlengine.storage.client import Storage
 
 def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
     """The environment on this node; built if it does not exist."""
+    accelerator = {name: os.environ[name] for name in (ACCELERATOR_TYPE, ACCELERATOR_COUNT) if name in os.environ}
     environment = build_environment(
         stored.submission.spec.package_uris,
         storage,
         node_dir,
-        env=own_variables(stored.submission),
+        env={**accelerator, **own_variables(stored.submission)},
         seconds=stored.settings.build_timeout_seconds,
         say=say,
     )

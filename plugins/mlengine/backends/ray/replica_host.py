@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 import mlengine
 from mlengine.backends.local import ports
 from mlengine.backends.local.replica_env import arguments, base_env, replica_env
+from mlengine.backends.ray import bundles
 from mlengine.backends.ray.guarded import Guarded
 from mlengine.backends.ray.record import Stored, key_name
 from mlengine.core.cluster import has_cluster
@@ -63,6 +64,9 @@ class ReplicaHost:
         if self._in_use is None:
             raise RuntimeError(f"another process removes the files of {self._stored.name}")
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec = self._stored.submission.spec
+        accelerators = bundles.accelerators(spec, self._stored.settings.resources)
+        self._accelerator = accelerators[spec.replicas.index((self._role, index))]
         self._command: Guarded | None = None
         self._port: ports.Port | None = None
         self._environment: FileLock | None = None
@@ -82,7 +86,7 @@ class ReplicaHost:
         self._run(
             [sys.executable, "-P", "-m", "mlengine.backends.ray.prepare", self._stored.uri, str(self._node_dir),
              str(self._step_file)],
-            {**os.environ, "PYTHONPATH": package},
+            {**os.environ, **self._accelerator, "PYTHONPATH": package},
             "prepare",
             self._root,
         )  # fmt: skip
@@ -123,7 +127,7 @@ class ReplicaHost:
         scratch.mkdir(parents=True, exist_ok=True)
         hosts = {address.rpartition(":")[0] for found in addresses.values() for address in found}
         env = replica_env(
-            _without_proxy(base_env(self._root, self._node_dir, submission, self._python), hosts),
+            self._accelerator | _without_proxy(base_env(self._root, self._node_dir, submission, self._python), hosts),
             submission,
             {Role(role): found for role, found in addresses.items()},
             role=self._role,

@@ -16,6 +16,7 @@ import mlengine
 
 START = "mlengine_ray_driver.py"
 _PACKAGES = ("core", "settings", "storage", "runtime", "backends")
+_SUFFIXES = (".py", ".toml")
 _LEFT_OUT = frozenset({"vertex"})  # of backends: another service
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 OLDEST_PYTHON = (3, 11)
@@ -60,7 +61,7 @@ def package() -> Package:
     root = Path(mlengine.__file__).parent
     files = {"mlengine/__init__.py": (root / "__init__.py").read_bytes()}
     for name in _PACKAGES:
-        for path in sorted((root / name).rglob("*.py")):
+        for path in sorted(one for suffix in _SUFFIXES for one in (root / name).rglob(f"*{suffix}")):
             relative = path.relative_to(root)
             if relative.parts[:1] == ("backends",) and relative.parts[1] in _LEFT_OUT:
                 continue

@@ -118,12 +118,12 @@ class Supervisor:
         if not self._started:  # otherwise, the state says what was lost
             self._journal.state(JobState.PREPARING, detail)
 
-    def _take(self, digests: dict[str, str]) -> None:
-        for node, digest in digests.items():
-            there = [replica for replica in self.group.replicas if replica.node == node]
+    def _take(self, digests: environments.Digests) -> None:
+        for place, digest in digests.items():
+            there = [replica for replica in self.group.replicas if replica.place == place]
             for replica, address in self.group.call(there, "take", digest):
                 if address is None:
-                    raise LostError(f"{replica.name}: the environment on {node} was removed")
+                    raise LostError(f"{replica.name}: the environment on {replica.node} was removed")
                 replica.address = address
 
     def _start(self, replicas: Sequence[Replica]) -> None:

@@ -1,72 +1,125 @@
-"""Which machine types can have which accelerators, and how many; an impossible combination is an error with a hint."""
+"""Check a request's machines against the table of what Vertex AI offers (:mod:`mlengine.core.vertex_machines`).
+
+Machine types and accelerators that are newer than the table pass: the service decides about them.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from mlengine.core import vertex_machines
 from mlengine.core.job_file import tpus
-
-# Machines that come with accelerators of their own kind; N1 takes what is attached to it; the rest takes none.
-_BUILT_IN: tuple[tuple[str, frozenset[str]], ...] = (
-    ("g2-", frozenset({"NVIDIA_L4"})),
-    ("a2-ultragpu-", frozenset({"NVIDIA_A100_80GB"})),
-    ("a2-", frozenset({"NVIDIA_TESLA_A100"})),
-    ("a3-highgpu-", frozenset({"NVIDIA_H100_80GB"})),
-    ("a3-megagpu-", frozenset({"NVIDIA_H100_MEGA_80GB"})),
-    ("a3-ultragpu-", frozenset({"NVIDIA_H200_141GB"})),
-    ("a4-", frozenset({"NVIDIA_B200"})),
-    ("a4x-", frozenset({"NVIDIA_GB200"})),
-    ("g4-", frozenset({"NVIDIA_RTX_PRO_6000"})),
-)
-# What is attached to N1, and how many a machine may have.
-_ATTACHABLE = {f"NVIDIA_TESLA_{name}": (1, 2, 4) for name in ("T4", "P4", "P100")} | {"NVIDIA_TESLA_V100": (1, 2, 4, 8)}
-# a2-highgpu-4g and its like have their number in their name.
-_GPUS = re.compile(r"-(?P<count>\d+)g")
-_NO_ACCELERATOR = ("e2-", "n2-", "n2d-", "c2-", "c2d-", "c3-", "c3d-", "c4-", "m1-", "n4-", "t2d-")
+from mlengine.core.vertex_machines import Machine
 
 # What is wrong, and what to do about it.
 Problems = list[tuple[str, str]]
 
+_RESERVATION = re.compile(r"projects/[^/]+/zones/[^/]+/reservations/[^/]+")
+_COMMAND = "`mlengine vertex machines` prints the table"
+
 
 def of_pool(pool: Mapping[str, Any]) -> Problems:
-    """What cannot be about a pool's machine. Machines newer than this file go through."""
+    """Problems of one pool's machine, accelerators, reservation and disk."""
     machine = pool["machineSpec"]
     name, accelerator = machine["machineType"], machine.get("acceleratorType")
+    found = _disk(pool.get("diskSpec", {})) + _reservation(machine)
+    if vertex_machines.is_offered(name) is False:
+        return [*found, (f"Vertex AI does not offer {name} for training", _similar(name))]
     if "tpuTopology" in machine and name not in tpus.TOPOLOGIES:
-        return [(f"{name} has no tpuTopology", f"drop it, or take one of {', '.join(tpus.TOPOLOGIES)}")]
-    if accelerator is None or tpus.is_tpu(name):
+        hint = f"remove it, or use one of {', '.join(tpus.TOPOLOGIES)}"
+        return [*found, (f"{name} has no tpuTopology", hint)]
+    if tpus.is_tpu(name):
+        return found
+    if accelerator is None:
+        return found + _required(name)
+    return found + (_kind(name, accelerator) or _count(name, accelerator, int(machine.get("acceleratorCount", 1))))
+
+
+def _similar(name: str) -> str:
+    """A hint that names similar machine types."""
+    names = list(vertex_machines.machines())
+    near = get_close_matches(name, names, 3, 0.8)
+    if not near:
+        # The same shape of another family: n2d-standard-8 and n2-standard-8.
+        shape = name.partition("-")[2]
+        near = [f"{family}-{shape}" for family in ("n2", "n1", "e2") if f"{family}-{shape}" in names]
+    return f"use {' or '.join(near)}; {_COMMAND}" if near else _COMMAND
+
+
+def _required(name: str) -> Problems:
+    """A machine that comes with accelerators is requested with them."""
+    built_in = vertex_machines.built_in(name)
+    if built_in is None:
         return []
-    return _kind(name, accelerator) or _count(name, accelerator, int(machine.get("acceleratorCount", 1)))
+    accelerator, count = built_in
+    return [(f"{name} needs its accelerators in the request", f"add {count} {accelerator}")]
 
 
 def _kind(name: str, accelerator: str) -> Problems:
-    """Whether a machine may have it."""
+    """Whether the machine can have this accelerator."""
     if accelerator.startswith("TPU_"):
-        return [(f"{name} cannot have a TPU ({accelerator})", "take the machine type ct5lp-hightpu-4t, without one")]
-    kinds = next((kinds for prefix, kinds in _BUILT_IN if name.startswith(prefix)), None)
-    if kinds is not None and accelerator not in kinds:
-        return [(f"{name} comes with {', '.join(sorted(kinds))}, not with {accelerator}", f"name {min(kinds)}")]
-    if name.startswith(_NO_ACCELERATOR):
-        return [(f"{name} cannot have an accelerator ({accelerator})", "take an n1, g2, a2 or a3 machine type")]
-    if name.startswith("n1-") and accelerator.startswith("NVIDIA") and accelerator not in _ATTACHABLE:
-        return [(f"{accelerator} cannot be attached to {name}", "take the g2, a2 or a3 machine that comes with it")]
-    return []
+        return [(f"{name} cannot have a TPU ({accelerator})", "use the machine type ct5lp-hightpu-4t, without one")]
+    ended = vertex_machines.ended(accelerator)
+    if ended is not None:
+        return [(f"{accelerator} has not been available since {ended.on}", f"use {ended.instead}")]
+    machine = vertex_machines.machines().get(name)
+    if machine is None or accelerator in machine.accelerators:
+        return []
+    return _other_kind(machine, accelerator)
+
+
+def _other_kind(machine: Machine, accelerator: str) -> Problems:
+    name, built_in = machine.name, vertex_machines.built_in(machine.name)
+    if built_in is not None:
+        return [(f"{name} comes with {built_in[0]}, not with {accelerator}", f"name {built_in[0]}")]
+    others = vertex_machines.with_accelerator(accelerator)
+    hint = f"use {', '.join(others[:4])}{' …' if len(others) > 4 else ''}; {_COMMAND}" if others else _COMMAND
+    if not machine.accelerators:
+        return [(f"{name} cannot have an accelerator ({accelerator})", hint)]
+    if accelerator not in vertex_machines.accelerators():
+        return []
+    return [(f"{accelerator} cannot be attached to {name}", hint)]
 
 
 def _count(name: str, accelerator: str, count: int) -> Problems:
-    """Whether a machine may have so many."""
-    fixed = _GPUS.search(name)
-    allowed = (int(fixed["count"]),) if fixed else _ATTACHABLE.get(accelerator, (count,))
-    if count in allowed:
+    """Whether the machine can have so many."""
+    machine = vertex_machines.machines().get(name)
+    valid = machine.accelerators.get(accelerator, ()) if machine else ()
+    if not valid or count in valid:
         return []
-    numbers = " or ".join(map(str, allowed))
+    numbers = " or ".join(map(str, valid))
     return [(f"{name} cannot have {count} of {accelerator}", f"set the accelerator's count to {numbers}")]
 
 
-def tpu(pools: list[Mapping[str, Any]]) -> Problems:
-    """A TPU is the whole job, in one of a few shapes."""
+def _reservation(machine: Mapping[str, Any]) -> Problems:
+    accelerator, affinity = machine.get("acceleratorType"), machine.get("reservationAffinity", {})
+    kind = affinity.get("reservationAffinityType")
+    for name in affinity.get("values", ()) if kind == "SPECIFIC_RESERVATION" else ():
+        if not _RESERVATION.fullmatch(name):
+            return [(f"{name!r} is not the full name of a reservation", f"use {vertex_machines.reservation_name()}")]
+    if accelerator in vertex_machines.needs_reservation() and kind != "SPECIFIC_RESERVATION":
+        hint = "name a reservation that is shared with Vertex AI in the vertex setting reservation"
+        return [(f"{machine['machineType']} with {accelerator} needs a reservation", hint)]
+    return []
+
+
+def _disk(disk: Mapping[str, Any]) -> Problems:
+    """The type of the boot disk; its size is checked with the other limits."""
+    types = vertex_machines.disk_types()
+    given = disk.get("bootDiskType")
+    if given is None or given in types:
+        return []
+    return [(f"bootDiskType: is {given!r}", f"use {', '.join(types)}")]
+
+
+def tpu(pools: list[Mapping[str, Any]], strategy: str = "STANDARD") -> Problems:
+    """A job with a TPU has nothing else, in one of a few topologies.
+
+    :param strategy: the API's name of the provisioning strategy.
+    """
     machines = [pool["machineSpec"] for pool in pools if tpus.is_tpu(pool["machineSpec"]["machineType"])]
     if not machines:
         return []
@@ -77,7 +130,10 @@ def tpu(pools: list[Mapping[str, Any]]) -> Problems:
                 "name the TPU as masterType and leave out workers, parameter servers and evaluators",
             )
         ]
-    return _slice(machines[0]) if machines[0]["machineType"] in tpus.TOPOLOGIES else _cloud_tpu(machines[0])
+    found = _slice(machines[0]) if machines[0]["machineType"] in tpus.TOPOLOGIES else _cloud_tpu(machines[0])
+    if not found and strategy == "SPOT" and tpus.is_pod(machines[0]):
+        found.append(("Spot is not offered for TPU pods", "remove spot, or use the topology of one machine"))
+    return found
 
 
 def _slice(machine: Mapping[str, Any]) -> Problems:
@@ -85,16 +141,16 @@ def _slice(machine: Mapping[str, Any]) -> Problems:
     known = tpus.TOPOLOGIES[name]
     found: Problems = []
     if kind is not None:
-        found.append((f"{name} is a TPU and takes no accelerator ({kind})", "drop the accelerator"))
+        found.append((f"{name} is a TPU and takes no accelerator ({kind})", "remove the accelerator"))
     if topology not in known:
-        found.append((f"{name} has no topology {topology}", f"one of {', '.join(known)}"))
+        found.append((f"{name} has no topology {topology}", f"use one of {', '.join(known)}"))
     return found
 
 
 def _cloud_tpu(machine: Mapping[str, Any]) -> Problems:
     kind, cores = machine.get("acceleratorType"), int(machine.get("acceleratorCount", 0))
     if kind not in tpus.CLOUD_TPU_KINDS:
-        return [(f"{tpus.CLOUD_TPU} is a TPU_V2 or TPU_V3, not {kind}", "name one of them, or take ct5lp-hightpu-4t")]
+        return [(f"{tpus.CLOUD_TPU} is a TPU_V2 or TPU_V3, not {kind}", "name one of them, or use ct5lp-hightpu-4t")]
     if not cores or (cores != tpus.CORES and cores % tpus.POD_CORES):
-        return [(f"{cores} cores of {kind}", f"{tpus.CORES}, or a multiple of {tpus.POD_CORES} for a pod")]
+        return [(f"{cores} cores of {kind}", f"use {tpus.CORES}, or a multiple of {tpus.POD_CORES} for a pod")]
     return []

@@ -18,10 +18,11 @@ from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.outputs import ListsObjects, OutputCheck
-from mlengine.backends.vertex import checks, logs, package_checks, prices
+from mlengine.backends.vertex import checks, fallbacks, logs, network_checks, package_checks, prices
 from mlengine.backends.vertex import location as places
 from mlengine.backends.vertex.client import RestClient
-from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse
+from mlengine.backends.vertex.jobs import Job, Jobs, is_name, parse, tensorboard_url
+from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.options import VertexOptions
 from mlengine.backends.vertex.request import (
     ATTEMPT_LABEL,
@@ -31,8 +32,8 @@ from mlengine.backends.vertex.request import (
     key_label,
     max_wait_seconds,
 )
-from mlengine.backends.vertex.states import Run, failure, final_state, job_state
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.backends.vertex.states import Run, failure, final_state, job_state, replica_name
+from mlengine.core.errors import BackendError, BackendUnavailableError, NoCapacityError, NoQuotaError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.times import seconds
@@ -41,8 +42,11 @@ log = logging.getLogger(__name__)
 
 GRACE_PAUSES = (1.0, 3.0, 6.0)  # seconds before each search for a job whose create was not answered
 CREATES = 3
+END_SECONDS = 300.0  # how long a submission waits for the end of an earlier attempt that is still alive
+_END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+MAX_CREATED = 20_000  # jobs whose createTime is kept
 ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
 _FEW = 2  # so many jobs of unknown age are asked for one by one
 
@@ -68,6 +72,8 @@ class VertexBackend:
 
     name = "vertex"
     logs_at_once = logs.JOBS_A_CALL
+    quiet_log_seconds = 15.0
+    polling_settings = frozenset({"project", "endpoint", "gcp_conn_id", "impersonation_chain"})
 
     def __init__(
         self,
@@ -82,14 +88,19 @@ class VertexBackend:
         **options: Any,
     ) -> None:
         self._options = VertexOptions.of(options)
+        fallbacks.check(self._options.fallbacks)
         self._project, self._region, self._endpoint = project, region, endpoint
         self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
         self._client, self._storage = client, storage
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
-        self._created: dict[str, str] = {}  # job name → its createTime: how far back one list call must go
+        # Job name → its createTime: how far back lists and log queries must go.
+        self._created: dict[str, str] = {}
+        self._budgets: dict[str, LogBudget] = {}
         self._regions: set[str] = set()  # of job files, where find() must search
+        # Of fallbacks: find() searches there too, whatever region the argument names.
+        self._other_regions = {str(one["region"]) for one in self._options.fallbacks if "region" in one}
         self._no_error_since: dict[str, float] = {}  # failed job without an error → when it was first seen (monotonic)
 
     @classmethod
@@ -100,13 +111,27 @@ class VertexBackend:
     def prepare(self, submission: Submission) -> Request:
         """The request that :meth:`submit` would send, checked; nothing is sent.
 
-        :raises BackendError: a combination that cannot work, or an estimate above the cap.
+        :raises BackendError: a combination that cannot work, or an estimate above the cap. So is each fallback that is
+            left: a mistake in one must not be found when it is needed.
         """
+        request = self._checked(submission)
+        place = int(submission.fallback["number"]) if submission.fallback else 0
+        for fallback in fallbacks.numbered(self._options.fallbacks)[place:]:
+            try:
+                self._checked(replace(submission, fallback=fallback))
+            except BackendError as error:
+                raise BackendError(f"{fallbacks.described(fallback)}: {error.message}", hint=error.hint) from error
+        return request
+
+    def _checked(self, submission: Submission) -> Request:
         request = custom_job(submission, self._options)
         checks.check(submission.job_id, request.body)
+        region = (submission.fallback or {}).get("region")
+        if region:
+            checks.check_region(submission.job_id, request.body, region)
         found = prices.estimate(request.body, self._options.prices)
         prices.check_cap(submission.job_id, found, self._options.cost_cap_usd)
-        return Request(request.body, (*request.notes, str(found)))
+        return Request(request.body, (*request.notes, *network_checks.notes(request.body), str(found)))
 
     def show(self, submission: Submission) -> str:
         """See :class:`mlengine.backends.ShowsRequest`. Sends no request, and needs no credentials."""
@@ -125,22 +150,44 @@ class VertexBackend:
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
         jobs = self._open()
-        self.learn_region(submission.spec)
-        parent = jobs.place.parent(submission.spec.region)
-        existing = self._attempts(parent, submission.key, submission.attempt)
+        region = (submission.fallback or {}).get("region")
+        self.learn_region(submission.spec, *([region] if region else []))
+        parent = jobs.place.parent_in(region) if region else jobs.place.parent(submission.spec.region)
+        checks.check_region(submission.job_id, request.body, parent.rsplit("/", 1)[1])
+        attempts = self._attempts(submission.key)
+        existing = _numbered(attempts, submission.attempt)
         if existing:
             return self._handle(existing[0])
-        package_checks.check(submission.job_id, request.body, submission.spec.package_uris, self._open_storage())
+        self._end_earlier(submission, attempts)
+        package_checks.check(
+            submission.job_id,
+            request.body,
+            submission.spec.package_uris,
+            self._open_storage(),
+            accelerators=self._options.accelerator_checks,
+        )
         for note in request.notes:
             log.info("job %s: %s", submission.job_id, note)
         log.info("Creating job %s in %s:\n%s", submission.job_id, parent, request.to_yaml())
-        for _ in range(CREATES):
-            made = jobs.create(parent, request.body)
+        # With a fallback left, there is no reason to wait for a quota.
+        patience = 0.0 if self.next_fallback(submission.fallback, None) else None
+        for number in range(CREATES):
+            try:
+                made = jobs.create(parent, request.body, patience=patience)
+            except (NoCapacityError, NoQuotaError) as error:
+                if not number:
+                    raise
+                # An earlier request had no response: its job may appear late, so no fallback may be tried now.
+                raise BackendUnavailableError(error.message, hint=error.hint) from error
             if made is not None:
-                return self._handle(self._oldest(parent, submission, made))
+                job = self._oldest(submission, made)
+                instance = request.body["jobSpec"].get("tensorboard")
+                if instance:
+                    log.info("job %s: TensorBoard: %s", submission.job_id, tensorboard_url(instance, str(job["name"])))
+                return self._handle(job)
             for pause in GRACE_PAUSES:
                 jobs.client.sleep(pause)
-                existing = self._attempts(parent, submission.key, submission.attempt)
+                existing = _numbered(self._attempts(submission.key), submission.attempt)
                 if existing:
                     return self._handle(existing[0])
         raise BackendUnavailableError(
@@ -149,21 +196,24 @@ class VertexBackend:
         )
 
     def find(self, key: str) -> list[JobHandle]:
-        """Search in the region of the argument, connection or setting, and in those of :meth:`learn_region`.
+        """Search in the region of the argument, connection or setting, in those of the fallbacks, and in those of
+        :meth:`learn_region`.
 
         :raises BackendError: no region is known.
         """
-        place = self._open().place
-        parents = {place.parent(region) for region in tuple(self._regions)}
-        if place.has_region or not parents:
-            parents.add(place.parent())
-        jobs = [job for parent in sorted(parents) for job in self._attempts(parent, key)]
-        return [self._handle(job) for job in sorted(jobs, key=_age)]
+        return [self._handle(job) for job in self._attempts(key)]
 
-    def learn_region(self, spec: TrainingSpec) -> None:
+    def learn_region(self, spec: TrainingSpec, *regions: str) -> None:
         """See :class:`mlengine.backends.LearnsRegions`."""
         if spec.region:
             self._regions.add(spec.region)
+        self._other_regions.update(regions)
+
+    def next_fallback(self, current: Mapping[str, Any] | None, status: JobStatus | None) -> Mapping[str, Any] | None:
+        """See :class:`mlengine.backends.FallsBack`."""
+        if status is not None and not fallbacks.lacks_machines(status):
+            return None
+        return fallbacks.following(self._options.fallbacks, current)
 
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}
@@ -177,10 +227,14 @@ class VertexBackend:
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
 
-    def logs_many(self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+    def logs_many(
+        self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
+    ) -> list[LogPage]:
         jobs = self._open()
-        named = [(handle.name, cursor) for handle, cursor in wanted]
-        return logs.read(jobs.client, jobs.place.logging_endpoint, named, limit)
+        self._learn_creations([handle.name for handle, cursor in wanted if "since" not in cursor])
+        named = [logs.JobLog(handle.name, cursor, self._created.get(handle.name)) for handle, cursor in wanted]
+        reader = logs.LogReader(jobs.client, jobs.place.logging_endpoint, self._budget)
+        return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
         parse(handle.name)
@@ -191,12 +245,12 @@ class VertexBackend:
             return None
         name = parse(handle.name)
         return (
-            f"https://console.cloud.google.com/vertex-ai/locations/{name['region']}/training/{name['number']}"
+            f"https://console.cloud.google.com/agent-platform/locations/{name['region']}/training/{name['number']}"
             f"?project={name['project']}"
         )
 
     def jobs(self, named: str | None = None) -> list[JobHandle]:
-        """See :class:`mlengine.backends.ListsJobs`: in the region of argument, connection or setting."""
+        """See :class:`mlengine.backends.ListsJobs`: in the regions where :meth:`find` searches."""
         opened = self._open()
         if named is not None and is_name(named):
             found = [opened.get(named)]
@@ -204,7 +258,8 @@ class VertexBackend:
         if named is not None and not _JOB_ID.fullmatch(named):
             return []
         query = f"labels.{KEY_LABEL}:*" + (f' AND display_name="{named}"' if named else "")
-        return [self._handle(job) for job in sorted(opened.list(opened.place.parent(), query), key=_age)]
+        listed = [job for parent in self._parents() for job in opened.list(parent, query)]
+        return [self._handle(job) for job in sorted(listed, key=_age)]
 
     def _open(self) -> Jobs:
         """Client and location, created once."""
@@ -230,16 +285,64 @@ class VertexBackend:
         )
         return Jobs(self._client or RestClient(credentials, direct=places.is_local(place.endpoint)), place)
 
-    def _attempts(self, parent: str, key: str, attempt: int | None = None) -> list[Job]:
-        """Jobs labelled with ``key`` (and ``attempt``), oldest first."""
-        query = f"labels.{KEY_LABEL}={key_label(key)}"
-        if attempt is not None:
-            query += f" AND labels.{ATTEMPT_LABEL}={attempt}"
-        return sorted(self._open().list(parent, query), key=_age)
+    def _parents(self) -> list[str]:
+        """All locations where jobs may be."""
+        place = self._open().place
+        parents = {place.parent(region) for region in tuple(self._regions)}
+        if place.has_region or not parents:
+            parents.add(place.parent())
+        return sorted(parents | {place.parent_in(region) for region in tuple(self._other_regions)})
 
-    def _oldest(self, parent: str, submission: Submission, made: Job) -> Job:
+    def _budget(self, project: str) -> LogBudget:
+        server = self._open().place.logging_endpoint
+        with self._lock:
+            if project not in self._budgets:
+                self._budgets[project] = LogBudget.of(server, project)
+            return self._budgets[project]
+
+    def _learn_creations(self, names: Sequence[str]) -> None:
+        """Ask for jobs of unknown age: those that were not described yet."""
+        unknown = [name for name in names if name not in self._created]
+        if unknown:
+            with ThreadPoolExecutor(8) as pool:
+                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+
+    def _note_creations(self, found: Mapping[str, Job | None]) -> None:
+        for name, job in found.items():
+            if job is not None and "createTime" in job:
+                self._created[name] = job["createTime"]
+        while len(self._created) > MAX_CREATED:
+            self._created.pop(next(iter(self._created)), None)
+
+    def _attempts(self, key: str) -> list[Job]:
+        """Jobs labelled with ``key`` in all locations, oldest first."""
+        query = f"labels.{KEY_LABEL}={key_label(key)}"
+        found = [job for parent in self._parents() for job in self._open().list(parent, query)]
+        return sorted(found, key=_age)
+
+    def _end_earlier(self, submission: Submission, attempts: Sequence[Job]) -> None:
+        """Cancel earlier attempts that are still alive, and wait until they have ended.
+
+        :raises BackendUnavailableError: one had not ended after :data:`END_SECONDS`.
+        """
+        jobs, until = self._open(), time.monotonic() + END_SECONDS
+        for job in attempts:
+            if not _live(job) or _attempt_of(job) >= submission.attempt:
+                continue
+            name = str(job["name"])
+            log.warning("job %s: attempt %d, %s, is cancelled", submission.job_id, _attempt_of(job), name)
+            jobs.cancel(name)
+            while (now := jobs.get(name)) is not None and _live(now):
+                if time.monotonic() > until:
+                    raise BackendUnavailableError(
+                        f"job {submission.job_id}: attempt {_attempt_of(job)}, {name}, was cancelled and has not ended",
+                        hint=f"attempt {submission.attempt} is created once it has; try again",
+                    )
+                jobs.client.sleep(_END_PAUSE_SECONDS)
+
+    def _oldest(self, submission: Submission, made: Job) -> Job:
         """Keep the older of two jobs created in a race: both submitters see the same order, so one job remains."""
-        twins = [job for job in self._attempts(parent, submission.key, submission.attempt) if _live(job)]
+        twins = [job for job in _numbered(self._attempts(submission.key), submission.attempt) if _live(job)]
         if not twins or _age(made) <= _age(twins[0]):
             return made
         oldest = twins[0]
@@ -265,9 +368,7 @@ class VertexBackend:
         if missing:
             with ThreadPoolExecutor(8) as pool:
                 found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
-        for name, job in found.items():
-            if job is not None and "createTime" in job:
-                self._created[name] = job["createTime"]
+        self._note_creations(found)
         return found
 
     def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
@@ -283,12 +384,11 @@ class VertexBackend:
         if not state.terminal:
             restarting = started is not None and state in {JobState.QUEUED, JobState.PREPARING}
             detail = "restarted by Vertex AI" if restarting else ""
-            return replace(status, detail=detail, restarting=restarting)
+            return replace(status, detail=detail, restarting=restarting, links=_links(job))
         error = job.get("error") or {}
         if state is JobState.FAILED and not error and self._may_follow(handle.name, ended):
             return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
         detail = str(error.get("message", ""))
-        self._created.pop(handle.name, None)
         self._no_error_since.pop(handle.name, None)
         if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
             detail = self._outputs.message(handle)
@@ -314,13 +414,28 @@ class VertexBackend:
             backend=self.name,
             name=job["name"],
             job_id=job["displayName"],
-            attempt=int(job.get("labels", {}).get(ATTEMPT_LABEL, 1)),
+            attempt=_attempt_of(job),
             job_dir=job.get("jobSpec", {}).get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/"),
         )
 
 
 def _age(job: Job) -> tuple[float, str]:
     return seconds(job.get("createTime", "9999-01-01T00:00:00Z")), str(job["name"])
+
+
+def _attempt_of(job: Job) -> int:
+    return int(job.get("labels", {}).get(ATTEMPT_LABEL, 1))
+
+
+def _numbered(jobs: Sequence[Job], attempt: int) -> list[Job]:
+    return [job for job in jobs if _attempt_of(job) == attempt]
+
+
+def _links(job: Job) -> dict[str, str]:
+    """The job's web access URIs by our names of the replicas; none of a job that has ended, whose shells are gone."""
+    if not _live(job):
+        return {}
+    return {replica_name(name) or name: str(uri) for name, uri in sorted(job.get("webAccessUris", {}).items())}
 
 
 def _lacks_limits(job: Job | None) -> bool:

@@ -25,9 +25,15 @@ from typing import Any
 
 from mlengine.runtime.constraint_lines import ConstraintsError
 from mlengine.runtime.constraints import NAME, of_packages
+from mlengine.runtime.extras import ACCELERATOR_TYPE, extra_for, wheel_with_extra
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
+# Where the service mounts the NVIDIA driver: its libraries and programs.
+DRIVER_FOLDERS = {
+    "LD_LIBRARY_PATH": ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"],
+    "PATH": ["/usr/local/nvidia/bin"],
+}
 INSTALLED = """
 from importlib.metadata import distributions
 print("\\n".join(sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()})))
@@ -101,6 +107,8 @@ def pip(*args: str) -> None:
         if code == 0:
             return
         say(f"pip failed with exit code {code}: {' '.join(args)}")
+    say("  What to do: read pip's messages above; without access to PyPI, set PIP_INDEX_URL in the job's environment")
+    say("  to a mirror, or use an image that contains the dependencies, and PIP_NO_INDEX=1")
     sys.exit(1)
 
 
@@ -111,9 +119,10 @@ def install(uris: list[str]) -> None:
         options = constrain(archives, folder)
         wheels = folder / "wheels"
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), *map(str, archives))
-        built = sorted(map(str, wheels.iterdir()))
-        pip("install", "--quiet", "--no-deps", "--force-reinstall", *built)
-        pip("install", *options, *built)
+        built = sorted(wheels.iterdir())
+        pip("install", "--quiet", "--no-deps", "--force-reinstall", *map(str, built))
+        extra = extra_for(os.environ.get(ACCELERATOR_TYPE, ""))
+        pip("install", *options, *[wheel_with_extra(wheel, extra) for wheel in built])
 
 
 def first_of_all() -> bool:
@@ -149,9 +158,11 @@ def environment(plan: dict[str, Any]) -> None:
         folder = Path(os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / "mlengine" / name)))
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    # The service says checkpoints/ and logs/ below the job dir; here both are train/.
+    # The service says checkpoints/ and logs/ below the job dir; here both are train/. With a TensorBoard instance it
+    # uploads what is written to logs/, and to no other directory.
     os.environ["AIP_MODEL_DIR"] = plan["job_dir"] + "/model/"
-    os.environ["AIP_CHECKPOINT_DIR"] = os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + "/train/"
+    os.environ["AIP_CHECKPOINT_DIR"] = plan["job_dir"] + "/train/"
+    os.environ["AIP_TENSORBOARD_LOG_DIR"] = plan["job_dir"] + ("/logs/" if plan["tensorboard"] else "/train/")
     if plan["tf_config"] and not os.environ.get("TF_CONFIG"):
         # The service sets none for one replica, where ML Engine did.
         os.environ["TF_CONFIG"] = json.dumps(plan["tf_config"])
@@ -165,11 +176,23 @@ def environment(plan: dict[str, Any]) -> None:
         os.environ["TF_CONFIG"] = json.dumps(config)
 
 
+def show_driver() -> None:
+    """Put the NVIDIA driver on the paths, as images for GPUs do. A plain image does not know it, and frameworks that do
+    not find it train on the CPU without an error. The dynamic linker reads the path when the trainer is started.
+    """
+    for variable, folders in DRIVER_FOLDERS.items():
+        known = [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+        found = [folder for folder in folders if folder not in known and Path(folder).is_dir()]
+        if found:
+            os.environ[variable] = os.pathsep.join(known + found)
+
+
 def main() -> None:
     plan = json.loads(sys.argv[1])
     # The image is thrown away after the job: a distribution's own Python may be written to.
     os.environ.update(PIP_BREAK_SYSTEM_PACKAGES="1", PIP_ROOT_USER_ACTION="ignore", PIP_NO_INPUT="1")
     os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    show_driver()
     if plan["packages"]:
         install(plan["packages"])
         if first_of_all():

@@ -10,16 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlengine.backends.vertex import accelerators
+from mlengine.backends.vertex import accelerators, network_checks
 from mlengine.backends.vertex.accelerators import Problems
 from mlengine.backends.vertex.prices import DEFAULT_TIMEOUT_SECONDS
-from mlengine.core import limits
+from mlengine.core import limits, vertex_machines
 from mlengine.core.errors import BackendError
 from mlengine.core.limits import Problem
 
-_FLEX_START = frozenset({"NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB"}) | frozenset(
-    {"NVIDIA_H100_MEGA_80GB", "NVIDIA_H200_141GB", "NVIDIA_B200"}
-)
+_CONTEXT = re.compile(r"projects/[^/]+/locations/[^/]+/metadataStores/[^/]+/contexts/[^/]+")
+# The region of a resource, by its location, region or zone.
+_REGION = re.compile(r"/(?:locations|regions|zones)/(?P<region>[a-z]+(?:-[a-z]+)+\d+)(?:-[a-z])?/")
 
 
 def check(job_id: str, body: Mapping[str, Any]) -> None:
@@ -31,9 +31,11 @@ def check(job_id: str, body: Mapping[str, Any]) -> None:
         *_chief(spec),
         *_replicas(pools),
         *[found for pool in pools for found in accelerators.of_pool(pool)],
-        *accelerators.tpu(pools),
+        *accelerators.tpu(pools, spec.get("scheduling", {}).get("strategy", "STANDARD")),
         *_scheduling(spec, pools),
         *_identity(spec),
+        *network_checks.problems(spec, pools),
+        *_experiment(spec),
     ):
         raise BackendError(f"job {job_id}: {problem}", hint=hint)
 
@@ -75,12 +77,15 @@ def _scheduling(spec: Mapping[str, Any], pools: list[Mapping[str, Any]]) -> Prob
         return wrong
     strategy = scheduling.get("strategy", "STANDARD")
     timeout = float(str(scheduling.get("timeout", f"{DEFAULT_TIMEOUT_SECONDS}s")).rstrip("s"))
-    reserved = any("reservationAffinity" in pool["machineSpec"] for pool in pools)
+    affinities = [pool["machineSpec"].get("reservationAffinity", {}) for pool in pools]
+    reserved = any(one.get("reservationAffinityType", "NO_RESERVATION") != "NO_RESERVATION" for one in affinities)
     persistent = spec.get("persistentResourceId")
     found: Problems = []
     if strategy in {"SPOT", "FLEX_START"} and (reserved or persistent):
         what = "a reservation" if reserved else "a persistent resource"
         found.append((f"{strategy} machines cannot come from {what}", f"drop {strategy.lower()}, or {what}"))
+    if reserved and persistent:
+        found.append(("machines of a persistent resource cannot come from a reservation", "remove one of them"))
     if strategy == "FLEX_START":
         found += _flex_start(pools, timeout)
     if scheduling.get("disableRetries") and scheduling.get("restartJobOnWorkerRestart"):
@@ -104,7 +109,7 @@ def _duration(name: str, value: str | None) -> Problems:
 def _flex_start(pools: list[Mapping[str, Any]], timeout: float) -> Problems:
     found: Problems = []
     kinds = {pool["machineSpec"].get("acceleratorType") for pool in pools}
-    if not kinds <= _FLEX_START:
+    if not kinds <= vertex_machines.flex_start():
         found.append(
             ("flex-start is for L4, A100, H100, H200 and B200 GPUs in every pool", "drop flex_start, or take such GPUs")
         )
@@ -120,3 +125,44 @@ def _identity(spec: Mapping[str, Any]) -> Problems:
     if spec.get("tensorboard") and not spec.get("serviceAccount"):
         return [("a TensorBoard instance needs a service account", "set service_account")]
     return []
+
+
+def _experiment(spec: Mapping[str, Any]) -> Problems:
+    """A run is a metadata context of its own, whose id begins with its experiment's."""
+    experiment, run = spec.get("experiment"), spec.get("experimentRun")
+    for field, name in (("experiment", experiment), ("experimentRun", run)):
+        if name and not _CONTEXT.fullmatch(name):
+            hint = "use projects/PROJECT/locations/REGION/metadataStores/default/contexts/NAME"
+            return [(f"{field}: is not the full name of a metadata context: {name!r}", hint)]
+    if experiment and spec.get("tensorboard"):
+        # The API documents both fields; Google's SDK refuses them together, as an experiment has a TensorBoard.
+        return [("an experiment has a TensorBoard instance of its own", "drop tensorboard, or experiment")]
+    if run and not experiment:
+        return [("an experiment run needs its experiment", "set experiment too")]
+    if run and not str(run).startswith(f"{experiment}-"):
+        return [(f"{run} is not a run of {experiment}", f"the name of a run is {experiment}-RUN")]
+    return []
+
+
+def check_region(job_id: str, body: Mapping[str, Any], region: str) -> None:
+    """Refuse resources of another region than the job's: these are regional.
+
+    :raises BackendError: naming the resource.
+    """
+    spec = body["jobSpec"]
+    named = {
+        "tensorboard": spec.get("tensorboard"),
+        "experiment": spec.get("experiment"),
+        "encryption_key": body.get("encryptionSpec", {}).get("kmsKeyName"),
+        "psc_interface": spec.get("pscInterfaceConfig", {}).get("networkAttachment"),
+    }
+    for pool in spec["workerPoolSpecs"]:
+        for value in pool.get("machineSpec", {}).get("reservationAffinity", {}).get("values", ()):
+            named[f"reservation {value}"] = value
+    for name, value in named.items():
+        found = _REGION.search(str(value or ""))
+        if found and found["region"] != region:
+            raise BackendError(
+                f"job {job_id}: the job runs in {region}, and {name} is in {found['region']}: {value}",
+                hint=f"name one in {region}; a fallback with a region can name its own",
+            )

@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlengine import __version__
 from mlengine.backends.vertex.states import quota_is_zero
-from mlengine.core.errors import BackendError, BackendUnavailableError, NoQuotaError
+from mlengine.core.errors import (
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    NoCapacityError,
+    NoQuotaError,
+)
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = (10.0, 30.0)  # seconds to connect, and for each part of an answer
 DEADLINE = 120.0  # seconds for one call with its retries
 QUOTA_PATIENCE = 300.0  # seconds that a create waits for a quota
+# Shown in Google's audit logs.
+USER_AGENT = f"mlengine/{__version__}"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+# A limit of requests is renewed every minute, and says nothing about machines.
+_RATE = re.compile(r"per minute|requests per|rate limit", re.I)
 
 Params = Mapping[str, str | int]
 
@@ -66,11 +78,14 @@ class RestClient:
         params: Params | None = None,
         body: Mapping[str, Any] | None = None,
         missing_ok: bool = False,
+        retry: bool = True,
     ) -> dict[str, Any] | None:
         """Send a request that is safe to repeat.
 
+        :param retry: repeat it until the deadline. ``False`` where requests are counted, and the caller repeats them.
         :return: the response; ``None`` for a 404 with ``missing_ok``.
         :raises BackendError: the request was rejected.
+        :raises BackendThrottledError: the last response was that a quota is exceeded.
         :raises BackendUnavailableError: there was no successful response until the deadline.
         """
         until = time.monotonic() + self._deadline
@@ -84,22 +99,24 @@ class RestClient:
             if status is not None and status not in _AGAIN:
                 raise _refusal(method, url, status, answer)
             wait = _jitter(pause, retry_after)
-            if time.monotonic() + wait > until:
-                raise _unavailable(method, url, status, answer)
+            if not retry or time.monotonic() + wait > until:
+                raise _unavailable(method, url, status, answer, retry_after)
             self.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def create(self, url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    def create(self, url: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
         """Send a POST that must not be executed twice.
 
         An exceeded quota (429) has no effect, so the request is repeated for up to ``quota_patience`` seconds.
 
+        :param patience: replaces ``quota_patience``, except for a quota of requests a minute.
         :return: the created resource; ``None`` if it is unknown whether it was created.
         :raises BackendError: the request was rejected.
         :raises NoQuotaError: the quota is exceeded because its limit is 0. It is not waited for.
-        :raises BackendUnavailableError: the quota was still exceeded at the end.
+        :raises NoCapacityError: the quota was still exceeded at the end.
+        :raises BackendUnavailableError: likewise, for a quota of requests a minute.
         """
-        until = time.monotonic() + self._patience
+        began = time.monotonic()
         pause = 5.0
         while True:
             status, answer, retry_after = self._send("POST", url, None, body)
@@ -117,12 +134,10 @@ class RestClient:
                     hint="request this quota for project and region on the console's page IAM > Quotas, or use other "
                     "machines; Spot and flex-start machines need the quota of pre-emptible ones",
                 )
+            rate = _RATE.search(_words(status, answer)) is not None
             wait = _jitter(pause, retry_after)
-            if time.monotonic() + wait > until:
-                raise BackendUnavailableError(
-                    f"quota: {_words(status, answer)}",
-                    hint="request more of this quota on the console's page IAM > Quotas, or wait for other jobs",
-                )
+            if time.monotonic() + wait > began + (self._patience if patience is None or rate else patience):
+                raise _quota_error(status, answer, rate=rate)
             log.warning("Quota exceeded: %s; retrying in %.0f s", _words(status, answer), wait)
             self.sleep(wait)
             pause = min(pause * 2, 60.0)
@@ -169,6 +184,7 @@ class RestClient:
                 # google-auth's own retries are off, so that this file's deadline is the only one.
                 session: Any = AuthorizedSession(self._credentials, max_refresh_attempts=2)  # type: ignore[no-untyped-call]
                 session.trust_env = not self._direct
+                session.headers["User-Agent"] = USER_AGENT
                 session.mount("http://", HTTPAdapter(pool_maxsize=16))
                 session.mount("https://", HTTPAdapter(pool_maxsize=16))
                 self._session = session
@@ -188,16 +204,31 @@ def _words(status: int | None, answer: Mapping[str, Any]) -> str:
 _HINTS = {
     400: "correct what the message names; 'mlengine jobs train --dry-run' prints the request",
     401: "check the connection's key; its token was refused",
-    403: "grant the connection's account roles/aiplatform.user, and enable the API in the project",
+    403: "grant the connection's account roles/aiplatform.user, and roles/iam.serviceAccountUser on the job's "
+    "service_account (act-as); enable the API in the project",
     404: "check project and region, and that the API is enabled",
 }
+
+
+def _quota_error(status: int, answer: Mapping[str, Any], *, rate: bool) -> BackendError:
+    if rate:
+        return BackendThrottledError(f"too many requests: {_words(status, answer)}", hint="try again in a minute")
+    return NoCapacityError(
+        f"quota: {_words(status, answer)}",
+        hint="request more of this quota on the console's page IAM > Quotas, wait for other jobs, or set fallbacks; "
+        "flex-start and Spot use the pre-emptible quotas, which may be 0",
+    )
 
 
 def _refusal(method: str, url: str, status: int, answer: Mapping[str, Any]) -> BackendError:
     return BackendError(f"{method} {url}: {_words(status, answer)}", hint=_HINTS.get(status, ""))
 
 
-def _unavailable(method: str, url: str, status: int | None, answer: Mapping[str, Any]) -> BackendUnavailableError:
-    return BackendUnavailableError(
-        f"{method} {url}: {_words(status, answer)}", hint="try again later; the state of the jobs is unknown"
-    )
+def _unavailable(
+    method: str, url: str, status: int | None, answer: Mapping[str, Any], retry_after: float | None
+) -> BackendUnavailableError:
+    message = f"{method} {url}: {_words(status, answer)}"
+    if status == 429:
+        hint = "try again in a minute; others use the same quota of this project"
+        return BackendThrottledError(message, hint=hint, retry_after=retry_after)
+    return BackendUnavailableError(message, hint="try again later; the state of the jobs is unknown")

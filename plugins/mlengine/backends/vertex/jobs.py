@@ -13,7 +13,7 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 
 PAGE_SIZE = 1000  # the service gives fewer where it likes
 MAX_PAGES = 20
-_BRIEF = "name,displayName,state,createTime,startTime,endTime,error,labels"
+_BRIEF = "name,displayName,state,createTime,startTime,endTime,error,labels,webAccessUris"
 _NAME = re.compile(r"(?P<parent>projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+))/customJobs/(?P<number>[^/]+)")
 
 Job = Mapping[str, Any]
@@ -35,15 +35,28 @@ def parse(name: str) -> dict[str, str]:
     return match.groupdict()
 
 
+def tensorboard_url(instance: str, job_name: str) -> str:
+    """The curves of a job in its TensorBoard instance, as Google's SDK links them.
+
+    :param instance: the instance's resource name.
+    """
+    region, number = parse(job_name)["region"], parse(job_name)["number"]
+    experiment = f"{instance}/experiments/{number}".replace("/", "+")
+    return f"https://{region}.tensorboard.googleusercontent.com/experiment/{experiment}"
+
+
 class Jobs:
     """The custom jobs that a client sees. Jobs are plain JSON; ``parent`` is ``projects/P/locations/R``."""
 
     def __init__(self, client: RestClient, place: Place) -> None:
         self.client, self.place = client, place
 
-    def create(self, parent: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job made; ``None`` if it is unknown whether it was created."""
-        return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body)
+    def create(self, parent: str, body: Mapping[str, Any], *, patience: float | None = None) -> dict[str, Any] | None:
+        """The job made; ``None`` if it is unknown whether it was created.
+
+        :param patience: how many seconds to wait for a quota; ``None`` for the client's default.
+        """
+        return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body, patience=patience)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """``None`` if there is no such job."""

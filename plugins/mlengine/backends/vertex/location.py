@@ -50,6 +50,10 @@ class Place:
                 "no region for the vertex backend",
                 hint="give region=, 'region' in the job file or the connection, or set [mlengine] vertex_region",
             )
+        return self.parent_in(region)
+
+    def parent_in(self, region: str) -> str:
+        """``projects/P/locations/R`` of a region that has precedence over all others: that of a fallback."""
         return f"projects/{self.project}/locations/{region}"
 
     def server(self, region: str) -> str:

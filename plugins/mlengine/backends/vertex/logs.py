@@ -2,27 +2,67 @@
 
 Entries may arrive after later ones. So a read goes back a little behind the newest entry seen and leaves out those it
 had: the cursor keeps the time and short digests of the ids seen in that span, and is all there is to keep.
+
+Every query has a start time, at first the job's creation: without one, Google searches through all that is stored.
+If it "did not have time to search all", an answer has no entries and a page token. A read ends with the first answer
+that has new lines, and after at most :data:`MAX_CALLS` calls. A token that is left stays in the cursors, and the next
+read of the same jobs continues from it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.states import replica_name
+from mlengine.core.errors import BackendError, BackendThrottledError
 from mlengine.core.times import rfc3339, seconds
 
 OVERLAP_SECONDS = 10.0
+# So long after a complete search, entries that arrive late are still found although the job wrote nothing.
+QUIET_SECONDS = 3600.0
 MAX_SEEN = 2000  # ids in a cursor; a faster log narrows the span instead
 PAGE = 1000
-MAX_PAGES = 20
+MAX_CALLS = 5
 JOBS_A_CALL = 150  # a filter has at most 20,000 characters
+RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the earliest start for jobs of unknown age
 _LAUNCHER = "launcher"
-Wanted = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class JobLog:
+    """A log to read.
+
+    :param name: resource name: ``projects/P/locations/R/customJobs/N``.
+    :param created: the job's creation, as RFC 3339; ``None`` if unknown.
+    :param cursor: where the last read ended: ``since`` and ``window``, and ``search`` if its search was not complete.
+    """
+
+    name: str
+    cursor: Mapping[str, Any]
+    created: str | None = None
+
+    @property
+    def project(self) -> str:
+        return self.name.split("/")[1]
+
+    @property
+    def number(self) -> str:
+        return self.name.rsplit("/", 1)[1]
+
+    @property
+    def since(self) -> str:
+        """The start time of a new query: never before the job's creation."""
+        starts = [start for start in (self.created, self.cursor.get("since")) if start]
+        # Whole hours, so that the next query is the same.
+        return max(starts, key=seconds) if starts else rfc3339((time.time() - RETENTION_SECONDS) // 3600 * 3600)
 
 
 @dataclass(frozen=True)
@@ -34,74 +74,175 @@ class _Entry:
     line: LogLine
 
 
-def read(client: RestClient, endpoint: str, wanted: Wanted, limit: int) -> list[LogPage]:
-    """For each job and its cursor up to ``limit`` new lines; :data:`JOBS_A_CALL` jobs of a project are one call.
+@dataclass(frozen=True)
+class _Search:
+    """A query, and how far it was followed.
 
-    :param wanted: resource names (``projects/P/locations/R/customJobs/N``) with their cursors.
-    :raises BackendUnavailableError: Cloud Logging did not answer; the same cursors work later.
+    :param starts: start time for each job.
+    :param began: when it began, in seconds since the epoch.
     """
-    pages: dict[str, LogPage] = {}
-    projects: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    for name, cursor in wanted:
-        projects.setdefault(name.split("/")[1], []).append((name, cursor))
-    for project, jobs in projects.items():
-        for begin in range(0, len(jobs), JOBS_A_CALL):
-            pages |= _read(client, endpoint, project, jobs[begin : begin + JOBS_A_CALL], limit)
-    return [pages[name] for name, _ in wanted]
+
+    project: str
+    logs: Sequence[JobLog]
+    starts: Sequence[str]
+    limit: int
+    began: float
+    token: str | None = None
+
+    @classmethod
+    def next(cls, project: str, logs: Sequence[JobLog], limit: int) -> _Search:
+        """The search that the jobs' cursors have in common if there is one; otherwise a new one."""
+        kept = [one.cursor.get("search") or {} for one in logs]
+        first = kept[0]
+        if first and all(other.get("of") == first["of"] and other["token"] == first["token"] for other in kept):
+            starts = [str(one["since"]) for one in kept]
+            search = cls(project, logs, starts, limit, first["began"], first["token"])
+            # A token is good only for the very same query.
+            if search.digest == first["of"]:
+                return search
+        return cls(project, logs, [one.since for one in logs], limit, time.time())
+
+    @property
+    def body(self) -> dict[str, Any]:
+        parts = [
+            f'(resource.labels.job_id="{one.number}" AND timestamp>="{start}")'
+            for one, start in zip(self.logs, self.starts, strict=True)
+        ]
+        return {
+            "resourceNames": [f"projects/{self.project}"],
+            "filter": f'resource.type="ml_job" AND ({" OR ".join(parts)})',
+            "orderBy": "timestamp asc",
+            "pageSize": min(PAGE, self.limit),
+            **({"pageToken": self.token} if self.token else {}),
+        }
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(str(replace(self, token=None).body).encode()).hexdigest()[:12]
+
+    def cursors(self) -> list[dict[str, Any]]:
+        """The jobs' cursors, by which the next read continues this search."""
+        digest = self.digest
+        return [
+            {
+                "since": one.since,
+                "window": [],
+                **one.cursor,
+                "search": {"of": digest, "since": start, "began": self.began, "token": self.token},
+            }
+            for one, start in zip(self.logs, self.starts, strict=True)
+        ]
 
 
-def _read(client: RestClient, endpoint: str, project: str, jobs: Wanted, limit: int) -> dict[str, LogPage]:
-    body: dict[str, Any] = {
-        "resourceNames": [f"projects/{project}"],
-        "filter": _filter(jobs),
-        "orderBy": "timestamp asc",
-        "pageSize": PAGE,
-    }
-    seen = {_number(name): {digest for _, digest in cursor.get("window", ())} for name, cursor in jobs}
-    fresh: dict[str, list[_Entry]] = {number: [] for number in seen}
-    calls = 0
-    while calls < MAX_PAGES:
-        answer = client.call("POST", f"{endpoint}/v2/entries:list", body=body) or {}
-        entries = [entry for entry in map(_entry, answer.get("entries", ())) if entry.number in seen]
-        new = [entry for entry in entries if entry.digest not in seen[entry.number]]
-        for entry in new:
-            fresh[entry.number].append(entry)
-        # Pages that repeat only known entries are not counted, or the read would never get past them. There are no more
-        # of them than the cursors have entries.
-        calls += bool(new or not entries)
-        token = answer.get("nextPageToken")
-        if not token or any(len(found) >= limit for found in fresh.values()):
-            break
-        body["pageToken"] = token
+class LogReader:
+    """Reads from one server.
+
+    :param budget: the budget of a project.
+    """
+
+    def __init__(self, client: RestClient, server: str, budget: Callable[[str], LogBudget]) -> None:
+        self._client, self._url = client, f"{server}/v2/entries:list"
+        self._budget = budget
+
+    def read(self, wanted: Sequence[JobLog], limit: int, *, urgent: bool = False) -> list[LogPage]:
+        """For each job up to ``limit`` new lines; :data:`JOBS_A_CALL` jobs of a project are one call.
+
+        :param urgent: some of the jobs have ended.
+        :raises BackendUnavailableError: Cloud Logging did not answer; the same cursors work later.
+        """
+        pages: dict[str, LogPage] = {}
+        projects: dict[str, list[JobLog]] = {}
+        for one in wanted:
+            projects.setdefault(one.project, []).append(one)
+        for project, logs in projects.items():
+            for begin in range(0, len(logs), JOBS_A_CALL):
+                pages |= self._read(project, logs[begin : begin + JOBS_A_CALL], limit, urgent=urgent)
+        return [pages[one.name] for one in wanted]
+
+    def _read(self, project: str, logs: Sequence[JobLog], limit: int, *, urgent: bool) -> dict[str, LogPage]:
+        budget = self._budget(project)
+        search = _Search.next(project, logs, limit)
+        wait = 0.0
+        for number in range(MAX_CALLS):
+            wait = budget.take(urgent=urgent)
+            if wait and not number:
+                return {one.name: LogPage((), one.cursor, wait=wait) for one in logs}
+            if wait:
+                break
+            try:
+                answer = self._client.call("POST", self._url, body=search.body, retry=False) or {}
+            except BackendThrottledError as error:
+                wait = budget.throttled(error.retry_after)
+                break
+            except BackendError as error:
+                if error.retryable or not search.token:
+                    raise
+                # The token is refused: it is only good for a day.
+                return {one.name: LogPage((), _without_search(one.cursor), wait=0.0) for one in logs}
+            search = replace(search, token=answer.get("nextPageToken"))
+            new = _new_entries(logs, answer)
+            if any(new.values()):
+                return _pages(search, new)
+            if not search.token:
+                return {one.name: LogPage((), _quiet(one.cursor, search.began)) for one in logs}
+        cursors = search.cursors() if search.token else [one.cursor for one in logs]
+        return {one.name: LogPage((), cursor, wait=wait) for one, cursor in zip(logs, cursors, strict=True)}
+
+
+def _new_entries(logs: Sequence[JobLog], answer: Mapping[str, Any]) -> dict[str, list[_Entry]]:
+    """The entries that the cursors do not have, by the job's number."""
+    seen = {one.number: {digest for _, digest in one.cursor.get("window", ())} for one in logs}
+    # A search that goes on has an older start, and may repeat an entry that the cursor has dropped.
+    floors = {one.number: seconds(one.cursor["since"]) if "since" in one.cursor else -math.inf for one in logs}
+    found: dict[str, list[_Entry]] = {number: [] for number in seen}
+    for entry in map(_entry, answer.get("entries", ())):
+        number = entry.number
+        if number in seen and entry.digest not in seen[number] and entry.time >= floors[number]:
+            found[number].append(entry)
+    return found
+
+
+def _pages(search: _Search, new: Mapping[str, list[_Entry]]) -> dict[str, LogPage]:
+    """The lines of one answer."""
+    unfinished = search.token is not None
+    cursors = search.cursors() if unfinished else [_without_search(one.cursor) for one in search.logs]
+    # Entries that arrived while the search went on may have been passed.
+    overlap = OVERLAP_SECONDS + max(0.0, time.time() - search.began)
     pages = {}
-    for name, cursor in jobs:
-        found = fresh[_number(name)]
-        page = found[:limit]
-        lines = tuple(entry.line for entry in page)
-        pages[name] = LogPage(lines, _advance(cursor, page), bool(token) or len(found) > limit)
+    for one, cursor in zip(search.logs, cursors, strict=True):
+        entries = new[one.number]
+        lines = tuple(entry.line for entry in entries)
+        wait = 0.0 if unfinished and not lines else None
+        # While the search goes on, what comes after its last entry is not known, though newer entries may be.
+        newest = entries[-1].time if unfinished and entries else math.inf
+        after = _advance(cursor, entries, overlap, newest)
+        pages[one.name] = LogPage(lines, after, more=unfinished and bool(lines), wait=wait)
     return pages
 
 
-def _filter(jobs: Wanted) -> str:
-    parts = []
-    for name, cursor in jobs:
-        since = f' AND timestamp>="{cursor["since"]}"' if "since" in cursor else ""
-        parts.append(f'(resource.labels.job_id="{_number(name)}"{since})')
-    return f'resource.type="ml_job" AND ({" OR ".join(parts)})'
+def _without_search(cursor: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in cursor.items() if name != "search"}
 
 
-def _number(name: str) -> str:
-    return name.rsplit("/", 1)[1]
+def _quiet(cursor: Mapping[str, Any], searched: float) -> dict[str, Any]:
+    """The cursor after a complete search without new entries: a job that is quiet for days is not searched for days."""
+    kept = _without_search(cursor)
+    floor = math.floor(searched - QUIET_SECONDS)
+    if "since" not in kept or seconds(kept["since"]) > floor - QUIET_SECONDS:
+        return kept
+    return {"since": rfc3339(floor), "window": [pair for pair in kept["window"] if seconds(pair[0]) >= floor]}
 
 
-def _advance(cursor: Mapping[str, Any], page: list[_Entry]) -> dict[str, Any]:
+def _advance(cursor: Mapping[str, Any], page: list[_Entry], overlap: float, newest: float) -> dict[str, Any]:
     """The cursor after ``page``: where the next read begins, and time and digest of each entry known from there on."""
     if not page:
         return dict(cursor)
     known = [(stamp, digest) for stamp, digest in cursor.get("window", ())]
     known += [(entry.stamp, entry.digest) for entry in page]
     known.sort(key=lambda pair: seconds(pair[0]))
-    floor = seconds(known[-1][0]) - OVERLAP_SECONDS
+    floor = min(seconds(known[-1][0]) - overlap, newest)
+    if "since" in cursor:  # what is older is not known any more
+        floor = max(floor, seconds(cursor["since"]))
     kept = [pair for pair in known if seconds(pair[0]) >= floor]
     since = rfc3339(floor)
     if len(kept) > MAX_SEEN:
@@ -109,7 +250,7 @@ def _advance(cursor: Mapping[str, Any], page: list[_Entry]) -> dict[str, Any]:
         cut = kept[-MAX_SEEN - 1][0]
         kept = [pair for pair in kept[-MAX_SEEN:] if pair[0] != cut] or kept[-MAX_SEEN:]
         since = kept[0][0]
-    return {"since": since, "window": [list(pair) for pair in kept]}
+    return {**cursor, "since": since, "window": [list(pair) for pair in kept]}
 
 
 def _entry(raw: Mapping[str, Any]) -> _Entry:

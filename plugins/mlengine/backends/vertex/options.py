@@ -5,7 +5,7 @@ Typed fields for what people ask for; :attr:`VertexOptions.raw` for everything e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ class VertexOptions:
     :param executor_image_uri: one of Google's prebuilt training images: the job is then sent as a Python package spec,
         which Google's own start command runs, in place of a container spec.
     :param machine_type: of every pool that the job file gives none.
-    :param reservation: resource name of a specific reservation to run in.
+    :param reservation: ``any`` reservation that fits, ``none``, or the full resource name of one.
     :param persistent_resource: id of a persistent resource to run on.
     :param spot: cheap machines that may be taken away.
     :param flex_start: wait for machines in the Dynamic Workload Scheduler.
@@ -33,12 +33,21 @@ class VertexOptions:
     :param disable_retries: the service does not retry the job; attempts of this project go on as ever.
     :param service_account: whose rights the trainer has; default is the project's custom code service agent.
     :param network: full name of a peered network. :param encryption_key: resource name of a Cloud KMS key.
+    :param reserved_ip_ranges: names of reserved IP ranges of ``network``, from which replicas get their addresses.
+    :param psc_interface: the API's ``pscInterfaceConfig``: ``network_attachment`` and ``dns_peering_configs``.
+    :param nfs_mounts: the API's ``nfsMounts`` of every pool: ``server``, ``path``, ``mount_point``.
     :param tensorboard: resource name of a TensorBoard instance; needs ``service_account``.
+    :param experiment: :param experiment_run: full resource names of the metadata contexts to which the job is added.
     :param web_access: an interactive shell into each replica.
+    :param dashboard_access: access to a dashboard that the chief's container serves.
+    :param fallbacks: what to request instead, in this order, if machines are missing: mappings with the fields of
+        :mod:`mlengine.backends.vertex.fallbacks`.
     :param labels: added to those of the job file. :param env: added to those of the job file.
     :param raw: merged into the ``CustomJob`` JSON last, dicts key by key, lists of the same length item by item.
+    :param accelerator_checks: refuse a job whose packages or image cannot use its accelerators; if false, only warn.
     :param cost_cap_usd: refuse a job whose estimate is higher.
-    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries.
+    :param prices: USD an hour by machine type or accelerator, in place of the list this project carries. The price of
+        a machine type that comes with accelerators includes them.
     """
 
     image_uri: str | None = None
@@ -56,12 +65,20 @@ class VertexOptions:
     disable_retries: bool = False
     service_account: str | None = None
     network: str | None = None
+    reserved_ip_ranges: Sequence[str] = ()
+    psc_interface: Mapping[str, Any] = field(default_factory=dict)
+    nfs_mounts: Sequence[Mapping[str, Any]] = ()
     encryption_key: str | None = None
     tensorboard: str | None = None
+    experiment: str | None = None
+    experiment_run: str | None = None
     web_access: bool = False
+    dashboard_access: bool = False
+    fallbacks: Sequence[Mapping[str, Any]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    accelerator_checks: bool = True
     cost_cap_usd: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
 
@@ -88,7 +105,15 @@ class VertexOptions:
                 f"the vertex backend has no setting {unknown[0]!r}",
                 hint=f"use one of {', '.join(cls.names())}; what the API has beyond these goes into 'raw'",
             )
-        return cls(**{item.name: _value(item, settings[item.name]) for item in fields(cls) if item.name in settings})
+        return cls(**cls.typed(settings))
+
+    @classmethod
+    def typed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The values in their types.
+
+        :raises BackendError: naming a setting whose value is of the wrong type.
+        """
+        return {item.name: _value(item, settings[item.name]) for item in fields(cls) if item.name in settings}
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -97,6 +122,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "float": (int, float),
     "Mapping": (Mapping,),
+    "Sequence": (list, tuple),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlengine.backends import Submission
 from mlengine.backends.vertex.options import VertexOptions
+from mlengine.backends.vertex.reservations import affinity
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.backends.vertex.states import POOL_ROLES
 from mlengine.backends.vertex.texts import Texts, single_tf_config
@@ -66,8 +67,11 @@ def without_empty(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> tuple[dict[str, Any], list[str]]:
     machine, notes = tiers.for_vertex(pool)
+    machine_type = machine.machine_type or options.machine_type
+    machine, more = tiers.with_built_in(machine, machine_type)
+    notes += more
     written = _written_pool(pool, submission.spec)
-    machine_spec = {**written.get("machineSpec", {}), "machineType": machine.machine_type or options.machine_type}
+    machine_spec = {**written.get("machineSpec", {}), "machineType": machine_type}
     if machine.accelerator_type:
         machine_spec["acceleratorType"] = machine.accelerator_type
         machine_spec["acceleratorCount"] = max(1, machine.accelerator_count)
@@ -75,15 +79,12 @@ def _worker_pool(pool: Pool, submission: Submission, options: VertexOptions) -> 
     if topology:
         machine_spec.setdefault("tpuTopology", topology)
     if options.reservation:
-        machine_spec["reservationAffinity"] = {
-            "reservationAffinityType": "SPECIFIC_RESERVATION",
-            "key": "compute.googleapis.com/reservation-name",
-            "values": [options.reservation],
-        }
+        machine_spec["reservationAffinity"] = affinity(options.reservation)
     disk = {"bootDiskType": options.boot_disk_type, "bootDiskSizeGb": options.boot_disk_gb}
     task, more = _task(pool, written, submission, options)
     spec = {
         **{name: value for name, value in written.items() if name in {"nfsMounts", "lustreMounts"}},
+        **without_empty({"nfsMounts": camel(options.nfs_mounts)}),
         "machineSpec": machine_spec,
         "replicaCount": str(pool.count),
         **task,
@@ -126,7 +127,8 @@ def _task(
         package |= {"args": [*texts.of(spec.args), *job_dir], "env": texts.env(options, with_tf_config=True)}
         return {"pythonPackageSpec": package}, _own_start(spec)
     image, notes = _image(pool, spec, options)
-    texts = Texts(submission, our_start=True)
+    streams = _streams_to_tensorboard(spec, options)
+    texts = Texts(submission, our_start=True, tensorboard=streams)
     # The same plan for every pool; the chief's image, as the chief says what was installed.
     chief = next((other for other in spec.pools if other.role is Role.CHIEF and other.count), pool)
     plan = {
@@ -136,6 +138,7 @@ def _task(
         "primary": spec.primary_name,
         "image": _image(chief, spec, options)[0],
         "tf_config": single_tf_config(submission),
+        "tensorboard": streams,
     }
     container = {
         "imageUri": image,
@@ -144,6 +147,12 @@ def _task(
         "env": texts.env(options),
     }
     return {"containerSpec": container}, notes
+
+
+def _streams_to_tensorboard(spec: TrainingSpec, options: VertexOptions) -> bool:
+    """Whether the service uploads event files to a TensorBoard instance, as they are written."""
+    raw = options.raw.get("jobSpec", {})
+    return bool(options.tensorboard or written_job(spec).get("tensorboard") or raw.get("tensorboard"))
 
 
 def _own_start(spec: TrainingSpec) -> list[str]:

@@ -1,6 +1,6 @@
 """A submission as Vertex AI's ``CustomJob``, in JSON. Pure: no call is made here.
 
-What wins, field by field: :attr:`VertexOptions.raw`, the typed options, the job file, the defaults.
+What wins, field by field: the fallback, :attr:`VertexOptions.raw`, the typed options, the job file, the defaults.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import Submission
+from mlengine.backends.vertex import accelerator_env, fallbacks
 from mlengine.backends.vertex.options import VertexOptions
-from mlengine.backends.vertex.pools import without_empty, worker_pool_specs, written_job
+from mlengine.backends.vertex.pools import camel, without_empty, worker_pool_specs, written_job
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.expansion import escape
 from mlengine.core.spec import TrainingSpec
@@ -49,14 +50,23 @@ def label_value(text: str) -> str:
 
 
 def custom_job(submission: Submission, options: VertexOptions) -> Request:
-    """What is sent to create the job."""
+    """What is sent to create the job.
+
+    :param options: of the job; those of the submission's fallback go over them.
+    """
+    options = fallbacks.options_of(options, submission.fallback)
     pools, notes = worker_pool_specs(submission, options)
     source = submission.spec.source
     asked = {
         "serviceAccount": options.service_account or source.get("serviceAccount"),
         "network": options.network or source.get("network"),
+        "reservedIpRanges": list(options.reserved_ip_ranges),
+        "pscInterfaceConfig": camel(options.psc_interface),
         "tensorboard": options.tensorboard,
+        "experiment": options.experiment,
+        "experimentRun": options.experiment_run,
         "enableWebAccess": options.web_access or source.get("enableWebAccess") or None,
+        "enableDashboardAccess": options.dashboard_access or None,
         "persistentResourceId": options.persistent_resource,
     }
     job_spec = {
@@ -74,7 +84,8 @@ def custom_job(submission: Submission, options: VertexOptions) -> Request:
     key = options.encryption_key or (source.get("encryptionConfig") or {}).get("kmsKeyName")
     if key:
         body["encryptionSpec"] = {"kmsKeyName": key}
-    return Request(merge(body, options.raw), tuple(notes))
+    merged = fallbacks.apply(merge(body, options.raw), options, submission.fallback)
+    return Request(accelerator_env.add_to(merged), (*notes, *fallbacks.notes(options, submission.fallback)))
 
 
 def labels(submission: Submission, options: VertexOptions) -> dict[str, str]:

@@ -21,15 +21,16 @@ class Texts:
 
     :param our_start: our start command runs, which sets the ``AIP_`` variables itself: references to them must not get
         the service's values.
+    :param tensorboard: the job has a TensorBoard instance: event files belong where the service reads them.
     """
 
-    def __init__(self, submission: Submission, *, our_start: bool = False) -> None:
+    def __init__(self, submission: Submission, *, our_start: bool = False, tensorboard: bool = False) -> None:
         self._submission = submission
         folder = JobDir(submission.job_dir.rstrip("/"))
         aip = {
             "AIP_MODEL_DIR": folder.model,
             "AIP_CHECKPOINT_DIR": folder.train,
-            "AIP_TENSORBOARD_LOG_DIR": folder.train,
+            "AIP_TENSORBOARD_LOG_DIR": folder.logs if tensorboard else folder.train,
         }
         self._known = aip if our_start else {}
 

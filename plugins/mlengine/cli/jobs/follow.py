@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from mlengine.cli.exit_codes import ExitCode
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
     from mlengine.jobs.submission import Submitted, Submitter
     from mlengine.storage.client import Storage
-
-_POLL_SECONDS = 1.0
 
 
 def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
@@ -46,32 +43,31 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
     from mlengine.core.spec import TrainingSpec
     from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
+    from mlengine.jobs.following import LogFollower
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
     record = submitter.record(JobDir(handle.job_dir))
     limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
-    formatter, restarting = LogFormatter(LogCursor(handle.attempt)), False
+    restarting = False
     while True:
-        status = backend.describe([handle])[0]
-        page = backend.logs(handle, formatter.cursor.logs)
-        progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
-        for line in formatter.new_lines(status, page, progress):
-            say(line)
-        if page.more:
-            continue
-        if waits_too_long(status, limit):
-            submitter.end(handle, "max_wait_seconds exceeded")
-            say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
-            return ExitCode.JOB_FAILED
-        if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
-            submitter.note_restart(status)
-            restarting = status.restarting
-        if not status.state.terminal:
-            time.sleep(_POLL_SECONDS)
-            continue
+        formatter = LogFormatter(LogCursor(handle.attempt))
+        for followed in LogFollower(backend, handle, {}, note).follow():
+            status = followed.status
+            progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
+            for line in formatter.new_lines(status, followed.page, progress):
+                say(line)
+            if followed.page.more:
+                continue
+            if waits_too_long(status, limit):
+                submitter.end(handle, "max_wait_seconds exceeded")
+                say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
+                return ExitCode.JOB_FAILED
+            if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
+                submitter.note_restart(status)
+                restarting = status.restarting
         if status.state is JobState.SUCCEEDED:
             return ExitCode.OK
-        if not _retryable(status):
+        if not _retryable(status) and not submitter.falls_back(status):
             return _failed(status)
         try:
             handle = submitter.next_attempt(status).handle
@@ -79,7 +75,6 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             say(str(error))
             return ExitCode.JOB_FAILED
         say(f"attempt {handle.attempt} resumes from the last checkpoint")
-        formatter = LogFormatter(LogCursor(handle.attempt))
 
 
 def _retryable(status: JobStatus) -> bool:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping
-from typing import Any
 
 from mlengine.backends import LogPage
 from mlengine.cli.jobs.lookup import add_job, find_job
 from mlengine.cli.options import Commands, add_command
-from mlengine.cli.output import say
+from mlengine.cli.output import note, say
 from mlengine.core import plaintext
-
-_POLL_SECONDS = 0.5
-_PAGE_LINES = 500
 
 
 def register(commands: Commands) -> None:
@@ -27,18 +21,12 @@ def register(commands: Commands) -> None:
 
 
 def _logs(args: argparse.Namespace) -> int:
+    from mlengine.jobs.following import LogFollower
+
     backend, handle = find_job(args)
-    cursor: Mapping[str, Any] = {}
-    while True:
-        # Read the state before the logs: lines written between the two reads are then not missed.
-        ended = backend.describe([handle])[0].state.terminal
-        page = backend.logs(handle, cursor, _PAGE_LINES)
-        cursor = page.cursor
-        _print(page, args.replica)
-        if not page.more:
-            if ended or not args.follow:
-                return 0
-            time.sleep(_POLL_SECONDS)
+    for followed in LogFollower(backend, handle, {}, note).follow(to_end_of_job=args.follow):
+        _print(followed.page, args.replica)
+    return 0
 
 
 def _print(page: LogPage, replica: str | None) -> None:

@@ -183,7 +183,7 @@ def elsewhere(backend: TrainingBackend, handle: JobHandle) -> bool:
 
 def find_unnamed(backend: TrainingBackend, record: JobRecord) -> list[JobHandle]:
     """The jobs of a record without a name: its submission was interrupted, or never reached the backend."""
-    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec))
+    return find_attempts(backend, record.key, TrainingSpec.from_json(record.spec), record.regions)
 
 
 def orphaned(airflow: AirflowRuns, record: JobRecord) -> str | None:

@@ -50,6 +50,7 @@ def to_document(backend: TrainingBackend, status: JobStatus) -> BackendJobDocume
         "ended": utc(status.ended),
         "name": handle.name,
         "console_url": backend.console_url(handle) or "",
+        "links": dict(status.links),
         "failure": None if status.failure is None else status.failure.to_json(),
     }
 
@@ -69,6 +70,7 @@ def _print(backend: TrainingBackend, status: JobStatus) -> None:
         "name": handle.name,
         "job dir": handle.job_dir,
         "console": backend.console_url(handle) or "",
+        "web access": "\n".join(f"{replica}: {url}" for replica, url in status.links.items()),
     }
     if status.failure is not None:
         retried = "can be retried" if status.failure.cause.retryable else "not retried"

@@ -1,27 +1,25 @@
 """The TPUs of Vertex AI's training: machine types, topologies, and replacements of ML Engine's names.
 
-A TPU job has one pool of one replica, which the service distributes over the machines of the topology. Source:
-Google's page "Configure compute resources", 2026.
+A TPU job has one pool of one replica, which the service distributes over the machines of the topology. The tables are
+in ``vertex_machines.toml``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-CLOUD_TPU = "cloud-tpu"  # v2 and v3: the accelerator says which
-CLOUD_TPU_KINDS = frozenset({"TPU_V2", "TPU_V3"})
-CORES = 8  # of a single v2 or v3
-POD_CORES = 32  # pods have a multiple of these
+from mlengine.core import vertex_machines
 
-_SLICES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_TABLE = vertex_machines.table()
+CLOUD_TPU: str = _TABLE["cloud_tpu"]["machine"]  # v2 and v3: the accelerator says which
+CLOUD_TPU_KINDS = frozenset(_TABLE["cloud_tpu"]["accelerators"])
+CORES: int = _TABLE["cloud_tpu"]["cores"]  # of a single v2 or v3
+POD_CORES: int = _TABLE["cloud_tpu"]["pod_cores"]  # pods have a multiple of these
+
 # By machine type, the single machine first.
-TOPOLOGIES: Mapping[str, tuple[str, ...]] = {
-    **{f"{family}-1t": ("1x1",) for family in ("ct5lp-hightpu", "ct6e-standard")},
-    **{f"{family}-4t": _SLICES for family in ("ct5lp-hightpu", "ct6e-standard")},
-    **{f"{family}-8t": ("2x4",) for family in ("ct5lp-hightpu", "ct6e-standard")},
-    "tpu7x-standard-4t": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16"),
-}
+TOPOLOGIES: Mapping[str, tuple[str, ...]] = {name: tuple(it["topologies"]) for name, it in _TABLE["tpu"].items()}
 
 
 def is_tpu(machine_type: str) -> bool:
@@ -52,3 +50,31 @@ def machine_for(accelerator: str, count: int) -> str | None:
         return None
     single = f"ct5lp-hightpu-{count}t"
     return single if single in TOPOLOGIES else "ct5lp-hightpu-4t"
+
+
+def kind(machine_type: str) -> str:
+    """The generation of a TPU that is a machine type of its own: ``v5e``, ``v6e`` or ``7x``; empty for others."""
+    return str(_TABLE["tpu"].get(machine_type, {}).get("generation", ""))
+
+
+def generation(machine: Mapping[str, Any]) -> str:
+    """The generation of a ``machineSpec``'s TPU: ``v2``, ``v3``, ``v5e``, ``v6e`` or ``7x``; empty if it has none."""
+    name = machine.get("machineType", "")
+    if name == CLOUD_TPU:
+        return str(machine.get("acceleratorType", "")).removeprefix("TPU_").lower()
+    return kind(name)
+
+
+def is_pod(machine: Mapping[str, Any]) -> bool:
+    """Whether a ``machineSpec`` is a TPU of several machines."""
+    name = machine.get("machineType", "")
+    if name == CLOUD_TPU:
+        return int(machine.get("acceleratorCount", 0)) > CORES
+    own = _TABLE["tpu"].get(name)
+    return bool(own) and chips(machine.get("tpuTopology") or own["topologies"][0]) > own["chips"]
+
+
+def chips_of_machine(machine: Mapping[str, Any]) -> int:
+    """How many chips, or cores of a v2 or v3, one machine of a ``machineSpec`` has."""
+    name = machine.get("machineType", "")
+    return CORES if name == CLOUD_TPU else int(_TABLE["tpu"].get(name, {}).get("chips", 0))

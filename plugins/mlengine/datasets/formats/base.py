@@ -13,16 +13,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class NarrowTypeError(DatasetError):
+    """A value does not fit the type that was inferred from the rows before it, and fits another.
+
+    :param column: its name.
+    :param dtype: the type that fits.
+    """
+
+    def __init__(self, message: str, column: str, dtype: str) -> None:
+        super().__init__(message, hint=f"correct the value; or set the column's type: --dtype {column}={dtype}")
+        self.column, self.dtype = column, dtype
+
+
 class Format:
     """One file format. Holds no state.
 
     :cvar name: in manifests and on the command line.
     :cvar suffixes: of file names; ``.gz`` may follow where ``compressible``.
+    :cvar typed: whether the files say which types their columns have; else they are inferred from values.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     compressible: ClassVar[bool] = False
+    typed: ClassVar[bool] = True
 
     def owns(self, path: str) -> bool:
         """Whether a file of this name has this format."""

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
 from mlengine.datasets.formats.base import Format, check_dtypes
+from mlengine.datasets.formats.csv_errors import explained
+from mlengine.datasets.formats.csv_header import delimiter
+from mlengine.datasets.formats.csv_header import names as header_names
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 4 << 20  # bytes that one batch is parsed from, and that types are inferred from
-_DELIMITERS = (",", "\t", ";", "|")
+_SEARCHED = 64 << 20  # bytes in which the first values of a column are searched
 
 
 class Csv(Format):
@@ -24,22 +27,28 @@ class Csv(Format):
     name = "csv"
     suffixes = (".csv", ".tsv")
     compressible = True
+    typed = False
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
-        """Types are inferred from the beginning of the first file. Every column may have empty fields."""
+        """Types are inferred from the beginning of each file. Every column may have empty fields."""
         import pyarrow as pa
 
         first, found = _first_with_rows(files)
         check_dtypes(found, dtypes, first.where)
+        types = {field.name: field.type for field in found}
         for file in files:
             with uncompressed(file) as stream:
-                names = _header(stream.read(_BLOCK), file)
+                names = header_names(stream.read(_BLOCK), file)
             if names != found.names:
                 raise DatasetError(
                     f"{file.where} has the columns {', '.join(names)}; {first.where} has {', '.join(found.names)}",
                     hint="all files of a version need the same header line",
                 )
-        return pa.schema([pa.field(f.name, scalar_type(dtypes[f.name]) if f.name in dtypes else f.type) for f in found])
+            if file != first:
+                types = {name: _common(types[name], kind) for name, kind in _beginning(file).items()} or types
+        types |= {name: scalar_type(dtype) for name, dtype in dtypes.items()}
+        empty = [name for name, kind in types.items() if pa.types.is_null(kind)]
+        return pa.schema(list({**types, **(_first_values(files, empty) if empty else {})}.items()))
 
     def batches(
         self,
@@ -63,7 +72,7 @@ class Csv(Format):
                         if left is not None and (left := left - batch.nbytes) <= 0:
                             return
             except (pa.ArrowInvalid, OSError) as error:
-                raise _explained(file, schema, error) from error
+                raise explained(file, error) from error
 
 
 def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -> Any:
@@ -71,10 +80,12 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
 
     types = None if schema is None else {f.name: f.type for f in schema if not _needs_cast(f.type)}
     try:
+        if schema is not None and any(_is_time(field.type) for field in schema):
+            types = {**(types or {}), **_times(file, schema)}
         return csv.open_csv(
             stream,
             csv.ReadOptions(block_size=_BLOCK),
-            csv.ParseOptions(delimiter=_delimiter(file), newlines_in_values=False),
+            csv.ParseOptions(delimiter=delimiter(file), newlines_in_values=False),
             csv.ConvertOptions(
                 column_types=types,
                 include_columns=None if schema is None else schema.names,
@@ -85,8 +96,42 @@ def _reader(stream: pa.NativeFile, file: SourceFile, schema: pa.Schema | None) -
         )
     except Exception as error:
         if type(error).__module__.startswith("pyarrow") or isinstance(error, OSError | KeyError):
-            raise _explained(file, schema, error) from error
+            raise explained(file, error) from error
         raise
+
+
+def _times(file: SourceFile, schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The types to parse columns of times with. Whether they have a zone is known from the beginning of the file; that
+    they have no fractions of a second there does not mean that they have none.
+    """
+    import pyarrow as pa
+
+    found = _beginning(file)
+    times = {f.name: found[f.name] for f in schema if _is_time(f.type) and f.name in found and _is_time(found[f.name])}
+    return {name: pa.timestamp("ns" if kind.unit == "ns" else "us", kind.tz) for name, kind in times.items()}
+
+
+def _beginning(file: SourceFile) -> dict[str, pa.DataType]:
+    """The types in the first block of a file; empty if it has no rows."""
+    import pyarrow as pa
+
+    with uncompressed(file) as stream:
+        reader = _reader(stream, file, None)
+        try:
+            return {f.name: f.type for f in reader.schema} if any(len(batch) for batch in islice(reader, 1)) else {}
+        except pa.ArrowInvalid as error:
+            raise explained(file, error) from error
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type of a column that has ``one`` in the first file and ``other`` in another."""
+    import pyarrow as pa
+
+    if pa.types.is_null(one):
+        return other
+    numbers = pa.types.is_integer(one) and pa.types.is_floating(other)
+    # A file where a column looks like another type, such as string, is reported when its rows are read.
+    return other if numbers else one
 
 
 def _first_with_rows(files: Sequence[SourceFile]) -> tuple[SourceFile, pa.Schema]:
@@ -100,7 +145,7 @@ def _first_with_rows(files: Sequence[SourceFile]) -> tuple[SourceFile, pa.Schema
                 if any(len(batch) for batch in islice(reader, 1)):
                     return file, reader.schema
             except pa.ArrowInvalid as error:
-                raise _explained(file, None, error) from error
+                raise explained(file, error) from error
     raise DatasetError(f"{files[0].where} has no rows, only a header line", hint="write rows, or remove the file")
 
 
@@ -111,52 +156,49 @@ def _needs_cast(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_float16(kind) or pa.types.is_nested(kind))
 
 
-def _delimiter(file: SourceFile) -> str:
-    """The delimiter that occurs most often in the header line."""
-    with uncompressed(file) as stream:
-        header = stream.read(64 << 10).split(b"\n", 1)[0].decode(errors="replace")
-    return max(_DELIMITERS, key=lambda delimiter: (header.count(delimiter), delimiter == ","))
+def _is_time(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(kind))
 
 
-def _header(data: bytes, file: SourceFile) -> list[str]:
-    import csv
+def _first_values(files: Sequence[SourceFile], columns: Sequence[str]) -> dict[str, pa.DataType]:
+    """The types of columns without a value in the first block of each file: those of their first values, if there are
+    any in the first :data:`_SEARCHED` bytes. Else ``string``.
+    """
+    import pyarrow as pa
 
-    line = data.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
-    return next(csv.reader([line], delimiter=_delimiter(file)), [])
+    found: dict[str, pa.DataType] = {}
+    left = _SEARCHED
+    for file in files:
+        schema = pa.schema([(name, pa.string()) for name in columns])
+        try:
+            with uncompressed(file) as stream:
+                for batch in _reader(stream, file, schema):
+                    for name in columns:
+                        values = batch.column(name).drop_null()
+                        if name not in found and len(values):
+                            found[name] = _type_of(values)
+                    left -= _BLOCK
+                    if left <= 0 or len(found) == len(columns):
+                        return {name: found.get(name, pa.string()) for name in columns}
+        except pa.ArrowInvalid as error:
+            raise explained(file, error) from error
+    return {name: found.get(name, pa.string()) for name in columns}
 
 
-def _explained(file: SourceFile, schema: pa.Schema | None, error: Exception) -> DatasetError:
-    """What is wrong with a file, with the row that it is wrong in."""
-    text = str(error)
-    hint = "correct the file"
-    if "Empty CSV" in text:
-        return DatasetError(f"{file.where} is empty", hint="remove it, or write a header line and rows")
-    if "Expected" in text and "columns, got" in text:
-        row = _row_of_wrong_width(file)
-        return DatasetError(f"{file.where}: {row or text}", hint="quote fields that contain the delimiter")
-    if "conversion error" in text and schema is not None:
-        hint = "correct the value; or set the column's type: --dtype COLUMN=string"
-        if "CSV column #" in text:
-            number = int(text.split("CSV column #")[1].split(":", maxsplit=1)[0])
-            name = schema.names[number] if number < len(schema.names) else f"#{number}"
-            hint = f"correct the value; or set the column's type: --dtype {name}=string (or float64)"
-            text = text.replace(f"In CSV column #{number}", f"column {name!r}")
-    return DatasetError(f"{file.where}: {text}", hint=hint)
-
-
-def _row_of_wrong_width(file: SourceFile) -> str:
-    """Reads the file again: the streaming reader does not count rows."""
-    import csv
+def _type_of(values: pa.Array) -> pa.DataType:
+    """The type that pyarrow infers for these texts."""
     import io
 
-    with uncompressed(file) as stream:
-        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
-        reader = csv.reader(lines, delimiter=_delimiter(file))
-        width = len(next(reader, []))
-        for number, row in enumerate(reader, 1):
-            if row and len(row) != width:
-                return f"row {number:,} has {len(row)} fields, the header {width}: {str(row)[:200]}"
-    return ""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    buffer = io.BytesIO()
+    csv.write_csv(pa.table({"x": values}), buffer, csv.WriteOptions(quoting_style="needed"))
+    buffer.seek(0)
+    kind = csv.read_csv(buffer).schema.field("x").type
+    return pa.string() if pa.types.is_null(kind) else kind
 
 
 FORMAT = Csv()

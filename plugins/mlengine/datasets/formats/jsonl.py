@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlengine.core.errors import DatasetError
 from mlengine.datasets.arrow import conform, scalar_type
 from mlengine.datasets.formats.base import Format
+from mlengine.datasets.formats.jsonl_errors import misfit
 from mlengine.datasets.sources import SourceFile, uncompressed
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class JsonLines(Format):
     name = "jsonl"
     suffixes = (".jsonl", ".ndjson", ".json")
     compressible = True
+    typed = False
 
     def infer(self, files: Sequence[SourceFile], dtypes: Mapping[str, str]) -> pa.Schema:
         """Columns and types are those of the beginning of the first file, and those in ``dtypes``.
@@ -61,7 +63,9 @@ class JsonLines(Format):
                         if left is not None and (left := left - batch.nbytes) <= 0:
                             return
             except (pa.ArrowException, OSError) as error:
-                raise _explained(file, error) from error
+                wrong_type = "changed from" in str(error) or "Failed to convert" in str(error)
+                found = misfit(file, schema) if wrong_type else None
+                raise found or _explained(file, error) from error
 
 
 def _reader(stream: pa.NativeFile, schema: pa.Schema | None, *, strict: bool = False) -> Any:

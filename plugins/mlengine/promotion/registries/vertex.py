@@ -27,14 +27,18 @@ ALIASES = (ALIAS, "default")
 UPLOAD_SECONDS = 900.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 15.0
 _LABEL_LIMIT = 63
+_KEY_REGION = re.compile(r"/locations/(?P<region>[^/]+)/keyRings/")
 
 
 class VertexRegistry:
     """:class:`~mlengine.promotion.registries.Registry` in a project and a region.
 
-    :param image_uri: the container image that serves the model, for endpoints and batch predictions. Without it, the
-        version cannot be deployed.
+    :param image_uri: the container image that serves the model, for endpoints and batch predictions. Required: a model
+        that was not made by AutoML has a container. It must be in Artifact Registry.
     :param container: further fields of the API's ``containerSpec``: ``{"ports": [{"containerPort": 8501}]}``.
+    :param service_account: reads the model's files and the image during the upload; by default the service's own agent.
+        The account that registers needs the permission to act as it.
+    :param encryption_key: resource name of a Cloud KMS key in the region, for the model.
     :param model_id: the id of the model in the registry; by default the model's name in mlengine.
     :param labels: labels of the version.
     :param raw: fields of the API's ``model``, which override those that mlengine sets.
@@ -42,6 +46,7 @@ class VertexRegistry:
     :param region: the region; by default as for the backend ``vertex``.
     :param endpoint: the API endpoint; by default as for the backend ``vertex``.
     :param client: a REST client to use instead of the default one.
+    :raises RegistryError: there is no container image.
     """
 
     name = "vertex"
@@ -53,6 +58,8 @@ class VertexRegistry:
         impersonation_chain: str | Sequence[str] | None = None,
         image_uri: str | None = None,
         container: Mapping[str, Any] | None = None,
+        service_account: str | None = None,
+        encryption_key: str | None = None,
         model_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         raw: Mapping[str, Any] | None = None,
@@ -64,8 +71,15 @@ class VertexRegistry:
         self._gcp_conn_id, self._impersonation = gcp_conn_id, impersonation_chain
         self._image_uri, self._container = image_uri, dict(container or {})
         self._model_id, self._labels, self._raw = model_id, dict(labels or {}), dict(raw or {})
+        self._service_account, self._encryption_key = service_account, encryption_key
         self._project, self._region, self._endpoint = project, region, endpoint
         self._client = client
+        if not self._has_image():
+            raise RegistryError(
+                "Vertex AI's registry: no container image for the model",
+                hint="set image_uri to an image in Artifact Registry that serves it: "
+                "{kind: vertex, image_uri: REGION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE:TAG}",
+            )
 
     def register(self, champion: Champion) -> Registered:
         try:
@@ -91,8 +105,26 @@ class VertexRegistry:
         container = {**({"imageUri": self._image_uri} if self._image_uri else {}), **self._container}
         if container:
             model["containerSpec"] = container
+        if self._encryption_key:
+            model["encryptionSpec"] = {"kmsKeyName": self._encryption_key}
+        account = {"serviceAccount": self._service_account} if self._service_account else {}
         which = {"parentModel": parent_model} if parent_model else {"modelId": self._id(champion)}
-        return {**which, "model": {**model, **self._raw}}
+        return {**which, **account, "model": {**model, **self._raw}}
+
+    def _has_image(self) -> bool:
+        written = self._raw.get("containerSpec", self._raw.get("container_spec", {}))
+        return bool(self._image_uri) or any(
+            container.get("imageUri") or container.get("image_uri") for container in (self._container, written)
+        )
+
+    def _check_region(self, region: str) -> None:
+        """:raises RegistryError: the key is in another region."""
+        place = _KEY_REGION.search(self._encryption_key or "")
+        if place and place["region"] not in {region, "global"}:
+            raise RegistryError(
+                f"Vertex AI's registry is in {region}, and encryption_key in {place['region']}: {self._encryption_key}",
+                hint=f"name a key in {region}",
+            )
 
     def _register(self, champion: Champion) -> Registered:
         remote = self._open(champion)
@@ -124,6 +156,7 @@ class VertexRegistry:
         )
         self._client = self._client or RestClient(credentials, direct=locations.is_local(location.endpoint))
         parent = location.parent()
+        self._check_region(parent.rsplit("/", 1)[1])
         server = f"{location.server(parent.split('/')[3])}/v1"
         return _Model(self._client, server, parent, f"{parent}/models/{self._id(champion)}")
 

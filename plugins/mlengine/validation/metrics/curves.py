@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlengine.validation.metrics.outcomes import Outcomes, UndefinedMetricError
+from mlengine.validation.metrics.ranking import falling
 
 if TYPE_CHECKING:
     from mlengine.validation.metrics.outcomes import Array
@@ -38,7 +39,7 @@ def _binary(outcomes: Outcomes) -> dict[str, Any]:
     found["thresholds"] = _threshold_table(values, positive, outcomes.weights)
     if positive.all() or not positive.any():
         return found
-    order = np.argsort(-values, kind="stable")
+    order = falling(outcomes)
     last = np.flatnonzero(np.diff(values[order], append=-1.0))  # of each group of equal probability
     hits = np.cumsum((outcomes.weights * positive)[order])[last]
     chosen = np.cumsum(outcomes.weights[order])[last]
@@ -70,17 +71,24 @@ def _calibration(values: Array, positive: Array, weights: Array) -> list[dict[st
 
 def _threshold_table(values: Array, positive: Array, weights: Array) -> list[dict[str, float | None]]:
     """Precision and recall at probabilities from 0.1 to 0.9."""
+    import numpy as np
+
+    steps = [step / 10 for step in range(1, 10)]
+    # How many of the thresholds each row reaches; then the weight of the rows that reach at least so many.
+    place = np.searchsorted(steps, values, side="right")
+    reached, reached_positive = (
+        np.bincount(place, part, len(steps) + 1)[::-1].cumsum()[::-1] for part in (weights, weights * positive)
+    )
     table: list[dict[str, float | None]] = []
-    for step in range(1, 10):
-        chosen = values >= step / 10
-        hits, predicted = float(weights @ (chosen & positive)), float(weights @ chosen)
-        rows = float(weights @ positive)
+    for at, threshold in enumerate(steps, 1):
+        hits, predicted = float(reached_positive[at]), float(reached[at])
+        rows = float(reached_positive[0])
         table.append(
             {
-                "threshold": step / 10,
+                "threshold": threshold,
                 "precision": round(hits / predicted, 6) if predicted else None,
                 "recall": round(hits / rows, 6) if rows else None,
-                "predicted": round(predicted / float(weights.sum()), 6),
+                "predicted": round(predicted / float(reached[0]), 6),
             }
         )
     return table

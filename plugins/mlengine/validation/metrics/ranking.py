@@ -41,12 +41,13 @@ class Ranking:
     """The rows by falling score.
 
     :param positive: (rows,): which rows are of the positive class.
+    :param order: the numbers of the rows by falling score, if they are known.
     """
 
-    def __init__(self, scores: Array, positive: Array) -> None:
+    def __init__(self, scores: Array, positive: Array, order: Array | None = None) -> None:
         import numpy as np
 
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores, kind="stable") if order is None else order
         is_positive = positive[order]
         positives, negatives = order[is_positive], order[~is_positive]
         highest, others = -scores[positives], -scores[negatives]
@@ -97,12 +98,21 @@ def _take(values: Array, rows: Array | slice) -> Array:
     return values[rows] if isinstance(rows, slice) else values.take(rows, mode="clip")
 
 
+def falling(outcomes: Outcomes) -> Array:
+    """The numbers of a binary model's rows by falling probability. They are sorted once."""
+    import numpy as np
+
+    if "falling" not in outcomes.shared:
+        outcomes.shared["falling"] = np.argsort(-outcomes.need_values(), kind="stable")
+    return outcomes.shared["falling"]  # type: ignore[no-any-return]
+
+
 def _ranking(outcomes: Outcomes) -> Ranking:
     if "ranking" not in outcomes.shared:
         positive = outcomes.target == 1
         if not positive.any():
             raise UndefinedMetricError(f"none of the {outcomes.rows} rows is of the positive class")
-        outcomes.shared["ranking"] = Ranking(outcomes.need_values(), positive)
+        outcomes.shared["ranking"] = Ranking(outcomes.need_values(), positive, falling(outcomes))
     return outcomes.shared["ranking"]  # type: ignore[no-any-return]
 
 

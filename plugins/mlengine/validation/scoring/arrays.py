@@ -38,6 +38,8 @@ def numbers(values: Any, dtype: str, what: str, *, scale: float | None = None) -
         scale = 255.0 if target.kind == "f" and values.dtype == np.uint8 and values.ndim > 1 else 1.0
     if scale != 1:
         values = values.astype(np.float32) / np.float32(scale)
+    if values.dtype == target:
+        return values
     with np.errstate(invalid="ignore"):
         cast = values.astype(target)
     if target.kind not in "fcV" and not np.array_equal(cast, values):
@@ -54,7 +56,7 @@ def _text(values: Any, what: str) -> Any:
 
     if values.dtype != object:
         raise ValueError(f"{what} has {values.dtype.name} values, and the model's input takes text")
-    missing = np.array([value is None for value in values.flat]).reshape(values.shape)
+    missing = (values == None).astype(bool)  # noqa: E711 -- of each value
     return np.where(missing, "", values) if missing.any() else values
 
 

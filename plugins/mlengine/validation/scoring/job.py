@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -28,10 +29,12 @@ MEASURED, FAILED, UNFIT = 0, 3, 4
 class ScoringJob:
     """:param config: ``out``, ``rows`` (folder of the column files), ``model``, ``baseline`` (or ``None``), ``batch``
     and ``only`` (rows to predict, or ``None`` to measure all).
+    :param rows_written: is set when the column files are complete.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], rows_written: threading.Event) -> None:
         self.config = config
+        self.rows_written = rows_written
         self.out = Path(config["out"])
         self.stage = ""
 
@@ -48,6 +51,7 @@ class ScoringJob:
             return UNFIT
         self.write("environment.json", {"python": sys.version.split()[0], **predictors.version(kind)})
         self.enter("held-out data")
+        self.rows_written.wait()
         rows = Rows(Path(self.config["rows"]))
         try:
             self.enter("load")

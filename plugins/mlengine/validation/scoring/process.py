@@ -1,7 +1,7 @@
 """The scoring process: a script that is run by its path with the trainer's Python.
 
 Its argument is the JSON file of a :class:`~mlengine.validation.scoring.job.ScoringJob`, which
-:mod:`mlengine.validation.runner` writes. Before the model is loaded, the process limits itself.
+:mod:`mlengine.validation.scoring_process` writes. Before the model is loaded, the process limits itself.
 
 Exit codes: 0 measured, 3 the model failed, 4 the environment lacks what the model needs.
 """
@@ -22,7 +22,7 @@ NAME = "mlengine_scoring"  # of this package here: it must not shadow a framewor
 FILE_BYTES = 2 * 1024**3  # of any file that it writes, such as the model's outputs or its log
 
 
-def main(config: dict[str, Any]) -> int:
+def main(config: dict[str, Any], rows_written: threading.Event) -> int:
     folder = Path(__file__).parent
     spec = importlib.util.spec_from_file_location(
         NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -32,7 +32,7 @@ def main(config: dict[str, Any]) -> int:
     package = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = package
     spec.loader.exec_module(package)
-    return int(importlib.import_module(f"{NAME}.job").ScoringJob(config).run())
+    return int(importlib.import_module(f"{NAME}.job").ScoringJob(config, rows_written).run())
 
 
 def restrain(config: dict[str, Any]) -> None:
@@ -44,6 +44,8 @@ def restrain(config: dict[str, Any]) -> None:
             # Counts private writable memory only. RLIMIT_AS would also count the mapped library.
             resource.setrlimit(resource.RLIMIT_DATA, (config["memory_bytes"],) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each column that the model reads is an open file
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES,) * 2)
     except (ImportError, ValueError, OSError) as error:
         sys.stderr.write(f"no memory limit on this system: {error}\n")
@@ -52,22 +54,29 @@ def restrain(config: dict[str, Any]) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def end_with_parent() -> None:
-    """Stdin is a pipe that the parent never writes to: it ends when the parent does, however that died."""
+def listen() -> threading.Event:
+    """Listen to the parent. The event is set when it has written a line: the held-out rows are there.
+
+    Stdin is a pipe, which ends when the parent does, however that died; then this process ends too.
+    """
+    rows_written = threading.Event()
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        if sys.stdin.buffer.readline():
+            rows_written.set()
+            sys.stdin.buffer.read()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+    return rows_written
 
 
 if __name__ == "__main__":
     settings = json.loads(Path(sys.argv[1]).read_text())
-    end_with_parent()
+    event = listen()
     restrain(settings)
     try:
-        code = main(settings)
+        code = main(settings, event)
     except BaseException:  # noqa: BLE001 -- an ordinary exit would abort in the thread that waits for the parent
         traceback.print_exc()
         code = 1

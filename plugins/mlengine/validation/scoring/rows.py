@@ -1,14 +1,15 @@
 """The held-out rows as files of one column each, memory-mapped: what a predictor is fed with.
 
-``columns.json`` names the files. A number or a tensor is a ``.npy`` of shape (rows, …). Strings and bytes are one file
-of all their bytes and a ``.npy`` of offsets. Where values are missing, a ``.npy`` of booleans says which are there.
-Written by :mod:`mlengine.validation.heldout`.
+``columns.json`` names the files, which have no header. Numbers and tensors are one array of shape (rows, …). Strings
+and bytes are all their bytes, and int64 offsets of rows + 1. Where values are missing, booleans say which are there.
+Written by :mod:`mlengine.validation.column_file`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,39 @@ Batch = dict[str, Any]
 
 
 class Column:
-    """One column.
+    """One column, whose files are opened on first use.
 
-    :param info: ``name``, ``kind`` (``array``, ``string`` or ``bytes``), ``data`` and, if it has them, ``offsets`` and
-        ``valid``: file names in ``folder``.
+    :param info: ``name``, ``kind`` (``array``, ``string`` or ``bytes``), of an array ``dtype`` and ``shape`` of one;
+        and names of files in ``folder``: ``data`` and, if it has them, ``offsets`` and ``valid``.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, info: dict[str, Any], rows: int) -> None:
         import numpy as np
 
-        self.np = np
+        self.np, self.folder, self.info, self.rows = np, folder, info, rows
         self.name, self.kind = info["name"], info["kind"]
-        self.valid = np.load(folder / info["valid"], mmap_mode="r") if info.get("valid") else None
-        data = folder / info["data"]
+        self.shape = tuple(info.get("shape", ()))
+        self.dtype = np.dtype(info["dtype"]).name if self.kind == "array" else self.kind
+
+    @cached_property
+    def data(self) -> Any:
+        path, np = self.folder / self.info["data"], self.np
         if self.kind == "array":
-            self.data = np.load(data, mmap_mode="r")
-            self.shape, self.dtype = self.data.shape[1:], self.data.dtype.name
-            return
-        self.data = np.memmap(data, np.uint8, "r") if data.stat().st_size else np.empty(0, np.uint8)
-        self.offsets = np.load(folder / info["offsets"], mmap_mode="r")
-        self.shape, self.dtype = (), self.kind
+            return np.memmap(path, np.dtype(self.info["dtype"]), "r", shape=(self.rows, *self.shape))
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+
+    @cached_property
+    def offsets(self) -> Any:
+        return self.np.memmap(self.folder / self.info["offsets"], self.np.int64, "r")
+
+    @cached_property
+    def valid(self) -> Any:
+        return self.np.memmap(self.folder / self.info["valid"], bool, "r") if "valid" in self.info else None
 
     def slice(self, start: int, stop: int) -> Any:
-        """The values of rows ``start`` to ``stop``. A missing float is NaN, a missing string ``None``."""
+        """The values of rows ``start`` to ``stop``. A missing number is NaN, a missing time NaT, a missing string
+        ``None``.
+        """
         np = self.np
         values = np.array(self.data[start:stop]) if self.kind == "array" else self._objects(start, stop)
         if self.valid is None:
@@ -49,11 +60,11 @@ class Column:
         missing = ~np.asarray(self.valid[start:stop])
         if not missing.any():
             return values
-        if self.kind == "array":
-            values = values if values.dtype.kind == "f" else values.astype(np.float64)
-            values[missing] = np.nan
-        else:
+        if self.kind != "array":
             values[missing] = None
+        elif values.dtype.kind not in "fM":  # these have NaN and NaT already
+            values = values.astype(np.float64)
+            values[missing] = np.nan
         return values
 
     def _objects(self, start: int, stop: int) -> Any:
@@ -74,7 +85,7 @@ class Rows:
     def __init__(self, folder: Path) -> None:
         info = json.loads((folder / "columns.json").read_text())
         self.count = int(info["rows"])
-        self.columns = {item["name"]: Column(folder, item) for item in info["columns"]}
+        self.columns = {item["name"]: Column(folder, item, self.count) for item in info["columns"]}
 
     def batch(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Batch:
         """Rows ``start`` to ``stop``.
@@ -93,8 +104,11 @@ class Rows:
         row = sum(column.data.nbytes for column in parts) / max(self.count, 1)
         return max(FEWEST, min(MOST, int(CALL_BYTES / max(row, 1))))
 
-    def take(self, indices: list[int]) -> Batch:
-        """Single rows, by number."""
-        np = next(iter(self.columns.values())).np
-        parts = {name: [column.slice(row, row + 1) for row in indices] for name, column in self.columns.items()}
-        return {name: np.concatenate(values) for name, values in parts.items()}
+    def take(self, indices: list[int], columns: Sequence[str] | None = None) -> Batch:
+        """Single rows, by number.
+
+        :param columns: only these.
+        """
+        names = list(columns or self.columns)
+        parts = {name: [self.columns[name].slice(row, row + 1) for row in indices] for name in names}
+        return {name: self.columns[name].np.concatenate(values) for name, values in parts.items()}

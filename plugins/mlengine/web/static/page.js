@@ -232,6 +232,7 @@ function jobTop(job, path) {
       ["Progress", row.step === null ? "" : el("span", {}, progress(row), el("br"), `step ${row.step} of ${row.of}`)], ["Time left", duration(row.eta)],
       ["Throughput", row.rate ? `${Math.round(row.rate)} examples/s` : ""], ["Attempt", row.attempt ? String(row.attempt) : ""],
       ["Submitted", moment(row.claimed)], ["Duration", elapsed(row)], ["Estimated cost", formatCost(row.cost_usd)], ["Cluster", row.cluster], ["Backend", row.backend],
+      ["Web access", Object.keys(job.links).length ? el("span", {}, Object.entries(job.links).map(([replica, url]) => [outerLink(url, replica), " "])) : ""],
       ["Dataset", row.dataset], ["Decision", words(row.decision)], ["Verdict", row.verdict ? el("span", {}, chip(row.verdict), " ", formatMetric(row)) : ""],
       ["Triggered by", row.by], ["DAG", row.dag_id], ["Run", run],
     ], "cards"),

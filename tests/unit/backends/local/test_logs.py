@@ -48,6 +48,15 @@ def test_a_line_without_its_end_waits_for_it(job: Job) -> None:
     assert logs.page(job, page.cursor, 10, ended=False).lines == ()
 
 
+def test_lines_of_stderr_are_marked(job: Job) -> None:
+    job.log("chief-0").write_bytes(b"out\n")
+    job.stderr_log("chief-0").write_bytes(b"err\n")
+    page = logs.page(job, {}, 10, ended=False)
+    found = [(line.replica, line.text, line.stderr) for line in page.lines]
+    assert found == [("chief-0", "out", False), ("chief-0", "err", True)]
+    assert page.cursor == {"chief-0": 4, "chief-0.stderr": 4}
+
+
 def test_a_progress_bar_is_seen_while_it_goes_on_one_state_a_read(job: Job) -> None:
     log = job.log("chief-0")
     shown: list[str] = []

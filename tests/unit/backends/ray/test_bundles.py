@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlengine.backends.ray.bundles import bundles, check_fit, describe
+from mlengine.backends.ray.bundles import accelerators, bundles, check_fit, describe
 from mlengine.core.errors import BackendError, SettingError
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
@@ -16,6 +16,13 @@ CLUSTER = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_
 
 def test_bundles_follow_the_machine_types() -> None:
     assert bundles(CLUSTER, {}) == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0}]
+
+
+def test_replicas_with_a_gpu_are_told_of_it() -> None:
+    names = {"MLENGINE_ACCELERATOR_TYPE": "NVIDIA_TESLA_T4", "MLENGINE_ACCELERATOR_COUNT": "2"}
+    assert accelerators(CLUSTER, {}) == [names, {}, {}]
+    any_gpu = {"MLENGINE_ACCELERATOR_TYPE": "GPU", "MLENGINE_ACCELERATOR_COUNT": "1"}
+    assert accelerators(CLUSTER, {"worker": {"GPU": 1}, "chief": {"CPU": 1}}) == [{}, any_gpu, any_gpu]
 
 
 def test_one_set_of_resources_is_for_all_roles() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlengine.backends import BatchesLogs, EstimatesCost, LearnsRegions, ListsJobs, ShowsRequest
+from mlengine.backends import BatchesLogs, EstimatesCost, FallsBack, LearnsRegions, ListsJobs, ShowsRequest
 from mlengine.backends.vertex import location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
@@ -29,7 +29,9 @@ def vertex(monkeypatch: pytest.MonkeyPatch) -> VertexBackend:
 
 def test_the_console_s_page_of_a_job(vertex: VertexBackend) -> None:
     url = vertex.console_url(JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j"))
-    assert url == ("https://console.cloud.google.com/vertex-ai/locations/europe-west1/training/1234?project=my-project")
+    # tests/integration/test_emulator_clients.py compares it with the SDK's.
+    console = "https://console.cloud.google.com/agent-platform"
+    assert url == f"{console}/locations/europe-west1/training/1234?project=my-project"
 
 
 def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
@@ -40,5 +42,5 @@ def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
 
 
 def test_what_it_can_besides(vertex: VertexBackend) -> None:
-    for more in (BatchesLogs, EstimatesCost, LearnsRegions, ListsJobs, ShowsRequest):
+    for more in (BatchesLogs, EstimatesCost, FallsBack, LearnsRegions, ListsJobs, ShowsRequest):
         assert isinstance(vertex, more), more

@@ -12,6 +12,7 @@ import pytest
 from mlengine.backends.vertex import package_checks
 from mlengine.core.errors import BackendError, ObjectMissingError
 
+MACHINE: dict[str, Any] = {"machineSpec": {"machineType": "n1-standard-4"}}
 SDIST, WHEEL = "gs://bkt/t-1.0.tar.gz", "gs://bkt/t-1.0-py3-none-any.whl"
 
 
@@ -20,8 +21,11 @@ def metadata(requires: str | None) -> bytes:
     return f"Metadata-Version: 2.1\nName: t\nVersion: 1.0\n{line}\nRequires-Python: >=9 in the description\n".encode()
 
 
-def sdist(requires: str | None, constraints: str | None = None, name: str = "t") -> bytes:
-    files = {f"{name}-1.0/t.egg-info/PKG-INFO": metadata(">=9"), f"{name}-1.0/PKG-INFO": metadata(requires)}
+def sdist(
+    requires: str | None, constraints: str | None = None, name: str = "t", metadata_text: str | None = None
+) -> bytes:
+    own = metadata(requires) if metadata_text is None else metadata_text.encode()
+    files = {f"{name}-1.0/t.egg-info/PKG-INFO": metadata(">=9"), f"{name}-1.0/PKG-INFO": own}
     if constraints is not None:
         files[f"{name}-1.0/constraints.txt"] = constraints.encode()
     sink = io.BytesIO()
@@ -48,7 +52,7 @@ class Objects(dict[str, bytes]):
 
 
 def body(image: str) -> dict[str, Any]:
-    return {"jobSpec": {"workerPoolSpecs": [{"containerSpec": {"imageUri": image}}, {}]}}
+    return {"jobSpec": {"workerPoolSpecs": [{**MACHINE, "containerSpec": {"imageUri": image}}, {}]}}
 
 
 @pytest.mark.parametrize(("data", "uri"), [(sdist(">=3.12"), SDIST), (wheel(">=3.12"), WHEEL)])
@@ -67,7 +71,7 @@ def test_what_it_can_install_goes_through(requires: str | None) -> None:
 
 
 def test_each_pools_image_counts() -> None:
-    pools = [{"containerSpec": {"imageUri": f"python:3.{minor}-slim"}} for minor in (10, 12)]
+    pools = [{**MACHINE, "containerSpec": {"imageUri": f"python:3.{minor}-slim"}} for minor in (10, 12)]
     with pytest.raises(BackendError, match=r"requires Python <3\.12, and the image has 3\.12"):
         package_checks.check("j", {"jobSpec": {"workerPoolSpecs": pools}}, (SDIST,), Objects({SDIST: sdist("<3.12")}))
 
@@ -92,7 +96,7 @@ def test_constraints_of_all_packages_are_compared() -> None:
 
 
 def test_it_is_said_where_constraints_are_not_read(caplog: pytest.LogCaptureFixture) -> None:
-    pools = [{"pythonPackageSpec": {"executorImageUri": "docker.example/executor:1"}}]
+    pools = [{**MACHINE, "pythonPackageSpec": {"executorImageUri": "docker.example/executor:1"}}]
     objects = Objects({SDIST: sdist(None, "six==1.17.0\n-r base.txt\n")})
     package_checks.check("j", {"jobSpec": {"workerPoolSpecs": pools}}, (SDIST,), objects)
     assert "executor image does not read t-1.0.tar.gz: constraints.txt" in caplog.text

@@ -20,6 +20,7 @@ from mlengine.core.errors import BackendError
 from mlengine.core.expansion import expand
 from mlengine.core.job_file import parse
 from mlengine.core.spec import TrainingSpec
+from mlengine.emulator import vertex_jobs
 
 CUSTOM = """
 trainingInput:
@@ -88,6 +89,7 @@ def test_the_default_is_any_image_with_python_and_our_start_command() -> None:
     assert container["imageUri"] == "python:3.11-slim"
     assert container["command"] == ["python3", "-c", start_command()]
     plan = json.loads(container["args"][0])
+    assert set(plan) == vertex_jobs._PLAN, "the emulator runs such jobs without the start command"
     assert plan["module"] == "trainer.task"
     assert plan["packages"] == ["gs://staging/packages/trainer/abc/trainer-0.1.0.tar.gz"]
     assert container["args"][1:] == ["--batch_size", "100", "--job-dir", "gs://bkt/mnist/mnist_1"]
@@ -147,6 +149,19 @@ def test_vertex_s_own_words_are_expanded_by_the_service_with_our_folders() -> No
     # The service's AIP_CHECKPOINT_DIR is another one than the trainer finds in its environment.
     assert container["args"][1:3] == ["--out=gs://bkt/mnist/mnist_1/train/$(NAME)", "$$(NAME)"]
     assert json.loads(container["args"][0])["tf_config"] is None
+
+
+def test_with_a_tensorboard_instance_event_files_go_where_the_service_reads_them() -> None:
+    text = VERTEX.replace("$(AIP_CHECKPOINT_DIR)", "$(AIP_TENSORBOARD_LOG_DIR)")
+    instance = "projects/1/locations/r/tensorboards/2"
+    for options, folder in (
+        ({}, "train"),
+        ({"tensorboard": instance}, "logs"),
+        ({"raw": {"jobSpec": {"tensorboard": instance}}}, "logs"),
+    ):
+        args = pool(submit(parse.load(text), **options), 0)["containerSpec"]["args"]
+        assert args[1] == f"--out=gs://bkt/mnist/mnist_1/{folder}/$(NAME)"
+        assert json.loads(args[0])["tensorboard"] is (folder == "logs")
 
 
 def test_args_that_are_given_replace_those_of_an_image_in_vertex_s_words() -> None:
@@ -225,6 +240,34 @@ def test_the_typed_options_and_the_raw_ones() -> None:
     assert body["encryptionSpec"]["kmsKeyName"].endswith("/c")
 
 
+def test_options_of_networks_experiments_and_access() -> None:
+    experiment = "projects/p/locations/r/metadataStores/default/contexts/e"
+    body = submit(
+        parse.load(CUSTOM),
+        reserved_ip_ranges=["range-1"],
+        psc_interface={
+            "network_attachment": "a",
+            "dns_peering_configs": [{"domain": "corp.", "target_project": "p", "target_network": "n"}],
+        },
+        nfs_mounts=[{"server": "10.0.0.2", "path": "/data", "mount_point": "data"}],
+        experiment=experiment,
+        experiment_run=f"{experiment}-1",
+        dashboard_access=True,
+        reservation="any",
+    )
+    spec = body["jobSpec"]
+    assert spec["reservedIpRanges"] == ["range-1"]
+    assert spec["pscInterfaceConfig"] == {
+        "networkAttachment": "a",
+        "dnsPeeringConfigs": [{"domain": "corp.", "targetProject": "p", "targetNetwork": "n"}],
+    }
+    assert (spec["experiment"], spec["experimentRun"]) == (experiment, f"{experiment}-1")
+    assert spec["enableDashboardAccess"] is True
+    for one in spec["workerPoolSpecs"]:
+        assert one["nfsMounts"] == [{"server": "10.0.0.2", "path": "/data", "mountPoint": "data"}]
+        assert one["machineSpec"]["reservationAffinity"] == {"reservationAffinityType": "ANY_RESERVATION"}
+
+
 def test_flex_start_takes_the_wait_of_the_job_file() -> None:
     scheduling = submit(parse.load(CUSTOM), flex_start=True)["jobSpec"]["scheduling"]
     assert scheduling == {"timeout": "7200s", "maxWaitDuration": "3600s", "strategy": "FLEX_START"}
@@ -284,6 +327,32 @@ def test_labels_are_legal_and_ours_win() -> None:
         "team": "gr__e_1",
     }
     assert len(label_value("x" * 100)) == 63
+
+
+def variables(task: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in task["env"]}
+
+
+def test_replicas_get_variables_of_their_accelerators() -> None:
+    body = submit(parse.load(CUSTOM.replace("standard_gpu", "complex_model_m_gpu")))
+    assert "MLENGINE_ACCELERATOR_TYPE" not in variables(pool(body, 0)["containerSpec"])
+    worker = variables(pool(body, 1)["containerSpec"])
+    assert (worker["MLENGINE_ACCELERATOR_TYPE"], worker["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_TESLA_T4", "4")
+    # Whatever the accelerators come from, and whatever runs: raw fields, the user's own image, a TPU.
+    raw = {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}}]}}
+    chief = variables(pool(submit(parse.load(ONE), machine_type="g2-standard-24", raw=raw), 0)["containerSpec"])
+    assert (chief["MLENGINE_ACCELERATOR_TYPE"], chief["MLENGINE_ACCELERATOR_COUNT"]) == ("NVIDIA_L4", "2")
+    for machine, name, count in (("ct6e-standard-4t", "TPU_V6E", "4"), ("tpu7x-standard-4t", "TPU_7X", "4")):
+        text = VERTEX.replace("n1-standard-8", machine)
+        found = variables(pool(submit(parse.load(text), executor_image_uri="example/executor"), 0)["pythonPackageSpec"])
+        assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == (name, count)
+
+
+def test_a_variable_of_the_user_s_wins() -> None:
+    text = VERTEX.replace("n1-standard-8", "g2-standard-8")
+    body = submit(parse.load(text), env={"MLENGINE_ACCELERATOR_TYPE": ""})
+    found = variables(pool(body, 0)["containerSpec"])
+    assert (found["MLENGINE_ACCELERATOR_TYPE"], found["MLENGINE_ACCELERATOR_COUNT"]) == ("", "1")
 
 
 def test_yaml_for_people_hides_the_source_of_the_start_command() -> None:

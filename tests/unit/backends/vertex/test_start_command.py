@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from mlengine.backends.vertex import bootstrap
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.expansion import expand
-from mlengine.runtime import constraint_lines, constraints
+from mlengine.runtime import constraint_lines, constraints, extras
 
-MODULES = (bootstrap, constraints, constraint_lines)
+MODULES = (bootstrap, constraints, constraint_lines, extras)
 
 
 def names(source: str) -> Counter[str]:
@@ -36,7 +39,7 @@ def test_it_is_whole_and_small() -> None:
     assert set(names(source).values()) == {1}, "the modules share one namespace"
     assert '"""One ' not in source, "without docstrings"
     # A request has up to four pools, and each contains it.
-    assert len(source) < 16_000
+    assert len(source) < 18_000
     # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
     assert expand(source, {}) == source
 
@@ -50,3 +53,29 @@ def test_it_needs_nothing_of_this_project() -> None:
     command = [sys.executable, "-I", "-S", "-c", start_command()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "IndexError" in done.stderr.splitlines()[-1], "all that it lacks is its plan"
+
+
+def test_the_driver_is_put_on_the_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    libraries, programs = tmp_path / "nvidia" / "lib64", tmp_path / "nvidia" / "bin"
+    missing = str(tmp_path / "nvidia" / "lib")
+    monkeypatch.setattr(
+        bootstrap, "DRIVER_FOLDERS", {"LD_LIBRARY_PATH": [str(libraries), missing], "PATH": [str(programs)]}
+    )
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    bootstrap.show_driver()
+    assert os.environ["PATH"] == "/usr/bin:/bin", "a machine without a GPU has no driver"
+    assert os.environ["LD_LIBRARY_PATH"] == ""
+    libraries.mkdir(parents=True)
+    programs.mkdir()
+    for _ in (1, 2):
+        bootstrap.show_driver()
+        assert os.environ["PATH"] == f"/usr/bin:/bin:{programs}"
+        assert os.environ["LD_LIBRARY_PATH"] == str(libraries)
+
+
+def test_the_driver_is_where_the_service_mounts_it() -> None:
+    assert bootstrap.DRIVER_FOLDERS == {
+        "LD_LIBRARY_PATH": ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"],
+        "PATH": ["/usr/local/nvidia/bin"],
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlengine.core import vertex_machines
 from mlengine.core.job_file import tiers
 from mlengine.core.spec import Pool, Role
 
@@ -29,12 +30,13 @@ def test_every_machine_has_a_successor_that_takes_its_place() -> None:
 @pytest.mark.parametrize(
     ("pool", "machine", "accelerator", "count", "note"),
     [
-        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "discontinued"),
-        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "discontinued"),
-        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_P100", 1, "deprecated"),
+        (Pool(Role.CHIEF, 1, "standard_gpu"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "available since 2024"),
+        (Pool(Role.CHIEF, 1, "complex_model_l_gpu"), "n1-standard-32", "NVIDIA_TESLA_T4", 4, "available since 2024"),
+        (Pool(Role.CHIEF, 1, "standard_p100"), "n1-standard-8", "NVIDIA_TESLA_T4", 1, "since 2026-09-15"),
+        (Pool(Role.CHIEF, 1, "large_model_v100"), "n1-highmem-8", "NVIDIA_TESLA_V100", 1, "is n1-highmem-8"),
         (Pool(Role.CHIEF, 1, "standard", "NVIDIA_L4", 2), "n1-standard-4", "NVIDIA_L4", 2, "standard is"),
         (Pool(Role.CHIEF, 1, "n1-highcpu-8"), "n1-standard-8", None, 0, "n1-highcpu-8 is n1-standard-8"),
-        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "deprecated"),
+        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "cloud-tpu", "TPU_V2", 8, "is cloud-tpu"),
         (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V3", 8), "cloud-tpu", "TPU_V3", 8, "is cloud-tpu"),
         (Pool(Role.CHIEF, 1, "standard", "TPU_V5_LITEPOD", 8), "ct5lp-hightpu-8t", None, 0, "is ct5lp-hightpu-8t"),
         (Pool(Role.CHIEF, 1, "ct6e-standard-4t"), "ct6e-standard-4t", None, 0, None),
@@ -51,6 +53,29 @@ def test_what_is_gone_is_replaced_and_said(
         assert notes == []
     else:
         assert any(note in note for note in notes), notes
+
+
+@pytest.mark.parametrize("name", ["a2-highgpu-4g", "g2-standard-24", "a3-megagpu-8g"])
+def test_a_machine_that_comes_with_accelerators_is_requested_with_them(name: str) -> None:
+    pool, notes = tiers.with_built_in(Pool(Role.CHIEF, 1, name), name)
+    assert (pool.accelerator_type, pool.accelerator_count) == vertex_machines.built_in(name)
+    assert name in notes[0]
+    assert tiers.with_built_in(pool, name) == (pool, []), "one that the job file names is kept"
+
+
+def test_other_machines_get_no_accelerator() -> None:
+    pool = Pool(Role.CHIEF, 1, "n1-standard-4")
+    assert tiers.with_built_in(pool, "n1-standard-4") == (pool, [])
+
+
+def test_every_tier_and_old_machine_can_be_created_today() -> None:
+    for pool in [Pool(Role.CHIEF, 1, name) for name in tiers.MACHINES] + [
+        pool for pools in tiers.TIERS.values() for pool in pools
+    ]:
+        found, _ = tiers.for_vertex(pool)
+        machine = vertex_machines.machines()[str(found.machine_type)]
+        if found.accelerator_type:
+            assert found.accelerator_count in machine.accelerators[found.accelerator_type], pool
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def test_the_request_is_a_valid_message() -> None:
     registry = VertexRegistry(
         image_uri="europe-docker.pkg.dev/p/r/serving:1",
         container={"ports": [{"containerPort": 8501}], "predictRoute": "/v1/models/m:predict"},
+        service_account="upload@p.iam.gserviceaccount.com",
+        encryption_key="projects/p/locations/r/keyRings/k/cryptoKeys/c",
         labels={"team": "vision"},
         raw={"metadataSchemaUri": "gs://bkt/schema.yaml"},
     )
@@ -43,7 +45,9 @@ def test_the_request_is_a_valid_message() -> None:
         message = model_service.UploadModelRequest.pb(model_service.UploadModelRequest())
         json_format.ParseDict(body, message)
         assert (message.parent_model or None, message.model_id) == (parent_model, "" if parent_model else "mnist")
+        assert message.service_account == "upload@p.iam.gserviceaccount.com"
         model = message.model
+        assert model.encryption_spec.kms_key_name.endswith("/c")
         assert (model.artifact_uri, list(model.version_aliases)) == (CHAMPION.model_uri, ["champion"])
         assert (model.container_spec.image_uri[-9:], model.container_spec.ports[0].container_port) == (
             "serving:1",
@@ -56,6 +60,14 @@ def test_the_request_is_a_valid_message() -> None:
         }
         assert "0.9812" in model.version_description
         assert model.metadata_schema_uri == "gs://bkt/schema.yaml"
+
+
+def test_a_container_image_is_required() -> None:
+    with pytest.raises(RegistryError, match="no container image") as caught:
+        registries.connect({"kind": "vertex", "region": "r", "container": {"predictRoute": "/p"}})
+    assert "Artifact Registry" in caught.value.hint
+    for more in ({"image_uri": "i"}, {"container": {"imageUri": "i"}}, {"raw": {"containerSpec": {"imageUri": "i"}}}):
+        registries.connect({"kind": "vertex", **more})
 
 
 def test_the_key_identifies_the_model_and_not_the_entry() -> None:

@@ -1,6 +1,6 @@
 """One module for each kind of model. Each has ``load(path, options)``, which returns a predictor.
 
-``options`` is the part of the configuration about this model (:class:`mlengine.validation.runner.ScoredModel`):
+``options`` is the part of the configuration about this model (:class:`mlengine.validation.scored_model.ScoredModel`):
 ``columns`` (column by input), ``features``, ``output``, ``scale``, ``classes`` and what a kind adds.
 """
 

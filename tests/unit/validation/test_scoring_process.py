@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from mlengine.core.errors import EnvironmentBuildError, MlengineError
+from mlengine.core.errors import DatasetError, EnvironmentBuildError, MlengineError
 from mlengine.runtime import processes
-from mlengine.validation import runner
-from mlengine.validation.heldout import Heldout
-from mlengine.validation.runner import Limits, Measured, run_model
+from mlengine.validation import scoring_process
+from mlengine.validation.measured import Measured
 from mlengine.validation.scored_model import ScoredModel
+from mlengine.validation.scoring_process import Limits, ScoringProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory limits need Linux")
 PYTHON = Path(sys.executable)
@@ -38,6 +38,12 @@ stage("import")
 """
 
 
+def process_of(folder: Path, work: Path, limits: Limits) -> ScoringProcess:
+    return ScoringProcess(
+        PYTHON, ScoredModel("xgboost", folder / "model.json"), folder / "rows", work=work, limits=limits
+    )
+
+
 @pytest.fixture
 def scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs ``source`` instead of the scoring process."""
@@ -45,12 +51,11 @@ def scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(source: str, limits: Limits | None = None) -> Measured:
         script = tmp_path / "script.py"
         script.write_text(SETUP + textwrap.dedent(source))
-        monkeypatch.setattr(runner, "PROCESS", script)
+        monkeypatch.setattr(scoring_process, "PROCESS", script)
         work = tmp_path / "work"
         work.mkdir()
-        heldout = Heldout(tmp_path / "rows", 10, {}, "binary")
-        model = ScoredModel("xgboost", tmp_path / "model.json")
-        return run_model(PYTHON, model, heldout, work=work, limits=limits or Limits(seconds=30))
+        with process_of(tmp_path, work, limits or Limits(seconds=30)) as process:
+            return process.measure()
 
     return run
 
@@ -156,7 +161,7 @@ def test_the_size_of_a_file_is_limited(scoring: Run) -> None:
     measured = scoring(
         f"""
         import runpy
-        runpy.run_path({str(runner.PROCESS)!r}, run_name="scoring")["restrain"]({{}})
+        runpy.run_path({str(scoring_process.PROCESS)!r}, run_name="scoring")["restrain"]({{}})
         try:
             os.truncate(os.open(out / "large", os.O_CREAT | os.O_WRONLY), 1 << 33)
         except OSError as error:
@@ -169,6 +174,48 @@ def test_the_size_of_a_file_is_limited(scoring: Run) -> None:
 def test_the_time_before_the_model_is_loaded_does_not_count(scoring: Run) -> None:
     measured = scoring('time.sleep(0.6); stage("load"); write("model.json", {"latency_ms": 1.0})', Limits(seconds=0.3))
     assert measured.figures == {"latency_ms": 1.0}
+
+
+def test_the_process_starts_before_the_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the line on its stdin; its time limits do not count before."""
+    script = tmp_path / "script.py"
+    source = """
+        (out / "started").touch()
+        assert sys.stdin.readline() == "rows\\n"
+        stage("load")
+        write("model.json", {"rows": (Path(config["rows"]) / "columns.json").read_text()})
+    """
+    script.write_text(SETUP + textwrap.dedent(source))
+    monkeypatch.setattr(scoring_process, "PROCESS", script)
+    monkeypatch.setattr(scoring_process, "_START_SECONDS", 5.0)
+    work = tmp_path / "work"
+    with process_of(tmp_path, work, Limits(seconds=5)) as process:
+        deadline = time.monotonic() + 30
+        while not (work / "out" / "started").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        (tmp_path / "rows").mkdir()
+        (tmp_path / "rows" / "columns.json").write_text("written")
+        measured = process.measure()
+    assert measured.figures == {"rows": "written"}
+
+
+def test_the_process_is_killed_if_the_rows_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SETUP + '(out / "pid").write_text(str(os.getpid())); time.sleep(600)')
+    monkeypatch.setattr(scoring_process, "PROCESS", script)
+    pid = tmp_path / "work" / "out" / "pid"
+
+    def fail() -> None:
+        deadline = time.monotonic() + 30
+        while not pid.exists() or not pid.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        raise DatasetError("the target has no value")
+
+    with pytest.raises(DatasetError), process_of(tmp_path, tmp_path / "work", Limits()):
+        fail()
+    assert gone(int(pid.read_text()))
 
 
 def test_a_process_over_the_memory_limit_is_killed(scoring: Run) -> None:
@@ -227,17 +274,17 @@ def test_the_workers_environment_is_not_passed_on(scoring: Run, monkeypatch: pyt
     )
     assert "hunter2" not in json.dumps(measured.figures)
     assert measured.figures["cwd"] == measured.figures["home"]
-    assert str(Path(runner.__file__).parent) not in measured.figures["path"]
+    assert str(Path(scoring_process.__file__).parent) not in measured.figures["path"]
 
 
 def test_the_process_exits_with_its_parent(tmp_path: Path) -> None:
     """The worker is killed with SIGKILL, which closes the stdin of the scoring process."""
-    process = runner.PROCESS
+    process = scoring_process.PROCESS
     child = f"""
         import runpy, threading, time
         from pathlib import Path
-        end_with_parent = runpy.run_path({str(process)!r}, run_name="scoring")["end_with_parent"]
-        end_with_parent()
+        listen = runpy.run_path({str(process)!r}, run_name="scoring")["listen"]
+        listen()
         Path({str(tmp_path / "pid")!r}).write_text(str(__import__("os").getpid()))
         time.sleep(600)
     """
@@ -263,7 +310,7 @@ def test_the_process_exits_with_its_parent(tmp_path: Path) -> None:
 
 def test_the_process_does_not_import_mlengine() -> None:
     """It runs as a script in environments without mlengine."""
-    process = runner.PROCESS
+    process = scoring_process.PROCESS
     for file in process.parent.rglob("*.py"):
         assert not re.search(r"^\s*(import|from) mlengine\b", file.read_text(), re.MULTILINE), file
     done = subprocess.run(

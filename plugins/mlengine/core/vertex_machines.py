@@ -1,0 +1,177 @@
+"""What Vertex AI's training offers, as ``vertex_machines.toml`` has it: machines, accelerators, disks, prices."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).with_name("vertex_machines.toml")
+_PREFIX = "NVIDIA_TESLA_"  # of the accelerators that are attached to N1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine type that is offered for training.
+
+    :param accelerators: the accelerators it can have, each with the valid counts.
+    :param required: whether it must have one of them.
+    :param topologies: of a TPU that is a machine type of its own; the single machine's first.
+    """
+
+    name: str
+    accelerators: Mapping[str, tuple[int, ...]]
+    required: bool = False
+    topologies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An accelerator that Google has withdrawn.
+
+    :param on: the day or year.
+    :param instead: what to use.
+    :param source: URL of the announcement.
+    """
+
+    on: str
+    instead: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table comes from.
+
+    :param page: its URL.
+    :param read: the day on which it was read.
+    :param copy: the age of the copy that was read, if it was not the page itself.
+    :param region: the region that it is about.
+    """
+
+    page: str
+    read: str
+    copy: str = ""
+    region: str = ""
+
+
+@cache
+def table() -> Mapping[str, Any]:
+    """The file's content."""
+    return tomllib.loads(_FILE.read_text("utf-8"))
+
+
+@cache
+def machines() -> Mapping[str, Machine]:
+    """Every machine type that is offered, by name, in the file's order."""
+    data = table()
+    found = [
+        Machine(name, _attachable(data["attachable"].get(name, {})))
+        for series, sizes in data["series"].items()
+        for name in (f"{series}-{size}" for size in sizes)
+    ]
+    for name, own in data["built_in"].items():
+        found.append(Machine(name, {own["accelerator"]: (own["count"],)}, required=True))
+    for name, own in data["tpu"].items():
+        found.append(Machine(name, {}, topologies=tuple(own["topologies"])))
+    tpu = data["cloud_tpu"]
+    # And multiples of the pods' cores, which are checked where TPUs are.
+    counts = (int(tpu["cores"]), int(tpu["pod_cores"]))
+    found.append(Machine(tpu["machine"], dict.fromkeys(tpu["accelerators"], counts), required=True))
+    return {machine.name: machine for machine in found}
+
+
+def _attachable(counts: Mapping[str, list[int]]) -> Mapping[str, tuple[int, ...]]:
+    ended = table()["ended"]
+    return {f"{_PREFIX}{name}": tuple(numbers) for name, numbers in counts.items() if f"{_PREFIX}{name}" not in ended}
+
+
+@cache
+def families() -> frozenset[str]:
+    """The families whose machine types are listed completely, such as ``n1``."""
+    return frozenset(name.partition("-")[0] for name in machines())
+
+
+def is_offered(name: str) -> bool | None:
+    """Whether a machine type is offered; ``None`` if its family is not known here."""
+    if name in machines():
+        return True
+    family, data = name.partition("-")[0], table()["not_offered"]
+    known = family in families() or family in data["families"] or family in data["tpu_families"]
+    return False if known else None
+
+
+def built_in(name: str) -> tuple[str, int] | None:
+    """The accelerator that a machine type comes with, and how many; ``None`` if it has none of its own."""
+    own = table()["built_in"].get(name)
+    return (own["accelerator"], own["count"]) if own else None
+
+
+def with_accelerator(accelerator: str) -> tuple[str, ...]:
+    """The machine types that can have an accelerator, in the file's order."""
+    return tuple(name for name, machine in machines().items() if accelerator in machine.accelerators)
+
+
+def ended(accelerator: str) -> Ended | None:
+    """Whether Google has withdrawn an accelerator."""
+    own = table()["ended"].get(accelerator)
+    return Ended(**own) if own else None
+
+
+def needs_reservation() -> frozenset[str]:
+    """The accelerators that are given to reservations only."""
+    return frozenset(table()["reservations"]["required_by"])
+
+
+def reservation_name() -> str:
+    """The form of a reservation's name."""
+    return str(table()["reservations"]["name"])
+
+
+def flex_start() -> frozenset[str]:
+    """The accelerators of the Dynamic Workload Scheduler."""
+    return frozenset(table()["flex_start"]["accelerators"])
+
+
+def driver_cuda(accelerator: str) -> str | None:
+    """The CUDA version that the driver of an accelerator's hosts supports, where it is known to be old."""
+    own = table()["drivers"].get(accelerator)
+    return str(own["cuda"]) if own else None
+
+
+def disk_types() -> tuple[str, ...]:
+    """The types of boot disks."""
+    return tuple(table()["disk"]["types"])
+
+
+def usd_per_hour() -> Mapping[str, float]:
+    """Prices in the region of :func:`price_source`, by machine type, or for one accelerator by its name.
+
+    Most have none here: only those are in the file that were read in a dated source.
+    """
+    return dict(table()["prices"]["usd_per_hour"])
+
+
+def price_source() -> Source:
+    """Where the prices come from."""
+    own = table()["prices"]
+    return Source(own["page"], own["read"], region=own["region"])
+
+
+@cache
+def accelerators() -> tuple[str, ...]:
+    """Every accelerator that is named in the file, those that have ended included."""
+    data = table()
+    named = [*data["ended"], *data["cloud_tpu"]["accelerators"], *data["not_offered"]["tpu_accelerators"]]
+    named += [own["accelerator"] for own in data["built_in"].values()]
+    named += [f"{_PREFIX}{name}" for counts in data["attachable"].values() for name in counts]
+    return tuple(sorted({*named, "TPU_V5_LITEPOD"}))
+
+
+def source() -> Source:
+    """Where the tables of machines come from."""
+    own = table()["source"]
+    return Source(own["page"], own["read"], own["copy"])

@@ -1,0 +1,159 @@
+"""Polls the logs of watched jobs, independently of their states: for backends that read many logs in one call.
+
+A round is one call to the backend, for as many jobs as it takes. What the service's quota allows, the backend knows: a
+page says how long to wait. While nothing is written, the pause grows to what the backend asks for. A job that has ended
+is read at once, and its wait ends without the last lines if these would come too late (:meth:`Watch.give_up_lines`).
+
+A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from mlengine.backends import BatchesLogs, LimitsLogReads, LogPage
+from mlengine.core.errors import MlengineError
+from mlengine.jobs.watch import Watch, next_batch
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS = 60.0
+# Calls in a row for the same jobs, while a search finds nothing and does not end; then it is the other jobs' turn.
+MAX_SEARCH_CALLS = 10
+
+
+class LogPoller:
+    """Polls while there are watches. Owned by a :class:`~mlengine.jobs.polling.Poller`.
+
+    :param watches: the poller's watches, which change.
+    """
+
+    def __init__(self, watches: Mapping[int, Watch], threads: ThreadPoolExecutor) -> None:
+        self._watches, self._threads = watches, threads
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._backend: BatchesLogs | None = None
+        self._interval = 0.0
+        self._quiet = 0.0
+        self._failures = 0
+        # The jobs of a search that is not complete, and its calls so far.
+        self._searched: list[Watch] = []
+        self._search_calls = 0
+
+    def poll(self, backend: BatchesLogs, interval: float) -> None:
+        """Called after each poll of the states; starts the polling, and wakes it if there is a reason.
+
+        :param interval: seconds between two rounds in which lines are read.
+        """
+        self._backend, self._interval = backend, interval
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="mlengine-log-poller", context=contextvars.Context())
+        elif any(_is_due(watch) for watch in self._watches.values()):
+            self._wake.set()
+
+    def stop(self) -> None:
+        """No job is watched any more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _run(self) -> None:
+        while self._watches:
+            self._wake.clear()
+            pause = await self._round()
+            if self._failures:  # the end of a job is no reason to ask more often
+                await asyncio.sleep(pause)
+                continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _round(self) -> float:
+        """Read the logs of some jobs. Returns the seconds until the next round."""
+        backend = self._backend
+        batch = self._batch(backend) if backend is not None else []
+        if backend is None or not batch:
+            return self._interval
+        for watch in batch:
+            watch.due = False
+        ended = {id(watch) for watch in batch if watch.ended_at is not None}
+        try:
+            pages = await asyncio.get_running_loop().run_in_executor(self._threads, _read, backend, batch, bool(ended))
+        except Exception as error:  # noqa: BLE001 the states are polled, and decide
+            return self._failed(batch, error)
+        self._failures = 0
+        for watch, page in zip(batch, pages, strict=True):
+            watch.warn(watch.log_warning.succeeded())
+            if watch.last is not None:
+                watch.update(watch.last, page, final=id(watch) in ended and page.complete)
+        self._give_up(batch, max((page.wait or 0.0 for page in pages), default=0.0))
+        self._keep_search(batch, pages)
+        return self._pause(backend, batch, pages)
+
+    def _batch(self, backend: BatchesLogs) -> list[Watch]:
+        watches = [watch for watch in self._watches.values() if watch.last is not None and not watch.over]
+        searched = {id(watch) for watch in self._searched}
+        if self._searched and not any(watch.ended_at is not None and id(watch) not in searched for watch in watches):
+            return self._searched
+        return next_batch(watches, backend.logs_at_once)
+
+    def _keep_search(self, batch: list[Watch], pages: Sequence[LogPage]) -> None:
+        """A search without results goes on with the same jobs, for a while."""
+        found = any(page.lines for page in pages)
+        unfinished = any(page.wait == 0.0 for page in pages)
+        self._search_calls = 0 if found or not unfinished else self._search_calls + 1
+        goes_on = unfinished and self._search_calls < MAX_SEARCH_CALLS and any(not watch.over for watch in batch)
+        self._searched = batch if goes_on else []
+
+    def _pause(self, backend: BatchesLogs, batch: Sequence[Watch], pages: Sequence[LogPage]) -> float:
+        wait = max((page.wait or 0.0 for page in pages), default=0.0)
+        found = any(page.lines for page in pages)
+        waiting = [watch for watch in self._watches.values() if not watch.over]
+        if wait:
+            just_ended = any(_is_due(watch) and watch.ended_at is not None for watch in waiting)
+            return 0.0 if just_ended else min(wait, LONGEST_PAUSE_SECONDS)
+        if self._searched or any(page.more for page in pages) or any(_is_due(watch) for watch in waiting):
+            self._quiet = 0.0
+            return 0.0
+        if found or len(waiting) > len(batch) or not isinstance(backend, LimitsLogReads):
+            self._quiet = 0.0
+        else:
+            self._quiet = min(max(2 * self._quiet, self._interval), backend.quiet_log_seconds)
+        return max(self._interval, self._quiet) * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
+
+    def _failed(self, batch: Sequence[Watch], error: Exception) -> float:
+        self._failures = min(self._failures + 1, 6)
+        self._searched = []
+        pause = min(self._interval * 2.0**self._failures, max(LONGEST_PAUSE_SECONDS, self._interval))
+        message = error_message(error)
+        log.warning("Reading the logs of %d jobs failed; retrying: %s", len(batch), message)
+        for watch in batch:
+            watch.warn(watch.log_warning.failed(message))
+        self._give_up(self._watches.values(), pause)
+        return pause
+
+    def _give_up(self, watches: Iterable[Watch], wait: float) -> None:
+        """Jobs that have ended and whose last lines will not be read in time."""
+        for watch in list(watches):
+            if wait > watch.seconds_for_lines():
+                watch.give_up_lines()
+
+
+def _is_due(watch: Watch) -> bool:
+    return watch.due and watch.last is not None and not watch.over
+
+
+def _read(backend: BatchesLogs, batch: Sequence[Watch], urgent: bool) -> list[LogPage]:
+    """Runs in a thread."""
+    return backend.logs_many([(watch.handle, watch.cursor) for watch in batch], urgent=urgent)
+
+
+def error_message(error: Exception) -> str:
+    """For the log of a task."""
+    return str(error) if isinstance(error, MlengineError) else f"{type(error).__name__}: {error}"

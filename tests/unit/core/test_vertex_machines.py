@@ -1,0 +1,59 @@
+"""The table of what Vertex AI's training offers, held against Google's own messages."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from google.cloud.aiplatform_v1.types import accelerator_type  # noqa: TID251 - the reference, in tests only
+
+from mlengine.core import vertex_machines
+from mlengine.core.job_file import tiers
+
+
+def test_every_accelerator_is_one_of_the_api() -> None:
+    known = set(accelerator_type.AcceleratorType.__members__) - {"ACCELERATOR_TYPE_UNSPECIFIED"}
+    assert known == set(vertex_machines.accelerators())
+
+
+def test_every_name_is_a_machine_type_and_every_count_is_positive() -> None:
+    for machine in vertex_machines.machines().values():
+        assert tiers.is_machine_type(machine.name)
+        assert all(counts and min(counts) > 0 for counts in machine.accelerators.values())
+        assert not (set(machine.accelerators) & set(vertex_machines.table()["ended"])), machine.name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("n1-standard-4", True),
+        ("a2-megagpu-16g", True),
+        ("ct6e-standard-4t", True),
+        ("n1-standard-5", False),
+        ("c3-standard-4", False),
+        ("ct5p-hightpu-4t", False),
+        ("z9-standard-4", None),
+    ],
+)
+def test_what_is_offered(name: str, expected: bool | None) -> None:
+    assert vertex_machines.is_offered(name) is expected
+
+
+def test_the_valid_counts() -> None:
+    machines = vertex_machines.machines()
+    assert machines["n1-highmem-16"].accelerators["NVIDIA_TESLA_V100"] == (2, 4, 8)
+    assert machines["n1-standard-32"].accelerators["NVIDIA_TESLA_V100"] == (4, 8)
+    assert machines["g2-standard-24"].accelerators == {"NVIDIA_L4": (2,)}
+    assert "NVIDIA_TESLA_P100" not in machines["n1-standard-4"].accelerators, "it has ended"
+
+
+def test_the_tables_are_dated_and_name_their_source() -> None:
+    for source in (vertex_machines.source(), vertex_machines.price_source()):
+        assert source.page.startswith("https://")
+        assert date.fromisoformat(source.read)
+    assert all(own["source"].startswith("https://") for own in vertex_machines.table()["ended"].values())
+
+
+def test_prices_are_of_things_in_the_table() -> None:
+    known = {*vertex_machines.machines(), *vertex_machines.accelerators()}
+    assert set(vertex_machines.usd_per_hour()) <= known

@@ -1,0 +1,142 @@
+"""Following a job at a terminal: the log comes as fast as the service allows, the state is never late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from mlengine.backends import LogLine, LogPage, Submission
+from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.job import JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
+from mlengine.jobs import following
+from mlengine.jobs.following import Followed, LogFollower
+from mlengine.testing.backend import MemoryBackend
+
+
+class Clock:
+    """Passes only during a sleep."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(following, "time", made)
+    return made
+
+
+class Logs(MemoryBackend):
+    """What each read of the log gives; the last answer repeats."""
+
+    def __init__(self, clock: Clock, *answers: LogPage | Exception) -> None:
+        super().__init__()
+        self._clock, self._answers = clock, list(answers)
+        self.reads: list[float] = []
+        self.ends_at = float("inf")
+        self.handle = self.submit(Submission("k", "j", 1, "gs://bucket/m/j", TrainingSpec("trainer.task")))
+
+    def describe(self, handles: Any) -> Any:
+        if self._clock.now >= self.ends_at:
+            self.end(self.handle.name, JobState.SUCCEEDED)
+        return super().describe(handles)
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        self.reads.append(self._clock.now)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Limited(Logs):
+    quiet_log_seconds = 15.0
+
+
+def page(*texts: str, more: bool = False, wait: float | None = None) -> LogPage:
+    return LogPage(tuple(LogLine("chief-0", text) for text in texts), {}, more=more, wait=wait)
+
+
+def follow(backend: Logs, *, notes: list[str] | None = None, to_end_of_job: bool = True) -> Iterator[Followed]:
+    follower = LogFollower(backend, backend.handle, {}, (notes if notes is not None else []).append)
+    return follower.follow(to_end_of_job=to_end_of_job)
+
+
+def texts(followed: list[Followed]) -> list[str]:
+    return [line.text for one in followed for line in one.page.lines]
+
+
+def test_a_throttled_log_does_not_delay_the_state(clock: Clock) -> None:
+    backend = Limited(clock, page(wait=40.0), page("last"))
+    backend.ends_at = clock.now + 5.0
+    seen_at = None
+    found = []
+    for followed in follow(backend):
+        found.append(followed)
+        if followed.status.state.terminal and seen_at is None:
+            seen_at = clock.now
+    assert seen_at is not None
+    assert seen_at - backend.ends_at <= following.POLL_SECONDS
+    assert texts(found) == ["last"], "and the last lines are not lost"
+    assert found[-1].final
+
+
+def test_after_the_end_the_log_is_read_at_once(clock: Clock) -> None:
+    backend = Limited(clock, page(), page(), page(), page("last"))
+    backend.ends_at = clock.now + 5.0
+    assert texts(list(follow(backend))) == ["last"]
+    assert clock.now - backend.ends_at <= following.POLL_SECONDS
+
+
+def test_a_quiet_log_is_read_less_often_where_reads_are_limited(clock: Clock) -> None:
+    made = []
+    for kind in (Limited, Logs):
+        backend = kind(clock, page())
+        backend.ends_at = clock.now + 300.0
+        list(follow(backend))
+        made.append(len(backend.reads))
+    assert made[0] <= 300 / 15 + 6
+    assert made[1] >= 290, "every second"
+
+
+def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
+    backend = Limited(clock, page("one", more=True), page("two", more=True), page(wait=2.5), page("three"))
+    begin = clock.now
+    assert texts(list(follow(backend, to_end_of_job=False))) == ["one", "two", "three"]
+    assert [moment - begin for moment in backend.reads] == [0.0, 0.0, 0.0, 2.5]
+    assert backend.calls.count("describe") == 4, "not every second: there is nothing else to wait for"
+
+
+def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock) -> None:
+    backend = Limited(clock, *[BackendUnavailableError("503")] * 3, page("there"), page())
+    backend.ends_at = clock.now + 60.0
+    notes: list[str] = []
+    assert texts(list(follow(backend, notes=notes))) == ["there"]
+    assert notes == ["the log cannot be read now; retrying: 503"]
+
+
+def test_a_log_that_fails_for_long_ends_the_command_but_not_before_the_job(clock: Clock) -> None:
+    backend = Limited(clock, BackendUnavailableError("503"))
+    backend.ends_at = clock.now + 1000.0
+    with pytest.raises(BackendUnavailableError):
+        list(follow(backend))
+    assert clock.now >= backend.ends_at
+    assert clock.now < backend.ends_at + 2 * following.PATIENCE_SECONDS
+
+
+def test_a_search_without_end_ends_the_command(clock: Clock) -> None:
+    backend = Limited(clock, page(wait=0.0))
+    backend.ends_at = clock.now + 5.0
+    with pytest.raises(BackendUnavailableError, match="could not be read for 180 s"):
+        list(follow(backend))
+    assert len(backend.reads) < 100

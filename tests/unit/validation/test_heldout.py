@@ -1,0 +1,93 @@
+"""The held-out rows of a split: what is written for the scoring process, and what stays here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlengine.core.dataset import Column, Schema
+from mlengine.core.errors import DatasetError
+from mlengine.datasets.reading import SplitReader
+from mlengine.validation.heldout import Heldout, _batch_rows, read_column, read_rows, write_heldout
+
+SCHEMA = Schema(
+    (Column("id", "int64"), Column("x", "float32"), Column("t", "string"), Column("late", "string")),
+    target="late",
+    key="id",
+    classes=("no", "yes"),
+)
+
+
+@dataclass
+class Split:
+    """A table in place of a split."""
+
+    table: pa.Table
+    rows: int | None = None
+
+    def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        assert columns is None, "one pass over all columns"
+        yield from self.table.to_batches(min(rows, 3))
+
+
+def table(late: Sequence[Any]) -> pa.Table:
+    count = len(late)
+    return pa.table(
+        {
+            "id": pa.array(range(count)),
+            "x": pa.array([at / 2 for at in range(count)], pa.float32()),
+            "t": [f"t{at}" for at in range(count)],
+            "late": pa.array(late, pa.string()),
+        }
+    )
+
+
+def write(split: Split, folder: Path) -> Heldout:
+    return write_heldout(cast("SplitReader", split), SCHEMA, "binary", folder, digest="d")
+
+
+def test_target_and_key_stay_on_this_side(tmp_path: Path) -> None:
+    heldout = write(Split(table(["no", "yes"] * 4), 8), tmp_path)
+    assert heldout.rows == 8
+    assert dict(heldout.columns) == {"x": ("float32", ()), "t": ("string", ())}
+    assert heldout.target is not None
+    assert heldout.target.tolist() == [0, 1] * 4
+    assert heldout.key is not None
+    assert heldout.key.tolist() == list(range(8))
+    assert read_rows(heldout, [7, 0]) == [{"x": 3.5, "t": "t7"}, {"x": 0.0, "t": "t0"}]
+    assert read_rows(heldout, [1], ["t"]) == [{"t": "t1"}]
+    assert read_rows(heldout, []) == []
+    assert np.array_equal(read_column(heldout, "x"), np.arange(8) / 2)
+    with pytest.raises(DatasetError, match="no column 'late'"):
+        read_column(heldout, "late")
+
+
+def test_rows_that_were_not_counted_are_read_once(tmp_path: Path) -> None:
+    assert write(Split(table(["no", "yes", "no", "yes"])), tmp_path).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("late", "rows", "message"),
+    [
+        ([], 0, "the held-out set has no rows"),
+        (["no", "yes"], 3, "the held-out set has 2 rows, and its manifest says 3"),
+        (["no", None], 2, "rows without a value in the target column 'late'"),
+        (["no", "no", "no", "maybe"], 4, "the target 'maybe', which is none of the 2 classes"),
+    ],
+)
+def test_bad_rows_are_refused(tmp_path: Path, late: list[Any], rows: int, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        write(Split(table(late), rows), tmp_path)
+
+
+def test_a_batch_has_a_bounded_size() -> None:
+    large = Schema((Column("image", "float32", (512, 512, 3)),))
+    assert _batch_rows(large) == 10
+    assert _batch_rows(Schema((Column("x", "float64", (4096, 4096)),))) == 1
+    assert _batch_rows(Schema((Column("x", "bool"), Column("t", "timestamp")))) == 32_768
