@@ -1,4 +1,4 @@
-"""Builds the trainer's environment on each node of a job, once for each kind of accelerator. Runs in the driver."""
+"""Builds the trainer's environment on each node of a job: one for each kind of accelerator. Runs in the driver."""
 
 from __future__ import annotations
 
