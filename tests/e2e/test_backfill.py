@@ -29,6 +29,7 @@ from mlengine.core.job import JobRecord
 from mlengine.core.layout import JobDir, dataset_dir, join
 from mlengine.storage.client import Storage
 from mlengine.testing.airflow_api import AirflowApi, DagRun
+from tests.support.live_airflow import persist
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -236,7 +237,7 @@ def test_on_a_new_version(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = lab.new_runs("on_new_version", [], 1)
     assert cli.main(["datasets", "announce", "named", "v12", "--bucket", lab.stack.bucket]) == 1, "there is no v12"
     (done,) = lab.finish(one)  # or the older version might be published first
-    lab.api.trigger("register", {"version": "v9"})
+    persist(lab.api.trigger, "register", {"version": "v9"})
     (other,) = lab.new_runs("on_new_version", [one], 1)
     for run, version in zip((done, *lab.finish(other)), ("v10", "v9"), strict=True):
         assert (run.state, run.partition_key) == ("success", version)
@@ -310,10 +311,10 @@ def test_by_hand(lab: Lab, second: Backfilled) -> None:
     """With a key, with a version in the form, with neither; and trained again on request."""
     assert second.runs
     runs = lab.finish(
-        lab.api.trigger("monthly", partition_key=MONTHS[2]),
-        lab.api.trigger("monthly", {"dataset_version": MONTHS[4]}),
-        lab.api.trigger("monthly"),
-        lab.api.trigger("monthly", {"force_retrain": True}, partition_key=MONTHS[1]),
+        persist(lab.api.trigger, "monthly", partition_key=MONTHS[2]),
+        persist(lab.api.trigger, "monthly", {"dataset_version": MONTHS[4]}),
+        persist(lab.api.trigger, "monthly"),
+        persist(lab.api.trigger, "monthly", {"force_retrain": True}, partition_key=MONTHS[1]),
     )
     assert [run.state for run in runs] == ["success"] * 4
     versions = [lab.result(run, "dataset")["version"] for run in runs]

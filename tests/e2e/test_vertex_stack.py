@@ -6,6 +6,7 @@ What this cannot know without the real service is listed in docs/vertex.md.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> 
     assert isinstance(submitted, dict)
     assert submitted["backend"] == "vertex"
     # The job file's region wins over the setting.
-    assert submitted["name"].startswith("projects/local/locations/europe-west1/customJobs/")
+    assert re.fullmatch(r"projects/\d+/locations/europe-west1/customJobs/\d+", submitted["name"])
     assert service.calls.count("CreateCustomJob") == 1
     asked = "\n".join(api.log(run.dag_id, run.run_id, "retrain.submit", tasks["retrain.submit"].try_number))
     for words in ("workerPoolSpecs:", "machineType:", "imageUri: python:", "at most", "USD"):

@@ -250,6 +250,10 @@ def test_the_google_provider_s_trigger_over_grpc(
     assert client.get_custom_job(name=made.name).state.name == "JOB_STATE_SUCCEEDED"
     listed = client.list_custom_jobs(request={"parent": PARENT, "filter": "labels.team=vision", "page_size": 1})
     assert [job.name for job in listed] == [made.name]
+    emulator.script("ListCustomJobs", "quota", per_minute=1)
+    client.list_custom_jobs(parent=PARENT, retry=None)
+    with pytest.raises(exceptions.ResourceExhausted, match="Quota exceeded"):
+        client.list_custom_jobs(parent=PARENT, retry=None)
     with pytest.raises(exceptions.FailedPrecondition):
         client.cancel_custom_job(name=made.name)
     client.delete_custom_job(name=made.name).result(timeout=10)

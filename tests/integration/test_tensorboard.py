@@ -60,7 +60,7 @@ def test_a_name_that_leaves_the_folder_is_refused(storage: Storage, bucket: str,
     job_dir = JobDir.of(bucket, "mnist", "mnist_1")
     storage.write(f"{job_dir.train}../../../../outside.tfevents", b"x")
     inside = tmp_path / "deep" / "inside"
-    with pytest.raises(StorageError, match="leaves its folder"):
+    with pytest.raises(StorageError, match="leaves its directory"):
         Mirror(storage, inside).sync([job_dir])
     assert list(tmp_path.rglob("outside*")) == []
 

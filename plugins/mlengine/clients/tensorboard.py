@@ -99,7 +99,9 @@ class Mirror:
         root = (self.folder / job_dir.job_id).resolve()
         place = (root / stat.uri[len(parent) :]).resolve()
         if root.parent != self.folder.resolve() or not place.is_relative_to(root):
-            raise StorageError(f"object name leaves its folder: {stat.uri}", hint="delete that object")
+            raise StorageError(
+                f"the name of an events file leaves its directory: {stat.uri}", hint="delete or rename that object"
+            )
         return place
 
     def _fetch(self, stat: ObjectStat, place: Path) -> None:

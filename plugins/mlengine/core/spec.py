@@ -113,7 +113,10 @@ class TrainingSpec:
         :raises JobFileError: a count exceeds the limits, or there is not exactly one chief.
         """
         if counts.get(Role.CHIEF, 1) != 1:
-            raise JobFileError(f"chief replicas: is {counts[Role.CHIEF]}", hint="a job has exactly one chief")
+            raise JobFileError(
+                f"chief replicas: is {counts[Role.CHIEF]}",
+                hint="a job has exactly one chief: leave it out of the counts",
+            )
         for role, count in counts.items():
             if (problem := limits.replica_count(count)) is not None:
                 raise JobFileError(f"{role} replicas: {problem.message}", hint=problem.hint)

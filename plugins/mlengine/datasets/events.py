@@ -31,8 +31,7 @@ def announce(server: AirflowServer, dataset: str, version: str, extra: Mapping[s
     if not ids:
         raise AnnounceError(
             f"{server.url} knows no asset {name!r}: no DAG waits for versions of {dataset!r}",
-            hint="switch on a DAG whose schedule names it, such as mnist_on_new_version, and see that it has no"
-            " import error",
+            hint="unpause a DAG whose schedule names the asset, and check that it has no import error",
         )
     body = {"asset_id": ids[0], "partition_key": version, "extra": dict(extra or {})}
     return int(server.call("POST", "assets/events", body)["id"])

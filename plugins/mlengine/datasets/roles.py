@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     pass
 
 # The roles of formats whose columns are always the same.
+_MOST_LISTED = 30  # indices of classes in a hint
 _OWN_ROLES: Mapping[str, Mapping[str, str]] = {
     "idx": {"target": "label"},
     "images": {"target": "label", "key": "path"},
@@ -139,7 +140,8 @@ def find_task(found: Found, schema: Schema, roles: Roles, previous: Manifest | N
     if task not in ("binary", "multiclass"):
         if task == "regression" and not column.numeric:
             raise DatasetError(
-                f"the target {column.name!r} is {column}; a regression needs numbers", hint="write --task multiclass"
+                f"the target {column.name!r} is {column}; a regression needs numbers",
+                hint="write --task binary or --task multiclass; if it has numbers as strings, write them as numbers",
             )
         return task, schema
     known = previous.schema.classes if previous is not None and same_target else None
@@ -202,9 +204,11 @@ def _check_indices(classes: tuple[Value, ...]) -> None:
     :raises DatasetError: an index in between does not occur, so that the last ones may be errors.
     """
     if classes != tuple(range(len(classes))):
+        last = max(int(index) for index in classes)
+        listed = ",".join(map(str, range(last + 1))) if last < _MOST_LISTED else f"0,1,…,{last}"
         raise DatasetError(
             f"the labels are not 0, 1, 2, …: {', '.join(map(str, classes[-12:]))}",
-            hint=f"correct them, or list the classes: --classes {','.join(map(str, range(10)))}",
+            hint=f"correct them, or list the classes: --classes {listed}",
         )
 
 

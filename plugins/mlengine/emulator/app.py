@@ -78,8 +78,10 @@ class App:
             elif fault.action == "reset":
                 await self._reset_connection(scope)
                 return False
-            elif fault.action in {"status", "quota"}:
-                await _send(send, *_refusal(fault))
+            elif fault.refusal is not None:
+                status, message = fault.refusal
+                code = HTTP_STATUS[status]
+                await _send(send, code, {"error": {"code": code, "message": message, "status": status}})
                 return False
         return True
 
@@ -99,17 +101,6 @@ class App:
         self._reset(scope["client"])
         # Lets uvicorn handle the lost connection; otherwise it logs a missing response.
         await asyncio.sleep(0)
-
-
-def _refusal(fault: Fault) -> tuple[int, dict[str, Any]]:
-    status, message = fault.status, fault.message
-    if fault.action == "quota":  # the service gives no Retry-After
-        status = "RESOURCE_EXHAUSTED"
-        message = (
-            f"Quota exceeded for quota metric 'Read requests' and limit 'Read requests per minute': {fault.per_minute}."
-        )
-    code = HTTP_STATUS[status]
-    return code, {"error": {"code": code, "message": message, "status": status}}
 
 
 async def _body(receive: Receive) -> bytes:

@@ -100,6 +100,14 @@ class Fault:
             raise _invalid(data, f"action {data['action']} does not apply to {method}", f"use {', '.join(allowed)}")
         return cls(**data)
 
+    @property
+    def refusal(self) -> tuple[str, str] | None:
+        """Status and message of a call that the fault refuses; ``None`` if it refuses none."""
+        if self.action == "quota":  # the service gives no Retry-After
+            metric = "quota metric 'Read requests' and limit 'Read requests per minute'"
+            return "RESOURCE_EXHAUSTED", f"Quota exceeded for {metric}: {self.per_minute}."
+        return (self.status, self.message) if self.action == "status" else None
+
     def applies_to(self, method: str) -> bool:
         """Whether a call of ``method`` can trigger the fault."""
         return self.method == method or (self.method == "*" and method in _ONLY.get(self.action, METHODS))

@@ -104,9 +104,10 @@ class GrpcServer:
     def _serve(self, name: str, method: _Method, message: Any, context: Any) -> Any:
         from google.protobuf import json_format
 
-        faults = {fault.action: fault for fault in self._script.match(name)}
-        self._before(faults, context)
         path, request = method.request(message)
+        project = path.partition("projects/")[2].partition("/")[0]
+        faults = {fault.action: fault for fault in self._script.match(name, project)}
+        self._before(faults, context)
         try:
             route, parts = self._routes.find(method.verb, path)
             stuck, triggered = "stick" in faults, tuple(faults.values())
@@ -123,8 +124,8 @@ class GrpcServer:
     def _before(self, faults: Mapping[str, Fault], context: Any) -> None:
         if "delay" in faults:
             time.sleep(faults["delay"].seconds)
-        if "status" in faults:
-            _abort(context, faults["status"].status, faults["status"].message)
+        for refusal in filter(None, (fault.refusal for fault in faults.values())):
+            _abort(context, *refusal)
         if "reset" in faults:
             _abort(context, "UNAVAILABLE", "connection reset by peer")
 

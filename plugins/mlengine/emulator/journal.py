@@ -169,7 +169,8 @@ class Journal:
                 rows += [_former_row(entry) for entry in batch["entries"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EmulatorError) as error:
             raise EmulatorError(
-                f"cannot read the log file {path}: {error!r}", hint="remove it, or choose another --state-dir"
+                f"cannot read the log file {path}: {error!r}",
+                hint="check its permissions, and whether another version wrote it; or choose another --state-dir",
             ) from error
         self.store.restore(stored, rows, cursor, stage=_ENDED if record.state.terminal else _RUNNING)
         path.unlink()

@@ -100,7 +100,8 @@ class LogStore:
             self._open()
         except sqlite3.Error as error:
             raise EmulatorError(
-                f"cannot open the log store {path}: {error}", hint="remove it, or choose another --state-dir"
+                f"cannot open the log store {path}: {error}",
+                hint="check its permissions, and whether another version wrote it; or choose another --state-dir",
             ) from error
 
     def close(self) -> None:

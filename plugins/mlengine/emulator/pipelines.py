@@ -83,7 +83,7 @@ class PipelineStore:
             except (OSError, ValueError, TypeError) as error:
                 raise EmulatorError(
                     f"cannot read the record of a training pipeline {path}: {error!r}",
-                    hint="remove it, or choose another --state-dir",
+                    hint="check its permissions, and whether another version wrote it; or choose another --state-dir",
                 ) from error
             self._pipelines[pipeline.key] = pipeline
 

@@ -131,7 +131,8 @@ class Store:
                 record = Record.from_json(json.loads(path.read_text("utf-8")))
             except (OSError, ValueError, TypeError, KeyError, AttributeError, MlengineError) as error:
                 raise EmulatorError(
-                    f"cannot read the job record {path}: {error!r}", hint="remove it, or choose another --state-dir"
+                    f"cannot read the job record {path}: {error!r}",
+                    hint="check its permissions, and whether another version wrote it; or choose another --state-dir",
                 ) from error
             self._records[record.key] = record
 

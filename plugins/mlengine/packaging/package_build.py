@@ -61,4 +61,7 @@ def check_complete(tree: SourceTree, package: str, packed: frozenset[str]) -> No
     """
     lost = sorted({f"{package}/{path}" for path in tree.paths} - packed)
     if lost:
-        raise PackageError(f"the build of {tree.root} left out {', '.join(lost[:5])}", hint="rename these files")
+        raise PackageError(
+            f"the build of {tree.root} left out {', '.join(lost[:5])}",
+            hint="rename them, without characters that build tools reserve",
+        )

@@ -15,6 +15,8 @@ from typing import Any
 
 from mlengine.core.errors import BackendError
 
+_DAMAGED = "a disk error or another program has changed this file: restore it from a backup, or move it away"
+
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The file's content; ``None`` if the file does not exist.
@@ -26,9 +28,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise BackendError(f"{path} is not readable: {error}", hint="remove that job's folder") from error
+        raise BackendError(f"{path} is not readable: {error}", hint=_DAMAGED) from error
     if not isinstance(data, dict):
-        raise BackendError(f"{path} is not a JSON object", hint="remove that job's folder")
+        raise BackendError(f"{path} is not a JSON object", hint=_DAMAGED)
     return data
 
 

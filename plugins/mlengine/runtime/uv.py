@@ -45,10 +45,14 @@ def run(
             _kill_group(process.pid)
             process.wait()
     if code == -signal.SIGKILL:
-        words.append(f"it was killed, after {seconds:.0f} s at most (the setting local_build_timeout_seconds)")
+        raise EnvironmentBuildError(
+            f"uv {' '.join(arguments[:2])} was killed, after {seconds:.0f} s at most:\n{_end(words)}",
+            hint="if that was the time limit, increase the setting local_build_timeout_seconds; or check whether the "
+            "machine ran out of memory",
+        )
     if code:
         raise EnvironmentBuildError(
-            f"uv {' '.join(arguments[:2])} ended with code {code}:\n{''.join(words)[-_WORDS:].strip()}",
+            f"uv {' '.join(arguments[:2])} ended with code {code}:\n{_end(words)}",
             hint="correct the trainer's dependencies or constraints.txt; the next submission builds again",
         )
     return "".join(words)
@@ -88,3 +92,7 @@ def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: FileLock) -
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _end(output: list[str]) -> str:
+    return "".join(output)[-_WORDS:].strip()

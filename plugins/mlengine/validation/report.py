@@ -119,7 +119,8 @@ class Report:
             raise MlengineError(f"invalid report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
             raise MlengineError(
-                f"report has format {data.get('format')!r}, not {FORMAT}", hint="run the validation again"
+                f"report has format {data.get('format')!r}, not {FORMAT}",
+                hint="another version of mlengine wrote it: use that version or a newer one, or validate again",
             )
         return report
 

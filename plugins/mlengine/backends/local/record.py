@@ -184,5 +184,6 @@ class Stored:
             return cls(submission, settings, data["created"], data.get("host", ""), separate)
         except (KeyError, TypeError, JobFileError) as error:
             raise BackendError(
-                f"submission.json cannot be read: {error}", hint="remove the directory of that job"
+                f"job {data.get('job_id', '(unknown)')}: its submission.json cannot be read: {error!r}",
+                hint="if another version of mlengine wrote it, use that version; otherwise submit the job again",
             ) from error

@@ -39,7 +39,10 @@ def open_backend(args: argparse.Namespace, name: str | None = None) -> ListingBa
     chosen = args.backend or name or ("local" if args.state_dir else settings.get("backend", None))
     backend: Any = get_backend(chosen, **{option: value for option, value in options.items() if value})
     if not isinstance(backend, ListsJobs):
-        raise BackendError(f"backend {chosen} cannot list its jobs", hint="use the tools of that service")
+        raise BackendError(
+            f"backend {chosen} cannot list its jobs",
+            hint="name a backend that can: --backend local or --backend vertex",
+        )
     return backend  # type: ignore[return-value]
 
 
