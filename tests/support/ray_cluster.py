@@ -48,6 +48,13 @@ class RayCluster:
         self.process.wait()
 
 
+def node_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a node's processes: this process's, without what concerns Ray and Airflow, and ``env``."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
+    own["PATH"] = f"{Path(sys.executable).parent}:{own['PATH']}"
+    return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+
+
 @contextlib.contextmanager
 def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterator[RayCluster]:
     """Start a cluster; at the end, none of its processes is left.
@@ -62,8 +69,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     scripts = Path(sys.executable).parent
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
-    own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    own = node_environment(env)
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [

@@ -140,7 +140,7 @@ class RayBackend:
         if not wanted:
             return []
         with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
-            return list(pool.map(lambda one: self.logs(*one, limit), wanted))
+            return list(pool.map(lambda one: self.logs(one[0], one[1], limit), wanted))
 
     def cancel(self, handle: JobHandle) -> None:
         """Stop the job, and verify that Ray has found it: a job that is just being created has nothing to stop yet.

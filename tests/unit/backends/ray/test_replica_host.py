@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,18 @@ def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]
     yield host
     for one in made:
         one.end()
-        until(lambda one=one: one._command is None or one.poll()["exit_code"] is not None, "the end")
+        until(partial(_ended, one), "the end")
+
+
+def _ended(host: ReplicaHost) -> bool:
+    return host._command is None or host.poll()["exit_code"] is not None
+
+
+def address(host: ReplicaHost) -> str:
+    """The address that the replica reserves."""
+    found = host.take(DIGEST)
+    assert found is not None
+    return found
 
 
 def output(host: ReplicaHost) -> tuple[bytes, int]:
@@ -81,7 +93,7 @@ def output(host: ReplicaHost) -> tuple[bytes, int]:
 
 def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost]) -> None:
     chief, worker = make(SHOW), make(SHOW, "worker")
-    addresses = {"chief": [chief.take(DIGEST)], "worker": [worker.take(DIGEST)]}
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     assert addresses["chief"] != addresses["worker"]
     worker.start(addresses)
     data, exit_code = output(worker)
@@ -110,7 +122,7 @@ def test_an_environment_that_was_removed_is_reported(make: Callable[..., Replica
 
 def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHost]) -> None:
     chief = make()
-    addresses = {"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]}
+    addresses = {"chief": [address(chief)], "worker": ["127.0.0.1:1"]}
     chief.start(addresses)
     until(lambda: chief.poll()["output"], "output")
     chief.end()
@@ -120,7 +132,7 @@ def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHo
 def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_host, "DRIVER_TIMEOUT_SECONDS", 0.5)
     chief = make()
-    chief.start({"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
     command: Any = chief._command
     assert until(lambda: command.poll() is not None, "the end")
 
@@ -130,7 +142,7 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
 ) -> None:
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", -4.9)
     first, second = make(), make()
-    addresses = {"chief": [first.take(DIGEST)], "worker": ["127.0.0.1:1"]}
+    addresses = {"chief": [address(first)], "worker": ["127.0.0.1:1"]}
     first.start(addresses)
     second.take(DIGEST)
     with pytest.raises(RuntimeError, match="an earlier process of chief-0 does not end"):
@@ -144,7 +156,7 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
 
 def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
     chief = make()
-    chief.start({"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
     left = node_dir / "ray" / "mlengine-killed-1"
     (left / "work").mkdir(parents=True)
     assert prune(node_dir) == ["mlengine-killed-1"]
@@ -154,7 +166,7 @@ def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., Repl
 
 def test_a_job_leaves_no_files(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
     chief, worker = make("print(1)"), make("print(1)", "worker")
-    addresses = {"chief": [chief.take(DIGEST)], "worker": [worker.take(DIGEST)]}
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     for host in (chief, worker):
         host.start(addresses)
         output(host)
