@@ -20,11 +20,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlengine.runtime.env_allowlist import MARK
 from mlengine.runtime.processes import Process
 from tests.support.local_jobs import until
 from tests.support.ray_cluster import node_environment
 
 _START_SECONDS = 180.0
+_HEAD = 10
 _NETWORKS = range(1, 200)
 # A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
 _QUICK = {
@@ -45,7 +47,9 @@ def impossible() -> str:
     for program in ("ip", "unshare", "setpriv", "nsenter"):
         if shutil.which(program) is None:
             return f"{program} is not installed, so that there are no network namespaces"
-    made = subprocess.run([*_NAMESPACES, "ip", "link", "add", "a", "type", "veth", "peer", "b"], check=False)
+    made = subprocess.run(
+        [*_NAMESPACES, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"], check=False
+    )
     return "" if made.returncode == 0 else "network namespaces are not allowed here"
 
 
@@ -64,6 +68,7 @@ class Node:
     env: Mapping[str, str]
     network: int
     process: subprocess.Popen[bytes] | None = None
+    _space: str = ""
 
     @property
     def state_dir(self) -> Path:
@@ -92,8 +97,9 @@ class Node:
                 start_new_session=True,
             )
         pid = self.process.pid
-        own = os.readlink("/proc/self/ns/net")
-        until(lambda: os.readlink(f"/proc/{pid}/ns/net") != own, f"the network namespace of {self.name}")
+        own = Path("/proc/self/ns/net").readlink()
+        until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, f"the network namespace of {self.name}")
+        self._space = until(lambda: _process_namespace(pid), f"the first process of {self.name}")
         subprocess.run(["ip", "link", "delete", self._link], check=False, capture_output=True)
         _ip(f"link add {self._link} type veth peer name eth0 netns {pid}")
         _ip(f"link set {self._link} master ml{self.network} up")
@@ -118,13 +124,27 @@ class Node:
         """Connect the node again."""
         _ip(f"link set {self._link} up")
 
+    def repair(self) -> None:
+        """Start the node if it was killed, and connect it if its network was cut."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        else:
+            self.mend()
+
     def processes(self) -> list[Process]:
-        """All processes that have the node's home in their environment."""
-        return [process for process, _ in _with_home(self.home)]
+        """All processes of the node."""
+        found = []
+        for path in Path("/proc").glob("[1-9]*"):
+            with contextlib.suppress(OSError):
+                if str((path / "ns" / "pid").readlink()) != self._space:
+                    continue
+                if (one := Process.of(int(path.name))) is not None:
+                    found.append(one)
+        return found
 
     def replicas(self) -> list[tuple[Process, str]]:
-        """The processes of trainers and of what they have started, with their command lines."""
-        return [(process, _command(process.pid)) for process, mark in _with_home(self.home) if mark]
+        """The processes of trainers, their guards, and what they have started, with their command lines."""
+        return [(process, _command(process.pid)) for process in self.processes() if _of_job(process.pid)]
 
     def actors(self) -> list[Process]:
         """The actors of replicas."""
@@ -152,22 +172,31 @@ class RayNetwork:
 
     @property
     def address(self) -> str:
-        return f"http://{self.head.address}:8265"
+        return f"http://{_address(self.number, _HEAD)}:8265"
 
     def start(self, env: Mapping[str, str], cpus: tuple[int, ...]) -> None:
-        """Start a node for each number of CPUs, and wait until Ray lists all."""
-        own = {**node_environment(env), **_QUICK}
+        """Start a node for each number of CPUs, and wait until Ray lists all.
+
+        The head has Ray's custom resource ``head``, the others ``node``, one each. They reach no package index: what
+        they install must be in uv's cache.
+        """
+        cache = {"UV_CACHE_DIR": str(Path("~/.cache/uv").expanduser())}  # also for nodes, whose homes are elsewhere
+        own = {**cache, **node_environment(env), **_QUICK, "UV_OFFLINE": "1"}
         for number, count in enumerate(cpus):
             name = f"n{number}" if number else "head"
-            address, home = _address(self.number, 10 + number), self.folder / name
+            address, home = _address(self.number, _HEAD + number), self.folder / name
+            named = shlex.quote(json.dumps({"node" if number else "head": 1}))
             ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
+            ray += f" --resources={named}"
             if number == 0:
                 command = f"{ray} --head --dashboard-host=0.0.0.0"
             else:
                 # As with an init system, Ray is started again after it has ended.
-                command = f"while :; do {ray} --address={_address(self.number, 10)}:6379 --block; sleep 1; done"
+                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; sleep 1; done"
             self.nodes.append(Node(name, address, home, command, own, self.number))
             self.nodes[-1].start()
+            if number == 0:
+                self.wait()
         self.wait()
 
     def wait(self) -> None:
@@ -216,14 +245,17 @@ def _address(network: int, host: int) -> str:
     return f"10.213.{network}.{host}"
 
 
-def _with_home(home: Path) -> Iterator[tuple[Process, bool]]:
-    """Processes with that home, and whether they are marked as those of a job."""
-    word = f"HOME={home}\0".encode()
-    for path in Path("/proc").glob("[1-9]*"):
-        with contextlib.suppress(OSError):
-            environment = b"\0" + (path / "environ").read_bytes()
-            if b"\0" + word in environment and (process := Process.of(int(path.name))) is not None:
-                yield process, b"\0MLENGINE_LOCAL_JOB=" in environment
+def _process_namespace(pid: int) -> str:
+    """The process namespace of the process's children; empty before the first one."""
+    with contextlib.suppress(OSError):
+        return str(Path(f"/proc/{pid}/ns/pid_for_children").readlink())
+    return ""
+
+
+def _of_job(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
 
 
 def _command(pid: int) -> str:

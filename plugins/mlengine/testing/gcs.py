@@ -78,9 +78,7 @@ def binary() -> Path:
     return programs[0]
 
 
-def start(
-    root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
-) -> GcsServer:
+def start(root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None) -> GcsServer:
     """Start a server and wait until it responds.
 
     :param root: the directory of the objects, which stay there when the server stops; ``None`` keeps them in memory.

@@ -30,8 +30,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-# Replicas may run on for so long after their driver was lost: until they miss it, and then for the grace period.
-LOST_SECONDS = 60.0
+LOST_SECONDS = 60.0  # if the driver has not written how long its replicas may run on without it
 STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
 _THREADS = 16
 _KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
@@ -50,7 +49,7 @@ class RayBackend:
     :param client: replaces the REST client.
     :param storage: replaces the storage client.
     :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
-        none of its replicas can be running; until then, its state is UNKNOWN.
+        none of its replicas can be running; until then, its state is UNKNOWN. By default what the driver has written.
     :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
 
     Nothing is read, imported or requested before the first method is called.
@@ -70,7 +69,7 @@ class RayBackend:
         impersonation_chain: str | Sequence[str] | None = None,
         client: RayClient | None = None,
         storage: Storage | None = None,
-        lost_seconds: float = LOST_SECONDS,
+        lost_seconds: float | None = None,
         **given: Any,
     ) -> None:
         self._address, self._token, self._headers = address, token, headers
@@ -185,20 +184,21 @@ class RayBackend:
             written = json.loads(self._storage.read(state_uri(folder(handle))))
             found = status(handle, job, written)
             # A final state is written when all replicas have ended.
-            return found if JobState(written["state"]).terminal else self._delayed(found)
+            return found if JobState(written["state"]).terminal else self._delayed(found, written)
         except ObjectMissingError:
             return status(handle, job, None)
         except (MlengineError, ValueError, KeyError, TypeError) as error:
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
 
-    def _delayed(self, found: JobStatus) -> JobStatus:
+    def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
         """The status, but UNKNOWN while replicas of a lost job may still be running."""
         name = found.handle.name
         if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
             self._lost_since.pop(name, None)
             return found
         since = self._lost_since.setdefault(name, time.monotonic())
-        if time.monotonic() - since >= self._lost_seconds:
+        seconds = self._lost_seconds
+        if time.monotonic() - since >= (written.get("lost_seconds", LOST_SECONDS) if seconds is None else seconds):
             return found
         return JobStatus(
             found.handle,

@@ -137,6 +137,17 @@ def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], mon
     assert until(lambda: command.poll() is not None, "the end")
 
 
+def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
+    """A driver that does not receive an answer counts from the one before."""
+    chief = make()
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.poll()
+    answered = chief._answered
+    assert chief._contact < answered
+    chief.poll()
+    assert chief._contact == answered
+
+
 def test_a_replica_starts_after_its_predecessor_has_ended(
     make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,12 +155,15 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
     first, second = make(), make()
     addresses = {"chief": [address(first)], "worker": ["127.0.0.1:1"]}
     first.start(addresses)
-    second.take(DIGEST)
     with pytest.raises(RuntimeError, match="an earlier process of chief-0 does not end"):
-        second.start(addresses)
+        second.take(DIGEST)
     first.end()
     output(first)
+    assert first._turn is not None
+    with first._turn:
+        pass
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", 20.0)
+    second.take(DIGEST)
     second.start(addresses)
     until(lambda: second.poll()["output"], "output")
 
