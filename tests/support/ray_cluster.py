@@ -20,7 +20,7 @@ from pathlib import Path
 from mlengine.runtime.processes import Process
 from mlengine.testing.airflow_home import free_port
 
-_START_SECONDS = 120.0
+_START_SECONDS = 180.0
 _END_SECONDS = 5.0
 
 
@@ -64,6 +64,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     scripts = Path(sys.executable).parent
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [

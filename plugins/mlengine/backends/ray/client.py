@@ -51,9 +51,11 @@ class RayClient:
         status, answer = self._call("GET", "/api/version")
         version = answer.get("ray_version") if isinstance(answer, Mapping) else None
         if status != 200 or not isinstance(version, str):
+            words = _words(answer) if status != 200 else "without a ray_version"
             raise BackendError(
-                f"{self.access.address} is no Ray dashboard: /api/version answers {status}",
-                hint="set ray_address to the dashboard of the head node, by default http://HOST:8265",
+                f"{self.access.address} is no Ray dashboard: /api/version answers {status} {words[:200]}".rstrip(),
+                hint="set ray_address to the dashboard of the head node, by default http://HOST:8265; if a proxy in "
+                "front of it asks for a login, set ray_headers",
             )
         if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_RAY:
             raise BackendError(
@@ -140,7 +142,8 @@ class RayClient:
             if time.monotonic() + pause > until:
                 raise BackendUnavailableError(
                     f"{method} {self.access.address}{path}: {status or 'no answer'}: {_words(answer)}",
-                    hint="check that the Ray cluster runs and that ray_address can be reached from here",
+                    hint="check that the Ray cluster runs, and that ray_address has the right host, the port of the "
+                    "dashboard (by default 8265), and http or https as the dashboard needs",
                 )
             self.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -163,11 +166,35 @@ class RayClient:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
+            self._check_protocol(error)
             return None, str(error)
+        if reply.is_redirect:
+            return reply.status_code, f"redirected to {reply.headers['Location']}"
         try:
             return reply.status_code, reply.json()
         except requests.JSONDecodeError:
             return reply.status_code, reply.text
+
+    def _check_protocol(self, error: Exception) -> None:
+        """:raises BackendError: the server answers, but not as a dashboard would: no retry helps."""
+        import requests
+
+        text, hint = str(error), ""
+        if isinstance(error, requests.exceptions.SSLError):
+            text = text[text.rfind("[SSL") :] if "[SSL" in text else text
+            hint = "make its certificate known: set REQUESTS_CA_BUNDLE to a file with your certificate authority"
+            if re.search(r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNEXPECTED_EOF|UNKNOWN_PROTOCOL", text, re.I):
+                hint = "this server does not speak TLS: write http:// in ray_address"
+        elif isinstance(error, requests.exceptions.InvalidURL) or "BadStatusLine" in text:
+            text = "it does not answer in HTTP" if "BadStatusLine" in text else text
+            hint = (
+                "set ray_address to the dashboard of the head node, by default http://HOST:8265 (not the cluster's "
+                "own port 6379, nor the client's port 10001)"
+            )
+        if hint:
+            raise BackendError(
+                f"{self.access.address} is no Ray dashboard: {text[:300].rstrip(')')}", hint=hint
+            ) from error
 
     def _get_session(self) -> Any:
         with self._lock:

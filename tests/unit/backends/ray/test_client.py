@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -84,6 +86,51 @@ def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answ
 def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
     server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.9.3"})]
     with pytest.raises(BackendError, match=r"runs Ray 2\.9\.3; 2\.40 or newer is needed"):
+        client.check_version()
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[int]:
+    """A port that sends ``answer`` to each connection, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = listening.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_port_that_does_not_speak_http() -> None:
+    """What the ports 6379 and 10001 of a cluster answer: gRPC."""
+    grpc = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00"
+    with raw_server(grpc) as port, pytest.raises(BackendError, match="it does not answer in HTTP") as error:
+        RayClient(Access(f"http://127.0.0.1:{port}"), deadline=5.0).check_version()
+    assert not error.value.retryable
+    assert "6379" in error.value.hint
+
+
+def test_https_where_the_server_speaks_http(server: Server) -> None:
+    with pytest.raises(BackendError, match=r"is no Ray dashboard: .*SSL") as error:
+        RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
+    assert error.value.hint == "this server does not speak TLS: write http:// in ray_address"
+
+
+def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
+    server.answers["/api/version"] = [(302, "log in")]
+    with pytest.raises(BackendError, match="answers 302 redirected to /login"):
         client.check_version()
 
 
