@@ -49,11 +49,14 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterator[RayCluster]:
+def running(
+    env: Mapping[str, str], *, cpus: int = 4, token: str = "", python: Path = Path(sys.executable)
+) -> Iterator[RayCluster]:
     """Start a cluster; at the end, none of its processes is left.
 
     :param env: added to the environment of its processes: where the bucket is.
     :param token: what requests must send; empty for none.
+    :param python: the interpreter of the environment that has Ray.
     """
     ports = {
         name: free_port()
@@ -61,7 +64,7 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     }
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    scripts = Path(sys.executable).parent
+    scripts = python.parent
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine

@@ -184,9 +184,11 @@ class RayBackend:
     def _open(self) -> RayClient:
         with self._lock:
             if self._client is None:
-                access = Access.find(self._address, self._token, self._headers, extra_of(self._gcp_conn_id))
-                self._client = RayClient(access)
+                self._client = RayClient(self._access(), renew=self._access)
             return self._client
+
+    def _access(self) -> Access:
+        return Access.find(self._address, self._token, self._headers, extra_of(self._gcp_conn_id))
 
     def _list(self) -> list[tuple[Job, JobHandle]]:
         """The jobs of this project on the cluster, oldest first."""

@@ -22,6 +22,7 @@ _NODES = 10000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 5.0
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _EXISTS = "already exists"
+_STARTING = "No available agent"  # with status 500: the head node has just started
 
 Job = Mapping[str, Any]
 
@@ -31,12 +32,19 @@ class RayClient:
 
     :param deadline: seconds for one call with its retries.
     :param sleep: the function that pauses between retries.
+    :param renew: returns address and credentials as they are now, when a token was refused: it may have expired.
     """
 
     def __init__(
-        self, access: Access, *, deadline: float = DEADLINE, sleep: Callable[[float], None] = time.sleep
+        self,
+        access: Access,
+        *,
+        deadline: float = DEADLINE,
+        sleep: Callable[[float], None] = time.sleep,
+        renew: Callable[[], Access] | None = None,
     ) -> None:
         self.access = access
+        self._renew = renew
         self._deadline = deadline
         self.sleep = sleep
         self._session: Any = None
@@ -132,12 +140,14 @@ class RayClient:
         pause = _FIRST_PAUSE
         while True:
             status, answer = self._send(method, path, body, data)
+            if status in {401, 403} and self._renewed():
+                status, answer = self._send(method, path, body, data)
             if status in {401, 403}:
                 raise BackendError(
                     f"{self.access.address} refuses the token: {status} {_words(answer)}".rstrip(": "),
                     hint="set ray_token, or the connection's extra 'ray_token', to the cluster's token",
                 )
-            if status is not None and status not in _AGAIN:
+            if status is not None and status not in _AGAIN and not (status == 500 and _STARTING in _words(answer)):
                 return status, answer
             if time.monotonic() + pause > until:
                 raise BackendUnavailableError(
@@ -147,6 +157,17 @@ class RayClient:
                 )
             self.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _renewed(self) -> bool:
+        """Whether there are other credentials now, for the same address."""
+        if self._renew is None:
+            return False
+        now = self._renew()
+        with self._lock:
+            changed = now.address == self.access.address and now.headers != self.access.headers
+            if changed:
+                self.access = now
+        return changed
 
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, data: bytes | None

@@ -143,6 +143,34 @@ def test_a_token_that_is_refused(server: Server, client: RayClient, status: int)
     assert "ray_token" in error.value.hint
 
 
+def test_a_token_that_has_expired_is_read_again(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired"), (200, [])]
+    client = RayClient(
+        Access(server.url, {"Authorization": "Bearer t"}),
+        renew=lambda: Access(server.url, {"Authorization": "Bearer u"}),
+        deadline=5.0,
+    )
+    assert client.list_jobs() == []
+    assert [headers["Authorization"] for _, _, headers in server.seen] == ["Bearer t", "Bearer u"]
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert len(server.seen) == 3, "an equal token is not sent twice"
+
+
+def test_a_new_token_is_not_sent_to_another_address(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    client = RayClient(Access(server.url), renew=lambda: Access("http://other:8265", {"Authorization": "Bearer u"}))
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert client.access.address == server.url
+
+
+def test_a_head_node_that_has_just_started_is_asked_again(server: Server, client: RayClient) -> None:
+    server.answers["/api/jobs/"] = [(500, "No available agent to submit job, please try again later."), (200, {})]
+    assert client.submit({"submission_id": "a"})
+
+
 def test_a_dashboard_that_is_busy_is_asked_again(server: Server, client: RayClient) -> None:
     server.answers["/api/jobs/"] = [(503, ""), (200, [{"submission_id": "a"}, {"submission_id": None}])]
     assert client.list_jobs() == [{"submission_id": "a"}]
