@@ -20,7 +20,7 @@ from pathlib import Path
 from mlengine.runtime.processes import Process
 from mlengine.testing.airflow_home import free_port
 
-_START_SECONDS = 120.0
+_START_SECONDS = 180.0
 _END_SECONDS = 5.0
 
 
@@ -48,19 +48,26 @@ class RayCluster:
         self.process.wait()
 
 
-def node_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a node's processes: this process's, without what concerns Ray and Airflow, and ``env``."""
+def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable).parent) -> dict[str, str]:
+    """The environment of a node's processes: this process's, without what concerns Ray and Airflow, and ``env``.
+
+    :param scripts: the folder of the interpreter that has Ray.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
-    own["PATH"] = f"{Path(sys.executable).parent}:{own['PATH']}"
+    own["PATH"] = f"{scripts}:{own['PATH']}"
+    own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine
     return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
 
 @contextlib.contextmanager
-def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterator[RayCluster]:
+def running(
+    env: Mapping[str, str], *, cpus: int = 4, token: str = "", python: Path = Path(sys.executable)
+) -> Iterator[RayCluster]:
     """Start a cluster; at the end, none of its processes is left.
 
     :param env: added to the environment of its processes: where the bucket is.
     :param token: what requests must send; empty for none.
+    :param python: the interpreter of the environment that has Ray.
     """
     ports = {
         name: free_port()
@@ -68,8 +75,8 @@ def running(env: Mapping[str, str], *, cpus: int = 4, token: str = "") -> Iterat
     }
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    scripts = Path(sys.executable).parent
-    own = node_environment(env)
+    scripts = python.parent
+    own = node_environment(env, scripts)
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [

@@ -13,7 +13,7 @@ class Setting:
     :param minimum: the smallest number that is allowed.
     :param extra: the names under which a connection's extra may have it; empty if it is not read from a connection,
         because it describes a machine, or is needed before there is a connection.
-    :param sensitive: a password, which Airflow does not show.
+    :param sensitive: a secret: Airflow does not show it, and ``_CMD`` and ``_SECRET`` may set it.
     """
 
     name: str
@@ -224,7 +224,8 @@ def _all() -> tuple[Setting, ...]:
             "",
             text,
             "What a replica on Ray reserves, as a JSON object, for all roles or by role: "
-            '{"CPU": 4, "GPU": 1, "memory_gib": 8} (default: by the machine types of the job file).',
+            '{"CPU": 4, "GPU": 1, "memory_gib": 8} (default: by the machine types of the job file). ray.resources in '
+            "the job file comes before it.",
             extra=("ray_resources",),
         ),
         Setting(
@@ -238,7 +239,8 @@ def _all() -> tuple[Setting, ...]:
             "ray_placement",
             "PACK",
             text,
-            "How Ray places the replicas of a job: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.",
+            "How Ray places the replicas of a job: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. ray.placement in the "
+            "job file comes before it.",
             extra=("ray_placement",),
         ),
         Setting(

@@ -61,15 +61,23 @@ def _checked(found: settings.Found) -> str:
             "no address of a Ray cluster",
             hint="set [mlengine] ray_address, or the connection's extra 'ray_address', to http://HOST:8265",
         )
-    parts = urlsplit(found.value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not _is_url(found.value):
         raise BackendError(
             f"{found.source} is not the URL of a Ray dashboard: {found.value!r}",
             hint="write http://HOST:8265 (not ray://, and not the port 6379 of the cluster itself)",
         )
+    parts = urlsplit(found.value)
     if parts.username or parts.password:
         raise BackendError(f"{found.source} contains a password", hint="use ray_token or ray_headers instead")
     return found.value.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or an address in broken brackets
+        return False
 
 
 def extra_of(gcp_conn_id: str | None) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.ray import logs, shipping
+from mlengine.backends.ray import home, logs, shipping
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
@@ -95,20 +95,29 @@ class RayBackend:
 
     def submit(self, submission: Submission) -> JobHandle:
         _check(submission)
-        stored = Stored(submission, RaySettings.load(extra_of(self._gcp_conn_id), **self._given))
+        extra = extra_of(self._gcp_conn_id)
+        stored = Stored(submission, RaySettings.load(extra, submission.spec.ray, **self._given))
         wanted = bundles(submission.spec, stored.settings.resources)
         client = self._open()
         version = client.check_version()
         if client.get(stored.name) is not None:
             return stored.handle
+        home.check(self._storage, stored.handle, client.access.address)
         if not stored.settings.autoscaling:
-            check_fit(submission.job_id, submission.spec, wanted, client.nodes())
+            check_fit(submission.job_id, submission.spec, wanted, client.nodes(), stored.settings.placement)
         package = shipping.package()
         client.upload(package.name, package.data)
         self._storage.write(stored.uri, stored.to_bytes())
+        home.settle(self._storage, stored.handle, client.access.address)
         log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
-        if not client.submit(_request(stored, package.uri)):
-            log.info("%s exists already", stored.name)
+        try:
+            if not client.submit(_request(stored, package.uri)):
+                log.info("%s exists already", stored.name)
+        except BackendUnavailableError:
+            raise  # the job may have been created
+        except BackendError:
+            home.forget(self._storage, stored.handle)
+            raise
         return stored.handle
 
     def find(self, key: str) -> list[JobHandle]:
@@ -145,12 +154,17 @@ class RayBackend:
         """Stop the job, and verify that Ray has found it: a job that is just being created has nothing to stop yet.
 
         :raises BackendUnavailableError: Ray did not stop it.
+        :raises BackendError: the job was submitted to another cluster.
         """
         client = self._open()
         until = time.monotonic() + STOP_SECONDS
         while not client.stop(handle.name):
             job = client.get(handle.name)
-            if job is None or STATES.get(str(job.get("status")), JobState.UNKNOWN).terminal:
+            if job is None:
+                if not self._ended(handle):
+                    home.check(self._storage, handle, client.access.address)
+                return
+            if STATES.get(str(job.get("status")), JobState.UNKNOWN).terminal:
                 return
             if time.monotonic() > until:
                 raise BackendUnavailableError(
@@ -169,9 +183,11 @@ class RayBackend:
     def _open(self) -> RayClient:
         with self._lock:
             if self._client is None:
-                access = Access.find(self._address, self._token, self._headers, extra_of(self._gcp_conn_id))
-                self._client = RayClient(access)
+                self._client = RayClient(self._access(), renew=self._access)
             return self._client
+
+    def _access(self) -> Access:
+        return Access.find(self._address, self._token, self._headers, extra_of(self._gcp_conn_id))
 
     def _list(self) -> list[tuple[Job, JobHandle]]:
         """The jobs of this project on the cluster, oldest first."""
@@ -180,15 +196,35 @@ class RayBackend:
         return [(job, _handle(job)) for job in own]
 
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        written: dict[str, Any] = {}
         try:
             written = json.loads(self._storage.read(state_uri(folder(handle))))
             found = status(handle, job, written)
             # A final state is written when all replicas have ended.
-            return found if JobState(written["state"]).terminal else self._delayed(found, written)
+            if JobState(written["state"]).terminal:
+                return found
         except ObjectMissingError:
-            return status(handle, job, None)
+            found = status(handle, job, None)
         except (MlengineError, ValueError, KeyError, TypeError) as error:
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
+        if job is None and (elsewhere := self._elsewhere(handle)):
+            return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
+        return self._delayed(found, written)
+
+    def _elsewhere(self, handle: JobHandle) -> str:
+        """Why a job that this cluster does not know may run on another one; empty if it cannot."""
+        try:
+            home.check(self._storage, handle, self._open().access.address)
+        except MlengineError as error:
+            return f"{error.message}: {error.hint}"
+        return ""
+
+    def _ended(self, handle: JobHandle) -> bool:
+        """Whether the job's driver has written a final state."""
+        try:
+            return JobState(json.loads(self._storage.read(state_uri(folder(handle))))["state"]).terminal
+        except (ObjectMissingError, ValueError, KeyError, TypeError):
+            return False
 
     def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
         """The status, but UNKNOWN while replicas of a lost job may still be running."""

@@ -1,8 +1,9 @@
 """What each replica reserves in the cluster: one bundle of the placement group.
 
-From the setting ``ray_resources``, or else from the machine types of the job file. ``ray_resources`` is for all
-replicas, ``{"CPU": 4, "GPU": 1, "memory_gib": 8}``, or by role, ``{"chief": {…}, "worker": {…}}``. Other names in it
-are Ray's custom resources.
+From :attr:`RaySettings.resources <mlengine.backends.ray.settings.RaySettings>`, or else from the machine types of the
+job file. These resources are for all replicas, ``{"CPU": 4, "GPU": 1, "memory_gib": 8}``, or by role,
+``{"chief": {…}, "worker": {…}}``; other names are Ray's custom resources.
+:mod:`mlengine.core.job_file.ray_section` has checked them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mlengine.core.errors import BackendError, SettingError
+from mlengine.core.errors import BackendError
+from mlengine.core.job_file.ray_section import MEMORY
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
@@ -28,14 +30,13 @@ _DEFAULT_CPUS = 1.0
 def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
     """One bundle for each of ``spec.replicas``, in their order.
 
-    :param resources: the setting ``ray_resources``.
-    :raises SettingError: a value is not a positive number.
+    :param resources: the job's :class:`RaySettings` have them.
     """
     by_role = bool(resources) and _ROLES.issuperset(resources)
     result = []
     for pool in spec.pools:
         chosen = resources.get(pool.role.value) if by_role else resources
-        bundle = _named(chosen, pool.role) if chosen else _of_machine(pool)
+        bundle = _named(chosen) if chosen else _of_machine(pool)
         result += [dict(bundle) for _ in range(pool.count)]
     return result
 
@@ -53,32 +54,55 @@ def accelerators(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[dict[
     return result
 
 
-def check_fit(job_id: str, spec: TrainingSpec, wanted: list[Bundle], nodes: Iterable[Bundle]) -> None:
+def check_fit(
+    job_id: str, spec: TrainingSpec, wanted: list[Bundle], nodes: Iterable[Bundle], placement: str = "PACK"
+) -> None:
     """Refuse a job that the cluster cannot run, even when it is empty.
 
     :param nodes: what each node has in all.
+    :param placement: Ray's strategy for the placement group.
     :raises BackendError: names the replica, what it needs, and what the largest node has.
     """
     there = list(nodes)
-    hint = (
-        "request less (the setting ray_resources, or machine types in the job file), add nodes, or set "
-        "ray_autoscaling = true if the cluster adds nodes by itself"
-    )
     for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
         if not any(_fits(bundle, node) for node in there):
-            largest = max(there, key=lambda node: (node.get("CPU", 0.0), node.get("memory", 0.0)), default={})
-            raise BackendError(
+            raise _never(
                 f"{job_id}: {role.value}-{index} needs {describe(bundle)}, and no node of the Ray cluster has that; "
-                f"the largest of {len(there)} has {describe(_comparable(largest, bundle))}",
-                hint=hint,
+                f"{_largest(there, bundle)}"
             )
     total, has = _sum(wanted), _sum(there)
     if not _fits(total, has):
-        raise BackendError(
+        raise _never(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} together, and the Ray cluster has "
-            f"{describe(_comparable(has, total))}",
-            hint=hint,
+            f"{describe(_comparable(has, total))}"
         )
+    if placement == "STRICT_PACK" and not any(_fits(total, node) for node in there):
+        raise _never(
+            f"{job_id}: its {len(wanted)} replicas need {describe(total)} on one node (ray_placement is STRICT_PACK); "
+            f"{_largest(there, total)}"
+        )
+    if placement == "STRICT_SPREAD" and len(wanted) > len(there):
+        raise _never(
+            f"{job_id}: its {len(wanted)} replicas need as many nodes (ray_placement is STRICT_SPREAD), and the Ray "
+            f"cluster has {len(there)}"
+        )
+
+
+def _never(message: str) -> BackendError:
+    return BackendError(
+        message,
+        hint="request less (resources below 'ray:' in the job file, the setting ray_resources, or other machine "
+        "types), add nodes, or set ray_autoscaling = true if the cluster adds nodes by itself",
+    )
+
+
+def _largest(nodes: list[Bundle], bundle: Bundle) -> str:
+    """The node that comes closest, by the first resource that all lack, then by size."""
+    lacking = next((name for name in bundle if all(node.get(name, 0.0) < bundle[name] for node in nodes)), "CPU")
+    largest = max(
+        nodes, key=lambda node: (node.get(lacking, 0.0), node.get("CPU", 0.0), node.get("memory", 0.0)), default={}
+    )
+    return f"the largest of {len(nodes)} has {describe(_comparable(largest, bundle))}"
 
 
 def describe(bundle: Mapping[str, float]) -> str:
@@ -90,18 +114,11 @@ def describe(bundle: Mapping[str, float]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _named(chosen: Any, role: Role) -> Bundle:
-    if not isinstance(chosen, Mapping):
-        raise SettingError(f"ray_resources: {role.value} must be a JSON object, not {chosen!r}")
+def _named(chosen: Mapping[str, float]) -> Bundle:
     bundle: Bundle = {}
     for name, amount in chosen.items():
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount < 0:
-            raise SettingError(
-                f"ray_resources: {name} of {role.value} must be a number, not {amount!r}",
-                hint='write, for example, {"CPU": 4, "GPU": 1, "memory_gib": 8}',
-            )
         if amount:
-            bundle["memory" if name == "memory_gib" else name] = amount * (_GIB if name == "memory_gib" else 1.0)
+            bundle["memory" if name == MEMORY else name] = amount * (_GIB if name == MEMORY else 1.0)
     # Ray refuses an empty bundle.
     return bundle or {"CPU": 0.01}
 

@@ -22,6 +22,7 @@ _NODES = 10000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 5.0
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _EXISTS = "already exists"
+_STARTING = "No available agent"  # with status 500: the head node has just started
 
 Job = Mapping[str, Any]
 
@@ -31,12 +32,19 @@ class RayClient:
 
     :param deadline: seconds for one call with its retries.
     :param sleep: the function that pauses between retries.
+    :param renew: returns address and credentials as they are now, when a token was refused: it may have expired.
     """
 
     def __init__(
-        self, access: Access, *, deadline: float = DEADLINE, sleep: Callable[[float], None] = time.sleep
+        self,
+        access: Access,
+        *,
+        deadline: float = DEADLINE,
+        sleep: Callable[[float], None] = time.sleep,
+        renew: Callable[[], Access] | None = None,
     ) -> None:
         self.access = access
+        self._renew = renew
         self._deadline = deadline
         self.sleep = sleep
         self._session: Any = None
@@ -51,9 +59,11 @@ class RayClient:
         status, answer = self._call("GET", "/api/version")
         version = answer.get("ray_version") if isinstance(answer, Mapping) else None
         if status != 200 or not isinstance(version, str):
+            words = _words(answer) if status != 200 else "without a ray_version"
             raise BackendError(
-                f"{self.access.address} is no Ray dashboard: /api/version answers {status}",
-                hint="set ray_address to the dashboard of the head node, by default http://HOST:8265",
+                f"{self.access.address} is no Ray dashboard: /api/version answers {status} {words[:200]}".rstrip(),
+                hint="set ray_address to the dashboard of the head node, by default http://HOST:8265; if a proxy in "
+                "front of it asks for a login, set ray_headers",
             )
         if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST_RAY:
             raise BackendError(
@@ -130,20 +140,34 @@ class RayClient:
         pause = _FIRST_PAUSE
         while True:
             status, answer = self._send(method, path, body, data)
+            if status in {401, 403} and self._renewed():
+                status, answer = self._send(method, path, body, data)
             if status in {401, 403}:
                 raise BackendError(
                     f"{self.access.address} refuses the token: {status} {_words(answer)}".rstrip(": "),
                     hint="set ray_token, or the connection's extra 'ray_token', to the cluster's token",
                 )
-            if status is not None and status not in _AGAIN:
+            if status is not None and status not in _AGAIN and not (status == 500 and _STARTING in _words(answer)):
                 return status, answer
             if time.monotonic() + pause > until:
                 raise BackendUnavailableError(
                     f"{method} {self.access.address}{path}: {status or 'no answer'}: {_words(answer)}",
-                    hint="check that the Ray cluster runs and that ray_address can be reached from here",
+                    hint="check that the Ray cluster runs, and that ray_address has the right host, the port of the "
+                    "dashboard (by default 8265), and http or https as the dashboard needs",
                 )
             self.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _renewed(self) -> bool:
+        """Whether there are other credentials now, for the same address."""
+        if self._renew is None:
+            return False
+        now = self._renew()
+        with self._lock:
+            changed = now.address == self.access.address and now.headers != self.access.headers
+            if changed:
+                self.access = now
+        return changed
 
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, data: bytes | None
@@ -163,11 +187,35 @@ class RayClient:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
+            self._check_protocol(error)
             return None, str(error)
+        if reply.is_redirect:
+            return reply.status_code, f"redirected to {reply.headers['Location']}"
         try:
             return reply.status_code, reply.json()
         except requests.JSONDecodeError:
             return reply.status_code, reply.text
+
+    def _check_protocol(self, error: Exception) -> None:
+        """:raises BackendError: the server answers, but not as a dashboard would: no retry helps."""
+        import requests
+
+        text, hint = str(error), ""
+        if isinstance(error, requests.exceptions.SSLError):
+            text = text[text.rfind("[SSL") :] if "[SSL" in text else text
+            hint = "make its certificate known: set REQUESTS_CA_BUNDLE to a file with your certificate authority"
+            if re.search(r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNEXPECTED_EOF|UNKNOWN_PROTOCOL", text, re.I):
+                hint = "this server does not speak TLS: write http:// in ray_address"
+        elif isinstance(error, requests.exceptions.InvalidURL) or "BadStatusLine" in text:
+            text = "it does not answer in HTTP" if "BadStatusLine" in text else text
+            hint = (
+                "set ray_address to the dashboard of the head node, by default http://HOST:8265 (not the cluster's "
+                "own port 6379, nor the client's port 10001)"
+            )
+        if hint:
+            raise BackendError(
+                f"{self.access.address} is no Ray dashboard: {text[:300].rstrip(')')}", hint=hint
+            ) from error
 
     def _get_session(self) -> Any:
         with self._lock:

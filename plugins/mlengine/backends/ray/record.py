@@ -3,6 +3,7 @@
 ::
 
     submission-<digest>.json   the submission and its settings; written before the job is submitted
+    cluster.json               the address of the cluster that the job is submitted to; written once, before that
     state.json                 the driver's state of the job, replaced at each change
     log/<number>.jsonl         lines of all replicas, in order of arrival; written once
 
@@ -48,6 +49,11 @@ def folder(handle: JobHandle) -> str:
 def state_uri(own: str) -> str:
     """:param own: as :func:`folder` returns it."""
     return join(own, "state.json")
+
+
+def cluster_uri(own: str) -> str:
+    """:param own: as :func:`folder` returns it."""
+    return join(own, "cluster.json")
 
 
 def chunk_uri(own: str, number: int) -> str:

@@ -1,5 +1,8 @@
 """The Ray backend's settings: those whose names begin with ``ray_``, as :mod:`mlengine.settings` finds them.
 
+The section ``ray:`` of a job file has ``resources`` and ``placement``, too. An argument comes before it; the
+connection, the configuration and the default come after it, because they are for all jobs.
+
 ``placement`` here is the setting ``ray_placement``, and so on for every field. A job keeps the settings that it was
 submitted with. Address and credentials are not among them: :mod:`mlengine.backends.ray.access`.
 """
@@ -12,9 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from mlengine import settings
-from mlengine.core.errors import BackendError, SettingError
-
-PLACEMENTS = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+from mlengine.core.errors import BackendError, JobFileError, SettingError
+from mlengine.core.job_file import ray_section
+from mlengine.core.job_file.located import from_python
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,13 @@ class RaySettings:
     build_timeout_seconds: float
 
     @classmethod
-    def load(cls, extra: Mapping[str, Any] | None = None, **given: Any) -> Self:
-        """The given values; others as :mod:`mlengine.settings` finds them.
+    def load(
+        cls, extra: Mapping[str, Any] | None = None, job_file: Mapping[str, Any] | None = None, **given: Any
+    ) -> Self:
+        """The given values, then those of the job file; others as :mod:`mlengine.settings` finds them.
 
         :param extra: the extra of the connection, if there is one.
+        :param job_file: the section ``ray:`` of the job file: :attr:`mlengine.core.spec.TrainingSpec.ray`.
         :raises BackendError: there is no setting of a given name.
         :raises SettingError: a value has the wrong type.
         """
@@ -60,15 +66,17 @@ class RaySettings:
         unknown = sorted(given.keys() - set(names))
         if unknown:
             raise BackendError(f"the ray backend has no setting {unknown[0]!r}", hint=f"use one of {', '.join(names)}")
+        chosen = {**(job_file or {}), **{name: value for name, value in given.items() if value not in (None, "")}}
         values: dict[str, Any] = {
-            field.name: _value(f"ray_{field.name}", str(field.type), given.get(field.name), extra)
+            field.name: _value(f"ray_{field.name}", str(field.type), chosen.get(field.name), extra)
             for field in fields(cls)
         }
-        if values["placement"] not in PLACEMENTS:
-            raise SettingError(
-                f"ray_placement must be one of {', '.join(PLACEMENTS)}, not {values['placement']!r}",
-                hint="PACK uses few nodes, SPREAD uses many",
-            )
+        try:
+            ray_section.placement(from_python(values["placement"], "ray_placement"))
+            if values["resources"]:
+                values["resources"] = ray_section.resources(from_python(values["resources"], "ray_resources"))
+        except JobFileError as error:
+            raise SettingError(error.message, hint=error.hint) from error
         return cls(**values)
 
     @classmethod

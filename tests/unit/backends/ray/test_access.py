@@ -22,7 +22,10 @@ def test_arguments_come_before_the_connection_and_the_configuration(monkeypatch:
     assert Access.find() == Access("http://configured:8265", {})
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "head:8265", "127.0.0.1:6379", "http://", "ftp://head"])
+@pytest.mark.parametrize(
+    "address",
+    ["ray://head:10001", "head:8265", "127.0.0.1:6379", "http://", "ftp://head", "http://h:x", "http://h:99999"],
+)
 def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
     with pytest.raises(BackendError, match="not the URL of a Ray dashboard"):
         Access.find(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,8 +12,8 @@ from mlengine.backends import Submission, connected_backend
 from mlengine.backends.ray.access import Access
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.backends.ray.client import RayClient
-from mlengine.backends.ray.record import Stored, chunk_uri, folder, job_name, state_uri
-from mlengine.core.errors import BackendError, BackendUnavailableError, ObjectMissingError
+from mlengine.backends.ray.record import Stored, chunk_uri, cluster_uri, folder, job_name, state_uri
+from mlengine.core.errors import BackendError, BackendUnavailableError, ObjectMissingError, StorageConflictError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.storage.client import Storage
@@ -35,6 +36,14 @@ class Bucket:
     def write(self, uri: str, data: bytes, _: str | None = None) -> int:
         self.objects[uri] = data
         return 1
+
+    def create(self, uri: str, data: bytes, _: str | None = None) -> int:
+        if uri in self.objects:
+            raise StorageConflictError(uri)
+        return self.write(uri, data)
+
+    def delete(self, uri: str) -> None:
+        self.objects.pop(uri, None)
 
 
 class Client:
@@ -184,6 +193,86 @@ def test_a_job_that_ray_does_not_stop_is_an_error(
     client.stops = [False]
     with pytest.raises(BackendUnavailableError, match="did not stop"):
         backend(client, bucket).cancel(HANDLE)
+
+
+class TestAnAddressThatChanges:
+    """A job on the cluster of the address before."""
+
+    @pytest.fixture
+    def moved(self, client: Client, bucket: Bucket) -> RayBackend:
+        """The backend with the new address, after :data:`JOB` was submitted to the old one."""
+        backend(client, bucket).submit(JOB)
+        other = Client()
+        other.access = Access("http://other:8265")
+        other.stops = [False]
+        return backend(other, bucket)
+
+    @pytest.fixture
+    def handle(self) -> JobHandle:
+        return JobHandle("ray", job_name(JOB.key, JOB.attempt), JOB.job_id, JOB.attempt, JOB.job_dir)
+
+    def test_the_job_is_not_lost(self, moved: RayBackend, handle: JobHandle) -> None:
+        status = moved.describe([handle])[0]
+        assert status.state is JobState.UNKNOWN
+        assert (
+            "was submitted to the Ray cluster at http://head:8265, and ray_address is now http://other:"
+            in status.detail
+        )
+        assert "set ray_address to http://head:8265" in status.detail
+
+    def test_it_is_not_submitted_again(self, moved: RayBackend) -> None:
+        with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
+            moved.submit(JOB)
+
+    def test_it_is_not_said_to_be_cancelled(self, moved: RayBackend, handle: JobHandle) -> None:
+        with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
+            moved.cancel(handle)
+
+    def test_its_last_state_counts(self, moved: RayBackend, handle: JobHandle, bucket: Bucket) -> None:
+        bucket.write(state_uri(folder(handle)), json.dumps({"state": "SUCCEEDED", "detail": ""}).encode())
+        assert moved.describe([handle])[0].state is JobState.SUCCEEDED
+        moved.cancel(handle)
+
+    def test_the_next_attempt_may_run_there(self, moved: RayBackend) -> None:
+        assert moved.submit(replace(JOB, attempt=3)).attempt == 3
+
+    def test_a_cluster_that_knows_the_job_has_another_name(
+        self, client: Client, bucket: Bucket, moved: RayBackend, handle: JobHandle
+    ) -> None:
+        client.access = Access("http://alias:8265")
+        again = backend(client, bucket)
+        assert again.submit(JOB) == handle
+        assert again.describe([handle])[0].state is JobState.QUEUED
+
+    def test_a_person_may_say_that_the_cluster_is_gone(
+        self, moved: RayBackend, handle: JobHandle, bucket: Bucket
+    ) -> None:
+        bucket.delete(cluster_uri(folder(handle)))
+        status = moved.describe([handle])[0]
+        assert status.failure is not None
+        assert status.failure.cause is FailureCause.LOST
+        moved.submit(JOB)
+
+    def test_a_job_that_ray_refused_may_run_elsewhere(
+        self, client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: dict[str, Any]) -> bool:
+            raise BackendError("the runtime environment is not valid")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "submit", refuse)
+            with pytest.raises(BackendError, match="not valid"):
+                backend(client, bucket).submit(JOB)
+        client.access = Access("http://other:8265")
+        assert backend(client, bucket).submit(JOB)
+
+
+def test_the_job_file_s_section_is_used(client: Client, bucket: Bucket) -> None:
+    ray = {"placement": "SPREAD", "resources": {"chief": {"CPU": 2}}}
+    backend(client, bucket, resources={"CPU": 3}).submit(replace(JOB, spec=replace(SPEC, ray=ray)))
+    uri = next(uri for uri in bucket.objects if "submission-" in uri)
+    chosen = Stored.from_bytes(bucket.objects[uri]).settings
+    assert (chosen.placement, chosen.resources) == ("SPREAD", {"CPU": 3})
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mlengine.backends.ray.bundles import accelerators, bundles, check_fit, describe
-from mlengine.core.errors import BackendError, SettingError
+from mlengine.core.errors import BackendError
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 GIB = float(1 << 30)
@@ -34,12 +32,6 @@ def test_resources_by_role_leave_the_other_roles_with_their_machine_types() -> N
     assert found == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0, "special": 1.0}, {"CPU": 3.0, "special": 1.0}]
 
 
-@pytest.mark.parametrize("resources", [{"CPU": "four"}, {"CPU": -1}, {"CPU": True}, {"chief": 4}])
-def test_resources_must_be_numbers(resources: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="ray_resources"):
-        bundles(CLUSTER, resources)
-
-
 def test_a_replica_that_fits_on_no_node_is_named_with_the_largest_node() -> None:
     nodes = [{"CPU": 4.0, "memory": 8 * GIB}, {"CPU": 2.0, "memory": 64 * GIB}]
     with pytest.raises(BackendError) as error:
@@ -55,6 +47,24 @@ def test_replicas_that_fit_one_by_one_must_fit_together() -> None:
     check_fit("job", CLUSTER, wanted, [{"CPU": 4.0}, {"CPU": 2.0}])
     with pytest.raises(BackendError, match="need 6 CPU together, and the Ray cluster has 5 CPU"):
         check_fit("job", CLUSTER, wanted, [{"CPU": 3.0}, {"CPU": 2.0}])
+
+
+def test_the_largest_node_is_that_with_most_of_what_is_missing() -> None:
+    nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 2.0}]
+    with pytest.raises(BackendError, match="the largest of 2 has 4 CPU, 2 GPU"):
+        check_fit("job", TrainingSpec("t"), [{"CPU": 4.0, "GPU": 4.0}], nodes)
+
+
+def test_strict_placements_must_be_possible() -> None:
+    wanted, nodes = [{"CPU": 2.0}] * 3, [{"CPU": 4.0}, {"CPU": 4.0}]
+    for placement in ("PACK", "SPREAD"):
+        check_fit("job", CLUSTER, wanted, nodes, placement)
+    with pytest.raises(BackendError, match=r"need 6 CPU on one node \(.*STRICT_PACK\); the largest of 2 has 4 CPU"):
+        check_fit("job", CLUSTER, wanted, nodes, "STRICT_PACK")
+    with pytest.raises(BackendError, match=r"its 3 replicas need as many nodes .*STRICT_SPREAD.*has 2"):
+        check_fit("job", CLUSTER, wanted, nodes, "STRICT_SPREAD")
+    check_fit("job", CLUSTER, wanted, [{"CPU": 6.0}], "STRICT_PACK")
+    check_fit("job", CLUSTER, wanted, [*nodes, {"CPU": 2.0}], "STRICT_SPREAD")
 
 
 def test_a_cluster_without_nodes_fits_nothing() -> None:

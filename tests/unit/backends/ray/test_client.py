@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -87,6 +89,51 @@ def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
         client.check_version()
 
 
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[int]:
+    """A port that sends ``answer`` to each connection, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = listening.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_port_that_does_not_speak_http() -> None:
+    """What the ports 6379 and 10001 of a cluster answer: gRPC."""
+    grpc = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00"
+    with raw_server(grpc) as port, pytest.raises(BackendError, match="it does not answer in HTTP") as error:
+        RayClient(Access(f"http://127.0.0.1:{port}"), deadline=5.0).check_version()
+    assert not error.value.retryable
+    assert "6379" in error.value.hint
+
+
+def test_https_where_the_server_speaks_http(server: Server) -> None:
+    with pytest.raises(BackendError, match=r"is no Ray dashboard: .*SSL") as error:
+        RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
+    assert error.value.hint == "this server does not speak TLS: write http:// in ray_address"
+
+
+def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
+    server.answers["/api/version"] = [(302, "log in")]
+    with pytest.raises(BackendError, match="answers 302 redirected to /login"):
+        client.check_version()
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_token_that_is_refused(server: Server, client: RayClient, status: int) -> None:
     server.answers["/api/jobs/"] = [(status, "Unauthorized")]
@@ -94,6 +141,34 @@ def test_a_token_that_is_refused(server: Server, client: RayClient, status: int)
         client.list_jobs()
     assert not error.value.retryable
     assert "ray_token" in error.value.hint
+
+
+def test_a_token_that_has_expired_is_read_again(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired"), (200, [])]
+    client = RayClient(
+        Access(server.url, {"Authorization": "Bearer t"}),
+        renew=lambda: Access(server.url, {"Authorization": "Bearer u"}),
+        deadline=5.0,
+    )
+    assert client.list_jobs() == []
+    assert [headers["Authorization"] for _, _, headers in server.seen] == ["Bearer t", "Bearer u"]
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert len(server.seen) == 3, "an equal token is not sent twice"
+
+
+def test_a_new_token_is_not_sent_to_another_address(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    client = RayClient(Access(server.url), renew=lambda: Access("http://other:8265", {"Authorization": "Bearer u"}))
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert client.access.address == server.url
+
+
+def test_a_head_node_that_has_just_started_is_asked_again(server: Server, client: RayClient) -> None:
+    server.answers["/api/jobs/"] = [(500, "No available agent to submit job, please try again later."), (200, {})]
+    assert client.submit({"submission_id": "a"})
 
 
 def test_a_dashboard_that_is_busy_is_asked_again(server: Server, client: RayClient) -> None:

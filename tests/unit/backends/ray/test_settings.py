@@ -37,6 +37,15 @@ def test_the_configuration_comes_after_the_connection_and_the_argument(monkeypat
     assert RaySettings.load(extra, resources='{"CPU": 4}').resources == {"CPU": 4}
 
 
+def test_the_job_file_comes_after_the_argument_and_before_the_connection() -> None:
+    extra = {"ray_placement": "STRICT_PACK", "ray_resources": {"CPU": 3}}
+    job_file = {"placement": "SPREAD"}
+    assert RaySettings.load(extra, job_file).placement == "SPREAD"
+    assert RaySettings.load(extra, job_file).resources == {"CPU": 3}
+    assert RaySettings.load(extra, job_file, placement="PACK").placement == "PACK"
+    assert RaySettings.load(extra, job_file, placement=None).placement == "SPREAD"
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("False", False), (True, True), ("1", True), ("no", False)]
 )
@@ -51,6 +60,11 @@ def test_autoscaling_is_true_or_false(text: Any, value: bool) -> None:
         {"placement": "pack"},
         {"resources": "[1]"},
         {"resources": "{"},
+        {"resources": {"CPU": "four"}},
+        {"resources": {"CPU": -1}},
+        {"resources": {"CPU": True}},
+        {"resources": {"chief": 4}},
+        {"resources": {"cpu": 4}},
         {"max_restarts": "many"},
         {"linger_seconds": -1},
     ],
