@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlengine.backends import LogLine, Submission
 from mlengine.backends.ray.access import Access
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.backends.ray.client import RayClient
 from mlengine.backends.ray.record import job_name
 from mlengine.backends.ray.shipping import START
 from mlengine.core.errors import BackendError, BackendUnavailableError
-from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
-from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from mlengine.core.spec import Pool, Role
 from mlengine.runtime import processes
 from mlengine.storage.client import Storage
 from mlengine.testing.gcs import GcsServer
 from tests.support import local_jobs, ray_cluster
 from tests.support.ray_cluster import RayCluster
+from tests.support.ray_jobs import all_lines, submission, wait
 
 pytestmark = pytest.mark.integration
 LONG = "until('/nowhere')"
-WAIT = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -81,37 +78,6 @@ def ray(make_ray: Callable[..., RayBackend]) -> RayBackend:
 def left(node_dir: Path) -> list[processes.Process]:
     """The processes of all jobs on the node."""
     return [process for root in (node_dir / "ray").glob("*") for process in processes.of_job(root)]
-
-
-def submission(uri: str, bucket: str, *args: str, **more: Any) -> Submission:
-    """A submission whose key is new, unless given."""
-    key = more.pop("key", None) or uuid.uuid4().hex
-    pools = more.pop("pools", (Pool(Role.CHIEF, 1),))
-    attempt = more.pop("attempt", 1)
-    spec = TrainingSpec("tiny.task", (uri,), args, pools=pools, **more)
-    return Submission(key, "mnist_1", attempt, f"{bucket}/mnist/mnist_1", spec)
-
-
-def wait(ray: RayBackend, handle: JobHandle, *states: JobState) -> JobStatus:
-    until = time.monotonic() + WAIT
-    while time.monotonic() < until:
-        status = ray.describe([handle])[0]
-        if status.state in states or (status.state.terminal and not states):
-            return status
-        assert not status.state.terminal, (status, all_lines(ray, handle))
-        time.sleep(0.1)
-    raise AssertionError(f"{handle.name} is still {status.state}: {status.detail}; {all_lines(ray, handle)}")
-
-
-def all_lines(ray: RayBackend, handle: JobHandle) -> list[LogLine]:
-    lines: list[LogLine] = []
-    cursor: dict[str, Any] = {}
-    while True:
-        page = ray.logs(handle, cursor, limit=7)
-        lines += page.lines
-        cursor = dict(page.cursor)
-        if not page.more:
-            return lines
 
 
 CLUSTER = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1))

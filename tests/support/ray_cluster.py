@@ -53,6 +53,17 @@ class RayCluster:
         self.process.wait()
 
 
+def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable).parent) -> dict[str, str]:
+    """The environment of a node's processes: this process's, without what concerns Ray and Airflow, and ``env``.
+
+    :param scripts: the folder of the interpreter that has Ray.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
+    own["PATH"] = f"{scripts}:{own['PATH']}"
+    own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine
+    return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+
+
 @contextlib.contextmanager
 def running(
     env: Mapping[str, str], *, cpus: int = 4, token: str = "", python: Path = Path(sys.executable)
@@ -70,9 +81,7 @@ def running(
     # Ray's sockets have long names, and a socket's path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     scripts = python.parent
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
-    own |= {**env, "PATH": f"{scripts}:{own['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
-    own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine
+    own = node_environment(env, scripts)
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     command = [

@@ -77,7 +77,10 @@ class Actor:
 
 @dataclass
 class ScriptedCluster:
-    """:param free: how often the placement group is asked for before it is complete."""
+    """:param free: how often the placement group is asked for before it is complete.
+
+    :param moves: whether replicas that are created again are on other nodes.
+    """
 
     scripts: dict[str, list[Any]]
     free: int = 0
@@ -87,8 +90,11 @@ class ScriptedCluster:
     killed: list[str] = field(default_factory=list)
     addresses: dict[str, list[str]] = field(default_factory=dict)
     released: bool = False
+    moves: bool = False
 
     def node(self, name: str) -> str:
+        if self.moves and self.created.count(name) > 1:
+            return f"new-node-of-{name}"
         return NODES.get(name, f"node-of-{name}")
 
     def connect(self) -> None:
@@ -115,9 +121,6 @@ class ScriptedCluster:
         if isinstance(reference.result, LostError):
             raise reference.result
         return reference.result
-
-    def alive(self, _: str) -> bool:
-        return True
 
     def kill(self, actors: Sequence[Actor]) -> None:
         self.killed += [actor.name for actor in actors]

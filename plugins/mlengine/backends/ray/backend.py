@@ -30,8 +30,7 @@ from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-# Replicas may run on for so long after their driver was lost: until they miss it, and then for the grace period.
-LOST_SECONDS = 60.0
+LOST_SECONDS = 60.0  # if the driver has not written how long its replicas may run on without it
 STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
 _THREADS = 16
 _KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
@@ -50,7 +49,7 @@ class RayBackend:
     :param client: replaces the REST client.
     :param storage: replaces the storage client.
     :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
-        none of its replicas can be running; until then, its state is UNKNOWN.
+        none of its replicas can be running; until then, its state is UNKNOWN. By default what the driver has written.
     :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
 
     Nothing is read, imported or requested before the first method is called.
@@ -70,7 +69,7 @@ class RayBackend:
         impersonation_chain: str | Sequence[str] | None = None,
         client: RayClient | None = None,
         storage: Storage | None = None,
-        lost_seconds: float = LOST_SECONDS,
+        lost_seconds: float | None = None,
         **given: Any,
     ) -> None:
         self._address, self._token, self._headers = address, token, headers
@@ -149,7 +148,7 @@ class RayBackend:
         if not wanted:
             return []
         with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
-            return list(pool.map(lambda one: self.logs(*one, limit), wanted))
+            return list(pool.map(lambda one: self.logs(one[0], one[1], limit), wanted))
 
     def cancel(self, handle: JobHandle) -> None:
         """Stop the job, and verify that Ray has found it: a job that is just being created has nothing to stop yet.
@@ -197,6 +196,7 @@ class RayBackend:
         return [(job, _handle(job)) for job in own]
 
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        written: dict[str, Any] = {}
         try:
             written = json.loads(self._storage.read(state_uri(folder(handle))))
             found = status(handle, job, written)
@@ -209,7 +209,7 @@ class RayBackend:
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
         if job is None and (elsewhere := self._elsewhere(handle)):
             return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
-        return self._delayed(found)
+        return self._delayed(found, written)
 
     def _elsewhere(self, handle: JobHandle) -> str:
         """Why a job that this cluster does not know may run on another one; empty if it cannot."""
@@ -226,14 +226,15 @@ class RayBackend:
         except (ObjectMissingError, ValueError, KeyError, TypeError):
             return False
 
-    def _delayed(self, found: JobStatus) -> JobStatus:
+    def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
         """The status, but UNKNOWN while replicas of a lost job may still be running."""
         name = found.handle.name
         if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
             self._lost_since.pop(name, None)
             return found
         since = self._lost_since.setdefault(name, time.monotonic())
-        if time.monotonic() - since >= self._lost_seconds:
+        seconds = self._lost_seconds
+        if time.monotonic() - since >= (written.get("lost_seconds", LOST_SECONDS) if seconds is None else seconds):
             return found
         return JobStatus(
             found.handle,

@@ -96,10 +96,6 @@ class Cluster:
         except (RayActorError, RaySystemError, GetTimeoutError) as error:
             raise LostError(_first_line(error)) from error
 
-    def alive(self, node: str) -> bool:
-        """Whether Ray reaches the node with that address."""
-        return any(one["Alive"] and one["NodeManagerAddress"] == node for one in self._ray.nodes())
-
     def kill(self, actors: Sequence[Any]) -> None:
         """End actors. Their processes end with them."""
         for actor in actors:

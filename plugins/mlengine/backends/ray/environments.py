@@ -23,9 +23,9 @@ def build(group: Group) -> tuple[Digests, list[str]]:
     :raises LostError: a replica is gone.
     """
     builders = list({replica.place: replica for replica in reversed(group.replicas)}.values())
-    group.call(builders, "prepare")
     for replica in builders:
         replica.running = True
+    group.call(builders, "prepare")
     while any(replica.running for replica in builders):
         group.obey()
         for replica, poll in group.poll(builders, _POLL_SECONDS):

@@ -19,6 +19,7 @@ from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.output import Lines
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.replica_host import DRIVER_TIMEOUT_SECONDS
+from mlengine.backends.ray.settings import RaySettings
 from mlengine.core.spec import Role
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 
@@ -28,6 +29,11 @@ _CLEAN_SECONDS = 5.0
 _NO_ANSWER_SECONDS = 60.0  # an actor that does not answer for so long is lost
 _MARGIN_SECONDS = 5.0
 _END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
+
+
+def lease_seconds(settings: RaySettings) -> float:
+    """How long a replica that its driver cannot reach any more may still run."""
+    return DRIVER_TIMEOUT_SECONDS + settings.termination_grace_seconds + _MARGIN_SECONDS
 
 
 class EndedError(Exception):
@@ -47,6 +53,7 @@ class Replica:
     :param restart_at: monotonic time of the next start, while a restart is pending.
     :param began: monotonic time of its last start.
     :param contact: monotonic time of its last answer.
+    :param starting: whether a start has been requested that was not confirmed: it may run with a lease from now.
     :param poll: the call that it has not answered yet; ``asked`` is the monotonic time of that call.
     """
 
@@ -62,6 +69,7 @@ class Replica:
     restart_at: float | None = None
     began: float = 0.0
     contact: float = 0.0
+    starting: bool = False
     poll: Any = None
     asked: float = 0.0
     lines: Lines = field(default_factory=Lines)
@@ -102,6 +110,7 @@ class Group:
     wait: Callable[[float], None]
     replicas: list[Replica] = field(default_factory=list)
     _lost: str = ""
+    _before: dict[str, tuple[str, float]] = field(default_factory=dict)  # by replica: its node, and when it ends there
 
     def create(self) -> None:
         """An actor for each replica; returns when all run.
@@ -207,6 +216,7 @@ class Group:
         :param clean: remove their files from the nodes. Without it, a replica that starts again on its node finds its
             scratch directory.
         """
+        self._remember()
         if any(replica.running for replica in self.replicas):
             self.end()
         if clean:
@@ -215,11 +225,31 @@ class Group:
         self.cluster.kill([replica.actor for replica in self.replicas])
         self.replicas = []
 
-    def quiet_at(self) -> float:
-        """The monotonic time when the replicas on lost nodes have ended. 0 if no node is lost."""
-        grace = self.stored.settings.termination_grace_seconds
-        gone = [replica.contact for replica in self.replicas if replica.began and not self.cluster.alive(replica.node)]
-        return max(gone) + DRIVER_TIMEOUT_SECONDS + grace + _MARGIN_SECONDS if gone else 0.0
+    def wait_until_quiet(self) -> None:
+        """Wait until no earlier process of a replica can be running on the node that it had before.
+
+        A node that cannot be reached may still run: its replicas end themselves when they miss the driver. On the same
+        node, a lock does this: :meth:`~mlengine.backends.ray.replica_host.ReplicaHost.start`.
+
+        :raises EndedError: the job is to end.
+        """
+        quiet = 0.0
+        for replica in self.replicas:
+            node, ends = self._before.get(replica.name, (replica.node, 0.0))
+            if node != replica.node:
+                quiet = max(quiet, ends)
+        if quiet > time.monotonic():
+            self.journal.say(f"waiting {quiet - time.monotonic():.0f} s until the replicas on lost nodes have ended")
+        while time.monotonic() < quiet:
+            self.obey()
+            self.wait(POLL_SECONDS)
+
+    def _remember(self) -> None:
+        """Note when each replica will have ended at the latest, if its node cannot be reached any more."""
+        for replica in self.replicas:
+            if replica.began:
+                last = time.monotonic() if replica.starting else replica.contact
+                self._before[replica.name] = (replica.node, last + lease_seconds(self.stored.settings))
 
     def _drain(self, replicas: Sequence[Replica], seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -2,6 +2,9 @@
 
 The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`DRIVER_TIMEOUT_SECONDS`, it
 is gone or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
+
+That time begins with the last answer that the driver has received, as its next call shows. So the driver knows, without
+comparing clocks, when a replica that it cannot reach has ended: it counts from when the answer came.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from mlengine.runtime.json_files import read_json
 from mlengine.runtime.venv import find_environment, lock_path
 
 DRIVER_TIMEOUT_SECONDS = 30.0
+CANNOT_RUN = 127  # the exit code of a process that was not started
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
 _LOCK_SECONDS = 20.0
 _DEFAULT_DIR = "~/.local/state/mlengine"
@@ -70,13 +74,13 @@ class ReplicaHost:
         self._command: Guarded | None = None
         self._port: ports.Port | None = None
         self._environment: FileLock | None = None
+        self._turn: FileLock | None = None
         self._python: Path | None = None
-        self._contact = time.monotonic()
+        self._contact = self._answered = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def where(self) -> str:
         """The node's address."""
-        self._contact = time.monotonic()
         return self._host
 
     def prepare(self) -> None:
@@ -96,11 +100,19 @@ class ReplicaHost:
         return read_json(self._step_file) or {}
 
     def take(self, digest: str) -> str | None:
-        """Lock the environment of that digest on this node, and reserve a port.
+        """Wait until no earlier process of this replica is left here, lock the environment, and reserve a port.
 
         :return: the replica's address, ``""`` if others do not connect to it; ``None`` if there is no environment.
+        :raises RuntimeError: an earlier process does not end.
         """
-        self._contact = time.monotonic()
+        if self._turn is None:
+            # A process of an earlier actor or attempt, which has died, may still be saving its work on this node.
+            self._turn = FileLock.take(
+                self._node_dir / "locks" / f"ray-{key_name(self._stored.submission.key)}-{self.name}.lock",
+                wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
+            )
+        if self._turn is None:
+            raise RuntimeError(f"an earlier process of {self.name} does not end")
         self._environment = FileLock.take(lock_path(self._node_dir, digest), wait=10.0, shared=True)
         environment = find_environment(self._node_dir, digest)
         if environment is None or self._environment is None:
@@ -118,7 +130,7 @@ class ReplicaHost:
         :param addresses: of all replicas, by role.
         :raises OSError: no process can be started.
         """
-        if self._python is None:
+        if self._python is None or self._turn is None:
             raise RuntimeError("start() before take()")
         submission = self._stored.submission
         if self._port is not None:
@@ -135,21 +147,15 @@ class ReplicaHost:
             scratch=scratch,
         )
         command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
-        # A process of an earlier actor or attempt, which has died, may still be saving its work on this node.
-        lock = FileLock.take(
-            self._node_dir / "locks" / f"ray-{key_name(submission.key)}-{self.name}.lock",
-            wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
-        )
-        if lock is None:
-            raise RuntimeError(f"an earlier process of {self.name} does not end")
-        with lock:
-            self._run(command, env, self.name, scratch, lock)
+        self._run(command, env, self.name, scratch, self._turn)
 
     def poll(self) -> Poll:
         """What has happened since the last call."""
-        self._contact = time.monotonic()
+        # The driver calls again when it has the last answer.
+        self._contact, self._answered = self._answered, time.monotonic()
         if self._command is None:
-            return Poll(output=b"", exit_code=None, port_taken=False)
+            # The process could not be started, and the driver ends the job.
+            return Poll(output=b"", exit_code=CANNOT_RUN, port_taken=False)
         code = self._command.poll()
         output = self._command.read()
         if code is None or output:
@@ -161,7 +167,6 @@ class ReplicaHost:
 
     def end(self) -> None:
         """End the process: SIGTERM, and SIGKILL after the grace period."""
-        self._contact = time.monotonic()
         if self._command is not None:
             self._command.end()
 
@@ -183,7 +188,7 @@ class ReplicaHost:
         return self._root / f"prepare-{self.name}.json"
 
     def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path, *locks: FileLock) -> None:
-        self._contact = time.monotonic()
+        self._contact = self._answered = time.monotonic()
         log = self._root / "logs" / f"{name}.log"
         held = [lock for lock in (self._in_use, self._environment, *locks) if lock is not None]
         grace = self._stored.settings.termination_grace_seconds

@@ -72,14 +72,10 @@ class Supervisor:
             self.group.cluster.release()
 
     def _recover(self, lost: LostError) -> None:
-        """End all replicas, also those on lost nodes, which cannot be reached."""
+        """End all replicas that can be reached."""
         detail = f"waiting for Ray to replace a node: lost {lost}"
         self._journal.state(JobState.PREPARING, detail, restarting=self._started)
-        quiet = self.group.quiet_at()
         self.group.discard(clean=False)
-        while time.monotonic() < quiet:
-            self.group.obey()
-            self.group.wait(POLL_SECONDS)
 
     def _reserve(self) -> None:
         cluster = self.group.cluster
@@ -102,6 +98,7 @@ class Supervisor:
         nodes = sorted({replica.node for replica in self.group.replicas})
         self._preparing(f"preparing the environment on {', '.join(nodes)}")
         digests, packages = environments.build(self.group)
+        self.group.wait_until_quiet()
         self._take(digests)
         if not self._started:
             self._started = True
@@ -131,10 +128,13 @@ class Supervisor:
         for replica in self.group.replicas:
             if replica.address:
                 addresses.setdefault(replica.role.value, []).append(replica.address)
+        for replica in replicas:
+            # From now on, a process of it may run, also if the answer never comes.
+            replica.running, replica.exit_code, replica.restart_at = True, None, None
+            replica.began, replica.starting = time.monotonic(), True
         self.group.call(replicas, "start", addresses)
         for replica in replicas:
-            replica.running, replica.exit_code, replica.restart_at = True, None, None
-            replica.began = replica.contact = time.monotonic()
+            replica.starting, replica.contact = False, time.monotonic()
             at = replica.address or replica.node
             self._journal.say(f"{replica.name} started on {at}" + (", restart" if replica.restarts else ""))
 

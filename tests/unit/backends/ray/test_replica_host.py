@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,18 @@ def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]
     yield host
     for one in made:
         one.end()
-        until(lambda one=one: one._command is None or one.poll()["exit_code"] is not None, "the end")
+        until(partial(_ended, one), "the end")
+
+
+def _ended(host: ReplicaHost) -> bool:
+    return host._command is None or host.poll()["exit_code"] is not None
+
+
+def address(host: ReplicaHost) -> str:
+    """The address that the replica reserves."""
+    found = host.take(DIGEST)
+    assert found is not None
+    return found
 
 
 def output(host: ReplicaHost) -> tuple[bytes, int]:
@@ -81,7 +93,7 @@ def output(host: ReplicaHost) -> tuple[bytes, int]:
 
 def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost]) -> None:
     chief, worker = make(SHOW), make(SHOW, "worker")
-    addresses = {"chief": [chief.take(DIGEST)], "worker": [worker.take(DIGEST)]}
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     assert addresses["chief"] != addresses["worker"]
     worker.start(addresses)
     data, exit_code = output(worker)
@@ -110,7 +122,7 @@ def test_an_environment_that_was_removed_is_reported(make: Callable[..., Replica
 
 def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHost]) -> None:
     chief = make()
-    addresses = {"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]}
+    addresses = {"chief": [address(chief)], "worker": ["127.0.0.1:1"]}
     chief.start(addresses)
     until(lambda: chief.poll()["output"], "output")
     chief.end()
@@ -120,9 +132,20 @@ def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHo
 def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_host, "DRIVER_TIMEOUT_SECONDS", 0.5)
     chief = make()
-    chief.start({"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
     command: Any = chief._command
     assert until(lambda: command.poll() is not None, "the end")
+
+
+def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
+    """A driver that does not receive an answer counts from the one before."""
+    chief = make()
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.poll()
+    answered = chief._answered
+    assert chief._contact < answered
+    chief.poll()
+    assert chief._contact == answered
 
 
 def test_a_replica_starts_after_its_predecessor_has_ended(
@@ -130,21 +153,24 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
 ) -> None:
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", -4.9)
     first, second = make(), make()
-    addresses = {"chief": [first.take(DIGEST)], "worker": ["127.0.0.1:1"]}
+    addresses = {"chief": [address(first)], "worker": ["127.0.0.1:1"]}
     first.start(addresses)
-    second.take(DIGEST)
     with pytest.raises(RuntimeError, match="an earlier process of chief-0 does not end"):
-        second.start(addresses)
+        second.take(DIGEST)
     first.end()
     output(first)
+    assert first._turn is not None
+    with first._turn:
+        pass
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", 20.0)
+    second.take(DIGEST)
     second.start(addresses)
     until(lambda: second.poll()["output"], "output")
 
 
 def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
     chief = make()
-    chief.start({"chief": [chief.take(DIGEST)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
     left = node_dir / "ray" / "mlengine-killed-1"
     (left / "work").mkdir(parents=True)
     assert prune(node_dir) == ["mlengine-killed-1"]
@@ -154,7 +180,7 @@ def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., Repl
 
 def test_a_job_leaves_no_files(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
     chief, worker = make("print(1)"), make("print(1)", "worker")
-    addresses = {"chief": [chief.take(DIGEST)], "worker": [worker.take(DIGEST)]}
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     for host in (chief, worker):
         host.start(addresses)
         output(host)

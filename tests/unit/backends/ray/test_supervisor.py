@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -68,11 +69,12 @@ def run(
     free: int = 0,
     environments: dict[str, dict[str, Any]] | None = None,
     settings: dict[str, Any] | None = None,
+    moves: bool = False,
     **scripts: list[Any],
 ) -> Job:
     """Run a job. ``worker_1=[137, 0]``: how the starts of that replica end."""
     cluster = ScriptedCluster(
-        {name.replace("_", "-"): script for name, script in scripts.items()}, free, environments or {}
+        {name.replace("_", "-"): script for name, script in scripts.items()}, free, environments or {}, moves=moves
     )
     chosen = RaySettings.load(**{"restart_backoff_seconds": 0, "linger_seconds": 0, **(settings or {})})
     spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=tuple(pools))
@@ -142,6 +144,20 @@ def test_a_lost_replica_restarts_all_on_new_actors() -> None:
     assert job.outcome.state is JobState.SUCCEEDED
     assert job.cluster.created.count("chief-0") == 2
     assert [state for state, _ in job.notes.states].count(JobState.PREPARING) >= 2
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_replica_starts_on_another_node_when_none_can_run_on_the_first(
+    moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.0)
+    began = time.monotonic()
+    settings = {"termination_grace_seconds": 0}
+    job = run(worker_0=[LOST, RUNS], chief_0=[RUNS, 0], moves=moves, settings=settings)
+    assert job.outcome.state is JobState.SUCCEEDED
+    assert (time.monotonic() - began > 0.3) is moves
+    assert any("until the replicas on lost nodes have ended" in text for _, text in job.notes.lines) is moves
 
 
 def test_too_many_losses_are_a_lost_job() -> None:
