@@ -123,9 +123,9 @@ def test_a_port_that_does_not_speak_http() -> None:
 
 
 def test_https_where_the_server_speaks_http(server: Server) -> None:
-    with pytest.raises(BackendError, match=r"is no Ray dashboard: .*SSL") as error:
+    with pytest.raises(BackendError, match="it does not speak TLS: ") as error:
         RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
-    assert error.value.hint == "this server does not speak TLS: write http:// in ray_address"
+    assert error.value.hint == "write http:// in ray_address"
 
 
 def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
