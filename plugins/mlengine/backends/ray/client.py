@@ -15,7 +15,7 @@ from typing import Any
 from mlengine.backends.ray.access import Access
 from mlengine.core.errors import BackendError, BackendUnavailableError
 
-OLDEST_RAY = (2, 40)
+OLDEST_RAY = (2, 9)  # the oldest that jobs have run on: 2.9.3
 DEADLINE = 60.0  # seconds for one call with its retries
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and for each part of an answer
 _NODES = 10000

@@ -84,8 +84,8 @@ def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answ
 
 
 def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
-    server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.9.3"})]
-    with pytest.raises(BackendError, match=r"runs Ray 2\.9\.3; 2\.40 or newer is needed"):
+    server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.8.1"})]
+    with pytest.raises(BackendError, match=r"runs Ray 2\.8\.1; 2\.9 or newer is needed"):
         client.check_version()
 
 
