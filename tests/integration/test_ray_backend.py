@@ -201,24 +201,79 @@ def test_a_server_that_is_no_dashboard_is_refused(gcs_server: GcsServer, storage
         RayBackend(address=gcs_server.url, storage=storage).submit(submission("gs://b/x-1.tar.gz", bucket))
 
 
+def test_other_ports_and_protocols_of_a_cluster_are_refused_at_once(
+    cluster: RayCluster, storage: Storage, bucket: str
+) -> None:
+    for address, message in (
+        (f"http://127.0.0.1:{cluster.gcs_port}", "is no Ray dashboard: it does not answer in HTTP"),
+        (cluster.address.replace("http:", "https:"), "is no Ray dashboard: .*SSL"),
+    ):
+        with pytest.raises(BackendError, match=message) as error:
+            RayBackend(address=address, storage=storage).submit(submission("gs://b/x-1.tar.gz", bucket))
+        assert not error.value.retryable
+
+
+def test_a_node_without_a_package_is_an_error_that_names_it(
+    make_ray: Callable[..., RayBackend], actor: str, bucket: str, tmp_path: Path
+) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "uv.py").write_text("raise ImportError('not installed')\n")
+    ray = make_ray(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path / "hidden")}})
+    status = wait(ray, ray.submit(submission(actor, bucket)))
+    assert status.state is JobState.FAILED
+    assert status.failure is not None
+    assert status.failure.message == (
+        "mlengine cannot run on this Ray cluster: install these packages on its nodes, or add them to "
+        "ray_runtime_env: uv"
+    )
+    assert status.started is None
+
+
+def test_a_job_file_decides_the_resources(make_ray: Callable[..., RayBackend], actor: str, bucket: str) -> None:
+    asked = submission(actor, bucket, ray={"resources": {"chief": {"CPU": 64}}})
+    with pytest.raises(BackendError, match=r"chief-0 needs 64 CPU.* the largest of 1 has 4 CPU"):
+        make_ray(resources=None).submit(asked)
+    pools = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))
+    spread = submission(actor, bucket, pools=pools, ray={"placement": "STRICT_SPREAD"})
+    with pytest.raises(BackendError, match=r"STRICT_SPREAD.* has 1"):
+        make_ray().submit(spread)
+
+
 def test_a_cluster_with_a_token_that_loses_its_machine(
-    gcs_server: GcsServer, storage: Storage, actor: str, bucket: str, node_dir: Path
+    gcs_server: GcsServer,
+    storage: Storage,
+    actor: str,
+    bucket: str,
+    node_dir: Path,
+    ray: RayBackend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token = "a-token-of-this-test-" * 3
     settings: dict[str, Any] = {"storage": storage, "resources": {"CPU": 1}, "node_dir": str(node_dir)}
+    elsewhere = ray.submit(submission(actor, bucket, "--chief", LONG))
     with ray_cluster.running(gcs_server.env, cpus=1, token=token) as cluster:
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD", f"echo {token}")
+        moved = RayBackend(address=cluster.address, lost_seconds=0.0, **settings)
+        status = moved.describe([elsewhere])[0]
+        assert status.state is JobState.UNKNOWN, "a job on the cluster of the address before is not lost"
+        assert "was submitted to the Ray cluster at" in status.detail
+        with pytest.raises(BackendError, match="was submitted to the Ray cluster at"):
+            moved.cancel(elsewhere)
+        monkeypatch.delenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD")
         asked = submission(actor, bucket, "--chief", LONG)
         for wrong in ("", "wrong"):
             with pytest.raises(BackendError, match="refuses the token: 40"):
                 RayBackend(address=cluster.address, token=wrong, **settings).submit(asked)
+        ray.cancel(elsewhere)
+        local_jobs.until(lambda: not left(node_dir), "the other cluster's job has ended")
         client = RayClient(Access.find(cluster.address, token), deadline=1.0)
-        ray = RayBackend(client=client, **settings)
-        handle = ray.submit(asked)
-        wait(ray, handle, JobState.RUNNING)
+        secured = RayBackend(client=client, **settings)
+        handle = secured.submit(asked)
+        wait(secured, handle, JobState.RUNNING)
         local_jobs.until(lambda: left(node_dir), "the trainer runs")
         cluster.kill()
         with pytest.raises(BackendUnavailableError, match="no answer"):
-            ray.describe([handle])
+            secured.describe([handle])
         local_jobs.until(lambda: not left(node_dir), "no process of the job is left")
 
 

@@ -26,11 +26,16 @@ _END_SECONDS = 5.0
 
 @dataclass
 class RayCluster:
-    """A running cluster. ``folder`` has Ray's own files, such as its logs."""
+    """A running cluster.
+
+    :param folder: has Ray's own files, such as its logs.
+    :param gcs_port: the port by which nodes join, 6379 by default.
+    """
 
     address: str
     folder: Path
     process: subprocess.Popen[bytes]
+    gcs_port: int
 
     def processes(self) -> list[Process]:
         """The processes of the cluster itself: all of the session that ``ray start`` was the leader of."""
@@ -88,7 +93,7 @@ def running(
         process = subprocess.Popen(
             command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    cluster = RayCluster(f"http://127.0.0.1:{ports['dashboard-port']}", folder, process)
+    cluster = RayCluster(f"http://127.0.0.1:{ports['dashboard-port']}", folder, process, ports["port"])
     try:
         _wait(cluster, token)
         yield cluster

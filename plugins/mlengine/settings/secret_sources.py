@@ -55,11 +55,14 @@ def of_backend(path: str, source: str) -> str:
             f"{source}: Airflow's secrets backend cannot be read: {error}",
             hint="check [secrets] backend and backend_kwargs in Airflow's configuration",
         ) from error
+    if backend is None:
+        raise SettingError(
+            f"{source}: Airflow has no secrets backend for {path!r}",
+            hint="set [secrets] backend in Airflow's configuration",
+        )
     if value is None:
         raise SettingError(
             f"{source}: Airflow's secrets backend has no value {path!r}",
-            hint="set [secrets] backend in Airflow's configuration, and store the value there"
-            if backend is None
-            else "store the value there, or correct its name",
+            hint="store the value there, or correct its name",
         )
     return str(value)

@@ -166,7 +166,7 @@ class TestSecrets:
         write(config, ray_token_secret="ray/token")
         assert settings.get("ray_token") == "of the backend"
         monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
-        with pytest.raises(SettingError, match="no value 'ray/token'"):
+        with pytest.raises(SettingError, match="Airflow has no secrets backend for 'ray/token'"):
             settings.get("ray_token")
 
     def test_airflow_finds_the_same(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from mlengine.backends.ray.access import Access
 from mlengine.core.errors import BackendError, BackendUnavailableError
 
-OLDEST_RAY = (2, 40)
+OLDEST_RAY = (2, 9)  # the oldest that jobs have run on: 2.9.3
 DEADLINE = 60.0  # seconds for one call with its retries
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and for each part of an answer
 _NODES = 10000
@@ -23,6 +23,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 5.0
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 _EXISTS = "already exists"
 _STARTING = "No available agent"  # with status 500: the head node has just started
+
+_NO_TLS = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNEXPECTED_EOF|UNKNOWN_PROTOCOL", re.I)
 
 Job = Mapping[str, Any]
 
@@ -59,9 +61,9 @@ class RayClient:
         status, answer = self._call("GET", "/api/version")
         version = answer.get("ray_version") if isinstance(answer, Mapping) else None
         if status != 200 or not isinstance(version, str):
-            words = _words(answer) if status != 200 else "without a ray_version"
+            words = _words(answer)[:200] if status != 200 else "without a ray_version"
             raise BackendError(
-                f"{self.access.address} is no Ray dashboard: /api/version answers {status} {words[:200]}".rstrip(),
+                f"{self.access.address} is no Ray dashboard: /api/version answers {status} {words}",
                 hint="set ray_address to the dashboard of the head node, by default http://HOST:8265; if a proxy in "
                 "front of it asks for a login, set ray_headers",
             )
@@ -200,21 +202,23 @@ class RayClient:
         """:raises BackendError: the server answers, but not as a dashboard would: no retry helps."""
         import requests
 
-        text, hint = str(error), ""
+        address, text = self.access.address, str(error)
         if isinstance(error, requests.exceptions.SSLError):
-            text = text[text.rfind("[SSL") :] if "[SSL" in text else text
-            hint = "make its certificate known: set REQUESTS_CA_BUNDLE to a file with your certificate authority"
-            if re.search(r"WRONG_VERSION_NUMBER|RECORD_LAYER|UNEXPECTED_EOF|UNKNOWN_PROTOCOL", text, re.I):
-                hint = "this server does not speak TLS: write http:// in ray_address"
-        elif isinstance(error, requests.exceptions.InvalidURL) or "BadStatusLine" in text:
-            text = "it does not answer in HTTP" if "BadStatusLine" in text else text
-            hint = (
-                "set ray_address to the dashboard of the head node, by default http://HOST:8265 (not the cluster's "
-                "own port 6379, nor the client's port 10001)"
-            )
-        if hint:
+            reason = text[max(0, text.rfind("[SSL")) :].rstrip(")")
+            if _NO_TLS.search(reason):
+                raise BackendError(
+                    f"{address} is no Ray dashboard: it does not speak TLS: {reason}",
+                    hint="write http:// in ray_address",
+                ) from error
             raise BackendError(
-                f"{self.access.address} is no Ray dashboard: {text[:300].rstrip(')')}", hint=hint
+                f"the certificate of {address} is refused: {reason}",
+                hint="set REQUESTS_CA_BUNDLE to a file with your certificate authority",
+            ) from error
+        if isinstance(error, requests.exceptions.InvalidURL) or "BadStatusLine" in text:
+            raise BackendError(
+                f"{address} is no Ray dashboard: it does not answer in HTTP",
+                hint="set ray_address to the dashboard of the head node, by default http://HOST:8265; the port 6379 is "
+                "the cluster's own, and 10001 that of Ray's client",
             ) from error
 
     def _get_session(self) -> Any:

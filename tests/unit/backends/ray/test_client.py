@@ -84,8 +84,8 @@ def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answ
 
 
 def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
-    server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.9.3"})]
-    with pytest.raises(BackendError, match=r"runs Ray 2\.9\.3; 2\.40 or newer is needed"):
+    server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.8.1"})]
+    with pytest.raises(BackendError, match=r"runs Ray 2\.8\.1; 2\.9 or newer is needed"):
         client.check_version()
 
 
@@ -123,9 +123,9 @@ def test_a_port_that_does_not_speak_http() -> None:
 
 
 def test_https_where_the_server_speaks_http(server: Server) -> None:
-    with pytest.raises(BackendError, match=r"is no Ray dashboard: .*SSL") as error:
+    with pytest.raises(BackendError, match="it does not speak TLS: ") as error:
         RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
-    assert error.value.hint == "this server does not speak TLS: write http:// in ray_address"
+    assert error.value.hint == "write http:// in ray_address"
 
 
 def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
