@@ -27,7 +27,7 @@ from mlengine.runtime.processes import Process
 from tests.support.local_jobs import until
 from tests.support.ray_cluster import node_environment
 
-_START_SECONDS = 180.0
+_START_SECONDS = 300.0
 _HEAD = 10
 _NETWORKS = range(1, 200)
 # A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
@@ -183,7 +183,8 @@ class RayNetwork:
             ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
             ray += f" --resources={named}"
             if number == 0:
-                command = f"{ray} --head --dashboard-host=0.0.0.0"
+                # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
+                command = f"until {ray} --head --dashboard-host=0.0.0.0; do sleep 1; done"
             else:
                 # As with an init system, Ray is started again after it has ended.
                 command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; sleep 1; done"

@@ -51,6 +51,9 @@ CPUS = (1, 2, 2)
 _LEFT_SECONDS = 60.0
 _TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")  # the title of a process that runs a task's code
 _SETTINGS = {
+    "core.dagbag_import_timeout": "150",
+    "dag_processor.dag_file_processor_timeout": "180",
+    "dag_processor.min_file_process_interval": "600",
     "scheduler.task_instance_heartbeat_timeout": "30",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "scheduler.trigger_timeout_check_interval": "3",
