@@ -60,6 +60,7 @@ def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own["PATH"] = f"{scripts}:{own['PATH']}"
+    own["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = f"{_START_SECONDS:.0f}"
     own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"  # by default 60, too short on a busy machine
     return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 

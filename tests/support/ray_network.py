@@ -38,7 +38,12 @@ _QUICK = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
 }
-_OPTIONS = "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+_OPTIONS = (
+    "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+    # Otherwise the raylet waits for the agents, which choose ports, and ends after 15 s: too short on a busy machine.
+    " --metrics-export-port=20001 --dashboard-agent-listen-port=20002"
+    " --dashboard-agent-grpc-port=20003 --runtime-env-agent-port=20004"
+)
 _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
@@ -105,6 +110,7 @@ class Node:
         _ip("link set lo up", pid)
         _ip("link set eth0 up", pid)
         _ip(f"address add {self.address}/24 dev eth0", pid)
+        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray looks for one
 
     def kill(self) -> None:
         """Power failure: the link, and then all processes at once."""
@@ -184,10 +190,10 @@ class RayNetwork:
             ray += f" --resources={named}"
             if number == 0:
                 # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
-                command = f"until {ray} --head --dashboard-host=0.0.0.0; do sleep 1; done"
+                command = f"until {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
             else:
                 # As with an init system, Ray is started again after it has ended.
-                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; sleep 1; done"
+                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; ray stop --force; done"
             self.nodes.append(Node(name, address, home, command, own, self.switch))
             self.nodes[-1].start()
             if number == 0:
