@@ -19,7 +19,7 @@ from scripts import mnist
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
-from mlengine.core.job import JobHandle
+from mlengine.core.job import JobHandle, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
@@ -76,6 +76,12 @@ def torch_constraint(folder: Path) -> Path:
     return path
 
 
+def ended(backend: LocalBackend, handle: JobHandle) -> JobStatus | None:
+    """The state of a job that has ended; ``None`` while it runs."""
+    status = local_jobs.describe(backend, handle)
+    return status if status.state.terminal else None
+
+
 def replica(backend: LocalBackend, handle: JobHandle, rank: int) -> int:
     """The process id of a replica."""
     for process in local_jobs.alive(backend, handle):
@@ -111,12 +117,10 @@ def test_an_example_survives_a_kill_and_is_validated(
     job_dir = JobDir(train.split("--job-dir ")[1].split()[0].replace("gs://BUCKET", bucket))
     mlengine(train.replace("--stream-logs", ""), "--", *arguments)
     (handle,) = backend.jobs()
-    ended = lambda: (now := local_jobs.describe(backend, handle)).state.terminal and now  # noqa: E731
-    local_jobs.until(
-        lambda: ended() or storage.exists(f"{job_dir.uri}/train/progress.json"), "a checkpoint", BUILD_SECONDS
-    )
+    checkpoint = f"{job_dir.uri}/train/progress.json"
+    local_jobs.until(lambda: ended(backend, handle) or storage.exists(checkpoint), "a checkpoint", BUILD_SECONDS)
     os.kill(replica(backend, handle, killed), signal.SIGKILL)
-    status = local_jobs.until(ended, "the end of the job", RUN_SECONDS)
+    status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", RUN_SECONDS)
     log = "\n".join(local_jobs.texts(backend, handle))
     assert status.state.name == "SUCCEEDED", log[-5000:]
     for rank in range(2):
@@ -136,6 +140,36 @@ def test_an_example_survives_a_kill_and_is_validated(
     assert report.verdict.decision is Decision.FIRST
     assert report.metrics["accuracy"] is not None
     assert report.metrics["accuracy"] > 0.8
+
+
+LIGHTGBM = """
+import lightgbm, numpy as np, zlib
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+rows = np.random.default_rng(0).normal(size=(1000, 4))
+labels = (rows[:, 0] + rows[:, 1] > 0).astype(float)
+options = {"objective": "binary", "verbose": -1, "num_threads": 1, "time_out": 5, **lightgbm_cluster()}
+booster = lightgbm.train(options, lightgbm.Dataset(rows[rank::size], labels[rank::size]), 10)
+trees = booster.model_to_string().split("parameters:")[0]
+accuracy = float(np.mean((booster.predict(rows) > 0.5) == labels))
+print(f"replica {rank} of {options['num_machines']}: {zlib.crc32(trees.encode())} {accuracy}", flush=True)
+"""
+
+
+def test_lightgbm_joins_the_world_by_the_page_s_parameters(
+    backend: LocalBackend, storage: Storage, bucket: str
+) -> None:
+    block = next(block.text for block in blocks(PAGE) if "def lightgbm_cluster" in block.text)
+    source = block.replace("assert lightgbm_cluster() == {}\n", "") + LIGHTGBM
+    data = local_jobs.sdist(source, name="boost", dependencies='["lightgbm==4.7.0"]')
+    uri = local_jobs.put(storage, bucket, data, "boost-1.0.tar.gz")
+    handle = backend.submit(local_jobs.submission(bucket, local_jobs.spec(uri, worker=1, module="boost.task")))
+    status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", BUILD_SECONDS)
+    log = "\n".join(local_jobs.texts(backend, handle))
+    assert status.state.name == "SUCCEEDED", log[-5000:]
+    found = re.findall(r"replica (\d) of 2: (\d+) ([\d.]+)", log)
+    assert sorted(rank for rank, _, _ in found) == ["0", "1"]
+    assert len({trees for _, trees, _ in found}) == 1, "all replicas have the same model"
+    assert min(float(accuracy) for _, _, accuracy in found) > 0.85
 
 
 @pytest.mark.parametrize("example", ["torch_digits", "jax_digits", "xgboost_digits"])

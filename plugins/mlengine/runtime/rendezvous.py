@@ -55,7 +55,7 @@ def rendezvous_variables(
         "JAX_PROCESS_ID": rank,
         "DMLC_TRACKER_URI": host.strip("[]"),
         "DMLC_TRACKER_PORT": str(chief_ports[2]),
-        "DMLC_TASK_ID": rank.zfill(6),  # XGBoost sorts them as text
+        "DMLC_TASK_ID": rank.zfill(6),  # XGBoost sorts them as strings
     }
     if count <= 1:
         values.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
