@@ -90,6 +90,7 @@ def replica(backend: LocalBackend, handle: JobHandle, rank: int) -> int:
     raise AssertionError(f"rank {rank} is not running")
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("example", "arguments", "killed"),
     [

@@ -60,8 +60,7 @@ def train(args: argparse.Namespace, rank: int, size: int) -> None:
     state = {**create(), "step": np.array(0)}
     if rank == 0 and checkpoint.exists():
         state = dict(np.load(io.BytesIO(checkpoint.download_as_bytes())))
-    # Rank 0 reads it for all: another replica might see an older or a newer one.
-    state = multihost_utils.broadcast_one_to_all(state)
+    state = multihost_utils.broadcast_one_to_all(state)  # rank 0's: another replica might see an older or a newer one
     done = int(state.pop("step"))
     print(f"starting after step {done}", flush=True)
     params = {name: local(copied, np.asarray(value)) for name, value in state.items()}

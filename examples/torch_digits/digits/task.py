@@ -42,7 +42,7 @@ def main() -> None:
         # Reads MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE.
         dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo", timeout=timedelta(minutes=5))
         train(args)
-    except (dist.DistError, RuntimeError) as error:
+    except RuntimeError as error:
         # Another replica was lost. All start again, meet, and resume from the checkpoint.
         print(f"training was interrupted: {error}", flush=True)
         os._exit(RESTART)
