@@ -11,7 +11,6 @@ The times include parsing the JSON. CPU is that of the emulator's process alone:
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import re
 import statistics
@@ -35,7 +34,7 @@ from mlengine.core.job import JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.core.times import rfc3339
 from mlengine.emulator.journal import Journal
-from mlengine.emulator.log_store import Line
+from mlengine.emulator.log_store import Lines
 from mlengine.emulator.records import VERTEX, Record, Store, pack
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
@@ -270,18 +269,18 @@ def _write(store: Store, journal: Journal, number: str, count: int) -> None:
     log = journal.log_of(record)
     assert log is not None
     for begin in range(0, count, BATCH):
-        lines = [
-            Line(500 if number == 0 else 200, "workerpool0-0", f"step {begin + number}, loss 0.25, accuracy 0.93")
-            for number in range(BATCH)
-        ]
+        texts = [f"step {begin + number}, loss 0.25, accuracy 0.93" for number in range(BATCH)]
+        lines = [Lines(500, "workerpool0-0", texts[:1]), Lines(200, "workerpool0-0", texts[1:])]
         journal.store.append(log, lines, {})
 
 
 def _time_of_line(journal: Journal, number: int) -> int:
     """Of the last job."""
     (stream,) = journal.store._connection.execute("SELECT max(number) FROM streams WHERE severity = 200").fetchone()
-    rows = journal.store.scan(stream, (0, 0), (2**62, 0))
-    return next(itertools.islice(rows, number, None))[0]
+    for block in journal.store.scan(stream, (0, 0), (2**62, 0)):
+        if block.place + len(block) > number:
+            return block.time
+    raise ValueError(number)
 
 
 def _page(service: Service, text: str, **more: Any) -> tuple[float, float]:

@@ -14,6 +14,8 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from mlengine.backends.vertex.states import POOL_NAMES
 from mlengine.core.errors import EmulatorError
 from mlengine.core.job import JobState
 from mlengine.core.spec import Role
-from mlengine.emulator.log_store import JobLog, Line, LogStore
+from mlengine.emulator.log_store import JobLog, Lines, LogStore
 from mlengine.emulator.logging_query import fields
 from mlengine.emulator.records import VERTEX, Record, file_name
 
@@ -102,7 +104,7 @@ class Journal:
             while record.handle is not None and record.handle.name not in self._finished:
                 page = self._backend.logs(record.handle, stored.cursor, _LINES)
                 if page.lines:
-                    self.store.append(stored, [_line(record, line) for line in page.lines], page.cursor)
+                    self.store.append(stored, _lines(record, page.lines), page.cursor)
                 if not page.more:
                     break
                 if deadline is not None and time.monotonic() > deadline:
@@ -161,7 +163,7 @@ class Journal:
 
     def _import(self, record: Record, stored: JobLog, path: Path) -> None:
         """Move the lines of a file of an earlier version to the store, with their times and ids."""
-        rows: list[tuple[int, Line]] = []
+        rows: list[tuple[int, int, str, str]] = []
         cursor: dict[str, Any] = {}
         try:
             for batch in _batches(path):
@@ -181,8 +183,11 @@ def _name(record: Record) -> str:
     return json.dumps(record.key)
 
 
-def _line(record: Record, line: LogLine) -> Line:
-    return Line(_ERROR if line.stderr else _INFO, _task(record.api, line.replica), _storable(line.text))
+def _lines(record: Record, lines: Sequence[LogLine]) -> list[Lines]:
+    return [
+        Lines(_ERROR if stderr else _INFO, _task(record.api, replica), [_storable(line.text) for line in run])
+        for (replica, stderr), run in groupby(lines, key=attrgetter("replica", "stderr"))
+    ]
 
 
 @cache
@@ -193,8 +198,8 @@ def _task(api: str, replica: str) -> str:
     return f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else SERVICE
 
 
-def _service_line(text: str, severity: int = _INFO) -> Line:
-    return Line(severity, SERVICE, _storable(text))
+def _service_line(text: str, severity: int = _INFO) -> Lines:
+    return Lines(severity, SERVICE, [_storable(text)])
 
 
 def _storable(text: str) -> str:
@@ -208,7 +213,6 @@ def _batches(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts[:-1] if text]
 
 
-def _former_row(entry: Mapping[str, Any]) -> tuple[int, Line]:
-    task = entry["resource"]["labels"]["task_name"]
-    line = Line(fields.severity(entry["severity"]), task, _storable(entry["jsonPayload"]["message"]))
-    return fields.nanoseconds(entry["timestamp"]) // 1000, line
+def _former_row(entry: Mapping[str, Any]) -> tuple[int, int, str, str]:
+    moment, severity = fields.nanoseconds(entry["timestamp"]) // 1000, fields.severity(entry["severity"])
+    return moment, severity, entry["resource"]["labels"]["task_name"], _storable(entry["jsonPayload"]["message"])
