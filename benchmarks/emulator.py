@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import requests
 
 from mlengine.backends import Submission
@@ -73,6 +74,27 @@ def main(argv: list[str] | None = None) -> int:
         return int(not (jobs(Path(scratch), storage, bucket, args) and within))
 
 
+class Payload(msgspec.Struct):
+    message: str = ""
+
+
+class Entry(msgspec.Struct):
+    """What a reader of a log needs of an entry."""
+
+    timestamp: str
+    jsonPayload: Payload  # noqa: N815 the service's name
+
+
+class Page(msgspec.Struct):
+    """A response of ``entries:list``."""
+
+    entries: list[Entry] = []
+    nextPageToken: str = ""  # noqa: N815 the service's name
+
+
+_DECODER = msgspec.json.Decoder(Page)
+
+
 @dataclass
 class Service:
     """A running emulator, as a client of Cloud Logging calls it."""
@@ -81,13 +103,12 @@ class Service:
     pid: int
     session: requests.Session = field(default_factory=requests.Session)
 
-    def read(self, text: str, **more: Any) -> dict[str, Any]:
+    def read(self, text: str, **more: Any) -> Page:
         """One page."""
         body = {"resourceNames": [f"projects/{PROJECT}"], "filter": text, "pageSize": 1000, **more}
         response = self.session.post(f"{self.url}/v2/entries:list", json=body, timeout=60)
         response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+        return _DECODER.decode(response.content)
 
     def cpu(self) -> float:
         """Seconds so far."""
@@ -227,10 +248,10 @@ def _by_pages(service: Service, vertex: VertexBackend, submission: Submission, l
         while True:
             text = f'{job} AND timestamp>"{since}"' if since else job
             answer = service.read(text, pageToken=token)
-            entries = answer.get("entries", [])
-            seen += sum(entry["jsonPayload"]["message"].startswith("step ") for entry in entries)
-            last = entries[-1]["timestamp"] if entries else last
-            token = answer.get("nextPageToken", "")
+            entries = answer.entries
+            seen += sum(entry.jsonPayload.message.startswith("step ") for entry in entries)
+            last = entries[-1].timestamp if entries else last
+            token = answer.nextPageToken
             if seen == lines:
                 return time.perf_counter() - began
             if not token:

@@ -303,9 +303,15 @@ class VertexBackend:
     def _learn_creations(self, names: Sequence[str]) -> None:
         """Ask for jobs of unknown age: those that were not described yet."""
         unknown = [name for name in names if name not in self._created]
-        if unknown:
-            with ThreadPoolExecutor(8) as pool:
-                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+        self._note_creations(self._get(unknown))
+
+    def _get(self, names: Sequence[str]) -> dict[str, Job | None]:
+        """One call for each job."""
+        jobs = self._open()
+        if len(names) <= 1:
+            return {name: jobs.get(name) for name in names}
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(names, pool.map(jobs.get, names), strict=True))
 
     def _note_creations(self, found: Mapping[str, Job | None]) -> None:
         for name, job in found.items():
@@ -365,9 +371,7 @@ class VertexBackend:
                     found[listed["name"]] = listed
         # A job's limits decide whether it was cancelled at one of them, and a list leaves them out.
         missing = [name for name in names if name not in found or _lacks_limits(found[name])]
-        if missing:
-            with ThreadPoolExecutor(8) as pool:
-                found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
+        found |= self._get(missing)
         self._note_creations(found)
         return found
 
