@@ -299,7 +299,7 @@ def _time_of_line(journal: Journal, number: int) -> int:
     """Of the last job."""
     (stream,) = journal.store._connection.execute("SELECT max(number) FROM streams WHERE severity = 200").fetchone()
     for block in journal.store.scan(stream, (0, 0), (2**62, 0)):
-        if block.place + len(block) > number:
+        if block.place + block.size > number:
             return block.time
     raise ValueError(number)
 

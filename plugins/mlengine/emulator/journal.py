@@ -93,24 +93,31 @@ class Journal:
         :param seconds: stop after this time, or when all lines are stored.
         :raises BackendUnavailableError: the backend cannot be reached.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
         name = _name(record)
-        with self._locks[name]:
-            stored = self.store.find(name) or self._create(record, name)
-            # A backend elsewhere may receive lines after the end of a job.
-            if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
-                return True
-            self._announce(record, stored)
-            while record.handle is not None and record.handle.name not in self._finished:
-                page = self._backend.logs(record.handle, stored.cursor, _LINES)
-                if page.lines:
-                    self.store.append(stored, _lines(record, page.lines), page.cursor)
-                if not page.more:
-                    break
-                if deadline is not None and time.monotonic() > deadline:
-                    return False
-            self._announce_end(record, stored)
+        # Another thread may be storing a long log. A page does not wait for it.
+        if not self._locks[name].acquire(timeout=-1 if seconds is None else seconds):
+            return False
+        try:
+            return self._collect(record, name, None if seconds is None else time.monotonic() + seconds)
+        finally:
+            self._locks[name].release()
+
+    def _collect(self, record: Record, name: str, deadline: float | None) -> bool:
+        stored = self.store.find(name) or self._create(record, name)
+        # A backend elsewhere may receive lines after the end of a job.
+        if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
             return True
+        self._announce(record, stored)
+        while record.handle is not None and record.handle.name not in self._finished:
+            page = self._backend.logs(record.handle, stored.cursor, _LINES)
+            if page.lines:
+                self.store.append(stored, _lines(record, page.lines), page.cursor)
+            if not page.more:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+        self._announce_end(record, stored)
+        return True
 
     def start_again(self, record: Record) -> None:
         """Store what is left of the log of the record's backend job. The next lines are those of another one."""

@@ -148,7 +148,7 @@ def _merged(
     heads: list[tuple[Key, int, _Stream, Block, Iterator[Block]]] = []
 
     def push(stream: _Stream, block: Block | None, rest: Iterator[Block]) -> None:
-        if block is not None and len(block):
+        if block is not None:
             moment, place = block.last() if descending else block.first()
             key = (-moment, -place, -stream.number) if descending else (moment, place, stream.number)
             heapq.heappush(heads, (key, stream.number, stream, block, rest))
@@ -158,19 +158,22 @@ def _merged(
         push(stream, next(blocks, None), blocks)
     while heads:
         _, number, stream, block, rest = heapq.heappop(heads)
-        count = len(block)
-        if heads:  # up to the first line of another stream
-            moment, place, other = map(abs, heads[0][0])
-            count = block.before((moment, place), included=(number < other) is not descending)
-            count = len(block) - count if descending else count
+        if not heads:
+            yield stream, block
+            yield from ((stream, other) for other in rest)
+            return
+        # Up to the first line of another stream.
+        moment, place, other = map(abs, heads[0][0])
+        count = block.before((moment, place), included=(number < other) is not descending)
+        count = block.size - count if descending else count
         yield stream, _part(block, 0, count, descending=descending)
-        left = _part(block, count, len(block), descending=descending)
-        push(stream, left if len(left) else next(rest, None), rest)
+        left = _part(block, count, block.size, descending=descending)
+        push(stream, left if left.size else next(rest, None), rest)
 
 
 def _part(block: Block, begin: int, end: int, *, descending: bool) -> Block:
     """The lines ``begin`` to ``end``, counted from the last line in descending order."""
-    count = len(block)
+    count = block.size
     return block.cut(count - end, count - begin) if descending else block.cut(begin, end)
 
 
@@ -251,7 +254,7 @@ class _Entries:
         self._stream, self._task = stream, block.task
         moment, place = block.first()
         step = -1 if descending else 1
-        self._moments = range(moment, moment + len(block))[::step]
+        self._moments = range(moment, moment + block.size)[::step]
         self._place = place - moment  # of an entry, less its time
         self._texts = block.strings()[::step]
 

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +52,7 @@ CREATE TABLE streams (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, severity
 _INSERT = "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)"
 # The block that may contain a position.
 _START = (
-    "SELECT time, place FROM blocks WHERE stream = ? AND (time, place) <= (?, ?)"
-    " ORDER BY time DESC, place DESC LIMIT 1"
+    "SELECT time, place FROM blocks WHERE stream = ? AND (time, place) <= (?, ?) ORDER BY time DESC, place DESC LIMIT 1"
 )
 _RANGE = (
     "SELECT time, place, count, task, texts FROM blocks"
@@ -79,8 +78,7 @@ class Lines(NamedTuple):
     texts: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Consecutive stored lines: those from ``begin`` to ``end`` of ``texts``.
 
     :param time: of the first line of ``texts``, in microseconds since the epoch. Each further line is one later.
@@ -99,7 +97,9 @@ class Block:
         """The lines as JSON strings."""
         return self.texts.split("\n")[self.begin : self.end]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many lines it has."""
         return self.end - self.begin
 
     def first(self) -> Position:
@@ -112,15 +112,18 @@ class Block:
 
     def cut(self, begin: int, end: int) -> Block:
         """The lines from number ``begin`` to ``end`` of this block's lines; both may be out of range."""
-        first = self.begin + max(0, min(begin, len(self)))
-        return replace(self, begin=first, end=self.begin + max(first - self.begin, min(end, len(self))))
+        first = min(self.begin + max(0, begin), self.end)
+        last = max(first, min(self.begin + end, self.end))
+        if first == self.begin and last == self.end:
+            return self
+        return Block(self.time, self.place, self.task, self.texts, first, last)
 
     def before(self, position: Position, *, included: bool) -> int:
         """How many lines are before a position, or at it if that is ``included``."""
         moment, place = self.first()
         count = position[0] - moment
         count += place + count < position[1] + included
-        return max(0, min(count, len(self)))
+        return max(0, min(count, self.size))
 
 
 @dataclass
@@ -223,7 +226,7 @@ class LogStore:
         while first <= last:
             blocks = self._read(stream, first, last, size, descending=descending)
             yield from blocks
-            if sum(map(len, blocks)) < size:
+            if sum(block.size for block in blocks) < size:
                 return
             if descending:
                 moment, place = blocks[-1].first()
@@ -241,10 +244,11 @@ class LogStore:
             cursor.execute(_DESCENDING if descending else _ASCENDING, (stream, *start, *last))
             for moment, place, lines, task, texts in cursor:
                 block = Block(moment, place, task, texts, 0, lines)
-                block = block.cut(block.before(first, included=False), block.before(last, included=True))
-                if len(block):
+                if moment <= first[0] or moment + lines > last[0]:
+                    block = block.cut(block.before(first, included=False), block.before(last, included=True))
+                if block.size:
                     found.append(block)
-                    count += len(block)
+                    count += block.size
                 if count >= size:
                     break
         return found
