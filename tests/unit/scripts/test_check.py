@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scripts import check
 from scripts.check import Check
+from scripts.skips import FILE
 
 SAYS = "import sys; print('one'); print('== 3 passed in 1 s =='); sys.exit({})"
 
@@ -25,6 +26,8 @@ def checks(*codes: int, live: int | None = None) -> Callable[..., list[Check]]:
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    monkeypatch.setenv(FILE, "")  # of a run that this test is part of; restored after it
+
     def run(made: Callable[..., list[Check]]) -> tuple[int, str]:
         monkeypatch.setattr(check, "_checks", made)
         return check.main([]), capfd.readouterr().out
@@ -51,6 +54,13 @@ def test_a_failed_checks_output_is_printed_in_full(says: Callable[..., tuple[int
 
 def test_a_failed_suite_fails_it_all(says: Callable[..., tuple[int, str]]) -> None:
     assert says(checks(0, live=5))[0] == 1
+
+
+def test_the_summary_names_each_skip(says: Callable[..., tuple[int, str]]) -> None:
+    code = f"import os; print('test_a.py::test_b: no browser', file=open(os.environ[{FILE!r}], 'a'))"
+    suite = partial(check._run, [sys.executable, "-c", code], folder=Path.cwd())
+    _, said = says(lambda *_: [Check("suite", suite, live=True)])
+    assert "  skipped test_a.py::test_b: no browser\n" in said.partition("summary")[2]
 
 
 def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str]]) -> None:
