@@ -135,15 +135,16 @@ def _trainer(arguments: Sequence[str], sink: IO[bytes] | None) -> bool:
 
 
 def _run(command: Sequence[str], sink: IO[bytes] | None, folder: Path = ROOT) -> bool:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=_environment(),
-        stdout=sink,
-        stderr=subprocess.STDOUT if sink else None,
-        check=False,
+    process = subprocess.Popen(
+        command, cwd=folder, env=_environment(), stdout=sink, stderr=subprocess.STDOUT if sink else None
     )
-    return done.returncode == 0
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        # Ctrl-C has reached the child as well. Unlike subprocess.run(), let it stop what it has started.
+        _say("interrupted; waiting for the tests to stop their processes")
+        process.wait()
+        raise
 
 
 def _environment() -> dict[str, str]:

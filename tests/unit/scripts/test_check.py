@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -72,3 +76,25 @@ def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str
 def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["lint", "typos"]) == 2
     assert "no such check: typos" in capsys.readouterr().err
+
+
+def test_ctrl_c_lets_a_check_clean_up(tmp_path: Path) -> None:
+    """It is not killed while it stops the processes of its tests."""
+    child = (
+        "import time\n"
+        "try:\n    open('started', 'w').close(); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1); open('cleaned', 'w').close()\n"
+    )
+    call = f"_run([sys.executable, '-c', {child!r}], None, pathlib.Path.cwd())"
+    code = f"import sys, pathlib; from scripts.check import _run; {call}"
+    env = {**os.environ, "PYTHONPATH": str(check.ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, start_new_session=True)
+    with process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) != 0
+    assert (tmp_path / "cleaned").exists()
