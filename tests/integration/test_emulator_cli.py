@@ -290,15 +290,15 @@ def test_the_emulator_as_a_process(
     faults = tmp_path / "faults.yaml"
     faults.write_text("[{method: projects.jobs.list, action: status}, {method: GetOperation, action: reset}]")
     command = start("--state-dir", str(tmp_path / "state"), "--faults", str(faults), "--bucket", bucket)
-    assert requests.get(f"{command.url}/healthz", timeout=5).json() == {"status": "ok"}
+    assert requests.get(f"{command.url}/healthz", timeout=60).json() == {"status": "ok"}
     jobs = f"{command.url}/v1/projects/p/jobs"
-    rejected = requests.get(jobs, timeout=5)
+    rejected = requests.get(jobs, timeout=60)
     assert (rejected.status_code, rejected.json()["error"]["status"]) == (503, "UNAVAILABLE")
-    assert requests.get(jobs, timeout=5).json() == {"jobs": []}
-    unused = requests.get(f"{command.url}/faults", timeout=5).json()["unused"]
+    assert requests.get(jobs, timeout=60).json() == {"jobs": []}
+    unused = requests.get(f"{command.url}/faults", timeout=60).json()["unused"]
     assert [fault["method"] for fault in unused] == ["GetOperation"]
     wrong = requests.post(
-        f"{command.url}/faults", json={"faults": [{"method": "GetOperation", "action": "x"}]}, timeout=5
+        f"{command.url}/faults", json={"faults": [{"method": "GetOperation", "action": "x"}]}, timeout=60
     )
     assert (wrong.status_code, wrong.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
     code, out, err = command.stop()
