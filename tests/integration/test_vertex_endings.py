@@ -102,7 +102,7 @@ def submit(vertex: VertexBackend, package: str, storage: Storage, *, attempts: i
 
 
 def wait_for(vertex: VertexBackend, handle: JobHandle, wanted: Callable[[JobStatus], bool]) -> JobStatus:
-    until = time.monotonic() + 20.0
+    until = time.monotonic() + 60.0
     while time.monotonic() < until:
         status = vertex.describe([handle])[0]
         if wanted(status):
@@ -513,7 +513,7 @@ def test_restarts_are_counted_without_a_triggerer(
     service.script(CREATE, "restart", restarts=2, seconds=1.0)
     handle = submit(vertex, package, storage)
     seen = 0
-    until = time.monotonic() + 20.0
+    until = time.monotonic() + 60.0
     while seen < 2 and time.monotonic() < until:
         # A new process for each poll, as with mode="reschedule".
         assert not sensor(handle, deferrable=False, mode="reschedule").poke(context())
