@@ -21,7 +21,7 @@ from tests.support.local_jobs import until
 from tests.support.ray_jobs import QUICK, all_lines, submission, wait
 from tests.support.ray_network import Node, RayNetwork
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 LONG = "until('/nowhere')"
 CHILD = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
 PAIR = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1))

@@ -3,6 +3,8 @@
 The nodes have different addresses on one bridge, and no loopback device in common. They share the disk, but not their
 homes. A node that is killed loses its link first: as in a power failure, its peers are not informed.
 
+The bridge is in a namespace of its own, without packet filter: Docker's rules drop what crosses a bridge on the host.
+
 Only root can make such a cluster: see :func:`impossible`.
 """
 
@@ -25,7 +27,7 @@ from mlengine.runtime.processes import Process
 from tests.support.local_jobs import until
 from tests.support.ray_cluster import node_environment
 
-_START_SECONDS = 180.0
+_START_SECONDS = 300.0
 _HEAD = 10
 _NETWORKS = range(1, 200)
 # A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
@@ -36,7 +38,12 @@ _QUICK = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
 }
-_OPTIONS = "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+_OPTIONS = (
+    "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+    # Otherwise the raylet waits for the agents, which choose ports, and ends after 15 s: too short on a busy machine.
+    " --metrics-export-port=20001 --dashboard-agent-listen-port=20002"
+    " --dashboard-agent-grpc-port=20003 --runtime-env-agent-port=20004"
+)
 _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
@@ -59,6 +66,8 @@ class Node:
 
     :param home: its home directory, which remains when the node is killed.
     :param command: what it runs when it is started.
+    :param switch: a process in the network namespace of the bridge.
+    :param space: its process namespace.
     """
 
     name: str
@@ -66,18 +75,14 @@ class Node:
     home: Path
     command: str
     env: Mapping[str, str]
-    network: int
+    switch: int
     process: subprocess.Popen[bytes] | None = None
-    _space: str = ""
+    space: str = ""
 
     @property
     def state_dir(self) -> Path:
         """The directory of environments and jobs, as :mod:`mlengine.backends.ray.replica_host` chooses it."""
         return self.home / ".local" / "state" / "mlengine"
-
-    @property
-    def _link(self) -> str:
-        return f"ml{self.network}{self.name}"
 
     def start(self) -> None:
         """Switch the node on, with a connection to the others."""
@@ -97,16 +102,15 @@ class Node:
                 start_new_session=True,
             )
         pid = self.process.pid
-        own = Path("/proc/self/ns/net").readlink()
-        until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, f"the network namespace of {self.name}")
-        self._space = until(lambda: _process_namespace(pid), f"the first process of {self.name}")
-        subprocess.run(["ip", "link", "delete", self._link], check=False, capture_output=True)
-        _ip(f"link add {self._link} type veth peer name eth0 netns {pid}")
-        _ip(f"link set {self._link} master ml{self.network} up")
+        _wait_for_namespace(pid)
+        self.space = until(lambda: _process_namespace(pid), f"the first process of {self.name}")
+        _try(f"link delete {self.name}", self.switch)
+        _ip(f"link add {self.name} type veth peer name eth0 netns {pid}", self.switch)
+        _ip(f"link set {self.name} master bridge up", self.switch)
         _ip("link set lo up", pid)
         _ip("link set eth0 up", pid)
         _ip(f"address add {self.address}/24 dev eth0", pid)
-        _ip(f"route add default via {_address(self.network, 1)}", pid)
+        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray looks for one
 
     def kill(self) -> None:
         """Power failure: the link, and then all processes at once."""
@@ -118,11 +122,11 @@ class Node:
 
     def cut(self) -> None:
         """Cut the node's network."""
-        subprocess.run(["ip", "link", "set", self._link, "down"], check=False, capture_output=True)
+        _try(f"link set {self.name} down", self.switch)
 
     def mend(self) -> None:
         """Connect the node again."""
-        _ip(f"link set {self._link} up")
+        _ip(f"link set {self.name} up", self.switch)
 
     def repair(self) -> None:
         """Start the node if it was killed, and connect it if its network was cut."""
@@ -131,39 +135,35 @@ class Node:
         else:
             self.mend()
 
-    def processes(self) -> list[Process]:
-        """All processes of the node."""
-        found = []
-        for path in Path("/proc").glob("[1-9]*"):
-            with contextlib.suppress(OSError):
-                if str((path / "ns" / "pid").readlink()) != self._space:
-                    continue
-                if (one := Process.of(int(path.name))) is not None:
-                    found.append(one)
-        return found
+    def processes(self, words: str = "") -> list[Process]:
+        """All processes of the node that have these words in their command line."""
+        return _processes({self.space}, words)
 
     def replicas(self) -> list[tuple[Process, str]]:
         """The processes of trainers, their guards, and what they have started, with their command lines."""
-        return [(process, _command(process.pid)) for process in self.processes() if _of_job(process.pid)]
+        return [(process, command_of(process.pid)) for process in self.processes() if _of_job(process.pid)]
 
     def actors(self) -> list[Process]:
         """The actors of replicas."""
-        return [process for process in self.processes() if "ReplicaHost" in _command(process.pid)]
+        return self.processes("ReplicaHost")
 
 
 @dataclass
 class RayNetwork:
     """A cluster: the first node is the head.
 
-    :param host: the address of this machine on the bridge.
+    :param number: of the network, on this machine.
+    :param switch: a process in the network namespace of the bridge.
     """
 
     number: int
     folder: Path
+    switch: int
     nodes: list[Node] = field(default_factory=list)
 
     @property
     def host(self) -> str:
+        """The address of this machine on the bridge."""
         return _address(self.number, 1)
 
     @property
@@ -189,11 +189,12 @@ class RayNetwork:
             ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
             ray += f" --resources={named}"
             if number == 0:
-                command = f"{ray} --head --dashboard-host=0.0.0.0"
+                # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
+                command = f"until {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
             else:
                 # As with an init system, Ray is started again after it has ended.
-                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; sleep 1; done"
-            self.nodes.append(Node(name, address, home, command, own, self.number))
+                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; ray stop --force; done"
+            self.nodes.append(Node(name, address, home, command, own, self.switch))
             self.nodes[-1].start()
             if number == 0:
                 self.wait()
@@ -213,6 +214,10 @@ class RayNetwork:
             return {node["node_ip"] for node in found if node["state"] == "ALIVE"}
         return set()
 
+    def processes(self, words: str = "") -> list[Process]:
+        """All processes of the nodes that have these words in their command line."""
+        return _processes({node.space for node in self.nodes}, words)
+
     def replicas(self) -> list[tuple[Process, str]]:
         """The processes of all jobs, on all nodes."""
         return [found for node in self.nodes for found in node.replicas()]
@@ -227,22 +232,47 @@ class RayNetwork:
 @contextlib.contextmanager
 def network() -> Iterator[RayNetwork]:
     """A bridge without nodes; at the end, neither nodes nor bridge are left."""
-    number = next(number for number in _NETWORKS if _try(f"link add ml{number} type bridge"))
-    # Ray's sockets have long names, and a socket's path has at most 107 characters.
-    made = RayNetwork(number, Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp")))
+    # When this process ends, for whatever reason, the namespace and all its links end with it.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
+    switch = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
+        _wait_for_namespace(switch.pid)
+        _ip("link add bridge type bridge", switch.pid)
+        _ip("link set bridge up", switch.pid)
+        uplink = f"type veth peer name uplink netns {switch.pid}"
+        number = next(number for number in _NETWORKS if _try(f"link add ml{number} {uplink}"))
+        # Ray's sockets have long names, and a socket's path has at most 107 characters.
+        made = RayNetwork(number, Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp")), switch.pid)
+        _ip("link set uplink master bridge up", switch.pid)
         _ip(f"address add {made.host}/24 dev ml{number}")
         _ip(f"link set ml{number} up")
-        yield made
+        try:
+            yield made
+        finally:
+            for node in reversed(made.nodes):
+                node.kill()
+            shutil.rmtree(made.folder, ignore_errors=True)
     finally:
-        for node in reversed(made.nodes):
-            node.kill()
-        _ip(f"link delete ml{number}")
-        shutil.rmtree(made.folder, ignore_errors=True)
+        switch.kill()
+        switch.wait()
 
 
 def _address(network: int, host: int) -> str:
     return f"10.213.{network}.{host}"
+
+
+def _processes(spaces: set[str], words: str) -> list[Process]:
+    """The processes in these process namespaces that have these words in their command line."""
+    found = []
+    for path in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError):
+            if words and words not in command_of(int(path.name)):
+                continue
+            if str((path / "ns" / "pid").readlink()) not in spaces:
+                continue
+            if (one := Process.of(int(path.name))) is not None:
+                found.append(one)
+    return found
 
 
 def _process_namespace(pid: int) -> str:
@@ -258,16 +288,25 @@ def _of_job(pid: int) -> bool:
     return False
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
     with contextlib.suppress(OSError):
         return shlex.join(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"))
     return ""
 
 
+def _wait_for_namespace(pid: int) -> None:
+    own = Path("/proc/self/ns/net").readlink()
+    until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, f"the network namespace of process {pid}")
+
+
 def _ip(command: str, pid: int | None = None) -> None:
+    """Run ``ip`` in the network namespace of a process."""
     inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
     subprocess.run([*inside, "ip", *command.split()], check=True)
 
 
-def _try(command: str) -> bool:
-    return subprocess.run(["ip", *command.split()], check=False, capture_output=True).returncode == 0
+def _try(command: str, pid: int | None = None) -> bool:
+    """Whether ``ip`` succeeds."""
+    inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
+    return subprocess.run([*inside, "ip", *command.split()], check=False, capture_output=True).returncode == 0

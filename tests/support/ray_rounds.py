@@ -40,7 +40,7 @@ from mlengine.runtime.uv_env import uv_environment
 from mlengine.testing.airflow_api import DagRun
 from tests.support import ray_network
 from tests.support.local_jobs import until
-from tests.support.ray_network import Node, RayNetwork
+from tests.support.ray_network import Node, RayNetwork, command_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,9 @@ CPUS = (1, 2, 2)
 _LEFT_SECONDS = 60.0
 _TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")  # the title of a process that runs a task's code
 _SETTINGS = {
+    "core.dagbag_import_timeout": "150",
+    "dag_processor.dag_file_processor_timeout": "180",
+    "dag_processor.min_file_process_interval": "600",
     "scheduler.task_instance_heartbeat_timeout": "30",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "scheduler.trigger_timeout_check_interval": "3",
@@ -165,7 +168,7 @@ class Rounds:
 
     def _watch(self, result: Round, over: threading.Event) -> None:
         """Look for replicas that run twice, until the round is over."""
-        while not over.wait(0.5):
+        while not over.wait(1.0):
             found = trainers(self.network)
             result.jobs = max(result.jobs, len({job for job, _, _ in found}))
             for name, count in Counter(replica for _, replica, _ in found).items():
@@ -176,8 +179,8 @@ class Rounds:
 def trainers(network: RayNetwork) -> list[tuple[str, str, Process]]:
     """Job, replica and process of each trainer that runs."""
     found = []
-    for process, command in network.replicas():
-        if "guard.py" in command or "-m trainer.task" not in command:
+    for process in network.processes("-m trainer.task"):
+        if "guard.py" in command_of(process.pid):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError):
             raw = Path(f"/proc/{process.pid}/environ").read_bytes().decode().split("\0")

@@ -216,9 +216,9 @@ class Group:
         :param clean: remove their files from the nodes. Without it, a replica that starts again on its node finds its
             scratch directory.
         """
-        self._remember()
         if any(replica.running for replica in self.replicas):
             self.end()
+        self._remember()
         if clean:
             left = [replica.actor.clean.remote() for replica in self.replicas if not replica.running]
             self.cluster.ready(left, _CLEAN_SECONDS)
@@ -245,9 +245,13 @@ class Group:
             self.wait(POLL_SECONDS)
 
     def _remember(self) -> None:
-        """Note when each replica will have ended at the latest, if its node cannot be reached any more."""
+        """Note when each replica that has not reported its end will have ended at the latest."""
         for replica in self.replicas:
-            if replica.began:
+            if not replica.began:
+                continue  # the note of an earlier group is still true
+            if replica.exit_code is not None:
+                self._before.pop(replica.name, None)
+            else:
                 last = time.monotonic() if replica.starting else replica.contact
                 self._before[replica.name] = (replica.node, last + lease_seconds(self.stored.settings))
 
