@@ -1,7 +1,7 @@
 """The profile `ray` of docker-compose.yaml for real: a head and two workers, and a job whose replicas are on both.
 
-Not in the usual suite: ``make test-compose``. Airflow is not started: the job is submitted in the container of the head,
-which has the same image and settings as Airflow.
+Not in the usual suite: ``make test-compose``. Airflow is not started: the head submits the job; its container has the
+image and the settings of Airflow.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ print(json.dumps({"state": status.state, "detail": status.detail, "lines": lines
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
+def ray_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     assert COMMAND is not None
     started = ComposeStack(tmp_path_factory.mktemp("compose"), COMMAND)
     started.configure()
@@ -67,9 +67,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
         started.down()
 
 
-def test_replicas_run_on_both_workers(stack: ComposeStack) -> None:
+def test_replicas_run_on_both_workers(ray_stack: ComposeStack) -> None:
     package = base64.b64encode(local_jobs.wheel(local_jobs.ACTOR)).decode()
-    output = stack.compose("exec", "-T", "ray-head", "python3", "-c", SUBMIT, package, seconds=700)
+    output = ray_stack.compose("exec", "-T", "ray-head", "python3", "-c", SUBMIT, package, seconds=700)
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     assert found["state"] == "SUCCEEDED", found
     shown = next(text for replica, text in found["lines"] if replica == "chief-0" and text.startswith("TF "))
@@ -78,10 +78,10 @@ def test_replicas_run_on_both_workers(stack: ComposeStack) -> None:
     assert len(hosts) == 2, "the replicas are on the two workers, and none is on the head"
 
 
-def test_the_cluster_is_published_nowhere_and_knows_no_secret(stack: ComposeStack) -> None:
-    secrets = [value for name, value in stack.values.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
+def test_the_cluster_is_published_nowhere_and_knows_no_secret(ray_stack: ComposeStack) -> None:
+    secrets = [value for name, value in ray_stack.values.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
     assert len(secrets) >= 5
     for service in ("ray-head", "ray-worker"):
-        container = stack.containers()[service]
+        container = ray_stack.containers()[service]
         assert not container["HostConfig"]["PortBindings"]
         assert not [value for value in secrets if value in "\n".join(container["Config"]["Env"])]
