@@ -17,8 +17,7 @@ from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
 from mlengine.testing import gcs
 from tests.support import local_jobs, ray_network
-from tests.support.local_jobs import until
-from tests.support.ray_jobs import QUICK, all_lines, submission, wait
+from tests.support.ray_jobs import QUICK, all_lines, submission, until, wait
 from tests.support.ray_network import Node, RayNetwork
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

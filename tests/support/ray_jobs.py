@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from mlengine.backends import LogLine, Submission
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from tests.support import local_jobs
 
-WAIT = 120.0
+WAIT = 300.0
 QUICK: dict[str, Any] = {
     "termination_grace_seconds": 2.0,
     "linger_seconds": 2.0,
@@ -20,6 +22,11 @@ QUICK: dict[str, Any] = {
     "max_chief_restarts": 0,
     "lost_seconds": 0.0,
 }
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """As :func:`local_jobs.until`, with the patience that a cluster needs on a busy machine."""
+    return local_jobs.until(condition, what, WAIT)
 
 
 def submission(uri: str, bucket: str, *args: str, **more: Any) -> Submission:

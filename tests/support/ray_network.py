@@ -190,15 +190,16 @@ class RayNetwork:
             ray += f" --resources={named}"
             if number == 0:
                 # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
-                command = f"until {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
+                command = f"until timeout 120 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
             else:
                 # As with an init system, Ray is started again after it has ended.
-                command = f"while :; do {ray} --address={_address(self.number, _HEAD)}:6379 --block; ray stop --force; done"
+                command = (
+                    f"while :; do timeout 60 {ray} --address={_address(self.number, _HEAD)}:6379 && "
+                    "while pgrep -x raylet > /dev/null; do sleep 1; done; ray stop --force; done"
+                )
             self.nodes.append(Node(name, address, home, command, own, self.switch))
             self.nodes[-1].start()
-            if number == 0:
-                self.wait()
-        self.wait()
+            self.wait()  # one after the other: on a busy machine, several would be too slow for Ray's own limits
 
     def wait(self) -> None:
         """Wait until all nodes are listed as alive."""
