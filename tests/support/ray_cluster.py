@@ -60,10 +60,9 @@ def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own["PATH"] = f"{scripts}:{own['PATH']}"
-    # By default, 60 s for a node, of which 30 s for its agent: too short on a busy machine.
+    # By default, 60 s for a node: too short on a busy machine.
     own["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = f"{_START_SECONDS:.0f}"
     own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"
-    own["RAY_agent_register_timeout_ms"] = f"{_START_SECONDS * 1000:.0f}"
     return {**own, **env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
 
