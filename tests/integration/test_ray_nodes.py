@@ -69,25 +69,25 @@ def actor(actor: str, storage: Storage, shared_environments: Path) -> str:
 def submit(ray: RayBackend, actor: str, bucket: str) -> Callable[..., JobHandle]:
     """Submits a job of a chief and a worker that do what the arguments say."""
 
-    def run(**acts: str) -> JobHandle:
-        return ray.submit(_pair(actor, bucket, **acts))
+    def run(chief: str, worker: str) -> JobHandle:
+        return ray.submit(_pair(actor, bucket, chief, worker))
 
     return run
 
 
-def _pair(actor: str, bucket: str, *, attempt: int = 1, key: str | None = None, **acts: str) -> Submission:
-    return submission(actor, bucket, *local_jobs.acts(**acts), pools=PAIR, attempt=attempt, key=key)
+def _pair(actor: str, bucket: str, chief: str, worker: str, **more: Any) -> Submission:
+    return submission(actor, bucket, *local_jobs.acts(chief=chief, worker=worker), pools=PAIR, **more)
 
 
 def texts(ray: RayBackend, handle: JobHandle) -> list[str]:
     return [line.text for line in all_lines(ray, handle)]
 
 
-def node_of_worker(network: RayNetwork) -> Node:
-    """The node on which the worker runs."""
-    found = until(lambda: [node for node in network.nodes[1:] if node.replicas()], "the worker runs")
-    assert len(found) == 1
-    return found[0]
+def when_both_run(ray: RayBackend, handle: JobHandle, network: RayNetwork) -> Node:
+    """Wait until chief and worker run; returns the worker's node."""
+    until(lambda: {"chief-0 restart 0", "worker-0 restart 0"} <= set(texts(ray, handle)), "chief and worker run")
+    (found,) = [node for node in network.nodes[1:] if node.replicas()]
+    return found
 
 
 LISTEN = """
@@ -167,8 +167,7 @@ def test_a_lost_node_costs_a_restart_from_the_checkpoint(
 ) -> None:
     """The chief's scratch directory, which remains on its node, has its count of starts."""
     handle = submit(chief=f"restarts or {LONG}", worker=LONG)
-    node = node_of_worker(network)
-    wait(ray, handle, JobState.RUNNING)
+    node = when_both_run(ray, handle, network)
     node.kill()
     until(lambda: ray.describe([handle])[0].restarting, "the job is restarting")
     assert "lost worker-0" in ray.describe([handle])[0].detail
@@ -183,8 +182,7 @@ def test_a_cut_network_leaves_no_two_groups_running(
     ray: RayBackend, submit: Callable[..., JobHandle], network: RayNetwork
 ) -> None:
     handle = submit(chief=f"restarts or {LONG}", worker=CHILD + LONG)
-    node = node_of_worker(network)
-    wait(ray, handle, JobState.RUNNING)
+    node = when_both_run(ray, handle, network)
     node.cut()
     other = next(one for one in network.nodes[1:] if one is not node)
     # The worker runs on without a network, until it misses the driver.
@@ -195,10 +193,9 @@ def test_a_cut_network_leaves_no_two_groups_running(
 
 
 def test_a_lost_head_costs_an_attempt(ray: RayBackend, actor: str, bucket: str, network: RayNetwork) -> None:
-    asked = _pair(actor, bucket, chief=CHILD + LONG, worker=CHILD + LONG)
+    asked = _pair(actor, bucket, CHILD + LONG, CHILD + LONG)
     handle = ray.submit(asked)
-    node = node_of_worker(network)
-    wait(ray, handle, JobState.RUNNING)
+    node = when_both_run(ray, handle, network)
     network.head.kill()
     until(lambda: not node.replicas(), "the worker ends without its driver")
     network.head.start()
@@ -206,7 +203,7 @@ def test_a_lost_head_costs_an_attempt(ray: RayBackend, actor: str, bucket: str, 
     status = ray.describe([handle])[0]
     assert status.failure is not None
     assert status.failure.cause is FailureCause.LOST
-    again = ray.submit(_pair(actor, bucket, attempt=2, key=asked.key, chief="", worker=""))
+    again = ray.submit(_pair(actor, bucket, "", "", attempt=2, key=asked.key))
     assert wait(ray, again).state is JobState.SUCCEEDED
     # The files of the first attempt, whose driver could not remove them, are gone, too.
     assert network.left() == []
