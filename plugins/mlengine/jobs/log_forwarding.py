@@ -104,9 +104,7 @@ class LogForwarder:
         if not ended and time.monotonic() < self._progress_due():
             return None
         self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
-        progress = cast(
-            Progress | None, await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir))
-        )
+        progress = cast(Progress | None, await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir)))
         new = progress is not None and progress.step != self._formatter.cursor.step
         self._quiet = 1 if new else min(2 * self._quiet, LONGEST_QUIET)
         return progress
