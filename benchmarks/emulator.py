@@ -5,8 +5,9 @@ of one job, and compared with a page of another job's short log in the same emul
 as a client of Cloud Logging reads them, page by page, and compared with reading them from the local backend; runs
 alternate, and both run their jobs in the same way on this machine.
 
-The times include parsing the JSON. The client is ``requests`` with msgspec: it stands for a client that costs little.
-``--client`` adds mlengine's own. CPU of a page is that of the emulator's process alone, which other load affects less.
+The times include parsing the JSON. The client is ``requests`` with msgspec, which stands for a client that costs
+little; ``--client`` adds mlengine's own. CPU of a page is that of the emulator's process alone: it does not depend on
+other load.
 """
 
 from __future__ import annotations

@@ -226,10 +226,12 @@ class FallsBack(Protocol):
 class LeavesWaitLimit(Protocol):
     """A backend that does not limit how long a job waits for machines. The task or command that waits for it does."""
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
         """How long a job may be QUEUED and PREPARING before it is cancelled; infinity for no limit.
 
         ``None`` if neither ``spec`` nor the backend's settings say.
+
+        :param fallback: that of the attempt (:class:`FallsBack`).
         """
 
 

@@ -148,9 +148,9 @@ class VertexBackend:
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
         """See :class:`mlengine.backends.LeavesWaitLimit`."""
-        return max_wait_seconds(spec, self._options)
+        return max_wait_seconds(spec, fallbacks.options_of(self._options, fallback))
 
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
