@@ -311,3 +311,16 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     sample_jobs.job("mnist_1")
     now[0] += 600
     assert [row.job_id for row in server.refresh().rows] == ["mnist_1"]
+
+
+def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:
+    """The page is closed, and the server or the command ends, before the interval is over."""
+    server = new_server(sample_jobs)
+    server.refresh()
+    sample_jobs.job("mnist_few")
+    assert len(server.refresh().rows) == 1
+    assert stored(sample_jobs) == {}, "few rows are written together"
+    for at in range(bucket_rows.MANY):
+        sample_jobs.job(f"mnist_{at}")
+    server.refresh()
+    assert len(stored(sample_jobs)) == bucket_rows.MANY + 1

@@ -28,7 +28,8 @@ from mlengine.storage.client import ObjectStat, Storage
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 600.0  # seconds between two comparisons of the generations
-WRITE_INTERVAL = 60.0  # seconds between two writes to the index
+WRITE_INTERVAL = 60.0  # seconds between two writes to the index, unless many jobs were read
+MANY = 20
 BATCH = 100  # jobs that are read together
 _SKEW = 60.0  # seconds by which clocks may differ
 _FORGET_AFTER = 3600.0  # seconds after a row was read; then it is deleted from the index if its directory is gone
@@ -57,6 +58,7 @@ class BucketRows:
         self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
         self._asked: set[tuple[str, str]] = set()  # runs whose user was looked up
         self._checked = self._written = float("-inf")
+        self._read_since = 0  # jobs that were read since the last write to the index
 
     def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
         """List the bucket, and read the jobs that may have changed.
@@ -96,14 +98,21 @@ class BucketRows:
         self._checked = time.monotonic()
 
     def save(self, pool: Executor) -> None:
-        """Write new final rows to the index, every :data:`WRITE_INTERVAL` seconds; delete those of deleted jobs."""
-        if self._shards is None or time.monotonic() - self._written < WRITE_INTERVAL:
+        """Write new final rows to the index, and delete those of deleted jobs.
+
+        Every :data:`WRITE_INTERVAL` seconds, or at once if many jobs were read: the process may end soon.
+        """
+        if time.monotonic() - self._written >= WRITE_INTERVAL or self._read_since >= MANY:
+            self._save(pool)
+
+    def _save(self, pool: Executor) -> None:
+        if self._shards is None:
             return
         changes = self._unsaved(self._shards)
         for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values()), strict=True):
             if shard is not None:
                 self._shards[number] = shard
-        self._written = time.monotonic()
+        self._written, self._read_since = time.monotonic(), 0
 
     def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
         """Read one job now, and update its row. ``None`` if there is no such job."""
@@ -172,11 +181,14 @@ class BucketRows:
         )
 
     def _read(self, keys: Sequence[Key], pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
+        saved = time.monotonic()
         for begin in range(0, len(keys), BATCH):
             self._read_batch(keys[begin : begin + BATCH], pool)
             if begin + BATCH < len(keys):
                 progress()
-                self.save(pool)  # reading all jobs of a large bucket takes minutes
+            if time.monotonic() - saved >= WRITE_INTERVAL:  # reading all jobs of a large bucket takes minutes
+                self._save(pool)
+                saved = time.monotonic()
 
     def _read_batch(self, keys: Sequence[Key], pool: Executor) -> None:
         claims = list(pool.map(lambda key: read_claim(self._storage, JobDir.of(self._bucket, *key)), keys))
@@ -192,6 +204,8 @@ class BucketRows:
             key = (row.model, row.job_id)
             known = self.rows.get(key)
             self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
+            # A running job is read with every refresh, and is not written.
+            self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
 
     def _make_rows(self, claims: Sequence[Claimed], pool: Executor | None = None) -> list[Row]:
         backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}
