@@ -385,7 +385,7 @@ def test_wait_and_validation_write_the_job_index(
     with pytest.raises(AirflowFailException):
         failing.wait(failed)
     assert verdicts() == {
-        accepted["job_id"]: ("SUCCEEDED", "accepted"),
+        accepted["job_id"]: ("SUCCEEDED", "first"),
         unvalidated["job_id"]: ("SUCCEEDED", ""),
         failed["job_id"]: ("FAILED", ""),
     }
