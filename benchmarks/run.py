@@ -1,4 +1,4 @@
-"""From the trigger to the champion, beside another build and beside the bare trainer in one process.
+"""From the trigger to the champion, compared with another build and with the bare trainer in one process.
 
 ``python -m benchmarks run [--baseline CHECKOUT] [--later N]``. Clones both builds into a temporary folder and runs
 ``make run ARGS=--once`` in each: the first run builds the trainer's environment; the later ones, which alternate, train

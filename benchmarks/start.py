@@ -1,4 +1,4 @@
-"""``make run`` in a fresh clone with warm download caches, until Airflow is up, beside another build.
+"""``make run`` in a fresh clone with warm download caches, until Airflow is up, compared with another build.
 
 ``python -m benchmarks start [--baseline CHECKOUT] [--rounds N]``. Each round clones both builds, and measures first the
 one, then the other: set-up, start, and the seconds of CPU and the memory (PSS) of all processes. Everything happens in
