@@ -46,8 +46,8 @@ def _run(config: Config, cluster: Cluster) -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     if len(cluster.trainers) > 1 and not cluster.distributed and config.strategy == "async":
         raise UsageError("a cluster with workers needs parameter servers, or --strategy sync")
-    # Imported here, so that an invalid argument is reported before TensorFlow's import, which takes seconds. The garbage
-    # collector would take a fifth of that time, and find nothing.
+    # Imported here, so that an invalid argument is reported before TensorFlow's import, which takes seconds. A fifth of
+    # that time would be the garbage collector's, which would find nothing.
     gc.disable()
     from trainer import devices
 
