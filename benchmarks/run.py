@@ -23,7 +23,6 @@ from benchmarks.make_run.process_tree import ProcessTree
 
 FIRST_BUDGET, LATER_BUDGET, BARE_BUDGET = 0.6, 0.65, 1.2
 MIN_ACCURACY = 0.97
-STEPS = 1000
 VERSION = "2026-11-01"  # the newest one, which a run without arguments trains on
 
 
@@ -45,27 +44,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks run", description=__doc__)
     parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="a checkout that is measured too")
     parser.add_argument("--later", type=int, default=3, help="runs of each build after the first, with own seeds")
+    parser.add_argument("--steps", type=int, default=1000, help="fewer than 1,000 only try the benchmark out")
     args = parser.parse_args(argv)
     checkouts = {**({"baseline": args.baseline.resolve()} if args.baseline else {}), "this": ROOT}
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with folder() as parent:
         clones = [clone(name, checkout, parent) for name, checkout in checkouts.items()]
         warm_caches(clones, parent, trainer=True)
-        first = {one.name: _report(one.name, "first run", dag_run(one, seed=0)) for one in clones}
+        first = {one.name: _report(one.name, "first run", dag_run(one, 0, args.steps)) for one in clones}
         later: dict[str, list[Run]] = {name: [] for name in checkouts}
         for seed in range(1, args.later + 1):
             for one in clones:
-                later[one.name].append(_report(one.name, f"later run, seed {seed}", dag_run(one, seed)))
-        bare = [_report("this", f"one process, seed {seed}", bare_run(clones[-1], seed)) for seed in (1, 2)]
+                later[one.name].append(_report(one.name, f"later run, seed {seed}", dag_run(one, seed, args.steps)))
+        bare = [_report("this", f"one process, seed {seed}", bare_run(clones[-1], seed, args.steps)) for seed in (1, 2)]
     return _judge(first, later, bare)
 
 
-def dag_run(one: Clone, seed: int) -> Run:
+def dag_run(one: Clone, seed: int, steps: int) -> Run:
     """``make run --once``: from the trigger to the end of the run.
 
     :raises RuntimeError: the run did not succeed; the message has the output.
     """
-    arguments = ["--once", "--conf", "force_retrain=true", "--conf", f"seed={seed}", "--conf", f"max_steps={STEPS}"]
+    arguments = ["--once", "--conf", "force_retrain=true", "--conf", f"seed={seed}", "--conf", f"max_steps={steps}"]
     output, began, cpu, result = [], 0.0, 0.0, None
     with ProcessTree(one.make(*arguments), one.path, one.env) as tree:
         for line in tree.lines():
@@ -80,13 +80,13 @@ def dag_run(one: Clone, seed: int) -> Run:
     return Run(*result, _accuracy(newest), tree.peak_mib)
 
 
-def bare_run(one: Clone, seed: int) -> Run:
+def bare_run(one: Clone, seed: int, steps: int) -> Run:
     """The trainer alone, without ``TF_CONFIG``, in the environment that the runs used.
 
     :raises RuntimeError: it failed.
     """
     job = one.path.parent / f"bare-{seed}"
-    arguments = {"dataset": one.bucket / "datasets" / "mnist" / VERSION, "job-dir": job, "max_steps": STEPS}
+    arguments = {"dataset": one.bucket / "datasets" / "mnist" / VERSION, "job-dir": job, "max_steps": steps}
     options = {**arguments, "batch_size": 100, "learning_rate": 0.0001, "seed": seed}
     command = [str(one.trainer_python), "-m", "trainer.task", *(f"--{name}={value}" for name, value in options.items())]
     began = time.monotonic()
