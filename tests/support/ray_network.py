@@ -190,11 +190,11 @@ class RayNetwork:
             ray += f" --resources={named}"
             if number == 0:
                 # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
-                command = f"until timeout 120 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
+                command = f"until timeout 150 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
             else:
                 # As with an init system, Ray is started again after it has ended.
                 command = (
-                    f"while :; do timeout 60 {ray} --address={_address(self.number, _HEAD)}:6379 && "
+                    f"while :; do timeout 150 {ray} --address={_address(self.number, _HEAD)}:6379 && "
                     "while pgrep -x raylet > /dev/null; do sleep 1; done; ray stop --force; done"
                 )
             self.nodes.append(Node(name, address, home, command, own, self.switch))
