@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
@@ -46,6 +47,8 @@ END_SECONDS = 300.0  # how long a submission waits for the end of an earlier att
 _END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+# How long a poll waits for the search for outputs: the news of other jobs is in the same poll.
+OUTPUTS_SECONDS, OUTPUTS_ALONE_SECONDS = 1.0, 30.0
 MAX_CREATED = 20_000  # jobs whose createTime is kept
 ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
 _FEW = 2  # so many jobs of unknown age are asked for one by one
@@ -95,6 +98,8 @@ class VertexBackend:
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
+        # Jobs of the last poll of many, which had not ended: what the service answered, and their statuses.
+        self._last: dict[str, tuple[Job, JobStatus]] = {}
         # Job name → its createTime: how far back lists and log queries must go.
         self._created: dict[str, str] = {}
         self._budgets: dict[str, LogBudget] = {}
@@ -143,9 +148,9 @@ class VertexBackend:
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
         """See :class:`mlengine.backends.LeavesWaitLimit`."""
-        return max_wait_seconds(spec, self._options)
+        return max_wait_seconds(spec, fallbacks.options_of(self._options, fallback))
 
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
@@ -218,11 +223,19 @@ class VertexBackend:
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}
         for handle in handles:
-            groups.setdefault(parse(handle.name)["parent"], []).append(handle.name)
+            groups.setdefault(_parent(handle.name), []).append(handle.name)
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
             found |= self._poll(parent, names)
-        return [self._status(handle, found[handle.name], alone=len(handles) <= _FEW) for handle in handles]
+        self._check_outputs(handles, found)
+        statuses = [self._known_status(handle, found[handle.name]) for handle in handles]
+        if len(handles) > _FEW:
+            self._last = {
+                status.handle.name: (job, status)
+                for status in statuses
+                if not status.state.terminal and (job := found[status.handle.name]) is not None
+            }
+        return statuses
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
@@ -303,9 +316,15 @@ class VertexBackend:
     def _learn_creations(self, names: Sequence[str]) -> None:
         """Ask for jobs of unknown age: those that were not described yet."""
         unknown = [name for name in names if name not in self._created]
-        if unknown:
-            with ThreadPoolExecutor(8) as pool:
-                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+        self._note_creations(self._get(unknown))
+
+    def _get(self, names: Sequence[str]) -> dict[str, Job | None]:
+        """One call for each job."""
+        jobs = self._open()
+        if len(names) <= 1:
+            return {name: jobs.get(name) for name in names}
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(names, pool.map(jobs.get, names), strict=True))
 
     def _note_creations(self, found: Mapping[str, Job | None]) -> None:
         for name, job in found.items():
@@ -365,13 +384,33 @@ class VertexBackend:
                     found[listed["name"]] = listed
         # A job's limits decide whether it was cancelled at one of them, and a list leaves them out.
         missing = [name for name in names if name not in found or _lacks_limits(found[name])]
-        if missing:
-            with ThreadPoolExecutor(8) as pool:
-                found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
+        found |= self._get(missing)
         self._note_creations(found)
         return found
 
-    def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
+    def _check_outputs(self, handles: Sequence[JobHandle], found: Mapping[str, Job | None]) -> None:
+        """Search for the outputs of jobs that have succeeded; among many jobs, only those that ended just now."""
+        alone = len(handles) <= _FEW
+        succeeded = [
+            handle
+            for handle in handles
+            if (job := found[handle.name]) is not None
+            and job_state(job.get("state")) is JobState.SUCCEEDED
+            and (alone or "endTime" not in job or time.time() - seconds(job["endTime"]) < _JUST_ENDED_SECONDS)
+        ]
+        if succeeded:
+            self._outputs.run(succeeded, OUTPUTS_ALONE_SECONDS if alone else OUTPUTS_SECONDS)
+
+    def _known_status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        """The status of a job; that of the last poll if nothing has changed, as for most of a thousand jobs."""
+        known = self._last.get(handle.name)
+        unchanged = known is not None and known[0] == job and known[1].handle == handle
+        # A status that depends on the time is determined again.
+        if known is not None and unchanged and known[1].state is not JobState.UNKNOWN:
+            return known[1]
+        return self._status(handle, job)
+
+    def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
             gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
@@ -390,7 +429,7 @@ class VertexBackend:
             return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
         detail = str(error.get("message", ""))
         self._no_error_since.pop(handle.name, None)
-        if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
+        if state is JobState.SUCCEEDED:
             detail = self._outputs.message(handle)
         run = Run.of(job)
         state = final_state(state, run)
@@ -417,6 +456,12 @@ class VertexBackend:
             attempt=_attempt_of(job),
             job_dir=job.get("jobSpec", {}).get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/"),
         )
+
+
+@lru_cache(maxsize=4096)
+def _parent(name: str) -> str:
+    """The location of a job."""
+    return parse(name)["parent"]
 
 
 def _age(job: Job) -> tuple[float, str]:
