@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends import Submission
+from mlengine.backends.local.gpus import Gpu, variables
 from mlengine.backends.local.record import Job
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import expand, expand_environment
@@ -26,6 +27,8 @@ def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
     cache = job.state_dir / "data-cache"
     cache.mkdir(exist_ok=True)
     return {
+        # Otherwise TensorFlow takes all of a GPU's memory, also what another program on it needs.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         **env,
         "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
@@ -44,10 +47,13 @@ def replica_env(
     role: Role,
     index: int,
     scratch: Path,
+    gpus: Sequence[Gpu] = (),
 ) -> dict[str, str]:
-    """The variables of one replica: ``base``, ``TF_CONFIG``, and a scratch directory of its own."""
+    """The variables of one replica: ``base``, ``TF_CONFIG``, its GPUs, and a scratch directory of its own."""
+    pool, own = submission.spec.pool(role), submission.spec.env
+    visible = {name: value for name, value in variables(pool, gpus).items() if name not in own}
     # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
-    env = {**base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
+    env = {**base, **visible, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:
         env["TF_CONFIG"] = json.dumps(config)
