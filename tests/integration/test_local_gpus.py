@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +13,8 @@ from uuid import uuid4
 import pytest
 
 from mlengine.backends.local.backend import LocalBackend
+from mlengine.backends.local.gpu_reservation import ReservedGpu
+from mlengine.backends.local.gpus import Gpu
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
@@ -34,14 +37,13 @@ def uuids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def other_backend(tmp_path: Path, shared_environments: Path) -> Iterator[LocalBackend]:
-    """With another state dir."""
+def other_backend(tmp_path: Path, shared_environments: Path, uuids: list[str]) -> Iterator[LocalBackend]:
+    """With another state dir, and the first of the cards."""
     state = tmp_path / "other"
     state.mkdir()
     (state / "envs").symlink_to(shared_environments / "envs")
-    backend = LocalBackend(
-        state, termination_grace_seconds=1.0, log_upload_timeout_seconds=0, empty_output_warning_seconds=0
-    )
+    quick = {"log_upload_timeout_seconds": 0, "empty_output_warning_seconds": 0}
+    backend = LocalBackend(state, max_concurrent_jobs=4, gpus=uuids[0], **quick)
     yield backend
     local.end_everything(backend)
 
@@ -157,32 +159,31 @@ def test_replicas_with_and_without_a_gpu_have_the_extra_for_it(
 def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
     make_backend: Make, other_backend: LocalBackend, actor: str, bucket: str, tmp_path: Path, uuids: list[str]
 ) -> None:
-    """Two state dirs, one GPU, and trainers that ignore SIGTERM; every second launcher is killed."""
+    """Two state dirs, one GPU; the trainers of killed launchers ignore SIGTERM and do not end by themselves."""
     busy, ran, overlap = tmp_path / "busy", tmp_path / "ran", tmp_path / "overlap"
     train = f"""
         import fcntl
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         mine = open({str(busy)!r}, 'w')
         try:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             open({str(overlap)!r}, 'a').write(os.environ['CLOUD_ML_JOB_ID'])
         open({str(ran)!r}, 'a').write(os.environ['CLOUD_ML_JOB_ID'] + '\\n')
-        time.sleep(1.5)
     """
-    backends = [make_backend(max_concurrent_jobs=4, termination_grace_seconds=1.0), other_backend]
-    one = on_gpus(actor, {"chief": train})
-    handles = []
-    for number in range(6):
-        backend = backends[number % 2]
-        backend.settings = backend.settings.__class__(
-            **{**backend.settings.to_json(), "gpus": uuids[0], "max_concurrent_jobs": 4}
-        )
-        handles.append((backend, submit(backend, bucket, one, 10 + number)))
-    for backend, handle in handles[::2]:
+    deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{textwrap.dedent(train)}\ntime.sleep(3600)"
+    here = make_backend(max_concurrent_jobs=4, termination_grace_seconds=1.0, gpus=uuids[0])
+    jobs = []
+    for number in range(3):
+        jobs.append((here, submit(here, bucket, on_gpus(actor, {"chief": deaf}), 10 + number)))
+        jobs.append((other_backend, submit(other_backend, bucket, on_gpus(actor, {"chief": train}), 20 + number)))
+    card = Gpu(uuids[0], "GPU 0")
+    for backend, handle in jobs[::2]:
         local.until(lambda job=handle.job_id: ran.exists() and job in ran.read_text(), f"{handle.job_id} trains")
-        os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
-    for backend, handle in handles:
-        local.until_ended(backend, handle)
+        os.kill(pid := local.launcher_pid(backend, handle), signal.SIGKILL)
+        local.until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "its launcher has ended")
+        # The replica lives, and keeps its GPU.
+        assert ReservedGpu.take(card, tmp_path / "locks") is None
+    ended = [local.until_ended(backend, handle).state for backend, handle in jobs]
+    assert ended == [JobState.FAILED, JobState.SUCCEEDED] * 3
     assert len(ran.read_text().split()) == 6
     assert not overlap.exists(), overlap.read_text()
