@@ -18,6 +18,7 @@ from mlengine.backends.local.gpus import Gpu
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime.file_lock import held
 from mlengine.storage.client import Storage
 from tests.support import fake_nvidia
 from tests.support import local_jobs as local
@@ -171,7 +172,7 @@ def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
         open({str(ran)!r}, 'a').write(os.environ['CLOUD_ML_JOB_ID'] + '\\n')
     """
     deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{textwrap.dedent(train)}\ntime.sleep(3600)"
-    here = make_backend(max_concurrent_jobs=4, termination_grace_seconds=1.0, gpus=uuids[0])
+    here = make_backend(max_concurrent_jobs=4, termination_grace_seconds=4.0, gpus=uuids[0])
     jobs = []
     for number in range(3):
         jobs.append((here, submit(here, bucket, on_gpus(actor, {"chief": deaf}), 10 + number)))
@@ -179,10 +180,13 @@ def test_a_gpu_is_never_given_twice_while_launchers_are_killed(
     card = Gpu(uuids[0], "GPU 0")
     for backend, handle in jobs[::2]:
         local.until(lambda job=handle.job_id: ran.exists() and job in ran.read_text(), f"{handle.job_id} trains")
-        os.kill(pid := local.launcher_pid(backend, handle), signal.SIGKILL)
-        local.until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "its launcher has ended")
-        # The replica lives, and keeps its GPU.
-        assert ReservedGpu.take(card, tmp_path / "locks") is None
+        os.kill(local.launcher_pid(backend, handle), signal.SIGKILL)
+        lock_file = backend._job(handle.name).lock_file
+        local.until(lambda path=lock_file: not held(path), "its launcher has ended")
+        # As long as the replica lives, it keeps the GPU.
+        if (free := ReservedGpu.take(card, tmp_path / "locks")) is not None:
+            free.give_back()
+            assert not local.alive(backend, handle)
     ended = [local.until_ended(backend, handle).state for backend, handle in jobs]
     assert ended == [JobState.FAILED, JobState.SUCCEEDED] * 3
     assert len(ran.read_text().split()) == 6
