@@ -3,6 +3,7 @@
 The output of the suites under tests/ is shown live. They spend much of their time waiting for processes, so the other
 checks run in parallel, one after the other; their output is shown at the end if they failed. All checks run even if one
 fails; the exit code is 0 if all passed. ARGS are passed to pytest.
+The summary names each skipped test and its reason.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO
 
 from scripts.bootstrap import ROOT
 from scripts.console import Stopwatch
+from scripts.skips import FILE as SKIPS_FILE
 from scripts.trainer_env import trainer_python
 
 BIN = Path(sys.executable).parent
@@ -57,8 +59,15 @@ def main(argv: Sequence[str]) -> int:
     if unknown:
         sys.stderr.write(f"check: no such check: {', '.join(unknown)}; there are {', '.join(known)}\n")
         return 2
+    with tempfile.NamedTemporaryFile("r", prefix="skips-", encoding="utf-8") as skips:
+        os.environ[SKIPS_FILE] = skips.name
+        passed = _check(_checks(names or known, arguments), skips)
+    return 0 if passed else 1
+
+
+def _check(checks: Sequence[Check], skips: IO[str]) -> bool:
+    """Run the checks, and print the summary."""
     whole = Stopwatch()
-    checks = _checks(names or known, arguments)
     alone = len({check.live for check in checks}) == 1
     with ThreadPoolExecutor(1) as pool:
         parallel = [pool.submit(_run_captured, check) for check in checks if not check.live and not alone]
@@ -75,9 +84,11 @@ def main(argv: Sequence[str]) -> int:
     for result in results:
         last = result.output.rstrip().rpartition("\n")[2].strip("= ") if result.passed else ""
         _say(f"  {'ok    ' if result.passed else 'FAILED'}  {result.name:<28} {result.duration:>14}  {last}".rstrip())
+    for line in sorted(skips.read().splitlines()):
+        _say(f"  skipped {line}")
     passed = all(result.passed for result in results)
     _say(f"  {'ALL PASSED' if passed else 'NOT ALL PASSED'} in {whole}")
-    return 0 if passed else 1
+    return passed
 
 
 def _run_live(check: Check) -> Result:
@@ -124,15 +135,16 @@ def _trainer(arguments: Sequence[str], sink: IO[bytes] | None) -> bool:
 
 
 def _run(command: Sequence[str], sink: IO[bytes] | None, folder: Path = ROOT) -> bool:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=_environment(),
-        stdout=sink,
-        stderr=subprocess.STDOUT if sink else None,
-        check=False,
+    process = subprocess.Popen(
+        command, cwd=folder, env=_environment(), stdout=sink, stderr=subprocess.STDOUT if sink else None
     )
-    return done.returncode == 0
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        # Ctrl-C has reached the child as well. Unlike subprocess.run(), let it stop what it has started.
+        _say("interrupted; waiting for the tests to stop their processes")
+        process.wait()
+        raise
 
 
 def _environment() -> dict[str, str]:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         if IMAGE.exists():
             image.write_bytes(IMAGE.read_bytes())  # keeps the pinned versions, unless there is --upgrade
         for command in (
-            [uv, *_COMPILE, *_SHAPE, "--group", "build", *argv, "-o", run],
+            [uv, *_COMPILE, *_SHAPE, "--group", "build", "--group", "shared", *argv, "-o", run],
             [uv, *_COMPILE, *_SHAPE, "--group", "dev", *argv, "-c", run, "-o", dev],
             [uv, *_DOCS, *_SHAPE, *argv, "-o", "requirements-docs.lock"],
             [uv, *_COMPILE, *_SHAPE, "--group", "build", "--group", "image", *argv, "-c", run, "-o", str(image)],

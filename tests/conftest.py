@@ -17,7 +17,12 @@ from mlengine.testing import gcs
 
 # Failed assertions of helpers show their values, too.
 pytest.register_assert_rewrite("tests.support")
-pytest_plugins = ["tests.support.distribution", "tests.support.skips"]
+pytest_plugins = [
+    "tests.support.distribution",
+    "tests.support.interrupts",
+    "tests.support.cpu_time",
+    "scripts.skips",
+]
 
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("mlengine", deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -428,6 +429,33 @@ def test_held_out_rows_fixed_rolling_and_a_share(storage: Storage, bucket: str, 
         heldout=str(tables.write(tables.people(200, 4), tmp_path / "later.csv")),
     )
     assert elsewhere.heldout.rows == 200
+
+
+def test_the_next_version_has_the_same_share_by_the_same_key(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Neither is repeated: a customer must not change sides."""
+    first = tables.write(tables.people(2_000, 3), tmp_path / "first.csv")
+    terms: dict[str, Any] = {"license": "x", "source": "x", "target": "left", "key": "id"}
+    before = datasets.add(storage, bucket, "alone", "v1", first, heldout="0.1", **terms)
+    grown = tables.write(tables.people(2_500, 4), tmp_path / "grown.csv")  # the same ids, other values
+    after = datasets.add(storage, bucket, "alone", "v2", grown)
+    assert (before.heldout_share, after.heldout_share, after.heldout_policy) == (0.1, 0.1, "rolling")
+    again = datasets.load_manifest(storage, bucket, "alone", "v2")
+    assert again.heldout_share == 0.1
+    keys = {
+        (version, split): set(_column(storage, f"{bucket}/datasets/alone/{version}/{split}/part-0.parquet", "id"))
+        for version in ("v1", "v2")
+        for split in ("train", "heldout")
+    }
+    assert keys["v1", "heldout"] <= keys["v2", "heldout"]
+    assert keys["v1", "train"] <= keys["v2", "train"]
+    apart = tables.write(tables.people(200, 4, first=9_000), tmp_path / "apart.csv")
+    elsewhere = datasets.add(storage, bucket, "alone", "v3", grown, heldout=str(apart))
+    assert (elsewhere.heldout_share, elsewhere.heldout.rows) == (None, 200)
+
+
+def _column(storage: Storage, uri: str, name: str) -> list[Any]:
+    values: list[Any] = parquet.read_table(io.BytesIO(storage.read(uri)))[name].to_pylist()
+    return values
 
 
 def test_rows_newer_than_the_held_out_ones(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -186,23 +186,29 @@ def test_a_dry_run_needs_no_bucket(state: Path, tmp_path: Path, capsys: Say, mon
     assert "# module tiny.task was not checked" in capsys.readouterr().out
 
 
-def test_another_python_is_used_where_it_is_there(
-    trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def with_python(version: str, bucket: str) -> list[str]:
     command = ["jobs", "train", "mnist_1", "--package-path", "trainer", "--module-name", "trainer.task"]
-    where = ["--staging-bucket", bucket, "--stream-logs"]
-    assert main([*command, *where, "--python-version", "2.7"]) == 1
+    return [*command, "--staging-bucket", bucket, "--stream-logs", "--python-version", version]
+
+
+def test_a_python_that_is_not_there_is_refused(trainer: Path, state: Path, bucket: str, capsys: Say) -> None:
+    assert main(with_python("2.7", bucket)) == 1
     refused = capsys.readouterr().err
     assert "there is no Python 2.7 on this machine" in refused
     assert "--backend vertex" in refused
     assert list((state / "jobs").glob("*")) == [], "nothing was submitted"
+
+
+def test_another_python_is_used_where_it_is_there(
+    trainer: Path, state: Path, bucket: str, capsys: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = another_python()
     if other is None:
         pytest.skip("this machine has no other Python that could be asked for")
     version, folder = other
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     (trainer / "task.py").write_text("import sys; print('this is', *sys.version_info[:2])")
-    assert main([*command, *where, "--python-version", version]) == 0
+    assert main(with_python(version, bucket)) == 0
     assert f"chief-0 | this is {version.replace('.', ' ')}" in capsys.readouterr().out
 
 
@@ -284,15 +290,15 @@ def test_the_emulator_as_a_process(
     faults = tmp_path / "faults.yaml"
     faults.write_text("[{method: projects.jobs.list, action: status}, {method: GetOperation, action: reset}]")
     command = start("--state-dir", str(tmp_path / "state"), "--faults", str(faults), "--bucket", bucket)
-    assert requests.get(f"{command.url}/healthz", timeout=5).json() == {"status": "ok"}
+    assert requests.get(f"{command.url}/healthz", timeout=60).json() == {"status": "ok"}
     jobs = f"{command.url}/v1/projects/p/jobs"
-    rejected = requests.get(jobs, timeout=5)
+    rejected = requests.get(jobs, timeout=60)
     assert (rejected.status_code, rejected.json()["error"]["status"]) == (503, "UNAVAILABLE")
-    assert requests.get(jobs, timeout=5).json() == {"jobs": []}
-    unused = requests.get(f"{command.url}/faults", timeout=5).json()["unused"]
+    assert requests.get(jobs, timeout=60).json() == {"jobs": []}
+    unused = requests.get(f"{command.url}/faults", timeout=60).json()["unused"]
     assert [fault["method"] for fault in unused] == ["GetOperation"]
     wrong = requests.post(
-        f"{command.url}/faults", json={"faults": [{"method": "GetOperation", "action": "x"}]}, timeout=5
+        f"{command.url}/faults", json={"faults": [{"method": "GetOperation", "action": "x"}]}, timeout=60
     )
     assert (wrong.status_code, wrong.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
     code, out, err = command.stop()

@@ -86,7 +86,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
     assert (ended.state.name, ended.error.code) == ("JOB_STATE_CANCELLED", 1)
     with pytest.raises(exceptions.BadRequest, match="is in state JOB_STATE_CANCELLED and cannot be canceled"):
         client.cancel_custom_job(name=endless.name)
-    client.delete_custom_job(name=endless.name).result(timeout=10)
+    client.delete_custom_job(name=endless.name).result(timeout=60)
     with pytest.raises(exceptions.NotFound):
         client.get_custom_job(name=endless.name)
     with pytest.raises(exceptions.BadRequest, match="display_name"):
@@ -256,7 +256,7 @@ def test_the_google_provider_s_trigger_over_grpc(
         client.list_custom_jobs(parent=PARENT, retry=None)
     with pytest.raises(exceptions.FailedPrecondition):
         client.cancel_custom_job(name=made.name)
-    client.delete_custom_job(name=made.name).result(timeout=10)
+    client.delete_custom_job(name=made.name).result(timeout=60)
     with pytest.raises(exceptions.NotFound):
         client.get_custom_job(name=made.name)
 

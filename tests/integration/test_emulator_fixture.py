@@ -32,7 +32,7 @@ def test_a_fault_that_was_not_triggered_is_an_error(storage: Storage, tmp_path: 
     emulator = stack.enter_context(running(tmp_path / "emulator", backend=MemoryBackend(), storage=storage))
     emulator.script("DeleteCustomJob", "reset")
     emulator.script("projects.jobs.list", "status")
-    assert requests.get(f"{emulator.url}/v1/projects/p/jobs", timeout=10).status_code == 503
+    assert requests.get(f"{emulator.url}/v1/projects/p/jobs", timeout=60).status_code == 503
     with pytest.raises(MlengineError, match=r"faults not triggered: DeleteCustomJob reset\n"):
         stack.close()
 

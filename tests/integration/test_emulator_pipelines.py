@@ -203,7 +203,7 @@ def test_the_generated_client(emulator: RunningEmulator, actor: str, bucket: str
     assert (ended.state.name, ended.error.code) == ("PIPELINE_STATE_CANCELLED", 1)
     with pytest.raises(exceptions.BadRequest, match="is in state PIPELINE_STATE_CANCELLED and cannot be canceled"):
         client.cancel_training_pipeline(name=endless.name)
-    client.delete_training_pipeline(name=endless.name).result(timeout=10)
+    client.delete_training_pipeline(name=endless.name).result(timeout=60)
     with pytest.raises(exceptions.NotFound):
         client.get_training_pipeline(name=endless.name)
 
@@ -391,7 +391,7 @@ def test_the_methods_over_grpc(emulator: RunningEmulator, actor: str, bucket: st
     assert [(found.name, found.display_name) for found in listed] == [(made.name, "")]
     client.cancel_training_pipeline(name=made.name)
     until_ended(lambda: client.get_training_pipeline(name=made.name))
-    client.delete_training_pipeline(name=made.name).result(timeout=10)
+    client.delete_training_pipeline(name=made.name).result(timeout=60)
     with pytest.raises(exceptions.InvalidArgument) as refused:
         client.create_training_pipeline(parent=PARENT, training_pipeline={"display_name": "p"})
     (violation,) = refused.value.details[0].field_violations

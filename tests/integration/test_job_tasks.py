@@ -494,7 +494,7 @@ def test_a_log_that_cannot_be_read_does_not_delay_a_sensor_without_triggerer(
     assert not sensor(job, deferrable=False).poke(context("wait")).is_done
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job, deferrable=False).poke(context("wait")).is_done
-    assert time.monotonic() - began < 8.0
+    assert time.monotonic() - began < 40.0, "not the 60 s"
 
 
 def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(

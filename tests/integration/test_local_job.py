@@ -20,6 +20,7 @@ from mlengine.backends.local.backend import LocalBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
+from mlengine.runtime.rendezvous import rendezvous_variables
 from mlengine.storage.client import Storage
 from tests.support import local_jobs as local
 
@@ -82,6 +83,57 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
     addresses = [address for found in clusters[0].values() for address in found]
     assert len(set(addresses)) == 4
     assert all(address.startswith("127.0.0.1:") for address in addresses)
+    # Frameworks without TF_CONFIG: the chief is rank 0, and has three more ports, which nobody else uses.
+    given = {replica: set(view["env"]) & set(rendezvous_variables({})) for replica, view in views.items()}
+    assert not given["ps-0"] | given["evaluator-0"]
+    ranks = {name: views[name]["env"]["RANK"] for name in ("chief-0", "worker-0", "worker-1")}
+    assert ranks == {"chief-0": "0", "worker-0": "1", "worker-1": "2"}
+    assert {views[name]["env"]["WORLD_SIZE"] for name in ranks} == {"3"}
+    contacts = [contacts_of(views[name]["env"]) for name in ranks]
+    assert contacts[1:] == contacts[:2], "the same for all"
+    assert len({*contacts[0], *addresses}) == 7
+    assert views["worker-1"]["env"]["LIGHTGBM_MACHINES"].split(",") == [*clusters[0]["master"], *clusters[0]["worker"]]
+
+
+def contacts_of(env: dict[str, str]) -> list[str]:
+    """Where PyTorch, JAX and XGBoost meet."""
+    torch, xgboost = (env["MASTER_ADDR"], env["MASTER_PORT"]), (env["DMLC_TRACKER_URI"], env["DMLC_TRACKER_PORT"])
+    return [":".join(torch), env["JAX_COORDINATOR_ADDRESS"], ":".join(xgboost)]
+
+
+def test_a_chief_alone_is_a_world_of_one_and_keeps_the_job_s_variables(
+    make_backend: Make, actor: str, bucket: str
+) -> None:
+    backend = make_backend()
+    spec = local.spec(actor, args=local.acts(chief=PRINT_CLUSTER), env={"MASTER_PORT": "4711", "RANK": ""})
+    handle, _ = local.run(backend, bucket, spec)
+    env = seen(backend, handle)["chief-0"]["env"]
+    assert (env["MASTER_PORT"], env["RANK"]) == ("4711", ""), "the job file's"
+    assert (env["MASTER_ADDR"], env["WORLD_SIZE"], env["LOCAL_RANK"]) == ("127.0.0.1", "1", "0")
+    assert 20000 <= int(env["JAX_COORDINATOR_ADDRESS"].split(":")[1]) < 32000, "reserved"
+
+
+@pytest.mark.parametrize("which", ["MASTER_PORT", "DMLC_TRACKER_PORT"])
+def test_a_taken_port_of_the_chief_restarts_the_cluster_on_others(
+    make_backend: Make, actor: str, bucket: str, which: str
+) -> None:
+    """Another program binds the port between its release and the chief's own attempt."""
+    hold = f"""
+    say("port", os.environ["{which}"])
+    if not (scratch.parent.parent / "taken").exists():
+        (scratch.parent.parent / "taken").touch()
+        code = "import socket,sys,time; s=socket.create_server(('127.0.0.1',int(sys.argv[1]))); print(); time.sleep(60)"
+        other = subprocess.Popen([sys.executable, "-uc", code, os.environ["{which}"]], stdout=subprocess.PIPE,
+                                 start_new_session=True)
+        other.stdout.readline()
+        sys.exit(1)
+    """
+    backend = make_backend(max_chief_restarts=0)
+    handle, status = local.run(backend, bucket, local.spec(actor, args=local.acts(chief=hold)))
+    assert status.state is JobState.SUCCEEDED, local.texts(backend, handle)
+    said = local.texts(backend, handle)
+    assert len({text for text in said if text.startswith("chief-0: port ")}) == 2
+    assert any("another program uses port" in text for text in said)
 
 
 def test_arguments_arrive_as_written_and_the_job_dir_last(make_backend: Make, actor: str, bucket: str) -> None:

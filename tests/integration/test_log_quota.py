@@ -71,7 +71,7 @@ def submit(service: RunningEmulator, memory: Talking, bucket: str, number: int =
     job_id = f"job_{number}"
     submission = Submission(f"{number:040d}", job_id, 1, f"{bucket}/mnist/{job_id}", spec)
     handle = VertexBackend(**service.settings).submit(submission)
-    until = time.monotonic() + 30.0
+    until = time.monotonic() + 60.0
     while len(memory.jobs) <= number:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -107,12 +107,12 @@ def test_the_end_is_known_at_once_though_others_use_the_quota(
         await asyncio.sleep(1.0)
         began = time.monotonic()
         memory.end(memory.jobs[0].handle.name, JobState.SUCCEEDED)
-        event, at = await asyncio.wait_for(wait, 30.0)
+        event, at = await asyncio.wait_for(wait, 60.0)
         return event, at - began
 
     event, seconds = asyncio.run(main())
     assert event["state"] == "SUCCEEDED"
-    assert seconds < 5.0
+    assert seconds < 20.0, "not the minute of the quota"
     assert service.calls.count(LOGS) <= 3, "a 429 without Retry-After is backed off from"
 
 
@@ -126,7 +126,7 @@ def test_jobs_with_different_options_share_one_call(service: RunningEmulator, me
         pollers = len(Poller._pollers[asyncio.get_running_loop()])
         for job in memory.jobs:
             memory.end(job.handle.name, JobState.SUCCEEDED)
-        await asyncio.wait_for(asyncio.gather(*waits), 30.0)
+        await asyncio.wait_for(asyncio.gather(*waits), 60.0)
         return pollers
 
     before = len(service.calls)
@@ -158,7 +158,7 @@ def test_the_configured_budget_holds_for_all_readers(
         memory.end(memory.jobs[0].handle.name, JobState.SUCCEEDED)
         return (await asyncio.wait_for(wait, 60.0))[1] - began
 
-    assert asyncio.run(main()) < 15.0
+    assert asyncio.run(main()) < 30.0
     outputs = [follower.communicate(timeout=120)[0] for follower in followers]
     assert [output.count("| one") for output in outputs] == [1, 1], outputs
     assert [follower.returncode for follower in followers] == [0, 0]

@@ -30,14 +30,18 @@ def test_a_job_is_checked_once_and_a_bucket_that_cannot_be_read_says_nothing(
 ) -> None:
     check = OutputCheck(lambda: storage)
     handle = JobHandle("vertex", "projects/p/locations/r/customJobs/1", "j", 1, f"{bucket}/m/j")
+    assert check.message(handle) == "", "not checked yet"
     with caplog.at_level(logging.WARNING):
+        check.run([handle], 60.0)
         assert check.message(handle) == warning(None)
         storage.write(f"{bucket}/m/j/model/late", b"")
+        check.run([handle], 60.0)
         assert check.message(handle) == warning(None)
     assert len(caplog.records) == 1, "it is logged once"
     gone = JobHandle("vertex", "projects/p/locations/r/customJobs/2", "j", 1, "gs://no-such-bucket-here/m/j")
-    assert check.message(gone) == ""
-    assert check.message(JobHandle("vertex", "projects/p/locations/r/customJobs/3", "j", 1, "")) == ""
+    foreign = JobHandle("vertex", "projects/p/locations/r/customJobs/3", "j", 1, "")
+    check.run([gone, foreign], 60.0)
+    assert (check.message(gone), check.message(foreign)) == ("", "")
 
 
 def test_the_message_names_the_chief_as_the_trainer_was_to_find_it() -> None:

@@ -253,7 +253,7 @@ def test_a_task_that_is_killed_leaves_no_builder_behind(storage: Storage, bucket
         killer.join()
         signal.signal(signal.SIGINT, before)
     stat = Path(f"/proc/{pid_file.read_text()}/stat")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
         assert time.monotonic() < deadline, "the builder's child lives on"
         time.sleep(0.02)
@@ -339,10 +339,17 @@ def test_nothing_is_left_behind_on_this_machine(
 
 
 def test_hits_and_misses_are_quick(storage: Storage, bucket: str, trainer: Path) -> None:
-    """The limits of the design, with a margin for a busy machine; benchmarks/packaging.py has the figures."""
-    started = time.monotonic()
+    """The limits of the design, in CPU time, which depends little on a machine's other work.
+
+    benchmarks/packaging.py has the figures.
+    """
+
+    def cpu_seconds() -> float:
+        return sum(os.times()[:4])  # with children that have ended
+
+    started = cpu_seconds()
     package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
-    missed = time.monotonic()
+    missed = cpu_seconds()
     package_trainer(trainer, storage=storage, staging=bucket, module="trainer.task")
     assert missed - started < 3.0
-    assert time.monotonic() - missed < 0.5
+    assert cpu_seconds() - missed < 0.3

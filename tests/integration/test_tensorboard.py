@@ -99,7 +99,7 @@ def test_two_jobs_side_by_side_in_a_real_tensorboard(storage: Storage, bucket: s
         runs = wait_for_runs(port, process, log)
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(30)
+        code = process.wait(60)
     assert runs == ["mnist_1", "mnist_2"]
     assert code == 128 + signal.SIGTERM
     assert list(tmp_path.glob("mlengine-tensorboard-*")) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ def submit(vertex: VertexBackend, package: str, storage: Storage, *, attempts: i
 
 
 def wait_for(vertex: VertexBackend, handle: JobHandle, wanted: Callable[[JobStatus], bool]) -> JobStatus:
-    until = time.monotonic() + 20.0
+    until = time.monotonic() + 60.0
     while time.monotonic() < until:
         status = vertex.describe([handle])[0]
         if wanted(status):
@@ -176,6 +177,88 @@ def test_max_wait_seconds_holds_on_the_command_line(
     assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.JOB_FAILED
     assert "cancelled: it exceeded max_wait_seconds (1 s)" in capsys.readouterr().out
     assert vertex.describe([handle])[0].state is JobState.CANCELLED
+
+
+AWAY = {"region": "europe-west4", "max_wait_seconds": 600}
+
+
+@pytest.fixture
+def succeeding(cloud: RunningJobs) -> Iterator[None]:
+    """Each job that runs succeeds."""
+    stop = threading.Event()
+
+    def end() -> None:
+        while not stop.wait(0.05):
+            for job in cloud.live:
+                cloud.end(job.handle.name, JobState.SUCCEEDED)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def attempts(vertex: VertexBackend, storage: Storage, handle: JobHandle) -> list[JobStatus]:
+    """All jobs of the service that belong to a claim."""
+    return vertex.describe(vertex.find(Submitter(storage, vertex).record(JobDir(handle.job_dir)).key))
+
+
+def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
+    service: RunningEmulator, make: Any, package: str, storage: Storage
+) -> None:
+    """Deferred, by way of the trigger: it cancels the job, and the task makes the next attempt."""
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 20.0))
+    assert event["limit"] == "max_wait_seconds"
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(handle).execute_complete(context(), event)
+    trigger = caught.value.trigger.serialize()[1]
+    assert "/europe-west4/" in trigger["handle"]["name"]
+    assert trigger["handle"]["attempt"] == 2
+    assert trigger["max_wait_until"] == pytest.approx(time.time() + 600, abs=30), "the fallback's own limit"
+    assert vertex.describe([handle])[0].state is JobState.CANCELLED
+    assert [status.handle.attempt for status in attempts(vertex, storage, handle)] == [1, 2]
+
+
+def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
+    service: RunningEmulator, make: Any, package: str, storage: Storage, succeeding: None
+) -> None:
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    found = sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
+    assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
+
+
+def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
+    service: RunningEmulator, make: Any, package: str, storage: Storage
+) -> None:
+    service.script(CREATE, "stick", times=2)
+    vertex = make(max_wait_seconds=1, fallbacks=[{**AWAY, "max_wait_seconds": 1}])
+    handle = submit(vertex, package, storage)
+    with pytest.raises(AirflowFailException, match="exceeded max_wait_seconds"):
+        sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
+    assert [status.state for status in attempts(vertex, storage, handle)] == [JobState.CANCELLED] * 2
+
+
+def test_after_too_long_a_wait_the_command_line_takes_a_fallback(
+    service: RunningEmulator,
+    make: Any,
+    package: str,
+    storage: Storage,
+    succeeding: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    submitted = Submitted(submit(vertex, package, storage), Decision.FRESH_SUBMIT)
+    assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.OK
+    printed = capsys.readouterr().out
+    assert printed.count("cancelled: it exceeded max_wait_seconds (1 s)") == 1
+    assert "attempt 2" in printed
 
 
 def test_restarts_are_counted_on_the_command_line(
@@ -430,7 +513,7 @@ def test_restarts_are_counted_without_a_triggerer(
     service.script(CREATE, "restart", restarts=2, seconds=1.0)
     handle = submit(vertex, package, storage)
     seen = 0
-    until = time.monotonic() + 20.0
+    until = time.monotonic() + 60.0
     while seen < 2 and time.monotonic() < until:
         # A new process for each poll, as with mode="reschedule".
         assert not sensor(handle, deferrable=False, mode="reschedule").poke(context())

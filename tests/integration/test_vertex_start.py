@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlengine.core.spec import TrainingSpec
+from mlengine.runtime.rendezvous import rendezvous_variables
 from mlengine.storage.client import Storage
 from tests.support import local_jobs as local
 from tests.support.vertex_container import make_image, start
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.integration
 
 PRINT_ENVIRONMENT = """
 import importlib.metadata, json, os, sys
-names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "AIP_TENSORBOARD_LOG_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG")
+names = ("AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "AIP_TENSORBOARD_LOG_DIR", "MLENGINE_ATTEMPT", "TF_CONFIG",
+         "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "JAX_COORDINATOR_ADDRESS", "LIGHTGBM_MACHINES")
 print(json.dumps({
     "args": sys.argv[1:],
     "env": {name: os.environ.get(name) for name in names},
@@ -47,6 +49,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     spec = TrainingSpec("tiny.task", (uri,), ("5", "--name", "Anna & Bob"), primary_name="master")
     config = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "chief", "index": 0}}
     env = {"STORAGE_EMULATOR_HOST": os.environ["STORAGE_EMULATOR_HOST"], "TF_CONFIG": json.dumps(config)}
+    env["MASTER_PORT"] = "3333"  # what the service, the image or the job sets is kept
     job_dir = f"{bucket}/m/j"
     done = start(image, spec, env, job_dir=job_dir)
     assert done.returncode == 5, done.stderr
@@ -56,6 +59,15 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     assert printed["env"]["AIP_CHECKPOINT_DIR"] == printed["env"]["AIP_TENSORBOARD_LOG_DIR"] == f"{job_dir}/train/"
     assert printed["env"]["MLENGINE_ATTEMPT"] == "3"
     assert json.loads(printed["env"]["TF_CONFIG"])["task"]["type"] == "master"
+    world = {name: value for name, value in printed["env"].items() if name in rendezvous_variables(config)}
+    assert world == {
+        "MASTER_ADDR": "c",
+        "MASTER_PORT": "3333",
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "JAX_COORDINATOR_ADDRESS": "c:29501",
+        "LIGHTGBM_MACHINES": "c:1,w:1",
+    }
     assert printed["scratch"]
     assert printed["iniconfig"] == "2.0.0", "constraints.txt pins what the trainer depends on"
     # What was installed is noted where the local backend notes it, with the image it was installed in.
@@ -68,6 +80,7 @@ def test_it_installs_the_package_and_becomes_the_trainer(image: Path, storage: S
     config = json.loads(json.loads(done.stdout.splitlines()[-1])["env"]["TF_CONFIG"])
     assert config["cluster"] == {"master": ["127.0.0.1:2222"]}
     assert config["task"] == {"type": "master", "index": 0}
+    assert json.loads(done.stdout.splitlines()[-1])["env"]["WORLD_SIZE"] == "1"
     # An older trainer in the image is replaced, whatever its version.
     again = local.sdist("import sys; print('another one'); sys.exit(0)")
     local.put(storage, bucket, again, "a folder/tiny-1.0.tar.gz")

@@ -39,6 +39,7 @@ LONGEST = (
     "test_own_model",
     "test_flights",
     "test_any_model",
+    "test_framework_examples",
     "test_vertex_stack",
     "test_lineage",
     "test_champion_events",

@@ -65,7 +65,7 @@ def entries(emulator: RunningEmulator, name: str) -> list[dict[str, Any]]:
         "orderBy": "timestamp asc",
         "pageSize": 1000,
     }
-    answer = requests.post(f"{emulator.url}/v2/entries:list", json=body, timeout=10)
+    answer = requests.post(f"{emulator.url}/v2/entries:list", json=body, timeout=60)
     found: list[dict[str, Any]] = answer.json()["entries"]
     return found
 

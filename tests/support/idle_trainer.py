@@ -46,7 +46,7 @@ def report(step):
     url = f"{os.environ['STORAGE_EMULATOR_HOST']}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
     body = {"step": step, "of": 1000, "examples_per_second": 12345.6, "loss": 1 / (step + 1), "eta_seconds": 61.0}
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10).read()
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).read()
 
 print(f"{me} says hello", flush=True)
 count = 0

@@ -105,8 +105,8 @@ class VertexOverMemory:
     def learn_region(self, spec: TrainingSpec) -> None:
         self._vertex.learn_region(spec)
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
-        return self._vertex.max_wait_seconds(spec)
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
+        return self._vertex.max_wait_seconds(spec, fallback)
 
     def cancel(self, handle: JobHandle) -> None:
         self._vertex.cancel(handle)

@@ -107,6 +107,7 @@ def test_all_files_import(read: dict[str, Any]) -> None:
         "hello_trainer",
         "flights_retraining",
         "flights_xgboost",
+        "churn_monthly",
     }
     files = {Path(dag["file"]).name for dag in read["dags"].values()}
     assert files == {path.name for path in DAGS.glob("*.py")} - {"mnist_pipeline.py", "flights_pipeline.py"}

@@ -8,15 +8,17 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-TRAINER = Path(__file__).resolve().parent.parent
+from tests import processes
+from tests.processes import TRAINER
+
 # A limit for hanging tests, not for slow ones: the machine may be busy with other tests.
 DEADLINE = 240.0
 
@@ -24,17 +26,15 @@ DEADLINE = 240.0
 class Replica:
     """One process of the cluster; it may have several lives, each with a log of its own."""
 
-    def __init__(self, name: str, folder: Path, command: list[str], env: Mapping[str, str]) -> None:
-        self.name, self._folder, self._command, self._env = name, folder, command, dict(env)
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, name: str, folder: Path, arguments: list[str], env: Mapping[str, str]) -> None:
+        self.name, self._folder, self._arguments, self._env = name, folder, arguments, dict(env)
+        self._process: BaseProcess | None = None
         self._life = 0
 
     def start(self) -> Self:
         self._life += 1
-        with self._log_path.open("wb") as sink:
-            self._process = subprocess.Popen(
-                self._command, env=self._env, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=self._folder
-            )
+        self._log_path.touch()
+        self._process = processes.start(self._arguments, self._env, self._folder, self._log_path)
         return self
 
     @property
@@ -44,6 +44,7 @@ class Replica:
     @property
     def pid(self) -> int:
         assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     @property
@@ -53,7 +54,7 @@ class Replica:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.is_alive()
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -63,15 +64,17 @@ class Replica:
         if self.running:
             self.send(signal.SIGKILL)
         assert self._process is not None
-        self._process.wait(30)
+        self._process.join(30)
+        assert not self.running
 
     def wait(self, deadline: float = DEADLINE) -> int:
         """Its exit code; fails with its log when it does not end."""
         assert self._process is not None
-        try:
-            return self._process.wait(deadline)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end in {deadline} s\n{self.tail()}") from None
+        self._process.join(deadline)
+        code = self._process.exitcode
+        if code is None:
+            raise AssertionError(f"{self.name} did not end in {deadline} s\n{self.tail()}")
+        return code
 
     def wait_log(self, pattern: str, deadline: float = DEADLINE) -> re.Match[str]:
         """Until a line of this life's log matches; fails when the process ends without."""
@@ -119,18 +122,9 @@ class ClusterOfProcesses:
             for index in range(len(nodes)):
                 config = {"cluster": self.addresses, "task": {"type": role, "index": index}}
                 settings = environment(env) | ({} if single else {"TF_CONFIG": json.dumps(config)})
-                command = [
-                    sys.executable,
-                    "-m",
-                    "trainer.task",
-                    "--dataset",
-                    str(dataset),
-                    *args,
-                    "--job-dir",
-                    self.job_dir,
-                ]
+                arguments = ["--dataset", str(dataset), *args, "--job-dir", self.job_dir]
                 name = f"{role}/{index}"
-                self.replicas[name] = Replica(name, folder, command, settings)
+                self.replicas[name] = Replica(name, folder, arguments, settings)
         self.chief = self.replicas[f"{chief_name}/0"]
 
     def __getitem__(self, name: str) -> Replica:

@@ -14,6 +14,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from tests import datasets  # noqa: E402
 
+pytest_plugins = ["scripts.skips"]
+
 
 @pytest.fixture(scope="session")
 def digits() -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobStatus
@@ -35,8 +35,7 @@ class Submission:
     fallback: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One line of one replica. ``replica`` is ``role-index``, or ``launcher`` for the service's own log.
 
     :param stderr: the replica wrote it to stderr; always false if the backend does not know (:class:`SeparatesStderr`).
@@ -227,10 +226,12 @@ class FallsBack(Protocol):
 class LeavesWaitLimit(Protocol):
     """A backend that does not limit how long a job waits for machines. The task or command that waits for it does."""
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
         """How long a job may be QUEUED and PREPARING before it is cancelled; infinity for no limit.
 
         ``None`` if neither ``spec`` nor the backend's settings say.
+
+        :param fallback: that of the attempt (:class:`FallsBack`).
         """
 
 

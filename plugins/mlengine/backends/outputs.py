@@ -8,12 +8,13 @@ written.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mlengine.core.cluster import has_cluster
-from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobHandle
 from mlengine.core.layout import KEEP, join
 from mlengine.core.spec import TrainingSpec
@@ -21,6 +22,7 @@ from mlengine.core.spec import TrainingSpec
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 60.0
+THREADS = 8
 # The output directories of our contract, and the target of AIP_CHECKPOINT_DIR in jobs of other clients.
 _FOLDERS = ("model/", "train/", "checkpoints/")
 
@@ -64,7 +66,8 @@ def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
 class OutputCheck:
     """Lists the outputs of each succeeded job once, for a backend that only knows the job's state.
 
-    After an error it pauses, so that a poll with a thousand ended jobs does not wait for a thousand errors.
+    A few threads list the outputs of many jobs at the same time. Whoever polls waits for them only for a while, so that
+    they do not delay the news that other jobs have ended. After an error, all pause for :data:`PAUSE_SECONDS`.
 
     :param open_storage: with the backend's credentials; called when a job has succeeded.
     """
@@ -73,20 +76,61 @@ class OutputCheck:
         self._open_storage = open_storage
         self._messages: dict[str, str] = {}
         self._paused_until = 0.0
+        self._done = threading.Condition()
+        self._queue: deque[JobHandle] = deque()
+        self._unfinished: set[str] = set()
+        self._threads = 0
+
+    def run(self, handles: Sequence[JobHandle], seconds: float) -> None:
+        """Check succeeded jobs that were not checked yet.
+
+        :param seconds: the longest wait for the results. Checks that take longer go on.
+        """
+        with self._done:
+            if time.monotonic() < self._paused_until:
+                return
+            names = set()
+            for handle in handles:
+                if handle.job_dir and handle.name not in self._messages:
+                    names.add(handle.name)
+                    if handle.name not in self._unfinished:
+                        self._unfinished.add(handle.name)
+                        self._queue.append(handle)
+            while self._threads < min(THREADS, len(self._unfinished)):
+                self._threads += 1
+                threading.Thread(target=self._work, name="mlengine-outputs", daemon=True).start()
+            self._done.wait_for(lambda: names.isdisjoint(self._unfinished), seconds)
 
     def message(self, handle: JobHandle) -> str:
-        """The warning for a succeeded job; ``""`` if it wrote something, or if that is unknown."""
-        if handle.name not in self._messages and handle.job_dir and time.monotonic() >= self._paused_until:
-            try:
-                empty = wrote_nothing(self._open_storage(), handle.job_dir)
-            except MlengineError as error:
-                log.info("job %s: cannot list its outputs: %s", handle.job_id, error.message)
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
-                return ""
-            self._messages[handle.name] = warning(None) if empty else ""
-            if empty:
-                log.warning("job %s: %s", handle.job_id, warning(None))
+        """The warning for a succeeded job; ``""`` if it wrote something, or if that is not known yet."""
         return self._messages.get(handle.name, "")
+
+    def _work(self) -> None:
+        while True:
+            with self._done:
+                if not self._queue:
+                    self._threads -= 1
+                    return
+                handle = self._queue.popleft()
+            try:
+                self._check(handle)
+            finally:
+                with self._done:
+                    self._unfinished.discard(handle.name)
+                    self._done.notify_all()
+
+    def _check(self, handle: JobHandle) -> None:
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            empty = wrote_nothing(self._open_storage(), handle.job_dir)
+        except Exception as error:  # noqa: BLE001 nobody else would see it: this runs in a thread
+            log.info("job %s: cannot list its outputs: %s", handle.job_id, error)
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            return
+        self._messages[handle.name] = warning(None) if empty else ""
+        if empty:
+            log.warning("job %s: %s", handle.job_id, warning(None))
 
 
 def _by_file(spec: TrainingSpec) -> bool:

@@ -26,7 +26,7 @@ from mlengine.datasets.formats.base import NarrowTypeError
 from mlengine.datasets.own_checks import run_own_checks
 from mlengine.datasets.roles import Roles, find_task, read_schema
 from mlengine.datasets.scan import Progress, Scan, no_progress, scan
-from mlengine.datasets.share import split_share
+from mlengine.datasets.share import can_split, split_share
 from mlengine.storage.client import Storage
 
 ROWS = ("all", "sample", "none")
@@ -102,7 +102,7 @@ def _add(
     there = list_versions(storage, bucket, name)
     previous = _previous(storage, bucket, name, version, there)
     with tempfile.TemporaryDirectory(prefix="mlengine-dataset-") as scratch:
-        found, options = _found(storage, str(path), options, Path(scratch), progress)
+        found, options = _found(storage, str(path), options, previous, scratch=Path(scratch), progress=progress)
         contents = Contents(found, Path(scratch))
         counts = {split: found.format.row_counts(files) for split, files in found.splits.items()}
         contents.read(counts, progress)
@@ -138,19 +138,29 @@ def _options(fields: Mapping[str, Any]) -> Options:
     return Options(**others, roles=Roles(**roles)) if roles else Options(**others)
 
 
-def _found(storage: Storage, path: str, options: Options, scratch: Path, progress: Progress) -> tuple[Found, Options]:
-    """The files, after some rows were set apart if the user asked for a share."""
-    try:
-        share = float(options.heldout) if options.heldout is not None else None
-    except ValueError:
-        share = None
+def _found(
+    storage: Storage, path: str, options: Options, previous: Manifest | None, *, scratch: Path, progress: Progress
+) -> tuple[Found, Options]:
+    """The files, after a share of the rows was set apart if the user, or the version before, says so."""
+    share = _share(options)
+    found = find(storage, path, file_format=options.file_format, heldout=options.heldout if share is None else None)
+    if options.heldout is None and previous is not None and can_split(found):
+        share = previous.heldout_share
     if share is None:
-        return find(storage, path, file_format=options.file_format, heldout=options.heldout), options
-    found = find(storage, path, file_format=options.file_format)
+        return found, options
+    key = options.roles.key or (previous.schema.key if previous else None)
     folder = scratch / "share"
-    split_share(found, share, folder, key=options.roles.key, dtypes=options.dtypes, progress=progress)
+    split_share(found, share, folder, key=key, dtypes=options.dtypes, progress=progress)
     roles = replace(options.roles, heldout_policy=options.roles.heldout_policy or "rolling")
-    return find(storage, str(folder), file_format="parquet"), replace(options, roles=roles)
+    return find(storage, str(folder), file_format="parquet"), replace(options, roles=roles, heldout=str(share))
+
+
+def _share(options: Options) -> float | None:
+    """The share of the rows to hold out; ``None`` if they are in a place of their own."""
+    try:
+        return float(options.heldout) if options.heldout is not None else None
+    except ValueError:
+        return None
 
 
 def _checked(
@@ -194,6 +204,7 @@ def _checked(
             for split, files in contents.splits.items()
         },
         task=task,
+        heldout_share=_share(options),
         heldout_policy=options.roles.heldout_policy or (previous.heldout_policy if previous else "fixed"),
         root=_root(found, contents),
     )

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _TABLES = ("parquet", "csv", "jsonl", "tfrecord")
 
 
+def can_split(found: Found) -> bool:
+    """Whether the data are a table in a directory, without held-out rows."""
+    return not found.by_reference and found.format.name in _TABLES and set(found.splits) == {"train"}
+
+
 def split_share(
     found: Found, share: float, folder: Path, *, key: str | None, dtypes: Mapping[str, str], progress: Progress
 ) -> None:
@@ -37,7 +42,7 @@ def split_share(
 
     if not 0 < share < 1:
         raise DatasetError(f"--heldout {share:g} is not a share of the rows", hint="write a number such as 0.1")
-    if found.by_reference or found.format.name not in _TABLES or set(found.splits) != {"train"}:
+    if not can_split(found):
         why = "is recorded by reference" if found.by_reference else f"has the format {found.format.name}"
         why = "has several splits already" if set(found.splits) != {"train"} else why
         raise DatasetError(

@@ -19,10 +19,18 @@ from typing import Any
 from mlengine.core.errors import EmulatorApiError, EmulatorError, StorageConflictError, StorageError
 from mlengine.core.layout import join, split_uri
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime.rendezvous import rendezvous_variables
 from mlengine.storage.client import Storage
 
 MODULE = "mlengine_emulator_replica"
 _VERSION = "1"
+_CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
+# By which frameworks find their cluster, without those that the services set: Vertex AI documents none of them, and
+# AI Platform Training (ML Engine) documented four, for PyTorch.
+_LOCAL_ONLY = {
+    "vertex": sorted(rendezvous_variables(_CLUSTER)),
+    "mlengine": sorted(set(rendezvous_variables(_CLUSTER)) - {"MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"}),
+}
 FOLDER = "mlengine-emulator"  # of the bucket; no model has this name
 
 
@@ -64,6 +72,7 @@ def adapted(
         "pools": {role: {"command": list(task.command), "env": list(task.env)} for role, task in tasks.items()},
         "dirs": dict(dirs),
         "job": job,
+        "unset": _LOCAL_ONLY[api],
         "evaluators": sum(pool.count for pool in pools if pool.role is Role.EVALUATOR),
     }
     return TrainingSpec(

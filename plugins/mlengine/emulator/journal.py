@@ -14,6 +14,8 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from mlengine.backends.vertex.states import POOL_NAMES
 from mlengine.core.errors import EmulatorError
 from mlengine.core.job import JobState
 from mlengine.core.spec import Role
-from mlengine.emulator.log_store import JobLog, Line, LogStore
+from mlengine.emulator.log_store import JobLog, Lines, LogStore
 from mlengine.emulator.logging_query import fields
 from mlengine.emulator.records import VERTEX, Record, file_name
 
@@ -91,24 +93,31 @@ class Journal:
         :param seconds: stop after this time, or when all lines are stored.
         :raises BackendUnavailableError: the backend cannot be reached.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
         name = _name(record)
-        with self._locks[name]:
-            stored = self.store.find(name) or self._create(record, name)
-            # A backend elsewhere may receive lines after the end of a job.
-            if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
-                return True
-            self._announce(record, stored)
-            while record.handle is not None and record.handle.name not in self._finished:
-                page = self._backend.logs(record.handle, stored.cursor, _LINES)
-                if page.lines:
-                    self.store.append(stored, [_line(record, line) for line in page.lines], page.cursor)
-                if not page.more:
-                    break
-                if deadline is not None and time.monotonic() > deadline:
-                    return False
-            self._announce_end(record, stored)
+        # Another thread may be storing a long log. A page does not wait for it.
+        if not self._locks[name].acquire(timeout=-1 if seconds is None else seconds):
+            return False
+        try:
+            return self._collect(record, name, None if seconds is None else time.monotonic() + seconds)
+        finally:
+            self._locks[name].release()
+
+    def _collect(self, record: Record, name: str, deadline: float | None) -> bool:
+        stored = self.store.find(name) or self._create(record, name)
+        # A backend elsewhere may receive lines after the end of a job.
+        if stored.stage == _ENDED and isinstance(self._backend, RunsOnHost):
             return True
+        self._announce(record, stored)
+        while record.handle is not None and record.handle.name not in self._finished:
+            page = self._backend.logs(record.handle, stored.cursor, _LINES)
+            if page.lines:
+                self.store.append(stored, _lines(record, page.lines), page.cursor)
+            if not page.more:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+        self._announce_end(record, stored)
+        return True
 
     def start_again(self, record: Record) -> None:
         """Store what is left of the log of the record's backend job. The next lines are those of another one."""
@@ -161,7 +170,7 @@ class Journal:
 
     def _import(self, record: Record, stored: JobLog, path: Path) -> None:
         """Move the lines of a file of an earlier version to the store, with their times and ids."""
-        rows: list[tuple[int, Line]] = []
+        rows: list[tuple[int, int, str, str]] = []
         cursor: dict[str, Any] = {}
         try:
             for batch in _batches(path):
@@ -181,8 +190,11 @@ def _name(record: Record) -> str:
     return json.dumps(record.key)
 
 
-def _line(record: Record, line: LogLine) -> Line:
-    return Line(_ERROR if line.stderr else _INFO, _task(record.api, line.replica), _storable(line.text))
+def _lines(record: Record, lines: Sequence[LogLine]) -> list[Lines]:
+    return [
+        Lines(_ERROR if stderr else _INFO, _task(record.api, replica), [_storable(line.text) for line in run])
+        for (replica, stderr), run in groupby(lines, key=attrgetter("replica", "stderr"))
+    ]
 
 
 @cache
@@ -193,8 +205,8 @@ def _task(api: str, replica: str) -> str:
     return f"{tasks[Role(role)]}-{index}" if role in set(Role) and Role(role) in tasks else SERVICE
 
 
-def _service_line(text: str, severity: int = _INFO) -> Line:
-    return Line(severity, SERVICE, _storable(text))
+def _service_line(text: str, severity: int = _INFO) -> Lines:
+    return Lines(severity, SERVICE, [_storable(text)])
 
 
 def _storable(text: str) -> str:
@@ -208,7 +220,6 @@ def _batches(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts[:-1] if text]
 
 
-def _former_row(entry: Mapping[str, Any]) -> tuple[int, Line]:
-    task = entry["resource"]["labels"]["task_name"]
-    line = Line(fields.severity(entry["severity"]), task, _storable(entry["jsonPayload"]["message"]))
-    return fields.nanoseconds(entry["timestamp"]) // 1000, line
+def _former_row(entry: Mapping[str, Any]) -> tuple[int, int, str, str]:
+    moment, severity = fields.nanoseconds(entry["timestamp"]) // 1000, fields.severity(entry["severity"])
+    return moment, severity, entry["resource"]["labels"]["task_name"], _storable(entry["jsonPayload"]["message"])

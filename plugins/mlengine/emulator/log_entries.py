@@ -11,17 +11,16 @@ import base64
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from mlengine.core.errors import EmulatorApiError
 from mlengine.emulator.http import Rendered, page_size
 from mlengine.emulator.journal import Journal
-from mlengine.emulator.log_store import Position, Row
+from mlengine.emulator.log_store import Block, Position
 from mlengine.emulator.logging_query import fields
 from mlengine.emulator.logging_query.plan import JOB_ID, Plan, Range
 from mlengine.emulator.logging_query.syntax import parse
@@ -105,21 +104,25 @@ def all_entries(journal: Journal, record: Record) -> list[dict[str, Any]]:
     """All entries of a job, for tests."""
     journal.collect(record)
     streams = _streams(journal, record, _plan(""))
-    rows = _merged(journal, streams, None, descending=False)
-    return [json.loads(_rendered(stream, row)) for _, stream, row in rows]
+    blocks = _merged(journal, streams, None, descending=False)
+    return [entry for stream, block in blocks for entry in _Entries(stream, block, descending=False).all()]
 
 
-def _page(journal: Journal, streams: Sequence[_Stream], query: _Query) -> tuple[list[str], Key | None]:
+def _page(journal: Journal, streams: Iterable[_Stream], query: _Query) -> tuple[list[str], Key | None]:
     """The entries of a page as JSON, and the last entry that was examined, if more may follow."""
     found: list[str] = []
     last: Key | None = None
-    rows = _merged(journal, streams, query.after, descending=query.descending)
-    for examined, (key, stream, row) in enumerate(rows):
-        if len(found) == query.size or examined == MAX_EXAMINED:
-            return found, last
-        last = key
-        if stream.range.matches is None or stream.range.matches(_entry(stream, row)):
-            found.append(_rendered(stream, row))
+    examined = 0
+    for stream, block in _merged(journal, streams, query.after, descending=query.descending):
+        entries = _Entries(stream, block, descending=query.descending)
+        begin = 0
+        while begin < len(entries):
+            end = min(begin + query.size - len(found), begin + MAX_EXAMINED - examined, len(entries))
+            if end <= begin:
+                return found, last
+            found += entries.matching(begin, end)
+            last = entries.key(end - 1)
+            begin, examined = end, examined + end - begin
     return found, None
 
 
@@ -139,18 +142,42 @@ def _streams(journal: Journal, record: Record, plan: Plan) -> Iterator[_Stream]:
 
 
 def _merged(
-    journal: Journal, streams: Sequence[_Stream] | Iterator[_Stream], after: Key | None, *, descending: bool
-) -> Iterator[tuple[Key, _Stream, Row]]:
-    """The rows of all streams after a position, in order of time, place and stream."""
-    sources = [_rows(journal, stream, after, descending=descending) for stream in streams]
-    if len(sources) == 1:
-        return sources[0]
-    return heapq.merge(*sources, key=lambda item: item[0], reverse=descending)
+    journal: Journal, streams: Iterable[_Stream], after: Key | None, *, descending: bool
+) -> Iterator[tuple[_Stream, Block]]:
+    """The lines of all streams after a position, in order of time, place and stream."""
+    heads: list[tuple[Key, int, _Stream, Block, Iterator[Block]]] = []
+
+    def push(stream: _Stream, block: Block | None, rest: Iterator[Block]) -> None:
+        if block is not None:
+            moment, place = block.last() if descending else block.first()
+            key = (-moment, -place, -stream.number) if descending else (moment, place, stream.number)
+            heapq.heappush(heads, (key, stream.number, stream, block, rest))
+
+    for stream in streams:
+        blocks = _blocks(journal, stream, after, descending=descending)
+        push(stream, next(blocks, None), blocks)
+    while heads:
+        _, number, stream, block, rest = heapq.heappop(heads)
+        if not heads:
+            yield stream, block
+            yield from ((stream, other) for other in rest)
+            return
+        # Up to the first line of another stream.
+        moment, place, other = map(abs, heads[0][0])
+        count = block.before((moment, place), included=(number < other) is not descending)
+        count = block.size - count if descending else count
+        yield stream, _part(block, 0, count, descending=descending)
+        left = _part(block, count, block.size, descending=descending)
+        push(stream, left if left.size else next(rest, None), rest)
 
 
-def _rows(
-    journal: Journal, stream: _Stream, after: Key | None, *, descending: bool
-) -> Iterator[tuple[Key, _Stream, Row]]:
+def _part(block: Block, begin: int, end: int, *, descending: bool) -> Block:
+    """The lines ``begin`` to ``end``, counted from the last line in descending order."""
+    count = block.size
+    return block.cut(count - end, count - begin) if descending else block.cut(begin, end)
+
+
+def _blocks(journal: Journal, stream: _Stream, after: Key | None, *, descending: bool) -> Iterator[Block]:
     first: Position = (stream.range.first, 0)
     last: Position = (stream.range.last, _ANY_PLACE)
     if after is not None:
@@ -159,8 +186,7 @@ def _rows(
             last = min(last, (moment, place if stream.number < number else place - 1))
         else:
             first = max(first, (moment, place if stream.number > number else place + 1))
-    for row in journal.store.scan(stream.number, first, last, descending=descending):
-        yield (row[0], row[1], stream.number), stream, row
+    return journal.store.scan(stream.number, first, last, descending=descending)
 
 
 def _read(body: Mapping[str, Any]) -> _Query:
@@ -221,45 +247,71 @@ def _project_of(name: str) -> str:
     return parts[1] if parts[0] == "projects" else name
 
 
-def _entry(stream: _Stream, row: Row) -> dict[str, Any]:
-    """An entry, for filters that look at its fields."""
-    moment, place, task, text = row
-    record, stamp = stream.record, _stamp(moment)
-    return {
-        "logName": f"projects/{record.project}/logs/{task}",
-        "resource": {
-            "type": _TYPE,
-            "labels": {"job_id": record.id, "project_id": record.project, "task_name": task},
-        },
-        "timestamp": stamp,
-        "receiveTimestamp": stamp,
-        "severity": stream.severity,
-        "insertId": f"{place:012d}",
-        "labels": {"ml.googleapis.com/task_name": task},
-        "jsonPayload": {"message": text},
-    }
+class _Entries:
+    """The entries of a block, in the order of a request."""
 
+    def __init__(self, stream: _Stream, block: Block, *, descending: bool) -> None:
+        self._stream, self._task = stream, block.task
+        moment, place = block.first()
+        step = -1 if descending else 1
+        self._moments = range(moment, moment + block.size)[::step]
+        self._place = place - moment  # of an entry, less its time
+        self._texts = block.strings()[::step]
 
-def _rendered(stream: _Stream, row: Row) -> str:
-    """:func:`_entry` as JSON. Most of it is the same for all entries of a replica."""
-    moment, place, task, text = row
-    constant = stream.constant.get(task)
-    if constant is None:
-        entry = _entry(stream, row)
-        for name in ("timestamp", "receiveTimestamp", "insertId", "jsonPayload"):
-            del entry[name]
-        constant = stream.constant[task] = json.dumps(entry, separators=(",", ":"))[:-1]
-    stamp = _stamp(moment)
-    return (
-        f'{constant},"timestamp":"{stamp}","receiveTimestamp":"{stamp}","insertId":"{place:012d}",'
-        f'"jsonPayload":{{"message":{encode_basestring_ascii(text)}}}}}'
-    )
+    def __len__(self) -> int:
+        return len(self._texts)
 
+    def key(self, number: int) -> Key:
+        """The position of an entry."""
+        moment = self._moments[number]
+        return moment, moment + self._place, self._stream.number
 
-def _stamp(moment: int) -> str:
-    return f"{_second(moment // 1_000_000)}.{moment % 1_000_000:06d}Z"
+    def matching(self, begin: int, end: int) -> list[str]:
+        """The entries from number ``begin`` to ``end`` that match, as JSON. Most of it is the same for all entries."""
+        lines: Iterable[tuple[int, str]] = zip(self._moments[begin:end], self._texts[begin:end], strict=True)
+        matches, constant, place = self._stream.range.matches, self._constant(), self._place
+        if matches is not None:
+            lines = (line for line in lines if matches(self._entry(*line)))
+        return [
+            f'{constant},"timestamp":"{(stamp := f"{_second(moment // 1_000_000)}{moment % 1_000_000:06d}Z")}",'
+            f'"receiveTimestamp":"{stamp}","insertId":"{moment + place:012d}","jsonPayload":{{"message":{text}}}}}'
+            for moment, text in lines
+        ]
+
+    def all(self) -> list[dict[str, Any]]:
+        """All entries."""
+        return [self._entry(*line) for line in zip(self._moments, self._texts, strict=True)]
+
+    def _constant(self) -> str:
+        """The beginning of each entry as JSON."""
+        found = self._stream.constant.get(self._task)
+        if found is None:
+            entry = self._entry(0, '""')
+            for name in ("timestamp", "receiveTimestamp", "insertId", "jsonPayload"):
+                del entry[name]
+            found = self._stream.constant[self._task] = json.dumps(entry, separators=(",", ":"))[:-1]
+        return found
+
+    def _entry(self, moment: int, text: str) -> dict[str, Any]:
+        """An entry, for filters that look at its fields."""
+        record, task = self._stream.record, self._task
+        stamp = f"{_second(moment // 1_000_000)}{moment % 1_000_000:06d}Z"
+        return {
+            "logName": f"projects/{record.project}/logs/{task}",
+            "resource": {
+                "type": _TYPE,
+                "labels": {"job_id": record.id, "project_id": record.project, "task_name": task},
+            },
+            "timestamp": stamp,
+            "receiveTimestamp": stamp,
+            "severity": self._stream.severity,
+            "insertId": f"{moment + self._place:012d}",
+            "labels": {"ml.googleapis.com/task_name": task},
+            "jsonPayload": {"message": json.loads(text)},
+        }
 
 
 @lru_cache(maxsize=64)
 def _second(moment: int) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """The beginning of a timestamp."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.")

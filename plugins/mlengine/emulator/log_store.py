@@ -4,11 +4,15 @@
 
     jobs(number, name, cursor, lines, stage)           one row for each job
     streams(number, job, severity)                     one for each severity that a job has logged
-    entries(stream, time, place, task, text)           one for each line, in the order that they are read in
+    blocks(stream, time, place, count, task, texts)    consecutive lines of a replica, in the order of reading
 
-A page of entries is a range of the primary key, however many lines there are. Lines and the cursor after them are
-written in one transaction: a process that is killed loses none and stores none twice. After a power failure, the last
-lines may be missing together with the cursor after them; they are read from the backend again, with new timestamps.
+A block has up to :data:`BLOCK_LINES` lines, one JSON string per line of ``texts``, as responses contain them. Its lines
+have consecutive times and places, from those of the first line on. So a page of entries is a few rows, however many
+lines there are.
+
+Lines and the cursor after them are written in one transaction: a process that is killed loses none and stores none
+twice. After a power failure, the last lines may be missing together with the cursor after them; they are read from the
+backend again, with new timestamps.
 
 Each line has a later timestamp than all lines before it, of all jobs. A client that reads from the time or from the
 page token of the last line that it got therefore misses none.
@@ -20,38 +24,50 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlengine.core.errors import EmulatorError
 
-VERSION = 1
+VERSION = 2
+BLOCK_LINES, BLOCK_CHARACTERS = 1000, 64 << 10
 _APPLICATION = 0x6D6C6C67  # "mllg"
-_SCHEMA = """
+_BLOCKS = """
+CREATE TABLE blocks (
+    stream INTEGER NOT NULL, time INTEGER NOT NULL, place INTEGER NOT NULL, count INTEGER NOT NULL,
+    task TEXT NOT NULL, texts TEXT NOT NULL, PRIMARY KEY (stream, time, place)
+);
+"""
+_SCHEMA = f"""
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cursor TEXT NOT NULL, lines INTEGER NOT NULL,
     stage INTEGER NOT NULL
 );
 CREATE TABLE streams (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, severity INTEGER NOT NULL);
-CREATE TABLE entries (
-    stream INTEGER NOT NULL, time INTEGER NOT NULL, place INTEGER NOT NULL, task TEXT NOT NULL, text TEXT NOT NULL,
-    PRIMARY KEY (stream, time, place)
-) WITHOUT ROWID;
+{_BLOCKS}
 """
+_INSERT = "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?)"
+# The block that may contain a position.
+_START = (
+    "SELECT time, place FROM blocks WHERE stream = ? AND (time, place) <= (?, ?) ORDER BY time DESC, place DESC LIMIT 1"
+)
 _RANGE = (
-    "SELECT time, place, task, text FROM entries"
+    "SELECT time, place, count, task, texts FROM blocks"
     " WHERE stream = ? AND (time, place) >= (?, ?) AND (time, place) <= (?, ?)"
 )
-_ASCENDING = f"{_RANGE} ORDER BY time, place LIMIT ?"
-_DESCENDING = f"{_RANGE} ORDER BY time DESC, place DESC LIMIT ?"
-_FIRST_READ, _LARGEST_READ = 50, 1000  # rows read at once from one stream
+_LATEST = "SELECT time + count - 1 FROM blocks WHERE stream = ? ORDER BY time DESC, place DESC LIMIT 1"
+_ASCENDING = f"{_RANGE} ORDER BY time, place"
+_DESCENDING = f"{_RANGE} ORDER BY time DESC, place DESC"
+_FIRST_READ, _LARGEST_READ = 50, 1000  # lines read at once from one stream
+_JSON_LINES = json.JSONEncoder(separators=("\n", ":"))
+Position = tuple[int, int]  # time in microseconds, place
 
 
-class Line(NamedTuple):
-    """A line to store.
+class Lines(NamedTuple):
+    """Consecutive lines to store.
 
     :param severity: a rank of :data:`mlengine.emulator.logging_query.fields.SEVERITIES`.
     :param task: the replica as the service names it.
@@ -59,7 +75,55 @@ class Line(NamedTuple):
 
     severity: int
     task: str
-    text: str
+    texts: Sequence[str]
+
+
+class Block(NamedTuple):
+    """Consecutive stored lines: those from ``begin`` to ``end`` of ``texts``.
+
+    :param time: of the first line of ``texts``, in microseconds since the epoch. Each further line is one later.
+    :param place: of the first line of ``texts`` in the job's log.
+    :param texts: each line as a JSON string, separated by line feeds.
+    """
+
+    time: int
+    place: int
+    task: str
+    texts: str
+    begin: int
+    end: int
+
+    def strings(self) -> list[str]:
+        """The lines as JSON strings."""
+        return self.texts.split("\n")[self.begin : self.end]
+
+    @property
+    def size(self) -> int:
+        """How many lines it has."""
+        return self.end - self.begin
+
+    def first(self) -> Position:
+        """The position of the first line."""
+        return self.time + self.begin, self.place + self.begin
+
+    def last(self) -> Position:
+        """The position of the last line."""
+        return self.time + self.end - 1, self.place + self.end - 1
+
+    def cut(self, begin: int, end: int) -> Block:
+        """The lines from number ``begin`` to ``end`` of this block's lines; both may be out of range."""
+        first = min(self.begin + max(0, begin), self.end)
+        last = max(first, min(self.begin + end, self.end))
+        if first == self.begin and last == self.end:
+            return self
+        return Block(self.time, self.place, self.task, self.texts, first, last)
+
+    def before(self, position: Position, *, included: bool) -> int:
+        """How many lines are before a position, or at it if that is ``included``."""
+        moment, place = self.first()
+        count = position[0] - moment
+        count += place + count < position[1] + included
+        return max(0, min(count, self.size))
 
 
 @dataclass
@@ -78,10 +142,6 @@ class JobLog:
     lines: int = 0
     stage: int = 0
     streams: dict[int, int] = field(default_factory=dict)
-
-
-Row = tuple[int, int, str, str]  # time in microseconds, place, task, text
-Position = tuple[int, int]
 
 
 class LogStore:
@@ -128,7 +188,7 @@ class LogStore:
             return self._jobs.get(name)
 
     def append(
-        self, log: JobLog, lines: Sequence[Line], cursor: Mapping[str, Any], *, stage: int | None = None
+        self, log: JobLog, lines: Sequence[Lines], cursor: Mapping[str, Any], *, stage: int | None = None
     ) -> None:
         """Store lines, and the backend's cursor after them, at once.
 
@@ -136,34 +196,62 @@ class LogStore:
         """
         with self._lock:
             first = max(time.time_ns() // 1000, self._latest + 1)
-            times = range(first, first + len(lines))
-            self._write(log, list(zip(times, lines, strict=True)), cursor, log.stage if stage is None else stage)
+            runs, count = [], 0
+            for one in lines:
+                runs.append((first + count, log.lines + count, one))
+                count += len(one.texts)
+            self._write(log, runs, cursor, log.stage if stage is None else stage)
 
-    def restore(self, log: JobLog, rows: Sequence[tuple[int, Line]], cursor: Mapping[str, Any], *, stage: int) -> None:
+    def restore(
+        self, log: JobLog, rows: Sequence[tuple[int, int, str, str]], cursor: Mapping[str, Any], *, stage: int
+    ) -> None:
         """Store the lines of another format with the times that they had.
 
-        :param rows: times in microseconds, and lines, in their order.
+        :param rows: time in microseconds, severity, task and text of each line, in their order.
         """
         with self._lock:
-            self._write(log, rows, cursor, stage)
+            placed = [
+                (severity, moment, place, task, text)
+                for place, (moment, severity, task, text) in enumerate(rows, log.lines)
+            ]
+            self._write(log, list(_runs(sorted(placed))), cursor, stage)
 
-    def scan(self, stream: int, first: Position, last: Position, *, descending: bool = False) -> Iterator[Row]:
-        """The rows of a stream from ``first`` to ``last``, both included, in order of time and place.
+    def scan(self, stream: int, first: Position, last: Position, *, descending: bool = False) -> Iterator[Block]:
+        """The lines of a stream from ``first`` to ``last``, both included, in order of time and place.
 
-        Rows are read in parts. Between them, no lock is held and rows may be added.
+        In descending order, the last block is the first; the lines of each block are in ascending order nevertheless.
+        Blocks are read in parts. Between them, no lock is held and lines may be added.
         """
         size = _FIRST_READ
         while first <= last:
-            with self._lock:
-                rows = self._connection.execute(
-                    _DESCENDING if descending else _ASCENDING, (stream, *first, *last, size)
-                ).fetchall()
-            yield from rows
-            if len(rows) < size:
+            blocks = self._read(stream, first, last, size, descending=descending)
+            yield from blocks
+            if sum(block.size for block in blocks) < size:
                 return
-            moment, place = rows[-1][:2]
-            first, last = (first, (moment, place - 1)) if descending else ((moment, place + 1), last)
+            if descending:
+                moment, place = blocks[-1].first()
+                last = (moment, place - 1)
+            else:
+                moment, place = blocks[-1].last()
+                first = (moment, place + 1)
             size = min(4 * size, _LARGEST_READ)
+
+    def _read(self, stream: int, first: Position, last: Position, size: int, *, descending: bool) -> list[Block]:
+        """Blocks with ``size`` lines or a little more; fewer only if there are no more."""
+        found, count = [], 0
+        with self._lock, closing(self._connection.cursor()) as cursor:
+            start = cursor.execute(_START, (stream, *first)).fetchone() or first
+            cursor.execute(_DESCENDING if descending else _ASCENDING, (stream, *start, *last))
+            for moment, place, lines, task, texts in cursor:
+                block = Block(moment, place, task, texts, 0, lines)
+                if moment <= first[0] or moment + lines > last[0]:
+                    block = block.cut(block.before(first, included=False), block.before(last, included=True))
+                if block.size:
+                    found.append(block)
+                    count += block.size
+                if count >= size:
+                    break
+        return found
 
     def _open(self) -> None:
         execute = self._connection.execute
@@ -178,6 +266,8 @@ class LogStore:
             )
         elif application != _APPLICATION:
             raise sqlite3.DatabaseError("it is the database of another program")
+        elif version == 1:
+            self._convert()
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"its format is {version}; this version of mlengine reads format {VERSION}")
         by_number = {}
@@ -186,29 +276,42 @@ class LogStore:
         self._latest = 0
         for number, job, severity in execute("SELECT number, job, severity FROM streams").fetchall():
             by_number[job].streams[severity] = number
-            latest = execute("SELECT max(time) FROM entries WHERE stream = ?", (number,)).fetchone()[0]
-            self._latest = max(self._latest, latest or 0)
+            latest = execute(_LATEST, (number,)).fetchone()
+            self._latest = max(self._latest, latest[0] if latest else 0)
 
-    def _write(self, log: JobLog, rows: Sequence[tuple[int, Line]], cursor: Mapping[str, Any], stage: int) -> None:
-        execute, streams = self._connection.execute, dict(log.streams)
+    def _convert(self) -> None:
+        """Convert the first format, which had a row for each line."""
+        execute = self._connection.execute
         with self._transaction():
-            for severity in {line.severity for _, line in rows} - streams.keys():
+            execute(_BLOCKS)
+            rows = execute("SELECT stream, time, place, task, text FROM entries ORDER BY stream, time, place")
+            for moment, place, (stream, task, texts) in _runs(rows):
+                self._connection.executemany(_INSERT, _blocks(stream, moment, place, task, texts))
+            execute("DROP TABLE entries")
+            execute(f"PRAGMA user_version = {VERSION}")
+
+    def _write(
+        self, log: JobLog, runs: Sequence[tuple[int, int, Lines]], cursor: Mapping[str, Any], stage: int
+    ) -> None:
+        """Store lines.
+
+        :param runs: time and place of the first line, and the lines.
+        """
+        execute, streams = self._connection.execute, dict(log.streams)
+        count = sum(len(lines.texts) for _, _, lines in runs)
+        with self._transaction():
+            for severity in {lines.severity for _, _, lines in runs} - streams.keys():
                 made = execute("INSERT INTO streams (job, severity) VALUES (?, ?)", (log.number, severity))
                 streams[severity] = int(made.lastrowid or 0)
-            self._connection.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-                [
-                    (streams[severity], moment, place, task, text)
-                    for place, (moment, (severity, task, text)) in enumerate(rows, log.lines)
-                ],
-            )
+            for moment, place, (severity, task, texts) in runs:
+                self._connection.executemany(_INSERT, _blocks(streams[severity], moment, place, task, texts))
             execute(
                 "UPDATE jobs SET cursor = ?, lines = ?, stage = ? WHERE number = ?",
-                (json.dumps(dict(cursor)), log.lines + len(rows), stage, log.number),
+                (json.dumps(dict(cursor)), log.lines + count, stage, log.number),
             )
         log.streams, log.cursor, log.stage = streams, dict(cursor), stage
-        log.lines += len(rows)
-        self._latest = max(self._latest, max((moment for moment, _ in rows), default=0))
+        log.lines += count
+        self._latest = max(self._latest, max((moment + len(lines.texts) - 1 for moment, _, lines in runs), default=0))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -222,3 +325,34 @@ class LogStore:
                     self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise EmulatorError(f"cannot write the log store {self._path}: {error}", hint="free disk space") from error
+
+
+def _blocks(
+    stream: int, moment: int, place: int, task: str, texts: Sequence[str]
+) -> Iterator[tuple[int, int, int, int, str, str]]:
+    """The rows of consecutive lines."""
+    if not texts:
+        return
+    size = max(1, min(BLOCK_LINES, BLOCK_CHARACTERS // max(1, *map(len, texts))))
+    for begin in range(0, len(texts), size):
+        part = texts[begin : begin + size]
+        yield stream, moment + begin, place + begin, len(part), task, _JSON_LINES.encode(part)[1:-1]
+
+
+def _runs(rows: Iterable[tuple[int, int, int, str, str]]) -> Iterator[tuple[int, int, Lines]]:
+    """Single lines as consecutive ones: time and place of the first line, and the lines.
+
+    :param rows: severity or stream, time, place, task and text of each line, sorted.
+    """
+    moment, place, run = 0, 0, Lines(0, "", [])
+    texts: list[str] = []
+    for key, at, number, task, text in rows:
+        count = len(texts)
+        if (key, task, at, number) != (run.severity, run.task, moment + count, place + count) or count == BLOCK_LINES:
+            if texts:
+                yield moment, place, run
+            texts = []
+            moment, place, run = at, number, Lines(key, task, texts)
+        texts.append(text)
+    if texts:
+        yield moment, place, run

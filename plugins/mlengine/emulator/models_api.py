@@ -1,7 +1,6 @@
 """Vertex AI's ModelService, as far as a model registry needs it: upload, versions and aliases.
 
-Models are kept in memory only. The operation of an upload is done at the second request, because the service takes
-some time too.
+The operation of an upload is done at the second request, because the service takes some time too.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from mlengine.core.times import rfc3339
 from mlengine.emulator import field_errors, filters, messages, vertex_checks
 from mlengine.emulator.http import Request, page
 from mlengine.emulator.job_api import parent_of
+from mlengine.emulator.models import Model, ModelStore, Version
 from mlengine.emulator.projects import location_name, project_number
 
 Handler = Callable[[Request], dict[str, Any]]
@@ -37,13 +37,9 @@ _UPLOADED = "type.googleapis.com/google.cloud.aiplatform.v1.UploadModelResponse"
 
 @dataclass
 class ModelsApi:
-    """The methods. A model is the list of its versions, by resource name.
+    """The methods. Each raises :class:`EmulatorApiError` where the service responds with an error."""
 
-    Each method raises :class:`EmulatorApiError` where the service responds with an error.
-    """
-
-    _models: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    _operations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    store: ModelStore
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def methods(self) -> list[tuple[str, str, str, Handler]]:
@@ -66,10 +62,12 @@ class ModelsApi:
             version = self.register(parent, messages.to_dict(message))
             name = version["name"]
             response = {"@type": _UPLOADED, "model": name, "modelVersionId": version["versionId"]}
-            operation = f"{name}/operations/{len(self._operations) + 1}"
-            self._operations[operation] = {
+            model = self._model(name)
+            operation = f"{name}/operations/{len(model.operations) + 1}"
+            model.operations[operation] = {
                 "name": operation, "metadata": _metadata(), "done": True, "response": response,
             }  # fmt: skip
+            self.store.put(model)
             return {"name": operation, "metadata": _metadata()}
 
     def register(self, parent: str, upload: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,29 +77,30 @@ class ModelsApi:
         :param upload: an ``UploadModelRequest`` in canonical form.
         :returns: the version.
         """
-        model = upload.get("model", {})
+        fields = upload.get("model", {})
         for field_name in ("displayName", "artifactUri"):
-            if not model.get(field_name):
+            if not fields.get(field_name):
                 raise field_errors.vertex(f"model.{field_name}", field_errors.REQUIRED)
-        if not model.get("containerSpec", {}).get("imageUri"):
+        if not fields.get("containerSpec", {}).get("imageUri"):
             # Documented as "not required for AutoML Models"; Google's SDK refuses artifacts without a container.
             raise field_errors.vertex("model.container_spec.image_uri", field_errors.REQUIRED)
-        aliases = model.get("versionAliases", [])
+        aliases = fields.get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:
             name = self._name(parent, upload)
-            versions = self._models.setdefault(name, [])
-            version = _version(name, model, len(versions) + 1)
-            versions.append(version)
+            model = self.store.get(name) or Model(name)
+            version = _version(name, fields, len(model.versions) + 1)
+            model.versions.append(version)
             for alias in aliases:
-                _set_alias(versions, version, alias)
-            return dict(version)
+                model.set_alias(version, alias)
+            self.store.put(model)
+            return version
 
     def get(self, request: Request) -> dict[str, Any]:
         """GetModel: one version."""
         request.only()
         with self._lock:
-            return dict(self._find(_parent(request), request.path["model"]))
+            return self._find(request)[1]
 
     def update(self, request: Request) -> dict[str, Any]:
         """UpdateModel: changes the fields that the update mask names, of one version."""
@@ -112,12 +111,13 @@ class ModelsApi:
         if "displayName" in names:
             vertex_checks.check_display_name(sent.get("displayName"), "model")
         with self._lock:
-            version = self._find(_parent(request), request.path["model"])
+            model, version = self._find(request)
             for name in names:
                 version.pop(name, None)
             version.update({name: sent[name] for name in names if name in sent})
             version["updateTime"] = version["versionUpdateTime"] = rfc3339(time.time())
-            return dict(version)
+            self.store.put(model)
+            return version
 
     def list_versions(self, request: Request) -> dict[str, Any]:
         """ListModelVersions."""
@@ -126,9 +126,8 @@ class ModelsApi:
         condition = filters.parse(query.get("filter", ""), frozenset(), filters.VERTEX_OPERATORS)
         mask = messages.Mask(query.get("readMask", ""), messages.model_type())
         with self._lock:
-            self._find(_parent(request), request.path["model"])
-            name = f"{_parent(request)}/models/{request.path['model'].partition('@')[0]}"
-            matching = [version for version in self._models[name] if condition.matches(_labels_of(version))]
+            model, _ = self._find(request)
+            matching = [version for version in model.versions if condition.matches(_labels_of(version))]
             matching = _ordered(matching, query.get("orderBy", ""))
             found, token = page(matching, query.get("pageSize"), query.get("pageToken"), _PAGE, default=_DEFAULT_PAGE)
             response: dict[str, Any] = {"models": [mask.apply(version) for version in found]}
@@ -140,41 +139,49 @@ class ModelsApi:
         aliases = request.json().get("versionAliases", [])
         _check_aliases(aliases)
         with self._lock:
-            version = self._find(_parent(request), request.path["model"])
+            model, version = self._find(request)
             for alias in aliases:
-                _set_alias(self._models[version["name"]], version, alias)
-            return dict(version)
+                model.set_alias(version, alias)
+            self.store.put(model)
+            return version
 
     def operation(self, request: Request) -> dict[str, Any]:
         """GetOperation."""
-        name = f"{_parent(request)}/models/{request.path['model']}/operations/{request.path['operation']}"
-        with self._lock:
-            if name not in self._operations:
-                raise EmulatorApiError("The operation is not found.", status="NOT_FOUND")
-            return self._operations[name]
+        name = f"{_parent(request)}/models/{request.path['model']}"
+        model = self.store.get(name)
+        found = model.operations.get(f"{name}/operations/{request.path['operation']}") if model else None
+        if found is None:
+            raise EmulatorApiError("The operation is not found.", status="NOT_FOUND")
+        return found
 
     def _name(self, parent: str, upload: Mapping[str, Any]) -> str:
         """The resource name of the model that an upload creates a version of."""
         if upload.get("parentModel"):
             name = _with_number(str(upload["parentModel"]))
-            if name not in self._models:
-                raise EmulatorApiError(f"The Model {name} does not exist.", status="NOT_FOUND")
-            return name
-        model_id = str(upload.get("modelId") or f"m{len(self._models) + 1}")
+            return self._model(name).name
+        model_id = str(upload.get("modelId") or f"m{len(self.store.names()) + 1}")
         if not MODEL_ID.fullmatch(model_id):
             raise EmulatorApiError(f"Model ID '{model_id}' is invalid.")
         name = f"{parent}/models/{model_id}"
-        if name in self._models:
+        if name in self.store.names():
             raise EmulatorApiError(f"The Model {name} already exists.", status="ALREADY_EXISTS")
         return name
 
-    def _find(self, parent: str, model: str) -> dict[str, Any]:
-        """The version ``ID``, ``ID@2`` or ``ID@champion``; the default version if none is named."""
-        model_id, _, version = model.partition("@")
-        for candidate in self._models.get(f"{parent}/models/{model_id}", []):
-            if candidate["versionId"] == version or (version or "default") in candidate["versionAliases"]:
-                return candidate
-        raise EmulatorApiError(f"The Model {parent}/models/{model} does not exist.", status="NOT_FOUND")
+    def _model(self, name: str) -> Model:
+        model = self.store.get(name)
+        if model is None:
+            raise EmulatorApiError(f"The Model {name} does not exist.", status="NOT_FOUND")
+        return model
+
+    def _find(self, request: Request) -> tuple[Model, Version]:
+        """The version ``ID@2`` or ``ID@champion`` that a request names; the default version if it names none."""
+        model_id, _, wanted = request.path["model"].partition("@")
+        name = f"{_parent(request)}/models/{model_id}"
+        model = self._model(name)
+        version = model.version(wanted or "default")
+        if version is None:
+            raise EmulatorApiError(f"The Model {name}@{wanted} does not exist.", status="NOT_FOUND")
+        return model, version
 
 
 def _check_aliases(aliases: Any) -> None:
@@ -183,13 +190,6 @@ def _check_aliases(aliases: Any) -> None:
     for alias in aliases:
         if not isinstance(alias, str) or not _ALIAS.fullmatch(alias.removeprefix("-")):
             raise EmulatorApiError(f"Version alias '{alias}' is invalid.")
-
-
-def _set_alias(versions: list[dict[str, Any]], version: dict[str, Any], alias: str) -> None:
-    for other in versions:
-        other["versionAliases"] = [old for old in other["versionAliases"] if old != alias.removeprefix("-")]
-    if not alias.startswith("-"):
-        version["versionAliases"] = sorted({*version["versionAliases"], alias})
 
 
 def _version(name: str, model: Mapping[str, Any], number: int) -> dict[str, Any]:

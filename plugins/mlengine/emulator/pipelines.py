@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 from mlengine.core.errors import EmulatorError
 from mlengine.emulator.projects import location_name
 from mlengine.emulator.records import VERTEX, Key
+from mlengine.runtime.json_files import write_json
 
 Id = tuple[str, str, str]
 
@@ -103,10 +102,7 @@ class PipelineStore:
         :param changes: fields to change.
         """
         pipeline = replace(pipeline, **changes)
-        path = self.folder / f"{'-'.join(pipeline.key)}.json"
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         with self._lock:
-            partial.write_text(json.dumps(asdict(pipeline)), "utf-8")
-            os.replace(partial, path)  # noqa: PTH105 - os.replace is explicit about overwriting
+            write_json(self.folder / f"{'-'.join(pipeline.key)}.json", asdict(pipeline))
             self._pipelines[pipeline.key] = pipeline
         return pipeline

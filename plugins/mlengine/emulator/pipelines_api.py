@@ -169,7 +169,10 @@ class PipelinesApi(JobApi):
             # separately."
             key = {name: pipeline.body[name] for name in ("encryptionSpec",) if name in pipeline.body}
             upload = {**ids, "model": {**key, **model, "artifactUri": uri, "trainingPipeline": pipeline.name}}
-            version = self._models.register(location_name(pipeline.project, pipeline.region), upload)
+            # The emulator may have ended after the upload, before it recorded that.
+            version = self._models.store.trained_by(pipeline.name) or self._models.register(
+                location_name(pipeline.project, pipeline.region), upload
+            )
         except MlengineError as error:
             if error.retryable:
                 log.warning("training pipeline %s: cannot upload the model; retrying: %s", pipeline.id, error)

@@ -73,8 +73,8 @@ except (OSError, AttributeError):
 
 def environment(plan: Dict[str, Any], pool: Dict[str, Any], config: Dict[str, Any]) -> None:  # noqa: UP006
     """Set the variables of Vertex AI, or none of them for ML Engine, and those of the job."""
-    for name in [name for name in os.environ if name.startswith("AIP_")]:
-        del os.environ[name]
+    for name in [name for name in os.environ if name.startswith("AIP_")] + plan.get("unset", []):
+        os.environ.pop(name, None)
     for name in ("MODEL", "CHECKPOINT", "TENSORBOARD_LOG"):
         if plan["dirs"].get(name):
             os.environ[f"AIP_{name}_DIR"] = plan["dirs"][name]

@@ -15,6 +15,7 @@ from mlengine.emulator.http import Request, Response
 from mlengine.emulator.log_entries import list_entries
 from mlengine.emulator.log_limits import resumed_search
 from mlengine.emulator.mlengine_api import MlengineApi
+from mlengine.emulator.models import ModelStore
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.pipelines import PipelineStore
 from mlengine.emulator.pipelines_api import PipelinesApi
@@ -49,7 +50,8 @@ class Routes:
     """
 
     def __init__(self, engine: Engine, storage: Storage, bucket: str | None, script: FaultScript) -> None:
-        vertex, mlengine, models = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket), ModelsApi()
+        vertex, mlengine = VertexApi(engine, storage, bucket), MlengineApi(engine, storage, bucket)
+        models = ModelsApi(ModelStore(engine.folder / "models"))
         pipelines = PipelinesApi(
             engine, storage, store=PipelineStore(engine.folder / "pipelines"), jobs=vertex, models=models
         )

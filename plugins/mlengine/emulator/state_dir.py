@@ -5,6 +5,7 @@
     DIR/lock           held by the emulator; contains its process id
     DIR/jobs/*.json    one record for each job
     DIR/pipelines/*.json  one record for each training pipeline
+    DIR/models/*.json  one record for each model, with its versions
     DIR/logs/          the log entries of all jobs: an SQLite database
     DIR/objects/       copies of Cloud Storage objects that a running job's command names
 """

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from mlengine.backends import LeavesWaitLimit, TrainingBackend
-from mlengine.core.job import JobState, JobStatus
+from mlengine.core.job import JobRecord, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 
+MAX_WAIT = "max_wait_seconds"
 _WAITING = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
@@ -87,7 +88,7 @@ class Deadlines:
         waiting = state in _WAITING and started is None
         running = math.inf if started is None else started + self.running_seconds
         return {
-            "max_wait_seconds": self.max_wait_until if waiting else math.inf,
+            MAX_WAIT: self.max_wait_until if waiting else math.inf,
             "queued_timeout_seconds": self.queued_until if waiting else math.inf,
             "running_timeout_seconds": min(self.running_until, running),
             "execution_timeout": self.execution_until,
@@ -95,9 +96,14 @@ class Deadlines:
         }
 
 
-def max_wait_seconds(backend: TrainingBackend, spec: TrainingSpec) -> float | None:
-    """How long a job may wait for machines, if the backend leaves that to the wait; ``None`` if nothing says."""
-    return backend.max_wait_seconds(spec) if isinstance(backend, LeavesWaitLimit) else None
+def max_wait_seconds(backend: TrainingBackend, record: JobRecord) -> float | None:
+    """How long the current attempt may wait for machines, if the backend leaves that to the wait.
+
+    ``None`` if nothing says.
+    """
+    if not isinstance(backend, LeavesWaitLimit):
+        return None
+    return backend.max_wait_seconds(TrainingSpec.from_json(record.spec), record.fallback)
 
 
 def waits_too_long(status: JobStatus, most: float | None) -> bool:

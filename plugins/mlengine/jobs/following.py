@@ -7,6 +7,7 @@ service limits such reads. After the job's end, the rest of the log is read, how
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,19 +59,23 @@ class LogFollower:
             else to wait for.
         """
         seen_end = False
+        described_at, more = -math.inf, False
         while True:
-            status = self._backend.describe([self._handle])[0]
+            # While lines can be read at once, they are, and the state is read as often as otherwise.
+            if not more or time.monotonic() - described_at >= POLL_SECONDS:
+                status, described_at = self._backend.describe([self._handle])[0], time.monotonic()
             ended = status.state.terminal
             if ended and not seen_end:
                 seen_end, self._progress_at = True, time.monotonic()
                 if not self._failures:
                     self._due = min(self._due, self._progress_at)
             page = self._page(patient=not ended and to_end_of_job)
+            more = page.more
             final = page.complete and (ended or not to_end_of_job)
             yield Followed(status, page, final)
             if final:
                 return
-            if not page.more:
+            if not more:
                 left = self._due - time.monotonic()
                 # With nothing but the log to wait for, the state need not be asked for again.
                 time.sleep(max(0.0, left if ended or not to_end_of_job else min(left, POLL_SECONDS)))

@@ -46,6 +46,7 @@ from mlengine.core.job import (
     SERVICE_RESUMED,
     Decision,
     Failure,
+    FailureCause,
     JobHandle,
     JobRecord,
     JobState,
@@ -55,6 +56,7 @@ from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
+from mlengine.jobs.deadlines import MAX_WAIT
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -184,8 +186,23 @@ class Submitter:
             self._next_fallback(self.record(JobDir(status.handle.job_dir)), status) is not None
         )
 
+    def give_up_waiting(self, status: JobStatus) -> bool:
+        """Cancel an attempt that has exceeded ``max_wait_seconds``, if a fallback is left. Can be repeated.
+
+        After its end, :meth:`next_attempt` uses that fallback.
+
+        :returns: whether a fallback is left.
+        """
+        left = self.falls_back(_overdue(status))
+        if left:
+            self.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+        return left
+
     def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
-        return self._backend.next_fallback(record.fallback, status) if isinstance(self._backend, FallsBack) else None
+        if not isinstance(self._backend, FallsBack):
+            return None
+        waited = status is not None and status.state is JobState.CANCELLED and _limit(record) == MAX_WAIT
+        return self._backend.next_fallback(record.fallback, _overdue(status) if status and waited else status)
 
     def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
         """:raises JobFailedError: the job is not tried again."""
@@ -222,11 +239,13 @@ class Submitter:
             if status.restarting:
                 log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
-    def end(self, handle: JobHandle, why: str) -> None:
+    def end(self, handle: JobHandle, why: str, limit: str | None = None) -> None:
         """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
 
         A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`).
         Cancels first: the calling process may have only seconds left.
+
+        :param limit: the name of the deadline that the attempt exceeded, if it is cancelled for that.
         """
         self._backend.cancel(handle)
         job_dir = JobDir(handle.job_dir)
@@ -235,7 +254,7 @@ class Submitter:
                 return
             record, generation = self._read(job_dir)
             if record.attempt == handle.attempt and not ended_with_task(record):
-                note = _event(_ENDED, attempt=handle.attempt, why=why)
+                note = _event(_ENDED, attempt=handle.attempt, why=why, **({"limit": limit} if limit else {}))
                 noted = record.with_attempt(record.attempt, record.name, note)
                 self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
         except MlengineError as error:
@@ -420,6 +439,17 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
 def ended_with_task(record: JobRecord) -> bool:
     """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a user."""
     return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
+
+
+def _limit(record: JobRecord) -> str | None:
+    """The deadline for which mlengine cancelled the recorded attempt."""
+    own = (event for event in record.history if event["event"] == _ENDED and event.get("attempt") == record.attempt)
+    return next((event.get("limit") for event in own), None)
+
+
+def _overdue(status: JobStatus) -> JobStatus:
+    """The status of an attempt that exceeded ``max_wait_seconds`` and was cancelled, with that as its cause."""
+    return replace(status, failure=Failure(FailureCause.DEADLINE, f"it exceeded {MAX_WAIT}"))
 
 
 def submitted_at(record: JobRecord) -> float | None:

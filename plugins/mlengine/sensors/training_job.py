@@ -39,9 +39,8 @@ from mlengine.backends import LogPage, TrainingBackend
 from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
 from mlengine.core.job import Decision, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
-from mlengine.jobs.deadlines import Deadlines, backoff, max_wait_seconds
+from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
@@ -198,7 +197,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             return None
         # A job that ended by itself while its deadline passed has ended.
         if limit and (not _over(status) or status.state is JobState.CANCELLED):
-            raise _too_late(handle, limit)
+            self._check_falls_back(status, limit)
         if not status.state.terminal:
             self.log.info("Waiting for job %s, attempt %d: %s", handle.job_id, handle.attempt, status.state.value)
             self._note_restart(status)
@@ -242,7 +241,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         except MlengineError as error:
             self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known, and decides
         if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
-            raise _too_late(handle, limit)
+            self._check_falls_back(status, limit)
         result = None
         if status.state.terminal and self._not_before(status) <= time.time():
             result = self._conclude(status, context)
@@ -382,6 +381,16 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             elif not page.more:
                 return
 
+    def _check_falls_back(self, status: JobStatus, limit: str) -> None:
+        """After too long a wait for machines, cancel the attempt and go on with a fallback.
+
+        :raises AirflowException: no fallback is left, or the job has exceeded another limit.
+        """
+        if limit != MAX_WAIT or not self._submitter(status.handle).give_up_waiting(status):
+            raise _too_late(status.handle, limit)
+        if not status.state.terminal:
+            self.log.warning("Job %s is cancelled: it exceeded %s; a fallback is left", status.handle.job_id, limit)
+
     def _deadlines(self) -> Deadlines:
         """Counted from the attempt's submission, so that a wait that starts again does not start counting again."""
         most = self._max_wait_seconds()
@@ -396,7 +405,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         """The job's own limit of the wait for machines; ``None`` if it has none, or if the backend keeps it."""
         if self._handle is None or self._record is None:
             return None
-        return max_wait_seconds(self._backend(self._handle), TrainingSpec.from_json(self._record.spec))
+        return max_wait_seconds(self._backend(self._handle), self._record)
 
     def _deadlines_of_deferral(self) -> Deadlines:
         """Ours, and Airflow's: counted from now."""

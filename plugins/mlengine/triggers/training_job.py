@@ -210,7 +210,7 @@ class TrainingJobTrigger(BaseTrigger):
         over = status.state.terminal or status.ended is not None
         limit = None if over else self.deadlines.exceeded(status.state, status.started)
         if limit:
-            self._cancel(handle, f"{limit} exceeded")
+            self._cancel(handle, f"{limit} exceeded", limit)
         return status.state, limit
 
     async def _follow_restart(self, status: JobStatus, restarting: bool) -> bool:
@@ -261,8 +261,10 @@ class TrainingJobTrigger(BaseTrigger):
     def _backend(self, handle: JobHandle) -> TrainingBackend:
         return self._access().backend(handle.backend)
 
-    def _cancel(self, handle: JobHandle, why: str = "the task was ended while it waited") -> None:
-        Submitter(self._access().storage(), self._backend(handle)).end(handle, why)
+    def _cancel(
+        self, handle: JobHandle, why: str = "the task was ended while it waited", limit: str | None = None
+    ) -> None:
+        Submitter(self._access().storage(), self._backend(handle)).end(handle, why, limit)
 
 
 def _shortest(*seconds: float | None) -> float | None:

@@ -28,6 +28,17 @@ def test_the_manual_has_samples() -> None:
     assert len(RUN) > 3
 
 
+def test_files_are_shown_as_they_are() -> None:
+    shown = [
+        (ROOT / path, text)
+        for page in PAGES
+        for path, text in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    assert len(shown) >= 3
+    for path, text in shown:
+        assert text == path.read_text(), f"show {path} as it is"
+
+
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{b.place} {c[:40]}" for b, c in COMMANDS])
 def test_a_command_is_one(block: Block, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     given, elided = words(command)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,28 @@ def test_collecting_stops_after_a_time_and_goes_on_from_there(journal: Journal, 
     job = replace(record(), handle=HANDLE, state=JobState.RUNNING, started=1.0)
     assert [journal.collect(job, 0.0) for _ in range(3)] == [False, False, True]
     assert texts(journal, job)[6:] == [str(number) for number in range(12_000)]
+
+
+def test_a_page_does_not_wait_for_another_thread_that_collects(journal: Journal, backend: LoggingBackend) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read = backend.logs
+
+    def slow(handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        reading.set()
+        assert go_on.wait(60)
+        return read(handle, cursor, limit)
+
+    backend.written.append(LogLine("chief-0", "out"))
+    backend.logs = slow  # type: ignore[method-assign]
+    job = replace(record(), handle=HANDLE, state=JobState.RUNNING, started=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(journal.collect, job)
+        assert reading.wait(60)
+        assert journal.collect(job, 0.01) is False
+        go_on.set()
+        assert first.result(60) is True
+    assert journal.collect(job, 0.01) is True
+    assert texts(journal, job)[6:] == ["out"]
 
 
 def former(place: int, text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mlengine.core.job import JobState
 from mlengine.emulator import log_entries
 from mlengine.emulator.http import as_dict
 from mlengine.emulator.journal import Journal
-from mlengine.emulator.log_store import Line
+from mlengine.emulator.log_store import Lines
 from mlengine.emulator.records import MLENGINE, Record
 from mlengine.testing.backend import MemoryBackend
 from tests.unit.emulator.test_engine import record
@@ -41,7 +41,7 @@ def write(journal: Journal, job: Record, *texts: str, severity: int = 200) -> No
     journal.collect(job)
     stored = journal.log_of(job)
     assert stored is not None
-    journal.store.append(stored, [Line(severity, "workerpool0-0", text) for text in texts], {})
+    journal.store.append(stored, [Lines(severity, "workerpool0-0", texts)], {})
 
 
 def request(**more: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlengine.core.cluster import tf_config
 from mlengine.core.errors import EmulatorApiError
 from mlengine.core.spec import Role
 from mlengine.emulator import mlengine_jobs
@@ -54,6 +55,25 @@ def test_a_job_without_a_job_dir_gets_no_job_dir_argument() -> None:
     submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), None)
     plan = json.loads(submission.spec.args[0])
     assert plan["pools"]["chief"]["command"] == ["python3", "-m", "t.task", "--a", "1"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        job(),
+        job(jobDir="gs://bkt/out"),
+        job(runtimeVersion="2.11", pythonVersion="3.7"),
+        image(containerCommand=["python3", "-m", "x"]),
+    ],
+)
+def test_a_chief_alone_has_a_cluster_of_one(data: dict[str, Any]) -> None:
+    """As ML Engine gave it: old trainers read ``TF_CONFIG`` unconditionally."""
+    read, spec = mlengine_jobs.read(data)
+    submission, _ = mlengine_jobs.submission(read, spec, "p", storage(), "gs://own")
+    config = tf_config(submission.spec, {Role.CHIEF: ["127.0.0.1:1"]}, Role.CHIEF, 0)
+    name = "chief" if "runtimeVersion" in data["trainingInput"] else "master"
+    assert config["cluster"] == {name: ["127.0.0.1:1"]}
+    assert config["task"] == {"type": name, "index": 0}
 
 
 @pytest.mark.parametrize("names", [("containerCommand", "containerArgs"), ("container_command", "container_args")])

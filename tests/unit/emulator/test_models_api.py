@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlengine.core.errors import EmulatorApiError
+from mlengine.core.errors import EmulatorApiError, EmulatorError
 from mlengine.emulator.http import Request
+from mlengine.emulator.models import ModelStore
 from mlengine.emulator.models_api import ModelsApi
 from mlengine.emulator.projects import location_name
 
@@ -21,8 +23,8 @@ def request(body: Any = None, model: str = "digits", **query: str) -> Request:
 
 
 @pytest.fixture
-def api() -> ModelsApi:
-    api = ModelsApi()
+def api(tmp_path: Path) -> ModelsApi:
+    api = ModelsApi(ModelStore(tmp_path))
     api.upload(request({"modelId": "digits", "model": MODEL}))
     # The parent by the project's id.
     api.upload(request({"parentModel": "projects/p/locations/r/models/digits", "model": MODEL}))
@@ -80,3 +82,20 @@ def test_versions_have_an_order(api: ModelsApi) -> None:
     for wrong in ("display_name", "create_time up", "create_time,"):
         with pytest.raises(EmulatorApiError, match="Invalid order_by"):
             numbers(wrong)
+
+
+def test_models_outlive_the_emulator(api: ModelsApi) -> None:
+    api.merge_aliases(request({"versionAliases": ["champion"]}, "digits@2"))
+    api.update(request({"description": "d"}, "digits@1", updateMask="description"))
+    again = ModelsApi(ModelStore(api.store.folder))
+    assert again.get(request(model="digits@champion"))["versionId"] == "2"
+    assert again.list_versions(request()) == api.list_versions(request())
+    operation = Request({"project": "p", "location": "r", "model": "digits", "operation": "2"}, {}, b"")
+    assert again.operation(operation)["response"]["modelVersionId"] == "2"
+
+
+def test_a_damaged_record_is_named(api: ModelsApi) -> None:
+    (path,) = api.store.folder.glob("*.json")
+    path.write_text("{")
+    with pytest.raises(EmulatorError, match=r"digits\.json"):
+        ModelStore(api.store.folder)

@@ -219,6 +219,19 @@ def test_pipelines_survive_a_restart(client: Client, uploaded: bool) -> None:
     assert before is None or after == before
 
 
+def test_a_model_is_uploaded_once_although_the_emulator_ended_after_the_upload(client: Client) -> None:
+    client.storage.objects[FILE] = b"{}"
+    name = client.create(modelToUpload=MODEL)
+    client.get(name)
+    client.run(JobState.SUCCEEDED)
+    uploaded = client.get(name)["modelToUpload"]
+    (path,) = (client.folder / "pipelines").glob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": None, "ended": None}))
+    client.restart()
+    assert client.get(name)["modelToUpload"] == uploaded
+    assert len(list((client.folder / "models").glob("*.json"))) == 1
+
+
 def test_a_damaged_record_is_an_error(client: Client) -> None:
     client.create()
     (path,) = (client.folder / "pipelines").glob("*.json")

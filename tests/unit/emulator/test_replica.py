@@ -11,9 +11,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from mlengine.emulator import replica
-from mlengine.emulator.adapter import MODULE, wheel
+import pytest
 
+from mlengine.emulator import replica
+from mlengine.emulator.adapter import _LOCAL_ONLY, MODULE, wheel
+from mlengine.runtime.rendezvous import rendezvous_variables
+
+DOCUMENTED = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")  # by AI Platform Training, for PyTorch
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
 
@@ -82,6 +86,17 @@ def test_an_ml_engine_job_gets_no_variables_of_vertex_ai() -> None:
     config = {"cluster": {"master": ["c:1"]}, "task": {"type": "master", "index": 0}}
     _, env = run(plan("mlengine", dirs={}), config)
     assert not [name for name in env if name.startswith("AIP_") or name == "CLUSTER_SPEC"]
+
+
+@pytest.mark.parametrize(("api", "kept"), [("vertex", set()), ("mlengine", set(DOCUMENTED))])
+def test_a_job_finds_its_cluster_only_by_the_variables_that_the_service_sets(api: str, kept: set[str]) -> None:
+    launchers = dict.fromkeys(rendezvous_variables({}), "1")
+    done = start(plan(api, unset=_LOCAL_ONLY[api], dirs={}), launchers)
+    _, env = json.loads(done.stdout)
+    assert set(env) & set(launchers) == kept
+    own = plan(api, unset=_LOCAL_ONLY[api], dirs={})
+    own["pools"]["chief"]["env"].append({"name": "RANK", "value": "7"})
+    assert json.loads(start(own, launchers).stdout)[1]["RANK"] == "7", "the job's own"
 
 
 def test_a_command_that_cannot_run_is_an_error() -> None:

@@ -114,7 +114,7 @@ def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
     begin = clock.now
     assert texts(list(follow(backend, to_end_of_job=False))) == ["one", "two", "three"]
     assert [moment - begin for moment in backend.reads] == [0.0, 0.0, 0.0, 2.5]
-    assert backend.calls.count("describe") == 4, "not every second: there is nothing else to wait for"
+    assert backend.calls.count("describe") == 2, "not with each page, and not while there is only the log to wait for"
 
 
 def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock) -> None:

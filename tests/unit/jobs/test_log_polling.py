@@ -83,7 +83,7 @@ def test_a_throttled_log_read_does_not_delay_the_news_of_the_end() -> None:
             return lines, ended - began
 
     lines, seconds = asyncio.run(main())
-    assert seconds < 2.0
+    assert seconds < 20.0, "not the 60 s"
     assert "mlengine jobs logs j0" in lines[-1]
     assert len(backend.batches) == 2, "at the start, and for the last lines"
     assert backend.urgent == [False, True]
@@ -207,10 +207,12 @@ def test_a_quiet_log_is_read_less_often() -> None:
 
     async def main() -> None:
         async with poller(backend, 0.01).watch(handle, {}):
-            await asyncio.sleep(1.0)
+            while len(backend.batches) < 8:
+                await asyncio.sleep(0.01)
 
-    asyncio.run(main())
-    assert 3 <= len(backend.batches) <= 14, "pauses of 0.01, 0.02, … 0.2 s"
+    began = time.monotonic()
+    asyncio.run(asyncio.wait_for(main(), 60.0))
+    assert time.monotonic() - began >= 0.5, "pauses of 0.01, 0.02, … 0.2 s"
 
 
 def test_a_new_wait_does_not_have_to_wait_for_a_quiet_log() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 from scripts import check
 from scripts.check import Check
+from scripts.skips import FILE
 
 SAYS = "import sys; print('one'); print('== 3 passed in 1 s =='); sys.exit({})"
 
@@ -25,6 +30,8 @@ def checks(*codes: int, live: int | None = None) -> Callable[..., list[Check]]:
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    monkeypatch.setenv(FILE, "")  # of a run that this test is part of; restored after it
+
     def run(made: Callable[..., list[Check]]) -> tuple[int, str]:
         monkeypatch.setattr(check, "_checks", made)
         return check.main([]), capfd.readouterr().out
@@ -53,6 +60,13 @@ def test_a_failed_suite_fails_it_all(says: Callable[..., tuple[int, str]]) -> No
     assert says(checks(0, live=5))[0] == 1
 
 
+def test_the_summary_names_each_skip(says: Callable[..., tuple[int, str]]) -> None:
+    code = f"import os; print('test_a.py::test_b: no browser', file=open(os.environ[{FILE!r}], 'a'))"
+    suite = partial(check._run, [sys.executable, "-c", code], folder=Path.cwd())
+    _, said = says(lambda *_: [Check("suite", suite, live=True)])
+    assert "  skipped test_a.py::test_b: no browser\n" in said.partition("summary")[2]
+
+
 def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str]]) -> None:
     code, said = says(checks(0, 0))
     assert code == 0
@@ -62,3 +76,25 @@ def test_checks_without_a_suite_are_seen_live(says: Callable[..., tuple[int, str
 def test_an_unknown_check_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["lint", "typos"]) == 2
     assert "no such check: typos" in capsys.readouterr().err
+
+
+def test_ctrl_c_lets_a_check_clean_up(tmp_path: Path) -> None:
+    """It is not killed while it stops the processes of its tests."""
+    child = (
+        "import time\n"
+        "try:\n    open('started', 'w').close(); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1); open('cleaned', 'w').close()\n"
+    )
+    call = f"_run([sys.executable, '-c', {child!r}], None, pathlib.Path.cwd())"
+    code = f"import sys, pathlib; from scripts.check import _run; {call}"
+    env = {**os.environ, "PYTHONPATH": str(check.ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, start_new_session=True)
+    with process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) != 0
+    assert (tmp_path / "cleaned").exists()

@@ -68,7 +68,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not alive(pid)
@@ -151,7 +151,7 @@ def test_a_fork_bomb_is_killed(scoring: Run, tmp_path: Path) -> None:
         Limits(processes=20),
     )
     assert measured.error == "The model was killed for starting more than 20 processes at load."
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes.of_job(tmp_path / "work"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -172,7 +172,7 @@ def test_the_size_of_a_file_is_limited(scoring: Run) -> None:
 
 
 def test_the_time_before_the_model_is_loaded_does_not_count(scoring: Run) -> None:
-    measured = scoring('time.sleep(0.6); stage("load"); write("model.json", {"latency_ms": 1.0})', Limits(seconds=0.3))
+    measured = scoring('time.sleep(2.5); stage("load"); write("model.json", {"latency_ms": 1.0})', Limits(seconds=2.0))
     assert measured.figures == {"latency_ms": 1.0}
 
 
@@ -187,10 +187,9 @@ def test_the_process_starts_before_the_rows_are_written(tmp_path: Path, monkeypa
     """
     script.write_text(SETUP + textwrap.dedent(source))
     monkeypatch.setattr(scoring_process, "PROCESS", script)
-    monkeypatch.setattr(scoring_process, "_START_SECONDS", 5.0)
     work = tmp_path / "work"
-    with process_of(tmp_path, work, Limits(seconds=5)) as process:
-        deadline = time.monotonic() + 30
+    with process_of(tmp_path, work, Limits(seconds=60)) as process:
+        deadline = time.monotonic() + 60
         while not (work / "out" / "started").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -207,7 +206,7 @@ def test_the_process_is_killed_if_the_rows_cannot_be_written(tmp_path: Path, mon
     pid = tmp_path / "work" / "out" / "pid"
 
     def fail() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not pid.exists() or not pid.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -296,7 +295,7 @@ def test_the_process_exits_with_its_parent(tmp_path: Path) -> None:
     """
     worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent)])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -11,8 +11,9 @@ output can neither hide nor forge lines of the log that shows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> Log
     """
     names = replicas(job)
     offsets = {name: _offset(cursor, name) for name in names}
+    follows = dict.fromkeys(names, False)
     lines: list[LogLine] = []
     open_names = list(names)
     while open_names and len(lines) < limit:
@@ -43,11 +45,11 @@ def page(job: Job, cursor: Mapping[str, Any], limit: int, *, ended: bool) -> Log
             share = min(share, limit - len(lines))
             if share <= 0:
                 break
-            texts, offsets[name] = _read(job.log(name), offsets[name], share, ended)
-            lines += [_line(name, text) for text in texts]
+            texts, offsets[name], follows[name] = _read(job.log(name), offsets[name], share, ended)
+            lines += _lines(name, texts)
             if len(texts) < share:
                 open_names.remove(name)
-    more = any(_read(job.log(name), offsets[name], 1, ended)[0] for name in names)
+    more = any(follows.values()) or any(_read(job.log(name), offsets[name], 1, ended)[0] for name in names)
     return LogPage(tuple(lines), {name: offset for name, offset in offsets.items() if offset}, more)
 
 
@@ -77,16 +79,15 @@ def clean(raw: bytes) -> str:
     return plaintext.line(raw.decode("utf-8", "replace"))
 
 
-def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], int]:
-    """At most ``limit`` lines from ``offset``, and the offset after them."""
+def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], int, bool]:
+    """At most ``limit`` lines from ``offset``, the offset after them, and whether another complete line follows."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(_CHUNK)
     except FileNotFoundError:
-        return [], offset
-    texts: list[str] = []
-    begin = 0
+        return [], offset, False
+    texts, begin = _plain(data, limit)
     while len(texts) < limit:
         end = data.find(b"\n", begin)
         if end >= 0:
@@ -102,7 +103,20 @@ def _read(path: Path, offset: int, limit: int, ended: bool) -> tuple[list[str], 
             texts.append(_states(rest[:shown])[-1])
             begin += shown
         break
-    return texts, offset + begin
+    return texts, offset + begin, data.find(b"\n", begin) >= 0
+
+
+def _plain(data: bytes, limit: int) -> tuple[list[str], int]:
+    """The lines up to the first one that may have something to remove, and their length in bytes: most lines."""
+    if not data.isascii():
+        return [], 0
+    texts = data.decode("ascii").split("\n", limit)
+    texts.pop()  # what follows the last line
+    for number, text in enumerate(texts):
+        if not text.isprintable() or not text or text.isspace() or len(text) > plaintext.MOST_CHARACTERS:
+            del texts[number:]
+            break
+    return texts, sum(map(len, texts)) + len(texts)
 
 
 def _shown(rest: bytes) -> int:
@@ -122,12 +136,18 @@ def _states(raw: bytes) -> list[str]:
     return [clean(state.encode()) for state in plaintext.states(raw.decode("utf-8", "replace"))]
 
 
-def _line(name: str, text: str) -> LogLine:
-    stamp = _STAMP.match(text) if name == "launcher" else None
+def _lines(name: str, texts: Sequence[str]) -> Iterable[LogLine]:
+    if name == "launcher":
+        return map(_launcher_line, texts)
+    return map(LogLine, repeat(name.removesuffix(STDERR)), texts, repeat(None), repeat(name.endswith(STDERR)))
+
+
+def _launcher_line(text: str) -> LogLine:
+    stamp = _STAMP.match(text)
     if stamp is None:
-        return LogLine(name.removesuffix(STDERR), text, stderr=name.endswith(STDERR))
+        return LogLine("launcher", text)
     moment = datetime.strptime(stamp[1], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-    return LogLine(name, text[stamp.end() :], moment.timestamp())
+    return LogLine("launcher", text[stamp.end() :], moment.timestamp())
 
 
 def _offset(cursor: Mapping[str, Any], name: str) -> int:

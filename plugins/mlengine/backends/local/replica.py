@@ -23,7 +23,9 @@ from mlengine.runtime.processes import Process
 class Replica:
     """A process of the cluster, in its own session.
 
+    :param port: the port in ``TF_CONFIG``; ``None`` if others do not connect to it.
     :param stderr_log: the log of stderr; ``None`` if it is in ``log``.
+    :param more_ports: other ports that it may use (:mod:`mlengine.runtime.rendezvous`).
     :param gpus: its GPUs, which it keeps reserved while it runs.
     :param exit_code: of its last process, once that has ended.
     :param restart_at: monotonic time of the next start, while a restart is pending.
@@ -37,6 +39,7 @@ class Replica:
     log: Path
     port: Port | None = None
     stderr_log: Path | None = None
+    more_ports: tuple[Port, ...] = ()
     gpus: Sequence[ReservedGpu] = ()
     restarts: int = 0
     exit_code: int | None = None
@@ -61,8 +64,8 @@ class Replica:
         """Start the process. :raises OSError: if the interpreter cannot be run."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.port is not None:
-            self.port.release()
+        for port in self._ports():
+            port.release()
         parent = os.getpid()
         with self.log.open("ab") as sink, (self.stderr_log or self.log).open("ab") as stderr:
             _end_line(self.log, sink.fileno())
@@ -82,6 +85,10 @@ class Replica:
             )
         self.identity = Process.of(self.process.pid)
         self.exit_code, self.restart_at, self.began = None, None, time.monotonic()
+
+    def taken_port(self) -> Port | None:
+        """A port of this replica that another program uses. Call after it has ended."""
+        return next((port for port in self._ports() if port.taken()), None)
 
     def poll(self) -> int | None:
         """The exit code, returned once: by the first poll after the process and its children have ended."""
@@ -113,6 +120,9 @@ class Replica:
             "restarts": self.restarts,
             "exit_code": self.exit_code,
         }
+
+    def _ports(self) -> tuple[Port, ...]:
+        return self.more_ports if self.port is None else (self.port, *self.more_ports)
 
     def _signal(self, number: int) -> None:
         if self.process is not None:

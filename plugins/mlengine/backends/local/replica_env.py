@@ -19,6 +19,7 @@ from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import Role
 from mlengine.runtime import env_allowlist
+from mlengine.runtime.rendezvous import CHIEF_PORTS, rendezvous_variables
 
 
 def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
@@ -47,13 +48,27 @@ def replica_env(
     role: Role,
     index: int,
     scratch: Path,
+    chief_ports: Sequence[int] = CHIEF_PORTS,
     gpus: Sequence[Gpu] = (),
 ) -> dict[str, str]:
-    """The variables of one replica: ``base``, ``TF_CONFIG``, its GPUs, and a scratch directory of its own."""
-    pool, own = submission.spec.pool(role), submission.spec.env
+    """The variables of one replica: ``base``, those by which it finds the others, and a scratch directory of its own.
+
+    :param base: the variables that all replicas share. The job's own take precedence over those of its framework.
+    :param addresses: ``host:port`` of every replica that others connect to, in order of index.
+    :param chief_ports: as :func:`mlengine.runtime.rendezvous.rendezvous_variables` describes them.
+    :param gpus: the GPUs that it sees, unless the job's own variables say otherwise.
+    """
+    pool = submission.spec.pool(role)
+    found = rendezvous_variables(
+        {"cluster": addresses, "task": {"type": role, "index": index}} if addresses.get(Role.CHIEF) else {},
+        chief_ports,
+        accelerator=(pool and pool.accelerator_type) or "",
+        count=pool.accelerator_count if pool else 0,
+    )
+    own = submission.spec.env
     visible = {name: value for name, value in variables(pool, gpus).items() if name not in own}
     # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
-    env = {**base, **visible, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
+    env = {**found, **base, **visible, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:
         env["TF_CONFIG"] = json.dumps(config)

@@ -25,6 +25,7 @@ from mlengine.backends.local.replica_env import arguments, replica_env
 from mlengine.core.cluster import has_cluster
 from mlengine.core.job import Failure, FailureCause, JobState
 from mlengine.core.spec import Role
+from mlengine.runtime.rendezvous import CHIEF_PORTS
 
 log = getLogger("mlengine.local")
 
@@ -62,7 +63,7 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run until the job has an outcome and none of its processes is left."""
         for _ in range(_MOST_CLUSTERS):
-            taken = ports.take(self._addressed(), self.job.state_dir / "locks")
+            taken = ports.take(len(CHIEF_PORTS) + self._addressed(), self.job.state_dir / "locks")
             try:
                 outcome = self._run_once(taken)
             finally:
@@ -99,9 +100,9 @@ class Supervisor:
                 code = replica.poll()
                 if code is None:
                     continue
-                if replica.port is not None and code and replica.port.taken():
+                if code and (port := replica.taken_port()) is not None:
                     log.warning("%s: another program uses port %s; restarting the cluster on other ports",
-                                replica.name, replica.port.number)  # fmt: skip
+                                replica.name, port.number)  # fmt: skip
                     self._end(self.stored.settings.termination_grace_seconds)
                     return None
                 outcome = self._ended(replica, code)
@@ -113,25 +114,44 @@ class Supervisor:
 
     def _make(self, taken: list[ports.Port]) -> list[Replica]:
         spec = self.stored.submission.spec
-        free = iter(taken)
-        port_of = {(role, index): next(free) for role, index in spec.replicas if taken and role in _ADDRESSED}
+        chief_ports, free = taken[: len(CHIEF_PORTS)], taken[len(CHIEF_PORTS) :]
+        addressed = [replica for replica in spec.replicas if replica[0] in _ADDRESSED] if free else []
+        port_of = dict(zip(addressed, free, strict=True))
         addresses = {
             role: [port.address for (owner, _), port in port_of.items() if owner is role] for role in _ADDRESSED
         }
-        return [self._replica(role, index, addresses, port_of.get((role, index))) for role, index in spec.replicas]
+        return [
+            self._replica(role, index, addresses, port_of.get((role, index)), chief_ports)
+            for role, index in spec.replicas
+        ]
 
-    def _replica(self, role: Role, index: int, addresses: dict[Role, list[str]], port: ports.Port | None) -> Replica:
+    def _replica(
+        self,
+        role: Role,
+        index: int,
+        addresses: dict[Role, list[str]],
+        port: ports.Port | None,
+        chief_ports: list[ports.Port],
+    ) -> Replica:
         submission = self.stored.submission
         scratch = self.job.scratch(f"{role.value}-{index}")
         gpus = self.gpus.get((role, index), [])
         python, base = self.environments[role]
         env = replica_env(
-            base, submission, addresses, role=role, index=index, scratch=scratch, gpus=[it.gpu for it in gpus]
+            base,
+            submission,
+            addresses,
+            role=role,
+            index=index,
+            scratch=scratch,
+            chief_ports=[port.number for port in chief_ports],
+            gpus=[it.gpu for it in gpus],
         )
         command = [str(python), "-m", submission.spec.module, *arguments(submission, env)]
         name = f"{role.value}-{index}"
         stderr = self.job.stderr_log(name) if self.stored.separate_stderr else None
-        return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr, gpus)
+        more = chief_ports if role is Role.CHIEF else ()
+        return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr, tuple(more), gpus)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """Handle the end of a replica. Returns the job's outcome, or ``None`` if the job continues."""

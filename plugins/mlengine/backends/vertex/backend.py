@@ -46,6 +46,8 @@ END_SECONDS = 300.0  # how long a submission waits for the end of an earlier att
 _END_PAUSE_SECONDS = 5.0
 _JOB_ID = re.compile(r"[\w-]+")
 _JUST_ENDED_SECONDS = 3600.0  # of jobs that ended earlier, outputs are checked only when few jobs are polled
+# How long a poll waits for the search for outputs: the news of other jobs is in the same poll.
+OUTPUTS_SECONDS, OUTPUTS_ALONE_SECONDS = 1.0, 30.0
 MAX_CREATED = 20_000  # jobs whose createTime is kept
 ERROR_SECONDS = 90.0  # the service gives the error of a failed job up to about a minute after its end
 _FEW = 2  # so many jobs of unknown age are asked for one by one
@@ -143,9 +145,9 @@ class VertexBackend:
         found = prices.estimate(custom_job(submission, self._options).body, self._options.prices)
         return None if found.unpriced else found.usd_per_hour
 
-    def max_wait_seconds(self, spec: TrainingSpec) -> float | None:
+    def max_wait_seconds(self, spec: TrainingSpec, fallback: Mapping[str, Any] | None = None) -> float | None:
         """See :class:`mlengine.backends.LeavesWaitLimit`."""
-        return max_wait_seconds(spec, self._options)
+        return max_wait_seconds(spec, fallbacks.options_of(self._options, fallback))
 
     def submit(self, submission: Submission) -> JobHandle:
         request = self.prepare(submission)
@@ -222,7 +224,8 @@ class VertexBackend:
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
             found |= self._poll(parent, names)
-        return [self._status(handle, found[handle.name], alone=len(handles) <= _FEW) for handle in handles]
+        self._check_outputs(handles, found)
+        return [self._status(handle, found[handle.name]) for handle in handles]
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
@@ -303,9 +306,15 @@ class VertexBackend:
     def _learn_creations(self, names: Sequence[str]) -> None:
         """Ask for jobs of unknown age: those that were not described yet."""
         unknown = [name for name in names if name not in self._created]
-        if unknown:
-            with ThreadPoolExecutor(8) as pool:
-                self._note_creations(dict(zip(unknown, pool.map(self._open().get, unknown), strict=True)))
+        self._note_creations(self._get(unknown))
+
+    def _get(self, names: Sequence[str]) -> dict[str, Job | None]:
+        """One call for each job."""
+        jobs = self._open()
+        if len(names) <= 1:
+            return {name: jobs.get(name) for name in names}
+        with ThreadPoolExecutor(8) as pool:
+            return dict(zip(names, pool.map(jobs.get, names), strict=True))
 
     def _note_creations(self, found: Mapping[str, Job | None]) -> None:
         for name, job in found.items():
@@ -365,13 +374,24 @@ class VertexBackend:
                     found[listed["name"]] = listed
         # A job's limits decide whether it was cancelled at one of them, and a list leaves them out.
         missing = [name for name in names if name not in found or _lacks_limits(found[name])]
-        if missing:
-            with ThreadPoolExecutor(8) as pool:
-                found |= dict(zip(missing, pool.map(jobs.get, missing), strict=True))
+        found |= self._get(missing)
         self._note_creations(found)
         return found
 
-    def _status(self, handle: JobHandle, job: Job | None, *, alone: bool) -> JobStatus:
+    def _check_outputs(self, handles: Sequence[JobHandle], found: Mapping[str, Job | None]) -> None:
+        """Search for the outputs of jobs that have succeeded; among many jobs, only those that ended just now."""
+        alone = len(handles) <= _FEW
+        succeeded = [
+            handle
+            for handle in handles
+            if (job := found[handle.name]) is not None
+            and job_state(job.get("state")) is JobState.SUCCEEDED
+            and (alone or "endTime" not in job or time.time() - seconds(job["endTime"]) < _JUST_ENDED_SECONDS)
+        ]
+        if succeeded:
+            self._outputs.run(succeeded, OUTPUTS_ALONE_SECONDS if alone else OUTPUTS_SECONDS)
+
+    def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
             gone = Failure(FailureCause.LOST, f"Vertex AI has no job {handle.name}: it was deleted")
@@ -390,7 +410,7 @@ class VertexBackend:
             return replace(status, state=JobState.UNKNOWN, detail="failed; Vertex AI has not given the error yet")
         detail = str(error.get("message", ""))
         self._no_error_since.pop(handle.name, None)
-        if state is JobState.SUCCEEDED and (alone or ended is None or time.time() - ended < _JUST_ENDED_SECONDS):
+        if state is JobState.SUCCEEDED:
             detail = self._outputs.message(handle)
         run = Run.of(job)
         state = final_state(state, run)

@@ -25,7 +25,8 @@ from typing import Any
 
 from mlengine.runtime.constraint_lines import ConstraintsError
 from mlengine.runtime.constraints import NAME, of_packages
-from mlengine.runtime.extras import ACCELERATOR_TYPE, extra_for, wheel_with_extra
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE, extra_for, wheel_with_extra
+from mlengine.runtime.rendezvous import rendezvous_variables
 
 TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105
 AGAIN = 75
@@ -176,6 +177,19 @@ def environment(plan: dict[str, Any]) -> None:
         os.environ["TF_CONFIG"] = json.dumps(config)
 
 
+def join_world() -> None:
+    """Set what PyTorch, JAX, XGBoost and LightGBM need. What the service, the image or the job has set is kept."""
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or os.environ.get("CLUSTER_SPEC") or "{}")
+        accelerator, count = os.environ.get(ACCELERATOR_TYPE, ""), int(os.environ.get(ACCELERATOR_COUNT) or 0)
+        found = rendezvous_variables(config, accelerator=accelerator, count=count)
+    except (ValueError, TypeError, AttributeError) as error:
+        say(f"MASTER_ADDR, RANK and so on are not set: cannot read TF_CONFIG or CLUSTER_SPEC: {error}")
+        return
+    for name, value in found.items():
+        os.environ.setdefault(name, value)
+
+
 def show_driver() -> None:
     """Put the NVIDIA driver on the paths, as images for GPUs do. A plain image does not know it, and frameworks that do
     not find it train on the CPU without an error. The dynamic linker reads the path when the trainer is started.
@@ -198,6 +212,7 @@ def main() -> None:
         if first_of_all():
             note(plan)
     environment(plan)
+    join_world()
     say(f"running python -m {plan['module']}")
     os.execv(sys.executable, [sys.executable, "-m", plan["module"], *sys.argv[2:]])  # noqa: S606
 

@@ -158,7 +158,7 @@ class RestClient:
         self.calls += 1
         try:
             reply = self._get_session().request(method, url, params=params, json=body, timeout=self._timeout)
-            answer = reply.json() if reply.content else {}
+            answer = _decoded(reply) if reply.content else {}
         except auth.TransportError as error:
             return None, {"error": {"message": str(error)}}, None
         except auth.GoogleAuthError as error:
@@ -189,6 +189,20 @@ class RestClient:
                 session.mount("https://", HTTPAdapter(pool_maxsize=16))
                 self._session = session
             return self._session
+
+
+def _decoded(reply: Any) -> Any:
+    """The JSON of a response.
+
+    :raises requests.JSONDecodeError: it is not JSON.
+    """
+    # Airflow needs it, and it takes a fraction of the time of the standard library: of a page of the log, half.
+    import msgspec
+
+    try:
+        return msgspec.json.decode(reply.content)
+    except msgspec.DecodeError:
+        return reply.json()
 
 
 def _jitter(pause: float, retry_after: float | None) -> float:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
@@ -34,6 +36,8 @@ MAX_CALLS = 5
 JOBS_A_CALL = 150  # a filter has at most 20,000 characters
 RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the earliest start for jobs of unknown age
 _LAUNCHER = "launcher"
+# A cursor's timestamps are read again with each page.
+_seconds = lru_cache(maxsize=2 * MAX_SEEN)(seconds)
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,7 @@ class JobLog:
         return max(starts, key=seconds) if starts else rfc3339((time.time() - RETENTION_SECONDS) // 3600 * 3600)
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     number: str
     stamp: str
     time: float
@@ -237,35 +240,45 @@ def _advance(cursor: Mapping[str, Any], page: list[_Entry], overlap: float, newe
     """The cursor after ``page``: where the next read begins, and time and digest of each entry known from there on."""
     if not page:
         return dict(cursor)
-    known = [(stamp, digest) for stamp, digest in cursor.get("window", ())]
-    known += [(entry.stamp, entry.digest) for entry in page]
-    known.sort(key=lambda pair: seconds(pair[0]))
-    floor = min(seconds(known[-1][0]) - overlap, newest)
+    known = [(_seconds(stamp), stamp, digest) for stamp, digest in cursor.get("window", ())]
+    known += [(entry.time, entry.stamp, entry.digest) for entry in page]
+    known.sort(key=_time)
+    floor = min(known[-1][0] - overlap, newest)
     if "since" in cursor:  # what is older is not known any more
         floor = max(floor, seconds(cursor["since"]))
-    kept = [pair for pair in known if seconds(pair[0]) >= floor]
+    kept = known[bisect_left(known, floor, key=_time) :]
     since = rfc3339(floor)
     if len(kept) > MAX_SEEN:
         # Nothing older than what is kept may be read again; of one moment either all entries are kept or none.
-        cut = kept[-MAX_SEEN - 1][0]
-        kept = [pair for pair in kept[-MAX_SEEN:] if pair[0] != cut] or kept[-MAX_SEEN:]
-        since = kept[0][0]
-    return {**cursor, "since": since, "window": [list(pair) for pair in kept]}
+        cut = kept[-MAX_SEEN - 1][1]
+        kept = [one for one in kept[-MAX_SEEN:] if one[1] != cut] or kept[-MAX_SEEN:]
+        since = kept[0][1]
+    return {**cursor, "since": since, "window": [[stamp, digest] for _, stamp, digest in kept]}
+
+
+def _time(known: tuple[float, str, str]) -> float:
+    return known[0]
 
 
 def _entry(raw: Mapping[str, Any]) -> _Entry:
     stamp = str(raw.get("timestamp") or raw.get("receiveTimestamp") or "1970-01-01T00:00:00Z")
-    payload = raw.get("textPayload")
-    if payload is None:
-        data = raw.get("jsonPayload") or raw.get("protoPayload") or {}
-        payload = data.get("message", data) if isinstance(data, Mapping) else data
     labels = (raw.get("resource") or {}).get("labels") or {}
-    replica = replica_name(str(labels.get("task_name", ""))) or _LAUNCHER
+    replica, payload, moment = _replica(str(labels.get("task_name", ""))), _payload(raw), _seconds(stamp)
     identity = f"{raw.get('insertId', '')}|{stamp}|{replica}|{'' if raw.get('insertId') else payload}"
-    return _Entry(
-        number=str(labels.get("job_id", "")),
-        stamp=stamp,
-        time=seconds(stamp),
-        digest=hashlib.sha256(identity.encode()).hexdigest()[:10],
-        line=LogLine(replica, str(payload).rstrip("\n"), seconds(stamp)),
-    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    line = LogLine(replica, str(payload).rstrip("\n"), moment)
+    return _Entry(str(labels.get("job_id", "")), stamp, moment, digest, line)
+
+
+@lru_cache(maxsize=1024)
+def _replica(task: str) -> str:
+    return replica_name(task) or _LAUNCHER
+
+
+def _payload(raw: Mapping[str, Any]) -> Any:
+    """An entry's text, or the data that it has instead."""
+    payload = raw.get("textPayload")
+    if payload is not None:
+        return payload
+    data = raw.get("jsonPayload") or raw.get("protoPayload") or {}
+    return data.get("message", data) if isinstance(data, dict) else data

@@ -41,30 +41,10 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
 
 def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle) -> int:
-    from mlengine.core.spec import TrainingSpec
-    from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
-    from mlengine.jobs.following import LogFollower
-    from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
-
-    record = submitter.record(JobDir(handle.job_dir))
-    limit = max_wait_seconds(backend, TrainingSpec.from_json(record.spec))
-    restarting = False
     while True:
-        formatter = LogFormatter(LogCursor(handle.attempt))
-        for followed in LogFollower(backend, handle, {}, note).follow():
-            status = followed.status
-            progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
-            for line in formatter.new_lines(status, followed.page, progress):
-                say(line)
-            if followed.page.more:
-                continue
-            if waits_too_long(status, limit):
-                submitter.end(handle, "max_wait_seconds exceeded")
-                say(f"{handle.job_id} is cancelled: it exceeded max_wait_seconds ({limit:.0f} s)")
-                return ExitCode.JOB_FAILED
-            if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
-                submitter.note_restart(status)
-                restarting = status.restarting
+        status = _follow_attempt(backend, storage, submitter, handle)
+        if status is None:
+            return ExitCode.JOB_FAILED
         if status.state is JobState.SUCCEEDED:
             return ExitCode.OK
         if not _retryable(status) and not submitter.falls_back(status):
@@ -75,6 +55,43 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
             say(str(error))
             return ExitCode.JOB_FAILED
         say(f"attempt {handle.attempt} resumes from the last checkpoint")
+
+
+def _follow_attempt(
+    backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle
+) -> JobStatus | None:
+    """Its last status; ``None`` if it is cancelled because it waited too long for machines, without a fallback left."""
+    from mlengine.jobs.deadlines import max_wait_seconds, waits_too_long
+    from mlengine.jobs.following import LogFollower
+    from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
+
+    limit = max_wait_seconds(backend, submitter.record(JobDir(handle.job_dir)))
+    restarting = False
+    formatter = LogFormatter(LogCursor(handle.attempt))
+    for followed in LogFollower(backend, handle, {}, note).follow():
+        status = followed.status
+        progress = read_progress(storage, JobDir(handle.job_dir)) if formatter.progress_due else None
+        for line in formatter.new_lines(status, followed.page, progress):
+            say(line)
+        if followed.page.more:
+            continue
+        if waits_too_long(status, limit) and not _waits_elsewhere(submitter, status, limit):
+            return None
+        if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
+            submitter.note_restart(status)
+            restarting = status.restarting
+    return status
+
+
+def _waits_elsewhere(submitter: Submitter, status: JobStatus, limit: float | None) -> bool:
+    """Cancel an attempt that waited too long for machines. Returns whether a fallback is left."""
+    from mlengine.jobs.deadlines import MAX_WAIT
+
+    falls_back = submitter.give_up_waiting(status)
+    if not falls_back:
+        submitter.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+    say(f"{status.handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
+    return falls_back
 
 
 def _retryable(status: JobStatus) -> bool:

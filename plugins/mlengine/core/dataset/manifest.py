@@ -32,6 +32,8 @@ class Manifest:
     :param splits: by name; ``train`` is always there.
     :param task: what a model of this data does, one of :data:`TASKS`.
     :param heldout_policy: ``fixed``: each version has the same held-out rows. ``rolling``: each has its own.
+    :param heldout_share: the share of the rows that was held out by their hash; ``None`` if the data came with held-out
+        rows.
     :param checks: all that were run at registration; no part of the content, nor of its digest.
     :param exceptions: checks that failed and were allowed to; no part of the content either.
     :param root: the prefix that all files are under, if they were recorded by reference.
@@ -47,6 +49,7 @@ class Manifest:
     splits: Mapping[str, Split]
     task: str = "none"
     heldout_policy: str = "fixed"
+    heldout_share: float | None = None
     checks: tuple[CheckResult, ...] = ()
     exceptions: tuple[CheckException, ...] = ()
     root: str | None = None
@@ -104,6 +107,8 @@ class Manifest:
             "schema": self.schema.to_json(),
             "splits": {name: split.to_json() for name, split in self.splits.items()},
         }
+        if self.heldout_share is not None:
+            data["heldout_share"] = self.heldout_share
         if self.root is not None:
             data["root"] = self.root
         if self.checks:
@@ -140,6 +145,7 @@ class Manifest:
             splits=splits,
             task=task,
             heldout_policy=policy,
+            heldout_share=fields.optional("heldout_share", fields.number),
             checks=tuple(
                 CheckResult.from_json(item, f"{where}: checks[{index}]")
                 for index, item in enumerate(fields.optional("checks", fields.items) or [])

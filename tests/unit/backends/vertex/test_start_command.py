@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import pytest
 from mlengine.backends.vertex import bootstrap
 from mlengine.backends.vertex.start_command import start_command
 from mlengine.core.expansion import expand
-from mlengine.runtime import constraint_lines, constraints, extras
+from mlengine.runtime import constraint_lines, constraints, extras, rendezvous
 
-MODULES = (bootstrap, constraints, constraint_lines, extras)
+MODULES = (bootstrap, constraints, constraint_lines, extras, rendezvous)
 
 
 def names(source: str) -> Counter[str]:
@@ -39,7 +40,7 @@ def test_it_is_whole_and_small() -> None:
     assert set(names(source).values()) == {1}, "the modules share one namespace"
     assert '"""One ' not in source, "without docstrings"
     # A request has up to four pools, and each contains it.
-    assert len(source) < 18_000
+    assert len(source) < 20_000
     # The service expands $(NAME) in commands: what is sent is escaped, and need not be.
     assert expand(source, {}) == source
 
@@ -53,6 +54,27 @@ def test_it_needs_nothing_of_this_project() -> None:
     command = [sys.executable, "-I", "-S", "-c", start_command()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "IndexError" in done.stderr.splitlines()[-1], "all that it lacks is its plan"
+
+
+WORLD = {"cluster": {"chief": ["c:1"], "worker": ["w:1"]}, "task": {"type": "worker", "index": 0}}
+SERVICE = {"cluster": {"workerpool0": ["c:1"], "workerpool1": ["w:1"]}, "task": {"type": "workerpool1", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    ("given", "rank"),
+    [
+        ({"TF_CONFIG": json.dumps(WORLD)}, "1"),
+        ({"CLUSTER_SPEC": json.dumps(SERVICE)}, "1"),
+        ({}, "0"),
+        ({"TF_CONFIG": json.dumps(WORLD), "RANK": "5"}, "5"),
+        ({"TF_CONFIG": "not JSON"}, None),
+        ({"TF_CONFIG": json.dumps(WORLD), "MLENGINE_ACCELERATOR_TYPE": "TPU_V6E"}, None),
+    ],
+)
+def test_a_replica_gets_its_rank(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], rank: str | None) -> None:
+    monkeypatch.setattr(os, "environ", dict(given))
+    bootstrap.join_world()
+    assert os.environ.get("RANK") == rank
 
 
 def test_the_driver_is_put_on_the_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A JAX model of digits, trained on several processes."""

@@ -1,0 +1,1 @@
+"""A PyTorch model of digits, trained by DistributedDataParallel on several replicas."""

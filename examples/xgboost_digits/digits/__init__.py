@@ -1,0 +1,1 @@
+"""An XGBoost model of digits, trained on several replicas."""
