@@ -16,7 +16,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from scripts.trainer_env import ROOT, trainer_python
+from scripts.bootstrap import ROOT
+from scripts.trainer_env import trainer_python
 
 from benchmarks.training import make_dataset, print_machine
 from mlengine import settings

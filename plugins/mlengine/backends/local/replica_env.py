@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends import Submission
-from mlengine.backends.local.gpus import Gpu, variables
 from mlengine.backends.local.record import Job
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import expand, expand_environment
@@ -49,14 +48,15 @@ def replica_env(
     index: int,
     scratch: Path,
     chief_ports: Sequence[int] = CHIEF_PORTS,
-    gpus: Sequence[Gpu] = (),
+    devices: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The variables of one replica: ``base``, those by which it finds the others, and a scratch directory of its own.
 
     :param base: the variables that all replicas share. The job's own take precedence over those of its framework.
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param chief_ports: as :func:`mlengine.runtime.rendezvous.rendezvous_variables` describes them.
-    :param gpus: the GPUs that it sees, unless the job's own variables say otherwise.
+    :param devices: the variables of its GPUs (:func:`mlengine.backends.local.gpus.variables`). The job's own take
+        precedence. ``None`` leaves what ``base`` has.
     """
     pool = submission.spec.pool(role)
     found = rendezvous_variables(
@@ -65,8 +65,7 @@ def replica_env(
         accelerator=(pool and pool.accelerator_type) or "",
         count=pool.accelerator_count if pool else 0,
     )
-    own = submission.spec.env
-    visible = {name: value for name, value in variables(pool, gpus).items() if name not in own}
+    visible = {name: value for name, value in (devices or {}).items() if name not in submission.spec.env}
     # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
     env = {**found, **base, **visible, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mlengine.backends.local import listening, logs, ports, restart_policy
 from mlengine.backends.local.gpu_reservation import Reservation
+from mlengine.backends.local.gpus import variables
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
@@ -145,7 +146,7 @@ class Supervisor:
             index=index,
             scratch=scratch,
             chief_ports=[port.number for port in chief_ports],
-            gpus=[it.gpu for it in gpus],
+            devices=variables(submission.spec.pool(role), [it.gpu for it in gpus]),
         )
         command = [str(python), "-m", submission.spec.module, *arguments(submission, env)]
         name = f"{role.value}-{index}"
