@@ -4,6 +4,7 @@ Each figure is of a fresh process that runs Airflow's own ``TriggerRunner.run_tr
 the service is a stub in the process that answers after 50 ms: what is measured is the waiting, not a network. On ours
 the answers are JSON as Vertex AI sends it, page by page, and every line of the log page and every progress line is
 read from a real Cloud Storage server; on the provider's the answers are ready-made messages, which flatters it.
+``--baseline DIR`` also measures our trigger with the code of another checkout; processes of the two alternate.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import asyncio
 import json
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 COUNTS = (1, 100, 1000)
 INTERVAL = 5.0
 SECONDS = 25.0
+START_SECONDS = 120.0
 LATENCY = 0.05
 LAG_BUDGET = 0.2
 CREATED = "2026-11-23T12:00:00Z"
@@ -127,7 +130,7 @@ def providers(count: int) -> list[Any]:
 _provider_calls = [0]
 
 
-async def measure(triggers: list[Any], seconds: float) -> Cost:
+async def measure(triggers: list[Any], seconds: float, warm_up: float) -> Cost:
     """Start all waits at once, as a triggerer does that has just started; the first seconds are not measured."""
     from airflow.jobs.triggerer_job_runner import TriggerRunner
 
@@ -137,6 +140,10 @@ async def measure(triggers: list[Any], seconds: float) -> Cost:
         runner.triggers[number] = {"name": f"t{number}", "events": 0, "is_watcher": False}  # type: ignore[typeddict-item]
         tasks.append(asyncio.create_task(runner.run_trigger(number, trigger)))
     await asyncio.sleep(2 * INTERVAL)
+    until = time.monotonic() + START_SECONDS
+    while _polled() < len(triggers) and time.monotonic() < until:  # on a busy machine
+        await asyncio.sleep(0.5)
+    await asyncio.sleep(warm_up)
     calls, cpu, began = _calls(), time.process_time(), time.monotonic()
     lags = []
     while time.monotonic() - began < seconds:
@@ -161,6 +168,16 @@ async def measure(triggers: list[Any], seconds: float) -> Cost:
     return cost
 
 
+def _polled() -> float:
+    """How many of our waits have been polled."""
+    if "_stub" not in globals():
+        return float("inf")
+    from mlengine.jobs.polling import Poller
+
+    pollers = Poller._pollers.get(asyncio.get_running_loop(), {}).values()
+    return sum(watch.last is not None for poller in pollers for watch in poller._watches.values())
+
+
 def _calls() -> int:
     return _provider_calls[0] + (_stub.calls if "_stub" in globals() else 0)
 
@@ -170,21 +187,26 @@ def _memory() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _child(side: str, count: int, seconds: float) -> int:
+def _child(side: str, count: int, seconds: float, warm_up: float) -> int:
     logging.disable(logging.INFO)
     triggers = ours(count) if side == "ours" else providers(count)
-    cost = asyncio.run(measure(triggers, seconds))
+    cost = asyncio.run(measure(triggers, seconds, warm_up))
     print("MEASURED " + json.dumps(cost.__dict__))
     sys.stdout.flush()
     os._exit(0)
 
 
-def run(side: str, count: int, seconds: float, env: Mapping[str, str]) -> Cost:
-    """Measure one new process."""
+def run(side: str, count: int, args: argparse.Namespace, env: Mapping[str, str]) -> Cost:
+    """Measure one new process.
+
+    :param side: ``baseline`` is ``ours`` with the code of another checkout.
+    """
+    plugins = (args.baseline if side == "baseline" else ROOT) / "plugins"
+    child = ["--child", "ours" if side == "baseline" else side, str(count)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.waiting", "--child", side, str(count), "--seconds", str(seconds)],
+        [sys.executable, "-m", "benchmarks.waiting", *child, f"--seconds={args.seconds}", f"--warm-up={args.warm_up}"],
         cwd=ROOT,
-        env={**os.environ, **env, "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}"},
+        env={**os.environ, **env, "PYTHONPATH": f"{plugins}:{ROOT}"},
         capture_output=True,
         text=True,
         check=False,
@@ -195,43 +217,61 @@ def run(side: str, count: int, seconds: float, env: Mapping[str, str]) -> Cost:
     return Cost(**json.loads(lines[-1].removeprefix("MEASURED ")))
 
 
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(**{name: statistics.median(getattr(cost, name) for cost in costs) for name in Cost.__annotations__})
+
+
 def main(argv: list[str]) -> int:
     """Exit code: 1 if a thousand of our waits exceed the budget for lag, or need more memory than the provider's."""
     parser = argparse.ArgumentParser(prog="benchmarks waiting", description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="measured in each process")
+    parser.add_argument(
+        "--warm-up", type=float, default=0.0, help="seconds between the first polls and the measurement"
+    )
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of waits")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each kind; medians are printed")
+    parser.add_argument("--baseline", type=Path, metavar="DIR", help="a checkout whose trigger is measured too")
     parser.add_argument("--child", nargs=2, metavar=("SIDE", "COUNT"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        return _child(args.child[0], int(args.child[1]), args.seconds)
+        return _child(args.child[0], int(args.child[1]), args.seconds, args.warm_up)
     from mlengine.testing import gcs
 
+    sides = ["ours", *(["baseline"] if args.baseline else []), "provider"]
     costs: dict[tuple[str, int], Cost] = {}
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
     with gcs.running() as server:
-        for count in COUNTS:
-            for side in ("ours", "provider"):
-                costs[side, count] = run(side, count, args.seconds, server.env)
+        for count in args.counts:
+            found: dict[str, list[Cost]] = {side: [] for side in sides}
+            for _ in range(args.rounds):
+                for side in sides:
+                    found[side].append(run(side, count, args, server.env))
+            costs |= {(side, count): _median(each) for side, each in found.items()}
     print(f"{'waits':>6} {'':<9} {'requests a tick':>16} {'lag p99':>9} {'worst':>9} {'CPU s/min':>10} {'MiB':>8}")
     for (side, count), cost in sorted(costs.items(), key=lambda pair: (pair[0][1], pair[0][0])):
         print(
             f"{count:>6} {side:<9} {cost.calls:>16.1f} {cost.lag_99 * 1000:>6.1f} ms {cost.lag_worst * 1000:>6.0f} ms "
             f"{cost.cpu:>10.1f} {cost.memory:>8.1f}"
         )
-    each = {side: _each(costs, side) for side in ("ours", "provider")}
-    most, ours_most = costs["provider", COUNTS[-1]], costs["ours", COUNTS[-1]]
+    each = {side: _each(costs, side, args.counts) for side in ("ours", "provider")}
+    last = args.counts[-1]
+    most, ours_most = costs["provider", last], costs["ours", last]
+    if args.baseline:
+        print(f"CPU of {last} waits: x {ours_most.cpu / costs['baseline', last].cpu:.2f} of the baseline's")
     print(
-        f"memory of {COUNTS[-1]} waits: ours {ours_most.memory:.0f} MiB, the provider's {most.memory:.0f} MiB; "
+        f"memory of {last} waits: ours {ours_most.memory:.0f} MiB, the provider's {most.memory:.0f} MiB; "
         f"of one more: ours {each['ours']:.0f} KiB, "
         f"the provider's {each['provider']:.0f} KiB without the channel that each opens"
     )
     print(
-        f"of {COUNTS[-1]} waits, the provider's take {most.calls / ours_most.calls:.0f} times the requests and "
+        f"of {last} waits, the provider's take {most.calls / ours_most.calls:.0f} times the requests and "
         f"{most.cpu / ours_most.cpu:.1f} times the CPU"
     )
     return int(ours_most.lag_99 > LAG_BUDGET or ours_most.memory > most.memory)
 
 
-def _each(costs: Mapping[tuple[str, int], Cost], side: str) -> float:
-    return (costs[side, COUNTS[-1]].memory - costs[side, COUNTS[0]].memory) / (COUNTS[-1] - COUNTS[0]) * 1024
+def _each(costs: Mapping[tuple[str, int], Cost], side: str, counts: Sequence[int]) -> float:
+    return (costs[side, counts[-1]].memory - costs[side, counts[0]].memory) / max(1, counts[-1] - counts[0]) * 1024
 
 
 if __name__ == "__main__":

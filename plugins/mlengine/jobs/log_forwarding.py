@@ -2,7 +2,8 @@
 
 New lines and state changes are logged as they are seen. Two things cost calls to the bucket for each job: reading
 ``progress.json`` and saving ``logs/cursor.json``. They are spread and limited, so that a thousand waits in one
-triggerer make about twenty such calls a second.
+triggerer make about twenty such calls a second. With many waits, the progress of a job that neither logs nor progresses
+is read less often; that of a job that waits for machines is not read at all.
 
 A triggerer that stops in order saves the cursor first: no line is lost or repeated. One that is killed takes with it
 the lines that its log writer had not written yet, which were seconds' worth on a busy machine. So during the wait the
@@ -13,22 +14,26 @@ ones repeat after a line that announces it.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from mlengine.core.errors import MlengineError
-from mlengine.core.job import JobHandle
+from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
-from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress, write_cursor
+from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, read_progress, write_cursor
 from mlengine.jobs.watch import PollResult
 from mlengine.storage.client import Storage
 
 # How long Airflow may take to write a line that was logged.
 FLUSH_SECONDS = 15.0
+# With many waits, so many times their pace is the longest pause between two reads of a quiet job's progress.
+LONGEST_QUIET = 4
+_NOT_STARTED = frozenset({JobState.QUEUED, JobState.PREPARING})
 # A few threads for all waits of a triggerer: they wait for the bucket, and share the interpreter with the event loop.
 THREADS = ThreadPoolExecutor(4, thread_name_prefix="mlengine-logs")
 
@@ -61,9 +66,12 @@ class LogForwarder:
         # The cursor to save when its lines have been written, and since when it waits for that. The first one only says
         # that a wait is logging now: it moves past no line, and can be saved at once.
         self._pending: LogCursor | None = replace(cursor, open=True)
-        self._pending_since, self._flush_seconds = time.monotonic(), 0.0
+        self._pending_since = self._changed_at = time.monotonic()
+        self._first_save = True
         # Not all at once after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
+        self._state = JobState.UNKNOWN
+        self._quiet = 1  # times the pace: the pause between two reads of the progress
         if cursor.open:
             log.info("%11s | %s", "wait", "Resumed after an interruption; recent lines may repeat")
 
@@ -76,23 +84,40 @@ class LogForwarder:
 
     async def forward(self, polled: PollResult | None) -> None:
         """Log what is new; ``None`` if only the progress may be."""
-        ended = polled is not None and polled.status.state.terminal
-        progress = None
-        if ended or time.monotonic() >= self._progress_due():
-            self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
-            progress = await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir))
+        if polled is not None:
+            self._state = polled.status.state
+            self._quiet = 1 if polled.page.lines else self._quiet
+        progress = await self._read_progress(ended=polled is not None and self._state.terminal)
+        before = self._formatter.cursor
         if polled is None:
             lines = self._formatter.progress_lines(progress)
         else:
             lines = self._formatter.new_lines(polled.status, polled.page, progress)
         for line in lines:
             self._log.info("%s", line)
-        if self._pending is not None and time.monotonic() >= self._flushed_at():
-            await self._save(self._pending)
-            self._pending = None
-        now = replace(self._formatter.cursor, open=True)
-        if self._pending is None and now != self._saved:
-            self._pending, self._pending_since, self._flush_seconds = now, time.monotonic(), FLUSH_SECONDS
+        if self._formatter.cursor is not before:
+            self._changed_at = time.monotonic()
+        await self._save_written()
+
+    async def _read_progress(self, *, ended: bool) -> Progress | None:
+        """The progress, if it is time to read it, or if the job has ended."""
+        if not ended and time.monotonic() < self._progress_due():
+            return None
+        self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
+        progress = cast(Progress | None, await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir)))
+        new = progress is not None and progress.step != self._formatter.cursor.step
+        self._quiet = 1 if new else min(2 * self._quiet, LONGEST_QUIET)
+        return progress
+
+    async def _save_written(self) -> None:
+        """Save the cursor, up to lines that have been written by now."""
+        now = time.monotonic()
+        current = replace(self._formatter.cursor, open=True)
+        if self._pending is not None and now >= self._flushed_at():
+            await self._save(current if now - self._changed_at >= FLUSH_SECONDS else self._pending)
+            self._pending, self._first_save = None, False
+        if self._pending is None and current != self._saved:
+            self._pending, self._pending_since = current, now
 
     def warn(self, message: str) -> None:
         """Log a warning about the wait itself; it does not move the cursor."""
@@ -103,10 +128,16 @@ class LogForwarder:
         await self._save(self._formatter.cursor)
 
     def _progress_due(self) -> float:
-        return self._progress_since + self._share * max(self._progress_interval, self._pace())
+        if self._state in _NOT_STARTED:
+            return math.inf
+        return self._progress_since + self._share * max(self._progress_interval, self._quiet * self._pace())
 
     def _flushed_at(self) -> float:
-        return self._pending_since + max(self._flush_seconds, self._share * self._pace())
+        pace = self._pace()
+        if self._first_save:
+            # With many waits it is saved later, together with the first lines.
+            return self._pending_since + self._share * pace + (FLUSH_SECONDS if pace > FLUSH_SECONDS else 0.0)
+        return self._pending_since + max(FLUSH_SECONDS, self._share * pace)
 
     async def _save(self, cursor: LogCursor) -> None:
         if cursor == self._saved:

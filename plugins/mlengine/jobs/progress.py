@@ -69,7 +69,7 @@ class Progress:
 def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
     """The progress that the trainer reported last; ``None`` if there is none or it is invalid."""
     try:
-        raw = json.loads(storage.read(job_dir.progress))
+        raw = json.loads(storage.read_small(job_dir.progress))
         return Progress(
             step=int(raw["step"]),
             of=int(raw["of"]),
@@ -84,7 +84,7 @@ def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
 def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
     """The saved cursor of this attempt; a new one if there is none."""
     try:
-        raw = json.loads(storage.read(JobDir(handle.job_dir).cursor))
+        raw = json.loads(storage.read_small(JobDir(handle.job_dir).cursor))
         cursor = LogCursor(**raw)
     except (ObjectMissingError, ValueError, TypeError):
         return LogCursor(handle.attempt)
@@ -93,7 +93,7 @@ def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
 
 def write_cursor(storage: Storage, handle: JobHandle, cursor: LogCursor) -> None:
     """Save the cursor of this attempt."""
-    storage.write(JobDir(handle.job_dir).cursor, json.dumps(asdict(cursor)).encode())
+    storage.write_small(JobDir(handle.job_dir).cursor, json.dumps(asdict(cursor)).encode())
 
 
 class LogFormatter:

@@ -84,7 +84,7 @@ class Watch:
         """
         if self.over:
             return
-        changed, self.last = status != self.last, status
+        changed, self.last = status is not self.last and status != self.last, status
         if page is not None:
             self.unreadable = False
             self.cursor, self.read_at, self.more = page.cursor, time.monotonic(), page.more

@@ -121,3 +121,46 @@ def test_progress_is_read_at_its_interval(
     assert 12.0 <= asyncio.run(main(0.0)) <= 18.0
     assert "step 7 of 10" in caplog.messages[0]
     assert asyncio.run(main(50.0)) <= 60.0
+
+
+def test_with_many_waits_the_first_save_contains_the_first_lines(clock: Clock, saved: list[LogCursor]) -> None:
+    async def main() -> None:
+        forwarder = make(LogCursor(1), pace=50.0)
+        forwarder._share = 0.0
+        await forwarder.forward(polled(1))
+        clock.now += 14.0
+        await forwarder.forward(None)
+        assert saved == [], "its line may not have been written yet"
+        clock.now += 1.0
+        await forwarder.forward(None)
+        clock.now += 1000.0
+        await forwarder.forward(None)
+
+    asyncio.run(main())
+    # The second is that of the progress line.
+    assert [(cursor.logs.get("at"), cursor.open) for cursor in saved][:1] == [(1, True)]
+    assert len(saved) <= 2
+
+
+def test_with_many_waits_the_progress_of_a_quiet_job_is_read_less_often(
+    clock: Clock, saved: list[LogCursor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[float] = []
+
+    def read(*_: Any) -> None:
+        reads.append(clock.now)
+
+    async def main(pace: float, state: JobState, *, lines: bool) -> int:
+        reads.clear()
+        forwarder = make(LogCursor(1), pace)
+        await forwarder.forward(polled(0, state))
+        for at in range(1, 1001):
+            clock.now += 1.0
+            await forwarder.forward(polled(at, state) if lines and at % 10 == 0 else None)
+        return len(reads)
+
+    monkeypatch.setattr(log_forwarding, "read_progress", read)
+    assert 50 <= asyncio.run(main(0.0, JobState.RUNNING, lines=False)) <= 85, "with few waits, at its interval"
+    assert 5 <= asyncio.run(main(50.0, JobState.RUNNING, lines=False)) <= 9
+    assert 15 <= asyncio.run(main(50.0, JobState.RUNNING, lines=True)) <= 26, "a job that logs may have made progress"
+    assert asyncio.run(main(0.0, JobState.QUEUED, lines=False)) == 0

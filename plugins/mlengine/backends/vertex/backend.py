@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 from mlengine.backends import LogPage, Submission
@@ -97,6 +98,8 @@ class VertexBackend:
         self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._outputs = OutputCheck(self._open_storage)
+        # Jobs of the last poll of many, which had not ended: what the service answered, and their statuses.
+        self._last: dict[str, tuple[Job, JobStatus]] = {}
         # Job name → its createTime: how far back lists and log queries must go.
         self._created: dict[str, str] = {}
         self._budgets: dict[str, LogBudget] = {}
@@ -220,12 +223,19 @@ class VertexBackend:
     def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
         groups: dict[str, list[str]] = {}
         for handle in handles:
-            groups.setdefault(parse(handle.name)["parent"], []).append(handle.name)
+            groups.setdefault(_parent(handle.name), []).append(handle.name)
         found: dict[str, Job | None] = {}
         for parent, names in groups.items():
             found |= self._poll(parent, names)
         self._check_outputs(handles, found)
-        return [self._status(handle, found[handle.name]) for handle in handles]
+        statuses = [self._known_status(handle, found[handle.name]) for handle in handles]
+        if len(handles) > _FEW:
+            self._last = {
+                status.handle.name: (job, status)
+                for status in statuses
+                if not status.state.terminal and (job := found[status.handle.name]) is not None
+            }
+        return statuses
 
     def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
         return self.logs_many([(handle, cursor)], limit)[0]
@@ -391,6 +401,15 @@ class VertexBackend:
         if succeeded:
             self._outputs.run(succeeded, OUTPUTS_ALONE_SECONDS if alone else OUTPUTS_SECONDS)
 
+    def _known_status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        """The status of a job; that of the last poll if nothing has changed, as for most of a thousand jobs."""
+        known = self._last.get(handle.name)
+        unchanged = known is not None and known[0] == job and known[1].handle == handle
+        # A status that depends on the time is determined again.
+        if known is not None and unchanged and known[1].state is not JobState.UNKNOWN:
+            return known[1]
+        return self._status(handle, job)
+
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
         if job is None:
             self._created.pop(handle.name, None)
@@ -437,6 +456,12 @@ class VertexBackend:
             attempt=_attempt_of(job),
             job_dir=job.get("jobSpec", {}).get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/"),
         )
+
+
+@lru_cache(maxsize=4096)
+def _parent(name: str) -> str:
+    """The location of a job."""
+    return parse(name)["parent"]
 
 
 def _age(job: Job) -> tuple[float, str]:

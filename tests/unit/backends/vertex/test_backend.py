@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from mlengine.backends import BatchesLogs, EstimatesCost, FallsBack, LearnsRegions, ListsJobs, ShowsRequest
 from mlengine.backends.vertex import location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
-from mlengine.core.job import JobHandle
+from mlengine.core.job import JobHandle, JobState
 
 NAME = "projects/my-project/locations/europe-west1/customJobs/1234"
 
@@ -44,3 +47,34 @@ def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
 def test_what_it_can_besides(vertex: VertexBackend) -> None:
     for more in (BatchesLogs, EstimatesCost, FallsBack, LearnsRegions, ListsJobs, ShowsRequest):
         assert isinstance(vertex, more), more
+
+
+class Service:
+    """Answers a list of jobs."""
+
+    def __init__(self, count: int) -> None:
+        self.jobs = [
+            {"name": NAME + str(number), "state": "JOB_STATE_RUNNING", "createTime": "2026-11-23T12:00:00Z"}
+            for number in range(count)
+        ]
+
+    def call(self, method: str, url: str, **_: Any) -> dict[str, Any]:
+        assert (method, url.rsplit("/", 1)[1]) == ("GET", "customJobs")
+        return {"customJobs": [dict(job) for job in self.jobs]}
+
+
+def test_jobs_that_have_not_changed_keep_their_statuses() -> None:
+    service = Service(5)
+    client: Any = service
+    vertex = VertexBackend(project="my-project", region="europe-west1", endpoint="http://127.0.0.1:1", client=client)
+    handles = [JobHandle("vertex", job["name"], "j", 1, "gs://bkt/m/j") for job in service.jobs]
+    first = vertex.describe(handles)
+    service.jobs[1]["state"] = "JOB_STATE_QUEUED"
+    service.jobs[2] |= {"state": "JOB_STATE_FAILED", "endTime": "2026-11-23T13:00:00Z", "error": {"message": "no"}}
+    second = vertex.describe(handles)
+    kept = [one is other for one, other in zip(first, second, strict=True)]
+    assert kept == [True, False, False, True, True]
+    assert [status.state for status in second[:3]] == [JobState.RUNNING, JobState.QUEUED, JobState.FAILED]
+    other = replace(handles[0], job_id="of another task")
+    (status, *_) = vertex.describe([other, *handles[1:]])
+    assert status.handle == other
