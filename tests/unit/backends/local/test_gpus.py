@@ -109,7 +109,9 @@ def test_a_replica_gets_one_mig_device_or_whole_cards() -> None:
 
     def ids(needs: dict[gpus.ReplicaId, int]) -> dict[gpus.ReplicaId, list[str]] | None:
         assigned = gpus.assign(needs, devices)
-        return assigned and {replica: [gpu.id for gpu in group] for replica, group in assigned.items()}
+        if assigned is None:
+            return None
+        return {replica: [gpu.id for gpu in group] for replica, group in assigned.items()}
 
     assert ids({chief: 1, worker: 2}) == {worker: ["c0", "c1"], chief: ["m0"]}
     assert ids({(Role.WORKER, index): 1 for index in range(4)}) == {
