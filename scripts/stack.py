@@ -278,6 +278,8 @@ def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
         **emulator_connection(),
         "AIRFLOW__MLENGINE__BUCKET": f"gs://{BUCKET}",
         "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(data / "local"),
+        # A poll of a local job reads a small file.
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         "UV_PYTHON_DOWNLOADS": "never",
         # So that tasks find the programs of this environment.

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlengine import backends, connections
 from mlengine.champions.history import current
@@ -21,6 +21,7 @@ from mlengine.core.layout import JobDir, validated
 from mlengine.core.run_order import RunOrder
 from mlengine.core.verdict import Check
 from mlengine.core.xcoms import DatasetXCom, JobXCom, PackageXCom, PublicationXCom, ValidationXCom
+from mlengine.job_index import shards
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.publish import PublishModelOperator
 from mlengine.operators.submit import SubmitTrainingJobOperator
@@ -363,3 +364,28 @@ def test_the_wait_notes_what_was_installed(storage: Storage, bucket: str, backen
     noted = JobRecord.from_bytes(storage.read(job_dir.claim)).inputs["environment"]
     assert noted["uri"] == job_dir.environment
     assert len(noted["sha256"]) == 64
+
+
+def test_wait_and_validation_write_the_job_index(
+    storage: Storage, bucket: str, trained: Trained, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verdicts() -> dict[str, tuple[str, str]]:
+        found = [shards.load(storage, bucket, number).rows for number in range(shards.SHARDS)]
+        return {job_id: (row.state, row.verdict) for rows in found for (_, job_id), row in rows.items()}
+
+    elsewhere = trained("elsewhere", args=["1"])
+    assert verdicts() == {}, f"no bucket is configured, so no list shows {elsewhere['job_id']}"
+    monkeypatch.setenv("AIRFLOW__MLENGINE__BUCKET", bucket)
+    accepted, unvalidated = trained("accepted", args=["2"]), Run(bucket, "unvalidated", args=["3"]).submit()
+    backend.end(unvalidated["name"], JobState.SUCCEEDED)
+    Run(bucket, "unvalidated").wait(unvalidated)
+    failing = Run(bucket, "failing", args=["4"])
+    failed = failing.submit()
+    backend.end(failed["name"], JobState.FAILED)
+    with pytest.raises(AirflowFailException):
+        failing.wait(failed)
+    assert verdicts() == {
+        accepted["job_id"]: ("SUCCEEDED", "first"),
+        unvalidated["job_id"]: ("SUCCEEDED", ""),
+        failed["job_id"]: ("FAILED", ""),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mlengine.core.layout import JobDir, jobs_index
+from mlengine.core import layout
+from mlengine.core.layout import JobDir
+from mlengine.job_index import bucket_rows, shards
+from mlengine.job_index.bucket_rows import BucketRows
 from mlengine.storage.client import Storage
 from mlengine.web import index, routes
 from mlengine.web.index import Index
@@ -27,40 +31,43 @@ def test_a_restarted_server_reads_the_index_and_not_the_jobs(
     client = visit()
     first = client.get("api/jobs?limit=200").json()
     assert first["total"] == 30
-    assert sample_jobs.storage.exists(jobs_index(sample_jobs.bucket, "mnist"))
+    routes._index().refresh()  # has written the index
     routes.clear_caches()
     reads: list[str] = []
-    real = Storage.read
+    real = Storage.read_with_generation
 
-    def counted(self: Storage, uri: str) -> bytes:
+    def counted(self: Storage, uri: str) -> tuple[bytes, int]:
         reads.append(uri)
         return real(self, uri)
 
-    monkeypatch.setattr(Storage, "read", counted)
-    second = client.get("api/jobs?limit=200").json()
-    keep = ("job_id", "state", "verdict", "metric", "metric_value", "final")
-    assert [[job[name] for name in keep] for job in second["jobs"]] == [
-        [job[name] for name in keep] for job in first["jobs"]
-    ]
-    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5
-    reads.clear()
-    for _ in range(5):
-        client.get("api/jobs")
-    assert len([uri for uri in reads if uri.endswith("job.json")]) <= 5, "views read the bucket"
+    monkeypatch.setattr(Storage, "read_with_generation", counted)
+    assert client.get("api/jobs?limit=200").json()["jobs"] == first["jobs"]
+    routes._index().refresh()
+    assert {uri.rsplit("/", 2)[1] for uri in reads} == {layout.JOB_INDEX}
+    assert len(reads) <= shards.SHARDS, "an object of the index was read twice, although it has not changed"
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"format": 3, "rows": [{"state": "DONE"}]}', b'{"format": 9, "rows": []}']
-)
-def test_a_damaged_index_is_made_anew(
-    sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes
+@pytest.mark.parametrize("content", [b"{", b"\x1f\x8b", shards.encode({})[:-4], b""])
+def test_a_damaged_index_is_replaced(sample_jobs: SampleJobs, visit: Callable[..., TestClient], content: bytes) -> None:
+    sample_jobs.job("mnist_1")
+    for number in range(shards.SHARDS):
+        sample_jobs.storage.write(layout.job_index_shard(sample_jobs.bucket, number), content)
+    assert [job["job_id"] for job in visit().get("api/jobs").json()["jobs"]] == ["mnist_1"]
+    routes._index().refresh()
+    found = shards.load(sample_jobs.storage, sample_jobs.bucket, shards.number_of("mnist", "mnist_1"))
+    assert list(found.rows) == [("mnist", "mnist_1")]
+
+
+def test_an_index_of_a_newer_version_is_neither_read_nor_replaced(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient]
 ) -> None:
     sample_jobs.job("mnist_1")
-    sample_jobs.storage.write(jobs_index(sample_jobs.bucket, "mnist"), content)
+    uri = layout.job_index_shard(sample_jobs.bucket, shards.number_of("mnist", "mnist_1"))
+    content = gzip.compress(b'{"format": 99}')
+    sample_jobs.storage.write(uri, content)
     assert [job["job_id"] for job in visit().get("api/jobs").json()["jobs"]] == ["mnist_1"]
-    assert (
-        json.loads(sample_jobs.storage.read(jobs_index(sample_jobs.bucket, "mnist")))["rows"][0]["job_id"] == "mnist_1"
-    )
+    routes._index().refresh()
+    assert sample_jobs.storage.read(uri) == content
 
 
 def test_a_server_that_knows_nothing_yet_shows_what_it_has(
@@ -71,16 +78,16 @@ def test_a_server_that_knows_nothing_yet_shows_what_it_has(
         sample_jobs.job(f"mnist_{at:02}")
     go_on = threading.Event()
     parts: list[int] = []
-    real = Index._read_batch
+    real = BucketRows._read_batch
 
-    def slow(self: Index, uris: Sequence[str], pool: Any) -> None:
+    def slow(self: BucketRows, keys: Sequence[Any], pool: Any) -> None:
         if parts:
             assert go_on.wait(30)
-        parts.append(len(uris))
-        real(self, uris, pool)
+        parts.append(len(keys))
+        real(self, keys, pool)
 
-    monkeypatch.setattr(index, "BATCH", 5)
-    monkeypatch.setattr(Index, "_read_batch", slow)
+    monkeypatch.setattr(bucket_rows, "BATCH", 5)
+    monkeypatch.setattr(BucketRows, "_read_batch", slow)
     asked = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND)
     view = asked.view()
     assert (len(view.rows), view.at) == (5, None)

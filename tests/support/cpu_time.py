@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -26,7 +25,7 @@ class CpuTime:
     """In a process that runs tests: seconds of CPU time by module."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self._running = 0.0
         self._began, self._used = time.monotonic(), _ended()
 
@@ -47,7 +46,7 @@ class CpuTime:
         if now - self._began > _SHORT:
             self._running = _running()
         used = _ended() + self._running
-        self.seconds[module] += used - self._used
+        self.seconds[module] = self.seconds.get(module, 0.0) + used - self._used
         self._began, self._used = now, used
 
 
@@ -56,17 +55,18 @@ class Summary:
 
     def __init__(self, own: CpuTime | None) -> None:
         self._own = own
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        self._seconds.update(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
+        # A module runs in one worker: its tests are one group.
+        self._seconds |= getattr(node, "workeroutput", {}).get(_OUTPUT, {})
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        seconds = self._seconds + (self._own.seconds if self._own else Counter())
+        seconds = self._own.seconds if self._own else self._seconds
         if len(seconds) > 1:
-            terminalreporter.section(f"CPU time: {seconds.total():.0f} s, of {len(seconds)} modules")
-            for module, used in seconds.most_common(_SHOWN):
+            terminalreporter.section(f"CPU time: {sum(seconds.values()):.0f} s, of {len(seconds)} modules")
+            for used, module in sorted(((used, module) for module, used in seconds.items()), reverse=True)[:_SHOWN]:
                 terminalreporter.write_line(f"{used:8.1f} s  {module}")
 
 

@@ -60,7 +60,9 @@ def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
                 continue
             variables = process.environ()
             used = (process.cwd(), *variables.values())
-            if variables.get(MARK) == mark or any(f"{value}/".startswith(below) for value in used):
+            # A person's shell has a terminal, and launchers have none.
+            detached = process.terminal() is None
+            if variables.get(MARK) == mark or (detached and any(f"{value}/".startswith(below) for value in used)):
                 yield process
         except psutil.Error:
             continue
@@ -107,4 +109,4 @@ def _interrupt_once(session: _Session) -> None:
         if not pool.waitall(PATIENCE):
             os._exit(1)
 
-    WorkerGateway._terminate_execution = terminate_execution  # type: ignore[method-assign,unused-ignore]
+    WorkerGateway._terminate_execution = terminate_execution  # type: ignore[assignment,method-assign,unused-ignore]

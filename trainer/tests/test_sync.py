@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+import tensorflow as tf
+
 from tests.cluster import ClusterOfProcesses
+from trainer.config import parse
+from trainer.distributed import sync
+from trainer.files import manifest
+from trainer.files.storage import open_store
 
 ARGS = ("--strategy", "sync", "--batch_size", "40", "--checkpoint", "30", "--learning_rate", "3e-4")
 
@@ -31,6 +38,25 @@ def test_replicas_in_step_train_and_a_lost_one_costs_a_restart_from_the_checkpoi
             assert last["step"] == 120
             assert last["test_accuracy"] >= 0.8
             assert json.loads((tmp_path / "job" / "model" / "MANIFEST.json").read_text())["step"] == 120
+
+
+class _Gone:
+    """The others have left the last collective operation, and their connection is closed."""
+
+    def meet(self) -> None:
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+
+@pytest.mark.parametrize("exported", [None, 90, 120])
+def test_a_replica_that_exits_first_after_the_export_is_not_lost(tmp_path: Path, exported: int | None) -> None:
+    config = parse(["--dataset", "d", "--job-dir", str(tmp_path)])
+    if exported:
+        manifest.publish(open_store(config.model_dir), "", tmp_path / "none", step=exported)
+    if exported == 120:
+        sync._meet(_Gone(), config, 120)
+    else:
+        with pytest.raises(tf.errors.UnavailableError):
+            sync._meet(_Gone(), config, 120)
 
 
 def test_parameter_servers_are_refused(dataset: Path, tmp_path: Path) -> None:

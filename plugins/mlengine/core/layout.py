@@ -14,7 +14,7 @@
     gs://BUCKET/<model>/champion.json                    the pointer to the champion
     gs://BUCKET/<model>/champions/<serial>.json          its history
     gs://BUCKET/<model>/validated/<digest>.json          the job that was accepted for these inputs
-    gs://BUCKET/<model>/index/jobs.json                  a cache of ended jobs, for the web page; may be deleted
+    gs://BUCKET/mlengine-job-index/<number>.json.gz      the job index, a cache for lists of jobs; may be deleted
 
 This module only computes strings; it does no I/O.
 """
@@ -30,8 +30,9 @@ _GS_URI = re.compile(r"^gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(
 KEEP = ".keep"  # an empty object that represents a folder
 NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 # Top-level names in the bucket that a model must not have.
-RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator"})
-# Folders of a model that are not job dirs.
+JOB_INDEX = "mlengine-job-index"
+RESERVED_NAMES = frozenset({"packages", "datasets", "mlengine-emulator", JOB_INDEX})
+# Folders of a model that are not job dirs. Earlier versions had a cache in `index`.
 NO_JOBS = frozenset({"champions", "validated", "index"})
 
 
@@ -62,7 +63,8 @@ def check_model_name(model: str) -> str:
     if not NAME.fullmatch(model) or model in RESERVED_NAMES:
         raise StorageError(
             f"not a model name: {model!r}",
-            hint="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets and mlengine-emulator are reserved",
+            hint="use 1 to 40 of a-z 0-9 _ -, a letter first; packages, datasets, mlengine-emulator and "
+            "mlengine-job-index are reserved",
         )
     return model
 
@@ -213,5 +215,11 @@ def validated(bucket: str, model: str, digest: str) -> str:
     return join(bucket_uri(bucket), check_model_name(model), "validated", f"{digest}.json")
 
 
-def jobs_index(bucket: str, model: str) -> str:
-    return join(bucket_uri(bucket), check_model_name(model), "index", "jobs.json")
+def job_index(bucket: str) -> str:
+    """The folder of the job index."""
+    return join(bucket_uri(bucket), JOB_INDEX) + "/"
+
+
+def job_index_shard(bucket: str, number: int) -> str:
+    """One object of the job index."""
+    return f"{job_index(bucket)}{number}.json.gz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from airflow.sdk import Context, XComArg
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import Decision
 from mlengine.core.layout import JobDir
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import table
 from mlengine.core.xcoms import DatasetXCom, JobXCom, ValidationXCom, finite
+from mlengine.job_index.recording import record_report
 from mlengine.links.job import VALIDATE_LINKS
 from mlengine.links.report import ReportLink, browser_url
 from mlengine.operators._base import BackendOperator
@@ -144,6 +146,8 @@ class ValidateModelOperator(BackendOperator):
         if report is None:
             report = self._validate(storage, rules)
             record_accepted(storage, report)
+            with suppress(StorageError):  # no bucket is configured
+                record_report(storage, self.access.bucket(), report)
         self._lineage = partial(lineage.validated, report)
         self.report_url = browser_url(storage, JobDir(report.job_dir).page)
         self._log(report)

@@ -36,10 +36,17 @@ from airflow.sdk.exceptions import (
 )
 
 from mlengine.backends import LogPage, TrainingBackend
-from mlengine.core.errors import BackendUnavailableError, JobDeadlineError, JobFailedError, MlengineError
+from mlengine.core.errors import (
+    BackendUnavailableError,
+    JobDeadlineError,
+    JobFailedError,
+    MlengineError,
+    StorageError,
+)
 from mlengine.core.job import Decision, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.xcoms import JobXCom
+from mlengine.job_index.recording import record_end
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
@@ -308,6 +315,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         if status.state is JobState.SUCCEEDED:
             self.log.info("Job %s SUCCEEDED", handle.job_id)
             self._submitter(handle).note_environment(handle)
+            self._record_end(status)
             if self._record is not None:
                 self._lineage = partial(lineage.trained, handle, self._record)
             return {**handle.to_json(), "state": status.state.value}
@@ -320,11 +328,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             and not self._first_poll
             and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
         ):
+            self._record_end(status)
             why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
         try:
             submitted = submitter.next_attempt(status)
         except JobFailedError as error:
+            self._record_end(status)
             # Without the cause, whose message would be shown twice.
             raise AirflowFailException(str(error)) from None
         count(submitted.decision, context, handle.backend)
@@ -332,6 +342,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             "%s: attempt %d continues from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
         return None
+
+    def _record_end(self, status: JobStatus) -> None:
+        """Write the job's row to the job index of the configured bucket."""
+        with suppress(StorageError):  # no bucket is configured
+            record_end(self.access.storage(), self.access.bucket(), self._backend(status.handle), status)
 
     def _defer(self, handle: JobHandle, not_before: float = 0.0) -> None:
         deadlines = self._deadlines_of_deferral()

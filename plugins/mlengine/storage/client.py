@@ -173,11 +173,19 @@ class Storage:
     def exists(self, uri: str) -> bool:
         return self.stat(uri) is not None
 
-    def ls(self, prefix: str) -> list[ObjectStat]:
-        """Every object whose URI starts with ``prefix``, by name."""
+    def ls(self, prefix: str, glob: str | None = None) -> list[ObjectStat]:
+        """Every object whose URI starts with ``prefix``, by name.
+
+        :param glob: only objects whose path below ``prefix`` matches, such as ``*/{a,b}.json``. fake-gcs-server (1.54)
+            ignores it and lists all.
+        """
         bucket, path = split_uri(prefix)
+        pattern = None if glob is None else path + glob
         with errors(prefix, bucket=True):
-            blobs = list(self.client.list_blobs(bucket, prefix=path or None, timeout=ATTEMPT, retry=retry()))
+            listing = self.client.list_blobs(
+                bucket, prefix=path or None, match_glob=pattern, timeout=ATTEMPT, retry=retry()
+            )
+            blobs = list(listing)
         return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
 
     def list_dirs(self, prefix: str) -> list[str]:

@@ -15,8 +15,8 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.versions import in_order
 from mlengine.datasets.catalog import read_manifest
 from mlengine.datasets.drift import over_versions
+from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
-from mlengine.web.rows import Row
 
 VERSIONS = 60  # the newest
 COLUMNS = 5  # those that drifted most

@@ -15,11 +15,12 @@ from mlengine.core.errors import BackendError, BackendUnavailableError, Mlengine
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Check
+from mlengine.job_index.reading import Claimed
+from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 from mlengine.validation.curves import read_curves
 from mlengine.validation.report import load_report
 from mlengine.validation.report_tables import metrics
-from mlengine.web.rows import Claimed, Row
 
 LOG_LINES = 500
 _TASK = ("dag_id", "run_id", "task_id", "map_index", "generation")

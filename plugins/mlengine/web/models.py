@@ -11,10 +11,10 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
+from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
 from mlengine.validation.report_tables import higher_is_better, metrics
-from mlengine.web.rows import Row
 
 HISTORY = 100
 POINTS = 500

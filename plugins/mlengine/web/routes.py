@@ -14,15 +14,18 @@ from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
+from mlengine.job_index.reading import Claimed
+from mlengine.job_index.rows import Row
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
 from mlengine.web import actions, drift, guard, jobs, models
 from mlengine.web.guard import ReaderDep
 from mlengine.web.index import Index, View
+from mlengine.web.listing import JobFilter, Listing, Listings
 from mlengine.web.people import triggered_by
-from mlengine.web.rows import Claimed, Row
 
 router = APIRouter(prefix="/api")
+_listings = Listings()
 
 # Anyone who can write to the bucket can write a report, so a report may render and do nothing else.
 _REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
@@ -43,43 +46,16 @@ class RollbackRequest(Reason):
     to: int | None = Field(default=None, ge=1)
 
 
-class JobFilter(BaseModel):
-    """Which jobs to list.
-
-    :param state: a state, ``active`` or ``ended``.
-    :param text: searched for in the job's id, DAG, run, user, dataset version and verdict.
-    """
-
-    model: str = ""
-    state: str = ""
-    text: str = Field(default="", max_length=200)
-    dag_id: str = ""
-    run_id: str = ""
-    offset: int = Field(default=0, ge=0)
-    limit: int = Field(default=50, ge=1, le=200)
-
-    def matches(self, row: Row) -> bool:
-        states = {"", row.state, "ended" if JobState(row.state).terminal else "active"}
-        names = f"{row.job_id} {row.dag_id} {row.run_id} {row.by} {row.dataset} {row.verdict}".lower()
-        return (
-            self.model in {"", row.model}
-            and self.state in states
-            and self.dag_id in {"", row.dag_id}
-            and self.run_id in {"", row.run_id}
-            and self.text.lower() in names
-        )
-
-
 @router.get("/jobs")
 def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str, Any]:
     """One page of the matching jobs that the user may see."""
-    view, rows = _visible(user)
-    matching = [row for row in rows if query.matches(row)]
+    view, listing = _visible(user)
+    matching = listing.matching(query)
     return {
         "jobs": [row.to_json() for row in matching[query.offset : query.offset + query.limit]],
         "total": len(matching),
-        "active": sum(not JobState(row.state).terminal for row in rows),
-        "models": sorted({row.model for row in rows}),
+        "active": listing.active,
+        "models": listing.models,
         "at": view.at,
         "error": view.error,
         "bucket": _bucket(),
@@ -130,8 +106,8 @@ def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, 
 
 @router.get("/models")
 def list_models(user: ReaderDep) -> dict[str, Any]:
-    view, rows = _visible(user)
-    return {"models": models.overview(_storage(), _bucket(), rows), "at": view.at, "error": view.error}
+    view, listing = _visible(user)
+    return {"models": models.overview(_storage(), _bucket(), listing.rows), "at": view.at, "error": view.error}
 
 
 @router.get("/models/{model}")
@@ -156,11 +132,11 @@ def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, An
     return {"champion": champion.brief(), "serial": champion.serial}
 
 
-def _visible(user: Any) -> tuple[View, list[Row]]:
+def _visible(user: Any) -> tuple[View, Listing]:
     """The index without the jobs of DAGs that the user may not read."""
     view = _index().view()
-    allowed = guard.readable(user, {row.dag_id for row in view.rows})
-    return view, [row for row in view.rows if row.dag_id in allowed]
+    allowed = guard.readable(user, set(_listings.dags(view)))
+    return view, _listings.of(view, frozenset(allowed))
 
 
 def _of_model(user: Any, model: str) -> list[Row]:
@@ -168,7 +144,7 @@ def _of_model(user: Any, model: str) -> list[Row]:
 
     :raises HTTPException: 404 if there are none.
     """
-    rows = [row for row in _visible(user)[1] if row.model == model]
+    rows = [row for row in _visible(user)[1].rows if row.model == model]
     if not rows:
         raise HTTPException(404, "the model does not exist, or you do not have permission to read the DAGs of its jobs")
     return rows

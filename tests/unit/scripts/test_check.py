@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from scripts import check
+from scripts.bootstrap import ROOT
 from scripts.check import Check
 from scripts.skips import FILE
 
@@ -87,7 +88,7 @@ def test_ctrl_c_lets_a_check_clean_up(tmp_path: Path) -> None:
     )
     call = f"_run([sys.executable, '-c', {child!r}], None, pathlib.Path.cwd())"
     code = f"import sys, pathlib; from scripts.check import _run; {call}"
-    env = {**os.environ, "PYTHONPATH": str(check.ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, start_new_session=True)
     with process:
         deadline = time.monotonic() + 60

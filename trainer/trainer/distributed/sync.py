@@ -24,9 +24,20 @@ from trainer.distributed.cluster import Cluster
 from trainer.distributed.graph import BETA1, BETA2, EPSILON
 from trainer.distributed.signals import Stop
 from trainer.errors import LossNotFiniteError, PreemptedError, ReplicaLostError, UsageError
+from trainer.files import manifest
 from trainer.files.dataset import batches, open_dataset
+from trainer.files.storage import open_store
 
 log = logging.getLogger(__name__)
+
+# What a collective operation raises if another replica is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 def train(config: Config, cluster: Cluster, stop: Stop) -> None:
@@ -64,15 +75,23 @@ def train(config: Config, cluster: Cluster, stop: Stop) -> None:
         log.info("%d steps, with %d of %d examples each in this replica", step, share, share * len(cluster.trainers))
         if cluster.is_chief:
             chief.finish(None, replicas, loss)
-        replicas.meet()  # a replica that exits early would break the collective operation of the others
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-        tf.errors.InternalError,
-        tf.errors.DeadlineExceededError,
-    ) as error:
+        _meet(replicas, config, step)
+    except _LOST as error:
         raise ReplicaLostError(f"lost another replica at step {step}: {str(error.message)[:200]}") from error
+
+
+def _meet(replicas: _Replica, config: Config, step: int) -> None:
+    """Wait until all replicas have finished: one that exits early would break the collective operation of the others.
+
+    The last of the others can exit before this replica has received its part; then the model is already exported.
+    """
+    try:
+        replicas.meet()
+    except _LOST:
+        exported = manifest.read(open_store(config.model_dir), "")
+        if exported is None or exported.get("step") != step:
+            raise
+        log.info("another replica has ended; the model of step %d is exported", step)
 
 
 class _Replica:

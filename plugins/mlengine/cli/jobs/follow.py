@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlengine import settings
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.output import note, say
 from mlengine.core import plaintext
@@ -46,12 +47,15 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
         if status is None:
             return ExitCode.JOB_FAILED
         if status.state is JobState.SUCCEEDED:
+            _record_end(storage, backend, status)
             return ExitCode.OK
         if not _retryable(status) and not submitter.falls_back(status):
+            _record_end(storage, backend, status)
             return _failed(status)
         try:
             handle = submitter.next_attempt(status).handle
         except JobFailedError as error:
+            _record_end(storage, backend, status)
             say(str(error))
             return ExitCode.JOB_FAILED
         say(f"attempt {handle.attempt} resumes from the last checkpoint")
@@ -92,6 +96,14 @@ def _waits_elsewhere(submitter: Submitter, status: JobStatus, limit: float | Non
         submitter.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
     say(f"{status.handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
     return falls_back
+
+
+def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
+    """Write the job's row to the job index of the configured bucket."""
+    from mlengine.job_index.recording import record_end
+
+    if bucket := settings.get("bucket"):
+        record_end(storage, bucket, backend, status)
 
 
 def _retryable(status: JobStatus) -> bool:

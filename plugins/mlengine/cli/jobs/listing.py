@@ -27,7 +27,7 @@ from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
 if TYPE_CHECKING:
-    from mlengine.web.rows import Row
+    from mlengine.job_index.rows import Row
 
 _ABOUT = """\
 List the jobs of the bucket, newest first: those of DAGs and those of `mlengine jobs train`, on any backend. With

@@ -72,6 +72,7 @@ def register(commands: Commands) -> None:
 
 def _validate(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
+    from mlengine.job_index.recording import record_report
     from mlengine.validation.environment import local_environment
     from mlengine.validation.job import load_job
     from mlengine.validation.report import find_report
@@ -103,6 +104,7 @@ def _validate(args: argparse.Namespace) -> int:
         local_environment(storage, subject.package_uris, env=subject.env),
         replace_report=args.replace_report,
     )
+    record_report(storage, bucket, report)
     if args.json:
         say_json(_document(report, folder))
     else:

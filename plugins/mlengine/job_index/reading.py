@@ -1,26 +1,27 @@
-"""The rows of the list of jobs: everything that the page shows of a job without opening it.
+"""Reads the row of a job from its directory and its backend.
 
-A row is read from the job's claim (``job.json``), from its backend, and from what the trainer and the validation wrote
-to the job directory. :mod:`mlengine.web.index` keeps the rows.
+That is the job's claim (``job.json``), and what the trainer, the wait and the validation wrote to the directory.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from mlengine.backends import EstimatesCost, Submission, TrainingBackend
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
+from mlengine.job_index.rows import Row
 from mlengine.jobs.progress import read_cursor, read_progress
 from mlengine.storage.client import Storage
-from mlengine.validation.report import Report, load_report
+from mlengine.validation.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -29,75 +30,15 @@ _FINAL_AFTER_END = 3600.0  # after a job that did not succeed has ended
 _FINAL_AFTER_VALIDATION = 600.0
 _FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
-_TEXT = frozenset(
-    "model job_id backend state detail dag_id run_id by cluster decision dataset verdict metric".split()  # noqa: SIM905
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One job in the list. Times are in seconds since the epoch.
-
-    :param seen: when the row was read.
-    :param final: whether the job is not expected to change.
-    :param by: the user who triggered its run, or the run's type; empty if Airflow does not know the run.
-    :param of: the last step; ``step`` is the current one.
-    :param eta: seconds until the last step.
-    :param rate: examples per second.
-    :param cost_usd: cost of its machines so far, by list prices; ``None`` if the backend has no prices.
-    """
-
-    model: str
-    job_id: str
-    backend: str
-    attempt: int
-    state: str
-    seen: float
-    detail: str = ""
-    dag_id: str = ""
-    run_id: str = ""
-    by: str = ""
-    cluster: str = ""
-    decision: str = ""
-    dataset: str = ""
-    claimed: float | None = None
-    started: float | None = None
-    ended: float | None = None
-    step: int | None = None
-    of: int | None = None
-    eta: float | None = None
-    rate: float | None = None
-    verdict: str = ""
-    metric: str = ""
-    metric_value: float | None = None
-    cost_usd: float | None = None
-    final: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """A row that :meth:`to_json` returned. Unknown fields are ignored.
-
-        :raises ValueError, KeyError, TypeError: a field is missing or has the wrong type.
-        """
-        known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
-        for name, value in known.items():
-            number = not isinstance(value, bool) and isinstance(value, int | float)
-            if name == "final":
-                number = isinstance(value, bool)
-            if not (isinstance(value, str) if name in _TEXT else value is None or number):
-                raise ValueError(f"invalid {name}: {value!r}")
-        return cls(**{**known, "state": JobState(data["state"]).value})
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A job directory and its claim."""
+    """A job directory, its claim, and the generation of ``job.json``."""
 
     job_dir: JobDir
     record: JobRecord
+    generation: int = 0
 
     @property
     def handle(self) -> JobHandle | None:
@@ -112,7 +53,8 @@ class Claimed:
 def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
     """The claim in the directory; ``None`` if there is none or it is invalid."""
     try:
-        return Claimed(job_dir, JobRecord.from_bytes(storage.read(job_dir.claim)))
+        data, generation = storage.read_with_generation(job_dir.claim)
+        return Claimed(job_dir, JobRecord.from_bytes(data), generation)
     except ObjectMissingError:
         return None
     except MlengineError as error:
@@ -133,10 +75,18 @@ def describe(backend: TrainingBackend, claims: Sequence[Claimed]) -> dict[str, J
     return {status.handle.job_dir: status for status in found if not _not_found(status)}
 
 
-def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend: TrainingBackend | None) -> Row:
+def make_row(
+    storage: Storage,
+    claim: Claimed,
+    status: JobStatus | None,
+    backend: TrainingBackend | None,
+    *,
+    validated: bool = True,
+) -> Row:
     """The row of a claimed job.
 
     :param status: from the backend; without it, the row has the state that the last wait reported.
+    :param validated: whether to look for a report.
     """
     record, job_dir = claim.record, claim.job_dir
     times = [float(event["time"]) for event in record.history if "time" in event]
@@ -154,46 +104,71 @@ def make_row(storage: Storage, claim: Claimed, status: JobStatus | None, backend
         decision=_decision(record),
         dataset=str((record.inputs.get("dataset") or {}).get("version") or ""),
         claimed=times[0] if times else None,
+        claim_generation=claim.generation,
     )
     if claim.handle is None:
         return row
-    report = _report(storage, job_dir)
-    row = _with_status(storage, row, claim.handle, status, report)
-    if report is not None:
-        row = replace(
-            row, verdict=report.verdict.decision.value, metric=report.main_metric, metric_value=report.metric_value
-        )
-    row = _with_progress(storage, row, job_dir)
-    row = replace(row, cost_usd=_cost(backend, record, job_dir, row))
-    return replace(row, final=_is_final(row, report, times[-1] if times else 0.0))
+    report, generation = _report(storage, job_dir) if validated else (None, 0)
+    row = _with_progress(storage, _with_status(storage, row, claim.handle, status, report), job_dir)
+    row = row._replace(
+        cost_usd=_cost(backend, record, job_dir, row),
+        final_at=_final_at(row, times[-1] if times else 0.0),
+        report_generation=generation,
+    )
+    return row if report is None else with_report(row, report, generation)
+
+
+def with_report(row: Row, report: Report, generation: int) -> Row:
+    """The row with the result of a validation.
+
+    :param generation: of ``report.json``.
+    """
+    return row._replace(
+        verdict=report.verdict.decision.value,
+        metric=report.main_metric,
+        metric_value=report.metric_value,
+        report_generation=generation,
+        final_at=_seconds(report.created) + _FINAL_AFTER_VALIDATION
+        if row.state == JobState.SUCCEEDED
+        else row.final_at,
+    )
 
 
 def damaged(claim: Claimed, error: str) -> Row:
     """The row of a job whose claim is invalid, so that it does not hide the other jobs."""
     detail = f"job.json is invalid: {error}"
-    return Row(claim.model, claim.job_dir.job_id, "", 0, JobState.UNKNOWN.value, time.time(), detail)
+    return Row(
+        claim.model,
+        claim.job_dir.job_id,
+        "",
+        0,
+        JobState.UNKNOWN.value,
+        time.time(),
+        detail,
+        claim_generation=claim.generation,
+    )
 
 
 def _with_status(storage: Storage, row: Row, handle: JobHandle, status: JobStatus | None, report: Report | None) -> Row:
     if status is not None:
-        return replace(row, state=status.state.value, detail=status.detail, started=status.started, ended=status.ended)
+        return row._replace(state=status.state.value, detail=status.detail, started=status.started, ended=status.ended)
     cursor = read_cursor(storage, handle)
     if report is not None:
-        return replace(row, state=JobState.SUCCEEDED.value, detail=cursor.detail)
+        return row._replace(state=JobState.SUCCEEDED.value, detail=cursor.detail)
     if cursor.state in {state.value for state in JobState if state.terminal}:
-        return replace(row, state=cursor.state, detail=cursor.detail)
+        return row._replace(state=cursor.state, detail=cursor.detail)
     last = f"; last reported state: {cursor.state}" if cursor.state else ""
-    return replace(row, state=JobState.UNKNOWN.value, detail=f"the API server cannot query this job's backend{last}")
+    return row._replace(state=JobState.UNKNOWN.value, detail=f"the API server cannot query this job's backend{last}")
 
 
 def _with_progress(storage: Storage, row: Row, job_dir: JobDir) -> Row:
     progress = read_progress(storage, job_dir)
     if progress is None:
         return row
-    row = replace(row, step=progress.step, of=progress.of)
+    row = row._replace(step=progress.step, of=progress.of)
     if row.state in {JobState.QUEUED, JobState.PREPARING} or JobState(row.state).terminal:
         return row
-    return replace(row, eta=progress.eta_seconds, rate=progress.examples_per_second)
+    return row._replace(eta=progress.eta_seconds, rate=progress.examples_per_second)
 
 
 def _not_found(status: JobStatus) -> bool:
@@ -202,13 +177,18 @@ def _not_found(status: JobStatus) -> bool:
     return lost and status.created is None and status.started is None
 
 
-def _report(storage: Storage, job_dir: JobDir) -> Report | None:
+def _report(storage: Storage, job_dir: JobDir) -> tuple[Report | None, int]:
+    """The report and its generation. The generation is known even if the report is invalid."""
+    generation = 0
     try:
-        return load_report(storage, job_dir)
+        data, generation = storage.read_with_generation(job_dir.report)
+        return Report.from_json(json.loads(data)), generation
     except MlengineError as error:
         if error.retryable:
             raise
-        return None
+    except ValueError:
+        log.warning("Ignoring the invalid report %s", job_dir.report)
+    return None, generation
 
 
 def _cost(backend: TrainingBackend | None, record: JobRecord, job_dir: JobDir, row: Row) -> float | None:
@@ -223,17 +203,14 @@ def _cost(backend: TrainingBackend | None, record: JobRecord, job_dir: JobDir, r
     return None if hourly is None else hourly * ((row.ended or row.seen) - row.started) / 3600
 
 
-def _is_final(row: Row, report: Report | None, last_event: float) -> bool:
-    quiet = row.seen - (row.ended or last_event)
+def _final_at(row: Row, last_event: float) -> float | None:
+    """When the row becomes final, unless the job has succeeded and was validated."""
+    quiet_since = row.ended or last_event
+    if row.state == JobState.UNKNOWN:
+        return quiet_since + _FINAL_IF_UNKNOWN
     if not JobState(row.state).terminal:
-        return row.state == JobState.UNKNOWN and quiet > _FINAL_IF_UNKNOWN
-    if row.state != JobState.SUCCEEDED:
-        return quiet > _FINAL_AFTER_END
-    return (
-        quiet > _FINAL_WITHOUT_VALIDATION
-        if report is None
-        else row.seen - _seconds(report.created) > _FINAL_AFTER_VALIDATION
-    )
+        return None
+    return quiet_since + (_FINAL_WITHOUT_VALIDATION if row.state == JobState.SUCCEEDED else _FINAL_AFTER_END)
 
 
 def _seconds(created: str) -> float:

@@ -1,0 +1,298 @@
+"""The rows of all jobs of a bucket, from the job index and from the job directories that it does not cover.
+
+A refresh lists one folder per model, loads the objects of the index that have changed, and reads the directories of
+jobs that have no row or are not final. From time to time, it compares the generations in the rows with those of the
+objects, and reads the jobs that have changed: a process died before it wrote the index, or did not know it. Rows that
+were read are written to the index, so that the next server need not read them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+
+from mlengine.backends import TrainingBackend
+from mlengine.core import layout
+from mlengine.core.errors import MlengineError
+from mlengine.core.job import JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.job_index import earlier_format, shards
+from mlengine.job_index.reading import Claimed, damaged, describe, make_row, read_claim
+from mlengine.job_index.rows import Row, from_columns, to_columns
+from mlengine.job_index.shards import Key, Shard
+from mlengine.storage.client import ObjectStat, Storage
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL = 600.0  # seconds between two comparisons of the generations
+WRITE_INTERVAL = 60.0  # seconds between two writes to the index, unless many jobs were read
+MANY = 20
+BATCH = 100  # jobs that are read together
+_SKEW = 60.0  # seconds by which clocks may differ
+_FORGET_AFTER = 3600.0  # seconds after a row was read; then it is deleted from the index if its directory is gone
+_UNCLAIMED_PAUSE = 600.0  # seconds, at most, between two reads of a directory that no job has claimed
+
+Backends = Callable[[str], TrainingBackend | None]
+People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
+
+
+class BucketRows:
+    """The rows of one bucket, by model and job id.
+
+    :param backends: returns the backend of a name, or ``None`` if it is not configured.
+    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``.
+    """
+
+    def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
+        self.rows: dict[Key, Row] = {}
+        self._storage = storage
+        self._bucket = layout.bucket_uri(bucket)
+        self._backends = backends
+        self._people = people
+        self._shards: list[Shard] | None = None
+        self._dirs: set[Key] = set()
+        self._listed = 0.0
+        self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
+        self._asked: set[tuple[str, str]] = set()  # runs whose user was looked up
+        self._checked = self._written = float("-inf")
+        self._read_since = 0  # jobs that were read since the last write to the index
+
+    def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
+        """List the bucket, and read the jobs that may have changed.
+
+        :param progress: called after each batch of jobs except the last one.
+        """
+        listed = time.time()
+        names = pool.submit(self._storage.list_dirs, self._bucket)
+        loading = self._load_changed(pool)
+        models = [name for name in names.result() if name not in layout.RESERVED_NAMES and layout.NAME.match(name)]
+        listings = pool.map(lambda model: self._storage.list_dirs(layout.model_prefix(self._bucket, model)), models)
+        loading()
+        self._dirs = {
+            (model, job_id)
+            for model, job_ids in zip(models, listings, strict=True)
+            for job_id in job_ids
+            if job_id not in layout.NO_JOBS
+        }
+        self._listed = listed
+        if self._shards is not None and not any(shard.generation for shard in self._shards) and not self.rows:
+            for model in models:
+                self._merge(earlier_format.load(self._storage, self._bucket, model))
+        for gone in self.rows.keys() - self._dirs:
+            del self.rows[gone]
+        self._read(self._due(), pool, progress)
+
+    def check(self, pool: Executor) -> None:
+        """Compare the rows with the generations of the objects, every :data:`CHECK_INTERVAL` seconds."""
+        if time.monotonic() - self._checked < CHECK_INTERVAL:
+            return
+        began = time.time()
+        found = self._generations()
+        stale = [key for key in list(self.rows) if self._is_stale(key, *found.get(key, (None, None)), began)]
+        if stale:
+            log.info("%d rows of the job index were out of date", len(stale))
+        self._read(sorted(stale, reverse=True), pool)
+        self._checked = time.monotonic()
+
+    def save(self, pool: Executor) -> None:
+        """Write new final rows to the index, and delete those of deleted jobs.
+
+        Every :data:`WRITE_INTERVAL` seconds, or at once if many jobs were read: the process may end soon.
+        """
+        if time.monotonic() - self._written >= WRITE_INTERVAL or self._read_since >= MANY:
+            self._save(pool)
+
+    def _save(self, pool: Executor) -> None:
+        if self._shards is None:
+            return
+        changes = self._unsaved(self._shards)
+        for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values()), strict=True):
+            if shard is not None:
+                self._shards[number] = shard
+        self._written, self._read_since = time.monotonic(), 0
+
+    def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
+        """Read one job now, and update its row. ``None`` if there is no such job."""
+        claim = read_claim(self._storage, job_dir)
+        if claim is None:
+            return None
+        row = self._make_rows([claim])[0]
+        key = (row.model, row.job_id)
+        known = self.rows.get(key)
+        if known is not None:
+            row = row._replace(by=row.by or known.by)
+            self.rows[key] = row
+        return claim, row
+
+    def add_users(self, keys: Iterable[Key]) -> None:
+        """Look up who triggered the runs of these rows, once for each run."""
+        missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
+        runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
+        users = self._triggered_by(runs)
+        self._asked |= runs
+        for row in missing:
+            if user := users.get((row.dag_id, row.run_id)):
+                self.rows[row.model, row.job_id] = row._replace(by=user)
+
+    def _load_changed(self, pool: Executor) -> Callable[[], None]:
+        """Start to load the objects of the index that have changed. The result waits for them and merges the rows."""
+        known = self._shards or [Shard() for _ in range(shards.SHARDS)]
+        stats = {stat.uri: stat.generation for stat in self._storage.ls(layout.job_index(self._bucket))}
+        generations = [stats.get(layout.job_index_shard(self._bucket, number), 0) for number in range(shards.SHARDS)]
+        changed = [number for number, shard in enumerate(known) if shard.generation != generations[number]]
+        loads = pool.map(lambda number: self._load_shard(number) if generations[number] else Shard(), changed)
+
+        def finish() -> None:
+            for number, shard in zip(changed, loads, strict=True):
+                known[number] = shard
+                self._merge(shard.rows.values())
+            self._shards = known
+
+        return finish
+
+    def _load_shard(self, number: int) -> Shard:
+        try:
+            return shards.load(self._storage, self._bucket, number)
+        except MlengineError as error:
+            if error.retryable:
+                raise
+            log.warning("Ignoring the job index: %s", error.message)
+            return Shard(newer=True)
+
+    def _merge(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            key = (row.model, row.job_id)
+            self.rows[key] = shards.merged(self.rows.get(key), row)
+
+    def _due(self) -> list[Key]:
+        """The directories to read: new jobs, and jobs that are not final."""
+        now = time.time()
+        self._unclaimed = {key: when for key, when in self._unclaimed.items() if key in self._dirs}
+        return sorted(  # ids contain dates: roughly newest first
+            (
+                key
+                for key in self._dirs
+                if not ((row := self.rows.get(key)) and row.final(now)) and self._unclaimed.get(key, (0, 0))[1] <= now
+            ),
+            reverse=True,
+        )
+
+    def _read(self, keys: Sequence[Key], pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
+        saved = time.monotonic()
+        for begin in range(0, len(keys), BATCH):
+            self._read_batch(keys[begin : begin + BATCH], pool)
+            if begin + BATCH < len(keys):
+                progress()
+            if time.monotonic() - saved >= WRITE_INTERVAL:  # reading all jobs of a large bucket takes minutes
+                self._save(pool)
+                saved = time.monotonic()
+
+    def _read_batch(self, keys: Sequence[Key], pool: Executor) -> None:
+        claims = list(pool.map(lambda key: read_claim(self._storage, JobDir.of(self._bucket, *key)), keys))
+        now = time.time()
+        for key, claim in zip(keys, claims, strict=True):
+            if claim is None:
+                self.rows.pop(key, None)
+                first = self._unclaimed.get(key, (now, now))[0]
+                self._unclaimed[key] = (first, now + min((now - first) / 2, _UNCLAIMED_PAUSE))
+            else:
+                self._unclaimed.pop(key, None)
+        for row in self._make_rows([claim for claim in claims if claim is not None], pool):
+            key = (row.model, row.job_id)
+            known = self.rows.get(key)
+            self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
+            # A running job is read with every refresh, and is not written.
+            self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
+
+    def _make_rows(self, claims: Sequence[Claimed], pool: Executor | None = None) -> list[Row]:
+        backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}
+        statuses: dict[str, JobStatus] = {}
+        for name, backend in backends.items():
+            if backend is not None:
+                statuses |= describe(backend, [claim for claim in claims if claim.record.backend == name])
+
+        def one(claim: Claimed) -> Row:
+            backend = backends[claim.record.backend]
+            try:
+                return make_row(self._storage, claim, statuses.get(claim.job_dir.uri), backend)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                return damaged(claim, repr(error))
+
+        rows = list((pool.map if pool else map)(one, claims))
+        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id})
+        return [row._replace(by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
+
+    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        return self._people(runs) if self._people and runs else {}
+
+    def _generations(self) -> dict[Key, tuple[ObjectStat | None, ObjectStat | None]]:
+        """The claim and the report of each job."""
+        found: dict[Key, tuple[ObjectStat | None, ObjectStat | None]] = {}
+        for stat in self._storage.ls(f"{self._bucket}/", "*/*/{job,report}.json"):
+            model, _, rest = stat.uri[len(self._bucket) + 1 :].partition("/")
+            job_id, _, name = rest.partition("/")
+            claim, report = found.get((model, job_id), (None, None))
+            if name == "job.json":
+                found[model, job_id] = (stat, report)
+            elif name == "report.json":
+                found[model, job_id] = (claim, stat)
+        return found
+
+    def _is_stale(self, key: Key, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
+        """Whether the row was read from older objects than those that were listed."""
+        row = self.rows.get(key)
+        if row is None:
+            return False
+        if claim is None or (report is None and row.report_generation):
+            return row.seen < listed - _SKEW  # deleted
+        reported = report.generation if report else 0
+        if row.claim_generation:
+            return (row.claim_generation, row.report_generation) < (claim.generation, reported)
+        if max(claim.written, report.written if report else 0.0) > row.seen - _SKEW:
+            return True
+        self.rows[key] = row._replace(claim_generation=claim.generation, report_generation=reported)
+        return False
+
+    def _unsaved(self, known: Sequence[Shard]) -> dict[int, dict[Key, Row | None]]:
+        """The changes to the index, by the number of the object."""
+        now = time.time()
+        changes: dict[int, dict[Key, Row | None]] = defaultdict(dict)
+        for key, row in list(self.rows.items()):
+            if row.final(now):
+                number = shards.number_of(*key)
+                stored = known[number].rows.get(key)
+                if (stored is None or _content(stored) != _content(row)) and _is_valid(row):
+                    changes[number][key] = row
+        for number, shard in enumerate(known):
+            for key, row in shard.rows.items():
+                if key not in self._dirs and row.seen < self._listed - _FORGET_AFTER:
+                    changes[number][key] = None
+        return {number: rows for number, rows in changes.items() if not known[number].newer}
+
+    def _save_shard(self, number: int, rows: Mapping[Key, Row | None]) -> Shard | None:
+        def change(present: Mapping[Key, Row]) -> Mapping[Key, Row | None]:
+            wanted = {key: row and shards.merged(present.get(key), row) for key, row in rows.items()}
+            return {key: row for key, row in wanted.items() if present.get(key) != row}
+
+        try:
+            return shards.update(self._storage, self._bucket, number, change)
+        except MlengineError as error:
+            log.info("Could not write the job index: %s", error.message)
+            return None
+
+
+def _content(row: Row) -> tuple[object, ...]:
+    """What makes it worth writing a row again."""
+    return row.claim_generation, row.report_generation, row.state, row.by
+
+
+def _is_valid(row: Row) -> bool:
+    """Whether readers accept the row. A claim may contain anything."""
+    try:
+        from_columns(to_columns([row]))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Writes a job's row to the job index when the job ends and when it is validated.
+
+The index is a cache, so errors are logged only, and a task waits for it a few seconds at most. A row that is missing is
+read from the job directory by the next server that lists the jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from mlengine.backends import TrainingBackend
+from mlengine.core import layout
+from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.job import JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.job_index import shards
+from mlengine.job_index.reading import make_row, read_claim, with_report
+from mlengine.job_index.rows import Row, from_columns, to_columns
+from mlengine.job_index.shards import Key
+from mlengine.storage.client import Storage
+from mlengine.validation.report import Report
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds that a caller waits for a write
+
+
+def record_end(storage: Storage, bucket: str, backend: TrainingBackend, status: JobStatus) -> None:
+    """Write the row of a job that has ended. Four requests.
+
+    :param bucket: the bucket whose jobs are listed. A job directory elsewhere has no row.
+    """
+    job_dir = JobDir(status.handle.job_dir)
+
+    def work() -> None:
+        claim = read_claim(storage, job_dir)
+        if claim is None or claim.handle != status.handle:
+            return  # there is another attempt already
+        row = make_row(storage, claim, status, backend, validated=False)
+        from_columns(to_columns([row]))  # raises ValueError for a row that no reader would accept
+        key = (row.model, row.job_id)
+        shards.update(storage, bucket, shards.number_of(*key), lambda rows: {key: shards.merged(rows.get(key), row)})
+
+    _attempt(work, bucket, job_dir)
+
+
+def record_report(storage: Storage, bucket: str, report: Report) -> None:
+    """Add the result of a validation to the row of its job, if there is one. Three requests."""
+    job_dir = JobDir(report.job_dir)
+    key = (job_dir.model_name, job_dir.job_id)
+
+    def change(rows: Mapping[Key, Row]) -> dict[Key, Row | None]:
+        row = rows.get(key)
+        stat = storage.stat(job_dir.report) if row is not None else None
+        if row is None or stat is None or stat.generation < row.report_generation:
+            return {}
+        return {key: with_report(row, report, stat.generation)}
+
+    _attempt(lambda: shards.update(storage, bucket, shards.number_of(*key), change), bucket, job_dir)
+
+
+def _attempt(work: Callable[[], object], bucket: str, job_dir: JobDir) -> None:
+    if not _is_listed(bucket, job_dir):
+        return
+
+    def run() -> None:
+        try:
+            work()
+        except MlengineError as error:
+            log.info("job %s: its row in the job index could not be written: %s", job_dir.job_id, error.message)
+        except Exception:
+            log.warning("job %s: its row in the job index could not be written", job_dir.job_id, exc_info=True)
+
+    # In a thread of its own: the client repeats requests for two minutes, which is too long for a cache.
+    thread = threading.Thread(target=run, name="mlengine-job-index", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+
+
+def _is_listed(bucket: str, job_dir: JobDir) -> bool:
+    """Whether lists of the bucket's jobs show the job."""
+    try:
+        return JobDir.of(bucket, layout.check_model_name(job_dir.model_name), job_dir.job_id) == job_dir
+    except StorageError:
+        return False
