@@ -195,6 +195,13 @@ def _all() -> tuple[Setting, ...]:
             number,
             "Seconds that uploading a local job's logs to the bucket may take; 0 disables the upload.",
         ),
+        Setting(
+            "local_gpus",
+            "",
+            text,
+            "GPUs that local jobs may use: a number, or indices or UUIDs separated by commas; 0 is none "
+            "(default: all that nvidia-smi lists).",
+        ),
         Setting("local_keep_environments", "8", whole, "Unused local training environments that are kept."),
         Setting(
             "ray_address",
