@@ -20,6 +20,7 @@ from mlengine.job_index import bucket_rows, shards
 from mlengine.job_index.recording import record_end, record_report
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
+from mlengine.storage.small_objects import SmallObjects
 from mlengine.validation.report import load_report
 from mlengine.web.index import Index
 from tests.support.buckets import delete_below
@@ -40,7 +41,14 @@ def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         sent.append(f"{request.method} {request.url}")
         return real(self, request, **kwargs)
 
+    small = SmallObjects.read
+
+    def counted_small(self: SmallObjects, bucket: str, path: str) -> bytes | None:
+        sent.append(f"GET {path}")
+        return small(self, bucket, path)
+
     monkeypatch.setattr(requests.Session, "send", counted)
+    monkeypatch.setattr(SmallObjects, "read", counted_small)
     return sent
 
 
@@ -150,6 +158,9 @@ class DiesAt(Storage):
 
     def read_with_generation(self, uri: str) -> tuple[bytes, int]:
         return tuple(self._call(super().read_with_generation, uri))  # type: ignore[return-value]
+
+    def read_small(self, uri: str) -> bytes:
+        return bytes(self._call(super().read_small, uri))
 
     def stat(self, uri: str) -> Any:
         return self._call(super().stat, uri)
