@@ -131,7 +131,7 @@ class Launcher:
             self.orders.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
             environments = {
-                role: (python, base_env(self.job, self.stored.submission, python))
+                role: (python, base_env(self.job.root, self.job.state_dir, self.stored.submission, python))
                 for role, (python, _) in prepared.items()
             }
             supervisor = Supervisor(

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends import Submission
-from mlengine.backends.local.record import Job
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
@@ -21,10 +20,14 @@ from mlengine.runtime import env_allowlist
 from mlengine.runtime.rendezvous import CHIEF_PORTS, rendezvous_variables
 
 
-def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
-    """The variables that all replicas of the job share."""
+def base_env(root: Path, state_dir: Path, submission: Submission, python: Path) -> dict[str, str]:
+    """The variables that all replicas of the job share.
+
+    :param root: the job's directory on this machine.
+    :param state_dir: the directory that all jobs of this machine share.
+    """
     env = env_allowlist.for_replica(os.environ)
-    cache = job.state_dir / "data-cache"
+    cache = state_dir / "data-cache"
     cache.mkdir(exist_ok=True)
     return {
         # Otherwise TensorFlow takes all of a GPU's memory, also what another program on it needs.
@@ -35,7 +38,7 @@ def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
         **own_variables(submission),
         **_service(submission),
         "MLENGINE_DATA_CACHE": str(cache),
-        env_allowlist.MARK: str(job.root),
+        env_allowlist.MARK: str(root),
     }
 
 
