@@ -204,9 +204,10 @@ def run(side: str, count: int, args: argparse.Namespace, env: Mapping[str, str])
     plugins = (args.baseline if side == "baseline" else ROOT) / "plugins"
     child = ["--child", "ours" if side == "baseline" else side, str(count)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.waiting", *child, f"--seconds={args.seconds}", f"--warm-up={args.warm_up}"],
+        # Not as a module of this package, which would put this checkout's code first.
+        [sys.executable, "-P", __file__, *child, f"--seconds={args.seconds}", f"--warm-up={args.warm_up}"],
         cwd=ROOT,
-        env={**os.environ, **env, "PYTHONPATH": f"{plugins}:{ROOT}"},
+        env={**os.environ, **env, "PYTHONPATH": str(plugins)},
         capture_output=True,
         text=True,
         check=False,

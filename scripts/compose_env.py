@@ -23,6 +23,7 @@ _SECRETS = """\
 # encrypted with AIRFLOW_FERNET_KEY. docs/deploy.md lists more variables.
 
 # local: Cloud Storage, emulator and MNIST on this machine. celery: separate workers (set AIRFLOW_EXECUTOR too).
+# ray: a Ray cluster on this machine (set the backend in mlengine.env too).
 COMPOSE_PROFILES=local
 COMPOSE_PROJECT_NAME=mlengine
 #AIRFLOW_EXECUTOR=CeleryExecutor
@@ -59,6 +60,10 @@ AIRFLOW__MLENGINE__VERTEX_ENDPOINT=http://trainer:9000
 AIRFLOW__MLENGINE__VERTEX_HTTP_HOSTS=trainer
 AIRFLOW__MLENGINE__TENSORBOARD_URL=http://localhost:{tensorboard_port}
 AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_anonymous": true, "project": "local"}}}}'
+
+# Ray instead of Vertex AI: jobs run on the cluster of the profile ray, or on another one (docs/ray.md).
+#AIRFLOW__MLENGINE__BACKEND=ray
+#AIRFLOW__MLENGINE__RAY_ADDRESS=http://ray-head:8265
 
 # Google Cloud: replace all of the above (docs/deploy.md), and remove `local` from COMPOSE_PROFILES.
 #AIRFLOW__MLENGINE__BUCKET=gs://my-bucket

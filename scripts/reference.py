@@ -43,6 +43,9 @@ The first source that has a value wins, in Airflow's processes and on the comman
 3. Airflow's configuration: `AIRFLOW__MLENGINE__<NAME>`, then `[mlengine] <name>` in `airflow.cfg`,
 4. the default.
 
+A secret (`ray_token`, `ray_headers`) may also be the output of a command, `AIRFLOW__MLENGINE__<NAME>_CMD`, or a value
+in Airflow's secrets backend, `AIRFLOW__MLENGINE__<NAME>_SECRET`; in `airflow.cfg`, `<name>_cmd` and `<name>_secret`.
+
 The command line reads the same `airflow.cfg` as Airflow (`AIRFLOW_CONFIG`, or `airflow.cfg` in `AIRFLOW_HOME`). An
 empty value means that the setting is not set. Durations are in seconds.
 """

@@ -150,6 +150,7 @@ def start(
     dags: Path = ROOT / "dags",
     settings: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
+    gcs_host: str = "127.0.0.1",
 ) -> Stack:
     """Start all components and wait until they are healthy. The caller holds the :class:`Lock`.
 
@@ -157,11 +158,12 @@ def start(
     :param load: registers them.
     :param settings: settings of Airflow, which override those of the stack.
     :param env: environment variables of Airflow and its tasks, which override those of the stack.
+    :param gcs_host: the address of the Cloud Storage server, if not only this machine uses it.
     :raises MlengineError: a component did not start. All others have been stopped, except for training jobs of an
         earlier stack and the server of their bucket.
     """
     ports, moved = _ports(data)
-    server = gcs.start(data / "gcs", port=ports["gcs"], log=_log(data, "gcs"))
+    server = gcs.start(data / "gcs", host=gcs_host, port=ports["gcs"], log=_log(data, "gcs"))
     started = None
     try:
         os.environ.update(server.env)
@@ -278,6 +280,8 @@ def _environment(data: Path, server: gcs.GcsServer) -> dict[str, str]:
         **emulator_connection(),
         "AIRFLOW__MLENGINE__BUCKET": f"gs://{BUCKET}",
         "AIRFLOW__MLENGINE__LOCAL_STATE_DIR": str(data / "local"),
+        # A poll of a local job reads a small file.
+        "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(ROOT / ".mlengine" / "cache" / "uv"),
         "UV_PYTHON_DOWNLOADS": "never",
         # So that tasks find the programs of this environment.

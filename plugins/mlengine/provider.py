@@ -56,6 +56,7 @@ def get_provider_info() -> dict[str, Any]:
                         "type": setting.kind,
                         "example": None,
                         "default": setting.default,
+                        **({"sensitive": True} if setting.sensitive else {}),
                     }
                     for setting in SETTINGS.values()
                 },

@@ -18,6 +18,7 @@ from tests.support import local_jobs
 from tests.support.airflow_stub import AirflowStub
 from tests.support.sample_jobs import BACKEND, SampleJobs
 from tests.support.scripted_backends import ScriptedBackend, vertex_over_memory
+from tests.support.scripted_ray import ray_over_memory
 from tests.support.validation_env import ValidationEnv, make_models, register_datasets
 
 if TYPE_CHECKING:
@@ -91,11 +92,14 @@ def validation_env(storage: Storage, bucket: str, validation_models: Path, valid
     return ValidationEnv(storage, bucket, validation_models, validation_state_dir)
 
 
-@pytest.fixture(params=["memory", "vertex"])
+@pytest.fixture(params=["memory", "ray", "vertex"])
 def scripted_backend(request: pytest.FixtureRequest, storage: Storage, tmp_path: Path) -> Iterator[ScriptedBackend]:
     """Each backend in turn."""
     if request.param == "memory":
         yield MemoryBackend()
+    elif request.param == "ray":
+        with ray_over_memory(storage) as ray:
+            yield ray
     else:
         with vertex_over_memory(tmp_path / "emulator", storage) as backend:
             yield backend

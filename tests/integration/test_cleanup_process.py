@@ -161,10 +161,10 @@ def _running(folder: Path) -> bool:
     return any("mlengine.listeners.cleanup_process" in command for command in commands)
 
 
-def _home(process: psutil.Process) -> str | None:
+def _home(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return process.environ().get("AIRFLOW_HOME")
-    return None
+        return str(process.environ().get("AIRFLOW_HOME"))
+    return ""
 
 
 def _children() -> list[str]:

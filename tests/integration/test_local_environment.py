@@ -175,7 +175,9 @@ def test_a_package_that_does_not_accept_this_python_is_refused_before_anything_i
 def test_bytecode_is_taken_over_where_the_source_is_the_same(storage: Storage, bucket: str, tmp_path: Path) -> None:
     needs = '["iniconfig==2.0.0"]'
     uris = [
-        local.put(storage, bucket, local.sdist(f"print({n})", dependencies=needs), f"{n}/tiny-1.0.tar.gz")
+        local.put(
+            storage, bucket, local.sdist(f"import iniconfig\nprint({n})", dependencies=needs), f"{n}/tiny-1.0.tar.gz"
+        )
         for n in range(2)
     ]
     one, two = (build_environment([uri], storage, tmp_path) for uri in uris)

@@ -107,22 +107,26 @@ class ComposeStack:
         return self.compose("exec", "-T", service, *words, seconds=180)
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Service → what the engine says of its container; ended ones too."""
+        """Service → what the engine says of its container; ended ones too. Of several containers, the last."""
+        return {_service(one): one for one in self._inspected()}
+
+    def _inspected(self) -> list[dict[str, Any]]:
         ids = self.compose("ps", "-q", "-a").split() or []
         if not ids:
-            return {}
+            return []
         # One that is just replaced is not found: the others are.
         done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in json.loads(done.stdout)}
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
 
     def unwell(self) -> dict[str, str]:
         """The services that are not as they should be: well where they run, done where they end."""
         found = {}
-        for name, container in self.containers().items():
+        for container in self._inspected():
             state = container["State"]
             health = state.get("Health", {}).get("Status")
             if (health != "healthy") if health else (state["Status"] != "exited" or state["ExitCode"]):
-                found[name] = health or f"{state['Status']} {state['ExitCode']}"
+                found[_service(container)] = health or f"{state['Status']} {state['ExitCode']}"
         return found
 
     def wait_until_well(self, *services: str, since: float | None = None, seconds: float = WELL_SECONDS) -> None:
@@ -157,6 +161,10 @@ class ComposeStack:
             ["docker", "image", "inspect", "--format", "{{.Size}}", *names], capture_output=True, text=True, check=True
         )
         return {name: int(size) // 10**6 for name, size in zip(names, done.stdout.split(), strict=True)}
+
+
+def _service(container: dict[str, Any]) -> str:
+    return str(container["Config"]["Labels"]["com.docker.compose.service"])
 
 
 def _json(method: str, url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:

@@ -60,7 +60,7 @@ def _left(mark: str, folder: Path) -> Iterator[psutil.Process]:
                 continue
             variables = process.environ()
             used = (process.cwd(), *variables.values())
-            # A terminal: somebody looks at the files. Launchers have none.
+            # A person's shell has a terminal, and launchers have none.
             detached = process.terminal() is None
             if variables.get(MARK) == mark or (detached and any(f"{value}/".startswith(below) for value in used)):
                 yield process

@@ -1,6 +1,6 @@
-"""Backends whose submitted jobs a test can count and end: in memory, and Vertex AI's over the emulator.
+"""Backends whose submitted jobs a test can count and end: in memory, Vertex AI's over the emulator, and Ray's.
 
-The contract tests run on both: both are a :class:`TrainingBackend`, and both have the additional methods by which
+The contract tests run on all: each is a :class:`TrainingBackend`, and has the additional methods by which
 :class:`MemoryBackend` lets a test act as the cloud.
 """
 
@@ -24,6 +24,7 @@ from mlengine.emulator.vertex_api import job_name
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend, MemoryJob
 from mlengine.testing.emulator import RunningEmulator, running
+from tests.support.scripted_ray import RayOverMemory
 
 _LONG_AGO = 3600.0  # past every pause before another attempt
 
@@ -164,12 +165,12 @@ class VertexOverMemory:
         self._lose = calls
 
 
-ScriptedBackend = MemoryBackend | VertexOverMemory
+ScriptedBackend = MemoryBackend | VertexOverMemory | RayOverMemory
 
 
 def fresh(scripted_backend: ScriptedBackend) -> ScriptedBackend:
     """Another of the kind, which knows no job."""
-    return scripted_backend.another() if isinstance(scripted_backend, VertexOverMemory) else MemoryBackend()
+    return MemoryBackend() if isinstance(scripted_backend, MemoryBackend) else scripted_backend.another()
 
 
 @contextmanager

@@ -51,12 +51,13 @@ def test_ports_are_on_loopback_by_default(name: str) -> None:
 
 
 def test_the_databases_and_whoever_runs_programs_are_published_nowhere() -> None:
-    assert not [name for name in ("postgres", "redis", "trainer", "worker", "scheduler") if "ports" in SERVICES[name]]
+    inside = ("postgres", "redis", "trainer", "worker", "scheduler", "ray-head", "ray-worker")
+    assert not [name for name in inside if "ports" in SERVICES[name]]
     assert FILE["networks"]["database"] == {"internal": True}
 
 
 def test_jobs_know_no_secret_and_reach_no_database() -> None:
-    for name in ("trainer", "gcs", "datasets", "tensorboard"):
+    for name in ("trainer", "gcs", "datasets", "tensorboard", "ray-head", "ray-worker"):
         assert SERVICES[name]["networks"] == ["training"]
         assert not [value for value in SERVICES[name].get("environment", {}).values() if ":?" in str(value)]
 

@@ -126,7 +126,7 @@ def sgemm(_split: Split, threads: int) -> Run:
         start = v1.global_variables_initializer()
     session = v1.Session(graph=graph, config=_threads(threads))
     session.run(start)
-    share = BATCH * _operations() / (2 * size**3)
+    share = BATCH * operations() / (2 * size**3)
 
     def run(steps: int) -> None:
         for _ in range(round(steps * share)):
@@ -135,7 +135,7 @@ def sgemm(_split: Split, threads: int) -> Run:
     return run
 
 
-def _operations() -> int:
+def operations() -> int:
     """Of a step, for one example: forward, by weights, and by inputs where these are no image."""
     forward = {name: 2 * prod(shape) for name, shape in mnist.SHAPES.items() if name.endswith("kernel")}
     forward["conv1/kernel"] *= 28 * 28

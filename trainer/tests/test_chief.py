@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,17 @@ def test_weights_that_are_no_good_are_not_kept(dataset: Path, tmp_path: Path, sp
         chief.save(None, _Weights(9, spoilt), 2.3, evaluate=False)
     kept = [path.name for path in (tmp_path / "train" / "checkpoints").iterdir()]
     assert [name.partition("-")[0] for name in kept] == ["00000007"]
+
+
+def test_only_the_last_evaluation_uses_all_held_out_examples(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = open_dataset(str(dataset))
+    argv = ["--dataset", str(dataset), "--job-dir", str(tmp_path), "--max_steps", "9", "--eval_examples", "20"]
+    chief = Chief(parse(argv), Cluster(), found)
+    with caplog.at_level(logging.INFO, "trainer.chief"):
+        chief.save(None, _Weights(7), 2.3)
+        chief.save(None, _Weights(9), 2.3)
+    evaluations = [message for message in caplog.messages if "held-out accuracy" in message]
+    assert "on 20 examples" in evaluations[0]
+    assert f"on {len(found.load('heldout'))} examples" in evaluations[1]

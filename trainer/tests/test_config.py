@@ -95,7 +95,12 @@ def test_arguments_of_services_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"), [([], "no --dataset"), (["--dataset", "d", "--max_steps", "0"], "--max_steps must be more")]
+    ("argv", "message"),
+    [
+        ([], "no --dataset"),
+        (["--dataset", "d", "--max_steps", "0"], "--max_steps must be more"),
+        (["--dataset", "d", "--eval_examples", "-1"], "--eval_examples must be 0 or more, not -1"),
+    ],
 )
 def test_arguments_that_make_no_sense(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

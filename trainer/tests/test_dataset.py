@@ -130,3 +130,20 @@ def test_shards_have_nothing_in_common_and_lack_nothing() -> None:
     split = Split(np.zeros((10, 1), np.uint8), np.arange(10, dtype=np.uint8))
     shards = [split.shard(index, 3).labels.tolist() for index in range(3)]
     assert sorted(chain(*shards)) == list(range(10))
+
+
+def test_a_sample_is_spread_over_all_examples_and_always_the_same() -> None:
+    labels = np.arange(100, dtype=np.uint8)
+    split = Split(labels[:, None], labels)
+    assert split.sample(4).labels.tolist() == [0, 25, 50, 75]
+    assert split.sample(3).labels.tolist() == split.sample(3).labels.tolist() == [0, 33, 66]
+    assert split.sample(100) is split.sample(1000) is split
+
+
+def test_batches_of_a_split_are_all_its_examples_in_order() -> None:
+    labels = np.arange(10, dtype=np.uint8)
+    assert [batch.labels.tolist() for batch in Split(labels[:, None], labels).batches(4)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9],
+    ]

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,13 @@ def clusters(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """All have ended."""
     with contextlib.ExitStack() as stack:
 
-        def cluster(name: str, data: Path = dataset, **roles: int) -> ClusterOfProcesses:
-            return stack.enter_context(ClusterOfProcesses(tmp_path_factory.mktemp(name), data, *PATIENCE, **roles))
+        def cluster(
+            name: str, data: Path = dataset, args: Sequence[str] = PATIENCE, **roles: int
+        ) -> ClusterOfProcesses:
+            return stack.enter_context(ClusterOfProcesses(tmp_path_factory.mktemp(name), data, *args, **roles))
 
-        found = {"gone": cluster("gone", ps=1).start()}
+        # This one trains before it loses its chief; on a busy machine a step takes its time.
+        found = {"gone": cluster("gone", args=(*PATIENCE, "--step_timeout", "60"), ps=1).start()}
         found["gone"].chief.wait_log("training from step")
         found["gone"].chief.kill()
         found["never"] = cluster("never", worker=1, ps=2).start("chief/0", "worker/0", "ps/0")  # ps/1 does not

@@ -16,7 +16,7 @@ import numpy as np
 from trainer import mnist
 from trainer.config import Config
 from trainer.distributed import graph as graphs
-from trainer.distributed.cluster import Cluster
+from trainer.distributed.cluster import Cluster, usable_cores
 from trainer.distributed.graph import Graph
 from trainer.errors import LossNotFiniteError
 from trainer.files.checkpoint import Checkpoints
@@ -47,6 +47,7 @@ class Chief:
         self._checkpoints = Checkpoints(self._store)
         self._progress = Progress(self._store, config.max_steps, config.batch_size, "chief")
         self._heldout: Split = dataset.load("heldout")
+        self._sample = self._heldout.sample(config.eval_examples or len(self._heldout))
         self._model: LocalModel | None = None
         self._summaries: Summaries | None = None
         self._saved_step = -1
@@ -151,19 +152,24 @@ class Chief:
         return min(max(self._cluster.steps_under_way, made), self._config.checkpoint // 2)
 
     def _evaluate(self, step: int, loss: float | None, values: Mapping[str, np.ndarray]) -> None:
+        """Evaluate on all held-out examples after the last step, and on a sample before: the others train meanwhile,
+        on cores that an evaluation takes from them.
+        """
         began = time.monotonic()
-        evaluation = self._loaded(values).evaluate(self._heldout)
+        is_last = step >= self._config.max_steps
+        heldout = self._heldout if is_last else self._sample
+        evaluation = self._loaded(values).evaluate(heldout, parts=usable_cores() if is_last else 1)
         append_metrics(self._store, step, loss, evaluation)
         self._summaries = self._summaries or Summaries(open_store(self._config.summary_dir))
         self._summaries.write(
-            step, train_loss=loss, rate=self._rate, evaluation=evaluation, values=values, heldout=self._heldout
+            step, train_loss=loss, rate=self._rate, evaluation=evaluation, values=values, heldout=heldout
         )
         log.info(
             "step %d: held-out accuracy %.4f, loss %.4f, on %d examples (%.1f s)",
             step,
             evaluation.accuracy,
             evaluation.loss,
-            len(self._heldout),
+            len(heldout),
             time.monotonic() - began,
         )
 

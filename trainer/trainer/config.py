@@ -29,6 +29,7 @@ class Config:
     batch_size: int = 100
     max_steps: int = 1000
     checkpoint: int = 200
+    eval_examples: int = 2000
     learning_rate: float = 1e-4
     seed: int = 0
     strategy: str = "async"
@@ -49,6 +50,8 @@ def parse(argv: Sequence[str]) -> Config:
         log.warning("ignoring unknown arguments: %s", " ".join(unknown))
     if not known.dataset:
         raise UsageError("no --dataset: give the directory or gs:// prefix of a dataset version")
+    if known.eval_examples < 0:
+        raise UsageError(f"--eval_examples must be 0 or more, not {known.eval_examples}")
     for name in ("batch_size", "max_steps", "checkpoint", "patience", "step_timeout"):
         if getattr(known, name) <= 0:
             raise UsageError(f"--{name} must be more than 0, not {getattr(known, name)}")
@@ -65,6 +68,7 @@ def parse(argv: Sequence[str]) -> Config:
         batch_size=known.batch_size,
         max_steps=known.max_steps,
         checkpoint=known.checkpoint,
+        eval_examples=known.eval_examples,
         learning_rate=known.learning_rate,
         seed=known.seed,
         strategy=known.strategy,
@@ -91,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=Config.checkpoint,
         help="steps from one checkpoint and evaluation to the next (default: %(default)s)",
+    )
+    add(
+        "--eval_examples",
+        type=int,
+        default=Config.eval_examples,
+        help="held-out examples, always the same ones, for the evaluations before the last, which uses all; 0 for all "
+        "(default: %(default)s)",
     )
     add("--learning_rate", type=float, default=Config.learning_rate, help="Adam's (default: %(default)s)")
     add("--seed", type=int, default=Config.seed, help="of the first weights and of the shuffles (default: %(default)s)")

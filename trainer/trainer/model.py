@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _FEW = 50
 
 @dataclass(frozen=True)
 class Evaluation:
-    """On the held-out set. ``confusion[label, prediction]`` counts; ``wrong`` are indices of misread examples."""
+    """On held-out examples. ``confusion[label, prediction]`` counts; ``wrong`` are indices of misread examples."""
 
     loss: float
     accuracy: float
@@ -52,14 +53,14 @@ class LocalModel(tf.Module):  # type: ignore[misc]
         losses, _ = self._test(tf.constant(split.images[:_FEW]), tf.constant(split.labels[:_FEW]))
         return bool(np.isfinite(losses.numpy()).all())
 
-    def evaluate(self, split: Split) -> Evaluation:
-        """Accuracy and loss, over all and for each class."""
-        losses, predictions = [], []
-        for start in range(0, len(split), _BATCH):
-            images, labels = split.images[start : start + _BATCH], split.labels[start : start + _BATCH]
-            loss, prediction = self._test(tf.constant(images), tf.constant(labels))
-            losses.append(loss.numpy())
-            predictions.append(prediction.numpy())
+    def evaluate(self, split: Split, parts: int = 1) -> Evaluation:
+        """Accuracy and loss, over all and for each class.
+
+        :param parts: how many batches are computed at the same time. An operation uses only the share of the cores that
+            is this replica's; when the other replicas have ended, more batches use their cores.
+        """
+        with ThreadPoolExecutor(parts) as pool:
+            losses, predictions = zip(*pool.map(self._test_batch, split.batches(_BATCH)), strict=True)
         predicted = np.concatenate(predictions)
         confusion = np.zeros((mnist.CLASSES, mnist.CLASSES), np.int64)
         np.add.at(confusion, (split.labels, predicted), 1)
@@ -72,6 +73,10 @@ class LocalModel(tf.Module):  # type: ignore[misc]
             confusion=confusion,
             wrong=np.flatnonzero(predicted != split.labels),
         )
+
+    def _test_batch(self, batch: Split) -> tuple[np.ndarray, np.ndarray]:
+        losses, predictions = self._test(tf.constant(batch.images), tf.constant(batch.labels))
+        return losses.numpy(), predictions.numpy()
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec([None, mnist.PIXELS], tf.uint8), tf.TensorSpec([None], tf.uint8)]

@@ -259,6 +259,7 @@ Factory = Callable[..., TrainingBackend]
 # Import paths, so that a DAG file and a worker import only the backend that they use.
 _BACKENDS: dict[str, str | Factory] = {
     "local": "mlengine.backends.local.backend:LocalBackend",
+    "ray": "mlengine.backends.ray.backend:RayBackend",
     "vertex": "mlengine.backends.vertex.backend:VertexBackend",
 }
 

@@ -66,8 +66,8 @@ def warning(spec: TrainingSpec | None, seconds: float | None = None) -> str:
 class OutputCheck:
     """Lists the outputs of each succeeded job once, for a backend that only knows the job's state.
 
-    A few threads list the outputs of many jobs at the same time. Whoever polls waits for them only for a while, so that
-    they do not delay the news that other jobs have ended. After an error, all pause for :data:`PAUSE_SECONDS`.
+    A few threads list the outputs of many jobs at the same time. A poll waits for them only for a while: they do not
+    delay the news that other jobs have ended. After an error, all pause for :data:`PAUSE_SECONDS`.
 
     :param open_storage: with the backend's credentials; called when a job has succeeded.
     """
@@ -124,7 +124,7 @@ class OutputCheck:
             return
         try:
             empty = wrote_nothing(self._open_storage(), handle.job_dir)
-        except Exception as error:  # noqa: BLE001 nobody else would see it: this runs in a thread
+        except Exception as error:  # noqa: BLE001 an error would only end this thread
             log.info("job %s: cannot list its outputs: %s", handle.job_id, error)
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             return

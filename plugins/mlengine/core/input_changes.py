@@ -16,7 +16,7 @@ from typing import Any
 # Fields of a spec that do not change the model, or are compared in another form.
 _IGNORED = frozenset(
     {"args", "env", "package_uris", "pools"}
-    | {"job_dir", "labels", "region", "scale_tier", "source", "max_running_seconds", "max_wait_seconds"}
+    | {"job_dir", "labels", "region", "scale_tier", "source", "ray", "max_running_seconds", "max_wait_seconds"}
 )
 _LONGEST = 200  # characters of one value in a message
 

@@ -9,6 +9,7 @@
         train/                                             checkpoints, summaries, progress.json, metrics.jsonl
         model/                                             the export; MANIFEST.json is written last
         logs/                                              each replica's log, once the job has ended
+        ray/                                               state and log of the attempts on a Ray cluster
         report.json, report.html                           the validation report, as data and as a page
         predictions.parquet                                the model's predictions of the held-out rows
     gs://BUCKET/<model>/champion.json                    the pointer to the champion

@@ -56,6 +56,7 @@ class TrainingSpec:
     :param expand_variables: whether ``$(VAR)`` in ``args`` and ``env`` is expanded (:mod:`mlengine.core.expansion`):
         no on ML Engine, yes on Vertex AI.
     :param source: the ``trainingInput`` as read: for ``job`` in ``TF_CONFIG``, and for fields that are passed through.
+    :param ray: the section ``ray:`` of the job file (:mod:`mlengine.core.job_file.ray_section`); only for that backend.
     """
 
     module: str
@@ -75,6 +76,7 @@ class TrainingSpec:
     single_replica_tf_config: bool = False
     expand_variables: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
+    ray: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """:raises JobFileError: a value exceeds the limits of :mod:`mlengine.core.limits`."""
@@ -139,6 +141,8 @@ class TrainingSpec:
         data = asdict(self)
         data["pools"] = [{**asdict(pool), "role": pool.role.value} for pool in self.pools]
         data["package_uris"], data["args"] = list(self.package_uris), list(self.args)
+        if not self.ray:  # the same JSON, and so the same digest, as before this field existed
+            del data["ray"]
         return data
 
     @classmethod

@@ -17,7 +17,7 @@ def _text(label: str, description: str = "", **schema: Any) -> dict[str, Any]:
 def _of_setting(setting: Setting) -> dict[str, Any]:
     label = setting.name.replace("_", " ").capitalize()
     if setting.kind == "string":
-        return _text(label, setting.description)
+        return _text(label, setting.description, **({"format": "password"} if setting.sensitive else {}))
     kind = {"integer": "integer", "float": "number"}[setting.kind]
     description = f"{setting.description} If empty, Airflow's configuration applies."
     return {

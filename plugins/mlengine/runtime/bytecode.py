@@ -1,6 +1,6 @@
 """Compiles the bytecode of a new environment, reusing that of an existing one.
 
-Compiling TensorFlow's 5,000 files takes most of the time of a build; without it, each replica would compile them. When
+Compiling TensorFlow takes most of the time of a build; without it, all replicas would compile it at the same time. When
 only the trainer's own code changes, the libraries are the same files from uv's cache, and their bytecode stays valid.
 
 Python identifies the source of bytecode by time and size. Two versions of a file can be equal in both, so bytecode is
@@ -13,10 +13,12 @@ import contextlib
 import filecmp
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from mlengine.runtime import compile_imports
+
 _SITE = "lib/python*/site-packages"
-_FEW = 300
 
 
 def seed(root: Path, donor: Path) -> int:
@@ -49,14 +51,21 @@ def _equal(one: Path, other: Path) -> bool:
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
-def compile_all(root: Path, seconds: float) -> None:
-    """Compile sources without bytecode. Files that fail to compile are skipped."""
+def compile_imported(root: Path, packages: Sequence[str], seconds: float) -> None:
+    """Compile packages and all modules that they import, unless they have bytecode. Errors are ignored.
+
+    :param packages: names of packages that are installed in ``root``.
+    """
     site = next(root.glob(_SITE), None)
     if site is not None:
-        # For a few files a process pool takes longer than it saves.
-        jobs = "0" if sum(1 for _ in site.rglob("*.py")) > _FEW else "1"
-        command = [str(root / "bin" / "python"), "-m", "compileall", "-q", "-q", "-j", jobs, str(site)]
-        with contextlib.suppress(subprocess.SubprocessError):
+        command = [str(root / "bin" / "python"), "-I", compile_imports.__file__, str(site), *packages]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(
-                command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=seconds, check=False
+                command,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=seconds,
+                check=False,
             )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mlengine.core.errors import EnvironmentBuildError
 from mlengine.runtime import bytecode, uv
-from mlengine.runtime.constraints import NAME
+from mlengine.runtime.constraints import NAME, package_name
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
@@ -154,7 +154,7 @@ class _Builder:
             self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files reused from another environment")
-            bytecode.compile_all(root, recipe.seconds)
+            bytecode.compile_imported(root, [package_name(path.name) for path in recipe.packages], recipe.seconds)
             # Not `pip freeze`, which shows the trainer as a local file, without its version.
             lock = run_uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})

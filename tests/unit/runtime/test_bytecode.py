@@ -1,26 +1,41 @@
-"""Bytecode that an environment takes over from the one before."""
+"""Bytecode of a new environment: what is compiled, and what is taken over from an earlier one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlengine.runtime import bytecode
+from mlengine.runtime.compile_imports import imports
 
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
 
-def environment(root: Path, source: str) -> Path:
-    """As much of one as this needs: an interpreter, and a library whose file has a fixed time."""
+def environment(root: Path, source: str, others: Mapping[str, str] | None = None) -> Path:
+    """As much of one as this needs: an interpreter, and the package ``library`` whose file has a fixed time.
+
+    :param others: more modules, of no package.
+    """
     site = root / SITE
-    site.mkdir(parents=True)
+    info = site / "library-1.0.dist-info"
+    info.mkdir(parents=True)
     (root / "bin").mkdir()
     (root / "bin" / "python").symlink_to(sys.executable)
-    (site / "library.py").write_text(source)
-    os.utime(site / "library.py", (10**9, 10**9))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: library\nVersion: 1.0\n")
+    (info / "RECORD").write_text("library.py,,\n")
+    for name, text in {"library.py": source, **(others or {})}.items():
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text)
+        os.utime(site / name, (10**9, 10**9))
     return root
+
+
+def compiled(root: Path) -> list[str]:
+    """The modules with bytecode."""
+    return sorted(path.name.partition(".")[0] for path in (root / SITE).rglob("*.pyc"))
 
 
 def value(root: Path) -> str:
@@ -30,7 +45,7 @@ def value(root: Path) -> str:
 
 def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_all(donor, 60.0)
+    bytecode.compile_imported(donor, ["library"], 60.0)
     root = environment(tmp_path / "root", "print(1)")
     assert bytecode.seed(root, donor) == 1
     assert value(root) == "1"
@@ -38,15 +53,49 @@ def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
 
 def test_it_is_not_for_another_source_of_the_same_time_and_size(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_all(donor, 60.0)
+    bytecode.compile_imported(donor, ["library"], 60.0)
     root = environment(tmp_path / "root", "print(2)")
     assert bytecode.seed(root, donor) == 0
-    bytecode.compile_all(root, 60.0)
+    bytecode.compile_imported(root, ["library"], 60.0)
     assert value(root) == "2"
 
 
 def test_a_donor_that_is_being_removed_is_no_error(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_all(donor, 60.0)
+    bytecode.compile_imported(donor, ["library"], 60.0)
     (donor / SITE / "library.py").unlink()
     assert bytecode.seed(environment(tmp_path / "root", "print(1)"), donor) == 0
+
+
+def test_only_what_is_imported_is_compiled(tmp_path: Path) -> None:
+    modules = {
+        "direct.py": "import indirect\ndef never_called():\n    import unused",
+        "indirect.py": "raise RuntimeError('this must not run')",
+        "late.py": "",
+        "unused.py": "",
+        "broken.py": "def",
+    }
+    root = environment(tmp_path, "import direct, broken\ndef main():\n    import late", modules)
+    bytecode.compile_imported(root, ["library"], 60.0)
+    assert compiled(root) == ["direct", "indirect", "late", "library"]
+
+
+def test_an_environment_without_the_package_is_no_error(tmp_path: Path) -> None:
+    root = environment(tmp_path, "print(1)")
+    bytecode.compile_imported(root, ["another"], 60.0)
+    assert compiled(root) == []
+
+
+def test_names_of_imports() -> None:
+    source = """
+import a.b
+from . import sibling
+from ..upper.module import name
+from .star import *
+importlib.import_module("lazy.module")
+"""
+    code = compile(source, "m", "exec")
+    names = set(imports(code, "top.package.m", is_package=False))
+    assert {"a", "a.b", "top.package.sibling", "top.upper.module", "top.upper.module.name"} <= names
+    assert {"top.package.star", "lazy", "lazy.module"} <= names
+    assert "top.sibling" in set(imports(code, "top", is_package=True))

@@ -9,7 +9,7 @@ import pytest
 from mlengine import settings
 from mlengine.core.errors import SettingError
 from mlengine.hooks import form
-from mlengine.settings import SETTINGS, Setting
+from mlengine.settings import SETTINGS, Found, Setting
 
 ALL = list(SETTINGS.values())
 NUMBERS = [setting for setting in ALL if setting.kind != "string"]
@@ -126,3 +126,58 @@ def test_a_name_that_is_no_setting() -> None:
 def test_durations_name_their_unit() -> None:
     for setting in NUMBERS:
         assert ("econds" in setting.description) == setting.name.endswith("_seconds"), setting.name
+
+
+BACKEND = "tests.support.secrets_backend.OneSecret"
+
+
+class TestSecrets:
+    """``_CMD`` and ``_SECRET``, in Airflow's order: variables first, then the file."""
+
+    def test_a_command(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(config, ray_token_cmd="echo of the $RAY_TOKEN_SOURCE")
+        monkeypatch.setenv("RAY_TOKEN_SOURCE", "file")
+        assert settings.get("ray_token") == "of the file"
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD", "printf 'a b\\n'")
+        assert settings.find("ray_token") == Found("a b", "AIRFLOW__MLENGINE__RAY_TOKEN_CMD")
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN", "plain")
+        assert settings.get("ray_token") == "plain"
+        assert settings.get("ray_token", None, {"ray_token": "connection"}) == "connection"
+
+    def test_the_plain_value_in_the_file_comes_first(self, config: Path) -> None:
+        write(config, ray_token="plain", ray_token_cmd="false")
+        assert settings.get("ray_token") == "plain"
+
+    @pytest.mark.parametrize("command", ["sh -c 'echo hush; echo broken >&2; exit 3'", "/nowhere/command", "'"])
+    def test_a_command_that_fails(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_CMD", command)
+        with pytest.raises(SettingError, match="AIRFLOW__MLENGINE__RAY_TOKEN_CMD: the command") as error:
+            settings.get("ray_token")
+        assert "hush" not in str(error.value)
+
+    def test_airflow_s_secrets_backend(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_SECRET", "ray/token")
+        assert settings.get("ray_token") == "of the backend"
+        monkeypatch.setenv("AIRFLOW__MLENGINE__RAY_TOKEN_SECRET", "other")
+        with pytest.raises(SettingError, match="RAY_TOKEN_SECRET: Airflow's secrets backend has no value 'other'"):
+            settings.get("ray_token")
+        monkeypatch.delenv("AIRFLOW__MLENGINE__RAY_TOKEN_SECRET")
+        write(config, ray_token_secret="ray/token")
+        assert settings.get("ray_token") == "of the backend"
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
+        with pytest.raises(SettingError, match="Airflow has no secrets backend for 'ray/token'"):
+            settings.get("ray_token")
+
+    def test_airflow_finds_the_same(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow.configuration import conf
+
+        monkeypatch.setitem(conf.__dict__, "sensitive_config_values", {("mlengine", "ray_token")})
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
+        for name, value in (("SECRET", "ray/token"), ("CMD", "printf a")):
+            monkeypatch.setenv(f"AIRFLOW__MLENGINE__RAY_TOKEN_{name}", value)
+            assert settings.get("ray_token") == conf.get("mlengine", "ray_token")
+
+    def test_only_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW__MLENGINE__BACKEND_CMD", "echo vertex")
+        assert settings.get("backend") == "local"

@@ -88,7 +88,7 @@ class Cluster:
 
     def threads(self) -> int:
         """The cores for this replica: those of the machine, divided among the trainers on it."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         if self.job not in self.tasks:
             return cores
         host = _host(self.address(self.job, self.index))
@@ -123,6 +123,11 @@ class Cluster:
             raise UsageError(f"TF_CONFIG says this is {self.job}/{self.index}, but its cluster has no such task")
         if self.job == "ps" and not any(job in self.tasks for job in CHIEF_NAMES):
             raise UsageError("TF_CONFIG has a parameter server but no chief")
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, whatever other replicas are on the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_listening(address: str, timeout: float = 1.0) -> bool:

@@ -45,6 +45,18 @@ class Split:
         """Every ``count``-th example from ``index`` on: shards of one split have nothing in common."""
         return Split(self.images[index::count], self.labels[index::count])
 
+    def batches(self, size: int) -> Iterator[Split]:
+        """All examples in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield Split(self.images[start : start + size], self.labels[start : start + size])
+
+    def sample(self, size: int) -> Split:
+        """``size`` examples at equal distances, the same ones at each call; all examples if there are fewer."""
+        if size >= len(self):
+            return self
+        chosen = np.arange(size) * len(self) // size
+        return Split(self.images[chosen], self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class Dataset:

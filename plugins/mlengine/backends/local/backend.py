@@ -15,7 +15,7 @@ from typing import Any
 
 import mlengine
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.local import host, logs
+from mlengine.backends.local import accelerators, gpus, host, logs
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import reconcile
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
@@ -53,7 +53,7 @@ class LocalBackend:
     def submit(self, submission: Submission) -> JobHandle:
         """Start the attempt, once. A call completes what an earlier, interrupted call has left.
 
-        :raises BackendError: the spec cannot run on this machine.
+        :raises BackendError: the spec cannot run on this machine, as when it requests more GPUs than there are.
         :raises BackendUnavailableError: the state directory cannot be written, or no process can be started.
         """
         _check(submission)
@@ -61,6 +61,8 @@ class LocalBackend:
         stored = job.submission()
         try:
             if stored is None:
+                if gpus.needed(submission.spec):
+                    gpus.check(submission.job_id, submission.spec, self._gpus())
                 stored = self._store(job, submission)
             self._launch(job)
         except OSError as error:
@@ -135,7 +137,12 @@ class LocalBackend:
         return root.as_uri() if root.is_dir() else None
 
     def cap(self, spec: TrainingSpec) -> tuple[TrainingSpec, list[str]]:
-        """The cluster reduced to this machine's limits, and one message for each reduction."""
+        """The cluster reduced to this machine's limits, and one message for each reduction.
+
+        Accelerators are removed if this machine has none; if it has some, their number is not reduced.
+
+        :raises BackendError: the machine's GPUs are unknown.
+        """
         limits = {
             Role.WORKER: ("local_max_workers", self.settings.max_workers),
             Role.PS: ("local_max_ps", self.settings.max_ps),
@@ -147,12 +154,14 @@ class LocalBackend:
             if asked > most:
                 counts[role] = most
                 words.append(f"{role.value}: {asked} requested, {most} will run ({setting}={most})")
-        words += [
-            f"{pool.role.value}: {pool.accelerator_count} {pool.accelerator_type} requested; this machine's are used"
-            for pool in spec.pools
-            if pool.accelerator_type and pool.accelerator_count
-        ]
-        return (spec.with_counts(counts) if counts else spec), words
+        spec = spec.with_counts(counts) if counts else spec
+        kinds = {kind for kind, count in map(accelerators.requested, spec.pools) if count}
+        if not kinds:
+            return spec, words
+        # Not asked of the driver for a job without NVIDIA's GPUs.
+        found = self._gpus() if any(kind.startswith("NVIDIA_") for kind in kinds) else []
+        spec, notes = accelerators.adapted(spec, found)
+        return spec, words + notes
 
     def end_replica(self, handle: JobHandle, replica: str) -> bool:
         """Send SIGTERM to one replica, as a preempted host does. ``False`` if it is not running."""
@@ -181,6 +190,9 @@ class LocalBackend:
                 if stored is not None and named in {None, stored.handle.job_id, stored.handle.name, stored.name}:
                     found.append((stored.created, stored.handle))
         return [handle for _, handle in sorted(found, key=lambda pair: pair[0])]
+
+    def _gpus(self) -> list[gpus.Gpu]:
+        return gpus.find(self.settings.gpus, os.environ)
 
     def _job(self, name: str) -> Job:
         _, name = host.split(name)

@@ -4,7 +4,7 @@
 
 1. inherits the job's file lock as an open descriptor, so that no second launcher can start;
 2. stops if the job has a state already: an earlier launcher has died, and a lost job is never run again;
-3. waits in the queue (QUEUED); 4. builds the environment (PREPARING); 5. runs the replicas (RUNNING);
+3. waits in the queue, and for its GPUs (QUEUED); 4. builds the environment (PREPARING); 5. runs the replicas (RUNNING);
 6. writes the final state; 7. leaves the queue; 8. uploads the logs to the bucket.
 
 It survives the task, worker and scheduler that submitted the job. It imports neither Airflow nor Google's libraries.
@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlengine.backends import outputs
+from mlengine.backends.local import gpus
+from mlengine.backends.local.gpu_reservation import Reservation, reserve
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import reconcile
@@ -34,7 +36,9 @@ from mlengine.backends.local.stop_conditions import Orders
 from mlengine.backends.local.supervisor import Supervisor
 from mlengine.backends.local.waker import Waker
 from mlengine.core.cluster import has_cluster
+from mlengine.core.errors import BackendError
 from mlengine.core.job import FailureCause, JobState
+from mlengine.core.spec import Role
 from mlengine.runtime import env_allowlist, json_files, processes
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.venv import find_environment, lock_path
@@ -54,6 +58,8 @@ class Launcher:
 
     def __post_init__(self) -> None:
         self.state = StateFile(self.job)
+        self.gpus: Reservation = {}
+        self._pause = 0.0
         self.queue = Queue(self.job.state_dir)
         self.orders = Orders(self.job, self.stored.submission.spec, self.waker, self._cancelling)
 
@@ -68,22 +74,44 @@ class Launcher:
         orphans = processes.end_all(self._orphans, 0.0)
         if orphans:
             log.warning("ended %s processes that the replicas left running", orphans)
+        for group in self.gpus.values():
+            for it in group:
+                it.give_back()
         self._finish(outcome)
         if self.stored.settings.log_upload_timeout_seconds:
             self._run_step("upload", self.stored.settings.log_upload_timeout_seconds, obey=False)
 
     def _wait_turn(self) -> Outcome | None:
-        capacity = self.stored.settings.max_concurrent_jobs
-        last = 0
-        while (place := self.queue.place(self.job.name, capacity, reconcile)) > 0:
+        needs = gpus.needed(self.stored.submission.spec)
+        try:
+            found = gpus.find(self.stored.settings.gpus, os.environ) if needs else []
+            gpus.check(self.stored.submission.job_id, self.stored.submission.spec, found)
+        except BackendError as error:
+            return Outcome.because(FailureCause.SERVICE, str(error))
+        last = ""
+        while why := self._waits_for(needs, found):
             if (order := self.orders.check()) is not None:
                 return order
-            if place != last:
-                last = place
-                self.state.write(JobState.QUEUED, f"place {place} in the queue; this machine runs {capacity} at once")
-                log.info("place %s in the queue", place)
-            self.waker.wait(min(3.0, 0.2 + 0.1 * place))
+            if why != last:
+                last = why
+                self.state.write(JobState.QUEUED, why)
+                log.info("%s", why)
+            self.waker.wait(self._pause)
         return self.orders.check()
+
+    def _waits_for(self, needs: dict[gpus.ReplicaId, int], found: list[gpus.Gpu]) -> str:
+        """Why the job cannot run yet; "" if it can, and has its GPUs."""
+        capacity = self.stored.settings.max_concurrent_jobs
+        place = self.queue.place(self.job.name, capacity, reconcile)
+        self._pause = min(3.0, 0.2 + 0.1 * place) if place else 0.5
+        if place:
+            return f"place {place} in the queue; this machine runs {capacity} at once"
+        if not needs:
+            return ""
+        self.gpus, why = reserve(self.job, self.queue, needs, found)
+        if not why:
+            self.state.note(gpus=[it.gpu.id for group in self.gpus.values() for it in group])
+        return why
 
     def _prepare_and_train(self) -> Outcome:
         self.state.write(JobState.PREPARING, "preparing the environment")
@@ -99,15 +127,20 @@ class Launcher:
         prepared = self._prepare()
         if isinstance(prepared, Outcome):
             return prepared
-        python, in_use = prepared
         try:
             self.orders.training_begins()
             self.state.write(JobState.RUNNING, "starting", started=time.time())
-            env = base_env(self.job, self.stored.submission, python)
-            supervisor = Supervisor(self.job, self.stored, python, env, self.orders.check, self._wait, self._report)
+            environments = {
+                role: (python, base_env(self.job.root, self.job.state_dir, self.stored.submission, python))
+                for role, (python, _) in prepared.items()
+            }
+            supervisor = Supervisor(
+                self.job, self.stored, environments, self.gpus, self.orders.check, self._wait, self._report
+            )
             outcome = supervisor.run()
         finally:
-            in_use.give_back()
+            for _, in_use in prepared.values():
+                in_use.give_back()
         return self._with_outputs_checked(outcome, supervisor.chief_seconds)
 
     def _with_outputs_checked(self, outcome: Outcome, chief_seconds: float) -> Outcome:
@@ -122,10 +155,12 @@ class Launcher:
         log.warning("%s", message)
         return replace(outcome, detail=message)
 
-    def _prepare(self) -> tuple[Path, FileLock] | Outcome:
-        """The environment's interpreter, and the lock that keeps it from being removed."""
+    def _prepare(self) -> dict[Role, tuple[Path, FileLock]] | Outcome:
+        """For each role, the environment's interpreter, and the lock that keeps the environment from being removed."""
+        pools = self.stored.submission.spec.pools
+        environments = len({gpus.accelerator(pool) for pool in pools})
         for _ in range(3):
-            order = self._run_step("prepare", self.stored.settings.build_timeout_seconds + 60.0)
+            order = self._run_step("prepare", environments * self.stored.settings.build_timeout_seconds + 60.0)
             if order is not None:
                 return order
             result = json_files.read_json(self.job.step_file)
@@ -134,16 +169,25 @@ class Launcher:
             if "error" in result:
                 cause = FailureCause.SERVICE if result["retryable"] else FailureCause.TRAINER
                 return Outcome.because(cause, result["message"])
-            digest = result["digest"]
-            in_use = FileLock.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
-            environment = find_environment(self.job.state_dir, digest)
-            if in_use is not None and environment is not None:
-                self.state.note(environment=digest)
-                return environment.python, in_use
-            # Another process has removed it as unused in the meantime: build it again.
-            if in_use is not None:
+            found = {Role(role): self._use(digest) for role, digest in result["digests"].items()}
+            ready = {role: it for role, it in found.items() if it is not None}
+            if ready.keys() == found.keys():
+                self.state.note(environment=result["digests"][Role.CHIEF])
+                return ready
+            # Another process has removed one as unused in the meantime: build it again.
+            for _python, in_use in ready.values():
                 in_use.give_back()
         return Outcome.because(FailureCause.SERVICE, "the environment was removed while it was built")
+
+    def _use(self, digest: str) -> tuple[Path, FileLock] | None:
+        """The environment's interpreter and a lock; ``None`` if it has been removed."""
+        in_use = FileLock.take(lock_path(self.job.state_dir, digest), wait=5.0, shared=True)
+        environment = find_environment(self.job.state_dir, digest)
+        if in_use is not None and environment is not None:
+            return environment.python, in_use
+        if in_use is not None:
+            in_use.give_back()
+        return None
 
     def _run_step(self, verb: str, seconds: float, *, obey: bool = True) -> Outcome | None:
         """Run a ``stage`` process until it ends or the job is to end.

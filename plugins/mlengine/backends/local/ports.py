@@ -1,4 +1,4 @@
-"""Free loopback ports for the replicas, reserved until each replica starts.
+"""Free ports for the replicas, reserved until each replica starts.
 
 They are below the range of ephemeral ports, so that no outgoing connection takes one while a replica is still importing
 its libraries. A file lock on each port keeps other jobs of this machine away.
@@ -20,14 +20,15 @@ _RANGE = (20000, 32000)
 class Port:
     """A port: bound until :meth:`release`, locked against other jobs until :meth:`give_back`."""
 
-    def __init__(self, number: int, holder: socket.socket, lock: FileLock) -> None:
+    def __init__(self, host: str, number: int, holder: socket.socket, lock: FileLock) -> None:
+        self.host = host
         self.number = number
         self._holder = holder
         self._lock = lock
 
     @property
     def address(self) -> str:
-        return f"{HOST}:{self.number}"
+        return f"{self.host}:{self.number}"
 
     def release(self) -> None:
         """Let the replica bind it. Safe to repeat."""
@@ -39,16 +40,18 @@ class Port:
 
     def taken(self) -> bool:
         """Whether another program is bound to it. Call after its replica has ended."""
-        probe = _bind(self.number, lingering=True)
+        probe = _bind(self.host, self.number, lingering=True)
         if probe is None:
             return True
         probe.close()
         return False
 
 
-def take(count: int, locks: Path) -> list[Port]:
+def take(count: int, locks: Path, host: str = HOST) -> list[Port]:
     """``count`` ports that no process uses.
 
+    :param locks: directory of the locks that keep other jobs of this machine away.
+    :param host: the address to bind: by default loopback.
     :raises BackendUnavailableError: there are not enough free ports.
     """
     ports: list[Port] = []
@@ -59,11 +62,11 @@ def take(count: int, locks: Path) -> list[Port]:
         lock = FileLock.take(locks / f"port-{number}.lock")
         if lock is None:
             continue
-        holder = _bind(number)
+        holder = _bind(host, number)
         if holder is None:
             lock.give_back()
             continue
-        ports.append(Port(number, holder, lock))
+        ports.append(Port(host, number, holder, lock))
     if len(ports) < count:
         for port in ports:
             port.give_back()
@@ -71,7 +74,7 @@ def take(count: int, locks: Path) -> list[Port]:
     return ports
 
 
-def _bind(number: int, *, lingering: bool = False) -> socket.socket | None:
+def _bind(host: str, number: int, *, lingering: bool = False) -> socket.socket | None:
     """Bind the port; ``None`` if it is in use.
 
     :param lingering: ignore connections in TIME_WAIT (SO_REUSEADDR). Two processes that both ignore them can bind the
@@ -80,7 +83,7 @@ def _bind(number: int, *, lingering: bool = False) -> socket.socket | None:
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(lingering))
     try:
-        holder.bind((HOST, number))
+        holder.bind((host, number))
     except OSError:
         holder.close()
         return None

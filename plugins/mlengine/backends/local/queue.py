@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from mlengine.backends.local.record import Job
@@ -76,11 +77,7 @@ class Queue:
 
         :param reap: called with an earlier job whose launcher has died, to end the processes that it left.
         """
-        before = []
-        for ticket in self.tickets():
-            if ticket.job == job:
-                break
-            before.append(ticket)
+        before = self._before(job)
         living = 0
         for done, ticket in enumerate(before):
             if living >= capacity:
@@ -89,6 +86,13 @@ class Queue:
                 break
             living += self._is_alive(ticket, reap)
         return max(0, living - capacity + 1)
+
+    def ahead(self, job: str) -> list[Job]:
+        """The jobs that were submitted earlier and have a ticket."""
+        return [Job(self.state_dir / "jobs" / ticket.job) for ticket in self._before(job)]
+
+    def _before(self, job: str) -> list[Ticket]:
+        return list(takewhile(lambda ticket: ticket.job != job, self.tickets()))
 
     def _is_alive(self, ticket: Ticket, reap: Callable[[Job], object]) -> bool:
         job = Job(self.state_dir / "jobs" / ticket.job)

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlengine.backends.local.gpu_reservation import ReservedGpu
 from mlengine.backends.local.ports import Port
 from mlengine.core.spec import Role
 from mlengine.runtime import processes
@@ -25,6 +26,7 @@ class Replica:
     :param port: the port in ``TF_CONFIG``; ``None`` if others do not connect to it.
     :param stderr_log: the log of stderr; ``None`` if it is in ``log``.
     :param more_ports: other ports that it may use (:mod:`mlengine.runtime.rendezvous`).
+    :param gpus: its GPUs, which it keeps reserved while it runs.
     :param exit_code: of its last process, once that has ended.
     :param restart_at: monotonic time of the next start, while a restart is pending.
     """
@@ -38,6 +40,7 @@ class Replica:
     port: Port | None = None
     stderr_log: Path | None = None
     more_ports: tuple[Port, ...] = ()
+    gpus: Sequence[ReservedGpu] = ()
     restarts: int = 0
     exit_code: int | None = None
     restart_at: float | None = None
@@ -76,6 +79,7 @@ class Replica:
                 stdout=sink,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=[descriptor for it in self.gpus for descriptor in it.descriptors],
                 # Safe: the launcher is single-threaded.
                 preexec_fn=lambda: processes.die_with_parent(parent),  # noqa: PLW1509
             )

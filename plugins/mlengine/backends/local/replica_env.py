@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlengine.backends import Submission
-from mlengine.backends.local.record import Job
 from mlengine.core.cluster import tf_config
 from mlengine.core.expansion import expand, expand_environment
 from mlengine.core.layout import JobDir
@@ -21,19 +20,25 @@ from mlengine.runtime import env_allowlist
 from mlengine.runtime.rendezvous import CHIEF_PORTS, rendezvous_variables
 
 
-def base_env(job: Job, submission: Submission, python: Path) -> dict[str, str]:
-    """The variables that all replicas of the job share."""
+def base_env(root: Path, state_dir: Path, submission: Submission, python: Path) -> dict[str, str]:
+    """The variables that all replicas of the job share.
+
+    :param root: the job's directory on this machine.
+    :param state_dir: the directory that all jobs of this machine share.
+    """
     env = env_allowlist.for_replica(os.environ)
-    cache = job.state_dir / "data-cache"
+    cache = state_dir / "data-cache"
     cache.mkdir(exist_ok=True)
     return {
+        # Otherwise TensorFlow takes all of a GPU's memory, also what another program on it needs.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         **env,
         "PATH": f"{python.parent}:{env.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **own_variables(submission),
         **_service(submission),
         "MLENGINE_DATA_CACHE": str(cache),
-        env_allowlist.MARK: str(job.root),
+        env_allowlist.MARK: str(root),
     }
 
 
@@ -46,14 +51,16 @@ def replica_env(
     index: int,
     scratch: Path,
     chief_ports: Sequence[int] = CHIEF_PORTS,
+    devices: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The variables of one replica: ``base``, those by which it finds the others, and a scratch directory of its own.
 
     :param base: the variables that all replicas share. The job's own take precedence over those of its framework.
     :param addresses: ``host:port`` of every replica that others connect to, in order of index.
     :param chief_ports: as :func:`mlengine.runtime.rendezvous.rendezvous_variables` describes them.
+    :param devices: the variables of its GPUs (:func:`mlengine.backends.local.gpus.variables`). The job's own take
+        precedence. ``None`` leaves what ``base`` has.
     """
-    # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
     pool = submission.spec.pool(role)
     found = rendezvous_variables(
         {"cluster": addresses, "task": {"type": role, "index": index}} if addresses.get(Role.CHIEF) else {},
@@ -61,7 +68,9 @@ def replica_env(
         accelerator=(pool and pool.accelerator_type) or "",
         count=pool.accelerator_count if pool else 0,
     )
-    env = {**found, **base, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
+    visible = {name: value for name, value in (devices or {}).items() if name not in submission.spec.env}
+    # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.
+    env = {**found, **base, **visible, "MLENGINE_SCRATCH": str(scratch), "KERAS_HOME": str(scratch / ".keras")}
     config = tf_config(submission.spec, addresses, role, index, job_dir=submission.job_dir)
     if config:
         env["TF_CONFIG"] = json.dumps(config)

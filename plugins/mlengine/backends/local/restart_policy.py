@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from typing import Protocol
 
-from mlengine.backends.local.settings import Settings
 from mlengine.core.job import FailureCause
 from mlengine.core.spec import Role
 
@@ -17,6 +17,17 @@ EX_TEMPFAIL = 75
 EARNED_SECONDS = 600.0
 _LONGEST_BACKOFF = 30.0
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
+
+
+class Limits(Protocol):
+    """The settings of restarts, of each backend that restarts replicas itself."""
+
+    @property
+    def max_restarts(self) -> int: ...
+    @property
+    def max_chief_restarts(self) -> int: ...
+    @property
+    def restart_backoff_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -58,13 +69,13 @@ def _of_signal(number: int) -> Meaning:
     return Meaning(f"was stopped ({name})", again=True, cause=FailureCause.PREEMPTED)
 
 
-def restarts_allowed(role: Role, code: int, settings: Settings) -> int:
+def restarts_allowed(role: Role, code: int, settings: Limits) -> int:
     """The limit of consecutive restarts for a replica of ``role`` that ended with ``code``."""
     if role is Role.CHIEF:
         return settings.max_chief_restarts if meaning(code).again else 0
     return settings.max_restarts
 
 
-def backoff(restarts: int, settings: Settings) -> float:
+def backoff(restarts: int, settings: Limits) -> float:
     """Seconds to wait before the next restart."""
     return float(min(_LONGEST_BACKOFF, settings.restart_backoff_seconds * 2**restarts))

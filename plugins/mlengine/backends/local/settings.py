@@ -34,6 +34,7 @@ class Settings:
     :param build_timeout_seconds: for downloading the packages and building the environment.
     :param empty_output_warning_seconds: a chief that succeeds sooner and wrote nothing is reported; 0 disables that.
     :param log_upload_timeout_seconds: for uploading the logs when the job has ended; 0 disables the upload.
+    :param gpus: the GPUs that jobs may use; "" is all that are visible (:func:`mlengine.backends.local.gpus.find`).
     :param keep_environments: unused environments that are kept; the least recently used are removed first.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     empty_output_warning_seconds: float
     log_upload_timeout_seconds: float
     keep_environments: int
+    gpus: str
 
     @classmethod
     def load(cls, **given: Any) -> Self:

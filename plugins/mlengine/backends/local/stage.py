@@ -16,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlengine.backends.local import gpus
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica_env import own_variables
 from mlengine.backends.outputs import wrote_nothing
 from mlengine.core.errors import EnvironmentBuildError, MlengineError
 from mlengine.core.layout import JobDir, join
+from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.json_files import write_json
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
@@ -35,17 +37,22 @@ _PASSING = re.compile(
 
 
 def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
-    """Build the job's environment; returns its digest."""
-    environment = build_environment(
-        stored.submission.spec.package_uris,
-        storage,
-        job.state_dir,
-        python=stored.settings.python_path,
-        env=own_variables(stored.submission),
-        seconds=stored.settings.build_timeout_seconds,
-        keep_environments=stored.settings.keep_environments,
-        say=say,
-    )
+    """Build the job's environments, for replicas with and without GPUs; returns their digests by role."""
+    spec, built = stored.submission.spec, {}
+    for pool in spec.pools:
+        kind = gpus.accelerator(pool)
+        if kind not in built:
+            built[kind] = build_environment(
+                spec.package_uris,
+                storage,
+                job.state_dir,
+                python=stored.settings.python_path,
+                env={ACCELERATOR_TYPE: kind, **own_variables(stored.submission)},
+                seconds=stored.settings.build_timeout_seconds,
+                keep_environments=stored.settings.keep_environments,
+                say=say,
+            )
+    environment = built[gpus.accelerator(spec.pools[0])]
     # Before the job starts, so that the record exists however the job ends.
     text = "".join(f"{line}\n" for line in environment.lock)
     uri = JobDir(stored.submission.job_dir.rstrip("/")).environment
@@ -53,7 +60,7 @@ def prepare(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
         storage.write(uri, text.encode(), "text/plain; charset=utf-8")
     except MlengineError as error:  # only a record: the job can run without it
         say(f"the list of installed packages could not be written to the bucket: {error.message}")
-    return {"digest": environment.digest}
+    return {"digests": {pool.role.value: built[gpus.accelerator(pool)].digest for pool in spec.pools}}
 
 
 def outputs(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:  # noqa: ARG001 - one signature for all steps

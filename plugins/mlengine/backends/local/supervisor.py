@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 
 from mlengine.backends.local import listening, logs, ports, restart_policy
+from mlengine.backends.local.gpu_reservation import Reservation
+from mlengine.backends.local.gpus import variables
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.local.record import Job, Stored
 from mlengine.backends.local.replica import Replica
@@ -38,6 +40,8 @@ _MOST_CLUSTERS = 4  # how often a cluster is restarted because a port was taken
 class Supervisor:
     """Runs the replicas of one job until it ends.
 
+    :param environments: for each role, the interpreter and the variables that its replicas share.
+    :param gpus: the GPUs of each replica that has some.
     :param orders: polled; returns the outcome if the job is to end now (cancelled, deadline, SIGTERM).
     :param wait: sleeps for at most the given seconds; returns early if a child process ends. Its second argument is
         the set of pids that this class reaps itself.
@@ -47,8 +51,8 @@ class Supervisor:
 
     job: Job
     stored: Stored
-    python: Path
-    base_env: dict[str, str]
+    environments: Mapping[Role, tuple[Path, dict[str, str]]]
+    gpus: Reservation
     orders: Callable[[], Outcome | None]
     wait: Callable[[float, set[int]], None]
     report: Callable[[str, list[Replica]], None]
@@ -85,8 +89,9 @@ class Supervisor:
                 replica.start()
             except OSError as error:
                 return Outcome.because(FailureCause.SERVICE, f"{replica.name} cannot be started: {error}")
-            log.info("%s started, pid %s%s", replica.name, replica.identity and replica.identity.pid,
-                     f", {replica.port.address}" if replica.port else "")  # fmt: skip
+            log.info("%s started, pid %s%s%s", replica.name, replica.identity and replica.identity.pid,
+                     f", {replica.port.address}" if replica.port else "",
+                     "".join(f", {it.gpu}, {it.gpu.id}" for it in replica.gpus))  # fmt: skip
         self._report()
         while True:
             if (order := self.orders()) is not None:
@@ -131,20 +136,23 @@ class Supervisor:
     ) -> Replica:
         submission = self.stored.submission
         scratch = self.job.scratch(f"{role.value}-{index}")
+        gpus = self.gpus.get((role, index), [])
+        python, base = self.environments[role]
         env = replica_env(
-            self.base_env,
+            base,
             submission,
             addresses,
             role=role,
             index=index,
             scratch=scratch,
             chief_ports=[port.number for port in chief_ports],
+            devices=variables(submission.spec.pool(role), [it.gpu for it in gpus]),
         )
-        command = [str(self.python), "-m", submission.spec.module, *arguments(submission, env)]
+        command = [str(python), "-m", submission.spec.module, *arguments(submission, env)]
         name = f"{role.value}-{index}"
         stderr = self.job.stderr_log(name) if self.stored.separate_stderr else None
         more = chief_ports if role is Role.CHIEF else ()
-        return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr, tuple(more))
+        return Replica(role, index, command, env, scratch, self.job.log(name), port, stderr, tuple(more), gpus)
 
     def _ended(self, replica: Replica, code: int) -> Outcome | None:
         """Handle the end of a replica. Returns the job's outcome, or ``None`` if the job continues."""
@@ -217,6 +225,9 @@ class Supervisor:
             detail += f"; waiting for {', '.join(waiting)}"
         if self._silent:
             detail += f"; not listening: {', '.join(self._silent)}"
+        for it in self.replicas:
+            if it.gpus:
+                detail += f"; {it.name} on {', '.join(reserved.gpu.name for reserved in it.gpus)}"
         self.report(detail, self.replicas)
 
     def _end(self, grace: float, *, linger: float = 0.0) -> None:

@@ -61,14 +61,6 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
         say(f"attempt {handle.attempt} resumes from the last checkpoint")
 
 
-def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
-    """Write the job's row to the job index of the configured bucket."""
-    from mlengine.job_index.recording import record_end
-
-    if bucket := settings.get("bucket"):
-        record_end(storage, bucket, backend, status)
-
-
 def _follow_attempt(
     backend: TrainingBackend, storage: Storage, submitter: Submitter, handle: JobHandle
 ) -> JobStatus | None:
@@ -104,6 +96,14 @@ def _waits_elsewhere(submitter: Submitter, status: JobStatus, limit: float | Non
         submitter.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
     say(f"{status.handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
     return falls_back
+
+
+def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
+    """Write the job's row to the job index of the configured bucket."""
+    from mlengine.job_index.recording import record_end
+
+    if bucket := settings.get("bucket"):
+        record_end(storage, bucket, backend, status)
 
 
 def _retryable(status: JobStatus) -> bool:

@@ -50,7 +50,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--model", help="only jobs of this model")
     parser.add_argument("--limit", type=count, metavar="N", help="at most N jobs (default: all)")
     add_bucket(parser, "bucket of the jobs")
-    add_backend(parser, "list the jobs of this backend, local or vertex, instead of the bucket's")
+    add_backend(parser, "list the jobs of this backend (local, ray or vertex) instead of the bucket's")
     add_backend_options(parser)
     add_json(parser)
     parser.set_defaults(handler=_list)

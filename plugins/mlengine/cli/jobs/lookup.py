@@ -25,7 +25,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     """Add JOB and the options that say where it is."""
     parser.add_argument("job", metavar="JOB", help=JOB_HELP)
     add_bucket(parser, "bucket of MODEL/JOB_ID")
-    add_backend(parser, "local or vertex (default: the setting backend; for MODEL/JOB_ID, the job's own)")
+    add_backend(parser, "local, ray or vertex (default: the setting backend; for MODEL/JOB_ID, the job's own)")
     add_backend_options(parser)
     parser.add_argument("--attempt", type=int, metavar="N", help="this attempt of the job (default: the last)")
 

@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("job", metavar="JOB", help="MODEL/JOB_ID in the bucket, or the job dir as gs://…")
     add_bucket(parser, "bucket of MODEL/JOB_ID")
     parser.add_argument("--as", dest="new", metavar="JOB_ID", help="id of the new job (default: JOB_ID_again_TIME)")
-    add_backend(parser, "local or vertex (default: the backend of the earlier job)")
+    add_backend(parser, "local, ray or vertex (default: the backend of the earlier job)")
     add_set(parser, "an option of the backend, such as spot=true; repeatable")
     parser.add_argument(
         "--stream-logs", action="store_true", help="print the logs until the job ends; exit code 3 if it fails"

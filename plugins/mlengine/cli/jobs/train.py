@@ -61,7 +61,7 @@ def register(commands: Commands) -> None:
         help="bucket of packages (default: the setting bucket, else the bucket of --job-dir)",
     )
     location.add_argument("--region", help="region of the job; replaces the job file's")
-    add_backend(location, "local or vertex (default: the setting backend)")
+    add_backend(location, "local, ray or vertex (default: the setting backend)")
     location.add_argument("--project", help="project of Vertex AI (default: the setting vertex_project)")
     _cluster(parser.add_argument_group("cluster"))
     run = parser.add_argument_group("submission")

@@ -1,8 +1,8 @@
 """The job file: YAML as ML Engine took it, or as Vertex AI takes it, to a :class:`TrainingSpec`.
 
 ``trainingInput:`` is read in :mod:`~mlengine.core.job_file.training_input`, ``workerPoolSpecs:`` in
-:mod:`~mlengine.core.job_file.worker_pools`. Errors are raised before money is spent, with ``file:line``, the field, and
-a hint. Fields that only the service understands
+:mod:`~mlengine.core.job_file.worker_pools`, ``ray:`` in :mod:`~mlengine.core.job_file.ray_section`. Errors are raised
+before money is spent, with ``file:line``, the field, and a hint. Fields that only the service understands
 (``network``, ``diskConfig``, …) are checked by name and passed on in ``TrainingSpec.source``.
 
 Does not: tune hyperparameters, and use ``jobId``, which is checked and left: a job's id is made from its DAG run.
@@ -20,7 +20,7 @@ from typing import Any
 from mlengine.core import limits
 from mlengine.core.errors import JobFileError
 from mlengine.core.job_file import fields as jobfields
-from mlengine.core.job_file import training_input, worker_pools
+from mlengine.core.job_file import ray_section, training_input, worker_pools
 from mlengine.core.job_file.json_text import from_json
 from mlengine.core.job_file.located import MAX_CHARACTERS, Located, from_python, from_yaml
 from mlengine.core.job_file.merge import PREFIXES, SHAPE
@@ -140,7 +140,7 @@ def _read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
         for key, item in root.value.items():
             if key in training_input.FIELDS:
                 raise item.error("is at the top of the file", f"indent it below a line 'trainingInput:', with {key}")
-    fields = root.fields(("jobId", "labels", "trainingInput"))
+    fields = root.fields(("jobId", "labels", "ray", "trainingInput"))
     if "jobId" in fields:
         fields["jobId"].check(limits.job_id(fields["jobId"].text()))
     if "trainingInput" not in fields:
@@ -148,6 +148,8 @@ def _read(root: Located, given: Mapping[str, Located]) -> TrainingSpec:
             "has neither trainingInput nor workerPoolSpecs", "begin with 'trainingInput:': docs/job-file.md"
         )
     spec = training_input.read(fields["trainingInput"], given)
+    if "ray" in fields:
+        spec = replace(spec, ray=ray_section.read(fields["ray"]))
     return replace(spec, labels=jobfields.labels(fields["labels"])) if "labels" in fields else spec
 
 

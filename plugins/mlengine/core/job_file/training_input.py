@@ -23,7 +23,7 @@ _REFUSED = {
     "nasJobSpec": "remove it; architecture search ended with its service",
 }
 PLAIN = ("pythonModule", "packageUris", "args", "region", "jobDir", "runtimeVersion", "pythonVersion")
-_SIBLINGS = ("labels", "jobId", "job_id")
+_SIBLINGS = ("labels", "ray", "jobId", "job_id")
 _VERSIONS = ("runtimeVersion", "pythonVersion")
 _OTHER = ("scaleTier", "scheduling", "useChiefInTfConfig")
 FIELDS = (*PLAIN, *_OTHER, *SHAPE, *_CONFIGS, *_PASSED_ON, *_REFUSED)

@@ -12,12 +12,13 @@ from typing import Any
 
 from mlengine.core import limits
 from mlengine.core.job_file import fields as jobfields
+from mlengine.core.job_file import ray_section
 from mlengine.core.job_file.located import Located
 from mlengine.core.spec import Pool, Role, TrainingSpec
 
 _MARKS = frozenset({"workerPoolSpecs", "worker_pool_specs", "jobSpec", "job_spec"})
-_JOB = ("displayName", "jobSpec", "labels", "encryptionSpec")
-_SIBLINGS = ("labels", "displayName", "display_name", "encryptionSpec", "encryption_spec")
+_JOB = ("displayName", "jobSpec", "labels", "encryptionSpec", "ray")
+_SIBLINGS = ("labels", "ray", "displayName", "display_name", "encryptionSpec", "encryption_spec")
 _SPEC = (
     *("workerPoolSpecs", "scheduling", "serviceAccount", "network", "reservedIpRanges", "pscInterfaceConfig"),
     *("baseOutputDirectory", "tensorboard", "enableWebAccess", "enableDashboardAccess", "experiment", "experimentRun"),
@@ -47,7 +48,7 @@ def read(root: Located) -> TrainingSpec:
             "is given with Vertex AI's fields", "keep one of the two ways to write a job"
         )
     wrapped = not {"jobSpec", "job_spec"}.isdisjoint(root.value)
-    outer = root.fields(_JOB if wrapped else (*_SPEC, "displayName", "labels"))
+    outer = root.fields(_JOB if wrapped else (*_SPEC, "displayName", "labels", "ray"))
     if "jobSpec" in outer:
         outer["jobSpec"].check_siblings("jobSpec", _SIBLINGS)
     fields = outer["jobSpec"].fields(_SPEC) if "jobSpec" in outer else outer
@@ -66,7 +67,8 @@ def read(root: Located) -> TrainingSpec:
         labels=jobfields.labels(outer["labels"]) if "labels" in outer else {},
         env=common.get("env") or {},
         expand_variables=True,
-        source=root.plain(),
+        source={name: value for name, value in root.plain().items() if name != "ray"},
+        ray=ray_section.read(outer["ray"]) if "ray" in outer else {},
         **_limits(fields.get("scheduling")),
     )
 

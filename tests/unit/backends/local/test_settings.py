@@ -76,7 +76,7 @@ def test_a_record_is_read_whatever_the_configuration_is(monkeypatch: pytest.Monk
 
 
 def test_what_is_capped_is_said(tmp_path: Path) -> None:
-    backend = LocalBackend(tmp_path, max_workers=2, max_ps=1)
+    backend = LocalBackend(tmp_path, max_workers=2, max_ps=1, gpus="0")
     pools = (
         Pool(Role.CHIEF, 1, accelerator_type="NVIDIA_TESLA_T4", accelerator_count=1),
         Pool(Role.WORKER, 4),
@@ -87,7 +87,7 @@ def test_what_is_capped_is_said(tmp_path: Path) -> None:
     assert words == [
         "worker: 4 requested, 2 will run (local_max_workers=2)",
         "ps: 3 requested, 1 will run (local_max_ps=1)",
-        "chief: 1 NVIDIA_TESLA_T4 requested; this machine's are used",
+        "chief: 1 NVIDIA_TESLA_T4 requested; this machine has none, so the replica trains on the CPU",
     ]
 
 

@@ -1,0 +1,1 @@
+"""``make run`` of clones, measured from outside: the parts of ``start`` and ``run``."""

@@ -1,0 +1,44 @@
+"""The accelerators in a job file, and what its replicas get instead on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mlengine.backends.local import gpus
+from mlengine.core import vertex_machines
+from mlengine.core.job_file.tiers import MACHINES
+from mlengine.core.spec import Pool, TrainingSpec
+
+
+def adapted(spec: TrainingSpec, found: Sequence[gpus.Gpu]) -> tuple[TrainingSpec, list[str]]:
+    """The spec with the accelerators that its replicas get on this machine, and a message for each pool with some.
+
+    A machine without GPUs trains on the CPU, so that a job file for the cloud runs on it.
+    """
+    pools, notes = [], []
+    for pool in spec.pools:
+        kind, count = requested(pool)
+        if not count:
+            pools.append(pool)
+            continue
+        it = replace(pool, accelerator_type=kind, accelerator_count=count)
+        if found and gpus.accelerator(it):
+            notes.append(f"{pool.role.value}: {count} {kind} requested; this machine has {gpus.describe(found)}")
+        else:
+            it = replace(pool, accelerator_type=None, accelerator_count=0)
+            notes.append(
+                f"{pool.role.value}: {count} {kind} requested; this machine has none, so the replica trains on the CPU"
+            )
+        pools.append(it)
+    return replace(spec, pools=tuple(pools)), notes
+
+
+def requested(pool: Pool) -> tuple[str, int]:
+    """Type and number of the accelerators that the pool names, or that its machine type comes with."""
+    if pool.accelerator_type:
+        return pool.accelerator_type, pool.accelerator_count
+    machine = MACHINES.get(pool.machine_type or "")
+    if machine is not None:
+        return machine.accelerator_type or "", machine.accelerator_count
+    return vertex_machines.built_in(pool.machine_type or "") or ("", 0)

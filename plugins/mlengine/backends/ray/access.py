@@ -1,0 +1,95 @@
+"""Address and credentials of a Ray cluster: the settings ``ray_address``, ``ray_token`` and ``ray_headers``.
+
+They are found by the rule of :mod:`mlengine.settings`: argument, extra of the Airflow connection, configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from mlengine import settings
+from mlengine.backends.ray.settings import json_setting
+from mlengine.core.errors import BackendError, SettingError
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+@dataclass(frozen=True)
+class Access:
+    """:param address: URL of the cluster's dashboard, without a trailing slash. :param headers: of every request."""
+
+    address: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the dashboard is on this machine: no proxy is used for it."""
+        return urlsplit(self.address).hostname in _LOOPBACK
+
+    @classmethod
+    def find(
+        cls,
+        address: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """From arguments, connection and configuration.
+
+        :raises BackendError: there is no address, or it is not the URL of a dashboard.
+        :raises SettingError: a header is not valid.
+        """
+        found = settings.find("ray_address", address, extra)
+        sent = {str(name): str(value) for name, value in json_setting("ray_headers", headers, extra).items()}
+        for name, value in sent.items():
+            if not _HEADER.fullmatch(name) or not value.isprintable():
+                raise SettingError(f"ray_headers: {name!r} is not a header, or its value is not printable")
+        secret = settings.get("ray_token", token, extra).strip()
+        if secret:
+            sent["Authorization"] = f"Bearer {secret}"
+        return cls(_checked(found), sent)
+
+
+def _checked(found: settings.Found) -> str:
+    if not found.value:
+        raise BackendError(
+            "no address of a Ray cluster",
+            hint="set [mlengine] ray_address, or the connection's extra 'ray_address', to http://HOST:8265",
+        )
+    if not _is_url(found.value):
+        raise BackendError(
+            f"{found.source} is not the URL of a Ray dashboard: {found.value!r}",
+            hint="write http://HOST:8265 (not ray://, and not the port 6379 of the cluster itself)",
+        )
+    parts = urlsplit(found.value)
+    if parts.username or parts.password:
+        raise BackendError(f"{found.source} contains a password", hint="use ray_token or ray_headers instead")
+    return found.value.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or an address in broken brackets
+        return False
+
+
+def extra_of(gcp_conn_id: str | None) -> Mapping[str, Any]:
+    """The extra of an Airflow connection; empty without one, or if it does not exist."""
+    if gcp_conn_id is None:
+        return {}
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from mlengine.storage.credentials import plain_extras
+
+    try:
+        return plain_extras(BaseHook.get_connection(gcp_conn_id).extra_dejson)
+    except AirflowNotFoundException:
+        return {}

@@ -1,0 +1,290 @@
+"""The backend ``ray``: the six methods of a backend over Ray's Jobs API, and the job's folder in the bucket.
+
+At most one job for a key and attempt: Ray's ``submission_id`` consists of both, and Ray refuses a second job of that
+name. So every call here may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+from mlengine.backends import LogPage, Submission
+from mlengine.backends.ray import home, logs, shipping
+from mlengine.backends.ray.access import Access, extra_of
+from mlengine.backends.ray.bundles import bundles, check_fit
+from mlengine.backends.ray.client import Job, RayClient
+from mlengine.backends.ray.record import Stored, folder, job_name, state_uri
+from mlengine.backends.ray.settings import RaySettings
+from mlengine.backends.ray.states import STATES, status
+from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError, ObjectMissingError
+from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.spec import Role
+from mlengine.storage.client import Storage
+
+log = logging.getLogger(__name__)
+
+LOST_SECONDS = 60.0  # if the driver has not written how long its replicas may run on without it
+STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
+_THREADS = 16
+_KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
+
+
+class RayBackend:
+    """See :class:`mlengine.backends.TrainingBackend` for the contract of the methods.
+
+    The replicas use the application default credentials of the cluster's nodes.
+
+    :param address: URL of the cluster's dashboard; by default the setting ``ray_address``.
+    :param token: sent as a bearer token; by default the setting ``ray_token``.
+    :param headers: of every request; by default the setting ``ray_headers``.
+    :param gcp_conn_id: an Airflow connection: its extra may have address, token and headers.
+    :param impersonation_chain: service accounts to impersonate for the bucket.
+    :param client: replaces the REST client.
+    :param storage: replaces the storage client.
+    :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
+        none of its replicas can be running; until then, its state is UNKNOWN. By default what the driver has written.
+    :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
+
+    Nothing is read, imported or requested before the first method is called.
+    """
+
+    name = "ray"
+    logs_at_once = 1000
+    polling_settings = frozenset({"address", "token", "headers", "gcp_conn_id", "impersonation_chain", "lost_seconds"})
+
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | str | None = None,
+        gcp_conn_id: str | None = None,
+        impersonation_chain: str | Sequence[str] | None = None,
+        client: RayClient | None = None,
+        storage: Storage | None = None,
+        lost_seconds: float | None = None,
+        **given: Any,
+    ) -> None:
+        self._address, self._token, self._headers = address, token, headers
+        self._gcp_conn_id = gcp_conn_id
+        self._client = client
+        self._storage = storage or Storage.from_connection(gcp_conn_id, impersonation_chain)
+        self._given = given
+        self._lost_seconds = lost_seconds
+        self._lost_since: dict[str, float] = {}  # job name → when it was first seen lost (monotonic)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_connection(
+        cls,
+        gcp_conn_id: str | None,
+        *,
+        project: str | None = None,  # noqa: ARG003 - of Google Cloud; a Ray cluster has none
+        region: str | None = None,  # noqa: ARG003
+        **more: Any,
+    ) -> Self:
+        """With the extra of an Airflow connection, and its credentials for the bucket."""
+        return cls(gcp_conn_id=gcp_conn_id, **more)
+
+    def submit(self, submission: Submission) -> JobHandle:
+        _check(submission)
+        extra = extra_of(self._gcp_conn_id)
+        stored = Stored(submission, RaySettings.load(extra, submission.spec.ray, **self._given))
+        wanted = bundles(submission.spec, stored.settings.resources)
+        client = self._open()
+        version = client.check_version()
+        if client.get(stored.name) is not None:
+            return stored.handle
+        home.check(self._storage, stored.handle, client.access.address)
+        if not stored.settings.autoscaling:
+            check_fit(submission.job_id, submission.spec, wanted, client.nodes(), stored.settings.placement)
+        package = shipping.package()
+        client.upload(package.name, package.data)
+        self._storage.write(stored.uri, stored.to_bytes())
+        home.settle(self._storage, stored.handle, client.access.address)
+        log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
+        try:
+            if not client.submit(_request(stored, package.uri)):
+                log.info("%s exists already", stored.name)
+        except BackendUnavailableError:
+            raise  # the job may have been created
+        except BackendError:
+            home.forget(self._storage, stored.handle)
+            raise
+        return stored.handle
+
+    def find(self, key: str) -> list[JobHandle]:
+        return [handle for job, handle in self._list() if job["metadata"][_KEY] == key]
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        """One list call for all jobs, and one object in the bucket for each.
+
+        The list comes first: if Ray says that a job has ended, its driver has written its last state.
+        """
+        if not handles:
+            return []
+        found = {str(job["submission_id"]): job for job in self._open().list_jobs()}
+        with ThreadPoolExecutor(min(_THREADS, len(handles))) as pool:
+            return list(pool.map(lambda handle: self._status(handle, found.get(handle.name)), handles))
+
+    def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+        return logs.page(self._storage, folder(handle), cursor, limit)
+
+    def logs_many(
+        self,
+        wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]],
+        limit: int = 1000,
+        *,
+        urgent: bool = False,  # noqa: ARG002 - reads of the bucket have no quota
+    ) -> list[LogPage]:
+        """See :class:`mlengine.backends.BatchesLogs`."""
+        if not wanted:
+            return []
+        with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
+            return list(pool.map(lambda one: self.logs(one[0], one[1], limit), wanted))
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Stop the job, and verify that Ray has found it: a job that is just being created has nothing to stop yet.
+
+        :raises BackendUnavailableError: Ray did not stop it.
+        :raises BackendError: the job was submitted to another cluster.
+        """
+        client = self._open()
+        until = time.monotonic() + STOP_SECONDS
+        while not client.stop(handle.name):
+            job = client.get(handle.name)
+            if job is None:
+                if not self._ended(handle):
+                    home.check(self._storage, handle, client.access.address)
+                return
+            if STATES.get(str(job.get("status")), JobState.UNKNOWN).terminal:
+                return
+            if time.monotonic() > until:
+                raise BackendUnavailableError(
+                    f"Ray did not stop {handle.name} within {STOP_SECONDS:.0f} s; its state is {job.get('status')}",
+                    hint=f"cancel it again, or run: ray job stop {handle.name}",
+                )
+            client.sleep(0.5)
+
+    def console_url(self, handle: JobHandle) -> str | None:
+        return f"{self._open().access.address}/#/jobs/{handle.name}"
+
+    def jobs(self, named: str | None = None) -> list[JobHandle]:
+        """See :class:`mlengine.backends.ListsJobs`."""
+        return [handle for _, handle in self._list() if named is None or named in {handle.name, handle.job_id}]
+
+    def _open(self) -> RayClient:
+        with self._lock:
+            if self._client is None:
+                self._client = RayClient(self._access(), renew=self._access)
+            return self._client
+
+    def _access(self) -> Access:
+        return Access.find(self._address, self._token, self._headers, extra_of(self._gcp_conn_id))
+
+    def _list(self) -> list[tuple[Job, JobHandle]]:
+        """The jobs of this project on the cluster, oldest first."""
+        own = [job for job in self._open().list_jobs() if _KEY in (job.get("metadata") or {})]
+        own.sort(key=lambda job: (job.get("start_time") or 0, str(job["submission_id"])))
+        return [(job, _handle(job)) for job in own]
+
+    def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
+        written: dict[str, Any] = {}
+        try:
+            written = json.loads(self._storage.read(state_uri(folder(handle))))
+            found = status(handle, job, written)
+            # A final state is written when all replicas have ended.
+            if JobState(written["state"]).terminal:
+                return found
+        except ObjectMissingError:
+            found = status(handle, job, None)
+        except (MlengineError, ValueError, KeyError, TypeError) as error:
+            return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
+        if job is None and (elsewhere := self._elsewhere(handle)):
+            return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
+        return self._delayed(found, written)
+
+    def _elsewhere(self, handle: JobHandle) -> str:
+        """Why a job that this cluster does not know may run on another one; empty if it cannot."""
+        try:
+            home.check(self._storage, handle, self._open().access.address)
+        except MlengineError as error:
+            return f"{error.message}: {error.hint}"
+        return ""
+
+    def _ended(self, handle: JobHandle) -> bool:
+        """Whether the job's driver has written a final state."""
+        try:
+            return JobState(json.loads(self._storage.read(state_uri(folder(handle))))["state"]).terminal
+        except (ObjectMissingError, ValueError, KeyError, TypeError):
+            return False
+
+    def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
+        """The status, but UNKNOWN while replicas of a lost job may still be running."""
+        name = found.handle.name
+        if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
+            self._lost_since.pop(name, None)
+            return found
+        since = self._lost_since.setdefault(name, time.monotonic())
+        seconds = self._lost_seconds
+        if time.monotonic() - since >= (written.get("lost_seconds", LOST_SECONDS) if seconds is None else seconds):
+            return found
+        return JobStatus(
+            found.handle,
+            JobState.UNKNOWN,
+            f"waiting until its replicas have ended: {found.detail}",
+            created=found.created,
+            started=found.started,
+        )
+
+
+def _handle(job: Job) -> JobHandle:
+    metadata = job["metadata"]
+    return JobHandle("ray", str(job["submission_id"]), metadata[_JOB_ID], int(metadata[_ATTEMPT]), metadata[_JOB_DIR])
+
+
+def _request(stored: Stored, package_uri: str) -> dict[str, Any]:
+    """The body of a submission."""
+    it, chosen = stored.submission, stored.settings
+    runtime_env = dict(chosen.runtime_env)
+    stop = chosen.termination_grace_seconds + 30.0
+    runtime_env["env_vars"] = {
+        # How long Ray waits for the driver, which ends the replicas, before it kills the driver.
+        "RAY_JOB_STOP_WAIT_TIME_S": f"{stop:.0f}",
+        **dict(runtime_env.get("env_vars") or {}),
+    }
+    return {
+        "submission_id": job_name(it.key, it.attempt),
+        "entrypoint": shlex.join(["exec", "python", shipping.START, stored.uri]),
+        "runtime_env": {**runtime_env, "working_dir": package_uri},
+        "metadata": {
+            **{str(name): str(value) for name, value in it.labels.items()},
+            "job_name": it.job_id,
+            _KEY: it.key,
+            _ATTEMPT: str(it.attempt),
+            _JOB_ID: it.job_id,
+            _JOB_DIR: it.job_dir,
+        },
+    }
+
+
+def _check(submission: Submission) -> None:
+    spec = submission.spec
+    if spec.count(Role.CHIEF) != 1:
+        raise BackendError(
+            f"{submission.job_id}: a job must have one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
+        )
+    if not spec.package_uris:
+        raise BackendError(
+            f"{submission.job_id}: no package contains {spec.module}: packageUris is empty",
+            hint="set packageUris in the job file, or package the trainer first",
+        )
+    if submission.attempt < 1:
+        raise BackendError(f"{submission.job_id}: the first attempt is number 1, not {submission.attempt}")

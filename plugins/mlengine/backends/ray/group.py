@@ -1,0 +1,270 @@
+"""The replicas of one job on the cluster, and the calls of their actors: create, call, poll, end.
+
+It decides nothing about the job; that is :mod:`mlengine.backends.ray.supervisor`. Runs in the driver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlengine.backends.local.logs import TAIL_LINES
+from mlengine.backends.local.outcome import Outcome
+from mlengine.backends.ray import bundles
+from mlengine.backends.ray.cluster import Cluster, LostError
+from mlengine.backends.ray.journal import Journal
+from mlengine.backends.ray.output import Lines
+from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.replica_host import DRIVER_TIMEOUT_SECONDS
+from mlengine.backends.ray.settings import RaySettings
+from mlengine.core.spec import Role
+from mlengine.runtime.extras import ACCELERATOR_TYPE
+
+POLL_SECONDS = 0.5
+_DRAIN_SECONDS = 0.1
+_CLEAN_SECONDS = 5.0
+_NO_ANSWER_SECONDS = 60.0  # an actor that does not answer for so long is lost
+_MARGIN_SECONDS = 5.0
+_END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
+
+
+def lease_seconds(settings: RaySettings) -> float:
+    """How long a replica that its driver cannot reach any more may still run."""
+    return DRIVER_TIMEOUT_SECONDS + settings.termination_grace_seconds + _MARGIN_SECONDS
+
+
+class EndedError(Exception):
+    """The job has its outcome. Never leaves the supervisor."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+
+
+@dataclass
+class Replica:
+    """One replica, as the driver sees it.
+
+    :param accelerator: the name of its accelerator; "" is none.
+    :param running: whether a process of it runs, as far as is known.
+    :param restart_at: monotonic time of the next start, while a restart is pending.
+    :param began: monotonic time of its last start.
+    :param contact: monotonic time of its last answer.
+    :param starting: whether a start has been requested that was not confirmed: it may run with a lease from now.
+    :param poll: the call that it has not answered yet; ``asked`` is the monotonic time of that call.
+    """
+
+    role: Role
+    index: int
+    actor: Any
+    accelerator: str = ""
+    node: str = ""
+    address: str = ""
+    running: bool = False
+    restarts: int = 0
+    exit_code: int | None = None
+    restart_at: float | None = None
+    began: float = 0.0
+    contact: float = 0.0
+    starting: bool = False
+    poll: Any = None
+    asked: float = 0.0
+    lines: Lines = field(default_factory=Lines)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    @property
+    def name(self) -> str:
+        return f"{self.role.value}-{self.index}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Replicas of one place share an environment."""
+        return self.node, self.accelerator
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "replica": self.name,
+            "node": self.node,
+            "address": self.address or None,
+            "running": self.running,
+            "restarts": self.restarts,
+            "exit_code": self.exit_code,
+        }
+
+
+@dataclass
+class Group:
+    """All replicas of one job; the chief is first.
+
+    :param orders: polled; returns the outcome if the job is to end now (cancelled, or a deadline).
+    :param wait: sleeps for at most the given seconds; returns early when there are orders.
+    """
+
+    stored: Stored
+    cluster: Cluster
+    journal: Journal
+    orders: Callable[[], Outcome | None]
+    wait: Callable[[float], None]
+    replicas: list[Replica] = field(default_factory=list)
+    _lost: str = ""
+    _before: dict[str, tuple[str, float]] = field(default_factory=dict)  # by replica: its node, and when it ends there
+
+    def create(self) -> None:
+        """An actor for each replica; returns when all run.
+
+        :raises LostError: a node was lost meanwhile. :raises EndedError: the job is to end.
+        """
+        record, spec = self.stored.to_bytes(), self.stored.submission.spec
+        accelerators = bundles.accelerators(spec, self.stored.settings.resources)
+        self.replicas = [
+            Replica(
+                role,
+                index,
+                self.cluster.create(number, record, role.value, index),
+                accelerators[number].get(ACCELERATOR_TYPE, ""),
+            )
+            for number, (role, index) in enumerate(spec.replicas)
+        ]
+        for replica, node in self.call(self.replicas, "where"):
+            replica.node = node
+
+    def call(self, replicas: Sequence[Replica], method: str, *arguments: Any) -> list[tuple[Replica, Any]]:
+        """Call a method of replicas' actors, and wait for all.
+
+        :raises LostError: an actor is gone. :raises EndedError: the job is to end.
+        """
+        calls = {getattr(replica.actor, method).remote(*arguments): replica for replica in replicas}
+        while len(self.cluster.ready(list(calls), POLL_SECONDS)) < len(calls):
+            self.obey()
+        results = []
+        for reference, replica in calls.items():
+            try:
+                results.append((replica, self.cluster.result(reference)))
+            except LostError as error:
+                raise LostError(f"{replica.name}{replica.node and f' on {replica.node}'}: {error}") from error
+        return results
+
+    def poll(self, replicas: Sequence[Replica], pause: float = POLL_SECONDS) -> list[tuple[Replica, Any]]:
+        """Poll the replicas that run, the chief's answer first. Takes about ``pause`` seconds, unless there is output.
+
+        At most one poll of each is on its way. A replica that is gone, or does not answer, is reported by
+        :meth:`check_lost`: the answers of the others count first.
+        """
+        begun = time.monotonic()
+        for replica in replicas:
+            if replica.running and replica.poll is None:
+                replica.poll, replica.asked = replica.actor.poll.remote(), time.monotonic()
+        asked = {replica.poll: replica for replica in replicas if replica.poll is not None}
+        found = []
+        for reference in self.cluster.ready(list(asked), POLL_SECONDS):
+            replica, asked[reference].poll = asked[reference], None
+            try:
+                found.append((replica, self.cluster.result(reference)))
+                replica.contact = time.monotonic()
+            except LostError as error:
+                replica.running = False
+                self.lose(f"{replica.name} on {replica.node}: {error}")
+        for replica in asked.values():
+            if replica.poll is not None and time.monotonic() - replica.asked > _NO_ANSWER_SECONDS:
+                replica.running = False
+                self.lose(f"{replica.name} on {replica.node}: no answer for {_NO_ANSWER_SECONDS:.0f} s")
+        if not any(poll["output"] for _, poll in found):
+            self.wait(max(0.0, pause - (time.monotonic() - begun)))
+        return sorted(found, key=lambda pair: pair[0].role is not Role.CHIEF)
+
+    def lose(self, what: str) -> None:
+        """Note that a replica is lost, for :meth:`check_lost`."""
+        self._lost = what
+
+    def check_lost(self) -> None:
+        """:raises LostError: a replica was lost since the last call."""
+        lost, self._lost = self._lost, ""
+        if lost:
+            raise LostError(lost)
+
+    def obey(self) -> None:
+        """:raises EndedError: the job is to end."""
+        if (order := self.orders()) is not None:
+            raise EndedError(order)
+
+    def output(self, replica: Replica, poll: Any) -> None:
+        """Log the output of a replica."""
+        for text in replica.lines.add(poll["output"], ended=poll["exit_code"] is not None):
+            self.journal.line(replica.name, text)
+            if text.strip():
+                replica.tail.append(text[:500])
+
+    def end(self, *, linger: float = 0.0) -> None:
+        """End all replicas; returns when none is running, or does not answer any more.
+
+        :param linger: seconds that workers have to end by themselves first.
+        """
+        for replica in self.replicas:
+            replica.restart_at = None
+        self._drain([replica for replica in self.replicas if replica.role is Role.WORKER], linger)
+        for replica in self.replicas:
+            if replica.running:
+                replica.actor.end.remote()
+        self._drain(self.replicas, self.stored.settings.termination_grace_seconds + _END_SECONDS)
+
+    def discard(self, *, clean: bool) -> None:
+        """End all replicas and their actors.
+
+        :param clean: remove their files from the nodes. Without it, a replica that starts again on its node finds its
+            scratch directory.
+        """
+        if any(replica.running for replica in self.replicas):
+            self.end()
+        self._remember()
+        if clean:
+            left = [replica.actor.clean.remote() for replica in self.replicas if not replica.running]
+            self.cluster.ready(left, _CLEAN_SECONDS)
+        self.cluster.kill([replica.actor for replica in self.replicas])
+        self.replicas = []
+
+    def wait_until_quiet(self) -> None:
+        """Wait until no earlier process of a replica can be running on the node that it had before.
+
+        A node that cannot be reached may still run: its replicas end themselves when they miss the driver. On the same
+        node, a lock does this: :meth:`~mlengine.backends.ray.replica_host.ReplicaHost.start`.
+
+        :raises EndedError: the job is to end.
+        """
+        quiet = 0.0
+        for replica in self.replicas:
+            node, ends = self._before.get(replica.name, (replica.node, 0.0))
+            if node != replica.node:
+                quiet = max(quiet, ends)
+        if quiet > time.monotonic():
+            self.journal.say(f"waiting {quiet - time.monotonic():.0f} s until the replicas on lost nodes have ended")
+        while time.monotonic() < quiet:
+            self.obey()
+            self.wait(POLL_SECONDS)
+
+    def _remember(self) -> None:
+        """Note when each replica that has not reported its end will have ended at the latest."""
+        for replica in self.replicas:
+            if not replica.began:
+                continue  # the note of an earlier group is still true
+            if replica.exit_code is not None:
+                self._before.pop(replica.name, None)
+            else:
+                last = time.monotonic() if replica.starting else replica.contact
+                self._before[replica.name] = (replica.node, last + lease_seconds(self.stored.settings))
+
+    def _drain(self, replicas: Sequence[Replica], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(replica.running for replica in replicas) and time.monotonic() < deadline:
+            # All of them: those that do not end yet have output, too.
+            for replica, poll in self.poll(self.replicas):
+                self.output(replica, poll)
+                if poll["exit_code"] is not None:
+                    replica.running, replica.exit_code = False, poll["exit_code"]
+                    self.journal.say(f"{replica.name} ended with exit code {replica.exit_code}")
+            if self._lost:
+                self.journal.say(f"lost {self._lost}")
+                self._lost = ""
+            time.sleep(_DRAIN_SECONDS)

@@ -1,0 +1,28 @@
+"""Splits the output of a process into lines, as it arrives."""
+
+from __future__ import annotations
+
+from mlengine.core import plaintext
+
+_PARTIAL = 64 << 10  # a line longer than this is split
+
+
+class Lines:
+    """The output of one process, or of several that follow each other."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def add(self, data: bytes, *, ended: bool = False) -> list[str]:
+        """The lines that ``data`` completes. A line that a progress bar has overwritten gives several.
+
+        :param ended: there is no more output, so that the last line is complete.
+        """
+        *complete, self._rest = (self._rest + data).split(b"\n")
+        if self._rest and (ended or len(self._rest) >= _PARTIAL):
+            complete.append(self._rest)
+            self._rest = b""
+        lines: list[str] = []
+        for raw in complete:
+            lines += plaintext.states(raw.decode("utf-8", "replace"))
+        return [plaintext.line(line) for line in lines]

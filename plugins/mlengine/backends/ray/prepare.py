@@ -1,0 +1,75 @@
+"""Builds the trainer's environment on one node: ``python -m mlengine.backends.ray.prepare RECORD NODE_DIR RESULT``.
+
+The variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
+
+It also removes what jobs have left on the node whose driver was killed.
+
+Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlengine.backends.local.replica_env import own_variables
+from mlengine.backends.local.stage import may_pass, say
+from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.replica_host import job_lock
+from mlengine.core.errors import MlengineError
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
+from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.json_files import write_json
+from mlengine.runtime.venv import build_environment
+from mlengine.storage.client import Storage
+
+
+def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
+    """The environment on this node; built if it does not exist."""
+    accelerator = {name: os.environ[name] for name in (ACCELERATOR_TYPE, ACCELERATOR_COUNT) if name in os.environ}
+    environment = build_environment(
+        stored.submission.spec.package_uris,
+        storage,
+        node_dir,
+        env={**accelerator, **own_variables(stored.submission)},
+        seconds=stored.settings.build_timeout_seconds,
+        say=say,
+    )
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"digest": environment.digest, "packages": environment.lock, "python": python}
+
+
+def prune(node_dir: Path) -> list[str]:
+    """Remove the files of jobs that have no actor and no process on this node. Returns the names of the jobs."""
+    gone = []
+    for folder in sorted((node_dir / "ray").glob("*")):
+        lock = FileLock.take(job_lock(node_dir, folder.name))
+        if lock is not None:
+            with lock:
+                shutil.rmtree(folder, ignore_errors=True)
+                gone.append(folder.name)
+    return gone
+
+
+def main(argv: list[str]) -> int:
+    for name in prune(Path(argv[1])):
+        say(f"removed the files of {name}, which has ended")
+    try:
+        storage = Storage()
+        result = prepare(Stored.from_bytes(storage.read(argv[0])), storage, Path(argv[1]))
+    except MlengineError as error:
+        say(str(error))
+        result = {"error": str(error), "retryable": may_pass(error)}
+    except ImportError as error:
+        message = f"{error}; each node of the Ray cluster needs the packages google-cloud-storage, uv and packaging"
+        say(message)
+        result = {"error": message, "retryable": True}
+    write_json(Path(argv[2]), result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""What runs in the actor of one replica: it prepares its node, runs the trainer as a process, and reads its output.
+
+The driver calls :meth:`ReplicaHost.poll` every half second. If it has not called for :data:`DRIVER_TIMEOUT_SECONDS`, it
+is gone or cannot be reached, and the process is ended: a lost head node leaves no trainer behind.
+
+That time begins with the last answer that the driver has received, as its next call shows. So the driver knows, without
+comparing clocks, when a replica that it cannot reach has ended: it counts from when the answer came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import mlengine
+from mlengine.backends.local import ports
+from mlengine.backends.local.replica_env import arguments, base_env, replica_env
+from mlengine.backends.ray import bundles
+from mlengine.backends.ray.guarded import Guarded
+from mlengine.backends.ray.record import Stored, key_name
+from mlengine.core.cluster import has_cluster
+from mlengine.core.spec import Role
+from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.json_files import read_json
+from mlengine.runtime.venv import find_environment, lock_path
+
+DRIVER_TIMEOUT_SECONDS = 30.0
+CANNOT_RUN = 127  # the exit code of a process that was not started
+_ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
+_LOCK_SECONDS = 20.0
+_DEFAULT_DIR = "~/.local/state/mlengine"
+
+
+class Poll(TypedDict):
+    """What a replica has done since the last poll.
+
+    :param exit_code: set when its process has ended and all its output was read.
+    :param port_taken: another program uses its port.
+    """
+
+    output: bytes
+    exit_code: int | None
+    port_taken: bool
+
+
+class ReplicaHost:
+    """One replica on one node.
+
+    :param record: the job, as :meth:`Stored.to_bytes` gives it.
+    :param host: the node's address.
+    """
+
+    def __init__(self, record: bytes, role: str, index: int, host: str | None = None) -> None:
+        self._stored = Stored.from_bytes(record)
+        self._role, self._index = Role(role), index
+        self._host = host or _node_address()
+        self._node_dir = Path(self._stored.settings.node_dir or _DEFAULT_DIR).expanduser()
+        self._root = self._node_dir / "ray" / self._stored.name
+        # Keeps the job's files on this node: see prune() in prepare.py.
+        self._in_use = FileLock.take(job_lock(self._node_dir, self._stored.name), wait=_LOCK_SECONDS, shared=True)
+        if self._in_use is None:
+            raise RuntimeError(f"another process removes the files of {self._stored.name}")
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec = self._stored.submission.spec
+        accelerators = bundles.accelerators(spec, self._stored.settings.resources)
+        self._accelerator = accelerators[spec.replicas.index((self._role, index))]
+        self._command: Guarded | None = None
+        self._port: ports.Port | None = None
+        self._environment: FileLock | None = None
+        self._turn: FileLock | None = None
+        self._python: Path | None = None
+        self._contact = self._answered = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def where(self) -> str:
+        """The node's address."""
+        return self._host
+
+    def prepare(self) -> None:
+        """Start building the trainer's environment on this node; :meth:`poll` says when it is built."""
+        self._step_file.unlink(missing_ok=True)
+        package = str(Path(mlengine.__file__).parent.parent)
+        self._run(
+            [sys.executable, "-P", "-m", "mlengine.backends.ray.prepare", self._stored.uri, str(self._node_dir),
+             str(self._step_file)],
+            {**os.environ, **self._accelerator, "PYTHONPATH": package},
+            "prepare",
+            self._root,
+        )  # fmt: skip
+
+    def prepared(self) -> dict[str, Any]:
+        """The result of :mod:`mlengine.backends.ray.prepare`; empty if it was killed."""
+        return read_json(self._step_file) or {}
+
+    def take(self, digest: str) -> str | None:
+        """Wait until no earlier process of this replica is left here, lock the environment, and reserve a port.
+
+        :return: the replica's address, ``""`` if others do not connect to it; ``None`` if there is no environment.
+        :raises RuntimeError: an earlier process does not end.
+        """
+        if self._turn is None:
+            # A process of an earlier actor or attempt, which has died, may still be saving its work on this node.
+            self._turn = FileLock.take(
+                self._node_dir / "locks" / f"ray-{key_name(self._stored.submission.key)}-{self.name}.lock",
+                wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
+            )
+        if self._turn is None:
+            raise RuntimeError(f"an earlier process of {self.name} does not end")
+        self._environment = FileLock.take(lock_path(self._node_dir, digest), wait=10.0, shared=True)
+        environment = find_environment(self._node_dir, digest)
+        if environment is None or self._environment is None:
+            return None
+        self._python = environment.python
+        if self._role not in _ADDRESSED or not has_cluster(self._stored.submission.spec):
+            return ""
+        if self._port is None:
+            self._port = ports.take(1, self._node_dir / "locks", self._host)[0]
+        return self._port.address
+
+    def start(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Start the trainer, again after it has ended.
+
+        :param addresses: of all replicas, by role.
+        :raises OSError: no process can be started.
+        """
+        if self._python is None or self._turn is None:
+            raise RuntimeError("start() before take()")
+        submission = self._stored.submission
+        if self._port is not None:
+            self._port.release()
+        scratch = self._root / "work" / self.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        hosts = {address.rpartition(":")[0] for found in addresses.values() for address in found}
+        env = replica_env(
+            self._accelerator | _without_proxy(base_env(self._root, self._node_dir, submission, self._python), hosts),
+            submission,
+            {Role(role): found for role, found in addresses.items()},
+            role=self._role,
+            index=self._index,
+            scratch=scratch,
+        )
+        command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
+        self._run(command, env, self.name, scratch, self._turn)
+
+    def poll(self) -> Poll:
+        """What has happened since the last call."""
+        # The driver calls again when it has the last answer.
+        self._contact, self._answered = self._answered, time.monotonic()
+        if self._command is None:
+            # The process could not be started, and the driver ends the job.
+            return Poll(output=b"", exit_code=CANNOT_RUN, port_taken=False)
+        code = self._command.poll()
+        output = self._command.read()
+        if code is None or output:
+            return Poll(output=output, exit_code=None, port_taken=False)
+        self._command.close()
+        self._command = None
+        taken = self._port is not None and code != 0 and self._port.taken()
+        return Poll(output=b"", exit_code=code, port_taken=taken)
+
+    def end(self) -> None:
+        """End the process: SIGTERM, and SIGKILL after the grace period."""
+        if self._command is not None:
+            self._command.end()
+
+    def clean(self) -> None:
+        """Remove the replica's files from the node, and those of the job after its last replica."""
+        shutil.rmtree(self._root / "work" / self.name, ignore_errors=True)
+        for path in (self._root / "logs" / f"{self.name}.log", self._root / "logs" / "prepare.log", self._step_file):
+            path.unlink(missing_ok=True)
+        for folder in (self._root / "work", self._root / "logs", self._root):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    @property
+    def name(self) -> str:
+        return f"{self._role.value}-{self._index}"
+
+    @property
+    def _step_file(self) -> Path:
+        return self._root / f"prepare-{self.name}.json"
+
+    def _run(self, command: list[str], env: Mapping[str, str], name: str, cwd: Path, *locks: FileLock) -> None:
+        self._contact = self._answered = time.monotonic()
+        log = self._root / "logs" / f"{name}.log"
+        held = [lock for lock in (self._in_use, self._environment, *locks) if lock is not None]
+        grace = self._stored.settings.termination_grace_seconds
+        self._command = Guarded(command, env, cwd, log, grace=grace, locks=held)
+
+    def _watch(self) -> None:
+        """End the process when the driver is gone."""
+        while True:
+            time.sleep(1.0)
+            command = self._command
+            if command is not None and time.monotonic() - self._contact > DRIVER_TIMEOUT_SECONDS:
+                command.end()
+
+
+def job_lock(node_dir: Path, name: str) -> Path:
+    """The lock file of a job on a node: shared while the job has an actor or a process there."""
+    return node_dir / "locks" / f"ray-{name}.lock"
+
+
+def _without_proxy(env: dict[str, str], hosts: set[str]) -> dict[str, str]:
+    """Replicas talk to each other directly: gRPC would use the proxy even for them."""
+    if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in env):
+        for name in ("NO_PROXY", "no_proxy"):
+            own = [host for host in env.get(name, "").split(",") if host]
+            env[name] = ",".join([*own, *sorted(hosts - set(own))])
+    return env
+
+
+def _node_address() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())

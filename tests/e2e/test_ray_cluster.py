@@ -1,0 +1,37 @@
+"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own, undisturbed and with a
+node or the head lost at a random moment. More rounds: ``python -m tests.support.ray_rounds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pytest
+
+from tests.support import ray_network, ray_rounds
+from tests.support.ray_rounds import Rounds
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
+    if reason := ray_network.impossible():
+        pytest.skip(reason)
+    with ray_rounds.running(tmp_path_factory.mktemp("ray-rounds")) as started:
+        yield started
+
+
+def test_mnist_trains_to_a_champion(rounds: Rounds) -> None:
+    result = rounds.play("nothing")
+    assert result.good, asdict(result)
+    assert len(result.attempts) == 1
+    assert result.restarts == []
+
+
+@pytest.mark.parametrize("kind", ["node", "head"])
+def test_a_lost_machine_costs_no_champion(rounds: Rounds, kind: str) -> None:
+    result = rounds.play(kind)
+    assert result.good, asdict(result)
+    assert len(result.attempts) <= (2 if kind == "head" else 1)

@@ -1,0 +1,313 @@
+"""A Ray cluster of several machines for tests: each node has its own network, process and mount namespace.
+
+The nodes have different addresses on one bridge, and no loopback device in common. They share the disk, but not their
+homes. A node that is killed loses its link first: as in a power failure, its peers are not informed.
+
+The bridge is in a namespace of its own, without packet filter: Docker's rules drop what crosses a bridge on the host.
+
+Only root can make such a cluster: see :func:`impossible`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlengine.runtime.env_allowlist import MARK
+from mlengine.runtime.processes import Process
+from tests.support.local_jobs import until
+from tests.support.ray_cluster import node_environment
+
+_START_SECONDS = 300.0
+_HEAD = 10
+_NETWORKS = range(1, 200)
+# A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
+_QUICK = {
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+}
+_OPTIONS = (
+    "--object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+    # Otherwise the raylet waits for the agents, which choose ports, and ends after 15 s: too short on a busy machine.
+    " --metrics-export-port=20001 --dashboard-agent-listen-port=20002"
+    " --dashboard-agent-grpc-port=20003 --runtime-env-agent-port=20004"
+)
+_NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def impossible() -> str:
+    """Why this process cannot make namespaces; empty if it can."""
+    if os.geteuid() != 0:
+        return "only root may make network namespaces"
+    for program in ("ip", "unshare", "setpriv", "nsenter"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed, so that there are no network namespaces"
+    made = subprocess.run(
+        [*_NAMESPACES, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"], check=False
+    )
+    return "" if made.returncode == 0 else "network namespaces are not allowed here"
+
+
+@dataclass
+class Node:
+    """One machine of the cluster.
+
+    :param home: its home directory, which remains when the node is killed.
+    :param command: what it runs when it is started.
+    :param switch: a process in the network namespace of the bridge.
+    :param space: its process namespace.
+    """
+
+    name: str
+    address: str
+    home: Path
+    command: str
+    env: Mapping[str, str]
+    switch: int
+    process: subprocess.Popen[bytes] | None = None
+    space: str = ""
+
+    @property
+    def state_dir(self) -> Path:
+        """The directory of environments and jobs, as :mod:`mlengine.backends.ray.replica_host` chooses it."""
+        return self.home / ".local" / "state" / "mlengine"
+
+    def start(self) -> None:
+        """Switch the node on, with a connection to the others."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        boot = "until ip -4 address show eth0 2>/dev/null | grep -q inet; do sleep 0.1; done"
+        # The node's first process, bash, reaps those whose parents have ended.
+        rest = "while :; do sleep 3600 & wait; done"
+        with (self.home / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                # If the tests are killed, the node ends with them.
+                ["setpriv", "--pdeathsig", "KILL", *_NAMESPACES, "bash", "-c", f"{boot}; {self.command}; {rest}"],
+                env={**self.env, "HOME": str(self.home)},
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        pid = self.process.pid
+        _wait_for_namespace(pid)
+        self.space = until(lambda: _process_namespace(pid), f"the first process of {self.name}")
+        _try(f"link delete {self.name}", self.switch)
+        _ip(f"link add {self.name} type veth peer name eth0 netns {pid}", self.switch)
+        _ip(f"link set {self.name} master bridge up", self.switch)
+        _ip("link set lo up", pid)
+        _ip("link set eth0 up", pid)
+        _ip(f"address add {self.address}/24 dev eth0", pid)
+        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray looks for one
+
+    def kill(self) -> None:
+        """Power failure: the link, and then all processes at once."""
+        if self.process is not None:
+            self.cut()
+            self.process.kill()
+            self.process.wait()
+            until(lambda: not self.processes(), f"the end of {self.name}")
+
+    def cut(self) -> None:
+        """Cut the node's network."""
+        _try(f"link set {self.name} down", self.switch)
+
+    def mend(self) -> None:
+        """Connect the node again."""
+        _ip(f"link set {self.name} up", self.switch)
+
+    def repair(self) -> None:
+        """Start the node if it was killed, and connect it if its network was cut."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        else:
+            self.mend()
+
+    def processes(self, words: str = "") -> list[Process]:
+        """All processes of the node that have these words in their command line."""
+        return _processes({self.space}, words)
+
+    def replicas(self) -> list[tuple[Process, str]]:
+        """The processes of trainers, their guards, and what they have started, with their command lines."""
+        return [(process, command_of(process.pid)) for process in self.processes() if _of_job(process.pid)]
+
+    def actors(self) -> list[Process]:
+        """The actors of replicas."""
+        return self.processes("ReplicaHost")
+
+
+@dataclass
+class RayNetwork:
+    """A cluster: the first node is the head.
+
+    :param number: of the network, on this machine.
+    :param switch: a process in the network namespace of the bridge.
+    """
+
+    number: int
+    folder: Path
+    switch: int
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """The address of this machine on the bridge."""
+        return _address(self.number, 1)
+
+    @property
+    def head(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def address(self) -> str:
+        return f"http://{_address(self.number, _HEAD)}:8265"
+
+    def start(self, env: Mapping[str, str], cpus: tuple[int, ...]) -> None:
+        """Start a node for each number of CPUs, and wait until Ray lists all.
+
+        The head has Ray's custom resource ``head``, the others ``node``, one each. They reach no package index: what
+        they install must be in uv's cache.
+        """
+        cache = {"UV_CACHE_DIR": str(Path("~/.cache/uv").expanduser())}  # also for nodes, whose homes are elsewhere
+        own = {**cache, **node_environment(env), **_QUICK, "UV_OFFLINE": "1"}
+        for number, count in enumerate(cpus):
+            name = f"n{number}" if number else "head"
+            address, home = _address(self.number, _HEAD + number), self.folder / name
+            named = shlex.quote(json.dumps({"node" if number else "head": 1}))
+            ray = f"ray start --node-ip-address={address} --num-cpus={count} --temp-dir={home}/ray {_OPTIONS}"
+            ray += f" --resources={named}"
+            if number == 0:
+                # On a busy machine, Ray may give up: it waits for its own processes for 30 s.
+                command = f"until timeout 150 {ray} --head --dashboard-host=0.0.0.0; do ray stop --force; done"
+            else:
+                # As with an init system, Ray is started again after it has ended.
+                command = (
+                    f"while :; do timeout 150 {ray} --address={_address(self.number, _HEAD)}:6379 && "
+                    "while pgrep -x raylet > /dev/null; do sleep 1; done; ray stop --force; done"
+                )
+            self.nodes.append(Node(name, address, home, command, own, self.switch))
+            self.nodes[-1].start()
+            self.wait()  # one after the other: on a busy machine, several would be too slow for Ray's own limits
+
+    def wait(self) -> None:
+        """Wait until all nodes are listed as alive."""
+        wanted = {node.address for node in self.nodes}
+        until(lambda: self.alive() == wanted, f"{sorted(wanted)} are nodes; see {self.folder}", _START_SECONDS)
+
+    def alive(self) -> set[str]:
+        """The addresses of the nodes that Ray calls alive; empty if the dashboard does not answer."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            with opener.open(f"{self.address}/api/v0/nodes?detail=1", timeout=5) as answer:
+                found = json.load(answer)["data"]["result"]["result"]
+            return {node["node_ip"] for node in found if node["state"] == "ALIVE"}
+        return set()
+
+    def processes(self, words: str = "") -> list[Process]:
+        """All processes of the nodes that have these words in their command line."""
+        return _processes({node.space for node in self.nodes}, words)
+
+    def replicas(self) -> list[tuple[Process, str]]:
+        """The processes of all jobs, on all nodes."""
+        return [found for node in self.nodes for found in node.replicas()]
+
+    def left(self) -> list[str]:
+        """What jobs have left: processes, actors, and files of jobs."""
+        found = [f"{node.name}: {command}" for node in self.nodes for _, command in node.replicas()]
+        found += [f"{node.name}: actor {actor.pid}" for node in self.nodes for actor in node.actors()]
+        return found + [str(path) for node in self.nodes for path in (node.state_dir / "ray").glob("*")]
+
+
+@contextlib.contextmanager
+def network() -> Iterator[RayNetwork]:
+    """A bridge without nodes; at the end, neither nodes nor bridge are left."""
+    # When this process ends, for whatever reason, the namespace and all its links end with it.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
+    switch = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        _wait_for_namespace(switch.pid)
+        _ip("link add bridge type bridge", switch.pid)
+        _ip("link set bridge up", switch.pid)
+        uplink = f"type veth peer name uplink netns {switch.pid}"
+        number = next(number for number in _NETWORKS if _try(f"link add ml{number} {uplink}"))
+        # Ray's sockets have long names, and a socket's path has at most 107 characters.
+        made = RayNetwork(number, Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp")), switch.pid)
+        _ip("link set uplink master bridge up", switch.pid)
+        _ip(f"address add {made.host}/24 dev ml{number}")
+        _ip(f"link set ml{number} up")
+        try:
+            yield made
+        finally:
+            for node in reversed(made.nodes):
+                node.kill()
+            shutil.rmtree(made.folder, ignore_errors=True)
+    finally:
+        switch.kill()
+        switch.wait()
+
+
+def _address(network: int, host: int) -> str:
+    return f"10.213.{network}.{host}"
+
+
+def _processes(spaces: set[str], words: str) -> list[Process]:
+    """The processes in these process namespaces that have these words in their command line."""
+    found = []
+    for path in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError):
+            if words and words not in command_of(int(path.name)):
+                continue
+            if str((path / "ns" / "pid").readlink()) not in spaces:
+                continue
+            if (one := Process.of(int(path.name))) is not None:
+                found.append(one)
+    return found
+
+
+def _process_namespace(pid: int) -> str:
+    """The process namespace of the process's children; empty before the first one."""
+    with contextlib.suppress(OSError):
+        return str(Path(f"/proc/{pid}/ns/pid_for_children").readlink())
+    return ""
+
+
+def _of_job(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    return False
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    with contextlib.suppress(OSError):
+        return shlex.join(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"))
+    return ""
+
+
+def _wait_for_namespace(pid: int) -> None:
+    own = Path("/proc/self/ns/net").readlink()
+    until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != own, f"the network namespace of process {pid}")
+
+
+def _ip(command: str, pid: int | None = None) -> None:
+    """Run ``ip`` in the network namespace of a process."""
+    inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
+    subprocess.run([*inside, "ip", *command.split()], check=True)
+
+
+def _try(command: str, pid: int | None = None) -> bool:
+    """Whether ``ip`` succeeds."""
+    inside = ["nsenter", f"--target={pid}", "--net"] if pid else []
+    return subprocess.run([*inside, "ip", *command.split()], check=False, capture_output=True).returncode == 0

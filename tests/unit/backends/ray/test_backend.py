@@ -1,0 +1,305 @@
+"""What the ray backend sends to Ray, and how it reads Ray's answers, without a server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from mlengine.backends import Submission, connected_backend
+from mlengine.backends.ray.access import Access
+from mlengine.backends.ray.backend import RayBackend
+from mlengine.backends.ray.client import RayClient
+from mlengine.backends.ray.record import Stored, chunk_uri, cluster_uri, folder, job_name, state_uri
+from mlengine.core.errors import BackendError, BackendUnavailableError, ObjectMissingError, StorageConflictError
+from mlengine.core.job import FailureCause, JobHandle, JobState
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.storage.client import Storage
+
+SPEC = TrainingSpec("trainer.task", ("gs://bucket/t-1.tar.gz",), ("--secret", "hush"), (Pool(Role.CHIEF, 1),))
+JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"team": "vision"})
+
+
+class Bucket:
+    """Objects in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def read(self, uri: str) -> bytes:
+        if uri not in self.objects:
+            raise ObjectMissingError(uri)
+        return self.objects[uri]
+
+    def write(self, uri: str, data: bytes, _: str | None = None) -> int:
+        self.objects[uri] = data
+        return 1
+
+    def create(self, uri: str, data: bytes, _: str | None = None) -> int:
+        if uri in self.objects:
+            raise StorageConflictError(uri)
+        return self.write(uri, data)
+
+    def delete(self, uri: str) -> None:
+        self.objects.pop(uri, None)
+
+
+class Client:
+    """:class:`RayClient`, whose jobs are in memory. :param stops: what the calls of ``stop`` return, in order."""
+
+    access = Access("http://head:8265")
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.lists = 0
+        self.stops: list[bool] = []
+        self.packages: set[str] = set()
+
+    def check_version(self) -> str:
+        return "2.60.0"
+
+    def nodes(self) -> list[dict[str, float]]:
+        return [{"CPU": 4.0}]
+
+    def upload(self, name: str, _: bytes) -> None:
+        self.packages.add(name)
+
+    def submit(self, body: dict[str, Any]) -> bool:
+        new = body["submission_id"] not in self.jobs
+        if new:
+            self.jobs[body["submission_id"]] = {**body, "status": "PENDING", "start_time": len(self.jobs)}
+        return new
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        return self.jobs.get(name)
+
+    def list_jobs(self) -> list[dict[str, Any]]:
+        self.lists += 1
+        return list(self.jobs.values())
+
+    def stop(self, _: str) -> bool:
+        return self.stops.pop(0)
+
+    def sleep(self, _: float) -> None:
+        """No time passes."""
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+def backend(client: Client, bucket: Bucket, **more: Any) -> RayBackend:
+    return RayBackend(client=cast(RayClient, client), storage=cast(Storage, bucket), **more)
+
+
+def test_a_submission_is_stored_before_the_job_that_reads_it(client: Client, bucket: Bucket) -> None:
+    handle = backend(client, bucket).submit(JOB)
+    assert handle == JobHandle("ray", f"mlengine-{'k' * 40}-2", "mnist_1", 2, JOB.job_dir)
+    body = client.jobs[handle.name]
+    uri = body["entrypoint"].rsplit(" ", 1)[1]
+    assert Stored.from_bytes(bucket.objects[uri]).submission == JOB
+    assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in client.packages
+    assert body["metadata"]["team"] == "vision"
+    assert "hush" not in json.dumps(body), "arguments are not shown in Ray's dashboard"
+
+
+def test_a_claim_that_changed_before_its_submission_has_a_record_of_its_own(bucket: Bucket, client: Client) -> None:
+    one, other = backend(client, bucket), backend(client, bucket, placement="SPREAD")
+    one.submit(JOB)
+    client.jobs.clear()
+    other.submit(JOB)
+    assert len([uri for uri in bucket.objects if "submission-" in uri]) == 2
+
+
+def test_the_second_submission_sends_nothing(client: Client, bucket: Bucket) -> None:
+    one = backend(client, bucket)
+    first = one.submit(JOB)
+    bucket.objects.clear()
+    assert one.submit(JOB) == first
+    assert bucket.objects == {}
+
+
+def test_a_runtime_environment_is_merged(client: Client, bucket: Bucket) -> None:
+    chosen = {"pip": ["uv"], "env_vars": {"GOOGLE_CLOUD_PROJECT": "p"}, "working_dir": "gs://mine"}
+    handle = backend(client, bucket, runtime_env=chosen, termination_grace_seconds=60).submit(JOB)
+    sent = client.jobs[handle.name]["runtime_env"]
+    assert sent["pip"] == ["uv"]
+    assert sent["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "90", "GOOGLE_CLOUD_PROJECT": "p"}
+    assert sent["working_dir"].startswith("gcs://_ray_pkg_")
+
+
+def test_many_jobs_are_described_with_one_list(client: Client, bucket: Bucket) -> None:
+    one = backend(client, bucket)
+    handles = [JobHandle("ray", job_name("k", attempt), "j", attempt, "gs://bucket/m/j") for attempt in range(1, 50)]
+    for handle in handles[:-1]:
+        client.jobs[handle.name] = {"submission_id": handle.name, "status": "RUNNING"}
+        bucket.write(state_uri(folder(handle)), json.dumps({"state": "RUNNING", "detail": handle.name}).encode())
+    found = one.describe(handles)
+    assert client.lists == 1
+    assert [status.handle for status in found] == handles
+    assert [status.detail for status in found[:-1]] == [handle.name for handle in handles[:-1]]
+    assert found[-1].failure is not None
+    assert found[-1].failure.cause is FailureCause.LOST
+    assert one.describe([]) == []
+
+
+HANDLE = JobHandle("ray", job_name("k", 1), "j", 1, "gs://bucket/m/j")
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"state": "NEW"}'])
+def test_a_state_that_cannot_be_read_is_unknown(client: Client, bucket: Bucket, data: bytes) -> None:
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
+    bucket.write(state_uri(folder(HANDLE)), data)
+    assert backend(client, bucket).describe([HANDLE])[0].state is JobState.UNKNOWN
+
+
+def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client, bucket: Bucket) -> None:
+    bucket.write(state_uri(folder(HANDLE)), json.dumps({"state": "RUNNING", "detail": "", "started": 1.0}).encode())
+    status = backend(client, bucket).describe([HANDLE])[0]
+    assert status.state is JobState.UNKNOWN
+    assert status.detail.startswith("waiting until its replicas have ended: the Ray cluster has no job")
+    later = backend(client, bucket, lost_seconds=0.0).describe([HANDLE])[0]
+    assert later.state is JobState.FAILED
+
+
+def test_a_cancellation_is_repeated_until_ray_finds_the_job(client: Client, bucket: Bucket) -> None:
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "PENDING"}
+    client.stops = [False, False, True]
+    backend(client, bucket).cancel(HANDLE)
+    assert client.stops == []
+
+
+@pytest.mark.parametrize("ray", ["STOPPED", "SUCCEEDED", "FAILED", None])
+def test_a_job_that_has_ended_is_not_an_error(client: Client, bucket: Bucket, ray: str | None) -> None:
+    if ray:
+        client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": ray}
+    client.stops = [False]
+    backend(client, bucket).cancel(HANDLE)
+
+
+def test_a_job_that_ray_does_not_stop_is_an_error(
+    client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlengine.backends.ray.backend.STOP_SECONDS", -1.0)
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "PENDING"}
+    client.stops = [False]
+    with pytest.raises(BackendUnavailableError, match="did not stop"):
+        backend(client, bucket).cancel(HANDLE)
+
+
+class TestAnAddressThatChanges:
+    """A job on the cluster of the address before."""
+
+    @pytest.fixture
+    def moved(self, client: Client, bucket: Bucket) -> RayBackend:
+        """The backend with the new address, after :data:`JOB` was submitted to the old one."""
+        backend(client, bucket).submit(JOB)
+        other = Client()
+        other.access = Access("http://other:8265")
+        other.stops = [False]
+        return backend(other, bucket)
+
+    @pytest.fixture
+    def handle(self) -> JobHandle:
+        return JobHandle("ray", job_name(JOB.key, JOB.attempt), JOB.job_id, JOB.attempt, JOB.job_dir)
+
+    def test_the_job_is_not_lost(self, moved: RayBackend, handle: JobHandle) -> None:
+        status = moved.describe([handle])[0]
+        assert status.state is JobState.UNKNOWN
+        assert (
+            "was submitted to the Ray cluster at http://head:8265, and ray_address is now http://other:"
+            in status.detail
+        )
+        assert "set ray_address to http://head:8265" in status.detail
+
+    def test_it_is_not_submitted_again(self, moved: RayBackend) -> None:
+        with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
+            moved.submit(JOB)
+
+    def test_it_is_not_said_to_be_cancelled(self, moved: RayBackend, handle: JobHandle) -> None:
+        with pytest.raises(BackendError, match=r"was submitted to the Ray cluster at http://head:8265"):
+            moved.cancel(handle)
+
+    def test_its_last_state_counts(self, moved: RayBackend, handle: JobHandle, bucket: Bucket) -> None:
+        bucket.write(state_uri(folder(handle)), json.dumps({"state": "SUCCEEDED", "detail": ""}).encode())
+        assert moved.describe([handle])[0].state is JobState.SUCCEEDED
+        moved.cancel(handle)
+
+    def test_the_next_attempt_may_run_there(self, moved: RayBackend) -> None:
+        assert moved.submit(replace(JOB, attempt=3)).attempt == 3
+
+    def test_a_cluster_that_knows_the_job_has_another_name(
+        self, client: Client, bucket: Bucket, moved: RayBackend, handle: JobHandle
+    ) -> None:
+        client.access = Access("http://alias:8265")
+        again = backend(client, bucket)
+        assert again.submit(JOB) == handle
+        assert again.describe([handle])[0].state is JobState.QUEUED
+
+    def test_a_person_may_say_that_the_cluster_is_gone(
+        self, moved: RayBackend, handle: JobHandle, bucket: Bucket
+    ) -> None:
+        bucket.delete(cluster_uri(folder(handle)))
+        status = moved.describe([handle])[0]
+        assert status.failure is not None
+        assert status.failure.cause is FailureCause.LOST
+        moved.submit(JOB)
+
+    def test_a_job_that_ray_refused_may_run_elsewhere(
+        self, client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: dict[str, Any]) -> bool:
+            raise BackendError("the runtime environment is not valid")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "submit", refuse)
+            with pytest.raises(BackendError, match="not valid"):
+                backend(client, bucket).submit(JOB)
+        client.access = Access("http://other:8265")
+        assert backend(client, bucket).submit(JOB)
+
+
+def test_the_job_file_s_section_is_used(client: Client, bucket: Bucket) -> None:
+    ray = {"placement": "SPREAD", "resources": {"chief": {"CPU": 2}}}
+    backend(client, bucket, resources={"CPU": 3}).submit(replace(JOB, spec=replace(SPEC, ray=ray)))
+    uri = next(uri for uri in bucket.objects if "submission-" in uri)
+    chosen = Stored.from_bytes(bucket.objects[uri]).settings
+    assert (chosen.placement, chosen.resources) == ("SPREAD", {"CPU": 3})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"spec": TrainingSpec("t", ("gs://bucket/t.tar.gz",), pools=(Pool(Role.WORKER, 1),))}, "one chief, not 0"),
+        ({"spec": TrainingSpec("t")}, "packageUris is empty"),
+        ({"attempt": 0}, "the first attempt is number 1"),
+    ],
+)
+def test_a_submission_that_cannot_run_is_refused(
+    client: Client, bucket: Bucket, changed: dict[str, Any], message: str
+) -> None:
+    fields: dict[str, Any] = {"key": "k", "job_id": "j", "attempt": 1, "job_dir": "gs://bucket/m/j", "spec": SPEC}
+    with pytest.raises(BackendError, match=message):
+        backend(client, bucket).submit(Submission(**{**fields, **changed}))
+
+
+def test_a_setting_that_does_not_exist_is_refused(client: Client, bucket: Bucket) -> None:
+    with pytest.raises(BackendError, match="the ray backend has no setting 'spot'"):
+        backend(client, bucket, spot=True).submit(JOB)
+
+
+def test_project_and_region_are_of_no_use_to_ray() -> None:
+    made = connected_backend("ray", None, project="p", region="r", address="http://head:8265")
+    assert made.console_url(HANDLE) == f"http://head:8265/#/jobs/{HANDLE.name}"
+
+
+def test_chunks_sort_by_name() -> None:
+    assert sorted(chunk_uri("o", number) for number in (10, 9)) == [chunk_uri("o", 9), chunk_uri("o", 10)]

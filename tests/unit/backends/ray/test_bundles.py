@@ -1,0 +1,76 @@
+"""What replicas reserve, and whether a cluster can ever run them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlengine.backends.ray.bundles import accelerators, bundles, check_fit, describe
+from mlengine.core.errors import BackendError
+from mlengine.core.spec import Pool, Role, TrainingSpec
+
+GIB = float(1 << 30)
+CLUSTER = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_TESLA_T4", 2), Pool(Role.WORKER, 2)))
+
+
+def test_bundles_follow_the_machine_types() -> None:
+    assert bundles(CLUSTER, {}) == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0}]
+
+
+def test_replicas_with_a_gpu_are_told_of_it() -> None:
+    names = {"MLENGINE_ACCELERATOR_TYPE": "NVIDIA_TESLA_T4", "MLENGINE_ACCELERATOR_COUNT": "2"}
+    assert accelerators(CLUSTER, {}) == [names, {}, {}]
+    any_gpu = {"MLENGINE_ACCELERATOR_TYPE": "GPU", "MLENGINE_ACCELERATOR_COUNT": "1"}
+    assert accelerators(CLUSTER, {"worker": {"GPU": 1}, "chief": {"CPU": 1}}) == [{}, any_gpu, any_gpu]
+
+
+def test_one_set_of_resources_is_for_all_roles() -> None:
+    assert bundles(CLUSTER, {"CPU": 2, "memory_gib": 1.5, "GPU": 0}) == [{"CPU": 2.0, "memory": 1.5 * GIB}] * 3
+
+
+def test_resources_by_role_leave_the_other_roles_with_their_machine_types() -> None:
+    found = bundles(CLUSTER, {"worker": {"CPU": 3, "special": 1}})
+    assert found == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0, "special": 1.0}, {"CPU": 3.0, "special": 1.0}]
+
+
+def test_a_replica_that_fits_on_no_node_is_named_with_the_largest_node() -> None:
+    nodes = [{"CPU": 4.0, "memory": 8 * GIB}, {"CPU": 2.0, "memory": 64 * GIB}]
+    with pytest.raises(BackendError) as error:
+        check_fit("job", CLUSTER, bundles(CLUSTER, {"worker": {"CPU": 1}, "chief": {"CPU": 4, "GPU": 1}}), nodes)
+    assert error.value.message == (
+        "job: chief-0 needs 4 CPU, 1 GPU, and no node of the Ray cluster has that; the largest of 2 has 4 CPU, 0 GPU"
+    )
+    assert "ray_autoscaling" in error.value.hint
+
+
+def test_replicas_that_fit_one_by_one_must_fit_together() -> None:
+    wanted = [{"CPU": 2.0}] * 3
+    check_fit("job", CLUSTER, wanted, [{"CPU": 4.0}, {"CPU": 2.0}])
+    with pytest.raises(BackendError, match="need 6 CPU together, and the Ray cluster has 5 CPU"):
+        check_fit("job", CLUSTER, wanted, [{"CPU": 3.0}, {"CPU": 2.0}])
+
+
+def test_the_largest_node_is_that_with_most_of_what_is_missing() -> None:
+    nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 2.0}]
+    with pytest.raises(BackendError, match="the largest of 2 has 4 CPU, 2 GPU"):
+        check_fit("job", TrainingSpec("t"), [{"CPU": 4.0, "GPU": 4.0}], nodes)
+
+
+def test_strict_placements_must_be_possible() -> None:
+    wanted, nodes = [{"CPU": 2.0}] * 3, [{"CPU": 4.0}, {"CPU": 4.0}]
+    for placement in ("PACK", "SPREAD"):
+        check_fit("job", CLUSTER, wanted, nodes, placement)
+    with pytest.raises(BackendError, match=r"need 6 CPU on one node \(.*STRICT_PACK\); the largest of 2 has 4 CPU"):
+        check_fit("job", CLUSTER, wanted, nodes, "STRICT_PACK")
+    with pytest.raises(BackendError, match=r"its 3 replicas need as many nodes .*STRICT_SPREAD.*has 2"):
+        check_fit("job", CLUSTER, wanted, nodes, "STRICT_SPREAD")
+    check_fit("job", CLUSTER, wanted, [{"CPU": 6.0}], "STRICT_PACK")
+    check_fit("job", CLUSTER, wanted, [*nodes, {"CPU": 2.0}], "STRICT_SPREAD")
+
+
+def test_a_cluster_without_nodes_fits_nothing() -> None:
+    with pytest.raises(BackendError, match="the largest of 0 has 0 CPU"):
+        check_fit("job", CLUSTER, [{"CPU": 1.0}] * 3, [])
+
+
+def test_a_bundle_is_described_with_units() -> None:
+    assert describe({"CPU": 0.5, "memory": 2 * GIB}) == "0.5 CPU, 2 GiB memory"

@@ -1,0 +1,208 @@
+"""The REST client against a small server: what an address, a token or a cluster can have wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from mlengine.backends.ray.access import Access
+from mlengine.backends.ray.client import RayClient
+from mlengine.core.errors import BackendError, BackendUnavailableError
+
+
+class Server:
+    """Answers each path with the next of its answers, ``(status, body)``; the last one is repeated."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[tuple[int, Any]]] = {}
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = self.path.partition("?")[0]
+                outer.seen.append((self.command, path, dict(self.headers)))
+                queue = outer.answers.get(path, [(404, "no such page")])
+                status, body = queue.pop(0) if len(queue) > 1 else queue[0]
+                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                if status == 302:
+                    self.send_header("Location", "/login")
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = answer  # noqa: N815 - names of the base class
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    thread = threading.Thread(target=one.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield one
+    one.http.shutdown()
+    one.http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client(server: Server) -> RayClient:
+    return RayClient(Access(server.url, {"Authorization": "Bearer t"}), deadline=5.0, sleep=lambda _: None)
+
+
+VERSION = {"version": "4", "ray_version": "2.60.0", "session_name": "s"}
+
+
+def test_the_version_is_read_with_the_token(server: Server, client: RayClient) -> None:
+    server.answers["/api/version"] = [(200, VERSION)]
+    assert client.check_version() == "2.60.0"
+    assert server.seen[0][2]["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize("answer", [(404, "not here"), (200, "<html>"), (200, {}), (200, []), (302, "log in")])
+def test_an_address_that_is_no_dashboard(server: Server, client: RayClient, answer: tuple[int, Any]) -> None:
+    server.answers["/api/version"] = [answer]
+    with pytest.raises(BackendError, match="is no Ray dashboard") as error:
+        client.check_version()
+    assert not error.value.retryable
+    assert len(server.seen) == 1
+
+
+def test_a_version_that_is_too_old(server: Server, client: RayClient) -> None:
+    server.answers["/api/version"] = [(200, {**VERSION, "ray_version": "2.8.1"})]
+    with pytest.raises(BackendError, match=r"runs Ray 2\.8\.1; 2\.9 or newer is needed"):
+        client.check_version()
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[int]:
+    """A port that sends ``answer`` to each connection, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = listening.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_port_that_does_not_speak_http() -> None:
+    """What the ports 6379 and 10001 of a cluster answer: gRPC."""
+    grpc = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00@\x00\x00"
+    with raw_server(grpc) as port, pytest.raises(BackendError, match="it does not answer in HTTP") as error:
+        RayClient(Access(f"http://127.0.0.1:{port}"), deadline=5.0).check_version()
+    assert not error.value.retryable
+    assert "6379" in error.value.hint
+
+
+def test_https_where_the_server_speaks_http(server: Server) -> None:
+    with pytest.raises(BackendError, match="it does not speak TLS: ") as error:
+        RayClient(Access(server.url.replace("http:", "https:")), deadline=5.0).check_version()
+    assert error.value.hint == "write http:// in ray_address"
+
+
+def test_a_redirect_is_not_followed_and_shown(server: Server, client: RayClient) -> None:
+    server.answers["/api/version"] = [(302, "log in")]
+    with pytest.raises(BackendError, match="answers 302 redirected to /login"):
+        client.check_version()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_refused(server: Server, client: RayClient, status: int) -> None:
+    server.answers["/api/jobs/"] = [(status, "Unauthorized")]
+    with pytest.raises(BackendError, match="refuses the token") as error:
+        client.list_jobs()
+    assert not error.value.retryable
+    assert "ray_token" in error.value.hint
+
+
+def test_a_token_that_has_expired_is_read_again(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired"), (200, [])]
+    client = RayClient(
+        Access(server.url, {"Authorization": "Bearer t"}),
+        renew=lambda: Access(server.url, {"Authorization": "Bearer u"}),
+        deadline=5.0,
+    )
+    assert client.list_jobs() == []
+    assert [headers["Authorization"] for _, _, headers in server.seen] == ["Bearer t", "Bearer u"]
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert len(server.seen) == 3, "an equal token is not sent twice"
+
+
+def test_a_new_token_is_not_sent_to_another_address(server: Server) -> None:
+    server.answers["/api/jobs/"] = [(401, "expired")]
+    client = RayClient(Access(server.url), renew=lambda: Access("http://other:8265", {"Authorization": "Bearer u"}))
+    with pytest.raises(BackendError, match="refuses the token"):
+        client.list_jobs()
+    assert client.access.address == server.url
+
+
+def test_a_head_node_that_has_just_started_is_asked_again(server: Server, client: RayClient) -> None:
+    server.answers["/api/jobs/"] = [(500, "No available agent to submit job, please try again later."), (200, {})]
+    assert client.submit({"submission_id": "a"})
+
+
+def test_a_dashboard_that_is_busy_is_asked_again(server: Server, client: RayClient) -> None:
+    server.answers["/api/jobs/"] = [(503, ""), (200, [{"submission_id": "a"}, {"submission_id": None}])]
+    assert client.list_jobs() == [{"submission_id": "a"}]
+
+
+def test_no_answer_is_not_an_answer(server: Server) -> None:
+    client = RayClient(Access("http://127.0.0.1:9"), deadline=0.2, sleep=lambda _: None)
+    with pytest.raises(BackendUnavailableError, match="no answer"):
+        client.list_jobs()
+    assert server.seen == []
+
+
+def test_a_job_of_that_name_exists(server: Server, client: RayClient) -> None:
+    text = "Traceback …\nValueError: Job with submission_id a already exists. Please use a different submission_id."
+    server.answers["/api/jobs/"] = [(500, text)]
+    assert client.submit({"submission_id": "a"}) is False
+
+
+def test_a_refused_job_has_ray_s_last_line(server: Server, client: RayClient) -> None:
+    server.answers["/api/jobs/"] = [(400, "Traceback …\nTypeError: runtime_env must be a dict")]
+    with pytest.raises(BackendError, match="400: TypeError: runtime_env must be a dict"):
+        client.submit({})
+
+
+def test_a_package_is_sent_once(server: Server, client: RayClient) -> None:
+    server.answers["/api/packages/gcs/p.zip"] = [(404, ""), (200, ""), (200, "")]
+    client.upload("p.zip", b"data")
+    client.upload("p.zip", b"data")
+    assert [method for method, _, _ in server.seen] == ["GET", "PUT", "GET"]
+
+
+def test_nodes_that_are_alive_are_listed(server: Server, client: RayClient) -> None:
+    nodes = [{"state": "ALIVE", "resources_total": {"CPU": 4.0}}, {"state": "DEAD", "resources_total": {"CPU": 8.0}}]
+    server.answers["/api/v0/nodes"] = [(200, {"result": True, "data": {"result": {"result": nodes}}})]
+    assert client.nodes() == [{"CPU": 4.0}]

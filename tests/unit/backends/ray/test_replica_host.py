@@ -1,0 +1,188 @@
+"""One replica on its node, with a real process and without Ray."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlengine.backends import Submission
+from mlengine.backends.ray import replica_host
+from mlengine.backends.ray.prepare import prune
+from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.replica_host import ReplicaHost
+from mlengine.backends.ray.settings import RaySettings
+from mlengine.core.spec import Pool, Role, TrainingSpec
+from mlengine.runtime.json_files import write_json
+from tests.support.local_jobs import until
+
+DIGEST = "d" * 40
+HOST = "127.0.0.1"
+SHOW = """
+import json, os, sys
+print(json.dumps([sys.argv[1:], os.environ["TF_CONFIG"], dict(os.environ)]))
+sys.exit(3)
+"""
+SLEEP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def node_dir(tmp_path: Path) -> Path:
+    """A node that has the environment: its interpreter is the one of this process."""
+    root = tmp_path / "node" / "envs" / DIGEST
+    (root / "bin").mkdir(parents=True)
+    (root / "bin" / "python").symlink_to(sys.executable)
+    write_json(root / "ready.json", {"lock": ["a==1"]})
+    return tmp_path / "node"
+
+
+@pytest.fixture
+def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]:
+    """Makes hosts of a job of a chief and a worker, whose trainer is ``code``."""
+    made: list[ReplicaHost] = []
+
+    def host(code: str = SLEEP, role: str = "chief", *, key: str = "k") -> ReplicaHost:
+        (tmp_path / "trainer_of_test.py").write_text(code)
+        settings = RaySettings.load(node_dir=str(node_dir), termination_grace_seconds=5)
+        spec = TrainingSpec(
+            "trainer_of_test",
+            ("gs://bucket/t.tar.gz",),
+            ("--x", "1"),
+            (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1)),
+            env={"PYTHONPATH": str(tmp_path)},
+        )
+        stored = Stored(Submission(key, "job", 3, "gs://bucket/m/job", spec), settings)
+        made.append(ReplicaHost(stored.to_bytes(), role, 0, HOST))
+        return made[-1]
+
+    yield host
+    for one in made:
+        one.end()
+        until(partial(_ended, one), "the end")
+
+
+def _ended(host: ReplicaHost) -> bool:
+    return host._command is None or host.poll()["exit_code"] is not None
+
+
+def address(host: ReplicaHost) -> str:
+    """The address that the replica reserves."""
+    found = host.take(DIGEST)
+    assert found is not None
+    return found
+
+
+def output(host: ReplicaHost) -> tuple[bytes, int]:
+    """All output, and the exit code."""
+    data = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        poll = host.poll()
+        data += poll["output"]
+        if poll["exit_code"] is not None:
+            return data, poll["exit_code"]
+        time.sleep(0.02)
+    raise AssertionError(data)
+
+
+def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost]) -> None:
+    chief, worker = make(SHOW), make(SHOW, "worker")
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
+    assert addresses["chief"] != addresses["worker"]
+    worker.start(addresses)
+    data, exit_code = output(worker)
+    args, config, env = json.loads(data)
+    assert exit_code == 3
+    assert args == ["--x", "1", "--job-dir", "gs://bucket/m/job"]
+    assert json.loads(config)["cluster"] == addresses
+    assert json.loads(config)["task"] == {"type": "worker", "index": 0}
+    assert env["MLENGINE_ATTEMPT"] == "3"
+
+
+def test_replicas_do_not_use_a_proxy_for_each_other(
+    make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    chief = make("import os; print(os.environ['NO_PROXY'])")
+    chief.take(DIGEST)
+    chief.start({"chief": ["10.0.0.1:1"], "worker": ["10.0.0.2:1"]})
+    assert {"example.com", "10.0.0.1", "10.0.0.2"} <= set(output(chief)[0].decode().strip().split(","))
+
+
+def test_an_environment_that_was_removed_is_reported(make: Callable[..., ReplicaHost]) -> None:
+    assert make().take("e" * 40) is None
+
+
+def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHost]) -> None:
+    chief = make()
+    addresses = {"chief": [address(chief)], "worker": ["127.0.0.1:1"]}
+    chief.start(addresses)
+    until(lambda: chief.poll()["output"], "output")
+    chief.end()
+    assert output(chief)[1] == 9
+
+
+def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_host, "DRIVER_TIMEOUT_SECONDS", 0.5)
+    chief = make()
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    command: Any = chief._command
+    assert until(lambda: command.poll() is not None, "the end")
+
+
+def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
+    """A driver that does not receive an answer counts from the one before."""
+    chief = make()
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.poll()
+    answered = chief._answered
+    assert chief._contact < answered
+    chief.poll()
+    assert chief._contact == answered
+
+
+def test_a_replica_starts_after_its_predecessor_has_ended(
+    make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_host, "_LOCK_SECONDS", -4.9)
+    first, second = make(), make()
+    addresses = {"chief": [address(first)], "worker": ["127.0.0.1:1"]}
+    first.start(addresses)
+    with pytest.raises(RuntimeError, match="an earlier process of chief-0 does not end"):
+        second.take(DIGEST)
+    first.end()
+    output(first)
+    assert first._turn is not None
+    with first._turn:
+        pass
+    monkeypatch.setattr(replica_host, "_LOCK_SECONDS", 20.0)
+    second.take(DIGEST)
+    second.start(addresses)
+    until(lambda: second.poll()["output"], "output")
+
+
+def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
+    chief = make()
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    left = node_dir / "ray" / "mlengine-killed-1"
+    (left / "work").mkdir(parents=True)
+    assert prune(node_dir) == ["mlengine-killed-1"]
+    assert not left.exists()
+    assert (node_dir / "ray" / "mlengine-k-3" / "logs").exists()
+
+
+def test_a_job_leaves_no_files(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
+    chief, worker = make("print(1)"), make("print(1)", "worker")
+    addresses = {"chief": [address(chief)], "worker": [address(worker)]}
+    for host in (chief, worker):
+        host.start(addresses)
+        output(host)
+        host.clean()
+    assert list((node_dir / "ray").iterdir()) == []

@@ -1,0 +1,96 @@
+"""The state of a job from Ray's record and the driver's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlengine.backends.ray.states import status
+from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
+
+HANDLE = JobHandle("ray", "mlengine-k-1", "job", 1, "gs://b/m/job")
+
+
+def found(ray: str | None, written: dict[str, Any] | None = None, **more: Any) -> JobStatus:
+    return status(HANDLE, None if ray is None else {"status": ray, "start_time": 5000, **more}, written)
+
+
+def test_a_pending_job_has_ray_s_reason() -> None:
+    result = found("PENDING", message="It may be waiting for the runtime environment to be set up.")
+    assert (result.state, result.created) == (JobState.QUEUED, 5.0)
+    assert result.detail == "It may be waiting for the runtime environment to be set up."
+
+
+def test_a_job_without_a_driver_s_state_is_starting() -> None:
+    assert found("RUNNING").state is JobState.PREPARING
+
+
+def test_the_driver_says_how_a_running_job_is() -> None:
+    result = found("RUNNING", {"state": "RUNNING", "detail": "2 of 2 replicas run", "started": 7.0})
+    assert (result.state, result.detail, result.started) == (JobState.RUNNING, "2 of 2 replicas run", 7.0)
+
+
+@pytest.mark.parametrize("ray", ["RUNNING", "FAILED", "STOPPED", None])
+def test_a_final_state_of_the_driver_counts_whatever_ray_says(ray: str | None) -> None:
+    failure = {"cause": "trainer", "message": "chief-0 ended", "replica": "chief-0", "exit_code": 1}
+    result = found(ray, {"state": "FAILED", "detail": "x", "failure": failure, "ended": 9.0})
+    assert (result.state, result.ended) == (JobState.FAILED, 9.0)
+    assert result.failure is not None
+    assert result.failure.cause is FailureCause.TRAINER
+
+
+@pytest.mark.parametrize(
+    ("ray", "more", "state", "cause"),
+    [
+        (None, {}, JobState.FAILED, FailureCause.LOST),
+        ("STOPPED", {}, JobState.CANCELLED, FailureCause.CANCELLED),
+        ("FAILED", {"error_type": "JOB_SUPERVISOR_ACTOR_DIED"}, JobState.FAILED, FailureCause.LOST),
+        ("FAILED", {"driver_exit_code": -9}, JobState.FAILED, FailureCause.LOST),
+        ("FAILED", {"driver_exit_code": 1}, JobState.FAILED, FailureCause.SERVICE),
+        ("FAILED", {"error_type": "RUNTIME_ENV_SETUP_FAILURE"}, JobState.FAILED, FailureCause.SERVICE),
+    ],
+)
+def test_a_job_whose_driver_wrote_no_final_state(
+    ray: str | None, more: dict[str, Any], state: JobState, cause: FailureCause
+) -> None:
+    for written in (None, {"state": "RUNNING", "detail": ""}):
+        result = found(ray, written, **more)
+        assert result.state is state
+        assert result.failure is not None
+        assert result.failure.cause is cause
+
+
+def test_a_job_that_ray_calls_succeeded_has_succeeded_without_its_state() -> None:
+    assert found("SUCCEEDED", driver_exit_code=0).state is JobState.SUCCEEDED
+
+
+CANCELLED = {"state": "CANCELLED", "detail": "cancelled", "failure": {"cause": "cancelled", "message": "cancelled"}}
+
+
+@pytest.mark.parametrize(
+    ("ray", "state", "cause"),
+    [
+        ("RUNNING", JobState.CANCELLING, None),
+        ("STOPPED", JobState.CANCELLED, FailureCause.CANCELLED),
+        (None, JobState.CANCELLED, FailureCause.CANCELLED),
+        ("FAILED", JobState.FAILED, FailureCause.PREEMPTED),
+    ],
+)
+def test_a_driver_that_was_stopped_was_cancelled_only_if_ray_says_so(
+    ray: str | None, state: JobState, cause: FailureCause | None
+) -> None:
+    result = found(ray, {**CANCELLED, "ended": 9.0})
+    assert result.state is state
+    assert (result.failure and result.failure.cause) is cause
+
+
+def test_the_start_script_s_explanation_is_the_message() -> None:
+    text = "Job entrypoint command failed with exit code 1, last available logs:\nRunning entrypoint\n"
+    result = found("FAILED", message=f"{text}mlengine cannot run on this Ray cluster: install uv\n", driver_exit_code=1)
+    assert result.detail == "mlengine cannot run on this Ray cluster: install uv"
+
+
+def test_a_state_that_is_new_in_ray_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert found("HIBERNATING").state is JobState.UNKNOWN
+    assert "HIBERNATING" in caplog.text

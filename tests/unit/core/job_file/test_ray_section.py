@@ -1,0 +1,84 @@
+"""The section ``ray:`` of a job file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlengine.core.errors import JobFileError
+from mlengine.core.job_file.parse import load
+from mlengine.core.spec import TrainingSpec
+
+TRAINING = "trainingInput:\n  pythonModule: trainer.task\n"
+POOLS = """\
+workerPoolSpecs:
+- machineSpec: {machineType: n1-standard-4}
+  pythonPackageSpec: {executorImageUri: "python:3.11", packageUris: [gs://bucket/t.tar.gz], pythonModule: trainer.task}
+"""
+RAY = """\
+ray:
+  placement: SPREAD
+  resources:
+    master: {CPU: 4, GPU: 0.5, memory_gib: 1.5}
+    worker: {CPU: 8, my_resource: 1}
+"""
+
+
+@pytest.mark.parametrize("text", [TRAINING, POOLS])
+def test_both_formats_may_have_it(text: str) -> None:
+    spec = load(text + RAY)
+    assert spec.ray == {
+        "placement": "SPREAD",
+        "resources": {
+            "chief": {"CPU": 4, "GPU": 0.5, "memory_gib": 1.5},
+            "worker": {"CPU": 8, "my_resource": 1},
+        },
+    }
+    assert "ray" not in spec.source, "the services do not know it"
+    assert TrainingSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_body_with_a_job_spec_may_have_it() -> None:
+    indented = "".join(f"  {line}\n" for line in POOLS.splitlines())
+    assert load(f"jobSpec:\n{indented}{RAY}").ray["placement"] == "SPREAD"
+
+
+def test_one_set_is_for_all_roles() -> None:
+    assert load(TRAINING + "ray: {resources: {CPU: 2}}").ray == {"resources": {"CPU": 2}}
+
+
+def test_a_job_without_it_has_the_digest_that_it_always_had() -> None:
+    assert "ray" not in load(TRAINING).to_json()
+
+
+@pytest.mark.parametrize(
+    ("section", "message", "hint"),
+    [
+        ("placement: spread", "f:4: ray.placement: is not a placement: 'spread'", "SPREAD"),
+        ("placement: [PACK]", "f:4: ray.placement: must be a string, not a list", "string"),
+        ("resource: {}", "f:4: ray.resource: unknown field", "resources"),
+        ("resources: 4", "f:4: ray.resources: must be a mapping", "CPU"),
+        ("resources: {chief: 4}", "f:4: ray.resources.chief: must be a mapping", "CPU"),
+        ("resources: {chief: {}, workers: {}}", "f:4: ray.resources.workers: is not a role", "worker"),
+        ("resources: {chief: {}, master: {}}", "f:4: ray.resources.master: is the role chief", "keep one"),
+        ("resources: {cpu: 4}", "f:4: ray.resources.cpu: is not the name of a resource", "write CPU"),
+        ("resources: {memory: 4}", "f:4: ray.resources.memory: is not the name", "memory_gib, the memory in GiB"),
+        ("resources: {CPU: '4'}", "f:4: ray.resources.CPU: must be a number, not 4", "CPU: 4"),
+        ("resources: {CPU: true}", "f:4: ray.resources.CPU: must be a number, not true", "CPU: 4"),
+        ("resources: {CPU: .inf}", "f:4: ray.resources.CPU: must be a number, not .inf", "CPU: 4"),
+        ("resources: {CPU: -1}", "f:4: ray.resources.CPU: is -1", "0 or more"),
+        ("resources: {GPU: 1.5}", "f:4: ray.resources.GPU: is 1.5", "whole number"),
+        ("resources: {GPU: 0.00001}", "f:4: ray.resources.GPU: is 1e-05", "0.0001"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(section: str, message: str, hint: str) -> None:
+    with pytest.raises(JobFileError) as error:
+        load(f"{TRAINING}ray:\n  {section}\n", name="f")
+    assert error.value.message.startswith(message)
+    assert hint in error.value.hint
+
+
+def test_it_belongs_next_to_the_training_input() -> None:
+    with pytest.raises(JobFileError, match="ray: is not a field of trainingInput"):
+        load(f"{TRAINING}  ray: {{placement: PACK}}\n")
