@@ -157,7 +157,7 @@ class DiesAt(Storage):
         return result
 
     def read_with_generation(self, uri: str) -> tuple[bytes, int]:
-        return tuple(self._call(super().read_with_generation, uri))  # type: ignore[return-value]
+        return tuple(self._call(super().read_with_generation, uri))
 
     def read_small(self, uri: str) -> bytes:
         return bytes(self._call(super().read_small, uri))
@@ -311,7 +311,7 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     sample_jobs.storage.write(f"{sample_jobs.bucket}/mnist/mnist_1/train/.keep", b"")
     server = new_server(sample_jobs)
     now = [time.time()]
-    monkeypatch.setattr(bucket_rows.time, "time", lambda: now[0])
+    monkeypatch.setattr("mlengine.job_index.bucket_rows.time.time", lambda: now[0])
     server.refresh()
     server.refresh()
     assert len(dirs_read) == 2, "a job claims its dir soon"
