@@ -93,7 +93,7 @@ def without_times(row: Row) -> Row:
     return row._replace(seen=0.0)
 
 
-def test_the_first_look_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
+def test_the_first_list_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
     """No server has been there before: those that ended and validated the jobs have written the rows."""
     for at, state in enumerate((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)):
         job_dir = sample_jobs.job(f"mnist_{at}", state=state)
