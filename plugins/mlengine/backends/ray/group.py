@@ -53,7 +53,8 @@ class Replica:
     :param restart_at: monotonic time of the next start, while a restart is pending.
     :param began: monotonic time of its last start.
     :param contact: monotonic time of its last answer.
-    :param starting: whether a start has been requested that was not confirmed: it may still run, for :func:`unattended_seconds` from now.
+    :param starting: whether a start has been requested that was not confirmed: it may still run, for
+        :func:`unattended_seconds` from now.
     :param poll: the call that it has not answered yet; ``asked`` is the monotonic time of that call.
     """
 
