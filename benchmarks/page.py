@@ -20,8 +20,10 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +43,9 @@ def _child(path: str) -> None:
     This runs with the code of any checkout, so it imports nothing of the benchmark or of the tests.
     """
     from mlengine.core.job import JobState, JobStatus
-    from mlengine.web import guard, routes
-    from mlengine.web.index import Index, Storage
+
+    names = ("guard", "routes", "index")
+    guard, routes, web_index = (cast(Any, import_module(f"mlengine.web.{name}")) for name in names)
 
     settings = json.loads(Path(path).read_text())
 
@@ -59,9 +62,9 @@ def _child(path: str) -> None:
                 found.append(JobStatus(handle, JobState(state), detail, None, began, began + 5, ended))
             return found
 
-    backend, storage = Backend(), Storage()
+    backend, storage = Backend(), web_index.Storage()
     storage.list_dirs(BUCKET + "/none")  # imports the client, and opens a connection
-    index = Index(storage, BUCKET, lambda _: backend)
+    index = web_index.Index(storage, BUCKET, lambda _: backend)
     # Without Airflow's permissions, which have nothing to do with the number of jobs.
     routes._index, routes._bucket, guard.readable = lambda: index, lambda: BUCKET, lambda _, dags: set(dags) | {""}
     before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
@@ -165,7 +168,7 @@ class Bucket:
 
         for job_id in self.samples.jobs[:: max(1, len(self.samples.jobs) // count)][:count]:
             key = ("mnist", job_id)
-            shards.update(self.storage, BUCKET, shards.number_of(*key), lambda _, key=key: {key: None})
+            shards.update(self.storage, BUCKET, shards.number_of(*key), partial(_without, key))
 
     def rows(self) -> tuple[int, int]:
         """Number of rows in the index, and its size in bytes."""
@@ -187,6 +190,10 @@ class Bucket:
     def _served(self) -> float:
         fields = Path(f"/proc/{self._server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _without(key: tuple[str, str], _: object) -> dict[tuple[str, str], None]:
+    return {key: None}
 
 
 def _filler(url: str) -> Any:
@@ -279,9 +286,14 @@ def _together(counts: Sequence[int]) -> None:
             os.environ.update(server.env)
             storage = Storage()
             storage.client.create_bucket(BUCKET.removeprefix("gs://"))
-            calls: list[int] = []
+            calls: list[str] = []
             request = storage.client._http.request
-            storage.client._http.request = lambda *args, **kwargs: calls.append(1) or request(*args, **kwargs)  # noqa: B023
+
+            def counted(*args: Any, request: Any = request, calls: list[str] = calls, **kwargs: Any) -> Any:
+                calls.append(str(args))
+                return request(*args, **kwargs)
+
+            storage.client._http.request = counted
 
             def one(at: int, storage: Storage = storage) -> float:
                 row = Row("m", f"m_{at}", "local", 1, JobState.SUCCEEDED.value, time.time(), final_at=0.0)

@@ -1,4 +1,4 @@
-"""The backend ``ray`` beside the local backend, on the same cores: time to the first step, and steps per second.
+"""The backend ``ray`` compared with the local backend, on the same cores: time to the first step, and steps per second.
 
 ``python -m benchmarks ray [--rounds N] [--steps N]``. It starts a Cloud Storage server and a Ray cluster of one node,
 and trains MNIST with the example trainer, one replica, on both backends in turn. Times are those of the trainer's log
@@ -49,7 +49,7 @@ class Run:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 1 if a ratio is beyond its budget."""
-    parser = argparse.ArgumentParser("ray", description="the backend ray beside the local backend")
+    parser = argparse.ArgumentParser("ray", description="the backend ray compared with the local backend")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--instant", action="store_true", help="a trainer that ends at once instead of MNIST")

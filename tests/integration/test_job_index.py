@@ -20,6 +20,7 @@ from mlengine.job_index import bucket_rows, shards
 from mlengine.job_index.recording import record_end, record_report
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
+from mlengine.storage.small_objects import SmallObjects
 from mlengine.validation.report import load_report
 from mlengine.web.index import Index
 from tests.support.buckets import delete_below
@@ -40,7 +41,14 @@ def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         sent.append(f"{request.method} {request.url}")
         return real(self, request, **kwargs)
 
+    small = SmallObjects.read
+
+    def counted_small(self: SmallObjects, bucket: str, path: str) -> bytes | None:
+        sent.append(f"GET {path}")
+        return small(self, bucket, path)
+
     monkeypatch.setattr(requests.Session, "send", counted)
+    monkeypatch.setattr(SmallObjects, "read", counted_small)
     return sent
 
 
@@ -85,7 +93,7 @@ def without_times(row: Row) -> Row:
     return row._replace(seen=0.0)
 
 
-def test_the_first_look_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
+def test_the_first_list_of_any_server_reads_no_job(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
     """No server has been there before: those that ended and validated the jobs have written the rows."""
     for at, state in enumerate((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)):
         job_dir = sample_jobs.job(f"mnist_{at}", state=state)
@@ -149,7 +157,10 @@ class DiesAt(Storage):
         return result
 
     def read_with_generation(self, uri: str) -> tuple[bytes, int]:
-        return tuple(self._call(super().read_with_generation, uri))  # type: ignore[return-value]
+        return tuple(self._call(super().read_with_generation, uri))
+
+    def read_small(self, uri: str) -> bytes:
+        return bytes(self._call(super().read_small, uri))
 
     def stat(self, uri: str) -> Any:
         return self._call(super().stat, uri)
@@ -300,7 +311,7 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     sample_jobs.storage.write(f"{sample_jobs.bucket}/mnist/mnist_1/train/.keep", b"")
     server = new_server(sample_jobs)
     now = [time.time()]
-    monkeypatch.setattr(bucket_rows.time, "time", lambda: now[0])
+    monkeypatch.setattr("mlengine.job_index.bucket_rows.time.time", lambda: now[0])
     server.refresh()
     server.refresh()
     assert len(dirs_read) == 2, "a job claims its dir soon"

@@ -83,7 +83,7 @@ def test_every_replica_sees_its_place_in_one_cluster(make_backend: Make, actor: 
     addresses = [address for found in clusters[0].values() for address in found]
     assert len(set(addresses)) == 4
     assert all(address.startswith("127.0.0.1:") for address in addresses)
-    # Frameworks without TF_CONFIG: the chief is rank 0, and has three more ports, which nobody else uses.
+    # Frameworks without TF_CONFIG: the chief is rank 0, and has three more ports, which no other job uses.
     given = {replica: set(view["env"]) & set(rendezvous_variables({})) for replica, view in views.items()}
     assert not given["ps-0"] | given["evaluator-0"]
     ranks = {name: views[name]["env"]["RANK"] for name in ("chief-0", "worker-0", "worker-1")}

@@ -110,7 +110,7 @@ class Node:
         _ip("link set lo up", pid)
         _ip("link set eth0 up", pid)
         _ip(f"address add {self.address}/24 dev eth0", pid)
-        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray looks for one
+        _ip(f"route add default via {self.address.rpartition('.')[0]}.1", pid)  # Ray needs one
 
     def kill(self) -> None:
         """Power failure: the link, and then all processes at once."""

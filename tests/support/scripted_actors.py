@@ -56,7 +56,12 @@ class Actor:
         assert digest == "d"
         return f"{self.do_where()}:1" if "evaluator" not in self.name else ""
 
-    def do_start(self, addresses: dict[str, list[str]]) -> None:
+    def do_chief_ports(self) -> list[int]:
+        assert self.name == "chief-0"
+        return [11, 12, 13]
+
+    def do_start(self, addresses: dict[str, list[str]], chief_ports: list[int]) -> None:
+        assert chief_ports == [11, 12, 13]
         self.world.addresses = addresses
         script = self.world.scripts.get(self.name, [RUNS])
         self.life, self.ended = (script.pop(0) if len(script) > 1 else script[0]), False

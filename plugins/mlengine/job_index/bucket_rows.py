@@ -56,7 +56,7 @@ class BucketRows:
         self._dirs: set[Key] = set()
         self._listed = 0.0
         self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
-        self._asked: set[tuple[str, str]] = set()  # runs whose user was looked up
+        self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
         self._checked = self._written = float("-inf")
         self._read_since = 0  # jobs that were read since the last write to the index
 
@@ -128,7 +128,7 @@ class BucketRows:
         return claim, row
 
     def add_users(self, keys: Iterable[Key]) -> None:
-        """Look up who triggered the runs of these rows, once for each run."""
+        """Look up who triggered the runs of these rows; a run is not asked for twice."""
         missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
         runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
         users = self._triggered_by(runs)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _NONCE = "mlengine-nonce"
 # A conditional write up to this size is one request, from memory; a larger one uses an upload session.
 ONE_REQUEST_BYTES = 32 << 20
+_PAGE = 5000  # objects of a listing; Google sends at most 1,000, fake-gcs-server otherwise all
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,15 @@ class Storage:
         pattern = None if glob is None else path + glob
         with errors(prefix, bucket=True):
             listing = self.client.list_blobs(
-                bucket, prefix=path or None, match_glob=pattern, timeout=ATTEMPT, retry=retry()
+                bucket,
+                prefix=path or None,
+                match_glob=pattern,
+                page_size=_PAGE,
+                timeout=ATTEMPT,
+                retry=retry(),
             )
-            blobs = list(listing)
-        return sorted((_stat(bucket, blob) for blob in blobs), key=lambda stat: stat.uri)
+            # The client's objects are large: only those of a page exist at a time.
+            return sorted((_stat(bucket, blob) for blob in listing), key=lambda stat: stat.uri)
 
     def list_dirs(self, prefix: str) -> list[str]:
         """The names of the folders directly below ``prefix``, sorted."""

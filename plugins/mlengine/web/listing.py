@@ -1,4 +1,4 @@
-"""What requests need of a view, computed once for each view and set of permitted DAGs instead of once for each request.
+"""What requests need of a view, computed once per view and set of permitted DAGs instead of once per request.
 
 A page asks for the same ten thousand rows every few seconds, and each of its users with the same few permissions.
 """

@@ -108,7 +108,7 @@ class RayBackend:
         package = shipping.package()
         client.upload(package.name, package.data)
         self._storage.write(stored.uri, stored.to_bytes())
-        home.settle(self._storage, stored.handle, client.access.address)
+        home.record_cluster(self._storage, stored.handle, client.access.address)
         log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
         try:
             if not client.submit(_request(stored, package.uri)):

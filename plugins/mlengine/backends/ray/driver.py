@@ -22,7 +22,7 @@ from mlengine.backends import outputs
 from mlengine.backends.local.outcome import Outcome
 from mlengine.backends.ray.bundles import bundles
 from mlengine.backends.ray.cluster import Cluster
-from mlengine.backends.ray.group import Group, lease_seconds
+from mlengine.backends.ray.group import Group, unattended_seconds
 from mlengine.backends.ray.journal import Journal
 from mlengine.backends.ray.record import Stored, folder
 from mlengine.backends.ray.supervisor import Supervisor
@@ -51,9 +51,9 @@ class Driver:
     def run(self) -> JobState:
         """Run the job; returns its final state, which is in the bucket then."""
         self._catch_signals()
-        lease = lease_seconds(self.stored.settings)
+        unattended = unattended_seconds(self.stored.settings)
         self.journal.state(
-            JobState.PREPARING, "the driver is connecting to Ray", created=time.time(), lost_seconds=lease
+            JobState.PREPARING, "the driver is connecting to Ray", created=time.time(), lost_seconds=unattended
         )
         try:
             outcome = self._train()

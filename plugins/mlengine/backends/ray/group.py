@@ -31,7 +31,7 @@ _MARGIN_SECONDS = 5.0
 _END_SECONDS = 20.0  # beyond the grace period, for the guard and for the last output
 
 
-def lease_seconds(settings: RaySettings) -> float:
+def unattended_seconds(settings: RaySettings) -> float:
     """How long a replica that its driver cannot reach any more may still run."""
     return DRIVER_TIMEOUT_SECONDS + settings.termination_grace_seconds + _MARGIN_SECONDS
 
@@ -53,7 +53,8 @@ class Replica:
     :param restart_at: monotonic time of the next start, while a restart is pending.
     :param began: monotonic time of its last start.
     :param contact: monotonic time of its last answer.
-    :param starting: whether a start has been requested that was not confirmed: it may run with a lease from now.
+    :param starting: whether a start has been requested that was not confirmed: it may still run, for
+        :func:`unattended_seconds` from now.
     :param poll: the call that it has not answered yet; ``asked`` is the monotonic time of that call.
     """
 
@@ -253,7 +254,7 @@ class Group:
                 self._before.pop(replica.name, None)
             else:
                 last = time.monotonic() if replica.starting else replica.contact
-                self._before[replica.name] = (replica.node, last + lease_seconds(self.stored.settings))
+                self._before[replica.name] = (replica.node, last + unattended_seconds(self.stored.settings))
 
     def _drain(self, replicas: Sequence[Replica], seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -28,7 +28,7 @@ class Objects(Protocol):
         """Delete an object, if it exists."""
 
 
-def settle(storage: Objects, handle: JobHandle, address: str) -> None:
+def record_cluster(storage: Objects, handle: JobHandle, address: str) -> None:
     """Record that a job is submitted to the cluster at ``address``. May be repeated.
 
     :raises BackendError: it may have been submitted to another cluster.

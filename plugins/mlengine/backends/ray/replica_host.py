@@ -29,6 +29,7 @@ from mlengine.core.cluster import has_cluster
 from mlengine.core.spec import Role
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json
+from mlengine.runtime.rendezvous import CHIEF_PORTS
 from mlengine.runtime.venv import find_environment, lock_path
 
 DRIVER_TIMEOUT_SECONDS = 30.0
@@ -73,6 +74,7 @@ class ReplicaHost:
         self._accelerator = accelerators[spec.replicas.index((self._role, index))]
         self._command: Guarded | None = None
         self._port: ports.Port | None = None
+        self._chief_ports: list[ports.Port] = []
         self._environment: FileLock | None = None
         self._turn: FileLock | None = None
         self._python: Path | None = None
@@ -118,23 +120,30 @@ class ReplicaHost:
         if environment is None or self._environment is None:
             return None
         self._python = environment.python
+        if self._role is Role.CHIEF and not self._chief_ports:
+            self._chief_ports = ports.take(len(CHIEF_PORTS), self._node_dir / "locks", self._host)
         if self._role not in _ADDRESSED or not has_cluster(self._stored.submission.spec):
             return ""
         if self._port is None:
             self._port = ports.take(1, self._node_dir / "locks", self._host)[0]
         return self._port.address
 
-    def start(self, addresses: Mapping[str, Sequence[str]]) -> None:
+    def chief_ports(self) -> list[int]:
+        """The chief's other ports (:mod:`mlengine.runtime.rendezvous`), after :meth:`take`."""
+        return [port.number for port in self._chief_ports]
+
+    def start(self, addresses: Mapping[str, Sequence[str]], chief_ports: Sequence[int]) -> None:
         """Start the trainer, again after it has ended.
 
         :param addresses: of all replicas, by role.
+        :param chief_ports: see :meth:`chief_ports`.
         :raises OSError: no process can be started.
         """
         if self._python is None or self._turn is None:
             raise RuntimeError("start() before take()")
         submission = self._stored.submission
-        if self._port is not None:
-            self._port.release()
+        for port in self._ports:
+            port.release()
         scratch = self._root / "work" / self.name
         scratch.mkdir(parents=True, exist_ok=True)
         hosts = {address.rpartition(":")[0] for found in addresses.values() for address in found}
@@ -145,6 +154,7 @@ class ReplicaHost:
             role=self._role,
             index=self._index,
             scratch=scratch,
+            chief_ports=chief_ports,
         )
         command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
         self._run(command, env, self.name, scratch, self._turn)
@@ -162,7 +172,7 @@ class ReplicaHost:
             return Poll(output=output, exit_code=None, port_taken=False)
         self._command.close()
         self._command = None
-        taken = self._port is not None and code != 0 and self._port.taken()
+        taken = code != 0 and any(port.taken() for port in self._ports)
         return Poll(output=b"", exit_code=code, port_taken=taken)
 
     def end(self) -> None:
@@ -182,6 +192,10 @@ class ReplicaHost:
     @property
     def name(self) -> str:
         return f"{self._role.value}-{self._index}"
+
+    @property
+    def _ports(self) -> list[ports.Port]:
+        return [*self._chief_ports, *([self._port] if self._port else [])]
 
     @property
     def _step_file(self) -> Path:

@@ -48,6 +48,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._settings = self.group.stored.settings
         self._journal = self.group.journal
+        self._chief_ports: Sequence[int] = ()
 
     def run(self) -> Outcome:
         """Run until the job has an outcome and none of its processes is left."""
@@ -122,6 +123,8 @@ class Supervisor:
                 if address is None:
                     raise LostError(f"{replica.name}: the environment on {replica.node} was removed")
                 replica.address = address
+        chief = next(replica for replica in self.group.replicas if replica.role is Role.CHIEF)
+        ((_, self._chief_ports),) = self.group.call([chief], "chief_ports")
 
     def _start(self, replicas: Sequence[Replica]) -> None:
         addresses: dict[str, list[str]] = {}
@@ -132,7 +135,7 @@ class Supervisor:
             # From now on, a process of it may run, also if the answer never comes.
             replica.running, replica.exit_code, replica.restart_at = True, None, None
             replica.began, replica.starting = time.monotonic(), True
-        self.group.call(replicas, "start", addresses)
+        self.group.call(replicas, "start", addresses, self._chief_ports)
         for replica in replicas:
             replica.starting, replica.contact = False, time.monotonic()
             at = replica.address or replica.node

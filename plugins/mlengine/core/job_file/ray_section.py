@@ -24,7 +24,7 @@ MEMORY = "memory_gib"
 _FIELDS = ("resources", "placement")
 _ROLES = {**{role.value: role.value for role in Role}, "master": "chief", "parameterServer": "ps"}
 _LEAST = 0.0001  # Ray rounds amounts to this
-# What is not Ray's name of a resource, but what somebody may take for it.
+# What is not Ray's name of a resource, but what users may write instead.
 _MISTAKEN = {
     **dict.fromkeys(("cpu", "cpus", "numcpus"), "CPU"),
     **dict.fromkeys(("gpu", "gpus", "numgpus"), "GPU"),
@@ -94,7 +94,7 @@ def _amount(name: str, item: Located) -> float:
     if value < 0:
         raise item.error(f"is {value}", "write 0 or more")
     if name != MEMORY and value > 1 and value != int(value):
-        raise item.error(f"is {value}", "Ray accepts fractions only below 1: write a whole number")
+        raise item.error(f"is {value}", "Ray accepts fractions only below 1: write an integer")
     if 0 < value < _LEAST:
         raise item.error(f"is {value}", f"the smallest amount that Ray distinguishes from 0 is {_LEAST}")
     return value

@@ -16,7 +16,7 @@ def test_bundles_follow_the_machine_types() -> None:
     assert bundles(CLUSTER, {}) == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0}]
 
 
-def test_replicas_with_a_gpu_are_told_of_it() -> None:
+def test_replicas_with_a_gpu_get_its_type_and_count() -> None:
     names = {"MLENGINE_ACCELERATOR_TYPE": "NVIDIA_TESLA_T4", "MLENGINE_ACCELERATOR_COUNT": "2"}
     assert accelerators(CLUSTER, {}) == [names, {}, {}]
     any_gpu = {"MLENGINE_ACCELERATOR_TYPE": "GPU", "MLENGINE_ACCELERATOR_COUNT": "1"}

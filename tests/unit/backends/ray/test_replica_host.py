@@ -20,6 +20,7 @@ from mlengine.backends.ray.replica_host import ReplicaHost
 from mlengine.backends.ray.settings import RaySettings
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime.json_files import write_json
+from mlengine.runtime.rendezvous import CHIEF_PORTS
 from tests.support.local_jobs import until
 
 DIGEST = "d" * 40
@@ -95,7 +96,8 @@ def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost
     chief, worker = make(SHOW), make(SHOW, "worker")
     addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     assert addresses["chief"] != addresses["worker"]
-    worker.start(addresses)
+    numbers = chief.chief_ports()
+    worker.start(addresses, numbers)
     data, exit_code = output(worker)
     args, config, env = json.loads(data)
     assert exit_code == 3
@@ -103,6 +105,7 @@ def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost
     assert json.loads(config)["cluster"] == addresses
     assert json.loads(config)["task"] == {"type": "worker", "index": 0}
     assert env["MLENGINE_ATTEMPT"] == "3"
+    assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_PORT"]) == ("1", "2", str(numbers[0]))
 
 
 def test_replicas_do_not_use_a_proxy_for_each_other(
@@ -112,7 +115,7 @@ def test_replicas_do_not_use_a_proxy_for_each_other(
     monkeypatch.setenv("NO_PROXY", "example.com")
     chief = make("import os; print(os.environ['NO_PROXY'])")
     chief.take(DIGEST)
-    chief.start({"chief": ["10.0.0.1:1"], "worker": ["10.0.0.2:1"]})
+    chief.start({"chief": ["10.0.0.1:1"], "worker": ["10.0.0.2:1"]}, CHIEF_PORTS)
     assert {"example.com", "10.0.0.1", "10.0.0.2"} <= set(output(chief)[0].decode().strip().split(","))
 
 
@@ -123,7 +126,7 @@ def test_an_environment_that_was_removed_is_reported(make: Callable[..., Replica
 def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHost]) -> None:
     chief = make()
     addresses = {"chief": [address(chief)], "worker": ["127.0.0.1:1"]}
-    chief.start(addresses)
+    chief.start(addresses, CHIEF_PORTS)
     until(lambda: chief.poll()["output"], "output")
     chief.end()
     assert output(chief)[1] == 9
@@ -132,7 +135,7 @@ def test_a_replica_that_is_ended_may_save_its_work(make: Callable[..., ReplicaHo
 def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_host, "DRIVER_TIMEOUT_SECONDS", 0.5)
     chief = make()
-    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     command: Any = chief._command
     assert until(lambda: command.poll() is not None, "the end")
 
@@ -140,7 +143,7 @@ def test_a_replica_ends_without_its_driver(make: Callable[..., ReplicaHost], mon
 def test_the_driver_s_next_call_confirms_the_last_answer(make: Callable[..., ReplicaHost]) -> None:
     """A driver that does not receive an answer counts from the one before."""
     chief = make()
-    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     chief.poll()
     answered = chief._answered
     assert chief._contact < answered
@@ -154,7 +157,7 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", -4.9)
     first, second = make(), make()
     addresses = {"chief": [address(first)], "worker": ["127.0.0.1:1"]}
-    first.start(addresses)
+    first.start(addresses, CHIEF_PORTS)
     with pytest.raises(RuntimeError, match="an earlier process of chief-0 does not end"):
         second.take(DIGEST)
     first.end()
@@ -164,13 +167,13 @@ def test_a_replica_starts_after_its_predecessor_has_ended(
         pass
     monkeypatch.setattr(replica_host, "_LOCK_SECONDS", 20.0)
     second.take(DIGEST)
-    second.start(addresses)
+    second.start(addresses, CHIEF_PORTS)
     until(lambda: second.poll()["output"], "output")
 
 
 def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., ReplicaHost], node_dir: Path) -> None:
     chief = make()
-    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]})
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     left = node_dir / "ray" / "mlengine-killed-1"
     (left / "work").mkdir(parents=True)
     assert prune(node_dir) == ["mlengine-killed-1"]
@@ -182,7 +185,7 @@ def test_a_job_leaves_no_files(make: Callable[..., ReplicaHost], node_dir: Path)
     chief, worker = make("print(1)"), make("print(1)", "worker")
     addresses = {"chief": [address(chief)], "worker": [address(worker)]}
     for host in (chief, worker):
-        host.start(addresses)
+        host.start(addresses, CHIEF_PORTS)
         output(host)
         host.clean()
     assert list((node_dir / "ray").iterdir()) == []

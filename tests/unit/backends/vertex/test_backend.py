@@ -70,7 +70,8 @@ def test_jobs_that_have_not_changed_keep_their_statuses() -> None:
     handles = [JobHandle("vertex", job["name"], "j", 1, "gs://bkt/m/j") for job in service.jobs]
     first = vertex.describe(handles)
     service.jobs[1]["state"] = "JOB_STATE_QUEUED"
-    service.jobs[2] |= {"state": "JOB_STATE_FAILED", "endTime": "2026-11-23T13:00:00Z", "error": {"message": "no"}}
+    error: Any = {"message": "no"}
+    service.jobs[2] |= {"state": "JOB_STATE_FAILED", "endTime": "2026-11-23T13:00:00Z", "error": error}
     second = vertex.describe(handles)
     kept = [one is other for one, other in zip(first, second, strict=True)]
     assert kept == [True, False, False, True, True]

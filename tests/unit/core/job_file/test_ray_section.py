@@ -68,7 +68,7 @@ def test_a_job_without_it_has_the_digest_that_it_always_had() -> None:
         ("resources: {CPU: true}", "f:4: ray.resources.CPU: must be a number, not true", "CPU: 4"),
         ("resources: {CPU: .inf}", "f:4: ray.resources.CPU: must be a number, not .inf", "CPU: 4"),
         ("resources: {CPU: -1}", "f:4: ray.resources.CPU: is -1", "0 or more"),
-        ("resources: {GPU: 1.5}", "f:4: ray.resources.GPU: is 1.5", "whole number"),
+        ("resources: {GPU: 1.5}", "f:4: ray.resources.GPU: is 1.5", "an integer"),
         ("resources: {GPU: 0.00001}", "f:4: ray.resources.GPU: is 1e-05", "0.0001"),
     ],
 )
