@@ -58,6 +58,7 @@ def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[
             "max_restarts": 0,
             "max_chief_restarts": 0,
             "lost_seconds": 0.0,
+            "join_seconds": 0.0,
         }
         made.append(RayBackend(address=cluster.address, storage=storage, **{**quick, **settings}))
         return made[-1]

@@ -21,6 +21,7 @@ QUICK: dict[str, Any] = {
     "max_restarts": 0,
     "max_chief_restarts": 0,
     "lost_seconds": 0.0,
+    "join_seconds": 0.0,
 }
 
 

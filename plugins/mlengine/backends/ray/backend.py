@@ -18,7 +18,7 @@ from typing import Any, Self
 from mlengine.backends import LogPage, Submission
 from mlengine.backends.ray import home, logs, shipping
 from mlengine.backends.ray.access import Access, extra_of
-from mlengine.backends.ray.bundles import bundles, check_fit
+from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
 from mlengine.backends.ray.record import Stored, folder, job_name, state_uri
 from mlengine.backends.ray.settings import RaySettings
@@ -31,6 +31,7 @@ from mlengine.storage.client import Storage
 log = logging.getLogger(__name__)
 
 LOST_SECONDS = 60.0  # if the driver has not written how long its replicas may run on without it
+JOIN_SECONDS = 180.0  # for nodes to join a head node that was started again; Ray's nodes need 60 s to miss the old one
 STOP_SECONDS = 30.0  # for Ray to find the process that a cancellation stops
 _THREADS = 16
 _KEY, _ATTEMPT, _JOB_ID, _JOB_DIR = "mlengine_key", "mlengine_attempt", "mlengine_job_id", "mlengine_job_dir"
@@ -50,6 +51,8 @@ class RayBackend:
     :param storage: replaces the storage client.
     :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
         none of its replicas can be running; until then, its state is UNKNOWN. By default what the driver has written.
+    :param join_seconds: a job that does not fit is refused after so many seconds, if the head node has just been
+        started: its nodes may still be joining.
     :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
 
     Nothing is read, imported or requested before the first method is called.
@@ -70,6 +73,7 @@ class RayBackend:
         client: RayClient | None = None,
         storage: Storage | None = None,
         lost_seconds: float | None = None,
+        join_seconds: float = JOIN_SECONDS,
         **given: Any,
     ) -> None:
         self._address, self._token, self._headers = address, token, headers
@@ -77,7 +81,7 @@ class RayBackend:
         self._client = client
         self._storage = storage or Storage.from_connection(gcp_conn_id, impersonation_chain)
         self._given = given
-        self._lost_seconds = lost_seconds
+        self._lost_seconds, self._join_seconds = lost_seconds, join_seconds
         self._lost_since: dict[str, float] = {}  # job name → when it was first seen lost (monotonic)
         self._lock = threading.Lock()
 
@@ -104,7 +108,7 @@ class RayBackend:
             return stored.handle
         home.check(self._storage, stored.handle, client.access.address)
         if not stored.settings.autoscaling:
-            check_fit(submission.job_id, submission.spec, wanted, client.nodes(), stored.settings.placement)
+            self._check_fit(stored, wanted)
         package = shipping.package()
         client.upload(package.name, package.data)
         self._storage.write(stored.uri, stored.to_bytes())
@@ -119,6 +123,20 @@ class RayBackend:
             home.forget(self._storage, stored.handle)
             raise
         return stored.handle
+
+    def _check_fit(self, stored: Stored, wanted: list[Bundle]) -> None:
+        """Refuse a job that does not fit, but not while the nodes of a new head node may still be joining."""
+        client, it = self._open(), stored.submission
+        until = time.monotonic() + self._join_seconds
+        while True:
+            try:
+                return check_fit(it.job_id, it.spec, wanted, client.nodes(), stored.settings.placement)
+            except BackendError as error:
+                started = client.head_started()
+                if started is None or time.time() - started > JOIN_SECONDS or time.monotonic() > until:
+                    raise
+                log.info("The head node was started %.0f s ago; waiting for nodes: %s", time.time() - started, error)
+            client.sleep(2.0)
 
     def find(self, key: str) -> list[JobHandle]:
         return [handle for job, handle in self._list() if job["metadata"][_KEY] == key]

@@ -122,11 +122,19 @@ class RayClient:
 
     def nodes(self) -> list[dict[str, float]]:
         """What each node that is alive has in all, by name of the resource."""
+        return [dict(node["resources_total"]) for node in self._alive()]
+
+    def head_started(self) -> float | None:
+        """When the head node was started, in seconds since 1970; ``None`` if Ray does not say."""
+        heads = [node.get("start_time_ms") for node in self._alive() if node.get("is_head_node")]
+        return heads[0] / 1000 if heads and heads[0] else None
+
+    def _alive(self) -> list[Mapping[str, Any]]:
         path = f"/api/v0/nodes?detail=1&limit={_NODES}"
         status, answer = self._call("GET", path)
         try:
             found = answer["data"]["result"]["result"]
-            return [dict(node["resources_total"]) for node in found if node["state"] == "ALIVE"]
+            return [node for node in found if node["state"] == "ALIVE" and node["resources_total"] is not None]
         except (KeyError, TypeError) as error:
             raise self._refusal("GET", path, status, answer) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any, cast
 
@@ -56,12 +57,18 @@ class Client:
         self.lists = 0
         self.stops: list[bool] = []
         self.packages: set[str] = set()
+        self.joined: list[int] = [1]  # how many nodes there are at each call; the last one is repeated
+        self.started: float | None = None
 
     def check_version(self) -> str:
         return "2.60.0"
 
     def nodes(self) -> list[dict[str, float]]:
-        return [{"CPU": 4.0}]
+        count = self.joined.pop(0) if len(self.joined) > 1 else self.joined[0]
+        return [{"CPU": 4.0}] * count
+
+    def head_started(self) -> float | None:
+        return self.started
 
     def upload(self, name: str, _: bytes) -> None:
         self.packages.add(name)
@@ -109,6 +116,22 @@ def test_a_submission_is_stored_before_the_job_that_reads_it(client: Client, buc
     assert body["runtime_env"]["working_dir"].removeprefix("gcs://") in client.packages
     assert body["metadata"]["team"] == "vision"
     assert "hush" not in json.dumps(body), "arguments are not shown in Ray's dashboard"
+
+
+@pytest.mark.parametrize("age", [None, 3600.0])
+def test_a_job_that_does_not_fit_is_refused_at_once(client: Client, bucket: Bucket, age: float | None) -> None:
+    client.started, client.joined = age and time.time() - age, [0, 1]
+    with pytest.raises(BackendError, match="no node of the Ray cluster"):
+        backend(client, bucket).submit(JOB)
+
+
+def test_the_nodes_of_a_new_head_are_waited_for(client: Client, bucket: Bucket) -> None:
+    client.started, client.joined = time.time(), [0, 0, 1]
+    assert backend(client, bucket).submit(JOB).name in client.jobs
+    client.jobs.clear()
+    client.joined = [0]
+    with pytest.raises(BackendError, match="no node of the Ray cluster"):
+        backend(client, bucket, join_seconds=0.01).submit(JOB)
 
 
 def test_a_claim_that_changed_before_its_submission_has_a_record_of_its_own(bucket: Bucket, client: Client) -> None:

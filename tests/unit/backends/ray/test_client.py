@@ -206,3 +206,6 @@ def test_nodes_that_are_alive_are_listed(server: Server, client: RayClient) -> N
     nodes = [{"state": "ALIVE", "resources_total": {"CPU": 4.0}}, {"state": "DEAD", "resources_total": {"CPU": 8.0}}]
     server.answers["/api/v0/nodes"] = [(200, {"result": True, "data": {"result": {"result": nodes}}})]
     assert client.nodes() == [{"CPU": 4.0}]
+    assert client.head_started() is None
+    nodes.append({"state": "ALIVE", "resources_total": {}, "is_head_node": True, "start_time_ms": 1500})
+    assert client.head_started() == 1.5
