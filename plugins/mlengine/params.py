@@ -17,7 +17,7 @@ from mlengine.core.job_file.tiers import TIERS
 from mlengine.core.spec import Role
 from mlengine.datasets.version_hints import known_versions
 
-_BACKENDS = {"local": "This machine", "ray": "Ray", "vertex": "Vertex AI"}
+_BACKENDS = {"local": "This machine", "ray": "Ray cluster", "vertex": "Vertex AI"}
 _ROLES = {Role.CHIEF: "chief", Role.WORKER: "worker", Role.PS: "parameter server", Role.EVALUATOR: "evaluator"}
 _VERSION = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"  # the same rule as in mlengine.core.dataset, for JSON Schema
 

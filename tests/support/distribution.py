@@ -33,6 +33,8 @@ GROUPS = {
 LONGEST = (
     "live_airflow",
     "test_backfill",
+    "test_ray_cluster",
+    "test_ray_nodes",
     "test_trainer_corpus",
     "stack",
     "validation_models",
@@ -41,6 +43,7 @@ LONGEST = (
     "test_any_model",
     "test_framework_examples",
     "test_vertex_stack",
+    "test_ray_backend",
     "test_lineage",
     "test_champion_events",
     "test_emulator_clients",

@@ -57,7 +57,9 @@ def impossible() -> str:
     made = subprocess.run(
         [*_NAMESPACES, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"], check=False
     )
-    return "" if made.returncode == 0 else "network namespaces are not allowed here"
+    if made.returncode:
+        return "network namespaces are not allowed here"
+    return ""
 
 
 @dataclass

@@ -178,7 +178,7 @@ def _arm(task: TaskProcess) -> None:
 
         def step(self: Any, *arguments: Any, **more: Any) -> Any:
             target = arguments[0].rsplit("/", 1)[-1:] if owner is Storage else []
-            what = " ".join([name.strip("_"), *target])
+            what = " ".join([name.strip("_").removesuffix("_small"), *target])
             # How often a wait saves its cursor, and how often a launcher is checked, depends on time.
             once = f"launch {arguments[0].name}" if name == "_launch" else what
             past = name == "_launch" and arguments[0].state() is not None
@@ -192,7 +192,7 @@ def _arm(task: TaskProcess) -> None:
 
         setattr(owner, name, step)
 
-    for name in ("create", "replace", "write", "delete"):
+    for name in ("create", "replace", "write", "write_small", "delete"):
         watch(Storage, name)
     for name in ("_store", "_launch", "cancel"):
         watch(LocalBackend, name)
