@@ -206,7 +206,7 @@ def test_a_lost_head_costs_an_attempt(ray: RayBackend, actor: str, bucket: str, 
     again = ray.submit(_pair(actor, bucket, "", "", attempt=2, key=asked.key))
     assert wait(ray, again).state is JobState.SUCCEEDED
     assert network.replicas() == []
-    # Nobody could remove the files of the first attempt: the next job on a node does it.
+    # The files of the first attempt could not be removed: the next job on a node does it.
     left = {Path(path).name for path in network.left()}
     assert left <= {handle.name}
     assert not (network.head.state_dir / "ray" / handle.name).exists()

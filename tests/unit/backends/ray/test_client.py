@@ -203,7 +203,10 @@ def test_a_package_is_sent_once(server: Server, client: RayClient) -> None:
 
 
 def test_nodes_that_are_alive_are_listed(server: Server, client: RayClient) -> None:
-    nodes = [{"state": "ALIVE", "resources_total": {"CPU": 4.0}}, {"state": "DEAD", "resources_total": {"CPU": 8.0}}]
+    nodes: list[Any] = [
+        {"state": "ALIVE", "resources_total": {"CPU": 4.0}},
+        {"state": "DEAD", "resources_total": {"CPU": 8.0}},
+    ]
     server.answers["/api/v0/nodes"] = [(200, {"result": True, "data": {"result": {"result": nodes}}})]
     assert client.nodes() == [{"CPU": 4.0}]
     assert client.head_started() is None
