@@ -23,7 +23,7 @@ from mlengine.storage.client import Storage
 from mlengine.testing.gcs import GcsServer
 from tests.support import local_jobs, ray_cluster
 from tests.support.ray_cluster import RayCluster
-from tests.support.ray_jobs import all_lines, submission, wait
+from tests.support.ray_jobs import QUICK, all_lines, submission, wait
 
 pytestmark = pytest.mark.integration
 LONG = "until('/nowhere')"
@@ -49,18 +49,13 @@ def make_ray(cluster: RayCluster, storage: Storage, node_dir: Path) -> Iterator[
     made: list[RayBackend] = []
 
     def make(**settings: Any) -> RayBackend:
-        quick: dict[str, Any] = {
-            "resources": {"CPU": 0.5},
-            "node_dir": str(node_dir),
-            "termination_grace_seconds": 2.0,
-            "linger_seconds": 2.0,
-            "restart_backoff_seconds": 0.1,
-            "max_restarts": 0,
-            "max_chief_restarts": 0,
-            "lost_seconds": 0.0,
-            "join_seconds": 0.0,
-        }
-        made.append(RayBackend(address=cluster.address, storage=storage, **{**quick, **settings}))
+        made.append(
+            RayBackend(
+                address=cluster.address,
+                storage=storage,
+                **{**QUICK, "resources": {"CPU": 0.5}, "node_dir": str(node_dir), **settings},
+            )
+        )
         return made[-1]
 
     yield make

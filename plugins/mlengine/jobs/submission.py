@@ -438,13 +438,18 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
 
 def ended_with_task(record: JobRecord) -> bool:
     """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a user."""
-    return any(event["event"] == _ENDED and event.get("attempt") == record.attempt for event in record.history)
+    return _end_event(record) is not None
 
 
 def _limit(record: JobRecord) -> str | None:
     """The deadline for which mlengine cancelled the recorded attempt."""
-    own = (event for event in record.history if event["event"] == _ENDED and event.get("attempt") == record.attempt)
-    return next((event.get("limit") for event in own), None)
+    return (_end_event(record) or {}).get("limit")
+
+
+def _end_event(record: JobRecord) -> dict[str, Any] | None:
+    """The event that :meth:`Submitter.end` recorded for the current attempt."""
+    own = (event for event in record.history if event.get("attempt") == record.attempt)
+    return next((event for event in own if event["event"] == _ENDED), None)
 
 
 def _overdue(status: JobStatus) -> JobStatus:

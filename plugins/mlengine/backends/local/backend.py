@@ -20,6 +20,7 @@ from mlengine.backends.local.queue import Queue
 from mlengine.backends.local.reconcile import reconcile
 from mlengine.backends.local.record import Job, Stored, job_name, key_name
 from mlengine.backends.local.settings import Settings
+from mlengine.backends.submission_checks import check_submission
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
 from mlengine.core.spec import Role, TrainingSpec
@@ -56,7 +57,7 @@ class LocalBackend:
         :raises BackendError: the spec cannot run on this machine, as when it requests more GPUs than there are.
         :raises BackendUnavailableError: the state directory cannot be written, or no process can be started.
         """
-        _check(submission)
+        check_submission(submission)
         job = self._job(job_name(submission.key, submission.attempt))
         stored = job.submission()
         try:
@@ -301,18 +302,3 @@ class LocalBackend:
 
 def _begun(job: Job) -> bool:
     return job.state() is not None or job.cancel_file.exists()
-
-
-def _check(submission: Submission) -> None:
-    spec = submission.spec
-    if spec.count(Role.CHIEF) != 1:
-        raise BackendError(
-            f"{submission.job_id}: a job must have one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
-        )
-    if not spec.package_uris:
-        raise BackendError(
-            f"{submission.job_id}: no package contains {spec.module}: packageUris is empty",
-            hint="set packageUris in the job file, or package the trainer first",
-        )
-    if submission.attempt < 1:
-        raise BackendError(f"{submission.job_id}: the first attempt is number 1, not {submission.attempt}")

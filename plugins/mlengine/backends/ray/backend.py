@@ -23,9 +23,9 @@ from mlengine.backends.ray.client import Job, RayClient
 from mlengine.backends.ray.record import Stored, folder, job_name, state_uri
 from mlengine.backends.ray.settings import RaySettings
 from mlengine.backends.ray.states import STATES, status
+from mlengine.backends.submission_checks import check_submission
 from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
-from mlengine.core.spec import Role
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class RayBackend:
         return cls(gcp_conn_id=gcp_conn_id, **more)
 
     def submit(self, submission: Submission) -> JobHandle:
-        _check(submission)
+        check_submission(submission)
         extra = extra_of(self._gcp_conn_id)
         stored = Stored(submission, RaySettings.load(extra, submission.spec.ray, **self._given))
         wanted = bundles(submission.spec, stored.settings.resources)
@@ -291,18 +291,3 @@ def _request(stored: Stored, package_uri: str) -> dict[str, Any]:
             _JOB_DIR: it.job_dir,
         },
     }
-
-
-def _check(submission: Submission) -> None:
-    spec = submission.spec
-    if spec.count(Role.CHIEF) != 1:
-        raise BackendError(
-            f"{submission.job_id}: a job must have one chief, not {spec.count(Role.CHIEF)}", hint="correct the job file"
-        )
-    if not spec.package_uris:
-        raise BackendError(
-            f"{submission.job_id}: no package contains {spec.module}: packageUris is empty",
-            hint="set packageUris in the job file, or package the trainer first",
-        )
-    if submission.attempt < 1:
-        raise BackendError(f"{submission.job_id}: the first attempt is number 1, not {submission.attempt}")
