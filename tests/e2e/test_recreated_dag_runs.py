@@ -167,6 +167,8 @@ def test_a_dag_that_is_deleted_under_a_deferred_wait_ends_its_job(live_airflow: 
     run = live_airflow.trigger("wait_weekly", weekly.conf(weekly.never_ends()), f"deferred-{weekly.model}")
     until(lambda: _states(live_airflow, run)["wait"] == "deferred", "its job is waited for")
     until(lambda: [status.state for status in weekly.jobs()] == [JobState.RUNNING], "it runs")
+    # Airflow calls on_kill only of a trigger that a triggerer has started.
+    until(lambda: live_airflow.logged_by_triggers(run.run_id), "its trigger runs")
     persist(live_airflow.api.call, "DELETE", "dags/wait_weekly")
     until(lambda: [status.state for status in weekly.jobs()] == [JobState.CANCELLED], "it ends", seconds=90)
     os.utime(live_airflow.airflow.config.dags / "weekly.py")

@@ -124,10 +124,9 @@ class Job:
         return self.logged() > 0 or read_cursor(self.live_airflow.storage, self.handle).state != ""
 
     def logged(self, word: str = " | ") -> int:
-        """How many such lines deferred waits have logged. Read from the disk, as it is called often."""
+        """How many such lines its deferred waits have logged."""
         assert self.run is not None
-        logs = (self.live_airflow.airflow.config.home / "logs").glob(f"*/run_id={self.run.run_id}/*/*.trigger.*")
-        return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
+        return self.live_airflow.logged_by_triggers(self.run.run_id, word)
 
     def mark(self, state: str) -> None:
         assert self.run is not None
@@ -181,6 +180,11 @@ class LiveAirflow:
             made = persist(self.api.run, dag_id, run_id)
         self._triggered_at = time.monotonic()
         return made
+
+    def logged_by_triggers(self, run_id: str, word: str = " | ") -> int:
+        """How many such lines the triggers of a run have logged. Read from the disk, as it is called often."""
+        logs = (self.airflow.config.home / "logs").glob(f"*/run_id={run_id}/*/*.trigger.*")
+        return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
 
     def waits(self) -> dict[str, TaskRun]:
         """The wait of every run, by the run's id; in one call, and at most once a second."""
