@@ -1,6 +1,6 @@
-"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own, undisturbed and with a
-node lost at a random moment. More kinds and rounds: ``python -m tests.support.ray_rounds``. A lost head is in
-``tests/integration/test_ray_nodes.py``.
+"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own: undisturbed, with a node
+lost at a random moment, and with the head lost during training. More kinds and rounds:
+``python -m tests.support.ray_rounds``.
 """
 
 from __future__ import annotations
@@ -35,3 +35,9 @@ def test_a_lost_node_costs_no_champion(rounds: Rounds) -> None:
     result = rounds.play("node")
     assert result.good, asdict(result)
     assert len(result.attempts) == 1
+
+
+def test_a_head_that_is_lost_during_training_costs_an_attempt(rounds: Rounds) -> None:
+    result = rounds.play("head", training=True)
+    assert result.good, asdict(result)
+    assert len(result.attempts) == 2

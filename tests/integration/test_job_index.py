@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -282,27 +281,6 @@ def test_a_part_of_the_index_that_is_gone_is_read_from_the_jobs(sample_jobs: Sam
     assert len(new_server(sample_jobs).refresh().rows) == 20
     assert sorted(dirs_read) == [job_id for job_id in ids if shards.number_of("mnist", job_id) == 3] != []
     assert sorted(stored(sample_jobs)) == ids
-
-
-def test_the_cache_of_an_earlier_version_is_used(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
-    for at in range(3):
-        sample_jobs.job(f"mnist_{at}")
-    rows = new_server(sample_jobs).refresh().rows
-    delete_below(sample_jobs.storage, layout.job_index(sample_jobs.bucket))
-    new = ("final_at", "claim_generation", "report_generation")
-    old = [
-        {**{name: value for name, value in row.to_json().items() if name not in new}, "final": True, "seen": seen}
-        for row, seen in zip(rows, (time.time() + 120, time.time() + 120, 1.0), strict=True)
-    ]
-    uri = f"{sample_jobs.bucket}/mnist/index/jobs.json"
-    sample_jobs.storage.write(uri, json.dumps({"format": 3, "rows": old}).encode())
-    dirs_read.clear()
-    again = new_server(sample_jobs).refresh().rows
-    assert dirs_read == ["mnist_0"], "only the job that was written after its row was read"
-    assert [(row.job_id, row.verdict, row.claim_generation) for row in again] == [
-        (row.job_id, row.verdict, row.claim_generation) for row in rows
-    ]
-    assert len(stored(sample_jobs)) == 3
 
 
 def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(

@@ -48,6 +48,7 @@ MONTH = "2026-06-01"
 DAG = "mnist_retraining"
 RUN_SECONDS = 900.0
 CPUS = (1, 2, 2)
+_REPLICAS = 3
 _LEFT_SECONDS = 60.0
 _TASK = re.compile(r"airflow worker -- [0-9a-f-]{36}")  # the title of a process that runs a task's code
 _SETTINGS = {
@@ -103,11 +104,11 @@ class Rounds:
     steps: int = 400
     count: int = 0
 
-    def play(self, kind: str, seconds: float | None = None) -> Round:
+    def play(self, kind: str, *, training: bool = False) -> Round:
         """One round.
 
         :param kind: one of :data:`KILLS`, or ``nothing``.
-        :param seconds: when to kill, after the run was triggered; by default at random.
+        :param training: kill when all replicas run, instead of at a random moment after the run was triggered.
         """
         self.count += 1
         result = Round(kind)
@@ -121,7 +122,9 @@ class Rounds:
             run = api.trigger(DAG, conf)
             result.run_id = run.run_id
             if kind in KILLS:
-                time.sleep(self.chance.uniform(0.0, 30.0) if seconds is None else seconds)
+                if training:
+                    until(lambda: len(trainers(self.network)) == _REPLICAS, "all replicas run", 300)
+                time.sleep(self.chance.uniform(0.0, 5.0 if training else 30.0))
                 KILLS[kind](self, result)
             ended = api.wait(run, RUN_SECONDS, check=self.stack.airflow.check)
             result.state, result.seconds = ended.state, round(time.monotonic() - began, 1)
@@ -337,7 +340,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), options.seed, options.steps) as rounds:
         print(json.dumps(asdict(rounds.play("nothing"))), flush=True)
         for number in range(options.rounds):
-            result = rounds.play(options.kinds[number % len(options.kinds)])
+            again, at = divmod(number, len(options.kinds))
+            result = rounds.play(options.kinds[at], training=again % 2 == 1)
             bad += not result.good
             print("GOOD" if result.good else "BAD", json.dumps(asdict(result)), flush=True)
     print(f"{options.rounds - bad} of {options.rounds} rounds are good")

@@ -19,7 +19,7 @@ from mlengine.core import layout
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.job_index import earlier_format, shards
+from mlengine.job_index import shards
 from mlengine.job_index.reading import Claimed, damaged, describe, make_row, read_claim
 from mlengine.job_index.rows import Row, from_columns, to_columns
 from mlengine.job_index.shards import Key, Shard
@@ -78,9 +78,6 @@ class BucketRows:
             if job_id not in layout.NO_JOBS
         }
         self._listed = listed
-        if self._shards is not None and not any(shard.generation for shard in self._shards) and not self.rows:
-            for model in models:
-                self._merge(earlier_format.load(self._storage, self._bucket, model))
         for gone in self.rows.keys() - self._dirs:
             del self.rows[gone]
         self._read(self._due(), pool, progress)

@@ -6,6 +6,7 @@ name. So every call here may be repeated.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.ray import home, logs, shipping
+from mlengine.backends.ray import home, logs, lost_jobs, shipping
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
@@ -82,7 +83,7 @@ class RayBackend:
         self._storage = storage or Storage.from_connection(gcp_conn_id, impersonation_chain)
         self._given = given
         self._lost_seconds, self._join_seconds = lost_seconds, join_seconds
-        self._lost_since: dict[str, float] = {}  # job name → when it was first seen lost (monotonic)
+        self._seen_lost: set[str] = set()  # names of jobs
         self._lock = threading.Lock()
 
     @classmethod
@@ -246,21 +247,22 @@ class RayBackend:
 
     def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
         """The status, but UNKNOWN while replicas of a lost job may still be running."""
-        name = found.handle.name
+        handle = found.handle
         if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
-            self._lost_since.pop(name, None)
+            if handle.name in self._seen_lost:
+                with contextlib.suppress(MlengineError):
+                    lost_jobs.not_lost(self._storage, handle)
+                    self._seen_lost.discard(handle.name)
             return found
-        since = self._lost_since.setdefault(name, time.monotonic())
-        seconds = self._lost_seconds
-        if time.monotonic() - since >= (written.get("lost_seconds", LOST_SECONDS) if seconds is None else seconds):
-            return found
-        return JobStatus(
-            found.handle,
-            JobState.UNKNOWN,
-            f"waiting until its replicas have ended: {found.detail}",
-            created=found.created,
-            started=found.started,
-        )
+        self._seen_lost.add(handle.name)
+        seconds = written.get("lost_seconds", LOST_SECONDS) if self._lost_seconds is None else self._lost_seconds
+        detail = f"waiting until its replicas have ended: {found.detail}"
+        try:
+            if lost_jobs.lost_for(self._storage, handle, seconds):
+                return found
+        except MlengineError as error:
+            detail = f"{detail}; {error}"
+        return JobStatus(handle, JobState.UNKNOWN, detail, created=found.created, started=found.started)
 
 
 def _handle(job: Job) -> JobHandle:

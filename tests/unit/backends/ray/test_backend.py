@@ -14,20 +14,28 @@ from mlengine.backends.ray.access import Access
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.backends.ray.client import RayClient
 from mlengine.backends.ray.record import Stored, chunk_uri, cluster_uri, folder, job_name, state_uri
-from mlengine.core.errors import BackendError, BackendUnavailableError, ObjectMissingError, StorageConflictError
+from mlengine.core.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ObjectMissingError,
+    StorageConflictError,
+    StorageError,
+)
 from mlengine.core.job import FailureCause, JobHandle, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.storage.client import Storage
+from mlengine.storage.client import ObjectStat, Storage
 
 SPEC = TrainingSpec("trainer.task", ("gs://bucket/t-1.tar.gz",), ("--secret", "hush"), (Pool(Role.CHIEF, 1),))
 JOB = Submission("k" * 40, "mnist_1", 2, "gs://bucket/mnist/mnist_1", SPEC, {"team": "vision"})
 
 
 class Bucket:
-    """Objects in memory."""
+    """Objects in memory. :param now: the time of its clock."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.written: dict[str, float] = {}
+        self.now = 0.0
 
     def read(self, uri: str) -> bytes:
         if uri not in self.objects:
@@ -35,8 +43,11 @@ class Bucket:
         return self.objects[uri]
 
     def write(self, uri: str, data: bytes, _: str | None = None) -> int:
-        self.objects[uri] = data
+        self.objects[uri], self.written[uri] = data, self.now
         return 1
+
+    def stat(self, uri: str) -> ObjectStat | None:
+        return ObjectStat(uri, 1, 1, written=self.written[uri]) if uri in self.objects else None
 
     def create(self, uri: str, data: bytes, _: str | None = None) -> int:
         if uri in self.objects:
@@ -184,13 +195,56 @@ def test_a_state_that_cannot_be_read_is_unknown(client: Client, bucket: Bucket, 
     assert backend(client, bucket).describe([HANDLE])[0].state is JobState.UNKNOWN
 
 
+def _running(bucket: Bucket, **more: Any) -> None:
+    state = {"state": "RUNNING", "detail": "", "started": 1.0, "lost_seconds": 40.0, **more}
+    bucket.write(state_uri(folder(HANDLE)), json.dumps(state).encode())
+
+
+def _state(client: Client, bucket: Bucket) -> JobState:
+    """As another process of Airflow sees it."""
+    return backend(client, bucket).describe([HANDLE])[0].state
+
+
 def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client, bucket: Bucket) -> None:
-    bucket.write(state_uri(folder(HANDLE)), json.dumps({"state": "RUNNING", "detail": "", "started": 1.0}).encode())
+    """Whichever process asks: a wait resumes in a process that has not seen the job before."""
+    _running(bucket)
     status = backend(client, bucket).describe([HANDLE])[0]
     assert status.state is JobState.UNKNOWN
     assert status.detail.startswith("waiting until its replicas have ended: the Ray cluster has no job")
-    later = backend(client, bucket, lost_seconds=0.0).describe([HANDLE])[0]
-    assert later.state is JobState.FAILED
+    bucket.now = 39.0
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = 41.0
+    assert _state(client, bucket) is JobState.FAILED
+    bucket.now = 0.0
+    assert _state(client, bucket) is JobState.FAILED, "once is enough"
+
+
+def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_lost_again(
+    client: Client, bucket: Bucket
+) -> None:
+    _running(bucket)
+    trigger = backend(client, bucket)
+    assert trigger.describe([HANDLE])[0].state is JobState.UNKNOWN
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
+    assert trigger.describe([HANDLE])[0].state is JobState.RUNNING
+    del client.jobs[HANDLE.name]
+    bucket.now = 100.0
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = 141.0
+    assert _state(client, bucket) is JobState.FAILED
+
+
+def test_a_lost_job_is_not_reported_while_the_bucket_cannot_be_written_to(
+    client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise StorageError("read only")
+
+    _running(bucket)
+    monkeypatch.setattr(bucket, "create", refuse)
+    status = backend(client, bucket).describe([HANDLE])[0]
+    assert status.state is JobState.UNKNOWN
+    assert status.detail.endswith("; read only")
 
 
 def test_a_cancellation_is_repeated_until_ray_finds_the_job(client: Client, bucket: Bucket) -> None:
