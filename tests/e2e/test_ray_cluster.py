@@ -1,5 +1,6 @@
-"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own: undisturbed, with a node
-lost at a random moment, and with the head lost during training. More kinds and rounds:
+"""``mnist_retraining`` with ``backend=ray``, on a head and two nodes with networks of their own.
+
+Undisturbed, with a node lost at a random moment, and with the head lost during training. More kinds and rounds:
 ``python -m tests.support.ray_rounds``.
 """
 

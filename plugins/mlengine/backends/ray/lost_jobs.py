@@ -1,8 +1,8 @@
 """For how long a job has been lost: ``lost.json`` in the job's folder in the bucket, so that all processes agree.
 
-The replicas of a lost job may run on for some time. The next attempt must not start before, whichever process starts
-it, and each process of Airflow sees only a part of that time. It is measured by the clock of the bucket, because those of
-Airflow's machines may differ: ``lost-checked.json`` is written with every check.
+The replicas of a lost job may run on for some time. The next attempt must not start before that, whichever process
+starts it, and each process of Airflow sees only a part of the time. It is measured by the bucket's clock, since those
+of Airflow's machines may differ: ``lost-checked.json`` is written with every check.
 """
 
 from __future__ import annotations
