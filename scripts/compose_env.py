@@ -64,6 +64,7 @@ AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT='{{"conn_type": "mlengine", "extra": {{"is_ano
 # Ray instead of Vertex AI: jobs run on the cluster of the profile ray, or on another one (docs/ray.md).
 #AIRFLOW__MLENGINE__BACKEND=ray
 #AIRFLOW__MLENGINE__RAY_ADDRESS=http://ray-head:8265
+#AIRFLOW__MLENGINE__RAY_RESOURCES='{{"CPU": 1}}'
 
 # Google Cloud: replace all of the above (docs/deploy.md), and remove `local` from COMPOSE_PROFILES.
 #AIRFLOW__MLENGINE__BUCKET=gs://my-bucket

@@ -46,7 +46,7 @@ class RayApi:
             if path.startswith("/api/packages/"):
                 return 200, ""
             if path.startswith("/api/v0/nodes"):
-                nodes = [{"state": "ALIVE", "resources_total": {"CPU": 1000.0}}]
+                nodes = [{"state": "ALIVE", "resources_total": {"CPU": 1000.0, "memory": 2.0**42}}]
                 return 200, {"data": {"result": {"result": nodes}}}
             if path == "/api/jobs/":
                 return (200, list(self.jobs.values())) if method == "GET" else self._submit(json.loads(body))

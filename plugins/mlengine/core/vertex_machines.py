@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 _FILE = Path(__file__).with_name("vertex_machines.toml")
 _PREFIX = "NVIDIA_TESLA_"  # of the accelerators that are attached to N1
+# Family, shape and vCPUs, as in n1-standard-8 and c3-standard-88-lssd.
+_SIZED = re.compile(r"(?P<series>(?P<family>[a-z0-9]+)-[a-z]+)-(?P<vcpus>[0-9]+)(-[a-z]+)?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,17 @@ class Machine:
     accelerators: Mapping[str, tuple[int, ...]]
     required: bool = False
     topologies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a machine type has apart from its accelerators.
+
+    :param gib: its memory in GiB; ``None`` if the table does not have it.
+    """
+
+    vcpus: int
+    gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,28 @@ def built_in(name: str) -> tuple[str, int] | None:
     return (own["accelerator"], own["count"]) if own else None
 
 
+def size(name: str) -> Size | None:
+    """VCPUs and memory of a machine type; ``None`` if the table has it not, and its name does not tell.
+
+    Compute Engine has more series than Vertex AI offers: their names have the vCPUs, and the memory is unknown.
+    """
+    data = table()
+    own = data["built_in"].get(name) or data["shared_core"].get(name)
+    if own is not None:
+        return Size(own["vcpus"], own["gib"])
+    match = _SIZED.fullmatch(name)
+    if match is None or match["family"] in _with_built_in():
+        return None
+    vcpus, gib = int(match["vcpus"]), data["gib_per_vcpu"].get(match["series"])
+    return Size(vcpus, round(vcpus * gib, 1) if gib else None)
+
+
+@cache
+def _with_built_in() -> frozenset[str]:
+    """The families whose machine types come with accelerators, such as ``g2``."""
+    return frozenset(name.partition("-")[0] for name in table()["built_in"])
+
+
 def with_accelerator(accelerator: str) -> tuple[str, ...]:
     """The machine types that can have an accelerator, in the file's order."""
     return tuple(name for name, machine in machines().items() if accelerator in machine.accelerators)
@@ -174,4 +210,10 @@ def accelerators() -> tuple[str, ...]:
 def source() -> Source:
     """Where the tables of machines come from."""
     own = table()["source"]
+    return Source(own["page"], own["read"], own["copy"])
+
+
+def size_source() -> Source:
+    """Where the sizes of machines come from."""
+    own = table()["sizes"]
     return Source(own["page"], own["read"], own["copy"])

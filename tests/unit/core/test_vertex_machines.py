@@ -48,7 +48,7 @@ def test_the_valid_counts() -> None:
 
 
 def test_the_tables_are_dated_and_name_their_source() -> None:
-    for source in (vertex_machines.source(), vertex_machines.price_source()):
+    for source in (vertex_machines.source(), vertex_machines.price_source(), vertex_machines.size_source()):
         assert source.page.startswith("https://")
         assert date.fromisoformat(source.read)
     assert all(own["source"].startswith("https://") for own in vertex_machines.table()["ended"].values())
@@ -57,3 +57,35 @@ def test_the_tables_are_dated_and_name_their_source() -> None:
 def test_prices_are_of_things_in_the_table() -> None:
     known = {*vertex_machines.machines(), *vertex_machines.accelerators()}
     assert set(vertex_machines.usd_per_hour()) <= known
+
+
+def test_every_machine_but_a_tpu_has_a_size() -> None:
+    for machine in vertex_machines.machines().values():
+        size = vertex_machines.size(machine.name)
+        if machine.topologies or machine.name == "cloud-tpu":
+            assert size is None
+        else:
+            assert size is not None, machine.name
+            assert size.gib is not None, machine.name
+            assert 0.5 < size.gib / size.vcpus < 32, machine.name
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "gib"),
+    [
+        ("n1-standard-8", 8, 30.0),
+        ("n1-highcpu-96", 96, 86.4),
+        ("m1-megamem-96", 96, 1433.6),
+        ("m1-ultramem-40", 40, 961.0),
+        ("e2-medium", 2, 4),
+        ("a2-megagpu-16g", 96, 1360),
+        ("c3-standard-88-metal", 88, None),
+    ],
+)
+def test_sizes(name: str, vcpus: int, gib: float | None) -> None:
+    assert vertex_machines.size(name) == vertex_machines.Size(vcpus, gib)
+
+
+@pytest.mark.parametrize("name", ["g2-standard-40", "a3-edgegpu-8g", "ct5lp-hightpu-4t", "cloud-tpu", "standard"])
+def test_a_size_is_not_guessed(name: str) -> None:
+    assert vertex_machines.size(name) is None

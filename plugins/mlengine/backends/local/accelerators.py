@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlengine.backends.local import gpus
-from mlengine.core import vertex_machines
-from mlengine.core.job_file.tiers import MACHINES
-from mlengine.core.spec import Pool, TrainingSpec
+from mlengine.core.job_file import tiers
+from mlengine.core.spec import TrainingSpec
 
 
 def adapted(spec: TrainingSpec, found: Sequence[gpus.Gpu]) -> tuple[TrainingSpec, list[str]]:
@@ -18,7 +17,7 @@ def adapted(spec: TrainingSpec, found: Sequence[gpus.Gpu]) -> tuple[TrainingSpec
     """
     pools, notes = [], []
     for pool in spec.pools:
-        kind, count = requested(pool)
+        kind, count = tiers.accelerators(pool)
         if not count:
             pools.append(pool)
             continue
@@ -32,13 +31,3 @@ def adapted(spec: TrainingSpec, found: Sequence[gpus.Gpu]) -> tuple[TrainingSpec
             )
         pools.append(it)
     return replace(spec, pools=tuple(pools)), notes
-
-
-def requested(pool: Pool) -> tuple[str, int]:
-    """Type and number of the accelerators that the pool names, or that its machine type comes with."""
-    if pool.accelerator_type:
-        return pool.accelerator_type, pool.accelerator_count
-    machine = MACHINES.get(pool.machine_type or "")
-    if machine is not None:
-        return machine.accelerator_type or "", machine.accelerator_count
-    return vertex_machines.built_in(pool.machine_type or "") or ("", 0)

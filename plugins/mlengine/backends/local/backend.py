@@ -23,6 +23,7 @@ from mlengine.backends.local.settings import Settings
 from mlengine.backends.submission_checks import check_submission
 from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import Failure, FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.job_file import tiers
 from mlengine.core.spec import Role, TrainingSpec
 from mlengine.runtime import env_allowlist, interpreters, json_files
 from mlengine.runtime.file_lock import FileLock, held
@@ -156,7 +157,7 @@ class LocalBackend:
                 counts[role] = most
                 words.append(f"{role.value}: {asked} requested, {most} will run ({setting}={most})")
         spec = spec.with_counts(counts) if counts else spec
-        kinds = {kind for kind, count in map(accelerators.requested, spec.pools) if count}
+        kinds = {kind for kind, count in map(tiers.accelerators, spec.pools) if count}
         if not kinds:
             return spec, words
         # Not asked of the driver for a job without NVIDIA's GPUs.

@@ -8,23 +8,26 @@ job file. These resources are for all replicas, ``{"CPU": 4, "GPU": 1, "memory_g
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlengine.core.errors import BackendError
 from mlengine.core.job_file.ray_section import MEMORY
+from mlengine.core.job_file import tiers
 from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
+from mlengine.core.vertex_machines import Size
 
 Bundle = dict[str, float]
 
 _ANY_GPU = "GPU"  # of a replica whose job file does not name one
 _GIB = float(1 << 30)
 _ROLES = frozenset(role.value for role in Role)
-# The last number in a machine type of Google's is its number of CPUs: n1-standard-8, e2-highmem-4, c3-highcpu-22.
-_SIZE = re.compile(r"-(\d+)$")
-_DEFAULT_CPUS = 1.0
+_DEFAULT = Size(1)  # of a replica without a machine type
+# Of a machine type's memory. A Ray node of that type offers less than all: 30% of what is free when it starts becomes
+# its object store.
+_MEMORY_SHARE = 0.6
 
 
 def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
@@ -32,6 +35,7 @@ def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
 
     :param resources: the job's :class:`RaySettings` have them.
     """
+    :raises BackendError: a replica requests a TPU, or has a machine type whose size is not known.
     by_role = bool(resources) and _ROLES.issuperset(resources)
     result = []
     for pool in spec.pools:
@@ -48,8 +52,11 @@ def accelerators(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[dict[
     """
     result = []
     for (role, _), bundle in zip(spec.replicas, bundles(spec, resources), strict=True):
-        pool, count = spec.pool(role), int(bundle.get("GPU", 0))
-        name = (pool.accelerator_type if pool else None) or _ANY_GPU
+        # A replica with half a GPU sees one.
+        pool, count = spec.pool(role), math.ceil(bundle.get("GPU", 0))
+        name = tiers.accelerators(pool)[0] if pool else ""
+        if not name.startswith("NVIDIA_"):
+            name = _ANY_GPU
         result.append({ACCELERATOR_TYPE: name, ACCELERATOR_COUNT: str(count)} if count else {})
     return result
 
@@ -124,10 +131,25 @@ def _named(chosen: Mapping[str, float]) -> Bundle:
 
 
 def _of_machine(pool: Pool) -> Bundle:
-    size = _SIZE.search(pool.machine_type or "")
-    bundle = {"CPU": float(size[1]) if size else _DEFAULT_CPUS}
-    if pool.accelerator_count:
-        bundle["GPU"] = float(pool.accelerator_count)
+    accelerator, count = tiers.accelerators(pool)
+    if accelerator.startswith("TPU"):
+        raise BackendError(
+            f"{pool.role.value} requests {count} {accelerator}, and replicas on Ray get no TPUs",
+            hint="request GPUs or none, or use the backend vertex; to train without the TPU, give the role resources "
+            "below 'ray:' in the job file, or in the setting ray_resources",
+        )
+    size = tiers.machine_size(pool.machine_type) if pool.machine_type else _DEFAULT
+    if size is None:
+        raise BackendError(
+            f"{pool.role.value} has the machine type {pool.machine_type}, whose size is not known",
+            hint="give the role resources below 'ray:' in the job file, or in the setting ray_resources; or use "
+            "another machine type",
+        )
+    bundle = {"CPU": float(size.vcpus)}
+    if count:
+        bundle["GPU"] = float(count)
+    if size.gib:
+        bundle["memory"] = math.floor(size.gib * _MEMORY_SHARE * 10) / 10 * _GIB
     return bundle
 
 

@@ -80,6 +80,8 @@ def _amounts(field: Located) -> dict[str, float]:
 
 
 def _name(name: str, item: Located) -> str:
+    if name == "TPU" or name.startswith("TPU-"):
+        raise item.error("is not supported: replicas on Ray get no TPUs", "remove it, or use the backend vertex")
     right = _MISTAKEN.get(name.replace("_", "").replace("-", "").lower())
     if right is None or name == right:
         return name

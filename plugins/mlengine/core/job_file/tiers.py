@@ -58,6 +58,29 @@ def is_machine_type(name: str) -> bool:
     return name in MACHINES or _COMPUTE_ENGINE.fullmatch(name) is not None
 
 
+def machine_size(machine_type: str) -> vertex_machines.Size | None:
+    """VCPUs and memory of a machine type of a job file; ``None`` if they are not known."""
+    machine = MACHINES.get(machine_type)
+    return vertex_machines.size(machine.vertex_type if machine else machine_type)
+
+
+def accelerators(pool: Pool) -> tuple[str, int]:
+    """Type and number of the accelerators that a pool names, or that its machine type comes with; else ``("", 0)``.
+
+    A TPU that is a machine type of its own is called by its generation, such as ``TPU_V6E``.
+    """
+    if pool.accelerator_type:
+        return pool.accelerator_type, pool.accelerator_count
+    machine_type = pool.machine_type or ""
+    if machine_type in MACHINES:
+        machine = MACHINES[machine_type]
+        return machine.accelerator_type or "", machine.accelerator_count
+    if tpus.is_tpu(machine_type):
+        own = {"machineType": machine_type}
+        return f"TPU_{tpus.generation(own).upper()}".rstrip("_"), tpus.chips_of_machine(own)
+    return vertex_machines.built_in(machine_type) or ("", 0)
+
+
 def for_vertex(pool: Pool) -> tuple[Pool, list[str]]:
     """The pool with what Vertex AI offers today, and one message for each value that was replaced."""
     notes: list[str] = []

@@ -139,13 +139,19 @@ def test_a_job_that_does_not_fit_is_refused_with_what_it_requests_and_what_there
 
 
 def test_a_machine_without_gpus_trains_on_the_cpu() -> None:
-    requested = spec(on_gpus(Role.CHIEF), Pool(Role.WORKER, 1, "complex_model_m_gpu"), Pool(Role.PS, 1))
+    requested = spec(
+        on_gpus(Role.CHIEF),
+        Pool(Role.WORKER, 1, "complex_model_m_gpu"),
+        Pool(Role.PS, 1),
+        Pool(Role.EVALUATOR, 1, "ct6e-standard-4t"),
+    )
     small, notes = accelerators.adapted(requested, [])
     assert gpus.needed(small) == {}
     assert not any(pool.accelerator_type for pool in small.pools)
     assert notes == [
         "chief: 1 NVIDIA_TESLA_T4 requested; this machine has none, so the replica trains on the CPU",
         "worker: 4 NVIDIA_TESLA_K80 requested; this machine has none, so the replica trains on the CPU",
+        "evaluator: 4 TPU_V6E requested; this machine has none, so the replica trains on the CPU",
     ]
 
 

@@ -13,7 +13,47 @@ CLUSTER = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_
 
 
 def test_bundles_follow_the_machine_types() -> None:
-    assert bundles(CLUSTER, {}) == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0}]
+    assert bundles(CLUSTER, {}) == [{"CPU": 8.0, "GPU": 2.0, "memory": 18 * GIB}, {"CPU": 1.0}, {"CPU": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "expected", "accelerator"),
+    [
+        ("standard", {"CPU": 4.0, "memory": 9 * GIB}, ""),
+        ("complex_model_l", {"CPU": 32.0, "memory": 17.2 * GIB}, ""),
+        ("standard_gpu", {"CPU": 8.0, "GPU": 1.0, "memory": 18 * GIB}, "NVIDIA_TESLA_K80"),
+        ("g2-standard-48", {"CPU": 48.0, "GPU": 4.0, "memory": 115.2 * GIB}, "NVIDIA_L4"),
+        ("a2-highgpu-1g", {"CPU": 12.0, "GPU": 1.0, "memory": 51 * GIB}, "NVIDIA_TESLA_A100"),
+        ("c3-standard-8-lssd", {"CPU": 8.0}, ""),
+    ],
+)
+def test_a_machine_type_reserves_what_the_table_has(
+    machine_type: str, expected: dict[str, float], accelerator: str
+) -> None:
+    spec = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1, machine_type),))
+    assert bundles(spec, {}) == [pytest.approx(expected)]
+    assert accelerators(spec, {})[0].get("MLENGINE_ACCELERATOR_TYPE", "") == accelerator
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8), "chief requests 8 TPU_V2, and replicas on Ray get no TPUs"),
+        (Pool(Role.WORKER, 1, "cloud_tpu"), "worker requests 8 TPU_V2, "),
+        (Pool(Role.CHIEF, 1, "ct6e-standard-4t"), "chief requests 4 TPU_V6E, "),
+        (Pool(Role.CHIEF, 1, "g2-standard-40"), "chief has the machine type g2-standard-40, whose size is not known"),
+        (Pool(Role.PS, 1, "a3-edgegpu-8g"), "ps has the machine type a3-edgegpu-8g, whose size is not known"),
+    ],
+)
+def test_a_machine_that_ray_cannot_reserve_is_refused(pool: Pool, message: str) -> None:
+    spec = TrainingSpec("t", pools=(pool,))
+    with pytest.raises(BackendError, match=message) as error:
+        bundles(spec, {})
+    assert "ray_resources" in error.value.hint
+    # Unless the resources are named: then no TPU is requested.
+    assert bundles(spec, {pool.role.value: {"CPU": 2, "GPU": 1}}) == [{"CPU": 2.0, "GPU": 1.0}]
+    if pool.role is not Role.WORKER:
+        assert accelerators(spec, {"CPU": 1, "GPU": 1})[0]["MLENGINE_ACCELERATOR_TYPE"] == "GPU"
 
 
 def test_replicas_with_a_gpu_get_its_type_and_count() -> None:
@@ -23,13 +63,22 @@ def test_replicas_with_a_gpu_get_its_type_and_count() -> None:
     assert accelerators(CLUSTER, {"worker": {"GPU": 1}, "chief": {"CPU": 1}}) == [{}, any_gpu, any_gpu]
 
 
+def test_a_replica_with_a_part_of_a_gpu_sees_one() -> None:
+    variables = {"MLENGINE_ACCELERATOR_TYPE": "NVIDIA_TESLA_T4", "MLENGINE_ACCELERATOR_COUNT": "1"}
+    assert accelerators(CLUSTER, {"chief": {"GPU": 0.5}}) == [variables, {}, {}]
+
+
 def test_one_set_of_resources_is_for_all_roles() -> None:
     assert bundles(CLUSTER, {"CPU": 2, "memory_gib": 1.5, "GPU": 0}) == [{"CPU": 2.0, "memory": 1.5 * GIB}] * 3
 
 
 def test_resources_by_role_leave_the_other_roles_with_their_machine_types() -> None:
     found = bundles(CLUSTER, {"worker": {"CPU": 3, "special": 1}})
-    assert found == [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0, "special": 1.0}, {"CPU": 3.0, "special": 1.0}]
+    assert found == [
+        {"CPU": 8.0, "GPU": 2.0, "memory": 18 * GIB},
+        {"CPU": 3.0, "special": 1.0},
+        {"CPU": 3.0, "special": 1.0},
+    ]
 
 
 def test_a_replica_that_fits_on_no_node_is_named_with_the_largest_node() -> None:

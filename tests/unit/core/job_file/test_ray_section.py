@@ -64,6 +64,8 @@ def test_a_job_without_it_has_the_digest_that_it_always_had() -> None:
         ("resources: {chief: {}, master: {}}", "f:4: ray.resources.master: is the role chief", "keep one"),
         ("resources: {cpu: 4}", "f:4: ray.resources.cpu: is not the name of a resource", "write CPU"),
         ("resources: {memory: 4}", "f:4: ray.resources.memory: is not the name", "memory_gib, the memory in GiB"),
+        ("resources: {TPU: 4}", "f:4: ray.resources.TPU: is not supported: replicas on Ray get no TPUs", "vertex"),
+        ("resources: {TPU-v4-16-head: 1}", "f:4: ray.resources.TPU-v4-16-head: is not supported", "vertex"),
         ("resources: {CPU: '4'}", "f:4: ray.resources.CPU: must be a number, not 4", "CPU: 4"),
         ("resources: {CPU: true}", "f:4: ray.resources.CPU: must be a number, not true", "CPU: 4"),
         ("resources: {CPU: .inf}", "f:4: ray.resources.CPU: must be a number, not .inf", "CPU: 4"),

@@ -88,3 +88,29 @@ def test_machine_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "n1", "larg_model", "N1-STANDARD-4", "n1-standard-4 ", "n1_standard_4", "4"])
 def test_names_that_no_machine_has(name: str) -> None:
     assert not tiers.is_machine_type(name)
+
+
+def test_machine_types_of_ml_engine_have_the_size_of_their_successor() -> None:
+    for machine in tiers.MACHINES.values():
+        size = tiers.machine_size(machine.name)
+        if machine.name == "cloud_tpu":
+            assert size is None
+        else:
+            assert size is not None
+            assert size.vcpus == machine.vcpus, machine.name
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        (Pool(Role.CHIEF, 1, "standard"), ("", 0)),
+        (Pool(Role.CHIEF, 1), ("", 0)),
+        (Pool(Role.CHIEF, 1, "n1-standard-8", "NVIDIA_TESLA_T4", 2), ("NVIDIA_TESLA_T4", 2)),
+        (Pool(Role.CHIEF, 1, "complex_model_m_v100"), ("NVIDIA_TESLA_V100", 4)),
+        (Pool(Role.CHIEF, 1, "g2-standard-24"), ("NVIDIA_L4", 2)),
+        (Pool(Role.CHIEF, 1, "ct5lp-hightpu-4t"), ("TPU_V5E", 4)),
+        (Pool(Role.CHIEF, 1, "cloud-tpu"), ("TPU", 8)),
+    ],
+)
+def test_the_accelerators_of_a_pool(pool: Pool, expected: tuple[str, int]) -> None:
+    assert tiers.accelerators(pool) == expected
