@@ -12,12 +12,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mlengine.backends.ray import packing
 from mlengine.core.errors import BackendError
-from mlengine.core.job_file.ray_section import MEMORY
 from mlengine.core.job_file import tiers
+from mlengine.core.job_file.ray_section import MEMORY
 from mlengine.core.spec import Pool, Role, TrainingSpec
-from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.core.vertex_machines import Size
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 
 Bundle = dict[str, float]
 
@@ -34,8 +35,8 @@ def bundles(spec: TrainingSpec, resources: Mapping[str, Any]) -> list[Bundle]:
     """One bundle for each of ``spec.replicas``, in their order.
 
     :param resources: the job's :class:`RaySettings` have them.
-    """
     :raises BackendError: a replica requests a TPU, or has a machine type whose size is not known.
+    """
     by_role = bool(resources) and _ROLES.issuperset(resources)
     result = []
     for pool in spec.pools:
@@ -68,7 +69,8 @@ def check_fit(
 
     :param nodes: what each node has in all.
     :param placement: Ray's strategy for the placement group.
-    :raises BackendError: names the replica, what it needs, and what the largest node has.
+    :raises BackendError: names the replica, what it needs, and what the largest node has. A job that is not decided
+        within the limit of the search is accepted.
     """
     there = list(nodes)
     for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
@@ -88,11 +90,34 @@ def check_fit(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} on one node (ray_placement is STRICT_PACK); "
             f"{_largest(there, total)}"
         )
-    if placement == "STRICT_SPREAD" and len(wanted) > len(there):
+    if placement == "STRICT_SPREAD":
+        _check_own_nodes(job_id, spec, wanted, there)
+    elif placement != "STRICT_PACK" and (index := packing.without_room(wanted, there)) is not None:
         raise _never(
-            f"{job_id}: its {len(wanted)} replicas need as many nodes (ray_placement is STRICT_SPREAD), and the Ray "
-            f"cluster has {len(there)}"
+            f"{job_id}: its {len(wanted)} replicas do not fit on {_nodes(len(there))} at the same time: "
+            f"{_replica(spec, index)} needs {describe(wanted[index])}, and the others leave no node with that; "
+            f"{_largest(there, wanted[index])} when it is empty"
         )
+
+
+def _check_own_nodes(job_id: str, spec: TrainingSpec, wanted: list[Bundle], nodes: list[Bundle]) -> None:
+    needed = f"{job_id}: its {len(wanted)} replicas need as many nodes (ray_placement is STRICT_SPREAD)"
+    if len(wanted) > len(nodes):
+        raise _never(f"{needed}, and the Ray cluster has {len(nodes)}")
+    if (index := packing.without_own_node(wanted, nodes)) is not None:
+        raise _never(
+            f"{needed}: {_replica(spec, index)} needs {describe(wanted[index])}, and the nodes that have that are "
+            f"needed for others; {_largest(nodes, wanted[index])}"
+        )
+
+
+def _replica(spec: TrainingSpec, index: int) -> str:
+    role, number = spec.replicas[index]
+    return f"{role.value}-{number}"
+
+
+def _nodes(count: int) -> str:
+    return f"the {count} nodes of the Ray cluster" if count > 1 else "the node of the Ray cluster"
 
 
 def _never(message: str) -> BackendError:
@@ -154,7 +179,8 @@ def _of_machine(pool: Pool) -> Bundle:
 
 
 def _fits(bundle: Mapping[str, float], node: Mapping[str, float]) -> bool:
-    return all(node.get(name, 0.0) >= amount for name, amount in bundle.items())
+    # Ray counts in parts of 0.0001; a sum of ten times 0.1 is not exactly 1.
+    return all(node.get(name, 0.0) + 0.00005 >= amount for name, amount in bundle.items())
 
 
 def _comparable(node: Mapping[str, float], bundle: Mapping[str, float]) -> Bundle:

@@ -116,6 +116,31 @@ def test_strict_placements_must_be_possible() -> None:
     check_fit("job", CLUSTER, wanted, [*nodes, {"CPU": 2.0}], "STRICT_SPREAD")
 
 
+def test_replicas_that_fit_in_sum_must_fit_on_the_nodes() -> None:
+    wanted, nodes = [{"CPU": 2.0}] * 3, [{"CPU": 3.0}, {"CPU": 3.0}]
+    for placement in ("PACK", "SPREAD"):
+        with pytest.raises(BackendError) as error:
+            check_fit("job", CLUSTER, wanted, nodes, placement)
+        assert error.value.message == (
+            "job: its 3 replicas do not fit on the 2 nodes of the Ray cluster at the same time: worker-1 needs 2 CPU, "
+            "and the others leave no node with that; the largest of 2 has 3 CPU when it is empty"
+        )
+    check_fit("job", CLUSTER, wanted, [*nodes, {"CPU": 3.0}])
+
+
+def test_each_replica_needs_a_node_that_is_large_enough_with_strict_spread() -> None:
+    wanted, small = [{"CPU": 2.0}] * 3, [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0}]
+    check_fit("job", CLUSTER, wanted, small, "PACK")
+    with pytest.raises(BackendError, match=r"worker-1 needs 2 CPU, and the nodes that have that are needed for others"):
+        check_fit("job", CLUSTER, wanted, small, "STRICT_SPREAD")
+
+
+def test_amounts_are_compared_as_ray_counts_them() -> None:
+    spec = TrainingSpec("t", pools=(Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2)))
+    for placement in ("PACK", "STRICT_PACK"):
+        check_fit("job", spec, [{"GPU": 0.1}] * 3, [{"GPU": 0.3}], placement)
+
+
 def test_a_cluster_without_nodes_fits_nothing() -> None:
     with pytest.raises(BackendError, match="the largest of 0 has 0 CPU"):
         check_fit("job", CLUSTER, [{"CPU": 1.0}] * 3, [])
