@@ -25,7 +25,7 @@ _SMI_SECONDS = 60.0
 _NO_DEVICES = 6  # nvidia-smi's exit code
 _CARD = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[^)\s]+)\)")
 _MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)\s]+)\)")
-_HIDE_ALL = "-1"
+HIDE_ALL = "-1"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def check(job_id: str, spec: TrainingSpec, gpus: Sequence[Gpu]) -> None:
 
 def variables(pool: Pool | None, gpus: Sequence[Gpu]) -> dict[str, str]:
     """The environment variables of a replica with these GPUs: it sees them and no others."""
-    visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: ",".join(gpu.id for gpu in gpus) or _HIDE_ALL}
+    visible = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: ",".join(gpu.id for gpu in gpus) or HIDE_ALL}
     if pool is None or not gpus:
         return visible
     return {**visible, ACCELERATOR_TYPE: accelerator(pool), ACCELERATOR_COUNT: str(len(gpus))}

@@ -52,6 +52,7 @@ def replica_env(
     scratch: Path,
     chief_ports: Sequence[int] = CHIEF_PORTS,
     devices: Mapping[str, str] | None = None,
+    accelerator: tuple[str, int] | None = None,
 ) -> dict[str, str]:
     """The variables of one replica: ``base``, those by which it finds the others, and a scratch directory of its own.
 
@@ -60,13 +61,16 @@ def replica_env(
     :param chief_ports: as :func:`mlengine.runtime.rendezvous.rendezvous_variables` describes them.
     :param devices: the variables of its GPUs (:func:`mlengine.backends.local.gpus.variables`). The job's own take
         precedence. ``None`` leaves what ``base`` has.
+    :param accelerator: type and number of the accelerators that it has; by default those of the job file.
     """
-    pool = submission.spec.pool(role)
+    if accelerator is None:
+        pool = submission.spec.pool(role)
+        accelerator = ((pool and pool.accelerator_type) or "", pool.accelerator_count if pool else 0)
     found = rendezvous_variables(
         {"cluster": addresses, "task": {"type": role, "index": index}} if addresses.get(Role.CHIEF) else {},
         chief_ports,
-        accelerator=(pool and pool.accelerator_type) or "",
-        count=pool.accelerator_count if pool else 0,
+        accelerator=accelerator[0],
+        count=accelerator[1],
     )
     visible = {name: value for name, value in (devices or {}).items() if name not in submission.spec.env}
     # Importing Keras writes a file into KERAS_HOME, by default a directory of the user.

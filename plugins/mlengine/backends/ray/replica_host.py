@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import mlengine
-from mlengine.backends.local import ports
+from mlengine.backends.local import gpus, ports
 from mlengine.backends.local.replica_env import arguments, base_env, replica_env
 from mlengine.backends.ray import bundles
 from mlengine.backends.ray.guarded import Guarded
 from mlengine.backends.ray.record import Stored, key_name
 from mlengine.core.cluster import has_cluster
 from mlengine.core.spec import Role
+from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json
 from mlengine.runtime.rendezvous import CHIEF_PORTS
@@ -36,6 +37,8 @@ DRIVER_TIMEOUT_SECONDS = 30.0
 CANNOT_RUN = 127  # the exit code of a process that was not started
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
 _LOCK_SECONDS = 20.0
+# Ray sets the variable only for replicas that reserve GPUs; the others would see all GPUs of their node.
+_NO_GPU = {gpus.VISIBLE: gpus.HIDE_ALL}
 _DEFAULT_DIR = "~/.local/state/mlengine"
 
 
@@ -155,6 +158,8 @@ class ReplicaHost:
             index=self._index,
             scratch=scratch,
             chief_ports=chief_ports,
+            devices=None if self._accelerator else _NO_GPU,
+            accelerator=(self._accelerator.get(ACCELERATOR_TYPE, ""), int(self._accelerator.get(ACCELERATOR_COUNT, 0))),
         )
         command = [str(self._python), "-m", submission.spec.module, *arguments(submission, env)]
         self._run(command, env, self.name, scratch, self._turn)

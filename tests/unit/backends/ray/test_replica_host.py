@@ -48,15 +48,23 @@ def make(node_dir: Path, tmp_path: Path) -> Iterator[Callable[..., ReplicaHost]]
     """Makes hosts of a job of a chief and a worker, whose trainer is ``code``."""
     made: list[ReplicaHost] = []
 
-    def host(code: str = SLEEP, role: str = "chief", *, key: str = "k") -> ReplicaHost:
+    def host(
+        code: str = SLEEP,
+        role: str = "chief",
+        *,
+        key: str = "k",
+        resources: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        accelerators: int = 0,
+    ) -> ReplicaHost:
         (tmp_path / "trainer_of_test.py").write_text(code)
-        settings = RaySettings.load(node_dir=str(node_dir), termination_grace_seconds=5)
+        settings = RaySettings.load(node_dir=str(node_dir), termination_grace_seconds=5, resources=resources)
         spec = TrainingSpec(
             "trainer_of_test",
             ("gs://bucket/t.tar.gz",),
             ("--x", "1"),
-            (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 1)),
-            env={"PYTHONPATH": str(tmp_path)},
+            (Pool(Role.CHIEF, 1, None, "NVIDIA_L4" if accelerators else None, accelerators), Pool(Role.WORKER, 1)),
+            env={"PYTHONPATH": str(tmp_path), **(env or {})},
         )
         stored = Stored(Submission(key, "job", 3, "gs://bucket/m/job", spec), settings)
         made.append(ReplicaHost(stored.to_bytes(), role, 0, HOST))
@@ -106,6 +114,36 @@ def test_a_replica_sees_its_place_in_the_cluster(make: Callable[..., ReplicaHost
     assert json.loads(config)["task"] == {"type": "worker", "index": 0}
     assert env["MLENGINE_ATTEMPT"] == "3"
     assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_PORT"]) == ("1", "2", str(numbers[0]))
+
+
+def environment(host: ReplicaHost) -> dict[str, str]:
+    """What the trainer sees, whose code is :data:`SHOW`."""
+    host.start({"chief": [address(host)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
+    found: dict[str, str] = json.loads(output(host)[0])[2]
+    return found
+
+
+def test_a_replica_without_gpus_sees_none(make: Callable[..., ReplicaHost], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets CUDA_VISIBLE_DEVICES only for actors that reserve some."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert environment(make(SHOW))["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert environment(make(SHOW, key="own", env={"CUDA_VISIBLE_DEVICES": "1"}))["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    half = environment(make(SHOW, key="half", resources={"chief": {"GPU": 0.5}}))
+    assert half["CUDA_VISIBLE_DEVICES"] == "3"
+    assert half["MLENGINE_ACCELERATOR_COUNT"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("requested", "reserved", "rank"),
+    [(0, {"GPU": 4}, None), (4, {"GPU": 1}, "0"), (4, None, None), (0, {"GPU": 0.5}, "0"), (4, {"CPU": 1}, "0")],
+)
+def test_a_launcher_in_the_replica_counts_the_gpus_that_it_has(
+    make: Callable[..., ReplicaHost], requested: int, reserved: dict[str, float] | None, rank: str | None
+) -> None:
+    env = environment(make(SHOW, accelerators=requested, resources=reserved and {"chief": reserved}))
+    assert (env.get("LOCAL_RANK"), env.get("LOCAL_WORLD_SIZE")) == (rank, rank and "1")
+    assert env["RANK"] == "0"
 
 
 def test_replicas_do_not_use_a_proxy_for_each_other(
