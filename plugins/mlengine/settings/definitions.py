@@ -239,7 +239,8 @@ def _all() -> tuple[Setting, ...]:
             "ray_runtime_env",
             "",
             text,
-            "Merged into the Ray runtime environment of jobs, as a JSON object.",
+            "Merged into the Ray runtime environment of jobs, as a JSON object without working_dir. It is not the "
+            "trainer's environment.",
             extra=("ray_runtime_env",),
         ),
         Setting(
@@ -261,8 +262,8 @@ def _all() -> tuple[Setting, ...]:
             "ray_node_dir",
             "",
             text,
-            "Directory of training environments and scratch files on each node of the Ray cluster "
-            "(default: ~/.local/state/mlengine).",
+            "Directory of training environments and scratch files on each node of the Ray cluster, as an absolute path "
+            "or from ~ (default: ~/.local/state/mlengine).",
             extra=("ray_node_dir",),
         ),
         Setting(

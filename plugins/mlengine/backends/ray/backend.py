@@ -278,7 +278,7 @@ def _request(stored: Stored, package_uri: str) -> dict[str, Any]:
     runtime_env["env_vars"] = {
         # How long Ray waits for the driver, which ends the replicas, before it kills the driver.
         "RAY_JOB_STOP_WAIT_TIME_S": f"{stop:.0f}",
-        **dict(runtime_env.get("env_vars") or {}),
+        **runtime_env.get("env_vars", {}),
     }
     return {
         "submission_id": job_name(it.key, it.attempt),

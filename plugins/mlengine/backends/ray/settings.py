@@ -60,7 +60,7 @@ class RaySettings:
         :param extra: the extra of the connection, if there is one.
         :param job_file: the section ``ray:`` of the job file: :attr:`mlengine.core.spec.TrainingSpec.ray`.
         :raises BackendError: there is no setting of a given name.
-        :raises SettingError: a value has the wrong type.
+        :raises SettingError: a value has the wrong type, or cannot be used.
         """
         names = [field.name for field in fields(cls)]
         unknown = sorted(given.keys() - set(names))
@@ -77,6 +77,8 @@ class RaySettings:
                 values["resources"] = ray_section.resources(from_python(values["resources"], "ray_resources"))
         except JobFileError as error:
             raise SettingError(error.message, hint=error.hint) from error
+        _check_node_dir(values["node_dir"])
+        _check_runtime_env(values["runtime_env"])
         return cls(**values)
 
     @classmethod
@@ -106,6 +108,34 @@ def json_setting(name: str, argument: object = None, extra: Mapping[str, Any] | 
     if not isinstance(value, dict):
         raise SettingError(f"{name} must be a JSON object, not {found.value!r}", hint=f"correct {found.source}")
     return value
+
+
+def _check_node_dir(path: str) -> None:
+    if path and not path.startswith(("/", "~")):
+        raise SettingError(
+            f"ray_node_dir must be an absolute path, or begin with ~, not {path!r}",
+            hint="write, for example, /var/lib/mlengine; an empty value means ~/.local/state/mlengine",
+        )
+
+
+def _check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
+    if "working_dir" in runtime_env:
+        raise SettingError(
+            f"ray_runtime_env has working_dir {runtime_env['working_dir']!r}, and the backend sends its own code there",
+            hint="remove working_dir; files of the trainer belong in its package",
+        )
+    variables = runtime_env.get("env_vars", {})
+    if not isinstance(variables, Mapping):
+        raise SettingError(
+            f"env_vars in ray_runtime_env must be an object, not {variables!r}",
+            hint='write, for example, {"env_vars": {"GOOGLE_CLOUD_PROJECT": "my-project"}}',
+        )
+    for name, value in variables.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise SettingError(
+                f"env_vars in ray_runtime_env must have strings, not {name!r}: {value!r}",
+                hint=f'write "{name}": "{value}"',
+            )
 
 
 def _value(name: str, kind: str, given: object, extra: Mapping[str, Any] | None) -> Any:

@@ -162,7 +162,7 @@ def test_the_second_submission_sends_nothing(client: Client, bucket: Bucket) -> 
 
 
 def test_a_runtime_environment_is_merged(client: Client, bucket: Bucket) -> None:
-    chosen = {"pip": ["uv"], "env_vars": {"GOOGLE_CLOUD_PROJECT": "p"}, "working_dir": "gs://mine"}
+    chosen = {"pip": ["uv"], "env_vars": {"GOOGLE_CLOUD_PROJECT": "p"}}
     handle = backend(client, bucket, runtime_env=chosen, termination_grace_seconds=60).submit(JOB)
     sent = client.jobs[handle.name]["runtime_env"]
     assert sent["pip"] == ["uv"]

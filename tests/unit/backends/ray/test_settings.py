@@ -67,6 +67,12 @@ def test_autoscaling_is_true_or_false(text: Any, value: bool) -> None:
         {"resources": {"cpu": 4}},
         {"max_restarts": "many"},
         {"linger_seconds": -1},
+        {"node_dir": "state/mlengine"},
+        {"resources": {"TPU": 4}},
+        {"runtime_env": {"working_dir": "gs://mine"}},
+        {"runtime_env": {"env_vars": "A=1"}},
+        {"runtime_env": {"env_vars": None}},
+        {"runtime_env": '{"env_vars": {"A": 1}}'},
     ],
 )
 def test_a_wrong_value_is_named(given: dict[str, Any]) -> None:
@@ -77,3 +83,8 @@ def test_a_wrong_value_is_named(given: dict[str, Any]) -> None:
 def test_a_job_keeps_its_settings() -> None:
     chosen = RaySettings.load(resources={"CPU": 1}, max_restarts=0)
     assert RaySettings.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+
+
+@pytest.mark.parametrize("path", ["", "/mnt/disk/mlengine", "~/mlengine"])
+def test_a_node_directory_is_absolute(path: str) -> None:
+    assert RaySettings.load(node_dir=path).node_dir == path
