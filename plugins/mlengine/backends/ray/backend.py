@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.ray import home, logs, lost_jobs, shipping
+from mlengine.backends.ray import home, logs, lost_jobs, shipping, shown
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
@@ -98,11 +98,19 @@ class RayBackend:
         """With the extra of an Airflow connection, and its credentials for the bucket."""
         return cls(gcp_conn_id=gcp_conn_id, **more)
 
-    def submit(self, submission: Submission) -> JobHandle:
+    def _prepared(self, submission: Submission) -> tuple[Stored, list[Bundle]]:
         check_submission(submission)
         extra = extra_of(self._gcp_conn_id)
         stored = Stored(submission, RaySettings.load(extra, submission.spec.ray, **self._given))
-        wanted = bundles(submission.spec, stored.settings.resources)
+        return stored, bundles(submission.spec, stored.settings.resources)
+
+    def show(self, submission: Submission) -> str:
+        """See :class:`mlengine.backends.ShowsRequest`. Sends no request: whether the job fits is not checked."""
+        stored, wanted = self._prepared(submission)
+        return shown.request(stored, wanted)
+
+    def submit(self, submission: Submission) -> JobHandle:
+        stored, wanted = self._prepared(submission)
         client = self._open()
         version = client.check_version()
         if client.get(stored.name) is not None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+import yaml
 
 from mlengine.backends import Submission, connected_backend
 from mlengine.backends.ray.access import Access
@@ -168,6 +169,23 @@ def test_a_runtime_environment_is_merged(client: Client, bucket: Bucket) -> None
     assert sent["pip"] == ["uv"]
     assert sent["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "90", "GOOGLE_CLOUD_PROJECT": "p"}
     assert sent["working_dir"].startswith("gcs://_ray_pkg_")
+
+
+def test_a_dry_run_shows_what_replicas_reserve(bucket: Bucket) -> None:
+    spec = replace(SPEC, pools=(Pool(Role.CHIEF, 1, "standard_gpu"), Pool(Role.WORKER, 1)))
+    shown = yaml.safe_load(RayBackend(storage=cast(Storage, bucket)).show(replace(JOB, spec=spec)))
+    assert shown["reserves"] == {"chief-0": "8 CPU, 1 GPU, 18 GiB memory", "worker-0": "1 CPU"}
+    assert (shown["submission_id"], shown["placement"]) == (job_name(JOB.key, 2), "PACK")
+    assert shown["spec"] == spec.to_json()
+
+
+def test_a_tpu_is_refused_before_anything_is_written(client: Client, bucket: Bucket) -> None:
+    job = replace(JOB, spec=replace(SPEC, pools=(Pool(Role.CHIEF, 1, "n1-standard-4", "TPU_V2", 8),)))
+    one = backend(client, bucket)
+    for method in (one.submit, one.show):
+        with pytest.raises(BackendError, match="replicas on Ray get no TPUs"):
+            method(job)
+    assert bucket.objects == client.jobs == {}
 
 
 def test_many_jobs_are_described_with_one_list(client: Client, bucket: Bucket) -> None:
