@@ -27,6 +27,21 @@ _RESOLUTION = (*_RESOLUTION_FILES, "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESO
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What to do when a build fails, in error messages. By default those of environments on this machine.
+
+    :param timeout_setting: the setting that limits the time of the build.
+    :param interpreter: how to get another interpreter.
+    """
+
+    timeout_setting: str = "local_build_timeout_seconds"
+    interpreter: str = (
+        "choose an interpreter that it accepts, by the setting local_python_path or by "
+        "mlengine jobs train --python-version"
+    )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Equal recipes have equal digests, and share an environment.
 
@@ -42,6 +57,7 @@ class Recipe:
     seconds: float
     env: Mapping[str, str]
     accelerator: str = ""
+    hints: Hints = Hints()
 
     @cached_property
     def arguments(self) -> list[str]:
@@ -114,9 +130,7 @@ class Recipe:
                 raise EnvironmentBuildError(
                     f"{path.name} requires Python {wanted}, but the environment would have {self.release} "
                     f"({self.python})",
-                    hint="choose an interpreter that it accepts, by the setting "
-                    "local_python_path or by mlengine jobs train --python-version; or change "
-                    "requires-python",
+                    hint=f"{self.hints.interpreter}; or change requires-python",
                 )
         _ = self.constraints
 

@@ -18,7 +18,12 @@ _WORDS = 6000  # characters of uv's output in an error message
 
 
 def run(
-    *arguments: str, env: Mapping[str, str], lock: FileLock, seconds: float, say: Callable[[str], None] | None
+    *arguments: str,
+    env: Mapping[str, str],
+    lock: FileLock,
+    seconds: float,
+    say: Callable[[str], None] | None,
+    timeout_setting: str,
 ) -> str:
     """Run uv in a directory outside of any project, whose settings it would use. Returns its output.
 
@@ -26,6 +31,7 @@ def run(
     :param lock: the lock of the environment, inherited by uv: if this process dies, no other process may build there
         while uv still writes.
     :param say: called with each line of output, except the list of packages.
+    :param timeout_setting: the name of the setting that has ``seconds``, for the hint.
     :raises EnvironmentBuildError: uv cannot be started, failed, or took longer than ``seconds``.
     """
     words: list[str] = []
@@ -47,8 +53,8 @@ def run(
     if code == -signal.SIGKILL:
         raise EnvironmentBuildError(
             f"uv {' '.join(arguments[:2])} was killed, after {seconds:.0f} s at most:\n{_end(words)}",
-            hint="if that was the time limit, increase the setting local_build_timeout_seconds; or check whether the "
-            "machine ran out of memory",
+            hint=f"if that was the time limit, increase the setting {timeout_setting}; or check whether the machine "
+            "ran out of memory",
         )
     if code:
         raise EnvironmentBuildError(

@@ -25,7 +25,7 @@ from mlengine.runtime.constraints import NAME, package_name
 from mlengine.runtime.extras import ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import read_json, write_json
-from mlengine.runtime.recipe import Recipe
+from mlengine.runtime.recipe import Hints, Recipe
 from mlengine.runtime.requires_python import excluded
 from mlengine.runtime.uv_env import install_options
 from mlengine.storage.client import Storage
@@ -67,6 +67,7 @@ def build_environment(
     seconds: float = 1800.0,
     keep_environments: int = 8,
     say: Callable[[str], None] = lambda _: None,
+    hints: Hints | None = None,
 ) -> Environment:
     """The environment with these packages; built if it does not exist.
 
@@ -77,6 +78,7 @@ def build_environment(
     :param env: the job's variables; those for pip and the accelerator apply, as in a container.
     :param keep_environments: the number of unused environments to keep after a build.
     :param say: called with progress messages.
+    :param hints: for errors; by default those of environments on this machine.
     :raises EnvironmentBuildError: a package does not accept the interpreter, its constraints cannot be used, or uv
         failed. A failed build leaves nothing behind.
     """
@@ -84,7 +86,9 @@ def build_environment(
         raise EnvironmentBuildError("no packages to install", hint="give the job file packageUris, or a package")
     packages = [_fetch(uri, storage, state_dir) for uri in package_uris]
     accelerator = (env or {}).get(ACCELERATOR_TYPE, "")
-    recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv.environment(env or {}), accelerator)
+    hints = hints or Hints()
+    uv_env = uv.environment(env or {})
+    recipe = Recipe(packages, python or sys.executable, state_dir, seconds, uv_env, accelerator, hints)
     digest = recipe.digest
     found = find_environment(state_dir, digest)
     if found is not None:
@@ -103,7 +107,10 @@ def build_environment(
                 return found
             lock = FileLock.take(lock_file, wait=0.5)
     if lock is None:
-        raise EnvironmentBuildError(f"environment {digest[:12]} is still being built after {seconds:.0f} s")
+        raise EnvironmentBuildError(
+            f"environment {digest[:12]} is still being built after {seconds:.0f} s",
+            hint=f"try again later, or increase the setting {hints.timeout_setting}",
+        )
     with lock:
         found = find_environment(state_dir, digest)
         if found is None:
@@ -143,7 +150,14 @@ class _Builder:
         root.parent.mkdir(parents=True, exist_ok=True)
         self.say(f"building environment {recipe.digest[:12]} for {', '.join(path.name for path in recipe.packages)}")
         begun = time.monotonic()
-        run_uv = partial(uv.run, env=recipe.env, lock=self.lock, seconds=recipe.seconds, say=self.say)
+        run_uv = partial(
+            uv.run,
+            env=recipe.env,
+            lock=self.lock,
+            seconds=recipe.seconds,
+            say=self.say,
+            timeout_setting=recipe.hints.timeout_setting,
+        )
         try:
             run_uv("venv", "--quiet", "--no-project", "--python", recipe.python, str(root))
             options = [*self._constrain(), *install_options(recipe.env)]

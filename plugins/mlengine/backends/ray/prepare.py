@@ -23,8 +23,11 @@ from mlengine.core.errors import MlengineError
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
 from mlengine.runtime.json_files import write_json
+from mlengine.runtime.recipe import Hints
 from mlengine.runtime.venv import build_environment
 from mlengine.storage.client import Storage
+
+HINTS = Hints("ray_build_timeout_seconds", "use a Ray cluster whose nodes have a Python that it accepts")
 
 
 def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
         env={**accelerator, **own_variables(stored.submission)},
         seconds=stored.settings.build_timeout_seconds,
         say=say,
+        hints=HINTS,
     )
     python = ".".join(map(str, sys.version_info[:2]))
     return {"digest": environment.digest, "packages": environment.lock, "python": python}

@@ -1,0 +1,47 @@
+"""The trainer's environment on a node of a Ray cluster: what its errors advise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mlengine.backends.ray.prepare import prepare
+from mlengine.backends.ray.record import Stored
+from mlengine.backends.ray.settings import RaySettings
+from mlengine.core.errors import EnvironmentBuildError
+from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.venv import lock_path
+from mlengine.storage.client import Storage
+from tests.support import local_jobs
+from tests.support.ray_jobs import submission
+
+pytestmark = pytest.mark.integration
+TOO_OLD = {"PKG-INFO": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: >=3.7,<3.11\n"}
+HANGS = {"setup.py": "import time; time.sleep(3600)"}
+
+
+def failed(storage: Storage, bucket: str, node_dir: Path, extra: Mapping[str, str], seconds: float) -> str:
+    """The hint of the error with which the build fails."""
+    uri = local_jobs.put(storage, bucket, local_jobs.sdist("print(1)", extra=extra))
+    stored = Stored(submission(uri, bucket), RaySettings.load(build_timeout_seconds=seconds))
+    with pytest.raises(EnvironmentBuildError) as caught:
+        prepare(stored, storage, node_dir)
+    return caught.value.hint
+
+
+def test_the_hint_for_a_build_that_hangs_names_the_setting_of_this_backend(
+    storage: Storage, bucket: str, tmp_path: Path
+) -> None:
+    hint = failed(storage, bucket, tmp_path, HANGS, 0.5)
+    assert "increase the setting ray_build_timeout_seconds" in hint
+    digest = next(path.stem for path in (tmp_path / "locks").glob("env-*.lock")).removeprefix("env-")
+    with FileLock.take(lock_path(tmp_path, digest), wait=10.0) or pytest.fail("the lock is not given back"):
+        hint = failed(storage, bucket, tmp_path, HANGS, 0.5)
+    assert hint == "try again later, or increase the setting ray_build_timeout_seconds"
+
+
+def test_the_hint_for_an_old_package_names_the_nodes_python(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    hint = failed(storage, bucket, tmp_path, TOO_OLD, 60)
+    assert hint == "use a Ray cluster whose nodes have a Python that it accepts; or change requires-python"
