@@ -48,7 +48,9 @@ def test_a_service_is_looked_after(name: str) -> None:
 
 
 def test_commands_of_mlengine_exist() -> None:
-    commands = [service["command"][1:] for service in SERVICES.values() if service.get("command", [""])[0] == "mlengine"]
+    commands = [
+        service["command"][1:] for service in SERVICES.values() if service.get("command", [""])[0] == "mlengine"
+    ]
     assert commands
     emulator = runpy.run_path(str(ROOT / "deploy" / "trainer.py"))["EMULATOR"]
     for command in [*commands, emulator[1:]]:
