@@ -30,7 +30,7 @@ with DAG(
             minimum=1,
             maximum=1_000_000,
             title="Steps",
-            description="Batches that all replicas compute together.",
+            description="Number of batches; all replicas share each batch.",
         ),
         "batch_size": Param(
             512,
@@ -47,7 +47,7 @@ with DAG(
             exclusiveMinimum=0,
             maximum=1,
             title="Learning rate",
-            description="Adam's.",
+            description="Learning rate of Adam.",
             section="Hyperparameters",
         ),
     },
