@@ -1,5 +1,6 @@
-"""``make clean``: remove everything that make created, except ``.env`` and ``mlengine.env``. Needs only Python, as it removes the environment, too.
+"""``make clean``: remove everything that make created, except ``.env`` and ``mlengine.env``.
 
+It needs only Python, as it removes the environment, too.
 It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
 """
 
