@@ -92,11 +92,11 @@ def check_fit(
         )
     if placement == "STRICT_SPREAD":
         _check_own_nodes(job_id, spec, wanted, there)
-    elif placement != "STRICT_PACK" and (index := packing.without_room(wanted, there)) is not None:
+    elif placement != "STRICT_PACK" and (crowded := packing.without_room(wanted, there)) is not None:
         raise _never(
             f"{job_id}: its {len(wanted)} replicas do not fit on {_nodes(len(there))} at the same time: "
-            f"{_replica(spec, index)} needs {describe(wanted[index])}, and the others leave no node with that; "
-            f"{_largest(there, wanted[index])} when it is empty"
+            f"{_replica(spec, crowded)} needs {describe(wanted[crowded])}, and the others leave no node with that; "
+            f"{_largest(there, wanted[crowded])} when it is empty"
         )
 
 

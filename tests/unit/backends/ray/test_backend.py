@@ -189,7 +189,8 @@ def test_a_tpu_is_refused_before_anything_is_written(client: Client, bucket: Buc
     for method in (one.submit, one.show):
         with pytest.raises(BackendError, match="replicas on Ray get no TPUs"):
             method(job)
-    assert bucket.objects == client.jobs == {}
+    assert bucket.objects == {}
+    assert client.jobs == {}
 
 
 def test_many_jobs_are_described_with_one_list(client: Client, bucket: Bucket) -> None:
