@@ -250,7 +250,6 @@ class VertexBackend:
         return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
-        parse(handle.name)
         self._open().cancel(handle.name)
 
     def console_url(self, handle: JobHandle) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.jobs import parse
 from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.states import replica_name
 from mlengine.core.errors import BackendError, BackendThrottledError
@@ -55,11 +56,13 @@ class JobLog:
 
     @property
     def project(self) -> str:
-        return self.name.split("/")[1]
+        """:raises BackendError: the name is not that of a job."""
+        return parse(self.name)["project"]
 
     @property
     def number(self) -> str:
-        return self.name.rsplit("/", 1)[1]
+        """:raises BackendError: the name is not that of a job."""
+        return parse(self.name)["number"]
 
     @property
     def since(self) -> str:
