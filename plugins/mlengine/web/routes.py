@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend
+from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
-from mlengine.job_index.reading import Claimed
+from mlengine.job_index.reading import Claimed, read_claim
 from mlengine.job_index.rows import Row
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
@@ -114,7 +115,7 @@ def list_models(user: ReaderDep) -> dict[str, Any]:
 def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
     rows = _of_model(user, model)
     found = models.one(_storage(), _bucket(), model, rows)
-    return {**found, "may_change": guard.may_change(user, _champion_dag(found, rows))}
+    return {**found, "may_change": guard.may_change(user, _champion_dag(model))}
 
 
 @router.get("/models/{model}/drift")
@@ -124,8 +125,8 @@ def model_drift(user: ReaderDep, model: str) -> dict[str, Any]:
 
 @router.post("/models/{model}/rollback", dependencies=[Depends(guard.same_origin)])
 def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, Any]:
-    rows = _of_model(user, model)
-    guard.require_change(user, _champion_dag(models.one(_storage(), _bucket(), model, rows), rows))
+    _of_model(user, model)
+    guard.require_change(user, _champion_dag(model))
     champion = actions.roll_back(
         _storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to
     )
@@ -168,10 +169,17 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     return found
 
 
-def _champion_dag(found: dict[str, Any], rows: list[Row]) -> str:
-    """The DAG that trained the champion; ``""`` if no DAG did, or its job has been deleted."""
-    champion = (found["champion"] or {}).get("job_id")
-    return next((row.dag_id for row in rows if row.job_id == champion), "")
+def _champion_dag(model: str) -> str:
+    """The DAG that trained the champion; ``""`` if no DAG did, or it is unknown.
+
+    Read from the champion's own job: the rows of the index are those that a user may see, and may be out of date.
+    """
+    champion = champions.current(_storage(), _bucket(), model)
+    if champion is None:
+        return ""
+    claim = read_claim(_storage(), JobDir(champion.job_dir))
+    owner = champion.publisher if claim is None else claim.record.owner
+    return str(owner.get("dag_id") or "")
 
 
 def _console(claim: Claimed) -> str:
