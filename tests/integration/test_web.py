@@ -14,6 +14,7 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
@@ -259,6 +260,22 @@ def test_a_model_with_its_history_and_its_challengers(
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
     assert (model["comparison"]["job_id"], model["comparison"]["verdict"]) == ("mnist_c", "rejected")
     assert client.get("api/models/mnist/drift").json()["columns"] == [], "its versions have been deleted"
+
+
+@pytest.mark.parametrize(
+    "change", [{"dataset": []}, {"metric_value": float("nan")}, {"action": "x"}, {"dataset": {"version": 1}}]
+)
+def test_a_damaged_champion_does_not_hide_the_other_models(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], change: dict[str, Any]
+) -> None:
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    sample_jobs.job("other_1", model="other")
+    uri = layout.champion(sample_jobs.bucket, "mnist")
+    raw = json.loads(sample_jobs.storage.read(uri))
+    sample_jobs.storage.write(layout.champion(sample_jobs.bucket, "other"), json.dumps({**raw, **change}).encode())
+    found = {model["model"]: model["champion"] for model in visit().get("api/models").json()["models"]}
+    assert found["mnist"]["job_id"] == "mnist_a"
+    assert ("error" in found["other"]) is (change != {"dataset": {"version": 1}})
 
 
 def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:

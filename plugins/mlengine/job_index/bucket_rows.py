@@ -16,12 +16,12 @@ from concurrent.futures import Executor
 
 from mlengine.backends import TrainingBackend
 from mlengine.core import layout
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.job_index import shards
-from mlengine.job_index.reading import Claimed, damaged, describe, make_row, read_claim
-from mlengine.job_index.rows import Row, from_columns, to_columns
+from mlengine.job_index.reading import INVALID, Claimed, damaged, describe, make_row, read_claim
+from mlengine.job_index.rows import Row, check
 from mlengine.job_index.shards import Key, Shard
 from mlengine.storage.client import ObjectStat, Storage
 
@@ -214,9 +214,15 @@ class BucketRows:
         def one(claim: Claimed) -> Row:
             backend = backends[claim.record.backend]
             try:
-                return make_row(self._storage, claim, statuses.get(claim.job_dir.uri), backend)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                row = make_row(self._storage, claim, statuses.get(claim.job_dir.uri), backend)
+                check(row)
+            except INVALID as error:
                 return damaged(claim, repr(error))
+            except MlengineError as error:
+                if error.retryable or isinstance(error, StorageError):
+                    raise
+                return damaged(claim, error.message)
+            return row
 
         rows = list((pool.map if pool else map)(one, claims))
         users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id})
@@ -261,7 +267,7 @@ class BucketRows:
             if row.final(now):
                 number = shards.number_of(*key)
                 stored = known[number].rows.get(key)
-                if (stored is None or _content(stored) != _content(row)) and _is_valid(row):
+                if stored is None or _content(stored) != _content(row):
                     changes[number][key] = row
         for number, shard in enumerate(known):
             for key, row in shard.rows.items():
@@ -284,12 +290,3 @@ class BucketRows:
 def _content(row: Row) -> tuple[object, ...]:
     """What makes it worth writing a row again."""
     return row.claim_generation, row.report_generation, row.state, row.by
-
-
-def _is_valid(row: Row) -> bool:
-    """Whether readers accept the row. A claim may contain anything."""
-    try:
-        from_columns(to_columns([row]))
-    except ValueError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
+from mlengine.job_index.reading import INVALID
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
@@ -71,13 +72,20 @@ def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[
 
 
 def _champion(storage: Storage, bucket: str, model: str) -> dict[str, Any] | None:
+    """The champion for the overview, or why it cannot be read: one damaged pointer must not hide the other models."""
     try:
         found = champions.current(storage, bucket, model)
+        if found is None:
+            return None
+        brief = {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
+        json.dumps(brief, allow_nan=False)  # as the response is encoded
     except MlengineError as error:
         if error.retryable:
             raise
         return {"error": error.message}
-    return None if found is None else {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
+    except INVALID as error:
+        return {"error": f"champion.json is invalid: {error!r}"}
+    return brief
 
 
 def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:
