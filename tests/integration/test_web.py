@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
+from mlengine.core.errors import BackendError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
@@ -144,10 +145,30 @@ def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callab
     shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
     BACKEND.links.update({"chief-0": shell, "worker-0": "javascript:alert(1)"})
     client = visit()
+    client.get("api/jobs/mnist/unknown")
+    BACKEND.calls.clear()
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {"chief-0": shell}
+    assert BACKEND.calls == ["describe"], "the status is the row's"
     assert shell not in client.get("api/jobs").text
     BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {}
+
+
+def test_a_backend_that_this_server_cannot_connect_to_does_not_hide_the_job(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Vertex AI and Ray connect at their first call, and raise if they have no project or address."""
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+
+    def fail(*_: Any) -> Any:
+        raise BackendError("no Google Cloud project")
+
+    for name in ("describe", "logs", "console_url"):
+        monkeypatch.setattr(BACKEND, name, fail)
+    answer = visit().get("api/jobs/mnist/mnist_1")
+    assert answer.status_code == 200
+    assert (answer.json()["row"]["state"], answer.json()["console"]) == ("UNKNOWN", "")
+    assert visit().get("api/jobs/mnist/mnist_1/logs").status_code == 200
 
 
 def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(

@@ -313,12 +313,12 @@ class JobRecord:
             raw["history"] = tuple(raw.get("history", ()))
             record = cls(**raw)
             record._check_types()
-            return record
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise MlengineError(
                 f"job.json is not the record of a job: {error}",
                 hint="choose another job dir; if mlengine created this one, restore job.json from a backup",
             ) from error
+        return record
 
 
 _RECORD_TYPES: Mapping[str, type | tuple[type, ...]] = {

@@ -20,7 +20,7 @@ from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.job_index import shards
-from mlengine.job_index.reading import INVALID, Claimed, damaged, describe, make_row, read_claim
+from mlengine.job_index.reading import INVALID, Claimed, CurrentJob, damaged, describe, make_row, read_claim
 from mlengine.job_index.rows import Row, check
 from mlengine.job_index.shards import Key, Shard
 from mlengine.storage.client import ObjectStat, Storage
@@ -111,18 +111,19 @@ class BucketRows:
                 self._shards[number] = shard
         self._written, self._read_since = time.monotonic(), 0
 
-    def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
+    def read(self, job_dir: JobDir) -> CurrentJob | None:
         """Read one job now, and update its row. ``None`` if there is no such job."""
         claim = read_claim(self._storage, job_dir)
         if claim is None:
             return None
-        row = self._make_rows([claim])[0]
+        statuses = self._describe([claim])
+        row = self._make_rows([claim], statuses)[0]
         key = (row.model, row.job_id)
         known = self.rows.get(key)
         if known is not None:
             row = row._replace(by=row.by or known.by)
             self.rows[key] = row
-        return claim, row
+        return CurrentJob(claim, row, statuses.get(job_dir.uri))
 
     def add_users(self, keys: Iterable[Key]) -> None:
         """Look up who triggered the runs of these rows; a run is not asked for twice."""
@@ -197,24 +198,30 @@ class BucketRows:
                 self._unclaimed[key] = (first, now + min((now - first) / 2, _UNCLAIMED_PAUSE))
             else:
                 self._unclaimed.pop(key, None)
-        for row in self._make_rows([claim for claim in claims if claim is not None], pool):
+        found = [claim for claim in claims if claim is not None]
+        for row in self._make_rows(found, self._describe(found), pool):
             key = (row.model, row.job_id)
             known = self.rows.get(key)
             self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
             # A running job is read with every refresh, and is not written.
             self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
 
-    def _make_rows(self, claims: Sequence[Claimed], pool: Executor | None = None) -> list[Row]:
-        backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}
+    def _describe(self, claims: Sequence[Claimed]) -> dict[str, JobStatus]:
+        """The status of each job that its backend knows, by job directory."""
         statuses: dict[str, JobStatus] = {}
-        for name, backend in backends.items():
+        for name in {claim.record.backend for claim in claims}:
+            backend = self._backends(name)
             if backend is not None:
                 statuses |= describe(backend, [claim for claim in claims if claim.record.backend == name])
+        return statuses
 
+    def _make_rows(
+        self, claims: Sequence[Claimed], statuses: Mapping[str, JobStatus], pool: Executor | None = None
+    ) -> list[Row]:
         def one(claim: Claimed) -> Row:
-            backend = backends[claim.record.backend]
+            status = statuses.get(claim.job_dir.uri)
             try:
-                row = make_row(self._storage, claim, statuses.get(claim.job_dir.uri), backend)
+                row = make_row(self._storage, claim, status, self._backends(claim.record.backend))
                 check(row)
             except INVALID as error:
                 return damaged(claim, repr(error))

@@ -55,6 +55,18 @@ class Claimed:
         return self.job_dir.uri.rsplit("/", 2)[1]
 
 
+@dataclass(frozen=True)
+class CurrentJob:
+    """A job that was read just now.
+
+    :param status: ``None`` if it is not submitted yet, or its backend does not know it.
+    """
+
+    claim: Claimed
+    row: Row
+    status: JobStatus | None
+
+
 def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
     """The claim in the directory; ``None`` if there is none or it is invalid."""
     try:

@@ -13,9 +13,9 @@ from mlengine.backends import TrainingBackend
 from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
-from mlengine.core.job import JobState
+from mlengine.core.job import JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.job_index.reading import Claimed, read_claim
+from mlengine.job_index.reading import Claimed, CurrentJob, read_claim
 from mlengine.job_index.rows import Row
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
@@ -65,13 +65,13 @@ def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str
 
 @router.get("/jobs/{model}/{job_id}")
 def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
-    claim, row = _job(user, model, job_id)
+    job = _job(user, model, job_id)
     return {
-        **jobs.detail(_storage(), claim, row),
-        "may_change": guard.may_change(user, row.dag_id),
-        "tensorboard": tensorboard(claim.job_dir) if settings.get("tensorboard_url") else "",
-        "console": _console(claim),
-        "links": _links(claim, row),
+        **jobs.detail(_storage(), job.claim, job.row),
+        "may_change": guard.may_change(user, job.row.dag_id),
+        "tensorboard": tensorboard(job.claim.job_dir) if settings.get("tensorboard_url") else "",
+        "console": _console(job.claim),
+        "links": _links(job.status),
     }
 
 
@@ -83,26 +83,26 @@ def logs(
     cursor: Annotated[str, Query(max_length=4000)] = "",
     attempt: Annotated[int | None, Query(ge=1)] = None,
 ) -> dict[str, Any]:
-    claim, _ = _job(user, model, job_id)
+    claim = _job(user, model, job_id).claim
     return jobs.log_page(_storage(), _backend(claim.record.backend), claim, cursor, attempt)
 
 
 @router.get("/jobs/{model}/{job_id}/report")
 def report(user: ReaderDep, model: str, job_id: str, theme: str = "") -> Response:
-    claim, _ = _job(user, model, job_id)
-    page = jobs.report_page(_storage(), claim.job_dir, theme)
+    page = jobs.report_page(_storage(), _job(user, model, job_id).claim.job_dir, theme)
     return Response(page, media_type="text/html", headers={"content-security-policy": _REPORT_POLICY})
 
 
 @router.post("/jobs/{model}/{job_id}/cancel", dependencies=[Depends(guard.same_origin)])
 def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, Any]:
-    claim, row = _job(user, model, job_id)
-    guard.require_change(user, row.dag_id)
-    backend = _backend(claim.record.backend)
+    job = _job(user, model, job_id)
+    guard.require_change(user, job.row.dag_id)
+    name = job.claim.record.backend
+    backend = _backend(name)
     if backend is None:
-        raise HTTPException(409, f"the API server cannot reach the backend {claim.record.backend!r}")
-    actions.cancel(_storage(), backend, claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
-    return {"row": _job(user, model, job_id)[1].to_json()}
+        raise HTTPException(409, f"the API server cannot reach the backend {name!r}")
+    actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
+    return {"row": _job(user, model, job_id).row.to_json()}
 
 
 @router.get("/models")
@@ -151,7 +151,7 @@ def _of_model(user: Any, model: str) -> list[Row]:
     return rows
 
 
-def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
+def _job(user: Any, model: str, job_id: str) -> CurrentJob:
     """One job, read now.
 
     :raises HTTPException: 404 if it does not exist or the user may not see it.
@@ -165,7 +165,7 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     found = _index().read(job_dir)
     if found is None:
         raise HTTPException(404, guard.NO_JOB)
-    guard.require_read(user, found[1].dag_id)
+    guard.require_read(user, found.row.dag_id)
     return found
 
 
@@ -183,22 +183,22 @@ def _champion_dag(model: str) -> str:
 
 
 def _console(claim: Claimed) -> str:
-    """The job's page in the backend's own console, if it has one; empty otherwise."""
+    """The job's page in the backend's own console; empty if it has none, or the backend cannot be reached from here."""
     backend, handle = _backend(claim.record.backend), claim.handle
-    url = (backend.console_url(handle) or "") if backend is not None and handle is not None else ""
+    if backend is None or handle is None:
+        return ""
+    try:
+        url = backend.console_url(handle) or ""
+    except MlengineError:
+        return ""
     return url if url.startswith("https://") else ""
 
 
-def _links(claim: Claimed, row: Row) -> dict[str, str]:
+def _links(status: JobStatus | None) -> dict[str, str]:
     """URLs of web pages into the running job, by replica."""
-    backend, handle = _backend(claim.record.backend), claim.handle
-    if backend is None or handle is None or row.state != JobState.RUNNING:
+    if status is None or status.state != JobState.RUNNING:
         return {}
-    try:
-        links = backend.describe([handle])[0].links
-    except MlengineError:
-        return {}
-    return {replica: url for replica, url in links.items() if url.startswith("https://")}
+    return {replica: url for replica, url in status.links.items() if url.startswith("https://")}
 
 
 @lru_cache(maxsize=1)
