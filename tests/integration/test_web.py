@@ -20,6 +20,7 @@ from mlengine.core.errors import BackendError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
+from mlengine.storage.client import Storage
 from mlengine.web import guard
 from mlengine.web.app import make_app
 from tests.support import sample_reports
@@ -281,6 +282,37 @@ def test_a_model_with_its_history_and_its_challengers(
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
     assert (model["comparison"]["job_id"], model["comparison"]["verdict"]) == ("mnist_c", "rejected")
     assert client.get("api/models/mnist/drift").json()["columns"] == [], "its versions have been deleted"
+
+
+def test_champions_are_read_once_for_all_viewers(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(4):
+        champion(sample_jobs, f"mnist_{at}", 0.97 + at / 1000, f"v{at}", NOW - (30 - at) * DAY)
+    sample_jobs.job("other_1", model="other")
+    read: list[str] = []
+
+    real = Storage.read_with_generation
+
+    def counted(self: Storage, uri: str) -> tuple[bytes, int]:
+        read.append(uri.removeprefix(f"{sample_jobs.bucket}/"))
+        return real(self, uri)
+
+    monkeypatch.setattr(Storage, "read_with_generation", counted)
+    client = visit()
+    for _ in range(2):
+        assert [model["model"] for model in client.get("api/models").json()["models"]] == ["mnist", "other"]
+    assert sorted(uri for uri in read if "champion" in uri) == ["mnist/champion.json", "other/champion.json"]
+    read.clear()
+    for _ in range(2):
+        assert len(client.get("api/models/mnist").json()["history"]) == 4
+    entries = [uri for uri in read if "champions/" in uri]
+    assert sorted(entries) == [f"mnist/champions/00000{serial}.json" for serial in (1, 2, 3)]
+    champion(sample_jobs, "mnist_4", 0.98, "v4", NOW - 20 * DAY)
+    newest = client.get("api/models/mnist").json()["history"][0]
+    assert newest["job_id"] == "mnist_4", "the model's own page reads the pointer"
+    assert client.post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x"}).status_code == 200
+    assert client.get("api/models").json()["models"][0]["champion"]["job_id"] == "mnist_3"
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, An
     champion = actions.roll_back(
         _storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to
     )
+    models.champions.changed(_bucket(), model)
     return {"champion": champion.brief(), "serial": champion.serial}
 
 
@@ -224,6 +225,7 @@ def _backend(name: str) -> TrainingBackend | None:
 
 
 def clear_caches() -> None:
-    """Drop the index and the backends, so that changed settings take effect. For tests."""
+    """Drop the index, the backends and the champions, so that changed settings take effect. For tests."""
+    models.champions.clear()
     _index.cache_clear()
     _backend.cache_clear()
