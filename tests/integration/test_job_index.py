@@ -302,6 +302,26 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     assert [row.job_id for row in server.refresh().rows] == ["mnist_1"]
 
 
+def test_users_are_searched_for_again_after_a_failed_query(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", run_id="manual")
+    queries: list[set[tuple[str, str]]] = []
+    answers: list[dict[tuple[str, str], str] | None] = [None, {("mnist_retraining", "manual"): "ann"}]
+
+    def people(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str] | None:
+        queries.append(runs)
+        return answers[min(len(queries), 2) - 1]
+
+    server = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND, people)
+    assert [row.by for row in server.refresh().rows] == [""]
+    assert len(queries) == 1, "the database is left alone for a while"
+    monkeypatch.setattr(bucket_rows, "_USERS_PAUSE", 0.0)
+    assert [row.by for row in server.refresh().rows] == ["ann"]
+    server.refresh()
+    assert len(queries) == 2
+
+
 def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:
     """The page is closed, and the server or the command ends, before the interval is over."""
     server = new_server(sample_jobs)

@@ -33,17 +33,18 @@ MANY = 20
 BATCH = 100  # jobs that are read together
 _SKEW = 60.0  # seconds by which clocks may differ
 _FORGET_AFTER = 3600.0  # seconds after a row was read; then it is deleted from the index if its directory is gone
+_USERS_PAUSE = 60.0  # seconds after a failed query for users
 _UNCLAIMED_PAUSE = 600.0  # seconds, at most, between two reads of a directory that no job has claimed
 
 Backends = Callable[[str], TrainingBackend | None]
-People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
+People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
 
 
 class BucketRows:
     """The rows of one bucket, by model and job id.
 
     :param backends: returns the backend of a name, or ``None`` if it is not configured.
-    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``.
+    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``; ``None`` if it failed.
     """
 
     def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
@@ -57,7 +58,7 @@ class BucketRows:
         self._listed = 0.0
         self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
         self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
-        self._checked = self._written = float("-inf")
+        self._checked = self._written = self._people_failed = float("-inf")
         self._read_since = 0  # jobs that were read since the last write to the index
 
     def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
@@ -130,6 +131,8 @@ class BucketRows:
         missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
         runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
         users = self._triggered_by(runs)
+        if users is None:
+            return
         self._asked |= runs
         for row in missing:
             if user := users.get((row.dag_id, row.run_id)):
@@ -232,11 +235,19 @@ class BucketRows:
             return row
 
         rows = list((pool.map if pool else map)(one, claims))
-        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id})
+        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id}) or {}
         return [row._replace(by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
 
-    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        return self._people(runs) if self._people and runs else {}
+    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
+        """``None`` if the query failed, or failed a short time ago."""
+        if self._people is None or not runs:
+            return {}
+        if time.monotonic() - self._people_failed < _USERS_PAUSE:
+            return None
+        users = self._people(runs)
+        if users is None:
+            self._people_failed = time.monotonic()
+        return users
 
     def _generations(self) -> dict[Key, tuple[ObjectStat | None, ObjectStat | None]]:
         """The claim and the report of each job."""
