@@ -9,10 +9,12 @@ were read are written to the index, so that the next server need not read them.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from mlengine.backends import TrainingBackend
 from mlengine.core import layout
@@ -57,6 +59,9 @@ class BucketRows:
         self._dirs: set[Key] = set()
         self._listed = 0.0
         self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
+        # Generations of deleted objects. Generations grow, so no valid row was read from these or older ones.
+        self._deleted_claims: dict[Key, int] = {}
+        self._deleted_reports: dict[Key, int] = {}
         self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
         self._checked = self._written = self._people_failed = float("-inf")
         self._read_since = 0  # jobs that were read since the last write to the index
@@ -79,8 +84,10 @@ class BucketRows:
             if job_id not in layout.NO_JOBS
         }
         self._listed = listed
-        for gone in self.rows.keys() - self._dirs:
-            del self.rows[gone]
+        known: dict[Key, Any]
+        for known in (self.rows, self._deleted_claims, self._deleted_reports):
+            for gone in known.keys() - self._dirs:
+                del known[gone]
         self._read(self._due(), pool, progress)
 
     def check(self, pool: Executor) -> None:
@@ -89,10 +96,11 @@ class BucketRows:
             return
         began = time.time()
         found = self._generations()
-        stale = [key for key in list(self.rows) if self._is_stale(key, *found.get(key, (None, None)), began)]
+        rows = list(self.rows.items())
+        stale = [key for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)]
         if stale:
             log.info("%d rows of the job index were out of date", len(stale))
-        self._read(sorted(stale, reverse=True), pool)
+        self._read(sorted(stale, key=_age, reverse=True), pool)
         self._checked = time.monotonic()
 
     def save(self, pool: Executor) -> None:
@@ -107,7 +115,8 @@ class BucketRows:
         if self._shards is None:
             return
         changes = self._unsaved(self._shards)
-        for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values()), strict=True):
+        known = [self._shards[number].rows for number in changes]
+        for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values(), known), strict=True):
             if shard is not None:
                 self._shards[number] = shard
         self._written, self._read_since = time.monotonic(), 0
@@ -166,18 +175,27 @@ class BucketRows:
     def _merge(self, rows: Iterable[Row]) -> None:
         for row in rows:
             key = (row.model, row.job_id)
-            self.rows[key] = shards.merged(self.rows.get(key), row)
+            if not self._is_outdated(row):
+                self.rows[key] = shards.merged(self.rows.get(key), row)
+
+    def _is_outdated(self, row: Row) -> bool:
+        """Whether the row was read from an object that has been deleted since."""
+        key = (row.model, row.job_id)
+        if row.claim_generation <= self._deleted_claims.get(key, -1):
+            return True
+        return 0 < row.report_generation <= self._deleted_reports.get(key, 0)
 
     def _due(self) -> list[Key]:
         """The directories to read: new jobs, and jobs that are not final."""
         now = time.time()
         self._unclaimed = {key: when for key, when in self._unclaimed.items() if key in self._dirs}
-        return sorted(  # ids contain dates: roughly newest first
+        return sorted(
             (
                 key
                 for key in self._dirs
                 if not ((row := self.rows.get(key)) and row.final(now)) and self._unclaimed.get(key, (0, 0))[1] <= now
             ),
+            key=_age,
             reverse=True,
         )
 
@@ -196,7 +214,8 @@ class BucketRows:
         now = time.time()
         for key, claim in zip(keys, claims, strict=True):
             if claim is None:
-                self.rows.pop(key, None)
+                if (gone := self.rows.pop(key, None)) is not None:
+                    self._deleted_claims[key] = gone.claim_generation
                 first = self._unclaimed.get(key, (now, now))[0]
                 self._unclaimed[key] = (first, now + min((now - first) / 2, _UNCLAIMED_PAUSE))
             else:
@@ -205,6 +224,10 @@ class BucketRows:
         for row in self._make_rows(found, self._describe(found), pool):
             key = (row.model, row.job_id)
             known = self.rows.get(key)
+            if row.report_generation:
+                self._deleted_reports.pop(key, None)
+            elif known is not None and known.report_generation:
+                self._deleted_reports[key] = known.report_generation
             self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
             # A running job is read with every refresh, and is not written.
             self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
@@ -262,21 +285,6 @@ class BucketRows:
                 found[model, job_id] = (claim, stat)
         return found
 
-    def _is_stale(self, key: Key, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
-        """Whether the row was read from older objects than those that were listed."""
-        row = self.rows.get(key)
-        if row is None:
-            return False
-        if claim is None or (report is None and row.report_generation):
-            return row.seen < listed - _SKEW  # deleted
-        reported = report.generation if report else 0
-        if row.claim_generation:
-            return (row.claim_generation, row.report_generation) < (claim.generation, reported)
-        if max(claim.written, report.written if report else 0.0) > row.seen - _SKEW:
-            return True
-        self.rows[key] = row._replace(claim_generation=claim.generation, report_generation=reported)
-        return False
-
     def _unsaved(self, known: Sequence[Shard]) -> dict[int, dict[Key, Row | None]]:
         """The changes to the index, by the number of the object."""
         now = time.time()
@@ -289,20 +297,42 @@ class BucketRows:
                     changes[number][key] = row
         for number, shard in enumerate(known):
             for key, row in shard.rows.items():
-                if key not in self._dirs and row.seen < self._listed - _FORGET_AFTER:
+                deleted = key not in self._dirs and row.seen < self._listed - _FORGET_AFTER
+                if deleted or (key not in self.rows and self._is_outdated(row)):
                     changes[number][key] = None
         return {number: rows for number, rows in changes.items() if not known[number].newer}
 
-    def _save_shard(self, number: int, rows: Mapping[Key, Row | None]) -> Shard | None:
+    def _save_shard(self, number: int, rows: Mapping[Key, Row | None], known: Mapping[Key, Row]) -> Shard | None:
+        def wanted(key: Key, row: Row | None, present: Row | None) -> Row | None:
+            if row is None:
+                return None if present == known.get(key) else present  # written again since it was loaded
+            return shards.merged(None if present is None or self._is_outdated(present) else present, row)
+
         def change(present: Mapping[Key, Row]) -> Mapping[Key, Row | None]:
-            wanted = {key: row and shards.merged(present.get(key), row) for key, row in rows.items()}
-            return {key: row for key, row in wanted.items() if present.get(key) != row}
+            result = {key: wanted(key, row, present.get(key)) for key, row in rows.items()}
+            return {key: row for key, row in result.items() if present.get(key) != row}
 
         try:
             return shards.update(self._storage, self._bucket, number, change)
         except MlengineError as error:
             log.info("Could not write the job index: %s", error.message)
             return None
+
+
+def _is_stale(row: Row, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
+    """Whether the row was read from other objects than those that were listed.
+
+    :param listed: when the listing began.
+    """
+    if claim is None or (report is None and row.report_generation):
+        return row.seen < listed - _SKEW  # deleted
+    return (row.claim_generation, row.report_generation) < (claim.generation, report.generation if report else 0)
+
+
+def _age(key: Key) -> tuple[str, str]:
+    """A key to sort jobs of all models by age, roughly: an id is the model's name, a date or version, and a digest."""
+    model, job_id = key
+    return job_id.removeprefix(re.sub(r"[^0-9A-Za-z]+", "_", model)), model
 
 
 def _content(row: Row) -> tuple[object, ...]:

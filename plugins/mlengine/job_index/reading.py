@@ -43,7 +43,7 @@ class Claimed:
 
     job_dir: JobDir
     record: JobRecord
-    generation: int = 0
+    generation: int
 
     @property
     def handle(self) -> JobHandle | None:

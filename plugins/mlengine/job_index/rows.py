@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
     :param seen: when the row was read.
     :param final_at: when the job is no longer expected to change; ``None`` if it is.
-    :param claim_generation: the generation of ``job.json`` that the row was read from; 0 if it is unknown.
+    :param claim_generation: the generation of ``job.json`` that the row was read from.
     :param report_generation: likewise of ``report.json``; 0 if there was none.
     :param by: the user who triggered its run, or the run's type; empty if it is unknown.
     :param of: the last step; ``step`` is the current one.
