@@ -3,6 +3,7 @@ logs become."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from mlengine.backends import LogPage
 from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
-from mlengine.core.errors import BackendError
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
@@ -220,7 +222,30 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
     again = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
     assert (again["lines"], again["more"]) == ([], False)
     for wrong in ("%%%", "bm8=", "e30", "W10="):
-        assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code in {200, 400}
+        assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code == 400
+    for offset in ("x", -1, 1.5, None, True, [1]):
+        wrong = base64.urlsafe_b64encode(json.dumps({"stored": {"chief-0": offset}}).encode()).decode()
+        answer = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong})
+        assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
+
+
+def test_a_throttled_log_says_when_to_ask_again(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    client = visit()
+    cursor = ""
+    for answer, wait in ((LogPage((), {"at": 1}, wait=7.0), 7.0), (LogPage((), {"at": 1}), 0.0), (None, 5.0)):
+
+        def logs(*_: Any, answer: LogPage | None = answer) -> LogPage:
+            if answer is None:
+                raise BackendUnavailableError("no answer")
+            return answer
+
+        monkeypatch.setattr(BACKEND, "logs", logs)
+        found = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+        assert (found["wait"], found["more"]) == (wait, wait > 0)
+        cursor = found["cursor"]
 
 
 def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:

@@ -76,13 +76,29 @@ def test_a_name_in_job_json_that_leads_elsewhere(vertex: VertexBackend, name: st
         lambda: vertex.describe([handle]),
         lambda: vertex.describe([handle] * 3),
         lambda: vertex.logs(handle, {}),
-        lambda: vertex.logs(handle, {"since": "2026-11-23T12:00:00Z"}),
+        lambda: vertex.logs(handle, {"since": "2026-11-23T12:00:00Z", "window": []}),
         lambda: vertex.cancel(handle),
         lambda: vertex.console_url(handle),
     ):
         with pytest.raises(BackendError, match="not the name of a custom job"):
             use()
     assert client.urls == []
+
+
+def test_a_log_cursor_of_a_browser_is_no_part_of_a_filter(vertex: VertexBackend) -> None:
+    bodies: list[Any] = []
+
+    class Logging(NoCalls):
+        def call(self, method: str, url: str, **given: Any) -> Any:
+            bodies.append(given.get("body"))
+            return {}
+
+    client: Any = Logging()
+    vertex = VertexBackend(client=client)
+    handle = JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j")
+    vertex.logs(handle, {"since": '2026-11-23T12:00:00Z" OR "x"="x', "window": []})
+    assert [body for body in bodies if body]
+    assert "OR" not in str(bodies)
 
 
 def test_a_region_in_job_json_that_leads_elsewhere(vertex: VertexBackend) -> None:
