@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from mlengine.backends import LogPage
+from mlengine.backends.vertex.logs import MAX_SEEN
 from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
 from mlengine.core.errors import BackendError, BackendUnavailableError
@@ -212,21 +213,40 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
     sample_jobs.logs(job_dir, "chief-0", b"the first attempt", attempt=0)
     client, cursor, seen = visit(), "", []
     for _ in range(20):
-        page = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+        page = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
         seen += [(line["replica"], line["text"]) for line in page["lines"]]
         cursor = page["cursor"]
         if not page["more"]:
             break
     assert [text for replica, text in seen if replica == "chief-0"] == chief
     assert [text for replica, text in seen if replica == "worker-0"] == ["only one"]
-    again = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+    again = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
     assert (again["lines"], again["more"]) == ([], False)
     for wrong in ("%%%", "bm8=", "e30", "W10="):
-        assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code == 400
+        assert client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong}).status_code == 400
     for offset in ("x", -1, 1.5, None, True, [1]):
         wrong = base64.urlsafe_b64encode(json.dumps({"stored": {"chief-0": offset}}).encode()).decode()
-        answer = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong})
+        answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong})
         assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
+
+
+def test_a_cursor_may_be_as_long_as_that_of_a_talkative_job_on_vertex_ai(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    stamp = "2026-11-23T12:00:00.123456789Z"
+    cursor = {"since": stamp, "window": [[stamp, f"{at:010}"] for at in range(MAX_SEEN)]}
+    seen: list[Any] = []
+
+    def logs(_: Any, after: Any, __: int) -> LogPage:
+        seen.append(after)
+        return LogPage((), cursor)
+
+    monkeypatch.setattr(BACKEND, "logs", logs)
+    client = visit()
+    first = client.get("api/jobs/mnist/mnist_1/logs").json()
+    answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": first["cursor"]})
+    assert (answer.status_code, seen) == (200, [{}, cursor])
 
 
 def test_a_throttled_log_says_when_to_ask_again(
@@ -243,7 +263,7 @@ def test_a_throttled_log_says_when_to_ask_again(
             return answer
 
         monkeypatch.setattr(BACKEND, "logs", logs)
-        found = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+        found = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
         assert (found["wait"], found["more"]) == (wait, wait > 0)
         cursor = found["cursor"]
 

@@ -129,7 +129,9 @@ def _decoded(cursor: str) -> dict[str, Any]:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         return {"backend": dict(found["backend"])} if "backend" in found else {"stored": _offsets(found["stored"])}
     except (ValueError, TypeError, KeyError, binascii.Error, UnicodeError, RecursionError) as error:
-        raise MlengineError(f"not a log cursor: {cursor!r}", hint="request the first page, without a cursor") from error
+        raise MlengineError(
+            f"not a log cursor: {cursor[:80]!r}", hint="request the first page, without a cursor"
+        ) from error
 
 
 def _offsets(found: Any) -> dict[str, int]:

@@ -47,6 +47,17 @@ class RollbackRequest(Reason):
     to: int | None = Field(default=None, ge=1)
 
 
+class LogPosition(BaseModel):
+    """Where to continue to read a log.
+
+    :param cursor: from the page before; empty for the first page. Vertex AI's has up to 2,000 times and digests.
+    :param attempt: ``None`` for the latest attempt.
+    """
+
+    cursor: str = Field(default="", max_length=400_000)
+    attempt: int | None = Field(default=None, ge=1)
+
+
 @router.get("/jobs")
 def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str, Any]:
     """One page of the matching jobs that the user may see."""
@@ -77,14 +88,17 @@ def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
 
 @router.get("/jobs/{model}/{job_id}/logs")
 def logs(
-    user: ReaderDep,
-    model: str,
-    job_id: str,
-    cursor: Annotated[str, Query(max_length=4000)] = "",
-    attempt: Annotated[int | None, Query(ge=1)] = None,
+    user: ReaderDep, model: str, job_id: str, attempt: Annotated[int | None, Query(ge=1)] = None
 ) -> dict[str, Any]:
+    """The first lines."""
+    return more_logs(user, model, job_id, LogPosition(attempt=attempt))
+
+
+@router.post("/jobs/{model}/{job_id}/logs")
+def more_logs(user: ReaderDep, model: str, job_id: str, body: LogPosition) -> dict[str, Any]:
+    """The lines after a cursor. A POST, as a cursor may be longer than an address."""
     claim = _job(user, model, job_id).claim
-    return jobs.log_page(_storage(), _backend(claim.record.backend), claim, cursor, attempt)
+    return jobs.log_page(_storage(), _backend(claim.record.backend), claim, body.cursor, body.attempt)
 
 
 @router.get("/jobs/{model}/{job_id}/report")

@@ -305,7 +305,7 @@ function logView(path, view) {
     if (restart) { cursor = ""; dropped = false; text.replaceChildren(); }
     try {
       for (let pages = 0; pages < (one ? 1 : 4); pages++) {
-        const page = await request(`${path}/logs?cursor=${part(cursor)}${attempt ? `&attempt=${attempt}` : ""}`);
+        const page = await post(`${path}/logs`, { cursor, attempt: attempt ? Number(attempt) : null });
         if (view !== currentView) return;
         const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
         for (const line of page.lines) {
