@@ -31,7 +31,7 @@ _FINAL_AFTER_VALIDATION = 600.0
 _FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 
-# What a wrong value in a record raises, whoever reads it.
+# What code raises that reads a wrong value in a record.
 INVALID = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 # Failed calls of one listing, after which the other jobs are not described: it is not the fault of single records.
 _MAX_FAILURES = 16

@@ -68,7 +68,7 @@ def checked(cursor: Any) -> Mapping[str, Any]:
 def _is_search(search: Mapping[str, Any]) -> bool:
     began = search.get("began")
     texts = isinstance(search.get("of"), str) and isinstance(search.get("token"), str)
-    return texts and _is_time(search.get("since")) and type(began) in {int, float} and 0 <= began < 1e10
+    return texts and _is_time(search.get("since")) and isinstance(began, (int, float)) and 0 < began < 1e10
 
 
 def _is_window(window: Any) -> bool:

@@ -152,7 +152,7 @@ SEARCH = {"of": "ab", "since": SINCE, "began": BEGIN, "token": "t"}
         {"since": SINCE, "window": [], "search": {"a": 1}},
         {"since": SINCE, "window": [], "search": [1]},
         {"since": SINCE, "window": [], "search": {**SEARCH, "since": '"'}},
-        {"since": SINCE, "window": [], "search": {**SEARCH, "began": True}},
+        {"since": SINCE, "window": [], "search": {**SEARCH, "began": "now"}},
     ],
 )
 def test_an_invalid_cursor_reads_the_log_from_its_beginning(cursor: Any) -> None:
