@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends.local.replica_env import own_variables
-from mlengine.backends.local.stage import may_pass, say
+from mlengine.backends.local.stage import is_temporary, say
 from mlengine.backends.ray.record import Stored
 from mlengine.backends.ray.replica_host import job_lock
 from mlengine.core.errors import MlengineError
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         result = prepare(Stored.from_bytes(storage.read(argv[0])), storage, Path(argv[1]))
     except MlengineError as error:
         say(str(error))
-        result = {"error": str(error), "retryable": may_pass(error)}
+        result = {"error": str(error), "retryable": is_temporary(error)}
     except ImportError as error:
         message = f"{error}; each node of the Ray cluster needs the packages google-cloud-storage, uv and packaging"
         say(message)
