@@ -156,7 +156,7 @@ def test_restarts_within_a_limit_of_the_backend_do_not_count_as_attempts(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend, limits: bool, attempts: int
 ) -> None:
     if limits:
-        scripted_backend.limits_restarts = True  # type: ignore[attr-defined]
+        setattr(scripted_backend, "limits_restarts", True)  # noqa: B010 - no attribute of the class
     submitter, intent = Submitter(storage, scripted_backend, max_attempts=2), intent_for(bucket)
     handle = submitter.submit(intent).handle
     for restarting in (True, False):

@@ -52,7 +52,7 @@ def lost_for(storage: Objects, handle: JobHandle, state: Mapping[str, Any], seco
     now = _written(storage, checked)
     if "since" not in known or now - last > LONGEST_GAP_SECONDS:
         known = {"state": digest, "since": now}
-    over = now - known["since"] >= seconds
+    over = bool(now - known["since"] >= seconds)
     if known | {"over": over} != before:
         storage.write(lost, json.dumps(known | {"over": over}).encode(), _JSON)
     return over

@@ -54,7 +54,7 @@ def status(
 
 
 def _unless_cancelled(found: JobStatus, cancelled: Callable[[], bool]) -> JobStatus:
-    """A job that is lost while it is being cancelled is a cancelled job: nobody wants another attempt."""
+    """A job that is lost while it is being cancelled is a cancelled job, and gets no further attempt."""
     if not cancelled():
         return found
     failed = Failure(FailureCause.CANCELLED, f"the job was cancelled; {found.detail}")

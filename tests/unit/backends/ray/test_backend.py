@@ -227,7 +227,7 @@ def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client
 def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_lost_again(
     client: Client, bucket: Bucket, again: float
 ) -> None:
-    """Somebody asked a cluster that does not know the job, or the driver ran on: it has written another state."""
+    """A command asked a cluster that does not know the job, or the driver ran on: it has written another state."""
     _running(bucket)
     assert _state(client, bucket) is JobState.UNKNOWN
     bucket.now = again

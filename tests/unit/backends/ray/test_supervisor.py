@@ -170,14 +170,14 @@ def test_too_many_losses_are_a_lost_job() -> None:
     assert job.cluster.created.count("worker-0") == 3
 
 
-@pytest.mark.parametrize(("ends", "waits"), [({"worker_0": [LOST]}, True), ({"chief_0": [1]}, False)])
+@pytest.mark.parametrize(("worker", "chief", "waits"), [([LOST], [RUNS], True), ([RUNS], [1], False)])
 def test_a_job_has_no_outcome_while_a_replica_may_run_that_cannot_be_reached(
-    ends: dict[str, list[Any]], waits: bool, monkeypatch: pytest.MonkeyPatch
+    worker: list[Any], chief: list[Any], waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt starts when the job has ended."""
     monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
     began = time.monotonic()
-    job = run(settings={"max_cluster_restarts": 0}, **ends)
+    job = run(settings={"max_cluster_restarts": 0}, worker_0=worker, chief_0=chief)
     assert job.outcome.failure is not None
     assert (time.monotonic() - began > 0.3) is waits
 
