@@ -1,8 +1,9 @@
-"""The trainer's environment on a node of a Ray cluster: what its errors advise."""
+"""The environment of a job on one node of a Ray cluster, built with uv, without Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,15 @@ def test_the_hint_for_a_build_that_hangs_names_the_setting_of_this_backend(
 def test_the_hint_for_an_old_package_names_the_nodes_python(storage: Storage, bucket: str, tmp_path: Path) -> None:
     hint = failed(storage, bucket, tmp_path, TOO_OLD, 60)
     assert hint == "use a Ray cluster whose nodes have a Python that it accepts; or change requires-python"
+
+
+def test_a_node_keeps_as_many_unused_environments_as_set(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    settings = replace(RaySettings.load(), keep_environments=1)
+    digests = []
+    for number in range(2):
+        data, name = local_jobs.wheel(f"print({number})"), f"{number}/tiny-1.0-py3-none-any.whl"
+        uri = local_jobs.put(storage, bucket, data, name)
+        digests.append(prepare(Stored(submission(uri, bucket), settings), storage, tmp_path)["digest"])
+    first, second = digests
+    assert [path.name for path in (tmp_path / "envs").iterdir()] == [second]
+    assert not lock_path(tmp_path, first).exists(), "the lock file goes with the environment"

@@ -75,25 +75,25 @@ def check_fit(
     there = list(nodes)
     for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
         if not any(_fits(bundle, node) for node in there):
-            raise _never(
+            raise _does_not_fit(
                 f"{job_id}: {role.value}-{index} needs {describe(bundle)}, and no node of the Ray cluster has that; "
                 f"{_largest(there, bundle)}"
             )
     total, has = _sum(wanted), _sum(there)
     if not _fits(total, has):
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} together, and the Ray cluster has "
             f"{describe(_comparable(has, total))}"
         )
     if placement == "STRICT_PACK" and not any(_fits(total, node) for node in there):
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} on one node (ray_placement is STRICT_PACK); "
             f"{_largest(there, total)}"
         )
     if placement == "STRICT_SPREAD":
         _check_own_nodes(job_id, spec, wanted, there)
     elif placement != "STRICT_PACK" and (crowded := packing.without_room(wanted, there)) is not None:
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas do not fit on {_nodes(len(there))} at the same time: "
             f"{_replica(spec, crowded)} needs {describe(wanted[crowded])}, and the others leave no node with that; "
             f"{_largest(there, wanted[crowded])} when it is empty"
@@ -103,9 +103,9 @@ def check_fit(
 def _check_own_nodes(job_id: str, spec: TrainingSpec, wanted: list[Bundle], nodes: list[Bundle]) -> None:
     needed = f"{job_id}: its {len(wanted)} replicas need as many nodes (ray_placement is STRICT_SPREAD)"
     if len(wanted) > len(nodes):
-        raise _never(f"{needed}, and the Ray cluster has {len(nodes)}")
+        raise _does_not_fit(f"{needed}, and the Ray cluster has {len(nodes)}")
     if (index := packing.without_own_node(wanted, nodes)) is not None:
-        raise _never(
+        raise _does_not_fit(
             f"{needed}: {_replica(spec, index)} needs {describe(wanted[index])}, and the nodes that have that are "
             f"needed for others; {_largest(nodes, wanted[index])}"
         )
@@ -120,7 +120,7 @@ def _nodes(count: int) -> str:
     return f"the {count} nodes of the Ray cluster" if count > 1 else "the node of the Ray cluster"
 
 
-def _never(message: str) -> BackendError:
+def _does_not_fit(message: str) -> BackendError:
     return BackendError(
         message,
         hint="request less (resources below 'ray:' in the job file, the setting ray_resources, or other machine "
