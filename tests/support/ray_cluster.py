@@ -60,6 +60,8 @@ def node_environment(env: Mapping[str, str], scripts: Path = Path(sys.executable
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AIRFLOW"))}
     own["PATH"] = f"{scripts}:{own['PATH']}"
+    # By default, a file that any ray.init() on this machine has written turns tokens on: ~/.ray/auth_token.
+    own["RAY_AUTH_MODE"] = "disabled"
     # By default, 60 s for a node: too short on a busy machine.
     own["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = f"{_START_SECONDS:.0f}"
     own["RAY_raylet_start_wait_time_s"] = f"{_START_SECONDS:.0f}"
