@@ -139,6 +139,9 @@ class RayOverMemory:
 
     def cancel(self, handle: JobHandle) -> None:
         self._ray.cancel(handle)
+        job, uri = self._api.jobs.get(handle.name), state_uri(folder(handle))
+        if job and job["status"] == "STOPPED" and self.storage.exists(uri):
+            self.write(handle, JobState.CANCELLED)  # the driver's last act
 
     def console_url(self, handle: JobHandle) -> str | None:
         return self._ray.console_url(handle)
