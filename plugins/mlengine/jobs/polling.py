@@ -100,7 +100,7 @@ class Poller:
             while self._watches:
                 self._wake.clear()
                 more = await self._tick()
-                pause = 0.0 if more else self._pause(self._failures)
+                pause = 0.0 if more else self._pause()
                 try:
                     # A new watch does not wait for the next tick; a short pause gathers those that come together.
                     await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
@@ -110,8 +110,8 @@ class Poller:
         finally:
             self._logs.stop()
 
-    def _pause(self, failures: int) -> float:
-        return min(self._interval * 2.0**failures, max(MAX_PAUSE_SECONDS, self._interval))
+    def _pause(self) -> float:
+        return min(self._interval * 2.0**self._failures, max(MAX_PAUSE_SECONDS, self._interval))
 
     async def _tick(self) -> bool:
         """Poll all jobs once; returns whether some job has more log lines waiting."""
