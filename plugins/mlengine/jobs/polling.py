@@ -135,7 +135,8 @@ class Poller:
             elif page is not None:
                 watch.warn(watch.log_warning.failed(page))
                 page, watch.unreadable = None, True
-            watch.update(status, page, final=status.state.terminal and page is not None and page.complete)
+            ended = status.state.terminal or watch.ended_at is not None
+            watch.update(status, page, final=ended and page is not None and page.complete)
         if isinstance(self._backend, BatchesLogs):
             self._logs.poll(self._backend, self._interval)
             return False

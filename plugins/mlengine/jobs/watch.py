@@ -79,11 +79,15 @@ class Watch:
     def update(self, status: JobStatus, page: LogPage | None = None, *, final: bool = False) -> None:
         """Take a poll's result, and wake the wait if it has news.
 
+        A job that has ended keeps its state: a backend may turn a failed read into UNKNOWN.
+
         :param page: ``None`` if the log was not read.
         :param final: the job has ended, and these are its last lines.
         """
         if self.over:
             return
+        if self.ended_at is not None and self.last is not None and not status.state.terminal:
+            status = self.last
         changed, self.last = status is not self.last and status != self.last, status
         if page is not None:
             self.unreadable = False

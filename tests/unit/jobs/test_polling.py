@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlengine.backends import LogLine, LogPage, Submission
-from mlengine.core.job import JobHandle, JobState
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.polling import Poller
 from mlengine.jobs.watch import PollResult, PollWarning
@@ -233,3 +234,31 @@ def test_a_poll_can_be_made_before_its_interval() -> None:
             return polled.status.state
 
     assert asyncio.run(main()) is JobState.SUCCEEDED
+
+
+def test_a_job_that_has_ended_keeps_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend may turn a failed read into UNKNOWN, while the last lines cannot be read yet."""
+
+    class Unreadable(MemoryBackend):
+        def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+            if self.calls.count("describe") == 1:
+                raise PermissionError("not yet")
+            return LogPage((LogLine("chief-0", "last"),), {"at": 1})
+
+        def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+            statuses = super().describe(handles)
+            seen = self.calls.count("describe") > 1
+            return [replace(status, state=JobState.UNKNOWN) if seen else status for status in statuses]
+
+    monkeypatch.setattr("mlengine.jobs.watch.LAST_LINES_SECONDS", 2.0)
+    backend = Unreadable()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.FAILED)
+
+    async def main() -> list[PollResult]:
+        poller = Poller.shared("backend", lambda: backend, 0.01)
+        return [polled async for polled in results(poller, handle, {})]
+
+    polled = asyncio.run(asyncio.wait_for(main(), 10.0))
+    assert {one.status.state for one in polled} == {JobState.FAILED}
+    assert [line.text for one in polled for line in one.page.lines] == ["last"]
