@@ -16,6 +16,7 @@ import asyncio
 import contextvars
 import logging
 import random
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -99,11 +100,10 @@ class Poller:
         try:
             while self._watches:
                 self._wake.clear()
-                more = await self._tick()
-                pause = 0.0 if more else self._pause()
+                pause = await self._tick()
                 try:
                     # A new watch does not wait for the next tick; a short pause gathers those that come together.
-                    await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
+                    await asyncio.wait_for(self._wake.wait(), pause)
                     await asyncio.sleep(min(GATHER_SECONDS, self._interval))
                 except TimeoutError:
                     continue
@@ -111,10 +111,11 @@ class Poller:
             self._logs.stop()
 
     def _pause(self) -> float:
-        return min(self._interval * 2.0**self._failures, max(MAX_PAUSE_SECONDS, self._interval))
+        pause = min(self._interval * 2.0**self._failures, max(MAX_PAUSE_SECONDS, self._interval))
+        return pause * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
 
-    async def _tick(self) -> bool:
-        """Poll all jobs once; returns whether some job has more log lines waiting."""
+    async def _tick(self) -> float:
+        """Poll all jobs once; returns the seconds until the next time."""
         watches = list(self._watches.values())
         try:
             statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._poll, watches)
@@ -125,7 +126,7 @@ class Poller:
                 watch.warn(watch.poll_warning.failed(error_message(error)))
             if not getattr(error, "retryable", False):
                 self._backend = None  # credentials may have been rotated: connect again
-            return False
+            return self._pause()
         self._failures = 0
         for watch, status in zip(watches, statuses, strict=True):
             watch.warn(watch.poll_warning.succeeded())
@@ -139,8 +140,10 @@ class Poller:
             watch.update(status, page, final=ended and page is not None and page.complete)
         if isinstance(self._backend, BatchesLogs):
             self._logs.poll(self._backend, self._interval)
-            return False
-        return any(watch.urgent for watch in watches)
+            return self._pause()
+        # Not at once for a log whose reads are limited.
+        waits = [watch.readable_at - time.monotonic() for watch in watches if watch.urgent]
+        return max(0.0, min([*waits, self._pause()]))
 
     def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus], dict[int, LogPage | str]]:
         """Runs in a thread. States first, then logs: so lines written just before the end are read.
@@ -154,7 +157,9 @@ class Poller:
         statuses = backend.describe([watch.handle for watch in watches])
         if isinstance(backend, BatchesLogs):
             return statuses, {}
-        return statuses, {id(watch): _page(backend, watch) for watch in watches if not watch.over}
+        now = time.monotonic()
+        readable = [watch for watch in watches if not watch.over and now >= watch.readable_at]
+        return statuses, {id(watch): _page(backend, watch) for watch in readable}
 
 
 def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:

@@ -56,6 +56,8 @@ class Watch:
     # When its log was read last, and whether that left unread lines: decides whose turn it is.
     read_at: float = float("-inf")
     more: bool = False
+    # When its log may be read again (LogPage.wait).
+    readable_at: float = float("-inf")
     ended_at: float | None = None
     # Of lines after the end.
     lines_at: float = float("-inf")
@@ -92,6 +94,7 @@ class Watch:
         if page is not None:
             self.unreadable = False
             self.cursor, self.read_at, self.more = page.cursor, time.monotonic(), page.more
+            self.readable_at = self.read_at + (page.wait or 0.0)
         if status.state.terminal and not final:
             self._begin_end()
             if page is None or not page.lines:
@@ -142,7 +145,10 @@ class Watch:
 
     @property
     def urgent(self) -> bool:
-        """Whether it should not wait for the next tick: it has unread lines, or its end waits for its last lines."""
+        """Whether its log should be read before the next tick: it has unread lines, or its end waits for the last ones.
+
+        Not before :attr:`readable_at`.
+        """
         return not self.over and not self.unreadable and (self.more or self.ended_at is not None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -262,3 +263,25 @@ def test_a_job_that_has_ended_keeps_its_state(monkeypatch: pytest.MonkeyPatch) -
     polled = asyncio.run(asyncio.wait_for(main(), 10.0))
     assert {one.status.state for one in polled} == {JobState.FAILED}
     assert [line.text for one in polled for line in one.page.lines] == ["last"]
+
+
+def test_a_log_whose_reads_are_limited_is_not_read_before_its_time() -> None:
+    class Limited(MemoryBackend):
+        def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+            first = "logs" not in self.calls
+            super().logs(handle, cursor)
+            return LogPage((), cursor, wait=0.5) if first else LogPage((LogLine("chief-0", "last"),), cursor)
+
+    backend = Limited()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[str]:
+        poller = Poller.shared("backend", lambda: backend, 5.0)
+        return [line.text async for polled in results(poller, handle, {}) for line in polled.page.lines]
+
+    began = time.monotonic()
+    assert asyncio.run(asyncio.wait_for(main(), 4.0)) == ["last"], "before the next tick"
+    assert time.monotonic() - began >= 0.5
+    assert backend.calls.count("logs") == 2
+    assert backend.calls.count("describe") <= 4
