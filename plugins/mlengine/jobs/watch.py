@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobStatus
+from mlengine.jobs.isolation import Retry
 from mlengine.jobs.throttled_warning import ThrottledWarning
 
 # The longest that the end of a wait is held back because the log cannot be read, or because it is long.
@@ -65,6 +66,9 @@ class Watch:
     due: bool = True
     over: bool = False
     unreadable: bool = False
+    # While a read fails for this job and not for others.
+    poll_retry: Retry = field(default_factory=Retry)
+    log_retry: Retry = field(default_factory=Retry)
     poll_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Polling the job"))
     log_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Reading the job's log"))
 

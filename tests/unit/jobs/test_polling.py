@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends import LogLine, LogPage, Submission
+from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.polling import Poller
@@ -100,6 +101,36 @@ def test_an_unexpected_exception_changes_no_outcome_either() -> None:
 
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
     assert len(attempts) == 3
+
+
+def test_a_job_that_cannot_be_described_does_not_hold_others_back() -> None:
+    class Refusing(MemoryBackend):
+        def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+            if any(handle.job_id == "j3" for handle in handles):
+                self.calls.append("refused")
+                raise BackendError("not the name of a job")
+            return super().describe(handles)
+
+    backend = Refusing()
+    handles = submit(backend, 20)
+
+    async def main() -> tuple[str, int]:
+        poller = Poller.shared("backend", lambda: backend, 0.02)
+        async with poller.watch(handles[3], {}) as bad:
+            waits = [asyncio.create_task(states(poller, handle)) for handle in handles if handle is not handles[3]]
+            await asyncio.sleep(0.2)
+            for handle in handles:
+                backend.end(handle.name, JobState.SUCCEEDED)
+            assert {seen[-1] for seen in await asyncio.gather(*waits)} == {JobState.SUCCEEDED}
+            warning = await bad.next(1.0)
+            assert isinstance(warning, PollWarning)
+            refused = backend.calls.count("refused")
+            await asyncio.sleep(0.2)
+            return warning.message, backend.calls.count("refused") - refused
+
+    message, more = asyncio.run(asyncio.wait_for(main(), 20.0))
+    assert "not the name of a job" in message
+    assert more <= 10, "it is asked for less and less often"
 
 
 def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
