@@ -1,6 +1,6 @@
 """One poller for all waiting jobs.
 
-An event loop has one poller for each backend and those of its settings that matter to polling, however many triggers
+An event loop has one poller for each backend, location and those settings that matter to polling, however many triggers
 wait. A tick calls ``describe`` once for all jobs. Where the backend can batch logs, they are polled independently
 (:mod:`mlengine.jobs.log_polling`); otherwise with the tick. All calls run in threads; the event loop never blocks. Only
 news wakes a wait: a thousand quiet jobs cost the loop next to nothing.
@@ -62,7 +62,7 @@ class Poller:
 
     @classmethod
     def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
-        """The running loop's poller for ``key``: a string that identifies backend and settings."""
+        """The running loop's poller for ``key``: a string that identifies backend, location and settings."""
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
         if key not in pollers:
             pollers[key] = cls(make_backend, interval)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from mlengine.backends import TrainingBackend, polling_settings
+from mlengine.backends import TrainingBackend, polling_location, polling_settings
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobHandle, JobState, JobStatus
@@ -247,10 +247,11 @@ class TrainingJobTrigger(BaseTrigger):
             self.log.warning("%11s | %s", "wait", message)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        """Shared by all waits whose jobs differ only in settings that do not matter to polling."""
+        """Shared by all waits at one location whose jobs differ only in settings that do not matter to polling."""
         access = self._access()
         access = replace(access, backend_options=polling_settings(handle.backend, access.backend_options or {}))
-        key = json.dumps([handle.backend, asdict(access)], sort_keys=True)
+        location = polling_location(handle.backend, handle)
+        key = json.dumps([handle.backend, location, asdict(access)], sort_keys=True)
         return Poller.shared(key, lambda: access.backend(handle.backend), self.poll_interval_seconds)
 
     def _access(self) -> CloudAccess:
