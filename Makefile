@@ -1,4 +1,5 @@
-# Two commands matter: `make run` and `make test`. Everything they make lies in .venv and .mlengine; `make clean` removes it.
+# Two commands matter: `make run` and `make test`. `make clean` removes everything that make creates, except .env and
+# mlengine.env.
 
 PYTHON ?= python3
 ARGS   ?=
@@ -15,33 +16,33 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 .PHONY: help run test lint format unit integration trainer-test e2e bench screenshots lock clean setup
 .PHONY: test-compose compose-env wheel
 
-help:  ## this list
-	@sed -n 's|^\([a-z -]*\):.*  ## \(.*\)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 44
+help:  ## print this list
+	@sed -n 's|^\([a-z0-9 -]*\):.*  ## \(.*\)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 44
 
 run: setup  ## start everything, train, validate, publish; EXAMPLE=flights, flights-xgboost; ARGS=--once stops it afterwards
 	@$(BIN)/python -m scripts.run --example $(EXAMPLE) $(ARGS)
 
-test: setup-dev  ## the whole usual suite: lint, types, trainer, unit, integration, end to end
+test: setup-dev  ## the default test suite: lint, types, trainer, unit, integration, end to end
 	@$(BIN)/python -m scripts.check $(ARGS)
 
-lint: setup-dev  ## ruff and mypy
+lint: setup-dev  ## run ruff, mypy, the import contracts and the word check
 	@$(BIN)/python -m scripts.check lint types
 
-format: setup-dev  ## put the code into its shape
+format: setup-dev  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-unit integration e2e trainer-test: setup-dev  ## one part of the tests; ARGS go to pytest
+unit integration e2e trainer-test: setup-dev  ## run one part of the tests; ARGS go to pytest
 	@$(BIN)/python -m scripts.check $@ -- $(ARGS)
 
 .PHONY: system
-system: setup-dev  ## five small jobs on a real project of Vertex AI: PROJECT=… BUCKET=gs://… REGION=…
+system: setup-dev  ## run five small jobs on a real project of Vertex AI: PROJECT=… BUCKET=gs://… REGION=…
 	@MLENGINE_SYSTEM_PROJECT="$(PROJECT)" MLENGINE_SYSTEM_BUCKET="$(BUCKET)" MLENGINE_SYSTEM_REGION="$(REGION)" \
 		$(BIN)/python -m pytest tests/system $(ARGS)
 
-bench: setup-dev  ## benchmarks, as ratios to a baseline of the same run
+bench: setup-dev  ## run benchmarks, as ratios to a baseline of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-docs: setup-dev  ## the manual, into .mlengine/site; a warning is an error; ARGS=serve shows it
+docs: setup-dev  ## build the manual into .mlengine/site; a warning is an error; ARGS=serve serves it
 	@$(BIN)/python -m scripts.docs $(ARGS)
 
 reference: setup-dev  ## write docs/reference.md and docs/errors.md from the code
@@ -49,22 +50,22 @@ reference: setup-dev  ## write docs/reference.md and docs/errors.md from the cod
 
 .PHONY: docs reference
 
-screenshots: setup-dev  ## pictures of the running UI into docs/img (needs Chromium)
+screenshots: setup-dev  ## take pictures of the running UI into docs/img (needs Chromium)
 	@$(BIN)/python -m scripts.screenshots $(ARGS)
 
-test-compose: setup-dev  ## docker-compose.yaml for real (needs Docker; a quarter to half an hour)
+test-compose: setup-dev  ## test docker-compose.yaml (needs Docker; 15 to 30 minutes)
 	@AIRFLOW_HOME=$(CURDIR)/.mlengine/test/airflow $(BIN)/python -m pytest tests/compose $(ARGS)
 
-wheel: setup-dev  ## the package, for another Airflow: dist/mlengine-*.whl
+wheel: setup-dev  ## build the package for another Airflow: dist/mlengine-*.whl
 	@$(BIN)/uv build --wheel --offline --no-build-isolation --quiet --python $(BIN)/python && ls dist/*.whl
 
-compose-env:  ## .env and mlengine.env for docker compose: passwords and settings, made once
+compose-env:  ## create .env and mlengine.env for docker compose, unless they exist: passwords and settings
 	@$(PYTHON) scripts/compose_env.py
 
-lock: setup-dev  ## compile the lock files anew
+lock: setup-dev  ## recompile the lock files
 	@$(BIN)/python -m scripts.lock $(ARGS)
 
-clean:  ## remove all that make has made (refuses while `make run` is up)
+clean:  ## remove everything that make created, except .env and mlengine.env (refuses while `make run` is up)
 	@$(PYTHON) scripts/clean.py $(ARGS)
 
 setup:

@@ -50,7 +50,7 @@ PARAMS: dict[str, Any] = {
         minimum=0,
         maximum=1,
         title="Minimum of ROC AUC of each slice",
-        description="On the flights of each carrier and of each airport, if they are at least 500.",
+        description="For each carrier and each airport with at least 500 flights.",
         section=_VALIDATION,
     ),
 }

@@ -2,12 +2,13 @@
 
 The trainer is ``examples/flights``: a Keras model with preprocessing layers, trained by a chief and two workers. The
 run's partition key names the version (``2013-11-01``): its training rows are all flights before the last complete
-month, and that month is held out. So each version has other held-out rows; the champion is always evaluated again, on
-the same rows as the new model. A model is accepted if its ROC AUC is high enough for all flights and for each large
-carrier and airport, and not lower than the champion's.
+month, and that month is held out. So each version has other held-out rows, and a champion of the same or an older
+version is evaluated again on the new model's rows. A model is accepted if its ROC AUC is high enough for all flights
+and for each large carrier and airport, and not lower than the champion's.
 
 To train on the whole year: ``airflow backfill create --dag-id flights_retraining --from-date 2013-02-01 --to-date
-2014-01-01 --max-active-runs 1``.
+2014-01-01 --max-active-runs 1``. Do this before a newer version has a champion: a champion may have been trained on the
+held-out rows of older versions, so their models would be ``not_compared``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ with DAG(
             minimum=1,
             maximum=1_000_000,
             title="Steps",
-            description="Batches that all replicas compute together.",
+            description="Number of batches; all replicas share each batch.",
         ),
         "batch_size": Param(
             512,
@@ -46,7 +47,7 @@ with DAG(
             exclusiveMinimum=0,
             maximum=1,
             title="Learning rate",
-            description="Adam's.",
+            description="Learning rate of Adam.",
             section="Hyperparameters",
         ),
     },

@@ -14,7 +14,7 @@ from mlengine.assets import dataset_asset
 
 with DAG(
     dag_id="mnist_on_new_version",
-    description="Train on a new dataset version as soon as it is there",
+    description="Train on a new dataset version as soon as it is registered",
     schedule=PartitionedAssetTimetable(assets=dataset_asset("mnist")),
     catchup=False,
     max_active_runs=2,

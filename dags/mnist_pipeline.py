@@ -21,7 +21,7 @@ PARAMS = {
         minimum=1,
         maximum=100_000,
         title="Steps",
-        description="Batches in all, shared by the chief and the workers. 1000 reach about 98 %.",
+        description="Total number of batches, over all replicas. 1000 steps reach an accuracy of about 98 %.",
     ),
     "force_retrain": params.force_retrain(),
     "backend": params.backend(section=_WHERE),
@@ -32,7 +32,7 @@ PARAMS = {
         minimum=0,
         maximum=64,
         title="Workers",
-        description="In addition to the chief, if no scale tier is chosen.",
+        description="In addition to the chief. Ignored if a scale tier is chosen.",
         section=_WHERE,
     ),
     "parameter_servers": Param(
@@ -41,7 +41,7 @@ PARAMS = {
         minimum=0,
         maximum=16,
         title="Parameter servers",
-        description="They hold the weights; if no scale tier is chosen.",
+        description="They hold the weights. Ignored if a scale tier is chosen.",
         section=_WHERE,
     ),
     "min_accuracy": Param(
@@ -80,7 +80,7 @@ PARAMS = {
         exclusiveMinimum=0,
         maximum=1,
         title="Learning rate",
-        description="Adam's.",
+        description="Learning rate of Adam.",
         section=_MORE,
     ),
     "seed": Param(

@@ -3,8 +3,8 @@
 Each DAG run uses one dataset version: the one named by the run's partition key (``2026-11-01``), the one chosen in the
 trigger form, or the newest. The stages:
 
-    package  ─┐
-    dataset ──┴─ prepare ── submit ── wait ── validate ── publish
+    package ────────────┐
+    dataset ── prepare ─┴─ submit ── wait ── validate ── publish
 
 ``package`` builds an sdist of ``trainer/``. ``prepare`` creates an empty job dir in the bucket. ``submit`` starts the
 cluster that ``jobs/mnist.yaml`` describes, at most once. ``wait`` logs the output of all replicas. ``validate`` checks

@@ -1,5 +1,6 @@
-"""``make clean``: remove everything that make created. Needs only Python, as it removes the environment, too.
+"""``make clean``: remove everything that make created, except ``.env`` and ``mlengine.env``.
 
+It needs only Python, as it removes the environment, too.
 It removes nothing else: a ``.venv`` that make did not create stays, and so does everything else in ``dist``.
 """
 
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
+FOLDERS = (".mlengine", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis")
 STAMP = Path(".venv", ".mlengine-stamp")  # that scripts/bootstrap.py leaves in an environment of its own
 
 
@@ -31,6 +32,8 @@ def main() -> int:
         shutil.rmtree(ROOT / STAMP.parent, ignore_errors=True)
     for wheel in ROOT.glob("dist/mlengine-*.whl"):
         wheel.unlink()
+    if not any(path.name != ".gitignore" for path in ROOT.glob("dist/*")):  # the builder's own file
+        shutil.rmtree(ROOT / "dist", ignore_errors=True)
     for folder in ROOT.rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
     return 0

@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "mlengine",
         "name": "mlengine",
-        "description": "Retrain models on a schedule with distributed jobs, on this machine and on Vertex AI.",
+        "description": "Retrain models on a schedule with distributed jobs, on this machine, on Ray and on Vertex AI.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,

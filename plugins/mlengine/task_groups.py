@@ -55,7 +55,7 @@ class RetrainingTaskGroup(TaskGroup):
         trigger form.
     :param max_attempts: maximum number of attempts of the job if machines fail.
 
-    :param backend: where the job runs: ``local`` or ``vertex``.
+    :param backend: where the job runs: ``local``, ``ray`` or ``vertex``.
     :param backend_options: keyword arguments of the backend.
     :param project_id: Google Cloud project of the job.
     :param region: region of the job; it has precedence over the job file's.
@@ -72,8 +72,8 @@ class RetrainingTaskGroup(TaskGroup):
     :param retry_backoff_seconds: pause before attempt 2 of the job; doubled for each further attempt.
 
     :param thresholds: what the model must reach (:class:`~mlengine.core.thresholds.Thresholds`).
-    :param validation_level: ``all``, ``signature`` or ``files``: how much is validated; ``files`` if the model is not a
-        SavedModel.
+    :param validation_level: how much is validated: ``all``; ``signature`` for a SavedModel without a dataset version;
+        ``files`` for a model that validation cannot run.
     :param serving_signature: how the model must be called
         (:class:`~mlengine.validation.serving_signature.ServingSignature`).
     :param extra_checks: your own functions, each of which returns a :class:`~mlengine.core.verdict.Check` for the

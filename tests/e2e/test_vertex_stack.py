@@ -1,6 +1,6 @@
 """The same DAG on Vertex AI's API: a real Airflow of its own, the training service for a cloud, only settings changed.
 
-What this cannot know without the real service is listed in docs/vertex.md.
+What this cannot know without the real service is listed in docs/vertex-assumptions.md.
 """
 
 from __future__ import annotations

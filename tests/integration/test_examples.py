@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,12 +130,11 @@ def test_a_dataset_is_a_name_a_version_or_a_uri(mlengine: Command, bucket: str, 
         assert message in mlengine(train.replace("mnist ", f"{given} "), code=1)
 
 
-def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Storage) -> None:
-    rows = [f"{plan},{months},{'yes' if months < 12 else 'no'}" for months in range(24) for plan in ("basic", "family")]
-    storage.write(f"{bucket}/tables/churn.csv", "\n".join(["plan,months,churned", *rows]).encode())
+def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Storage, tmp_path: Path) -> None:
+    upload_table(bucket, tmp_path)
     train, *rest = documented_commands("A table and scikit-learn")
     assert "accuracy" in mlengine(train)
-    job_dir = JobDir.of(bucket, "churn", "churn_1")
+    job_dir = JobDir.of(bucket, "churn_table", "churn_table_1")
     assert storage.exists(f"{job_dir.model}model.pickle")
     for command in rest:
         mlengine(command)
@@ -145,6 +147,17 @@ def test_a_table_with_scikit_learn(mlengine: Command, bucket: str, storage: Stor
     storage.write(f"{job_dir.model}metrics.json", b'{"accuracy": 0.5}')
     worse = judged(storage, job_dir, names["accurate"])
     assert worse.verdict.reasons == ("Cross-validation gives an accuracy of 0.500.",)
+
+
+def upload_table(bucket: str, folder: Path) -> None:
+    """Create and upload the table by the commands of the page."""
+    text = "".join(block.text for block in section("A table and scikit-learn") if block.language == "console")
+    typed = re.findall(r"^\$ (python.*)$", text.replace("\\\n", ""), re.MULTILINE)
+    assert len(typed) == 2
+    for line in typed:
+        _, *given = shlex.split(line.replace("gs://BUCKET", bucket))
+        script = [str(ROOT / word) if word.startswith("examples/") else word for word in given]
+        subprocess.run([sys.executable, *script], check=True, cwd=folder, capture_output=True)
 
 
 def judged(storage: Storage, job_dir: JobDir, check: Any) -> Report:

@@ -151,6 +151,22 @@ def test_machines_failures_are_tried_again_within_max_attempts(
         submitter.submit(intent)
 
 
+@pytest.mark.parametrize(("limits", "attempts"), [(False, 1), (True, 2)])
+def test_restarts_within_a_limit_of_the_backend_do_not_count_as_attempts(
+    storage: Storage, bucket: str, scripted_backend: ScriptedBackend, limits: bool, attempts: int
+) -> None:
+    if limits:
+        setattr(scripted_backend, "limits_restarts", True)  # noqa: B010 - no attribute of the class
+    submitter, intent = Submitter(storage, scripted_backend, max_attempts=2), intent_for(bucket)
+    handle = submitter.submit(intent).handle
+    for restarting in (True, False):
+        submitter.note_restart(JobStatus(handle, JobState.RUNNING, restarting=restarting))
+    scripted_backend.end(handle.name, JobState.FAILED, FailureCause.LOST)
+    with suppress(JobLostError):
+        submitter.submit(intent)
+    assert len(scripted_backend.jobs) == attempts
+
+
 def test_the_trainers_own_failure_is_not_paid_for_twice(
     storage: Storage, bucket: str, scripted_backend: ScriptedBackend
 ) -> None:

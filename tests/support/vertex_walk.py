@@ -52,7 +52,7 @@ class Walk:
     :param patience: seconds that one job may take from submission to its end.
     :param timeout: the running time of the job that reaches its timeout, in seconds.
     :param memory_gib: what the job that runs out of memory allocates: more than its machine has.
-    :param findings: what was seen of the service, for people and for docs/vertex.md.
+    :param findings: what was seen of the service, for people and for docs/vertex-assumptions.md.
     """
 
     backend: VertexBackend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import stat
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from scripts import compose_env, lock
 
+from mlengine.cli import build_parser
 from mlengine.settings import SETTINGS
 from mlengine.testing.gcs import CLIENT_SETTINGS
 
@@ -43,6 +45,16 @@ def test_a_service_is_looked_after(name: str) -> None:
     service = SERVICES[name]
     assert ("healthcheck" in service) == (name not in ONCE)
     assert service["restart"] == {"init": "no", "datasets": "on-failure"}.get(name, "unless-stopped")
+
+
+def test_commands_of_mlengine_exist() -> None:
+    commands = [
+        service["command"][1:] for service in SERVICES.values() if service.get("command", [""])[0] == "mlengine"
+    ]
+    assert commands
+    emulator = runpy.run_path(str(ROOT / "deploy" / "trainer.py"))["EMULATOR"]
+    for command in [*commands, emulator[1:]]:
+        assert build_parser().parse_args(command).handler
 
 
 @EVERY

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="held-out examples, always the same ones, for the evaluations before the last, which uses all; 0 for all "
         "(default: %(default)s)",
     )
-    add("--learning_rate", type=float, default=Config.learning_rate, help="Adam's (default: %(default)s)")
+    add("--learning_rate", type=float, default=Config.learning_rate, help="of Adam (default: %(default)s)")
     add("--seed", type=int, default=Config.seed, help="of the first weights and of the shuffles (default: %(default)s)")
     add(
         "--strategy",

@@ -158,6 +158,16 @@ class RunsOnHost(Protocol):
 
 
 @runtime_checkable
+class LimitsRestarts(Protocol):
+    """A backend that restarts a job within a limit of its own: these restarts do not count as attempts.
+
+    :param limits_restarts: always true.
+    """
+
+    limits_restarts: bool
+
+
+@runtime_checkable
 class EndsReplicas(Protocol):
     """A backend that can end a single replica, as a preempted host does: for tests of recovery."""
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlengine.backends import FallsBack, LearnsRegions, Submission, TrainingBackend, find_attempts
+from mlengine.backends import FallsBack, LearnsRegions, LimitsRestarts, Submission, TrainingBackend, find_attempts
 from mlengine.core import limits
 from mlengine.core.errors import (
     BackendError,
@@ -210,7 +210,7 @@ class Submitter:
         """:raises JobFailedError: the job is not tried again."""
         if not _worth_another(status):
             raise failed(status)
-        attempt, restarts = status.handle.attempt, record.service_restarts
+        attempt, restarts = status.handle.attempt, self.counted_restarts(record)
         most = self._max_attempts + record.fallback_attempts
         if attempt + restarts < most:
             return
@@ -220,6 +220,10 @@ class Submitter:
                 f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
             )
         raise failed(status, why)
+
+    def counted_restarts(self, record: JobRecord) -> int:
+        """How many of the service's own restarts of the job count as attempts."""
+        return 0 if isinstance(self._backend, LimitsRestarts) else record.service_restarts
 
     def note_restart(self, status: JobStatus) -> None:
         """Record in ``job.json`` that the service restarts the job by itself, or that it runs again. Can be repeated.

@@ -299,12 +299,12 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
     def _not_before(self, status: JobStatus) -> float:
         """When to act on a job that has ended: at once, or after a pause if it may need another attempt."""
         retryable = status.failure is not None and status.failure.cause.retryable
-        restarts, more = 0, 0
+        submitter, restarts, more = self._submitter(status.handle), 0, 0
         if self._record is not None:
-            restarts, more = self._record.service_restarts, self._record.fallback_attempts
+            restarts, more = submitter.counted_restarts(self._record), self._record.fallback_attempts
         if not retryable or status.ended is None or status.handle.attempt + restarts >= self._attempts() + more:
             return 0.0
-        if self._submitter(status.handle).falls_back(status):
+        if submitter.falls_back(status):
             return 0.0  # other machines may be free now
         first = self.access.number("retry_backoff_seconds", self.retry_backoff_seconds)
         return status.ended + backoff(status.handle.attempt, first)

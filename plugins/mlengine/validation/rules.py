@@ -31,7 +31,7 @@ class Scope(StrEnum):
 
     ALL = "all"
     SIGNATURE = "signature"  # without running the model
-    FILES = "files"  # for models that are not a SavedModel
+    FILES = "files"  # for models that validation cannot run
 
     @classmethod
     def parse(cls, text: str) -> Scope:

@@ -64,6 +64,31 @@ def flags(parser: argparse.ArgumentParser, given: list[str]) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """Also without their required arguments: `mlengine jobs reap`."""
+    text = " ".join(re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE).split())
+    parser = build_parser()
+    for command in re.findall(r"`mlengine ([a-z][^`]*)`", text):
+        given = [word.strip("[]…") for word in command.partition(" -- ")[0].split()]
+        unknown = unknown_words(parser, [word for word in given if word and "|" not in word])
+        assert not unknown, f"`mlengine {command}`: {unknown}"
+
+
+def unknown_words(parser: argparse.ArgumentParser, given: list[str]) -> list[str]:
+    """The noun, the command and the options that do not exist."""
+    options = {word.partition("=")[0] for word in given if word.startswith("-")}
+    unknown = sorted(options - flags(parser, given))
+    for word in given:
+        below = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+        if below is None or word.startswith("-"):
+            break
+        if word not in below.choices:
+            return [word, *unknown]
+        parser = below.choices[word]
+    return unknown
+
+
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in {"yaml", "json"}], ids=lambda block: block.place)
 def test_a_job_file_is_one(block: Block) -> None:
     if block.language == "json":

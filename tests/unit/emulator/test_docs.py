@@ -32,7 +32,7 @@ def flags(module: object) -> set[str]:
 
 def test_every_flag_of_the_table_exists() -> None:
     known, found = flags(train), 0
-    for gcloud, here, _ in rows("gcloud-flags.md", "either backend."):
+    for gcloud, here, _ in rows("gcloud-flags.md", "every backend."):
         kept = gcloud if here in {"same", "read"} else here if here.startswith("`--") else ""
         for flag in re.findall(r"--[a-z-]+", kept):
             found += 1

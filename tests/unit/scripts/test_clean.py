@@ -26,11 +26,19 @@ def put(root: Path, *names: str) -> list[Path]:
 
 
 def test_what_make_made_goes(root: Path) -> None:
-    put(root, ".mlengine/data/gcs/object", ".venv/.mlengine-stamp", ".venv/bin/python", ".ruff_cache/x")
-    put(root, "plugins/__pycache__/a.pyc", "dist/mlengine-1.0-py3-none-any.whl")
+    put(
+        root,
+        ".mlengine/data/gcs/object",
+        ".venv/.mlengine-stamp",
+        ".venv/bin/python",
+        ".ruff_cache/x",
+        ".import_linter_cache/x",
+    )
+    put(root, "plugins/__pycache__/a.pyc", "dist/mlengine-1.0-py3-none-any.whl", "dist/.gitignore")
     kept = put(root, "plugins/a.py")
     assert clean.main() == 0
     assert [path for path in root.rglob("*") if path.is_file()] == kept
+    assert not (root / "dist").exists()
 
 
 def test_what_a_person_put_there_stays(root: Path) -> None:

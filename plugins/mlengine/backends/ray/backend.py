@@ -6,7 +6,6 @@ name. So every call here may be repeated.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import shlex
@@ -21,12 +20,12 @@ from mlengine.backends.ray import home, logs, lost_jobs, shipping
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
-from mlengine.backends.ray.record import Stored, folder, job_name, state_uri
+from mlengine.backends.ray.record import Stored, cancel_uri, folder, job_name, state_uri
 from mlengine.backends.ray.settings import RaySettings
 from mlengine.backends.ray.states import STATES, status
 from mlengine.backends.submission_checks import check_submission
 from mlengine.core.errors import BackendError, BackendUnavailableError, MlengineError, ObjectMissingError
-from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,8 @@ class RayBackend:
     :param impersonation_chain: service accounts to impersonate for the bucket.
     :param client: replaces the REST client.
     :param storage: replaces the storage client.
-    :param lost_seconds: a lost job that has run is reported as lost so many seconds after it was first seen lost, when
-        none of its replicas can be running; until then, its state is UNKNOWN. By default what the driver has written.
+    :param lost_seconds: a job whose driver has ended without a final state is UNKNOWN for so many seconds, until none
+        of its replicas can be running. By default what the driver has written.
     :param join_seconds: a job that does not fit is refused after so many seconds, if the head node has just been
         started: its nodes may still be joining.
     :param given: fields of :class:`RaySettings`. Other fields have the values of :mod:`mlengine.settings`.
@@ -61,6 +60,7 @@ class RayBackend:
 
     name = "ray"
     logs_at_once = 1000
+    limits_restarts = True  # ray_max_cluster_restarts
     polling_settings = frozenset({"address", "token", "headers", "gcp_conn_id", "impersonation_chain", "lost_seconds"})
 
     def __init__(
@@ -83,7 +83,6 @@ class RayBackend:
         self._storage = storage or Storage.from_connection(gcp_conn_id, impersonation_chain)
         self._given = given
         self._lost_seconds, self._join_seconds = lost_seconds, join_seconds
-        self._seen_lost: set[str] = set()  # names of jobs
         self._lock = threading.Lock()
 
     @classmethod
@@ -108,11 +107,16 @@ class RayBackend:
         if client.get(stored.name) is not None:
             return stored.handle
         home.check(self._storage, stored.handle, client.access.address)
+        own = folder(stored.handle)
+        if self._storage.exists(state_uri(own)):
+            log.info("%s has run on this cluster, which does not know it any more", stored.name)
+            return stored.handle
         if not stored.settings.autoscaling:
             self._check_fit(stored, wanted)
         package = shipping.package()
         client.upload(package.name, package.data)
         self._storage.write(stored.uri, stored.to_bytes())
+        self._storage.delete(cancel_uri(own))
         home.record_cluster(self._storage, stored.handle, client.access.address)
         log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
         try:
@@ -176,6 +180,7 @@ class RayBackend:
         :raises BackendError: the job was submitted to another cluster.
         """
         client = self._open()
+        self._storage.write(cancel_uri(folder(handle)), b"{}", "application/json")
         until = time.monotonic() + STOP_SECONDS
         while not client.stop(handle.name):
             job = client.get(handle.name)
@@ -215,20 +220,26 @@ class RayBackend:
         return [(job, _handle(job)) for job in own]
 
     def _status(self, handle: JobHandle, job: Job | None) -> JobStatus:
-        written: dict[str, Any] = {}
+        own = folder(handle)
         try:
-            written = json.loads(self._storage.read(state_uri(folder(handle))))
-            found = status(handle, job, written)
-            # A final state is written when all replicas have ended.
-            if JobState(written["state"]).terminal:
-                return found
-        except ObjectMissingError:
-            found = status(handle, job, None)
+            written = self._written(handle)
+            found = status(handle, job, written, lambda: self._storage.exists(cancel_uri(own)))
         except (MlengineError, ValueError, KeyError, TypeError) as error:
             return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
+        if written is not None and JobState(written["state"]).terminal:
+            return found  # it was written when all replicas had ended
         if job is None and (elsewhere := self._elsewhere(handle)):
             return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
-        return self._delayed(found, written)
+        return found if written is None else self._delayed(found, written)
+
+    def _written(self, handle: JobHandle) -> dict[str, Any] | None:
+        """The state that the driver has written; ``None`` if there is none: no replica was started."""
+        try:
+            written: dict[str, Any] = json.loads(self._storage.read(state_uri(folder(handle))))
+        except ObjectMissingError:
+            return None
+        JobState(written["state"])
+        return written
 
     def _elsewhere(self, handle: JobHandle) -> str:
         """Why a job that this cluster does not know may run on another one; empty if it cannot."""
@@ -241,28 +252,23 @@ class RayBackend:
     def _ended(self, handle: JobHandle) -> bool:
         """Whether the job's driver has written a final state."""
         try:
-            return JobState(json.loads(self._storage.read(state_uri(folder(handle))))["state"]).terminal
-        except (ObjectMissingError, ValueError, KeyError, TypeError):
+            written = self._written(handle)
+            return written is not None and JobState(written["state"]).terminal
+        except (ValueError, KeyError, TypeError):
             return False
 
     def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
-        """The status, but UNKNOWN while replicas of a lost job may still be running."""
-        handle = found.handle
-        if found.started is None or found.failure is None or found.failure.cause is not FailureCause.LOST:
-            if handle.name in self._seen_lost:
-                with contextlib.suppress(MlengineError):
-                    lost_jobs.not_lost(self._storage, handle)
-                    self._seen_lost.discard(handle.name)
+        """The status, but UNKNOWN while replicas may still be running whose driver has ended without a final state."""
+        if not found.state.terminal or found.state is JobState.SUCCEEDED:
             return found
-        self._seen_lost.add(handle.name)
         seconds = written.get("lost_seconds", LOST_SECONDS) if self._lost_seconds is None else self._lost_seconds
         detail = f"waiting until its replicas have ended: {found.detail}"
         try:
-            if lost_jobs.lost_for(self._storage, handle, seconds):
+            if lost_jobs.lost_for(self._storage, found.handle, written, seconds):
                 return found
         except MlengineError as error:
             detail = f"{detail}; {error}"
-        return JobStatus(handle, JobState.UNKNOWN, detail, created=found.created, started=found.started)
+        return JobStatus(found.handle, JobState.UNKNOWN, detail, created=found.created, started=found.started)
 
 
 def _handle(job: Job) -> JobHandle:

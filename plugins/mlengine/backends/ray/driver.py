@@ -52,7 +52,8 @@ class Driver:
         """Run the job; returns its final state, which is in the bucket then."""
         self._catch_signals()
         unattended = unattended_seconds(self.stored.settings)
-        self.journal.state(
+        # In the bucket before a replica starts: a job without a state has no replicas.
+        self.journal.begin(
             JobState.PREPARING, "the driver is connecting to Ray", created=time.time(), lost_seconds=unattended
         )
         try:

@@ -245,6 +245,14 @@ class Group:
             self.obey()
             self.wait(POLL_SECONDS)
 
+    def wait_for_unreachable(self) -> None:
+        """Wait until no process of a replica can be running, also on nodes that cannot be reached."""
+        until = max((ends for _, ends in self._before.values()), default=0.0)
+        if until > time.monotonic():
+            self.journal.say(f"waiting {until - time.monotonic():.0f} s until the replicas on lost nodes have ended")
+        while time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+
     def _remember(self) -> None:
         """Note when each replica that has not reported its end will have ended at the latest."""
         for replica in self.replicas:

@@ -100,6 +100,17 @@ class Journal:
             self.line("launcher", line)
         log.info("%s", text)
 
+    def begin(self, state: JobState, detail: str, **more: Any) -> None:
+        """Write the first state; it is in the bucket when this returns.
+
+        :raises StorageError: it could not be written.
+        """
+        with self._lock:
+            self._state = {"state": state.value, "detail": detail, **more}
+            first = json.dumps(self._state).encode()
+        self._storage.write(state_uri(self._own), first)
+        self._written = first
+
     def state(self, state: JobState, detail: str, **more: Any) -> None:
         """Set the job's state. It is written soon; of several in a row, perhaps only the last."""
         with self._lock:

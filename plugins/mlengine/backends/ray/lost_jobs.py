@@ -7,15 +7,19 @@ of Airflow's machines may differ: ``lost-checked.json`` is written with every ch
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from mlengine.backends.ray.record import folder
-from mlengine.core.errors import ObjectMissingError, StorageConflictError
+from mlengine.core.errors import ObjectMissingError
 from mlengine.core.job import JobHandle
 from mlengine.core.layout import join
 from mlengine.storage.client import ObjectStat
+
+LONGEST_GAP_SECONDS = 300.0  # between two checks; after a longer one, the job may have been found in between
+_JSON = "application/json"
 
 
 class Objects(Protocol):
@@ -24,55 +28,46 @@ class Objects(Protocol):
     def read(self, uri: str) -> bytes:
         """The content of an object; raises ObjectMissingError."""
 
-    def create(self, uri: str, data: bytes, content_type: str | None = None) -> int:
-        """Write an object that does not exist; raises StorageConflictError if it does."""
-
     def write(self, uri: str, data: bytes, content_type: str | None = None) -> int:
         """Write an object."""
 
     def stat(self, uri: str) -> ObjectStat | None:
         """When an object was written."""
 
-    def delete(self, uri: str, generation: int | None = None) -> None:
-        """Delete an object, if it exists."""
 
+def lost_for(storage: Objects, handle: JobHandle, state: Mapping[str, Any], seconds: float) -> bool:
+    """Whether a job has been lost for so long. If it was not lost at the last check, its time begins now.
 
-def lost_for(storage: Objects, handle: JobHandle, seconds: float) -> bool:
-    """Whether a job has been lost for so long; if it was not seen lost before, its time begins now.
-
+    :param state: the last state that the driver wrote. After another one, the time begins again: the driver ran.
     :raises StorageError: the bucket does not answer, or cannot be written to.
     """
-    first, checked = _uris(handle)
+    lost, checked = (join(folder(handle), name) for name in ("lost.json", "lost-checked.json"))
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+    before = _read(storage, lost)
+    known = before if before.get("state") == digest else {}
+    if known.get("over"):
+        return True
+    last = _written(storage, checked)
+    storage.write(checked, b"{}", _JSON)
+    now = _written(storage, checked)
+    if "since" not in known or now - last > LONGEST_GAP_SECONDS:
+        known = {"state": digest, "since": now}
+    over = bool(now - known["since"] >= seconds)
+    if known | {"over": over} != before:
+        storage.write(lost, json.dumps(known | {"over": over}).encode(), _JSON)
+    return over
+
+
+def _read(storage: Objects, uri: str) -> dict[str, Any]:
+    """The content; empty if there is none, or an invalid one."""
     try:
-        if _is_over(storage.read(first)):
-            return True
-    except ObjectMissingError:
-        with contextlib.suppress(StorageConflictError):
-            storage.create(first, _content(over=False), "application/json")
-    storage.write(checked, b"{}", "application/json")
-    began, now = storage.stat(first), storage.stat(checked)
-    if began is None or now is None or now.written - began.written < seconds:
-        return False
-    storage.write(first, _content(over=True), "application/json")
-    return True
+        content = json.loads(storage.read(uri))
+        return content if isinstance(content["since"], float | int) else {}
+    except (ObjectMissingError, ValueError, KeyError, TypeError):
+        return {}
 
 
-def not_lost(storage: Objects, handle: JobHandle) -> None:
-    """Forget that a job was seen lost."""
-    for uri in _uris(handle):
-        storage.delete(uri)
-
-
-def _uris(handle: JobHandle) -> tuple[str, str]:
-    return join(folder(handle), "lost.json"), join(folder(handle), "lost-checked.json")
-
-
-def _content(*, over: bool) -> bytes:
-    return json.dumps({"over": over}).encode()
-
-
-def _is_over(data: bytes) -> bool:
-    try:
-        return json.loads(data)["over"] is True
-    except (ValueError, KeyError, TypeError):
-        return False
+def _written(storage: Objects, uri: str) -> float:
+    """When the object was written, in seconds since the epoch; 0 if there is none."""
+    found = storage.stat(uri)
+    return found.written if found else 0.0

@@ -6,6 +6,7 @@
     cluster.json               the address of the cluster that the job is submitted to; written once, before that
     state.json                 the driver's state of the job, replaced at each change
     log/<number>.jsonl         lines of all replicas, in order of arrival; written once
+    cancel.json                exists if a cancellation was requested
     lost.json                  since when the job is lost; lost-checked.json is the time of the last check
 
 The driver is the only writer of state and log. A job's name follows from key and attempt.
@@ -55,6 +56,11 @@ def state_uri(own: str) -> str:
 def cluster_uri(own: str) -> str:
     """:param own: as :func:`folder` returns it."""
     return join(own, "cluster.json")
+
+
+def cancel_uri(own: str) -> str:
+    """:param own: as :func:`folder` returns it."""
+    return join(own, "cancel.json")
 
 
 def chunk_uri(own: str, number: int) -> str:

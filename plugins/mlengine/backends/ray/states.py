@@ -1,13 +1,13 @@
 """The state of a job, from Ray's record of it and the state that the driver wrote to the bucket.
 
-The driver decides how a job has ended. Ray's record counts where the driver has not begun, or has died, and it decides
-whether a driver that was stopped by SIGTERM was cancelled: if so, Ray calls the job STOPPED.
+The driver decides how a job has ended. Ray's record counts where the driver has not begun, or has died. A driver that
+was stopped by SIGTERM was cancelled if Ray calls the job STOPPED, or if a cancellation was requested: ``cancel.json``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,20 +30,35 @@ _TAIL = 20
 _Times = tuple[float | None, float | None, float | None]  # created, started, ended
 
 
-def status(handle: JobHandle, job: Mapping[str, Any] | None, written: Mapping[str, Any] | None) -> JobStatus:
+def status(
+    handle: JobHandle,
+    job: Mapping[str, Any] | None,
+    written: Mapping[str, Any] | None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> JobStatus:
     """The status of one job.
 
     :param job: Ray's record; ``None`` if Ray has none.
     :param written: the driver's state; ``None`` if it has written none.
+    :param cancelled: whether a cancellation was requested; called only if it matters.
     """
     if written is not None and JobState(written["state"]).terminal:
-        return _final(handle, written, job)
+        return _final(handle, written, job, cancelled)
     if job is None:
-        return _lost(handle, written)
+        return _unless_cancelled(_lost(handle, written), cancelled)
     state = STATES.get(str(job.get("status")), JobState.UNKNOWN)
     if written is not None and not state.terminal and state is not JobState.UNKNOWN:
         return _of_driver(handle, written, job)
-    return _of_ray(handle, job, state, _times(job, written))
+    found = _of_ray(handle, job, state, _times(job, written))
+    return _unless_cancelled(found, cancelled) if found.failure else found
+
+
+def _unless_cancelled(found: JobStatus, cancelled: Callable[[], bool]) -> JobStatus:
+    """A job that is lost while it is being cancelled is a cancelled job, and gets no further attempt."""
+    if not cancelled():
+        return found
+    failed = Failure(FailureCause.CANCELLED, f"the job was cancelled; {found.detail}")
+    return replace(found, state=JobState.CANCELLED, detail=failed.message, failure=failed)
 
 
 def _lost(handle: JobHandle, written: Mapping[str, Any] | None) -> JobStatus:
@@ -70,13 +85,17 @@ def _of_ray(handle: JobHandle, job: Mapping[str, Any], state: JobState, times: _
     return JobStatus(handle, state, detail, None, *times)
 
 
-def _final(handle: JobHandle, written: Mapping[str, Any], job: Mapping[str, Any] | None) -> JobStatus:
+def _final(
+    handle: JobHandle, written: Mapping[str, Any], job: Mapping[str, Any] | None, cancelled: Callable[[], bool]
+) -> JobStatus:
     result = _of_driver(handle, written, job)
-    word = "STOPPED" if job is None else str(job.get("status"))
+    word = "" if job is None else str(job.get("status"))
     if result.state is not JobState.CANCELLED or word == "STOPPED":
         return result
-    if not STATES.get(word, JobState.UNKNOWN).terminal:
+    if job is not None and not STATES.get(word, JobState.UNKNOWN).terminal:
         return replace(result, state=JobState.CANCELLING, failure=None, ended=None)
+    if cancelled():
+        return result
     stopped = Failure(FailureCause.PREEMPTED, "the driver was stopped (SIGTERM), without a cancellation of the job")
     return replace(result, state=JobState.FAILED, detail=stopped.message, failure=stopped)
 

@@ -71,6 +71,7 @@ class Supervisor:
         finally:
             self.group.discard(clean=True)
             self.group.cluster.release()
+            self.group.wait_for_unreachable()
 
     def _recover(self, lost: LostError) -> None:
         """End all replicas that can be reached."""

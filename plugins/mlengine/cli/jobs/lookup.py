@@ -41,7 +41,7 @@ def open_backend(args: argparse.Namespace, name: str | None = None) -> ListingBa
     if not isinstance(backend, ListsJobs):
         raise BackendError(
             f"backend {chosen} cannot list its jobs",
-            hint="name a backend that can: --backend local or --backend vertex",
+            hint="name a backend that can: --backend local, ray or vertex",
         )
     return backend  # type: ignore[return-value]
 

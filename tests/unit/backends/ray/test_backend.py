@@ -13,6 +13,7 @@ from mlengine.backends import Submission, connected_backend
 from mlengine.backends.ray.access import Access
 from mlengine.backends.ray.backend import RayBackend
 from mlengine.backends.ray.client import RayClient
+from mlengine.backends.ray.lost_jobs import LONGEST_GAP_SECONDS
 from mlengine.backends.ray.record import Stored, chunk_uri, cluster_uri, folder, job_name, state_uri
 from mlengine.core.errors import (
     BackendError,
@@ -53,6 +54,9 @@ class Bucket:
         if uri in self.objects:
             raise StorageConflictError(uri)
         return self.write(uri, data)
+
+    def exists(self, uri: str) -> bool:
+        return uri in self.objects
 
     def delete(self, uri: str) -> None:
         self.objects.pop(uri, None)
@@ -219,18 +223,43 @@ def test_a_lost_job_that_ran_is_lost_when_its_replicas_have_ended(client: Client
     assert _state(client, bucket) is JobState.FAILED, "once is enough"
 
 
+@pytest.mark.parametrize("again", [500.0, 30.0])
 def test_a_job_that_was_lost_for_a_moment_is_watched_from_the_start_when_it_is_lost_again(
-    client: Client, bucket: Bucket
+    client: Client, bucket: Bucket, again: float
 ) -> None:
+    """A command asked a cluster that does not know the job, or the driver ran on: it has written another state."""
     _running(bucket)
-    trigger = backend(client, bucket)
-    assert trigger.describe([HANDLE])[0].state is JobState.UNKNOWN
-    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
-    assert trigger.describe([HANDLE])[0].state is JobState.RUNNING
-    del client.jobs[HANDLE.name]
-    bucket.now = 100.0
     assert _state(client, bucket) is JobState.UNKNOWN
-    bucket.now = 141.0
+    bucket.now = again
+    if again < LONGEST_GAP_SECONDS:
+        _running(bucket, detail="2 of 2 replicas run")
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = again + 39.0
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = again + 41.0
+    assert _state(client, bucket) is JobState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("ray", "state"),
+    [
+        ({"status": "FAILED", "driver_exit_code": -11}, JobState.FAILED),
+        ({"status": "FAILED", "driver_exit_code": 1, "message": "Traceback"}, JobState.FAILED),
+        ({"status": "STOPPED"}, JobState.CANCELLED),
+    ],
+)
+@pytest.mark.parametrize("started", [1.0, None])
+def test_a_driver_that_dies_may_leave_replicas_however_it_dies(
+    client: Client, bucket: Bucket, ray: dict[str, Any], state: JobState, started: float | None
+) -> None:
+    _running(bucket, started=started)
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, **ray}
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = 41.0
+    assert _state(client, bucket) is state
+
+
+def test_a_job_without_a_state_has_no_replicas(client: Client, bucket: Bucket) -> None:
     assert _state(client, bucket) is JobState.FAILED
 
 
@@ -241,10 +270,40 @@ def test_a_lost_job_is_not_reported_while_the_bucket_cannot_be_written_to(
         raise StorageError("read only")
 
     _running(bucket)
-    monkeypatch.setattr(bucket, "create", refuse)
+    monkeypatch.setattr(bucket, "write", refuse)
     status = backend(client, bucket).describe([HANDLE])[0]
     assert status.state is JobState.UNKNOWN
     assert status.detail.endswith("; read only")
+
+
+def test_a_job_that_has_run_is_not_submitted_again_when_the_cluster_has_forgotten_it(
+    client: Client, bucket: Bucket
+) -> None:
+    """The task was killed just after the submission, and Ray's head node was restarted before the retry."""
+    handle = backend(client, bucket).submit(JOB)
+    bucket.write(state_uri(folder(handle)), json.dumps({"state": "SUCCEEDED", "detail": ""}).encode())
+    client.jobs.clear()
+    assert backend(client, bucket).submit(JOB) == handle
+    assert client.jobs == {}
+    assert backend(client, bucket).describe([handle])[0].state is JobState.SUCCEEDED
+
+
+def test_a_job_that_is_cancelled_while_it_is_lost_gets_no_further_attempt(client: Client, bucket: Bucket) -> None:
+    _running(bucket)
+    assert _state(client, bucket) is JobState.UNKNOWN
+    client.stops = [False]
+    backend(client, bucket).cancel(HANDLE)
+    bucket.now = 41.0
+    assert _state(client, bucket) is JobState.CANCELLED
+
+
+def test_a_submission_after_a_cancellation_is_a_new_job(client: Client, bucket: Bucket) -> None:
+    handle = replace(HANDLE, name=job_name(JOB.key, JOB.attempt), job_dir=JOB.job_dir)
+    client.stops = [False]
+    backend(client, bucket).cancel(handle)
+    assert backend(client, bucket).submit(JOB).name == handle.name
+    client.jobs.clear()
+    assert backend(client, bucket).describe([handle])[0].state is JobState.FAILED
 
 
 def test_a_cancellation_is_repeated_until_ray_finds_the_job(client: Client, bucket: Bucket) -> None:

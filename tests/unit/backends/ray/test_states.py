@@ -12,8 +12,9 @@ from mlengine.core.job import FailureCause, JobHandle, JobState, JobStatus
 HANDLE = JobHandle("ray", "mlengine-k-1", "job", 1, "gs://b/m/job")
 
 
-def found(ray: str | None, written: dict[str, Any] | None = None, **more: Any) -> JobStatus:
-    return status(HANDLE, None if ray is None else {"status": ray, "start_time": 5000, **more}, written)
+def found(ray: str | None, written: dict[str, Any] | None = None, *, asked: bool = False, **more: Any) -> JobStatus:
+    job = None if ray is None else {"status": ray, "start_time": 5000, **more}
+    return status(HANDLE, job, written, lambda: asked)
 
 
 def test_a_pending_job_has_ray_s_reason() -> None:
@@ -69,20 +70,31 @@ CANCELLED = {"state": "CANCELLED", "detail": "cancelled", "failure": {"cause": "
 
 
 @pytest.mark.parametrize(
-    ("ray", "state", "cause"),
+    ("ray", "asked", "state", "cause"),
     [
-        ("RUNNING", JobState.CANCELLING, None),
-        ("STOPPED", JobState.CANCELLED, FailureCause.CANCELLED),
-        (None, JobState.CANCELLED, FailureCause.CANCELLED),
-        ("FAILED", JobState.FAILED, FailureCause.PREEMPTED),
+        ("RUNNING", False, JobState.CANCELLING, None),
+        ("STOPPED", False, JobState.CANCELLED, FailureCause.CANCELLED),
+        ("FAILED", False, JobState.FAILED, FailureCause.PREEMPTED),
+        ("FAILED", True, JobState.CANCELLED, FailureCause.CANCELLED),
+        # The head node was restarted in order: its service manager sends SIGTERM to the driver, too.
+        (None, False, JobState.FAILED, FailureCause.PREEMPTED),
+        (None, True, JobState.CANCELLED, FailureCause.CANCELLED),
     ],
 )
-def test_a_driver_that_was_stopped_was_cancelled_only_if_ray_says_so(
-    ray: str | None, state: JobState, cause: FailureCause | None
+def test_a_driver_that_was_stopped_was_cancelled_if_ray_says_so_or_somebody_asked_for_it(
+    ray: str | None, asked: bool, state: JobState, cause: FailureCause | None
 ) -> None:
-    result = found(ray, {**CANCELLED, "ended": 9.0})
+    result = found(ray, {**CANCELLED, "ended": 9.0}, asked=asked)
     assert result.state is state
     assert (result.failure and result.failure.cause) is cause
+
+
+@pytest.mark.parametrize("ray", [None, "FAILED"])
+def test_a_job_that_is_lost_while_it_is_cancelled_is_a_cancelled_job(ray: str | None) -> None:
+    result = found(ray, {"state": "CANCELLING", "detail": ""}, asked=True, driver_exit_code=-9)
+    assert result.state is JobState.CANCELLED
+    assert result.failure is not None
+    assert result.failure.cause is FailureCause.CANCELLED
 
 
 def test_the_start_script_s_explanation_is_the_message() -> None:

@@ -43,8 +43,12 @@ class Notes:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_DRAIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
 
 
+AT_ONCE = {"restart_backoff_seconds": 0, "linger_seconds": 0, "termination_grace_seconds": 0}
 POOLS = (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 2), Pool(Role.PS, 1))
 
 
@@ -76,7 +80,7 @@ def run(
     cluster = ScriptedCluster(
         {name.replace("_", "-"): script for name, script in scripts.items()}, free, environments or {}, moves=moves
     )
-    chosen = RaySettings.load(**{"restart_backoff_seconds": 0, "linger_seconds": 0, **(settings or {})})
+    chosen = RaySettings.load(**{**AT_ONCE, **(settings or {})})
     spec = TrainingSpec("t", ("gs://b/t.tar.gz",), pools=tuple(pools))
     notes, packages = Notes(), list[str]()
     group = Group(
@@ -151,10 +155,8 @@ def test_a_replica_starts_on_another_node_when_none_can_run_on_the_first(
     moves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(module, "_MARGIN_SECONDS", 0.0)
     began = time.monotonic()
-    settings = {"termination_grace_seconds": 0}
-    job = run(worker_0=[LOST, RUNS], chief_0=[RUNS, 0], moves=moves, settings=settings)
+    job = run(worker_0=[LOST, RUNS], chief_0=[RUNS, 0], moves=moves)
     assert job.outcome.state is JobState.SUCCEEDED
     assert (time.monotonic() - began > 0.3) is moves
     assert any("until the replicas on lost nodes have ended" in text for _, text in job.notes.lines) is moves
@@ -166,6 +168,18 @@ def test_too_many_losses_are_a_lost_job() -> None:
     assert job.outcome.failure.cause is FailureCause.LOST
     assert "lost 3 times" in job.outcome.detail
     assert job.cluster.created.count("worker-0") == 3
+
+
+@pytest.mark.parametrize(("worker", "chief", "waits"), [([LOST], [RUNS], True), ([RUNS], [1], False)])
+def test_a_job_has_no_outcome_while_a_replica_may_run_that_cannot_be_reached(
+    worker: list[Any], chief: list[Any], waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt starts when the job has ended."""
+    monkeypatch.setattr(module, "DRIVER_TIMEOUT_SECONDS", 0.3)
+    began = time.monotonic()
+    job = run(settings={"max_cluster_restarts": 0}, worker_0=worker, chief_0=chief)
+    assert job.outcome.failure is not None
+    assert (time.monotonic() - began > 0.3) is waits
 
 
 def test_a_chief_that_has_succeeded_counts_more_than_a_worker_lost_at_the_same_time() -> None:
