@@ -39,7 +39,7 @@ class BucketThreads:
     async def call(self, call: Callable[..., T], *arguments: object, keep: bool = False) -> T:
         """Make a call in a thread, as long as the bucket answers. With many calls, one may wait for its turn.
 
-        :param keep: make the call even if nobody waits for it any more. Otherwise it is dropped if it has not begun.
+        :param keep: make the call even after its caller has stopped waiting; otherwise it is dropped if not begun.
         :raises StorageUnavailableError: neither this call nor another one has been answered for
             :data:`PATIENCE_SECONDS`.
         """
@@ -68,7 +68,7 @@ class BucketThreads:
 
 
 def _retrieve_error(future: asyncio.Future[T]) -> None:
-    """Without this, asyncio would log the error of a call that nobody waits for."""
+    """Without this, asyncio would log the error of a call whose caller has stopped waiting."""
     if not future.cancelled():
         future.exception()
 

@@ -205,7 +205,8 @@ class TrainingJobTrigger(BaseTrigger):
         reading = asyncio.ensure_future(self._retrying(read_cursor, storage, handle))
         try:
             # Nothing was polled yet: the job may be in the state with the most limits.
-            state, left = JobState.QUEUED, CURSOR_SECONDS
+            state = JobState.QUEUED
+            left: float | None = CURSOR_SECONDS
             while not (await asyncio.wait({reading}, timeout=left))[0]:
                 if not seen.over and (limit := self.deadlines.exceeded(state, seen.started)):
                     limit = await self._end_late_job(handle, limit, seen)
