@@ -1,4 +1,4 @@
-"""The flights examples: three replicas train one model, resume after a kill, and the model is validated by slices.
+"""The flights examples: three replicas train one model, resume after kills, and the model is validated by slices.
 
 By the commands of docs/own-trainer.md, on a few thousand real flights.
 """
@@ -17,10 +17,12 @@ from scripts import flights
 
 from mlengine.backends.local.backend import LocalBackend
 from mlengine.cli import main
-from mlengine.core.job import JobHandle
+from mlengine.core.job import JobHandle, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
+from mlengine.testing import faults
+from mlengine.testing.gcs import GcsServer
 from mlengine.validation.report import load_report
 from tests.support import local_jobs
 from tests.support.manual import ROOT, blocks, commands, words
@@ -82,6 +84,12 @@ def replica(backend: LocalBackend, handle: JobHandle, name: str) -> int:
     raise AssertionError(f"{name} is not running")
 
 
+def ended(backend: LocalBackend, handle: JobHandle) -> JobStatus | None:
+    """The state of a job that has ended; ``None`` while it runs."""
+    status = local_jobs.describe(backend, handle)
+    return status if status.state.terminal else None
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("title", "kind", "arguments", "killed", "resumed"),
@@ -91,11 +99,13 @@ def replica(backend: LocalBackend, handle: JobHandle, name: str) -> int:
     ],
     ids=["xgboost", "keras"],
 )
-def test_an_example_survives_a_kill_and_is_published(
+def test_an_example_survives_kills_and_is_published(
     mlengine: Command,
     backend: LocalBackend,
     bucket: str,
     storage: Storage,
+    gcs_server: GcsServer,
+    monkeypatch: pytest.MonkeyPatch,
     flights_table: Any,
     title: str,
     kind: str,
@@ -106,13 +116,19 @@ def test_an_example_survives_a_kill_and_is_published(
     flights.register(storage, bucket, flights_table, "2013-06-01", rows=1500)
     train, validate, publish = documented(title)
     job_dir = JobDir(train.split("--job-dir ")[1].split()[0].replace("gs://BUCKET", bucket))
-    mlengine(f"{train.replace('--stream-logs', '')} -- {arguments}")
-    (handle,) = backend.jobs()
-    local_jobs.until(lambda: storage.exists(f"{job_dir.uri}/train/progress.json"), "a checkpoint", START_SECONDS)
-    os.kill(replica(backend, handle, killed), signal.SIGKILL)
-    status = local_jobs.until(
-        lambda: (now := local_jobs.describe(backend, handle)).state.terminal and now, "the end of the job", RUN_SECONDS
-    )
+    with faults.before(gcs_server.url) as proxy, monkeypatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        if kind == "scorer":
+            proxy.strike(faults.stall(RUN_SECONDS), "POST", body=rb"/model/model\.ubj")
+        mlengine(f"{train.replace('--stream-logs', '')} -- {arguments}")
+        (handle,) = backend.jobs()
+        local_jobs.until(lambda: storage.exists(f"{job_dir.uri}/train/progress.json"), "a checkpoint", START_SECONDS)
+        os.kill(replica(backend, handle, killed), signal.SIGKILL)
+        if kind == "scorer":
+            local_jobs.until(lambda: ended(backend, handle) or not proxy.unused, "the upload of the model", RUN_SECONDS)
+            os.kill(replica(backend, handle, "master-0"), signal.SIGKILL)
+            proxy.release()
+        status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", RUN_SECONDS)
     log = "\n".join(local_jobs.texts(backend, handle))
     assert status.state.name == "SUCCEEDED", log[-5000:]
     for rank in range(3):

@@ -1,4 +1,4 @@
-"""The examples for PyTorch, JAX and XGBoost: two replicas train one model, resume after a kill, and it is validated.
+"""The examples for PyTorch, JAX and XGBoost: two replicas train one model, resume after kills, and it is validated.
 
 By the commands of docs/frameworks.md, on a few thousand digits.
 """
@@ -23,6 +23,8 @@ from mlengine.core.job import JobHandle, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.verdict import Decision
 from mlengine.storage.client import Storage
+from mlengine.testing import faults
+from mlengine.testing.gcs import GcsServer
 from mlengine.validation.report import load_report
 from tests.support import local_jobs
 from tests.support.manual import ROOT, blocks, commands, words
@@ -30,6 +32,7 @@ from tests.support.manual import ROOT, blocks, commands, words
 pytestmark = pytest.mark.integration
 PAGE = ROOT / "docs" / "frameworks.md"
 BUILD_SECONDS, RUN_SECONDS = 500.0, 300.0
+ENDS = re.compile(r"replica \d ends with \w+ (\S+)")
 
 
 @pytest.fixture
@@ -90,6 +93,10 @@ def replica(backend: LocalBackend, handle: JobHandle, rank: int) -> int:
     raise AssertionError(f"rank {rank} is not running")
 
 
+def log_of(backend: LocalBackend, handle: JobHandle) -> str:
+    return "\n".join(local_jobs.texts(backend, handle))
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("example", "arguments", "killed"),
@@ -99,11 +106,12 @@ def replica(backend: LocalBackend, handle: JobHandle, rank: int) -> int:
         ("xgboost_digits", ["--rounds", "30"], 1),
     ],
 )
-def test_an_example_survives_a_kill_and_is_validated(
+def test_an_example_survives_kills_and_is_validated(
     mlengine: Callable[..., str],
     backend: LocalBackend,
     bucket: str,
     storage: Storage,
+    gcs_server: GcsServer,
     digits: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,24 +124,32 @@ def test_an_example_survives_a_kill_and_is_validated(
     mnist.register(storage, bucket, digits, "2026-11-01", train=2_000, heldout=1_000)
     train, validate = documented(example)
     job_dir = JobDir(train.split("--job-dir ")[1].split()[0].replace("gs://BUCKET", bucket))
-    mlengine(train.replace("--stream-logs", ""), "--", *arguments)
-    (handle,) = backend.jobs()
     checkpoint = f"{job_dir.uri}/train/progress.json"
-    local_jobs.until(lambda: ended(backend, handle) or storage.exists(checkpoint), "a checkpoint", BUILD_SECONDS)
-    os.kill(replica(backend, handle, killed), signal.SIGKILL)
-    status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", RUN_SECONDS)
-    log = "\n".join(local_jobs.texts(backend, handle))
+    with faults.before(gcs_server.url) as proxy, monkeypatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        proxy.strike(faults.stall(BUILD_SECONDS), "POST", body=rb"/model/model\.")
+        mlengine(train.replace("--stream-logs", ""), "--", *arguments)
+        (handle,) = backend.jobs()
+        local_jobs.until(lambda: ended(backend, handle) or storage.exists(checkpoint), "a checkpoint", BUILD_SECONDS)
+        os.kill(replica(backend, handle, killed), signal.SIGKILL)
+        local_jobs.until(lambda: ended(backend, handle) or not proxy.unused, "the upload of the model", RUN_SECONDS)
+        local_jobs.until(lambda: len(ENDS.findall(log_of(backend, handle))) == 2, "the end of training on both")
+        os.kill(replica(backend, handle, 0), signal.SIGKILL)
+        proxy.release()
+        status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", RUN_SECONDS)
+    log = log_of(backend, handle)
     assert status.state.name == "SUCCEEDED", log[-5000:]
     for rank in range(2):
         assert f"replica {rank} of 2: 1000 rows" in log
     starts = sorted(int(step) for step in re.findall(r"starting after (?:step|round) (\d+)", log))
     assert starts[:2] == [0, 0]
-    assert len(starts) >= 4, "both started again"
+    assert len(starts) >= 6, "both started again, twice"
     assert starts[2] > 0, "from the checkpoint"
+    assert starts[-2:] == [int(arguments[1])] * 2, "also the worker started again, only to store the model"
     losses = [float(loss) for loss in re.findall(r"'loss': ([\d.e-]+)", log)]
     assert losses[-1] < 0.7 * losses[0]
-    ends = re.findall(r"replica \d ends with \w+ (\S+)", log)
-    assert len(ends) == 2
+    ends = ENDS.findall(log)
+    assert len(ends) == 4
     assert len(set(ends)) == 1, "all replicas have the same model"
 
     mlengine(validate)
@@ -165,7 +181,7 @@ def test_lightgbm_joins_the_world_by_the_page_s_parameters(
     uri = local_jobs.put(storage, bucket, data, "boost-1.0.tar.gz")
     handle = backend.submit(local_jobs.submission(bucket, local_jobs.spec(uri, worker=1, module="boost.task")))
     status = local_jobs.until(lambda: ended(backend, handle), "the end of the job", BUILD_SECONDS)
-    log = "\n".join(local_jobs.texts(backend, handle))
+    log = log_of(backend, handle)
     assert status.state.name == "SUCCEEDED", log[-5000:]
     found = re.findall(r"replica (\d) of 2: (\d+) ([\d.]+)", log)
     assert sorted(rank for rank, _, _ in found) == ["0", "1"]

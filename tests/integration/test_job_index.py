@@ -261,13 +261,51 @@ def test_deleted_jobs_leave_the_list_and_the_index(sample_jobs: SampleJobs, monk
     sample_jobs.job("mnist_3")
     assert len(new_server(sample_jobs).refresh().rows) == 3
     delete_below(sample_jobs.storage, gone.uri)
-    sample_jobs.storage.delete(unclaimed.claim)  # by an interrupted deletion, or by a lifecycle rule
+    sample_jobs.storage.delete(unclaimed.claim)  # by an interrupted `jobs prune`, or by a lifecycle rule
     monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read some minutes ago
     assert [row.job_id for row in new_server(sample_jobs).refresh().rows] == ["mnist_3"]
-    assert sorted(stored(sample_jobs)) == ["mnist_1", "mnist_2", "mnist_3"], "the rows are too new to be deleted"
+    assert sorted(stored(sample_jobs)) == ["mnist_1", "mnist_3"], "mnist_1 may have been listed too early"
     monkeypatch.setattr(bucket_rows, "_FORGET_AFTER", -60.0)
     assert [row.job_id for row in new_server(sample_jobs).refresh().rows] == ["mnist_3"]
-    assert sorted(stored(sample_jobs)) == ["mnist_2", "mnist_3"]
+    assert sorted(stored(sample_jobs)) == ["mnist_3"]
+
+
+@pytest.mark.parametrize("deleted", ["claim", "report"])
+def test_a_row_of_a_deleted_object_does_not_come_back(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch, deleted: str
+) -> None:
+    """Another server, which has not noticed the deletion, writes its row once more."""
+    for name in ("WRITE_INTERVAL", "CHECK_INTERVAL"):
+        monkeypatch.setattr(bucket_rows, name, 0.0)
+    monkeypatch.setattr(bucket_rows, "_SKEW", -60.0)  # as if the rows had been read some minutes ago
+    job_dir = sample_jobs.job("mnist_1")
+    server = new_server(sample_jobs)
+    server.refresh()
+    old = stored(sample_jobs)["mnist_1"]
+    assert old.verdict == "accepted"
+    key = ("mnist", "mnist_1")
+    sample_jobs.storage.delete(getattr(job_dir, deleted))
+    expected = {} if deleted == "claim" else {"mnist_1": ""}
+    for _ in range(2):
+        view = server.refresh()
+        assert {row.job_id: row.verdict for row in view.rows} == expected
+        assert {row.job_id: row.verdict for row in stored(sample_jobs).values()} == expected
+        shards.update(sample_jobs.storage, sample_jobs.bucket, shards.number_of(*key), lambda _: {key: old})
+    sample_jobs.job("mnist_1", metric_value=0.99)  # claimed and validated again
+    monkeypatch.setattr(bucket_rows, "_UNCLAIMED_PAUSE", 0.0)
+    assert [row.metric_value for row in server.refresh().rows] == [0.99]
+    assert stored(sample_jobs)["mnist_1"].metric_value == 0.99
+
+
+def test_the_newest_jobs_of_all_models_are_read_first(
+    sample_jobs: SampleJobs, dirs_read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_rows, "BATCH", 2)
+    for model in ("a-model", "b"):
+        for month in ("2026_09", "2026_10"):
+            sample_jobs.job(f"{model.replace('-', '_')}_{month}_0a", model=model)
+    new_server(sample_jobs).refresh()
+    assert {job_id[-10:-3] for job_id in dirs_read[:2]} == {"2026_10"}
 
 
 def test_a_part_of_the_index_that_is_gone_is_read_from_the_jobs(sample_jobs: SampleJobs, dirs_read: list[str]) -> None:
@@ -300,6 +338,26 @@ def test_a_dir_that_no_job_has_claimed_is_not_read_with_every_refresh(
     sample_jobs.job("mnist_1")
     now[0] += 600
     assert [row.job_id for row in server.refresh().rows] == ["mnist_1"]
+
+
+def test_users_are_searched_for_again_after_a_failed_query(
+    sample_jobs: SampleJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", run_id="manual")
+    queries: list[set[tuple[str, str]]] = []
+    answers: list[dict[tuple[str, str], str] | None] = [None, {("mnist_retraining", "manual"): "ann"}]
+
+    def people(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str] | None:
+        queries.append(runs)
+        return answers[min(len(queries), 2) - 1]
+
+    server = Index(sample_jobs.storage, sample_jobs.bucket, lambda _: BACKEND, people)
+    assert [row.by for row in server.refresh().rows] == [""]
+    assert len(queries) == 1, "the database is left alone for a while"
+    monkeypatch.setattr(bucket_rows, "_USERS_PAUSE", 0.0)
+    assert [row.by for row in server.refresh().rows] == ["ann"]
+    server.refresh()
+    assert len(queries) == 2
 
 
 def test_rows_are_written_at_once_if_many_jobs_were_read(sample_jobs: SampleJobs) -> None:

@@ -250,6 +250,7 @@ def test_the_longest_unused_environments_go(storage: Storage, bucket: str, tmp_p
     mine = tmp_path / "envs" / "my-own-venv"
     mine.mkdir()
     assert venv.prune(tmp_path, 1) == [first.digest]
+    assert not lock_path(tmp_path, first.digest).exists()
     assert mine.is_dir(), "it is not of our naming"
 
 

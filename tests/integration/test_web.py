@@ -3,6 +3,7 @@ logs become."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from mlengine.backends import LogPage
+from mlengine.backends.vertex.logs import MAX_SEEN
+from mlengine.core import layout
 from mlengine.core.dataset import Column, ColumnStatistics, DataFile, Manifest, Schema, Split
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir, dataset_dir
 from mlengine.core.verdict import Decision
+from mlengine.storage.client import Storage
 from mlengine.web import guard
 from mlengine.web.app import make_app
 from tests.support import sample_reports
@@ -143,10 +149,30 @@ def test_a_running_job_has_its_web_access(sample_jobs: SampleJobs, visit: Callab
     shell = "https://0123-dot-us-central1.aiplatform-training.googleusercontent.com"
     BACKEND.links.update({"chief-0": shell, "worker-0": "javascript:alert(1)"})
     client = visit()
+    client.get("api/jobs/mnist/unknown")
+    BACKEND.calls.clear()
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {"chief-0": shell}
+    assert BACKEND.calls == ["describe"], "the status is the row's"
     assert shell not in client.get("api/jobs").text
     BACKEND.end("mnist_1-1", JobState.SUCCEEDED)
     assert client.get("api/jobs/mnist/mnist_1").json()["links"] == {}
+
+
+def test_a_backend_that_this_server_cannot_connect_to_does_not_hide_the_job(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Vertex AI and Ray connect at their first call, and raise if they have no project or address."""
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+
+    def fail(*_: Any) -> Any:
+        raise BackendError("no Google Cloud project")
+
+    for name in ("describe", "logs", "console_url"):
+        monkeypatch.setattr(BACKEND, name, fail)
+    answer = visit().get("api/jobs/mnist/mnist_1")
+    assert answer.status_code == 200
+    assert (answer.json()["row"]["state"], answer.json()["console"]) == ("UNKNOWN", "")
+    assert visit().get("api/jobs/mnist/mnist_1/logs").status_code == 200
 
 
 def test_a_backend_that_cannot_be_seen_from_here_decides_nothing(
@@ -187,17 +213,59 @@ def test_logs_page_by_page_to_the_last_line(sample_jobs: SampleJobs, visit: Call
     sample_jobs.logs(job_dir, "chief-0", b"the first attempt", attempt=0)
     client, cursor, seen = visit(), "", []
     for _ in range(20):
-        page = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+        page = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
         seen += [(line["replica"], line["text"]) for line in page["lines"]]
         cursor = page["cursor"]
         if not page["more"]:
             break
     assert [text for replica, text in seen if replica == "chief-0"] == chief
     assert [text for replica, text in seen if replica == "worker-0"] == ["only one"]
-    again = client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": cursor}).json()
+    again = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
     assert (again["lines"], again["more"]) == ([], False)
     for wrong in ("%%%", "bm8=", "e30", "W10="):
-        assert client.get("api/jobs/mnist/mnist_1/logs", params={"cursor": wrong}).status_code in {200, 400}
+        assert client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong}).status_code == 400
+    for offset in ("x", -1, 1.5, None, True, [1]):
+        wrong = base64.urlsafe_b64encode(json.dumps({"stored": {"chief-0": offset}}).encode()).decode()
+        answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": wrong})
+        assert (answer.status_code, "not a log cursor" in answer.json()["error"]) == (400, True), offset
+
+
+def test_a_cursor_may_be_as_long_as_that_of_a_talkative_job_on_vertex_ai(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    stamp = "2026-11-23T12:00:00.123456789Z"
+    cursor = {"since": stamp, "window": [[stamp, f"{at:010}"] for at in range(MAX_SEEN)]}
+    seen: list[Any] = []
+
+    def logs(_: Any, after: Any, __: int) -> LogPage:
+        seen.append(after)
+        return LogPage((), cursor)
+
+    monkeypatch.setattr(BACKEND, "logs", logs)
+    client = visit()
+    first = client.get("api/jobs/mnist/mnist_1/logs").json()
+    answer = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": first["cursor"]})
+    assert (answer.status_code, seen) == (200, [{}, cursor])
+
+
+def test_a_throttled_log_says_when_to_ask_again(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING)
+    client = visit()
+    cursor = ""
+    for answer, wait in ((LogPage((), {"at": 1}, wait=7.0), 7.0), (LogPage((), {"at": 1}), 0.0), (None, 5.0)):
+
+        def logs(*_: Any, answer: LogPage | None = answer) -> LogPage:
+            if answer is None:
+                raise BackendUnavailableError("no answer")
+            return answer
+
+        monkeypatch.setattr(BACKEND, "logs", logs)
+        found = client.post("api/jobs/mnist/mnist_1/logs", json={"cursor": cursor}).json()
+        assert (found["wait"], found["more"]) == (wait, wait > 0)
+        cursor = found["cursor"]
 
 
 def test_hostile_logs_and_names_are_text(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:
@@ -259,6 +327,53 @@ def test_a_model_with_its_history_and_its_challengers(
     assert [(p["dataset"], p["champion"]) for p in model["points"]] == [("v9", True), ("v12", True), ("v13", False)]
     assert (model["comparison"]["job_id"], model["comparison"]["verdict"]) == ("mnist_c", "rejected")
     assert client.get("api/models/mnist/drift").json()["columns"] == [], "its versions have been deleted"
+
+
+def test_champions_are_read_once_for_all_viewers(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(4):
+        champion(sample_jobs, f"mnist_{at}", 0.97 + at / 1000, f"v{at}", NOW - (30 - at) * DAY)
+    sample_jobs.job("other_1", model="other")
+    read: list[str] = []
+
+    real = Storage.read_with_generation
+
+    def counted(self: Storage, uri: str) -> tuple[bytes, int]:
+        read.append(uri.removeprefix(f"{sample_jobs.bucket}/"))
+        return real(self, uri)
+
+    monkeypatch.setattr(Storage, "read_with_generation", counted)
+    client = visit()
+    for _ in range(2):
+        assert [model["model"] for model in client.get("api/models").json()["models"]] == ["mnist", "other"]
+    assert sorted(uri for uri in read if "champion" in uri) == ["mnist/champion.json", "other/champion.json"]
+    read.clear()
+    for _ in range(2):
+        assert len(client.get("api/models/mnist").json()["history"]) == 4
+    entries = [uri for uri in read if "champions/" in uri]
+    assert sorted(entries) == [f"mnist/champions/00000{serial}.json" for serial in (1, 2, 3)]
+    champion(sample_jobs, "mnist_4", 0.98, "v4", NOW - 20 * DAY)
+    newest = client.get("api/models/mnist").json()["history"][0]
+    assert newest["job_id"] == "mnist_4", "the model's own page reads the pointer"
+    assert client.post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x"}).status_code == 200
+    assert client.get("api/models").json()["models"][0]["champion"]["job_id"] == "mnist_3"
+
+
+@pytest.mark.parametrize(
+    "change", [{"dataset": []}, {"metric_value": float("nan")}, {"action": "x"}, {"dataset": {"version": 1}}]
+)
+def test_a_damaged_champion_does_not_hide_the_other_models(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], change: dict[str, Any]
+) -> None:
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY)
+    sample_jobs.job("other_1", model="other")
+    uri = layout.champion(sample_jobs.bucket, "mnist")
+    raw = json.loads(sample_jobs.storage.read(uri))
+    sample_jobs.storage.write(layout.champion(sample_jobs.bucket, "other"), json.dumps({**raw, **change}).encode())
+    found = {model["model"]: model["champion"] for model in visit().get("api/models").json()["models"]}
+    assert found["mnist"]["job_id"] == "mnist_a"
+    assert ("error" in found["other"]) is (change != {"dataset": {"version": 1}})
 
 
 def test_a_model_without_an_accuracy(sample_jobs: SampleJobs, visit: Callable[..., TestClient]) -> None:

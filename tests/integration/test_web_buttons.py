@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from fastapi.testclient import TestClient
 
 from mlengine.champions import history
 from mlengine.core.job import JobRecord, JobState
+from mlengine.web import guard
 from tests.support.page_client import BUTTON, champion
 from tests.support.sample_jobs import BACKEND, DAY, NOW, SampleJobs
 
@@ -38,6 +41,55 @@ def test_a_rollback_is_done_and_written_down(sample_jobs: SampleJobs, visit: Cal
     assert (now.job_id, now.by, now.why, now.serial) == ("mnist_a", "ann", "b is slow", 3)
     again = visit().post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})
     assert again.status_code == 409
+
+
+class OwnRuns(SimpleAuthManager):
+    """Ann may edit the DAG ``mine`` and its runs, and read others. As with other managers, that permits runs without
+    a DAG's id, but not DAGs without one.
+    """
+
+    def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
+        dag_id = details.id if details else None
+        return method == "GET" or dag_id == "mine" or (dag_id is None and access_entity is DagAccessEntity.RUN)
+
+
+def test_a_rollback_needs_the_permission_of_the_dag_that_trained_the_champion(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the user sees only other jobs of the model, or if the champion's job or DAG is unknown."""
+    champion(sample_jobs, "mnist_a", 0.97, "v9", NOW - 30 * DAY, dag_id="mine")
+    theirs = champion(sample_jobs, "mnist_b", 0.98, "v12", NOW - 20 * DAY, dag_id="theirs")
+    client = visit()
+
+    def roll_back() -> int:
+        answer = client.post("api/models/mnist/rollback", headers=BUTTON, json={"reason": "x", "to": 1})
+        assert client.get("api/models/mnist").json()["may_change"] is (answer.status_code != 403)
+        return answer.status_code
+
+    monkeypatch.setattr(guard, "get_auth_manager", OwnRuns)
+    assert roll_back() == 403
+    # Of the model's jobs, only ann's own are listed.
+    monkeypatch.setattr(guard, "readable", lambda *_: {"mine", ""})
+    assert client.get("api/jobs").json()["total"] == 1
+    assert roll_back() == 403
+    claim = sample_jobs.storage.read(theirs.claim)
+    sample_jobs.storage.delete(theirs.claim)
+    assert roll_back() == 403
+    sample_jobs.storage.write(theirs.claim, claim.replace(b'"theirs"', b'""'))
+    assert roll_back() == 403
+    sample_jobs.storage.write(theirs.claim, claim.replace(b'"theirs"', b'"mine"'))
+    assert roll_back() == 200
+
+
+def test_a_job_without_a_dag_needs_the_permission_for_dags_in_general(
+    sample_jobs: SampleJobs, visit: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample_jobs.job("mnist_1", state=JobState.RUNNING, dag_id="")
+    monkeypatch.setattr(guard, "get_auth_manager", OwnRuns)
+    client = visit()
+    assert client.get("api/jobs/mnist/mnist_1").json()["may_change"] is False
+    assert client.post("api/jobs/mnist/mnist_1/cancel", headers=BUTTON, json={"reason": "x"}).status_code == 403
+    assert BACKEND.live
 
 
 @pytest.mark.parametrize("path", ["api/jobs/mnist/mnist_1/cancel", "api/models/mnist/rollback"])

@@ -35,9 +35,15 @@ def opener() -> Callable[..., TestClient]:
 
 
 def champion(
-    sample_jobs: SampleJobs, job_id: str, value: float, version: str, began: float, dataset: str = "mnist"
+    sample_jobs: SampleJobs,
+    job_id: str,
+    value: float,
+    version: str,
+    began: float,
+    dataset: str = "mnist",
+    dag_id: str = "mnist_retraining",
 ) -> JobDir:
-    job_dir = sample_jobs.job(job_id, metric_value=value, version=version, began=began, dataset=dataset)
+    job_dir = sample_jobs.job(job_id, metric_value=value, version=version, began=began, dataset=dataset, dag_id=dag_id)
     sample_jobs.storage.write(job_dir.model + "saved_model.pb", job_id.encode())
     report = load_report(sample_jobs.storage, job_dir)
     raw = {**report.to_json(), "fingerprint": resolve(sample_jobs.storage, job_dir.model).fingerprint}

@@ -40,9 +40,9 @@ def main() -> None:
     except xgboost.core.XGBoostError as error:
         print(f"training was interrupted: {error}", flush=True)
         os._exit(RESTART)
-    peers.finish()
     if rank == 0:
         blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
+    peers.finish()
 
 
 def replica() -> tuple[int, list[str]]:
@@ -64,6 +64,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.connections: list[socket.socket] = []
+        self.watchers: list[threading.Thread] = []
 
     def meet(self, rank: int, addresses: list[str]) -> dict[str, Any]:
         """The arguments of XGBoost's communicator."""
@@ -100,12 +101,18 @@ class Peers:
 
         connection.settimeout(None)
         self.connections.append(connection)
-        threading.Thread(target=wait, daemon=True).start()
+        self.watchers.append(threading.Thread(target=wait, daemon=True))
+        self.watchers[-1].start()
 
     def finish(self) -> None:
+        """Wait until the others have finished, too. The chief calls it when it has stored the model: a worker that has
+        ended would not be started again if the chief is lost before.
+        """
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.sendall(b".")
+        for watcher in self.watchers:
+            watcher.join()
 
 
 def train(args: argparse.Namespace, rank: int, replicas: int) -> xgboost.Booster:

@@ -86,6 +86,7 @@ def train(args: argparse.Namespace) -> None:
     print(f"replica {rank} ends with weights {sum(p.double().sum().item() for p in model.parameters())!r}", flush=True)
     if rank == 0:
         export(model.cpu().eval(), args.job_dir)
+    dist.barrier()  # a replica that has ended is not started again if rank 0 is lost before the model is stored
 
 
 def export(model: Digits, job_dir: str) -> None:

@@ -32,12 +32,14 @@ def main() -> None:
         communicator = {**meet(rank, size), "dmlc_task_id": os.environ["DMLC_TASK_ID"], "dmlc_timeout": 120}
         with collective.CommunicatorContext(**communicator):
             booster = train(args, rank, size)
+            if rank == 0:
+                blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
+            # A replica that has ended is not started again if rank 0 is lost before the model is stored.
+            collective.broadcast("stored", 0)
     except xgboost.core.XGBoostError as error:
         # Another replica was lost. All start again, meet, and resume from the checkpoint.
         print(f"training was interrupted: {str(error).splitlines()[-1]}", flush=True)
         os._exit(RESTART)
-    if rank == 0:
-        blob(f"{args.job_dir}/model/model.ubj").upload_from_string(bytes(booster.save_raw("ubj")))
 
 
 def meet(rank: int, size: int) -> dict[str, Any]:

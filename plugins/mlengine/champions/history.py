@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from itertools import islice
@@ -149,16 +149,22 @@ def history(storage: Storage, bucket: str, model: str, limit: int = 1000) -> lis
     return list(islice(chain(storage, bucket, current(storage, bucket, model)), limit))
 
 
-def chain(storage: Storage, bucket: str, at: Champion | None) -> Iterator[Champion]:
+def chain(
+    storage: Storage,
+    bucket: str,
+    at: Champion | None,
+    read: Callable[[Storage, str, str, int], Champion] = entry,
+) -> Iterator[Champion]:
     """An entry and those before it, read lazily.
 
+    :param read: reads one entry.
     :raises PublishError: the previous entry is missing, or has a higher serial.
     """
     while at is not None:
         yield at
         if at.previous is not None and at.previous >= at.serial:
             raise PublishError(f"entry {at.serial} of {at.model} has entry {at.previous} as its previous one")
-        at = None if at.previous is None else entry(storage, bucket, at.model, at.previous)
+        at = None if at.previous is None else read(storage, bucket, at.model, at.previous)
 
 
 def models(storage: Storage, bucket: str) -> list[str]:

@@ -296,6 +296,14 @@ class JobRecord:
             return None
         return JobHandle(self.backend, self.name, self.job_id, self.attempt, job_dir)
 
+    def _check_types(self) -> None:
+        """:raises TypeError: a field has another type. Trainers, too, may write to the job dir."""
+        for name, kind in _RECORD_TYPES.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is a {type(getattr(self, name)).__name__}")
+        if not all(isinstance(event, dict) for event in self.history):
+            raise TypeError("an event of the history is not an object")
+
     def to_bytes(self) -> bytes:
         return json.dumps({**asdict(self), "history": list(self.history)}, indent=2, sort_keys=True).encode()
 
@@ -305,9 +313,19 @@ class JobRecord:
         try:
             raw = json.loads(data)
             raw["history"] = tuple(raw.get("history", ()))
-            return cls(**raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            record = cls(**raw)
+            record._check_types()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise MlengineError(
                 f"job.json is not the record of a job: {error}",
                 hint="choose another job dir; if mlengine created this one, restore job.json from a backup",
             ) from error
+        return record
+
+
+_RECORD_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("key", "job_id", "model", "backend", "host"), str),
+    **dict.fromkeys(("spec", "owner", "inputs", "requested"), dict),
+    "attempt": int,
+    "name": (str, type(None)),
+}

@@ -9,19 +9,21 @@ were read are written to the index, so that the next server need not read them.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from mlengine.backends import TrainingBackend
 from mlengine.core import layout
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.job_index import shards
-from mlengine.job_index.reading import Claimed, damaged, describe, make_row, read_claim
-from mlengine.job_index.rows import Row, from_columns, to_columns
+from mlengine.job_index.reading import INVALID, Claimed, CurrentJob, damaged, describe, make_row, read_claim
+from mlengine.job_index.rows import Row, check
 from mlengine.job_index.shards import Key, Shard
 from mlengine.storage.client import ObjectStat, Storage
 
@@ -33,17 +35,18 @@ MANY = 20
 BATCH = 100  # jobs that are read together
 _SKEW = 60.0  # seconds by which clocks may differ
 _FORGET_AFTER = 3600.0  # seconds after a row was read; then it is deleted from the index if its directory is gone
+_USERS_PAUSE = 60.0  # seconds after a failed query for users
 _UNCLAIMED_PAUSE = 600.0  # seconds, at most, between two reads of a directory that no job has claimed
 
 Backends = Callable[[str], TrainingBackend | None]
-People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str]]
+People = Callable[[set[tuple[str, str]]], Mapping[tuple[str, str], str] | None]
 
 
 class BucketRows:
     """The rows of one bucket, by model and job id.
 
     :param backends: returns the backend of a name, or ``None`` if it is not configured.
-    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``.
+    :param people: returns the users who triggered the given runs ``(dag_id, run_id)``; ``None`` if it failed.
     """
 
     def __init__(self, storage: Storage, bucket: str, backends: Backends, people: People | None = None) -> None:
@@ -56,8 +59,11 @@ class BucketRows:
         self._dirs: set[Key] = set()
         self._listed = 0.0
         self._unclaimed: dict[Key, tuple[float, float]] = {}  # first read, and when to read again
+        # Generations of deleted objects. Generations grow, so no valid row was read from these or older ones.
+        self._deleted_claims: dict[Key, int] = {}
+        self._deleted_reports: dict[Key, int] = {}
         self._asked: set[tuple[str, str]] = set()  # runs whose user was searched for
-        self._checked = self._written = float("-inf")
+        self._checked = self._written = self._people_failed = float("-inf")
         self._read_since = 0  # jobs that were read since the last write to the index
 
     def refresh(self, pool: Executor, progress: Callable[[], None] = lambda: None) -> None:
@@ -78,8 +84,10 @@ class BucketRows:
             if job_id not in layout.NO_JOBS
         }
         self._listed = listed
-        for gone in self.rows.keys() - self._dirs:
-            del self.rows[gone]
+        known: dict[Key, Any]
+        for known in (self.rows, self._deleted_claims, self._deleted_reports):
+            for gone in known.keys() - self._dirs:
+                del known[gone]
         self._read(self._due(), pool, progress)
 
     def check(self, pool: Executor) -> None:
@@ -88,10 +96,11 @@ class BucketRows:
             return
         began = time.time()
         found = self._generations()
-        stale = [key for key in list(self.rows) if self._is_stale(key, *found.get(key, (None, None)), began)]
+        rows = list(self.rows.items())
+        stale = [key for key, row in rows if _is_stale(row, *found.get(key, (None, None)), began)]
         if stale:
             log.info("%d rows of the job index were out of date", len(stale))
-        self._read(sorted(stale, reverse=True), pool)
+        self._read(sorted(stale, key=_age, reverse=True), pool)
         self._checked = time.monotonic()
 
     def save(self, pool: Executor) -> None:
@@ -106,29 +115,33 @@ class BucketRows:
         if self._shards is None:
             return
         changes = self._unsaved(self._shards)
-        for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values()), strict=True):
+        known = [self._shards[number].rows for number in changes]
+        for number, shard in zip(changes, pool.map(self._save_shard, changes, changes.values(), known), strict=True):
             if shard is not None:
                 self._shards[number] = shard
         self._written, self._read_since = time.monotonic(), 0
 
-    def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
+    def read(self, job_dir: JobDir) -> CurrentJob | None:
         """Read one job now, and update its row. ``None`` if there is no such job."""
         claim = read_claim(self._storage, job_dir)
         if claim is None:
             return None
-        row = self._make_rows([claim])[0]
+        statuses = self._describe([claim])
+        row = self._make_rows([claim], statuses)[0]
         key = (row.model, row.job_id)
         known = self.rows.get(key)
         if known is not None:
             row = row._replace(by=row.by or known.by)
             self.rows[key] = row
-        return claim, row
+        return CurrentJob(claim, row, statuses.get(job_dir.uri))
 
     def add_users(self, keys: Iterable[Key]) -> None:
         """Look up who triggered the runs of these rows; a run is not asked for twice."""
         missing = [row for key in keys if (row := self.rows.get(key)) is not None and row.run_id and not row.by]
         runs = {(row.dag_id, row.run_id) for row in missing} - self._asked
         users = self._triggered_by(runs)
+        if users is None:
+            return
         self._asked |= runs
         for row in missing:
             if user := users.get((row.dag_id, row.run_id)):
@@ -162,18 +175,27 @@ class BucketRows:
     def _merge(self, rows: Iterable[Row]) -> None:
         for row in rows:
             key = (row.model, row.job_id)
-            self.rows[key] = shards.merged(self.rows.get(key), row)
+            if not self._is_outdated(row):
+                self.rows[key] = shards.merged(self.rows.get(key), row)
+
+    def _is_outdated(self, row: Row) -> bool:
+        """Whether the row was read from an object that has been deleted since."""
+        key = (row.model, row.job_id)
+        if row.claim_generation <= self._deleted_claims.get(key, -1):
+            return True
+        return 0 < row.report_generation <= self._deleted_reports.get(key, 0)
 
     def _due(self) -> list[Key]:
         """The directories to read: new jobs, and jobs that are not final."""
         now = time.time()
         self._unclaimed = {key: when for key, when in self._unclaimed.items() if key in self._dirs}
-        return sorted(  # ids contain dates: roughly newest first
+        return sorted(
             (
                 key
                 for key in self._dirs
                 if not ((row := self.rows.get(key)) and row.final(now)) and self._unclaimed.get(key, (0, 0))[1] <= now
             ),
+            key=_age,
             reverse=True,
         )
 
@@ -192,38 +214,63 @@ class BucketRows:
         now = time.time()
         for key, claim in zip(keys, claims, strict=True):
             if claim is None:
-                self.rows.pop(key, None)
+                if (gone := self.rows.pop(key, None)) is not None:
+                    self._deleted_claims[key] = gone.claim_generation
                 first = self._unclaimed.get(key, (now, now))[0]
                 self._unclaimed[key] = (first, now + min((now - first) / 2, _UNCLAIMED_PAUSE))
             else:
                 self._unclaimed.pop(key, None)
-        for row in self._make_rows([claim for claim in claims if claim is not None], pool):
+        found = [claim for claim in claims if claim is not None]
+        for row in self._make_rows(found, self._describe(found), pool):
             key = (row.model, row.job_id)
             known = self.rows.get(key)
+            if row.report_generation:
+                self._deleted_reports.pop(key, None)
+            elif known is not None and known.report_generation:
+                self._deleted_reports[key] = known.report_generation
             self.rows[key] = row._replace(by=row.by or (known.by if known else ""))
             # A running job is read with every refresh, and is not written.
             self._read_since += row.final(now) and (known is None or _content(known) != _content(row))
 
-    def _make_rows(self, claims: Sequence[Claimed], pool: Executor | None = None) -> list[Row]:
-        backends = {name: self._backends(name) for name in {claim.record.backend for claim in claims}}
+    def _describe(self, claims: Sequence[Claimed]) -> dict[str, JobStatus]:
+        """The status of each job that its backend knows, by job directory."""
         statuses: dict[str, JobStatus] = {}
-        for name, backend in backends.items():
+        for name in {claim.record.backend for claim in claims}:
+            backend = self._backends(name)
             if backend is not None:
                 statuses |= describe(backend, [claim for claim in claims if claim.record.backend == name])
+        return statuses
 
+    def _make_rows(
+        self, claims: Sequence[Claimed], statuses: Mapping[str, JobStatus], pool: Executor | None = None
+    ) -> list[Row]:
         def one(claim: Claimed) -> Row:
-            backend = backends[claim.record.backend]
+            status = statuses.get(claim.job_dir.uri)
             try:
-                return make_row(self._storage, claim, statuses.get(claim.job_dir.uri), backend)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                row = make_row(self._storage, claim, status, self._backends(claim.record.backend))
+                check(row)
+            except INVALID as error:
                 return damaged(claim, repr(error))
+            except MlengineError as error:
+                if error.retryable or isinstance(error, StorageError):
+                    raise
+                return damaged(claim, error.message)
+            return row
 
         rows = list((pool.map if pool else map)(one, claims))
-        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id})
+        users = self._triggered_by({(row.dag_id, row.run_id) for row in rows if row.run_id}) or {}
         return [row._replace(by=users.get((row.dag_id, row.run_id), row.by)) for row in rows]
 
-    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        return self._people(runs) if self._people and runs else {}
+    def _triggered_by(self, runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
+        """``None`` if the query failed, or failed a short time ago."""
+        if self._people is None or not runs:
+            return {}
+        if time.monotonic() - self._people_failed < _USERS_PAUSE:
+            return None
+        users = self._people(runs)
+        if users is None:
+            self._people_failed = time.monotonic()
+        return users
 
     def _generations(self) -> dict[Key, tuple[ObjectStat | None, ObjectStat | None]]:
         """The claim and the report of each job."""
@@ -238,21 +285,6 @@ class BucketRows:
                 found[model, job_id] = (claim, stat)
         return found
 
-    def _is_stale(self, key: Key, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
-        """Whether the row was read from older objects than those that were listed."""
-        row = self.rows.get(key)
-        if row is None:
-            return False
-        if claim is None or (report is None and row.report_generation):
-            return row.seen < listed - _SKEW  # deleted
-        reported = report.generation if report else 0
-        if row.claim_generation:
-            return (row.claim_generation, row.report_generation) < (claim.generation, reported)
-        if max(claim.written, report.written if report else 0.0) > row.seen - _SKEW:
-            return True
-        self.rows[key] = row._replace(claim_generation=claim.generation, report_generation=reported)
-        return False
-
     def _unsaved(self, known: Sequence[Shard]) -> dict[int, dict[Key, Row | None]]:
         """The changes to the index, by the number of the object."""
         now = time.time()
@@ -261,18 +293,24 @@ class BucketRows:
             if row.final(now):
                 number = shards.number_of(*key)
                 stored = known[number].rows.get(key)
-                if (stored is None or _content(stored) != _content(row)) and _is_valid(row):
+                if stored is None or _content(stored) != _content(row):
                     changes[number][key] = row
         for number, shard in enumerate(known):
             for key, row in shard.rows.items():
-                if key not in self._dirs and row.seen < self._listed - _FORGET_AFTER:
+                deleted = key not in self._dirs and row.seen < self._listed - _FORGET_AFTER
+                if deleted or (key not in self.rows and self._is_outdated(row)):
                     changes[number][key] = None
         return {number: rows for number, rows in changes.items() if not known[number].newer}
 
-    def _save_shard(self, number: int, rows: Mapping[Key, Row | None]) -> Shard | None:
+    def _save_shard(self, number: int, rows: Mapping[Key, Row | None], known: Mapping[Key, Row]) -> Shard | None:
+        def wanted(key: Key, row: Row | None, present: Row | None) -> Row | None:
+            if row is None:
+                return None if present == known.get(key) else present  # written again since it was loaded
+            return shards.merged(None if present is None or self._is_outdated(present) else present, row)
+
         def change(present: Mapping[Key, Row]) -> Mapping[Key, Row | None]:
-            wanted = {key: row and shards.merged(present.get(key), row) for key, row in rows.items()}
-            return {key: row for key, row in wanted.items() if present.get(key) != row}
+            result = {key: wanted(key, row, present.get(key)) for key, row in rows.items()}
+            return {key: row for key, row in result.items() if present.get(key) != row}
 
         try:
             return shards.update(self._storage, self._bucket, number, change)
@@ -281,15 +319,22 @@ class BucketRows:
             return None
 
 
+def _is_stale(row: Row, claim: ObjectStat | None, report: ObjectStat | None, listed: float) -> bool:
+    """Whether the row was read from other objects than those that were listed.
+
+    :param listed: when the listing began.
+    """
+    if claim is None or (report is None and row.report_generation):
+        return row.seen < listed - _SKEW  # deleted
+    return (row.claim_generation, row.report_generation) < (claim.generation, report.generation if report else 0)
+
+
+def _age(key: Key) -> tuple[str, str]:
+    """A key to sort jobs of all models by age, roughly: an id is the model's name, a date or version, and a digest."""
+    model, job_id = key
+    return job_id.removeprefix(re.sub(r"[^0-9A-Za-z]+", "_", model)), model
+
+
 def _content(row: Row) -> tuple[object, ...]:
     """What makes it worth writing a row again."""
     return row.claim_generation, row.report_generation, row.state, row.by
-
-
-def _is_valid(row: Row) -> bool:
-    """Whether readers accept the row. A claim may contain anything."""
-    try:
-        from_columns(to_columns([row]))
-    except ValueError:
-        return False
-    return True

@@ -31,6 +31,11 @@ _FINAL_AFTER_VALIDATION = 600.0
 _FINAL_WITHOUT_VALIDATION = 86400.0  # after a job has succeeded that was not validated
 _FINAL_IF_UNKNOWN = 30 * 86400.0  # after the last event of a job whose state is unknown
 
+# What code raises that reads a wrong value in a record.
+INVALID = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+# Failed calls of one listing, after which the other jobs are not described: it is not the fault of single records.
+_MAX_FAILURES = 16
+
 
 @dataclass(frozen=True)
 class Claimed:
@@ -38,7 +43,7 @@ class Claimed:
 
     job_dir: JobDir
     record: JobRecord
-    generation: int = 0
+    generation: int
 
     @property
     def handle(self) -> JobHandle | None:
@@ -48,6 +53,18 @@ class Claimed:
     def model(self) -> str:
         """By the name of its folder, which is reliable; any job can write any name into its claim."""
         return self.job_dir.uri.rsplit("/", 2)[1]
+
+
+@dataclass(frozen=True)
+class CurrentJob:
+    """A job that was read just now.
+
+    :param status: ``None`` if it is not submitted yet, or its backend does not know it.
+    """
+
+    claim: Claimed
+    row: Row
+    status: JobStatus | None
 
 
 def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
@@ -67,12 +84,30 @@ def read_claim(storage: Storage, job_dir: JobDir) -> Claimed | None:
 def describe(backend: TrainingBackend, claims: Sequence[Claimed]) -> dict[str, JobStatus]:
     """The status of each job that the backend knows, by job directory; empty if the backend does not respond."""
     handles = [claim.handle for claim in claims if claim.handle is not None]
-    try:
-        found = backend.describe(handles) if handles else []
-    except MlengineError as error:
-        log.warning("Could not get the status of jobs from backend %s: %s", backend.name, error.message)
-        return {}
+    found = _Description(backend).of(handles) if handles else []
     return {status.handle.job_dir: status for status in found if not _not_found(status)}
+
+
+class _Description:
+    """Describes jobs in one call. If it fails, describes each half of them, so that one bad record hides one job."""
+
+    def __init__(self, backend: TrainingBackend) -> None:
+        self._backend = backend
+        self._failures = 0
+
+    def of(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        if self._failures >= _MAX_FAILURES:
+            return []
+        try:
+            return self._backend.describe(handles)
+        except (MlengineError, *INVALID) as error:
+            message = error.message if isinstance(error, MlengineError) else repr(error)
+            log.warning("Could not get the status of jobs from backend %s: %s", self._backend.name, message)
+            self._failures += 1
+            if len(handles) == 1 or (isinstance(error, MlengineError) and error.retryable):
+                return []
+        half = len(handles) // 2
+        return self.of(handles[:half]) + self.of(handles[half:])
 
 
 def make_row(
@@ -135,8 +170,8 @@ def with_report(row: Row, report: Report, generation: int) -> Row:
 
 
 def damaged(claim: Claimed, error: str) -> Row:
-    """The row of a job whose claim is invalid, so that it does not hide the other jobs."""
-    detail = f"job.json is invalid: {error}"
+    """The row of a job whose files are invalid, so that it does not hide the other jobs."""
+    detail = f"job.json, or another file of the job, is invalid: {error}"
     return Row(
         claim.model,
         claim.job_dir.job_id,

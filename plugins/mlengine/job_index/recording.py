@@ -17,7 +17,7 @@ from mlengine.core.job import JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.job_index import shards
 from mlengine.job_index.reading import make_row, read_claim, with_report
-from mlengine.job_index.rows import Row, from_columns, to_columns
+from mlengine.job_index.rows import Row, check
 from mlengine.job_index.shards import Key
 from mlengine.storage.client import Storage
 from mlengine.validation.report import Report
@@ -39,7 +39,7 @@ def record_end(storage: Storage, bucket: str, backend: TrainingBackend, status: 
         if claim is None or claim.handle != status.handle:
             return  # there is another attempt already
         row = make_row(storage, claim, status, backend, validated=False)
-        from_columns(to_columns([row]))  # raises ValueError for a row that no reader would accept
+        check(row)
         key = (row.model, row.job_id)
         shards.update(storage, bucket, shards.number_of(*key), lambda rows: {key: shards.merged(rows.get(key), row)})
 

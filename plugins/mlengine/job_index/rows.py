@@ -11,6 +11,9 @@ _TEXT = frozenset(
     "model job_id backend state detail dag_id run_id by cluster decision dataset verdict metric".split()  # noqa: SIM905
 )
 _STATES = frozenset(state.value for state in JobState)
+_TIME = frozenset({"seen", "claimed", "started", "ended", "final_at"})
+_TIMES = (-62_135_596_800, 253_402_300_799)  # the years 1 to 9999
+_LARGEST = 1e300
 
 
 class Row(NamedTuple):
@@ -20,7 +23,7 @@ class Row(NamedTuple):
 
     :param seen: when the row was read.
     :param final_at: when the job is no longer expected to change; ``None`` if it is.
-    :param claim_generation: the generation of ``job.json`` that the row was read from; 0 if it is unknown.
+    :param claim_generation: the generation of ``job.json`` that the row was read from.
     :param report_generation: likewise of ``report.json``; 0 if there was none.
     :param by: the user who triggered its run, or the run's type; empty if it is unknown.
     :param of: the last step; ``step`` is the current one.
@@ -97,11 +100,26 @@ def from_columns(columns: Mapping[str, Sequence[Any]]) -> list[Row]:
     return list(map(Row._make, zip(*found, strict=True)))
 
 
+def check(row: Row) -> None:
+    """Check that readers accept the row. The files of a job may contain anything.
+
+    :raises ValueError: a value has the wrong type, or is a number that JSON or a calendar does not have.
+    """
+    for name, value in zip(Row._fields, row, strict=True):
+        _check(name, [value])
+
+
 def _check(name: str, values: Sequence[Any]) -> None:
-    """:raises ValueError: a value has the wrong type. Others may write to the bucket, too."""
+    """:raises ValueError: a value is invalid. Others may write to the bucket, too."""
     kinds = set(map(type, values))
     allowed = {str} if name in _TEXT else {int} if _is_count(name) else {int, float, type(None)}
     if not kinds <= allowed or (name == "state" and not set(values) <= _STATES):
+        raise ValueError(f"invalid {name}")
+    if str in allowed:
+        return
+    lowest, highest = _TIMES if name in _TIME else (-_LARGEST, _LARGEST)
+    # Also false for NaN.
+    if not all(value is None or lowest <= value <= highest for value in values):
         raise ValueError(f"invalid {name}")
 
 

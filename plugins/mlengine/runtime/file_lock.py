@@ -3,10 +3,14 @@
 The kernel releases the lock when the last descriptor is closed, also after ``kill -9``. It works between containers
 that share the directory, where process ids differ. It does not work on network file systems without ``flock``: the
 state dir must be on a local disk.
+
+A process that holds the exclusive lock may delete the file. Another process may have opened it just before: once it has
+the lock, it checks that the path still leads to the same file, and otherwise opens the new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -25,11 +29,10 @@ class FileLock:
 
         :func:`held` locks the file for an instant, so a caller that wants the lock should wait a little.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         deadline = time.monotonic() + wait
         pause = 0.01
+        descriptor = _open(path)
         while True:
             try:
                 fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
@@ -40,7 +43,10 @@ class FileLock:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.25)
             else:
-                return cls(descriptor)
+                if _leads_to(path, descriptor):
+                    return cls(descriptor)
+                os.close(descriptor)
+                descriptor = _open(path)
 
     @classmethod
     def inherited(cls, descriptor: int) -> FileLock:
@@ -63,6 +69,18 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.give_back()
+
+
+def _open(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """Whether the open file still is the one at the path: not deleted, and not replaced by another."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
 
 
 def held(path: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 CHIEF_PORTS = (29500, 29501, 29502)
 # In order of rank, as TF_CONFIG and CLUSTER_SPEC call them.
 WORLD_ROLES = ("chief", "master", "workerpool0", "worker", "workerpool1")
-ALONE = {"cluster": {"chief": ["127.0.0.1:2222"]}, "task": {"type": "chief", "index": 0}}
+ONE_REPLICA = {"cluster": {"chief": ["127.0.0.1:2222"]}, "task": {"type": "chief", "index": 0}}
 
 
 def rendezvous_variables(
@@ -34,7 +34,7 @@ def rendezvous_variables(
         process for each.
     """
     if not config.get("cluster"):
-        config = ALONE
+        config = ONE_REPLICA
     cluster, task = config["cluster"], config.get("task") or {}
     world = [(role, index) for role in WORLD_ROLES for index in range(len(cluster.get(role) or ()))]
     own = (task.get("type"), int(task.get("index") or 0))

@@ -213,13 +213,15 @@ def prune(state_dir: Path, keep: int) -> list[str]:
     by_age = sorted(own, key=_last_used, reverse=True)
     gone = []
     for root in by_age[keep:]:
-        lock = FileLock.take(lock_path(state_dir, root.name))
+        path = lock_path(state_dir, root.name)
+        lock = FileLock.take(path)
         if lock is None:
             continue
         with lock:
             # Remove ready.json first, so that a crash does not leave a partial environment that looks complete.
             (root / "ready.json").unlink(missing_ok=True)
             shutil.rmtree(root, ignore_errors=True)
+            path.unlink(missing_ok=True)
             gone.append(root.name)
     return gone
 

@@ -304,6 +304,9 @@ def _all() -> tuple[Setting, ...]:
             number,
             "Seconds that building a training environment on a node of the Ray cluster may take.",
         ),
+        Setting(
+            "ray_keep_environments", "8", whole, "Unused training environments that each node of the Ray cluster keeps."
+        ),
         Setting("tensorboard_url", "", text, "URL of a TensorBoard that shows all jobs, for links."),
         Setting(
             "param_hints_dir",

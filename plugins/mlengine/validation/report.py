@@ -115,7 +115,7 @@ class Report:
             known["thresholds"] = Thresholds.from_report(data["thresholds"])
             known |= {name: tuple(data.get(name, ())) for name in ("worst_rows", "extra_checks")}
             report = cls(**known)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MlengineError(f"invalid report: {error!r}", hint="run the validation again") from error
         if data.get("format") != FORMAT:
             raise MlengineError(

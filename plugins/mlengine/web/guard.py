@@ -44,8 +44,11 @@ def readable(user: Any, dag_ids: Iterable[str]) -> set[str]:
 def may_change(user: Any, dag_id: str) -> bool:
     """Whether the user may edit runs of the DAG, and so cancel its jobs and change its champion.
 
-    :param dag_id: ``""`` for a job without a DAG: the user then needs the permission for DAGs in general.
+    :param dag_id: ``""`` for a job without a DAG: the user then needs permission to edit DAGs, and runs, in general.
+        Auth managers accept permission for a single DAG's runs as permission for runs.
     """
+    if not dag_id and not _is_authorized(user, "PUT", ""):
+        return False
     return _is_authorized(user, "PUT", dag_id, DagAccessEntity.RUN)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from mlengine.core.errors import MlengineError
 from mlengine.core.layout import JobDir
 from mlengine.job_index.bucket_rows import Backends, BucketRows, People
-from mlengine.job_index.reading import Claimed
+from mlengine.job_index.reading import CurrentJob
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 
@@ -77,7 +77,7 @@ class Index:
         self._refresh()
         return self._view
 
-    def read(self, job_dir: JobDir) -> tuple[Claimed, Row] | None:
+    def read(self, job_dir: JobDir) -> CurrentJob | None:
         """Read one job now, and update its row in the index. ``None`` if there is no such job."""
         return self._rows.read(job_dir)
 

@@ -23,6 +23,7 @@ from mlengine.validation.report import load_report
 from mlengine.validation.report_tables import metrics
 
 LOG_LINES = 500
+_UNAVAILABLE_WAIT = 5.0  # seconds
 _TASK = ("dag_id", "run_id", "task_id", "map_index", "generation")
 _LOG_CHUNK = 256 << 10
 _REPLICA_LOG = re.compile(r"attempt-(?P<attempt>[0-9]{1,4})/(?P<replica>[a-z]+(?:-[0-9]{1,4}(?:\.stderr)?)?)\.log")
@@ -51,6 +52,8 @@ def log_page(
 ) -> dict[str, Any]:
     """The next lines of all replicas, and the cursor for the lines after them.
 
+    ``wait`` is the number of seconds after which the backend can be asked again; 0 if at once.
+
     Lines come from the backend. If it has none, and for earlier attempts, they come from the logs in the bucket.
 
     :param cursor: from the previous page; empty for the first page.
@@ -64,7 +67,7 @@ def log_page(
             page = backend.logs(handle, position.get("backend", {}), LOG_LINES)
         except BackendUnavailableError:
             before = position.get("backend", {})
-            page = LogPage((), before, wait=0.0 if before else None)
+            page = LogPage((), before, wait=_UNAVAILABLE_WAIT if before else None)
         except BackendError:
             page = LogPage((), {})
         if page.lines or page.cursor or page.wait is not None:
@@ -73,21 +76,26 @@ def log_page(
                 for line in page.lines
                 for text in plaintext.lines(line.text)
             ]
-            return {"lines": lines, "cursor": _encoded({"backend": dict(page.cursor)}), "more": not page.complete}
+            return {
+                "lines": lines,
+                "cursor": _encoded({"backend": dict(page.cursor)}),
+                "more": not page.complete,
+                "wait": page.wait or 0.0,
+            }
     return _stored_page(storage, claim, position.get("stored", {}), attempt)
 
 
-def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, Any], attempt: int | None) -> dict[str, Any]:
+def _stored_page(storage: Storage, claim: Claimed, offsets: Mapping[str, int], attempt: int | None) -> dict[str, Any]:
     logs = _stored(storage, claim.job_dir)
     wanted = attempt if attempt is not None else max((number for number, *_ in logs), default=0)
     lines: list[dict[str, Any]] = []
     ends = {}
     for _, replica, uri, size in [found for found in logs if found[0] == wanted]:
-        begin = int(offsets.get(replica, 0))
+        begin = offsets.get(replica, 0)
         texts, ends[replica] = _lines(storage, uri, begin, size) if begin < size else ([], begin)
         lines += [{"replica": replica, "text": text, "time": None} for text in texts]
     more = any(ends[replica] < size for number, replica, _, size in logs if number == wanted)
-    return {"lines": lines, "cursor": _encoded({"stored": ends}) if ends else "", "more": more}
+    return {"lines": lines, "cursor": _encoded({"stored": ends}) if ends else "", "more": more, "wait": 0.0}
 
 
 def _lines(storage: Storage, uri: str, begin: int, size: int) -> tuple[list[str], int]:
@@ -119,9 +127,19 @@ def _decoded(cursor: str) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return {name: dict(found[name]) for name in ("backend", "stored") if name in found}
-    except (ValueError, TypeError, binascii.Error, UnicodeError, RecursionError) as error:
-        raise MlengineError(f"not a log cursor: {cursor!r}", hint="request the first page, without a cursor") from error
+        return {"backend": dict(found["backend"])} if "backend" in found else {"stored": _offsets(found["stored"])}
+    except (ValueError, TypeError, KeyError, binascii.Error, UnicodeError, RecursionError) as error:
+        raise MlengineError(
+            f"not a log cursor: {cursor[:80]!r}", hint="request the first page, without a cursor"
+        ) from error
+
+
+def _offsets(found: Any) -> dict[str, int]:
+    """:raises ValueError: an offset is not a number of bytes."""
+    offsets = dict(found)
+    if not all(type(offset) is int and offset >= 0 for offset in offsets.values()):
+        raise ValueError(f"invalid offsets: {offsets}")
+    return offsets
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,21 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mlengine.champions import history as champions
 from mlengine.core.errors import MlengineError
 from mlengine.core.job import JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.versions import version_key
+from mlengine.job_index.reading import INVALID
 from mlengine.job_index.rows import Row
 from mlengine.storage.client import Storage
 from mlengine.validation.report import load_report
 from mlengine.validation.report_tables import higher_is_better, metrics
+from mlengine.web.champions import Champions, Pointer
 
 HISTORY = 100
 POINTS = 500
+
+champions = Champions()
 
 
 def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -25,13 +28,14 @@ def overview(storage: Storage, bucket: str, rows: Iterable[Row]) -> list[dict[st
     by_model: dict[str, list[Row]] = {}
     for row in rows:
         by_model.setdefault(row.model, []).append(row)
+    pointers = champions.current(storage, bucket, list(by_model))
     return [
         {
             "model": model,
             "jobs": len(found),
             "active": sum(not JobState(row.state).terminal for row in found),
             "validated": sum(bool(row.verdict) for row in found),
-            "champion": _champion(storage, bucket, model),
+            "champion": _champion(pointers[model]),
         }
         for model, found in sorted(by_model.items())
     ]
@@ -43,7 +47,7 @@ def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[
     The points have one metric: the champion's, or that of the newest validated job. Values of other metrics, from
     before a change of the thresholds, cannot be compared with it.
     """
-    history = champions.history(storage, bucket, model, limit=HISTORY)
+    history = champions.history(storage, bucket, model, HISTORY)
     validated = [row for row in rows if row.model == model and row.verdict and row.metric_value is not None]
     validated.sort(key=lambda row: (version_key(row.dataset), row.claimed or 0.0))
     newest = max(validated, key=lambda row: row.claimed or 0.0, default=None)
@@ -70,14 +74,18 @@ def one(storage: Storage, bucket: str, model: str, rows: Iterable[Row]) -> dict[
     }
 
 
-def _champion(storage: Storage, bucket: str, model: str) -> dict[str, Any] | None:
+def _champion(found: Pointer) -> dict[str, Any] | None:
+    """The champion for the overview, or why it cannot be read: one damaged pointer must not hide the other models."""
+    if isinstance(found, MlengineError):
+        return {"error": found.message}
+    if found is None:
+        return None
     try:
-        found = champions.current(storage, bucket, model)
-    except MlengineError as error:
-        if error.retryable:
-            raise
-        return {"error": error.message}
-    return None if found is None else {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
+        brief = {**found.brief(), "by": found.by, "at": found.at, "action": found.action.value}
+        json.dumps(brief, allow_nan=False)  # as the response is encoded
+    except INVALID as error:
+        return {"error": f"champion.json is invalid: {error!r}"}
+    return brief
 
 
 def _comparison(storage: Storage, bucket: str, newest: Row) -> dict[str, Any] | None:

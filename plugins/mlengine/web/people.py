@@ -10,18 +10,19 @@ log = logging.getLogger(__name__)
 _BATCH = 500
 
 
-def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+def triggered_by(runs: set[tuple[str, str]]) -> Mapping[tuple[str, str], str] | None:
     """The user who triggered each run, or the run's type (such as ``scheduled``). Unknown runs are left out.
 
-    Needs the database, so it works in the API server only. If the query fails, it logs a warning and returns nothing.
+    Needs the database, so it works in the API server only.
 
     :param runs: pairs of DAG id and run id.
+    :returns: ``None`` if the query fails; the error is logged.
     """
     try:
         return _query(runs)
     except Exception:
         log.warning("Could not read from Airflow's database who triggered the runs", exc_info=True)
-        return {}
+        return None
 
 
 def _query(runs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:

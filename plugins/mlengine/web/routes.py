@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 
 from mlengine import settings
 from mlengine.backends import TrainingBackend
+from mlengine.champions import history as champions
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError
-from mlengine.core.job import JobState
+from mlengine.core.job import JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.job_index.reading import Claimed
+from mlengine.job_index.reading import Claimed, CurrentJob, read_claim
 from mlengine.job_index.rows import Row
 from mlengine.links.page import tensorboard
 from mlengine.storage.client import Storage
@@ -46,6 +47,17 @@ class RollbackRequest(Reason):
     to: int | None = Field(default=None, ge=1)
 
 
+class LogPosition(BaseModel):
+    """Where to continue to read a log.
+
+    :param cursor: from the page before; empty for the first page. Vertex AI's has up to 2,000 times and digests.
+    :param attempt: ``None`` for the latest attempt.
+    """
+
+    cursor: str = Field(default="", max_length=400_000)
+    attempt: int | None = Field(default=None, ge=1)
+
+
 @router.get("/jobs")
 def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str, Any]:
     """One page of the matching jobs that the user may see."""
@@ -64,44 +76,47 @@ def list_jobs(user: ReaderDep, query: Annotated[JobFilter, Query()]) -> dict[str
 
 @router.get("/jobs/{model}/{job_id}")
 def one_job(user: ReaderDep, model: str, job_id: str) -> dict[str, Any]:
-    claim, row = _job(user, model, job_id)
+    job = _job(user, model, job_id)
     return {
-        **jobs.detail(_storage(), claim, row),
-        "may_change": guard.may_change(user, row.dag_id),
-        "tensorboard": tensorboard(claim.job_dir) if settings.get("tensorboard_url") else "",
-        "console": _console(claim),
-        "links": _links(claim, row),
+        **jobs.detail(_storage(), job.claim, job.row),
+        "may_change": guard.may_change(user, job.row.dag_id),
+        "tensorboard": tensorboard(job.claim.job_dir) if settings.get("tensorboard_url") else "",
+        "console": _console(job.claim),
+        "links": _links(job.status),
     }
 
 
 @router.get("/jobs/{model}/{job_id}/logs")
 def logs(
-    user: ReaderDep,
-    model: str,
-    job_id: str,
-    cursor: Annotated[str, Query(max_length=4000)] = "",
-    attempt: Annotated[int | None, Query(ge=1)] = None,
+    user: ReaderDep, model: str, job_id: str, attempt: Annotated[int | None, Query(ge=1)] = None
 ) -> dict[str, Any]:
-    claim, _ = _job(user, model, job_id)
-    return jobs.log_page(_storage(), _backend(claim.record.backend), claim, cursor, attempt)
+    """The first lines."""
+    return more_logs(user, model, job_id, LogPosition(attempt=attempt))
+
+
+@router.post("/jobs/{model}/{job_id}/logs")
+def more_logs(user: ReaderDep, model: str, job_id: str, body: LogPosition) -> dict[str, Any]:
+    """The lines after a cursor. A POST, as a cursor may be longer than an address."""
+    claim = _job(user, model, job_id).claim
+    return jobs.log_page(_storage(), _backend(claim.record.backend), claim, body.cursor, body.attempt)
 
 
 @router.get("/jobs/{model}/{job_id}/report")
 def report(user: ReaderDep, model: str, job_id: str, theme: str = "") -> Response:
-    claim, _ = _job(user, model, job_id)
-    page = jobs.report_page(_storage(), claim.job_dir, theme)
+    page = jobs.report_page(_storage(), _job(user, model, job_id).claim.job_dir, theme)
     return Response(page, media_type="text/html", headers={"content-security-policy": _REPORT_POLICY})
 
 
 @router.post("/jobs/{model}/{job_id}/cancel", dependencies=[Depends(guard.same_origin)])
 def cancel(user: ReaderDep, model: str, job_id: str, body: Reason) -> dict[str, Any]:
-    claim, row = _job(user, model, job_id)
-    guard.require_change(user, row.dag_id)
-    backend = _backend(claim.record.backend)
+    job = _job(user, model, job_id)
+    guard.require_change(user, job.row.dag_id)
+    name = job.claim.record.backend
+    backend = _backend(name)
     if backend is None:
-        raise HTTPException(409, f"the API server cannot reach the backend {claim.record.backend!r}")
-    actions.cancel(_storage(), backend, claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
-    return {"row": _job(user, model, job_id)[1].to_json()}
+        raise HTTPException(409, f"the API server cannot reach the backend {name!r}")
+    actions.cancel(_storage(), backend, job.claim.job_dir, by=guard.name_of(user), why=body.reason.strip())
+    return {"row": _job(user, model, job_id).row.to_json()}
 
 
 @router.get("/models")
@@ -114,7 +129,7 @@ def list_models(user: ReaderDep) -> dict[str, Any]:
 def one_model(user: ReaderDep, model: str) -> dict[str, Any]:
     rows = _of_model(user, model)
     found = models.one(_storage(), _bucket(), model, rows)
-    return {**found, "may_change": guard.may_change(user, _champion_dag(found, rows))}
+    return {**found, "may_change": guard.may_change(user, _champion_dag(model))}
 
 
 @router.get("/models/{model}/drift")
@@ -124,11 +139,12 @@ def model_drift(user: ReaderDep, model: str) -> dict[str, Any]:
 
 @router.post("/models/{model}/rollback", dependencies=[Depends(guard.same_origin)])
 def rollback(user: ReaderDep, model: str, body: RollbackRequest) -> dict[str, Any]:
-    rows = _of_model(user, model)
-    guard.require_change(user, _champion_dag(models.one(_storage(), _bucket(), model, rows), rows))
+    _of_model(user, model)
+    guard.require_change(user, _champion_dag(model))
     champion = actions.roll_back(
         _storage(), _bucket(), model, by=guard.name_of(user), why=body.reason.strip(), to=body.to
     )
+    models.champions.changed(_bucket(), model)
     return {"champion": champion.brief(), "serial": champion.serial}
 
 
@@ -150,7 +166,7 @@ def _of_model(user: Any, model: str) -> list[Row]:
     return rows
 
 
-def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
+def _job(user: Any, model: str, job_id: str) -> CurrentJob:
     """One job, read now.
 
     :raises HTTPException: 404 if it does not exist or the user may not see it.
@@ -164,33 +180,40 @@ def _job(user: Any, model: str, job_id: str) -> tuple[Claimed, Row]:
     found = _index().read(job_dir)
     if found is None:
         raise HTTPException(404, guard.NO_JOB)
-    guard.require_read(user, found[1].dag_id)
+    guard.require_read(user, found.row.dag_id)
     return found
 
 
-def _champion_dag(found: dict[str, Any], rows: list[Row]) -> str:
-    """The DAG that trained the champion; ``""`` if no DAG did, or its job has been deleted."""
-    champion = (found["champion"] or {}).get("job_id")
-    return next((row.dag_id for row in rows if row.job_id == champion), "")
+def _champion_dag(model: str) -> str:
+    """The DAG that trained the champion; ``""`` if no DAG did, or it is unknown.
+
+    Read from the champion's own job: the rows of the index are those that a user may see, and may be out of date.
+    """
+    champion = champions.current(_storage(), _bucket(), model)
+    if champion is None:
+        return ""
+    claim = read_claim(_storage(), JobDir(champion.job_dir))
+    owner = champion.publisher if claim is None else claim.record.owner
+    return str(owner.get("dag_id") or "")
 
 
 def _console(claim: Claimed) -> str:
-    """The job's page in the backend's own console, if it has one; empty otherwise."""
+    """The job's page in the backend's own console; empty if it has none, or the backend cannot be reached from here."""
     backend, handle = _backend(claim.record.backend), claim.handle
-    url = (backend.console_url(handle) or "") if backend is not None and handle is not None else ""
+    if backend is None or handle is None:
+        return ""
+    try:
+        url = backend.console_url(handle) or ""
+    except MlengineError:
+        return ""
     return url if url.startswith("https://") else ""
 
 
-def _links(claim: Claimed, row: Row) -> dict[str, str]:
+def _links(status: JobStatus | None) -> dict[str, str]:
     """URLs of web pages into the running job, by replica."""
-    backend, handle = _backend(claim.record.backend), claim.handle
-    if backend is None or handle is None or row.state != JobState.RUNNING:
+    if status is None or status.state != JobState.RUNNING:
         return {}
-    try:
-        links = backend.describe([handle])[0].links
-    except MlengineError:
-        return {}
-    return {replica: url for replica, url in links.items() if url.startswith("https://")}
+    return {replica: url for replica, url in status.links.items() if url.startswith("https://")}
 
 
 @lru_cache(maxsize=1)
@@ -216,6 +239,7 @@ def _backend(name: str) -> TrainingBackend | None:
 
 
 def clear_caches() -> None:
-    """Drop the index and the backends, so that changed settings take effect. For tests."""
+    """Drop the index, the backends and the champions, so that changed settings take effect. For tests."""
+    models.champions.clear()
     _index.cache_clear()
     _backend.cache_clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,11 +96,25 @@ def test_a_record_travels_and_remembers() -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"null", b"{}", b'{"key": 1, "else": 2}', b'{"history": null}', b"\xff", b"[" * 100_000],
+    ids=lambda data: data[:30].decode("latin-1"),
+)
 def test_what_is_no_record_is_refused_with_a_hint(data: bytes) -> None:
     with pytest.raises(MlengineError, match=r"job\.json is not the record of a job") as caught:
         JobRecord.from_bytes(data)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "change", [{"backend": []}, {"name": 5}, {"spec": "x"}, {"owner": []}, {"attempt": "1"}, {"history": [7]}]
+)
+def test_a_record_with_a_value_of_another_type_is_refused(change: dict[str, Any]) -> None:
+    """Trainers, too, may write to the job dir."""
+    raw = {**json.loads(RECORD.to_bytes()), **change}
+    with pytest.raises(MlengineError, match=r"job\.json is not the record of a job"):
+        JobRecord.from_bytes(json.dumps(raw).encode())
 
 
 def test_restarts_by_the_service_are_counted_over_all_attempts() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlengine.core.job import JobStatus
-from mlengine.job_index.reading import describe
+import pytest
+
+from mlengine.core.errors import BackendError, BackendUnavailableError
+from mlengine.core.job import JobRecord, JobState, JobStatus
+from mlengine.core.layout import JobDir
+from mlengine.job_index.reading import Claimed, describe
 
 
 class Silent:
@@ -17,3 +21,44 @@ class Silent:
 
 def test_the_backend_is_not_queried_for_no_jobs() -> None:
     assert describe(Silent(), []) == {}  # type: ignore[arg-type]
+
+
+class Strict:
+    """Rejects all jobs if one of them is bad."""
+
+    name = "strict"
+
+    def __init__(self, error: Exception, bad: set[str]) -> None:
+        self._error, self._bad = error, bad
+        self.calls = 0
+
+    def describe(self, handles: Any) -> list[JobStatus]:
+        self.calls += 1
+        if any(handle.name in self._bad for handle in handles):
+            raise self._error
+        return [JobStatus(handle, JobState.RUNNING) for handle in handles]
+
+
+def claims(count: int) -> list[Claimed]:
+    return [
+        Claimed(JobDir(f"gs://bkt/m/m_{at}"), JobRecord("k", f"m_{at}", "m", "strict", {}, name=f"job-{at}"), 1)
+        for at in range(count)
+    ]
+
+
+@pytest.mark.parametrize("error", [BackendError("no such name"), ValueError("no number"), AttributeError("split")])
+def test_a_bad_record_hides_the_status_of_its_own_job_only(error: Exception) -> None:
+    backend: Any = Strict(error, {"job-3", "job-70"})
+    found = describe(backend, claims(100))
+    missing = {f"gs://bkt/m/m_{at}" for at in range(100)} - found.keys()
+    assert missing == {"gs://bkt/m/m_3", "gs://bkt/m/m_70"}
+    assert backend.calls < 30
+
+
+def test_a_backend_that_refuses_every_call_is_not_asked_for_each_job() -> None:
+    backend: Any = Strict(BackendError("403"), {f"job-{at}" for at in range(100)})
+    assert describe(backend, claims(100)) == {}
+    assert backend.calls < 20
+    down: Any = Strict(BackendUnavailableError("503"), {"job-3"})
+    assert describe(down, claims(100)) == {}
+    assert down.calls == 1

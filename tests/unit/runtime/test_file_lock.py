@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 import mlengine
 from mlengine.runtime.file_lock import FileLock, held
@@ -55,3 +59,32 @@ def test_a_killed_holder_gives_it_back(tmp_path: Path) -> None:
         holder.kill()
         holder.communicate()
     assert not held(path)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["exclusive", "shared"])
+def test_a_lock_file_that_was_deleted_while_waiting_is_created_again(tmp_path: Path, shared: bool) -> None:
+    path = tmp_path / "lock"
+    remover = FileLock.take(path)
+    assert remover is not None
+    taken: list[FileLock | None] = []
+    waiter = threading.Thread(target=lambda: taken.append(FileLock.take(path, wait=20.0, shared=shared)))
+    deleted = os.fstat(remover.fileno()).st_ino
+    waiter.start()
+    # The waiter has opened the file when this process has it open twice.
+    while sum(_inode(descriptor) == deleted for descriptor in Path("/proc/self/fd").iterdir()) < 2:
+        waiter.join(0.001)
+    path.unlink()
+    remover.give_back()
+    waiter.join()
+    assert path.exists()
+    assert FileLock.take(path) is None, "the waiter holds the lock of the file that others open"
+    for lock in taken:
+        assert lock is not None
+        lock.give_back()
+
+
+def _inode(descriptor: Path) -> int | None:
+    try:
+        return descriptor.stat().st_ino
+    except OSError:  # closed meanwhile
+        return None

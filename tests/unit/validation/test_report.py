@@ -44,7 +44,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert Report.from_json({**REPORT.to_json(), "cost": 3}) == REPORT
 
 
-@pytest.mark.parametrize("changes", [{"format": 2}, {"verdict": {}}, {"thresholds": {"acuracy": 9}}])
+@pytest.mark.parametrize("changes", [{"format": 2}, {"verdict": {}}, {"figures": []}, {"thresholds": {"acuracy": 9}}])
 def test_an_invalid_report_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(MlengineError):
         Report.from_json({**REPORT.to_json(), **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from mlengine.runtime.state_dir import state_dir as resolve_state_dir
 
 _START_SECONDS = 60.0
 _LOCK_SECONDS = 5.0
+_FOLDER = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,200}")  # names come from job.json, which any trainer can write
 
 
 class LocalBackend:
@@ -196,23 +198,30 @@ class LocalBackend:
         return gpus.find(self.settings.gpus, os.environ)
 
     def _job(self, name: str) -> Job:
-        _, name = host.split(name)
-        if "/" in name or name.startswith("."):
+        _, folder = host.split(name)
+        if not _FOLDER.fullmatch(folder):
             raise BackendError(f"not a job of the local backend: {name!r}")
-        return Job(self.state_dir / "jobs" / name)
+        return Job(self.state_dir / "jobs" / folder)
 
     def _describe_safely(self, handle: JobHandle) -> JobStatus:
         """An unreadable job must not hide the others."""
         try:
             return self._describe(handle)
         except BackendError as error:
-            if held(self._job(handle.name).lock_file):
+            if self._is_locked(handle):
                 return JobStatus(handle, JobState.UNKNOWN, error.message)
             failure = Failure(FailureCause.LOST, error.message)
             return JobStatus(handle, JobState.FAILED, failure.message, failure)
         except (OSError, ValueError, KeyError) as error:
             # No permission, or written by another version: the state is unknown.
             return JobStatus(handle, JobState.UNKNOWN, f"its state cannot be read: {error}")
+
+    def _is_locked(self, handle: JobHandle) -> bool:
+        """Whether the job's launcher runs. There is none under an invalid name."""
+        try:
+            return held(self._job(handle.name).lock_file)
+        except BackendError:
+            return False
 
     def _describe(self, handle: JobHandle) -> JobStatus:
         if other := self.elsewhere(handle):

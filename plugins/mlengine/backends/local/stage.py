@@ -77,7 +77,7 @@ def upload(job: Job, stored: Stored, storage: Storage) -> dict[str, Any]:
     return {}
 
 
-def may_pass(error: MlengineError) -> bool:
+def is_temporary(error: MlengineError) -> bool:
     """Whether the build can succeed later, as after a full disk or a package index that does not respond.
 
     uv reports these only in the text of its messages.
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
         result = _STEPS[verb](job, stored, Storage())
     except MlengineError as error:
         say(str(error))
-        result = {"error": type(error).__name__, "message": str(error), "retryable": may_pass(error)}
+        result = {"error": type(error).__name__, "message": str(error), "retryable": is_temporary(error)}
     if verb != "upload":  # its result is not read, and the job may be removed meanwhile
         write_json(job.step_file, result)
     return 1 if "error" in result else 0

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from mlengine.backends import LogPage, Submission
-from mlengine.backends.ray import home, logs, lost_jobs, shipping
+from mlengine.backends.ray import logs, lost_jobs, shipping, submitted_cluster
 from mlengine.backends.ray.access import Access, extra_of
 from mlengine.backends.ray.bundles import Bundle, bundles, check_fit
 from mlengine.backends.ray.client import Job, RayClient
@@ -106,7 +106,7 @@ class RayBackend:
         version = client.check_version()
         if client.get(stored.name) is not None:
             return stored.handle
-        home.check(self._storage, stored.handle, client.access.address)
+        submitted_cluster.check(self._storage, stored.handle, client.access.address)
         own = folder(stored.handle)
         if self._storage.exists(state_uri(own)):
             log.info("%s has run on this cluster, which does not know it any more", stored.name)
@@ -117,7 +117,7 @@ class RayBackend:
         client.upload(package.name, package.data)
         self._storage.write(stored.uri, stored.to_bytes())
         self._storage.delete(cancel_uri(own))
-        home.record_cluster(self._storage, stored.handle, client.access.address)
+        submitted_cluster.record_cluster(self._storage, stored.handle, client.access.address)
         log.info("Submitting %s to %s, Ray %s", stored.name, client.access.address, version)
         try:
             if not client.submit(_request(stored, package.uri)):
@@ -125,7 +125,7 @@ class RayBackend:
         except BackendUnavailableError:
             raise  # the job may have been created
         except BackendError:
-            home.forget(self._storage, stored.handle)
+            submitted_cluster.forget(self._storage, stored.handle)
             raise
         return stored.handle
 
@@ -186,7 +186,7 @@ class RayBackend:
             job = client.get(handle.name)
             if job is None:
                 if not self._ended(handle):
-                    home.check(self._storage, handle, client.access.address)
+                    submitted_cluster.check(self._storage, handle, client.access.address)
                 return
             if STATES.get(str(job.get("status")), JobState.UNKNOWN).terminal:
                 return
@@ -244,7 +244,7 @@ class RayBackend:
     def _elsewhere(self, handle: JobHandle) -> str:
         """Why a job that this cluster does not know may run on another one; empty if it cannot."""
         try:
-            home.check(self._storage, handle, self._open().access.address)
+            submitted_cluster.check(self._storage, handle, self._open().access.address)
         except MlengineError as error:
             return f"{error.message}: {error.hint}"
         return ""

@@ -66,29 +66,29 @@ def check_fit(
     there = list(nodes)
     for (role, index), bundle in zip(spec.replicas, wanted, strict=True):
         if not any(_fits(bundle, node) for node in there):
-            raise _never(
+            raise _does_not_fit(
                 f"{job_id}: {role.value}-{index} needs {describe(bundle)}, and no node of the Ray cluster has that; "
                 f"{_largest(there, bundle)}"
             )
     total, has = _sum(wanted), _sum(there)
     if not _fits(total, has):
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} together, and the Ray cluster has "
             f"{describe(_comparable(has, total))}"
         )
     if placement == "STRICT_PACK" and not any(_fits(total, node) for node in there):
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas need {describe(total)} on one node (ray_placement is STRICT_PACK); "
             f"{_largest(there, total)}"
         )
     if placement == "STRICT_SPREAD" and len(wanted) > len(there):
-        raise _never(
+        raise _does_not_fit(
             f"{job_id}: its {len(wanted)} replicas need as many nodes (ray_placement is STRICT_SPREAD), and the Ray "
             f"cluster has {len(there)}"
         )
 
 
-def _never(message: str) -> BackendError:
+def _does_not_fit(message: str) -> BackendError:
     return BackendError(
         message,
         hint="request less (resources below 'ray:' in the job file, the setting ray_resources, or other machine "

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from mlengine.backends.ray.access import Access
 from mlengine.core.errors import BackendError, BackendUnavailableError
@@ -97,11 +98,12 @@ class RayClient:
 
     def get(self, name: str) -> Job | None:
         """``None`` if there is no such job."""
-        status, answer = self._call("GET", f"/api/jobs/{name}")
+        path = _job_path(name)
+        status, answer = self._call("GET", path)
         if status == 404:
             return None
         if status != 200 or not isinstance(answer, Mapping):
-            raise self._refusal("GET", f"/api/jobs/{name}", status, answer)
+            raise self._refusal("GET", path, status, answer)
         return answer
 
     def list_jobs(self) -> list[Job]:
@@ -113,11 +115,12 @@ class RayClient:
 
     def stop(self, name: str) -> bool:
         """Ask Ray to stop a job. ``False`` if Ray found no process to stop: it has ended, or has not started yet."""
-        status, answer = self._call("POST", f"/api/jobs/{name}/stop")
+        path = f"{_job_path(name)}/stop"
+        status, answer = self._call("POST", path)
         if status == 404:
             return False
         if status != 200 or not isinstance(answer, Mapping):
-            raise self._refusal("POST", f"/api/jobs/{name}/stop", status, answer)
+            raise self._refusal("POST", path, status, answer)
         return bool(answer.get("stopped"))
 
     def nodes(self) -> list[dict[str, float]]:
@@ -247,6 +250,11 @@ class RayClient:
                 message, hint="see the logs of the Ray dashboard; the job's state is unknown"
             )
         return BackendError(message, hint="see the logs of the Ray dashboard on the head node")
+
+
+def _job_path(name: str) -> str:
+    """The path of a job. Its name may come from ``job.json``, which any trainer can write."""
+    return f"/api/jobs/{quote(name, safe='')}"
 
 
 def _words(answer: Any) -> str:

@@ -2,7 +2,8 @@
 
 The variables of :mod:`mlengine.runtime.extras`, if they are set, choose the packages' extra.
 
-It also removes what jobs have left on the node whose driver was killed.
+It also removes what earlier jobs have left on the node: the files of jobs whose driver was killed or that lost the
+node, and lock files.
 
 Messages go to standard error, the result to a JSON file: the environment's digest and packages, or an error.
 """
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mlengine.backends.local.replica_env import own_variables
-from mlengine.backends.local.stage import may_pass, say
+from mlengine.backends.local.stage import is_temporary, say
 from mlengine.backends.ray.record import Stored
-from mlengine.backends.ray.replica_host import job_lock
+from mlengine.backends.ray.replica_host import LOCK_PREFIX, job_lock
 from mlengine.core.errors import MlengineError
 from mlengine.runtime.extras import ACCELERATOR_COUNT, ACCELERATOR_TYPE
 from mlengine.runtime.file_lock import FileLock
@@ -36,6 +37,7 @@ def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
         node_dir,
         env={**accelerator, **own_variables(stored.submission)},
         seconds=stored.settings.build_timeout_seconds,
+        keep_environments=stored.settings.keep_environments,
         say=say,
     )
     python = ".".join(map(str, sys.version_info[:2]))
@@ -43,7 +45,13 @@ def prepare(stored: Stored, storage: Storage, node_dir: Path) -> dict[str, Any]:
 
 
 def prune(node_dir: Path) -> list[str]:
-    """Remove the files of jobs that have no actor and no process on this node. Returns the names of the jobs."""
+    """Remove the files of jobs that have no actor and no process on this node, and their lock files.
+
+    A lock file of a job (:func:`~mlengine.backends.ray.replica_host.job_lock`) or of a replica that no process holds is
+    not needed: the next process that takes the lock creates the file again.
+
+    :return: the names of the jobs that had files.
+    """
     gone = []
     for folder in sorted((node_dir / "ray").glob("*")):
         lock = FileLock.take(job_lock(node_dir, folder.name))
@@ -51,6 +59,11 @@ def prune(node_dir: Path) -> list[str]:
             with lock:
                 shutil.rmtree(folder, ignore_errors=True)
                 gone.append(folder.name)
+    for path in (node_dir / "locks").glob(f"{LOCK_PREFIX}*.lock"):
+        lock = FileLock.take(path)
+        if lock is not None:
+            with lock:
+                path.unlink(missing_ok=True)
     return gone
 
 
@@ -62,7 +75,7 @@ def main(argv: list[str]) -> int:
         result = prepare(Stored.from_bytes(storage.read(argv[0])), storage, Path(argv[1]))
     except MlengineError as error:
         say(str(error))
-        result = {"error": str(error), "retryable": may_pass(error)}
+        result = {"error": str(error), "retryable": is_temporary(error)}
     except ImportError as error:
         message = f"{error}; each node of the Ray cluster needs the packages google-cloud-storage, uv and packaging"
         say(message)

@@ -35,6 +35,7 @@ from mlengine.runtime.venv import find_environment, lock_path
 DRIVER_TIMEOUT_SECONDS = 30.0
 CANNOT_RUN = 127  # the exit code of a process that was not started
 _ADDRESSED = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
+LOCK_PREFIX = "ray-"  # of the names of lock files of jobs and replicas: prune() in prepare.py deletes those in no use
 _LOCK_SECONDS = 20.0
 _DEFAULT_DIR = "~/.local/state/mlengine"
 
@@ -110,7 +111,7 @@ class ReplicaHost:
         if self._turn is None:
             # A process of an earlier actor or attempt, which has died, may still be saving its work on this node.
             self._turn = FileLock.take(
-                self._node_dir / "locks" / f"ray-{key_name(self._stored.submission.key)}-{self.name}.lock",
+                self._node_dir / "locks" / f"{LOCK_PREFIX}{key_name(self._stored.submission.key)}-{self.name}.lock",
                 wait=self._stored.settings.termination_grace_seconds + _LOCK_SECONDS,
             )
         if self._turn is None:
@@ -219,7 +220,7 @@ class ReplicaHost:
 
 def job_lock(node_dir: Path, name: str) -> Path:
     """The lock file of a job on a node: shared while the job has an actor or a process there."""
-    return node_dir / "locks" / f"ray-{name}.lock"
+    return node_dir / "locks" / f"{LOCK_PREFIX}{name}.lock"
 
 
 def _without_proxy(env: dict[str, str], hosts: set[str]) -> dict[str, str]:

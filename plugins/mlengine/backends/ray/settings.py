@@ -36,6 +36,7 @@ class RaySettings:
     :param termination_grace_seconds: between SIGTERM and SIGKILL.
     :param linger_seconds: for workers to end by themselves after the chief.
     :param build_timeout_seconds: for building the environment on a node.
+    :param keep_environments: unused environments that a node keeps; the least recently used are removed first.
     """
 
     resources: Mapping[str, Any]
@@ -50,6 +51,7 @@ class RaySettings:
     termination_grace_seconds: float
     linger_seconds: float
     build_timeout_seconds: float
+    keep_environments: int = 8  # records of earlier versions do not have it
 
     @classmethod
     def load(
@@ -82,7 +84,7 @@ class RaySettings:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The settings in a job's record."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
 
     def to_json(self) -> dict[str, Any]:
         """As :meth:`from_json` reads it."""

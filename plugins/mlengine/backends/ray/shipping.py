@@ -21,7 +21,7 @@ _LEFT_OUT = frozenset({"vertex"})  # of backends: another service
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 OLDEST_PYTHON = (3, 11)
 
-# In Python's syntax of old, so that an old interpreter can run it and explain.
+# In syntax that old versions of Python accept: an old interpreter can run it, and says what is missing.
 _START_SOURCE = """\
 import sys
 

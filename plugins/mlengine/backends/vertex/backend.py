@@ -249,13 +249,13 @@ class VertexBackend:
         self, wanted: Sequence[tuple[JobHandle, Mapping[str, Any]]], limit: int = 1000, *, urgent: bool = False
     ) -> list[LogPage]:
         jobs = self._open()
+        wanted = [(handle, logs.checked(cursor)) for handle, cursor in wanted]
         self._learn_creations([handle.name for handle, cursor in wanted if "since" not in cursor])
         named = [logs.JobLog(handle.name, cursor, self._created.get(handle.name)) for handle, cursor in wanted]
         reader = logs.LogReader(jobs.client, jobs.place.logging_endpoint, self._budget)
         return reader.read(named, limit, urgent=urgent)
 
     def cancel(self, handle: JobHandle) -> None:
-        parse(handle.name)
         self._open().cancel(handle.name)
 
     def console_url(self, handle: JobHandle) -> str | None:

@@ -14,7 +14,11 @@ from mlengine.core.errors import BackendError, BackendUnavailableError
 PAGE_SIZE = 1000  # the service gives fewer where it likes
 MAX_PAGES = 20
 _BRIEF = "name,displayName,state,createTime,startTime,endTime,error,labels,webAccessUris"
-_NAME = re.compile(r"(?P<parent>projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+))/customJobs/(?P<number>[^/]+)")
+# Names come from job.json, which any trainer can write. They become parts of URLs, and of a filter of Cloud Logging.
+_NAME = re.compile(
+    r"(?P<parent>projects/(?P<project>[a-z0-9][a-z0-9.:-]*)/locations/(?P<region>[a-z0-9-]+))"
+    r"/customJobs/(?P<number>[A-Za-z0-9_-]+)"
+)
 
 Job = Mapping[str, Any]
 
@@ -59,7 +63,11 @@ class Jobs:
         return self.client.create(f"{self._server(parent)}/v1/{parent}/customJobs", body, patience=patience)
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """``None`` if there is no such job."""
+        """``None`` if there is no such job.
+
+        :raises BackendError: ``name`` is not the name of a job.
+        """
+        parse(name)
         return self.client.call("GET", f"{self._server(name)}/v1/{name}", missing_ok=True)
 
     def list(
@@ -81,7 +89,11 @@ class Jobs:
             params["pageToken"] = token
 
     def cancel(self, name: str) -> None:
-        """Safe to repeat: a job that has ended, or is gone, is not an error."""
+        """Safe to repeat: a job that has ended, or is gone, is not an error.
+
+        :raises BackendError: ``name`` is not the name of a job.
+        """
+        parse(name)
         try:
             self.client.call("POST", f"{self._server(name)}/v1/{name}:cancel", body={}, missing_ok=True)
         except BackendUnavailableError:

@@ -7,6 +7,7 @@ the connection, and the last resort for the project is the one that the credenti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from mlengine.core.errors import BackendError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_REGION = re.compile(r"[a-z0-9-]+")
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,28 @@ class Place:
         return self.parent_in(region)
 
     def parent_in(self, region: str) -> str:
-        """``projects/P/locations/R`` of a region that has precedence over all others: that of a fallback."""
-        return f"projects/{self.project}/locations/{region}"
+        """``projects/P/locations/R`` of a region that has precedence over all others: that of a fallback.
+
+        :raises BackendError: it is not the name of a region.
+        """
+        return f"projects/{self.project}/locations/{check_region(region)}"
 
     def server(self, region: str) -> str:
-        """The URL of the server for ``region``."""
-        return self.endpoint or f"https://{region}-aiplatform.googleapis.com"
+        """The URL of the server for ``region``.
+
+        :raises BackendError: it is not the name of a region.
+        """
+        return self.endpoint or f"https://{check_region(region)}-aiplatform.googleapis.com"
+
+
+def check_region(region: str) -> str:
+    """Check that a region can be part of a host name. It may come from ``job.json``, which any trainer can write.
+
+    :raises BackendError: it has other characters, and could name a server that must not get our credentials.
+    """
+    if not _REGION.fullmatch(region):
+        raise BackendError(f"not a region: {region!r}", hint="a region has lowercase letters, digits and hyphens only")
+    return region
 
 
 @dataclass(frozen=True)

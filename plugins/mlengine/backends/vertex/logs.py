@@ -12,7 +12,9 @@ read of the same jobs continues from it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +24,13 @@ from typing import Any, NamedTuple
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.backends.vertex.client import RestClient
+from mlengine.backends.vertex.jobs import parse
 from mlengine.backends.vertex.log_budget import LogBudget
 from mlengine.backends.vertex.states import replica_name
 from mlengine.core.errors import BackendError, BackendThrottledError
 from mlengine.core.times import rfc3339, seconds
+
+log = logging.getLogger(__name__)
 
 OVERLAP_SECONDS = 10.0
 # So long after a complete search, entries that arrive late are still found although the job wrote nothing.
@@ -36,8 +41,56 @@ MAX_CALLS = 5
 JOBS_A_CALL = 150  # a filter has at most 20,000 characters
 RETENTION_SECONDS = 30 * 86400.0  # of Cloud Logging's default bucket: the earliest start for jobs of unknown age
 _LAUNCHER = "launcher"
+_TIME = re.compile(r"(19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 # A cursor's timestamps are read again with each page.
 _seconds = lru_cache(maxsize=2 * MAX_SEEN)(seconds)
+
+
+def checked(cursor: Any) -> Mapping[str, Any]:
+    """The cursor, or an empty one if it is invalid: the log is then read from its beginning.
+
+    It comes from the job dir, to which trainers may write, or from a browser. Its times become parts of a filter.
+    """
+    if not isinstance(cursor, Mapping) or not cursor:
+        return {}
+    search = cursor.get("search")
+    valid = (
+        _is_time(cursor.get("since"))
+        and _is_window(cursor.get("window"))
+        and (search is None or (isinstance(search, Mapping) and _is_search(search)))
+    )
+    if not valid:
+        log.warning("Ignoring an invalid log cursor; the log is read from its beginning")
+        return {}
+    return cursor
+
+
+def _is_search(search: Mapping[str, Any]) -> bool:
+    began = search.get("began")
+    texts = isinstance(search.get("of"), str) and isinstance(search.get("token"), str)
+    return texts and _is_time(search.get("since")) and isinstance(began, (int, float)) and 0 < began < 1e10
+
+
+def _is_window(window: Any) -> bool:
+    return isinstance(window, list) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and _is_time(pair[0]) and isinstance(pair[1], str)
+        for pair in window
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and _is_time_text(value)
+
+
+@lru_cache(maxsize=2 * MAX_SEEN)
+def _is_time_text(value: str) -> bool:
+    if not _TIME.fullmatch(value):
+        return False
+    try:
+        seconds(value)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -55,11 +108,13 @@ class JobLog:
 
     @property
     def project(self) -> str:
-        return self.name.split("/")[1]
+        """:raises BackendError: the name is not that of a job."""
+        return parse(self.name)["project"]
 
     @property
     def number(self) -> str:
-        return self.name.rsplit("/", 1)[1]
+        """:raises BackendError: the name is not that of a job."""
+        return parse(self.name)["number"]
 
     @property
     def since(self) -> str:

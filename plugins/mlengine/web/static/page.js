@@ -291,7 +291,7 @@ function reloadReport() {
 
 function logView(path, view) {
   const MAX_LINES = 5000;
-  let cursor = "", attempt = "", busy = false, dropped = false, replica = "";
+  let cursor = "", attempt = "", busy = false, dropped = false, replica = "", notBefore = 0;
   const text = el("pre", { id: "log", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Log" });
   const count = el("span", { class: "soft" });
   const replicas = el("select", { "aria-label": "Replica", onchange: (event) => { replica = event.target.value; for (const line of text.children) line.hidden = hidden(line.dataset.replica); } }, el("option", { value: "" }, "All replicas"));
@@ -300,12 +300,12 @@ function logView(path, view) {
   const hidden = (name) => Boolean(replica) && name !== replica;
   /** Fetch new lines; `restart` begins with the first line, `one` fetches one page only. */
   async function more(restart, one) {
-    if (busy) return;
+    if (busy || (!restart && !one && Date.now() < notBefore)) return;
     busy = true;
     if (restart) { cursor = ""; dropped = false; text.replaceChildren(); }
     try {
       for (let pages = 0; pages < (one ? 1 : 4); pages++) {
-        const page = await request(`${path}/logs?cursor=${part(cursor)}${attempt ? `&attempt=${attempt}` : ""}`);
+        const page = await post(`${path}/logs`, { cursor, attempt: attempt ? Number(attempt) : null });
         if (view !== currentView) return;
         const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
         for (const line of page.lines) {
@@ -316,7 +316,9 @@ function logView(path, view) {
         if (atEnd) text.scrollTop = text.scrollHeight;
         cursor = page.cursor || cursor;
         next.hidden = !page.more;
-        if (!page.more) break;
+        // The backend limits how often logs are read, or does not respond.
+        notBefore = Date.now() + 1000 * page.wait;
+        if (!page.more || page.wait) break;
       }
       count.textContent = dropped ? `last ${MAX_LINES} lines` : text.children.length ? `${text.children.length} lines` : "No log lines yet.";
     } catch (error) { count.textContent = error.message; } finally { busy = false; }

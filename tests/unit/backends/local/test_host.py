@@ -9,7 +9,7 @@ import pytest
 from mlengine.backends import RunsOnHost
 from mlengine.backends.local import host
 from mlengine.backends.local.backend import LocalBackend
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobState
 
 
@@ -48,3 +48,14 @@ def test_the_job_of_another_host_is_said_to_be_and_left_alone(tmp_path: Path) ->
     with pytest.raises(BackendUnavailableError, match="vm-3-1a2b3c4d") as caught:
         backend.cancel(handle)
     assert "mlengine jobs cancel mnist_1" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "..", "a/b", "host:", "a\0b", "x" * 300])
+def test_an_invalid_name_in_job_json_hides_no_other_job(tmp_path: Path, name: str) -> None:
+    backend = LocalBackend(tmp_path)
+    handles = [JobHandle("local", one, "j", 1, "gs://bkt/m/j") for one in (name, "abc-1")]
+    statuses = backend.describe(handles)
+    assert [status.failure and status.failure.cause for status in statuses] == [FailureCause.LOST] * 2
+    with pytest.raises(BackendError, match="not a job of the local backend"):
+        backend.cancel(handles[0])
+    assert list(tmp_path.rglob("cancel*")) == []

@@ -202,6 +202,15 @@ def test_a_package_is_sent_once(server: Server, client: RayClient) -> None:
     assert [method for method, _, _ in server.seen] == ["GET", "PUT", "GET"]
 
 
+def test_a_name_in_job_json_that_leads_to_another_path(server: Server, client: RayClient) -> None:
+    """A trainer can write any name into its job.json. With it, only jobs are asked for, as requests carry our token."""
+    name = "../serve/applications?x="
+    assert client.get(name) is None
+    assert client.stop(name) is False
+    path = "/api/jobs/..%2Fserve%2Fapplications%3Fx%3D"
+    assert [seen[:2] for seen in server.seen] == [("GET", path), ("POST", f"{path}/stop")]
+
+
 def test_nodes_that_are_alive_are_listed(server: Server, client: RayClient) -> None:
     nodes: list[Any] = [
         {"state": "ALIVE", "resources_total": {"CPU": 4.0}},

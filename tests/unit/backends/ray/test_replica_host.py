@@ -176,9 +176,36 @@ def test_only_files_of_jobs_that_have_ended_are_removed(make: Callable[..., Repl
     chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
     left = node_dir / "ray" / "mlengine-killed-1"
     (left / "work").mkdir(parents=True)
+    locks = node_dir / "locks"
+    in_use = {path.name for path in locks.glob("ray-*")}
+    assert in_use == {"ray-mlengine-k-3.lock", "ray-k-chief-0.lock"}
+    # Of a job that has removed its other files, of its replica, and a lock that is not one of a job.
+    others = {"ray-mlengine-ended-1.lock", "ray-ended-chief-0.lock", "env-e.lock"}
+    for name in others:
+        (locks / name).touch()
     assert prune(node_dir) == ["mlengine-killed-1"]
     assert not left.exists()
     assert (node_dir / "ray" / "mlengine-k-3" / "logs").exists()
+    assert {path.name for path in locks.glob("[er]*")} & (in_use | others) == in_use | {"env-e.lock"}
+    assert not (locks / "ray-mlengine-killed-1.lock").exists()
+
+
+def test_a_lock_file_stays_until_the_process_of_a_killed_actor_has_ended(
+    make: Callable[..., ReplicaHost], node_dir: Path
+) -> None:
+    chief = make(SLEEP)
+    chief.start({"chief": [address(chief)], "worker": ["127.0.0.1:1"]}, CHIEF_PORTS)
+    until(lambda: b"up" in chief.poll()["output"], "the trainer")
+    in_use = {"ray-mlengine-k-3.lock", "ray-k-chief-0.lock"}
+    # As when the actor is killed: its own descriptors are closed, those of the guard remain.
+    for lock in (chief._in_use, chief._turn):
+        assert lock is not None
+        lock.give_back()
+    prune(node_dir)
+    assert {path.name for path in (node_dir / "locks").glob("ray-*")} == in_use
+    chief.end()
+    until(lambda: chief.poll()["exit_code"] is not None, "the end")
+    until(lambda: prune(node_dir) is not None and not list((node_dir / "locks").glob("ray-*")), "no lock files")
 
 
 def test_a_job_leaves_no_files(make: Callable[..., ReplicaHost], node_dir: Path) -> None:

@@ -74,6 +74,12 @@ def test_a_wrong_value_is_named(given: dict[str, Any]) -> None:
         RaySettings.load(**given)
 
 
+def test_a_record_without_the_number_of_environments_to_keep_has_the_default() -> None:
+    record = RaySettings.load(keep_environments=3).to_json()
+    del record["keep_environments"]
+    assert RaySettings.from_json(record).keep_environments == 8
+
+
 def test_a_job_keeps_its_settings() -> None:
     chosen = RaySettings.load(resources={"CPU": 1}, max_restarts=0)
     assert RaySettings.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen

@@ -12,6 +12,7 @@ from mlengine.backends.vertex import location
 from mlengine.backends.vertex.backend import VertexBackend
 from mlengine.core.errors import BackendError
 from mlengine.core.job import JobHandle, JobState
+from mlengine.core.spec import TrainingSpec
 
 NAME = "projects/my-project/locations/europe-west1/customJobs/1234"
 
@@ -42,6 +43,72 @@ def test_what_is_no_job_here_is_said(vertex: VertexBackend) -> None:
         vertex.console_url(JobHandle("local", "abc-1", "j", 1, "gs://bkt/m/j"))
     with pytest.raises(BackendError, match="region"):
         vertex.find("ab" * 20)
+
+
+class NoCalls:
+    """A client that sends nothing, and counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    def call(self, method: str, url: str, **_: Any) -> None:
+        self.urls.append(f"{method} {url}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "projects/p/locations/other.invalid#/customJobs/1",
+        "projects/p/locations/r/customJobs/1?alt=media",
+        "projects/p/locations/r/customJobs/..",
+        "projects/../locations/r/customJobs/1",
+        'projects/p/locations/r/customJobs/1" OR "2',
+        "x/x/x/other.invalid#/y",
+        "x",
+    ],
+)
+def test_a_name_in_job_json_that_leads_elsewhere(vertex: VertexBackend, name: str) -> None:
+    """A trainer can write any name into its job.json. No request may follow from it, as it would carry our token."""
+    client: Any = NoCalls()
+    vertex = VertexBackend(client=client)
+    handle = JobHandle("vertex", name, "j", 1, "gs://bkt/m/j")
+    for use in (
+        lambda: vertex.describe([handle]),
+        lambda: vertex.describe([handle] * 3),
+        lambda: vertex.logs(handle, {}),
+        lambda: vertex.logs(handle, {"since": "2026-11-23T12:00:00Z", "window": []}),
+        lambda: vertex.cancel(handle),
+        lambda: vertex.console_url(handle),
+    ):
+        with pytest.raises(BackendError, match="not the name of a custom job"):
+            use()
+    assert client.urls == []
+
+
+def test_a_log_cursor_of_a_browser_is_no_part_of_a_filter(vertex: VertexBackend) -> None:
+    bodies: list[Any] = []
+
+    class Logging(NoCalls):
+        def call(self, method: str, url: str, **given: Any) -> Any:
+            bodies.append(given.get("body"))
+            return {}
+
+    client: Any = Logging()
+    vertex = VertexBackend(client=client)
+    handle = JobHandle("vertex", NAME, "j", 1, "gs://bkt/m/j")
+    vertex.logs(handle, {"since": '2026-11-23T12:00:00Z" OR "x"="x', "window": []})
+    assert [body for body in bodies if body]
+    assert "OR" not in str(bodies)
+
+
+def test_a_region_in_job_json_that_leads_elsewhere(vertex: VertexBackend) -> None:
+    """The region of a fallback comes from job.json, too."""
+    client: Any = NoCalls()
+    vertex = VertexBackend(region="r", client=client)
+    vertex.learn_region(TrainingSpec("trainer.task", ("gs://bkt/t.tar.gz",)), "other.invalid#")
+    with pytest.raises(BackendError, match="not a region"):
+        vertex.find("ab" * 20)
+    assert client.urls == []
 
 
 def test_what_it_can_besides(vertex: VertexBackend) -> None:

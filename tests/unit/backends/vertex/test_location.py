@@ -56,3 +56,11 @@ def test_a_host_of_a_private_network_is_named_to_be_called_in_plain(monkeypatch:
 def test_one_endpoint_serves_every_region_and_the_logs() -> None:
     place = find_place(project="p", region="r", endpoint="http://127.0.0.1:9000/", connection=Connection({}))
     assert place.server("any") == place.logging_endpoint == "http://127.0.0.1:9000"
+
+
+@pytest.mark.parametrize("region", ["other.invalid#", "other.invalid/", "r@other.invalid", "r?", "R", "r\n", "..", ""])
+def test_a_region_cannot_name_another_server(region: str) -> None:
+    place = find(project="p", region="r")
+    for use in (place.server, place.parent_in):
+        with pytest.raises(BackendError, match="not a region"):
+            use(region)

@@ -80,6 +80,7 @@ class Budget(LogBudget):
 
 
 def read_pages(server: Any, wanted: Sequence[tuple[str, Mapping[str, Any]]], limit: int = 1000) -> list[LogPage]:
+    assert all(logs.checked(cursor) == cursor for _, cursor in wanted), "a cursor of ours is rejected"
     reader = logs.LogReader(server, "https://logs", lambda _: Budget())
     return reader.read([logs.JobLog(name, cursor, CREATED) for name, cursor in wanted], limit)
 
@@ -130,6 +131,39 @@ def test_each_line_once(
             break
         seen += lines
     assert sorted(int(line.text) for line in seen) == list(range(len(moments)))
+
+
+SINCE = "2026-11-23T12:00:00.123456Z"
+SEARCH = {"of": "ab", "since": SINCE, "began": BEGIN, "token": "t"}
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "x",
+        [1],
+        {"since": SINCE},
+        {"window": []},
+        {"since": '2026-11-23T12:00:00Z" OR resource.type="other', "window": []},
+        {"since": "2026-99-23T12:00:00Z", "window": []},
+        {"since": '2026-11-23"12:00:00', "window": []},
+        {"since": SINCE, "window": [7]},
+        {"since": SINCE, "window": [["now", "ab"]]},
+        {"since": SINCE, "window": [], "search": {"a": 1}},
+        {"since": SINCE, "window": [], "search": [1]},
+        {"since": SINCE, "window": [], "search": {**SEARCH, "since": '"'}},
+        {"since": SINCE, "window": [], "search": {**SEARCH, "began": "now"}},
+    ],
+)
+def test_an_invalid_cursor_reads_the_log_from_its_beginning(cursor: Any) -> None:
+    """It may come from a browser, or from a file that the trainer can write."""
+    assert logs.checked(cursor) == {}
+
+
+@pytest.mark.parametrize("search", [{}, {"search": SEARCH}])
+def test_a_cursor_of_ours_is_valid(search: dict[str, Any]) -> None:
+    cursor = {"since": SINCE, "window": [[SINCE, "abcdef0123"], ("2026-11-23T12:00:00+01:00", "ab")], **search}
+    assert logs.checked(cursor) is cursor
 
 
 def test_many_known_entries_of_one_moment_are_read_past() -> None:

@@ -1,0 +1,132 @@
+"""Champions and their histories for the page, read together and kept in memory.
+
+Every viewer of the list of models asks for all champions every few seconds. So a pointer is read at most once in
+:data:`MAX_AGE`. Entries of a history never change, so each is read once. Nothing here decides a permission.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from mlengine.champions import history
+from mlengine.champions.history import Champion
+from mlengine.core import layout
+from mlengine.core.errors import MlengineError
+from mlengine.job_index.reading import INVALID
+from mlengine.storage.client import Storage
+
+MAX_AGE = 4.0  # seconds
+_THREADS = 8
+_CACHED = 2000  # entries of histories
+_NEVER = (float("-inf"), None)
+
+Pointer = Champion | MlengineError | None
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Champions:
+    """The champions of one process, by bucket and model."""
+
+    def __init__(self) -> None:
+        self._pointers: dict[tuple[str, str], tuple[float, Pointer]] = {}
+        self._entries: OrderedDict[tuple[str, str, int], Champion] = OrderedDict()
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+
+    def current(self, storage: Storage, bucket: str, models: Sequence[str]) -> dict[str, Pointer]:
+        """The champion of each model, or the error why it cannot be read.
+
+        :raises MlengineError: the bucket does not respond.
+        """
+        with self._reading:  # of several viewers, one reads
+            oldest = time.monotonic() - MAX_AGE
+            stale = [model for model in models if self._pointers.get((bucket, model), _NEVER)[0] < oldest]
+            for model, found in zip(
+                stale, _together(lambda model: _pointer(storage, bucket, model), stale), strict=True
+            ):
+                self._pointers[bucket, model] = (time.monotonic(), found)
+            return {model: self._pointers[bucket, model][1] for model in models}
+
+    def changed(self, bucket: str, model: str) -> None:
+        """Read the champion of a model again."""
+        self._pointers.pop((bucket, model), None)
+
+    def clear(self) -> None:
+        """Forget everything. For tests."""
+        self._pointers.clear()
+        self._entries.clear()
+
+    def history(self, storage: Storage, bucket: str, model: str, limit: int) -> list[Champion]:
+        """The newest champions, newest first.
+
+        :raises PublishError: an entry is missing or invalid.
+        """
+        champion = history.current(storage, bucket, model)
+        if champion is not None and champion.previous is not None:
+            self._prefetch(storage, bucket, champion.model, champion.previous, limit)
+        return list(islice(history.chain(storage, bucket, champion, self._entry), limit))
+
+    def _prefetch(self, storage: Storage, bucket: str, model: str, newest: int, limit: int) -> None:
+        """Read the entries together: the chain gives them one after the other."""
+        with self._lock:
+            if (bucket, model, newest) in self._entries:
+                return
+        serials = [
+            serial
+            for stat in storage.ls(layout.champion_entries(bucket, model))
+            if (serial := _serial(stat.uri)) is not None and serial <= newest
+        ]
+        wanted = sorted(serials, reverse=True)[:limit]
+
+        def read(serial: int) -> None:
+            try:
+                self._entry(storage, bucket, model, serial)
+            except MlengineError as error:
+                if error.retryable:
+                    raise
+                # An entry outside the chain does not matter; for others, the chain raises.
+
+        _together(read, wanted)
+
+    def _entry(self, storage: Storage, bucket: str, model: str, serial: int) -> Champion:
+        key = (bucket, model, serial)
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        found = history.entry(storage, bucket, model, serial)
+        with self._lock:
+            self._entries[key] = found
+            while len(self._entries) > _CACHED:
+                self._entries.popitem(last=False)
+        return found
+
+
+def _pointer(storage: Storage, bucket: str, model: str) -> Pointer:
+    try:
+        return history.current(storage, bucket, model)
+    except MlengineError as error:
+        if error.retryable:
+            raise
+        return error
+    except INVALID as error:
+        return MlengineError(f"champion.json is invalid: {error!r}")
+
+
+def _serial(uri: str) -> int | None:
+    name = uri.rpartition("/")[2].removesuffix(".json")
+    return int(name) if name.isascii() and name.isdigit() else None
+
+
+def _together(read: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    if len(items) <= 1:
+        return list(map(read, items))
+    with ThreadPoolExecutor(min(_THREADS, len(items)), thread_name_prefix="mlengine-champions") as pool:
+        return list(pool.map(read, items))
