@@ -7,7 +7,10 @@ What Airflow really calls, and when, is asked of the real one in ``tests/e2e/tes
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +23,8 @@ from mlengine.core.job import JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
+from mlengine.jobs import log_forwarding, threads
+from mlengine.jobs.polling import Poller
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
@@ -141,3 +146,101 @@ def test_a_cleared_wait_goes_on_from_the_checkpoint(
         assert not again.poke(LAST_TRY).is_done
     assert [one.state for one in backend.jobs] == [JobState.CANCELLED, JobState.QUEUED]
     assert backend.live[0].handle.attempt == 2
+
+
+@pytest.fixture
+def hanging_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str], None]]:
+    """Lets a module's call to the bucket hang."""
+    go_on = threading.Event()
+    monkeypatch.setattr(threads, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(threads.BUCKET, "_pool", ThreadPoolExecutor(2))
+    yield lambda module, name: monkeypatch.setattr(module, name, lambda *_: go_on.wait(60.0))
+    go_on.set()
+
+
+def deferred(job: JobXCom, **limits: Any) -> TrainingJobTrigger:
+    sensor = TrainingJobSensor(
+        task_id="wait", job=job, gcp_conn_id=None, deferrable=True, poll_interval_seconds=0.01, **limits
+    )
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute(LAST_TRY)
+    trigger = caught.value.trigger
+    assert isinstance(trigger, TrainingJobTrigger)
+    return trigger
+
+
+async def first_event(trigger: TrainingJobTrigger) -> dict[str, Any]:
+    return dict((await anext(trigger.run())).payload)
+
+
+def test_a_bucket_that_hangs_before_the_first_poll_does_not_stop_a_deadline(
+    job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging_bucket(training_job, "read_cursor")
+    monkeypatch.setattr(training_job, "CURSOR_SECONDS", 0.1)
+    trigger = deferred(job, queued_timeout_seconds=0.5)
+    event = asyncio.run(asyncio.wait_for(first_event(trigger), 10.0))
+    assert event["limit"] == "queued_timeout_seconds"
+    assert backend.live == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_bucket_that_hangs_stops_neither_the_end_nor_a_deadline(
+    job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None], ends: bool
+) -> None:
+    hanging_bucket(log_forwarding, "write_cursor")
+    hanging_bucket(log_forwarding, "read_progress")
+    backend.jobs[0].state = JobState.RUNNING
+    trigger = deferred(job, queued_timeout_seconds=0.5, running_timeout_seconds=60.0 if ends else 1.0)
+
+    async def main() -> list[dict[str, Any]]:
+        waits = [asyncio.create_task(first_event(trigger)) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        if ends:
+            backend.end(job["name"], JobState.SUCCEEDED)
+        return await asyncio.wait_for(asyncio.gather(*waits), 10.0)
+
+    assert {event["event"] for event in asyncio.run(main())} >= ({"ended"} if ends else {"deadline"})
+    assert backend.live == []
+
+
+def test_a_bucket_that_hangs_does_not_delay_a_kill(
+    job: JobXCom, backend: MemoryBackend, hanging_bucket: Callable[[Any, str], None]
+) -> None:
+    """Airflow calls ``on_kill`` when the cancelled wait has ended."""
+    trigger = deferred(job)
+
+    async def main() -> float:
+        wait = asyncio.create_task(first_event(trigger))
+        await asyncio.sleep(0.5)
+        hanging_bucket(log_forwarding, "write_cursor")
+        backend.jobs[0].state = JobState.RUNNING
+        await asyncio.sleep(0.5)  # the cursor moves past the line that says so
+        wait.cancel()
+        began = time.monotonic()
+        await asyncio.wait_for(asyncio.gather(wait, return_exceptions=True), 10.0)
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 3.0
+
+
+def test_a_job_that_has_ended_in_an_unknown_way_is_not_asked_for_without_pause(
+    job: JobXCom, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vertex AI: failed, and the error is not given yet."""
+    backend.jobs[0].state = JobState.RUNNING
+    trigger = deferred(job, queued_timeout_seconds=0.0, running_timeout_seconds=1.0)
+    trigger.poll_interval_seconds = 600.0
+
+    async def main() -> int:
+        wait = asyncio.create_task(first_event(trigger))
+        await asyncio.sleep(0.5)
+        monkeypatch.setattr(Poller, "poll_soon", lambda _: None)  # the poller sees the end late
+        backend.jobs[0].state, backend.jobs[0].ended = JobState.UNKNOWN, time.time()
+        await asyncio.sleep(2.0)
+        wait.cancel()
+        await asyncio.gather(wait, return_exceptions=True)
+        return backend.calls.count("describe")
+
+    assert asyncio.run(main()) <= 5
+    assert "cancel" not in backend.calls

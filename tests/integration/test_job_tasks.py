@@ -261,8 +261,9 @@ def test_a_job_that_leaves_the_queue_at_its_deadline_runs_on(
     def started(self: TrainingJobTrigger, handle: JobHandle) -> Any:
         if not limits:
             backend.jobs[0].state = JobState.RUNNING
-        limits.append(once_more(self, handle)[1])
-        return backend.jobs[0].state, limits[-1]
+        status, limit = once_more(self, handle)
+        limits.append(limit)
+        return status, limit
 
     monkeypatch.setattr(TrainingJobTrigger, "_cancel_if_late", started)
     event = asyncio.run(asyncio.wait_for(first_event(trigger), 30.0))

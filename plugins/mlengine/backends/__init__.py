@@ -318,6 +318,15 @@ def polling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key in relevant}
 
 
+def polling_location(name: str, handle: JobHandle) -> str:
+    """Where a job is polled: ``polling_location`` of its backend, or ``""`` if all jobs are at one location.
+
+    Jobs at different locations are polled independently: an outage of one delays no news of the others.
+    """
+    locate: Callable[[JobHandle], str] | None = getattr(_factory(name), "polling_location", None)
+    return "" if locate is None else locate(handle)
+
+
 def connected_backend(
     name: str,
     gcp_conn_id: str | None,

@@ -94,6 +94,8 @@ class Decision(StrEnum):
 
 # Events in ``job.json``: the service restarts the job by itself, within an attempt, and the job runs again.
 SERVICE_RESTART, SERVICE_RESUMED = "service_restart", "service_resumed"
+# Likewise: a person cancelled the attempt on the page. The event has the name (``by``) and the reason (``why``).
+CANCELLED_BY_PERSON = "cancelled_by_person"
 
 # The `dag_id` in the keys of jobs that were submitted on the command line: no DAG run waits for them.
 BY_HAND = frozenset({"mlengine train", "mlengine rerun"})

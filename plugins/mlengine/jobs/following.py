@@ -3,6 +3,8 @@
 The state is read every second. The log is read as often as the backend allows: a read that has to wait for a quota, or
 fails for a while, holds no state back. While the job writes nothing, the log is read less and less often where the
 service limits such reads. After the job's end, the rest of the log is read, however long that takes.
+
+A state that cannot be read for a while is the last one; it is retried after pauses that double, like a log.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from mlengine.backends import LimitsLogReads, LogPage, TrainingBackend
 from mlengine.core.errors import BackendUnavailableError
-from mlengine.core.job import JobHandle, JobStatus
+from mlengine.core.job import JobHandle, JobState, JobStatus
 
 POLL_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
@@ -37,7 +39,7 @@ class LogFollower:
     """Follows one attempt of a job.
 
     :param cursor: where the log was read to before.
-    :param note: gets a message when the log cannot be read for a while.
+    :param note: gets a message when the log or the state cannot be read for a while.
     """
 
     def __init__(
@@ -48,6 +50,9 @@ class LogFollower:
         self._due = 0.0  # when the log is read again
         self._pause = 0.0
         self._failures = 0
+        self._status = JobStatus(handle, JobState.UNKNOWN)
+        self._status_due = -math.inf
+        self._status_failures = 0
         self._waits = 0  # reads in a row that did not reach the end of the log and found nothing
         self._progress_at = time.monotonic()
 
@@ -56,14 +61,11 @@ class LogFollower:
 
         :param to_end_of_job: ``False`` ends at the present end of the log.
         :raises BackendUnavailableError: the log could not be read for :data:`PATIENCE_SECONDS`, and there is nothing
-            else to wait for.
+            else to wait for. Without ``to_end_of_job``, also if the state cannot be read.
         """
-        seen_end = False
-        described_at, more = -math.inf, False
+        seen_end = more = False
         while True:
-            # While lines can be read at once, they are, and the state is read as often as otherwise.
-            if not more or time.monotonic() - described_at >= POLL_SECONDS:
-                status, described_at = self._backend.describe([self._handle])[0], time.monotonic()
+            status = self._read_status(more=more, patient=to_end_of_job)
             ended = status.state.terminal
             if ended and not seen_end:
                 seen_end, self._progress_at = True, time.monotonic()
@@ -80,6 +82,28 @@ class LogFollower:
                 # With nothing but the log to wait for, the state need not be asked for again.
                 time.sleep(max(0.0, left if ended or not to_end_of_job else min(left, POLL_SECONDS)))
 
+    def _read_status(self, *, more: bool, patient: bool) -> JobStatus:
+        """The job's status; the last one while it cannot be read, or has ended.
+
+        :param more: lines can be read at once: the state is not read more often because of that.
+        """
+        now = time.monotonic()
+        too_early = now < self._status_due and (more or self._status_failures > 0)
+        if too_early or self._status.state.terminal:
+            return self._status
+        try:
+            self._status = self._backend.describe([self._handle])[0]
+        except BackendUnavailableError as error:
+            if not patient:
+                raise
+            self._status_failures += 1
+            if self._status_failures == 1:
+                self._note(f"the state cannot be read now; retrying: {error.message}")
+            self._status_due = time.monotonic() + _retry_pause(self._status_failures)
+        else:
+            self._status_failures, self._status_due = 0, time.monotonic() + POLL_SECONDS
+        return self._status
+
     def _page(self, *, patient: bool) -> LogPage:
         """New lines if it is time to read them."""
         now = time.monotonic()
@@ -94,7 +118,7 @@ class LogFollower:
             self._failures += 1
             if self._failures == 1:
                 self._note(f"the log cannot be read now; retrying: {error.message}")
-            wait = min(FIRST_PAUSE_SECONDS * 2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
+            wait = _retry_pause(self._failures)
             self._due = time.monotonic() + wait
             return LogPage((), self._cursor, wait=wait)
         if page.wait is not None and out_of_patience:
@@ -121,3 +145,8 @@ class LogFollower:
         else:
             self._pause = min(max(2 * self._pause, POLL_SECONDS), self._backend.quiet_log_seconds)
         return self._pause
+
+
+def _retry_pause(failures: int) -> float:
+    """Seconds until the next read after so many failures in a row."""
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)

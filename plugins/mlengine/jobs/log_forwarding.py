@@ -1,9 +1,10 @@
 """Forwards a job's log lines, state changes and progress from a deferred wait to the task's log.
 
 New lines and state changes are logged as they are seen. Two things cost calls to the bucket for each job: reading
-``progress.json`` and saving ``logs/cursor.json``. They are spread and limited, so that a thousand waits in one
-triggerer make about twenty such calls a second. With many waits, the progress of a job that neither logs nor progresses
-is read less often; that of a job that waits for machines is not read at all.
+``progress.json`` and saving ``logs/cursor.json``. They are spread and limited, so that a thousand waits of one poller
+make about twenty calls of each kind a second. With many waits, the progress of a job that neither logs nor progresses
+is read less often; that of a job that waits for machines is not read at all. A bucket that hangs delays no news and no
+deadline by more than a few seconds.
 
 A triggerer that stops in order saves the cursor first: no line is lost or repeated. One that is killed takes with it
 the lines that its log writer had not written yet, which were seconds' worth on a busy machine. So during the wait the
@@ -13,19 +14,19 @@ ones repeat after a line that announces it.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-from mlengine.core.errors import MlengineError
+from mlengine.core.errors import MlengineError, StorageError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
 from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, read_progress, write_cursor
+from mlengine.jobs.threads import BUCKET
+from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult
 from mlengine.storage.client import Storage
 
@@ -34,8 +35,6 @@ FLUSH_SECONDS = 15.0
 # With many waits, so many times their pace is the longest pause between two reads of a quiet job's progress.
 LONGEST_QUIET = 4
 _NOT_STARTED = frozenset({JobState.QUEUED, JobState.PREPARING})
-# A few threads for all waits of a triggerer: they wait for the bucket, and share the interpreter with the event loop.
-THREADS = ThreadPoolExecutor(4, thread_name_prefix="mlengine-logs")
 
 
 class LogForwarder:
@@ -71,6 +70,7 @@ class LogForwarder:
         # Not all at once after a restart.
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         self._state = JobState.UNKNOWN
+        self._save_warning = ThrottledWarning("Saving the log cursor")
         self._quiet = 1  # times the pace: the pause between two reads of the progress
         if cursor.open:
             log.info("%11s | %s", "wait", "Resumed after an interruption; recent lines may repeat")
@@ -104,7 +104,10 @@ class LogForwarder:
         if not ended and time.monotonic() < self._progress_due():
             return None
         self._progress_since, self._share = time.monotonic(), random.uniform(0.8, 1.2)  # noqa: S311
-        progress = cast(Progress | None, await in_thread(read_progress, self._storage, JobDir(self._handle.job_dir)))
+        try:
+            progress = await BUCKET.call(read_progress, self._storage, JobDir(self._handle.job_dir))
+        except StorageError:
+            progress = None
         new = progress is not None and progress.step != self._formatter.cursor.step
         self._quiet = 1 if new else min(2 * self._quiet, LONGEST_QUIET)
         return progress
@@ -125,7 +128,7 @@ class LogForwarder:
 
     async def close(self) -> None:
         """Save the cursor: this wait logs nothing more."""
-        await self._save(self._formatter.cursor)
+        await self._save(self._formatter.cursor, keep=True)
 
     def _progress_due(self) -> float:
         if self._state in _NOT_STARTED:
@@ -139,16 +142,14 @@ class LogForwarder:
             return self._pending_since + self._share * pace + (FLUSH_SECONDS if pace > FLUSH_SECONDS else 0.0)
         return self._pending_since + max(FLUSH_SECONDS, self._share * pace)
 
-    async def _save(self, cursor: LogCursor) -> None:
+    async def _save(self, cursor: LogCursor, *, keep: bool = False) -> None:
         if cursor == self._saved:
             return
         try:
-            await in_thread(write_cursor, self._storage, self._handle, cursor)
+            await BUCKET.call(write_cursor, self._storage, self._handle, cursor, keep=keep)
             self._saved = cursor
+            message = self._save_warning.succeeded()
         except MlengineError as error:
-            self._log.warning("Could not save the log cursor; after a restart, lines may repeat: %s", error)
-
-
-async def in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the bucket or a backend outside the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(THREADS, call, *arguments)
+            message = self._save_warning.failed(f"after a restart, lines may repeat: {error}")
+        if message is not None:
+            self.warn(message)

@@ -4,7 +4,8 @@ A round is one call to the backend, for as many jobs as it takes. What the servi
 page says how long to wait. While nothing is written, the pause grows to what the backend asks for. A job that has ended
 is read at once, and its wait ends without the last lines if these would come too late (:meth:`Watch.give_up_lines`).
 
-A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll.
+A failed read is retried after a pause that doubles up to a minute, and is logged like a failed poll. If one job is at
+fault, the others are read without it (:mod:`mlengine.jobs.isolation`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlengine.backends import BatchesLogs, LimitsLogReads, LogPage
 from mlengine.core.errors import MlengineError
+from mlengine.jobs.isolation import call_for_each
 from mlengine.jobs.watch import Watch, next_batch
 
 log = logging.getLogger(__name__)
@@ -84,20 +86,28 @@ class LogPoller:
             watch.due = False
         ended = {id(watch) for watch in batch if watch.ended_at is not None}
         try:
-            pages = await asyncio.get_running_loop().run_in_executor(self._threads, _read, backend, batch, bool(ended))
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, _read, backend, batch, bool(ended))
         except Exception as error:  # noqa: BLE001 the states are polled, and decide
             return self._failed(batch, error)
         self._failures = 0
-        for watch, page in zip(batch, pages, strict=True):
+        read: list[Watch] = []
+        pages: list[LogPage] = []
+        for watch, page in zip(batch, found, strict=True):
+            if isinstance(page, Exception):
+                self._failed_alone(watch, page)
+                continue
+            read.append(watch)
+            pages.append(page)
+            watch.log_retry.succeeded()
             watch.warn(watch.log_warning.succeeded())
             if watch.last is not None:
                 watch.update(watch.last, page, final=id(watch) in ended and page.complete)
-        self._give_up(batch, max((page.wait or 0.0 for page in pages), default=0.0))
-        self._keep_search(batch, pages)
-        return self._pause(backend, batch, pages)
+        self._give_up(read, max((page.wait or 0.0 for page in pages), default=0.0))
+        self._keep_search(read, pages)
+        return self._pause(backend, read, pages)
 
     def _batch(self, backend: BatchesLogs) -> list[Watch]:
-        watches = [watch for watch in self._watches.values() if watch.last is not None and not watch.over]
+        watches = [watch for watch in self._watches.values() if watch.last is not None and _is_readable(watch)]
         searched = {id(watch) for watch in self._searched}
         if self._searched and not any(watch.ended_at is not None and id(watch) not in searched for watch in watches):
             return self._searched
@@ -114,7 +124,7 @@ class LogPoller:
     def _pause(self, backend: BatchesLogs, batch: Sequence[Watch], pages: Sequence[LogPage]) -> float:
         wait = max((page.wait or 0.0 for page in pages), default=0.0)
         found = any(page.lines for page in pages)
-        waiting = [watch for watch in self._watches.values() if not watch.over]
+        waiting = [watch for watch in self._watches.values() if _is_readable(watch)]
         if wait:
             just_ended = any(_is_due(watch) and watch.ended_at is not None for watch in waiting)
             return 0.0 if just_ended else min(wait, LONGEST_PAUSE_SECONDS)
@@ -138,6 +148,13 @@ class LogPoller:
         self._give_up(self._watches.values(), pause)
         return pause
 
+    def _failed_alone(self, watch: Watch, error: Exception) -> None:
+        """The log of one job cannot be read, and those of others can."""
+        log.warning("Reading the log of job %s failed; retrying: %s", watch.handle.job_id, error_message(error))
+        watch.log_retry.failed(self._interval)
+        watch.warn(watch.log_warning.failed(error_message(error)))
+        self._give_up([watch], watch.log_retry.seconds_left)
+
     def _give_up(self, watches: Iterable[Watch], wait: float) -> None:
         """Jobs that have ended and whose last lines will not be read in time."""
         for watch in list(watches):
@@ -146,12 +163,20 @@ class LogPoller:
 
 
 def _is_due(watch: Watch) -> bool:
-    return watch.due and watch.last is not None and not watch.over
+    return watch.due and watch.last is not None and _is_readable(watch)
 
 
-def _read(backend: BatchesLogs, batch: Sequence[Watch], urgent: bool) -> list[LogPage]:
+def _is_readable(watch: Watch) -> bool:
+    return not watch.over and watch.log_retry.due
+
+
+def _read(backend: BatchesLogs, batch: Sequence[Watch], urgent: bool) -> list[LogPage | Exception]:
     """Runs in a thread."""
-    return backend.logs_many([(watch.handle, watch.cursor) for watch in batch], urgent=urgent)
+
+    def read(part: Sequence[Watch]) -> list[LogPage]:
+        return backend.logs_many([(watch.handle, watch.cursor) for watch in part], urgent=urgent)
+
+    return call_for_each(read, batch)
 
 
 def error_message(error: Exception) -> str:

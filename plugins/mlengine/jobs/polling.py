@@ -1,13 +1,14 @@
 """One poller for all waiting jobs.
 
-An event loop has one poller for each backend and those of its settings that matter to polling, however many triggers
+An event loop has one poller for each backend, location and those settings that matter to polling, however many triggers
 wait. A tick calls ``describe`` once for all jobs. Where the backend can batch logs, they are polled independently
 (:mod:`mlengine.jobs.log_polling`); otherwise with the tick. All calls run in threads; the event loop never blocks. Only
 news wakes a wait: a thousand quiet jobs cost the loop next to nothing.
 
 A failed tick decides nothing: the pause doubles up to a minute, and the next tick polls again. It is logged by the
-triggerer, and less and less often in the log of each waiting task. Logs that cannot be read hold no state back. Ticks
-vary by a random tenth, so that several triggerers do not poll in step.
+triggerer, and less and less often in the log of each waiting task. Logs that cannot be read hold no state back. If one
+job is at fault, the others are polled without it (:mod:`mlengine.jobs.isolation`). Ticks vary by a random tenth, so
+that several triggerers do not poll in step.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import asyncio
 import contextvars
 import logging
 import random
+import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from mlengine.backends import BatchesLogs, LogPage, TrainingBackend
 from mlengine.core.job import JobHandle, JobStatus
+from mlengine.jobs.isolation import call_for_each
 from mlengine.jobs.log_polling import LogPoller, error_message
 from mlengine.jobs.watch import Watch
 
@@ -59,7 +62,7 @@ class Poller:
 
     @classmethod
     def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
-        """The running loop's poller for ``key``: a string that identifies backend and settings."""
+        """The running loop's poller for ``key``: a string that identifies backend, location and settings."""
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
         if key not in pollers:
             pollers[key] = cls(make_backend, interval)
@@ -99,23 +102,25 @@ class Poller:
         try:
             while self._watches:
                 self._wake.clear()
-                more = await self._tick()
-                pause = 0.0 if more else self._pause(self._failures)
+                pause = await self._tick()
                 try:
                     # A new watch does not wait for the next tick; a short pause gathers those that come together.
-                    await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.9, 1.1))  # noqa: S311
+                    await asyncio.wait_for(self._wake.wait(), pause)
                     await asyncio.sleep(min(GATHER_SECONDS, self._interval))
                 except TimeoutError:
                     continue
         finally:
             self._logs.stop()
 
-    def _pause(self, failures: int) -> float:
-        return min(self._interval * 2.0**failures, max(MAX_PAUSE_SECONDS, self._interval))
+    def _pause(self) -> float:
+        pause = min(self._interval * 2.0**self._failures, max(MAX_PAUSE_SECONDS, self._interval))
+        return pause * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
 
-    async def _tick(self) -> bool:
-        """Poll all jobs once; returns whether some job has more log lines waiting."""
-        watches = list(self._watches.values())
+    async def _tick(self) -> float:
+        """Poll all jobs once; returns the seconds until the next time."""
+        watches = [watch for watch in self._watches.values() if watch.poll_retry.due]
+        if not watches:
+            return self._pause()
         try:
             statuses, pages = await asyncio.get_running_loop().run_in_executor(self._threads, self._poll, watches)
         except Exception as error:  # noqa: BLE001 a poll decides nothing, whatever failed
@@ -125,23 +130,29 @@ class Poller:
                 watch.warn(watch.poll_warning.failed(error_message(error)))
             if not getattr(error, "retryable", False):
                 self._backend = None  # credentials may have been rotated: connect again
-            return False
+            return self._pause()
         self._failures = 0
         for watch, status in zip(watches, statuses, strict=True):
-            watch.warn(watch.poll_warning.succeeded())
-            page = pages.get(id(watch))
-            if isinstance(page, LogPage):
-                watch.warn(watch.log_warning.succeeded())
-            elif page is not None:
-                watch.warn(watch.log_warning.failed(page))
-                page, watch.unreadable = None, True
-            watch.update(status, page, final=status.state.terminal and page is not None and page.complete)
+            if isinstance(status, Exception):
+                self._failed_alone(watch, status)
+            else:
+                _take(watch, status, pages.get(id(watch)))
         if isinstance(self._backend, BatchesLogs):
             self._logs.poll(self._backend, self._interval)
-            return False
-        return any(watch.urgent for watch in watches)
+            return self._pause()
+        # Not at once for a log whose reads are limited.
+        waits = [watch.readable_at - time.monotonic() for watch in watches if watch.urgent and watch.poll_retry.due]
+        return max(0.0, min([*waits, self._pause()]))
 
-    def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus], dict[int, LogPage | str]]:
+    def _failed_alone(self, watch: Watch, error: Exception) -> None:
+        """The state of one job cannot be read, and those of others can, if there are any."""
+        log.warning("Polling job %s failed; retrying: %s", watch.handle.job_id, error_message(error))
+        watch.poll_retry.failed(self._interval)
+        watch.warn(watch.poll_warning.failed(error_message(error)))
+        if len(self._watches) == 1:
+            self._backend = None  # as above
+
+    def _poll(self, watches: list[Watch]) -> tuple[list[JobStatus | Exception], dict[int, LogPage | str]]:
         """Runs in a thread. States first, then logs: so lines written just before the end are read.
 
         The pages are keyed by the watch's id; a string says why a log could not be read. There are none if the backend
@@ -150,10 +161,30 @@ class Poller:
         if self._backend is None:
             self._backend = self._make_backend()
         backend = self._backend
-        statuses = backend.describe([watch.handle for watch in watches])
+
+        def describe(part: Sequence[Watch]) -> list[JobStatus]:
+            return backend.describe([watch.handle for watch in part])
+
+        statuses = call_for_each(describe, watches)
         if isinstance(backend, BatchesLogs):
             return statuses, {}
-        return statuses, {id(watch): _page(backend, watch) for watch in watches if not watch.over}
+        now = time.monotonic()
+        polled = [watch for watch, status in zip(watches, statuses, strict=True) if isinstance(status, JobStatus)]
+        readable = [watch for watch in polled if not watch.over and now >= watch.readable_at]
+        return statuses, {id(watch): _page(backend, watch) for watch in readable}
+
+
+def _take(watch: Watch, status: JobStatus, page: LogPage | str | None) -> None:
+    """Pass the result of a poll to the watch."""
+    watch.poll_retry.succeeded()
+    watch.warn(watch.poll_warning.succeeded())
+    if isinstance(page, LogPage):
+        watch.warn(watch.log_warning.succeeded())
+    elif page is not None:
+        watch.warn(watch.log_warning.failed(page))
+        page, watch.unreadable = None, True
+    ended = status.state.terminal or watch.ended_at is not None
+    watch.update(status, page, final=ended and page is not None and page.complete)
 
 
 def _page(backend: TrainingBackend, watch: Watch) -> LogPage | str:

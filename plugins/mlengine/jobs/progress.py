@@ -23,6 +23,9 @@ from mlengine.core.job import JobHandle, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
+# Between two progress lines, for readers that ask LogFormatter.progress_due.
+PROGRESS_SECONDS = 15.0
+
 
 @dataclass(frozen=True)
 class LogCursor:
@@ -100,18 +103,16 @@ class LogFormatter:
     """Turns the polls of one job into log lines.
 
     :param cursor: where to continue.
-    :param progress_interval_seconds: seconds between two progress lines.
     """
 
-    def __init__(self, cursor: LogCursor, *, progress_interval_seconds: float = 15.0) -> None:
+    def __init__(self, cursor: LogCursor) -> None:
         self.cursor = cursor
-        self._progress_interval = progress_interval_seconds
         self._progress_at = -math.inf
 
     @property
     def progress_due(self) -> bool:
         """Whether it is time for a progress line; ask before reading it from the bucket."""
-        return time.monotonic() - self._progress_at >= self._progress_interval
+        return time.monotonic() - self._progress_at >= PROGRESS_SECONDS
 
     def new_lines(self, status: JobStatus, page: LogPage | None = None, progress: Progress | None = None) -> list[str]:
         """The lines that are new, oldest first: replicas' lines, then progress, then a change of state."""

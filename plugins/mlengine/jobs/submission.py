@@ -42,6 +42,7 @@ from mlengine.core.errors import (
 from mlengine.core.input_changes import Change, changes, describe
 from mlengine.core.job import (
     BY_HAND,
+    CANCELLED_BY_PERSON,
     SERVICE_RESTART,
     SERVICE_RESUMED,
     Decision,
@@ -65,7 +66,8 @@ __all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "sub
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
-_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED})  # events of an attempt after its submission
+# Events of an attempt after its submission.
+_LATER = frozenset({_ENDED, SERVICE_RESTART, SERVICE_RESUMED, CANCELLED_BY_PERSON})
 _ENDED_BY_ITSELF = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED})
 
 

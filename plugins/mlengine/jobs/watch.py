@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from mlengine.backends import LogLine, LogPage
 from mlengine.core.job import JobHandle, JobStatus
+from mlengine.jobs.isolation import Retry
 from mlengine.jobs.throttled_warning import ThrottledWarning
 
 # The longest that the end of a wait is held back because the log cannot be read, or because it is long.
@@ -56,6 +57,8 @@ class Watch:
     # When its log was read last, and whether that left unread lines: decides whose turn it is.
     read_at: float = float("-inf")
     more: bool = False
+    # When its log may be read again (LogPage.wait).
+    readable_at: float = float("-inf")
     ended_at: float | None = None
     # Of lines after the end.
     lines_at: float = float("-inf")
@@ -63,6 +66,9 @@ class Watch:
     due: bool = True
     over: bool = False
     unreadable: bool = False
+    # While a read fails for this job and not for others.
+    poll_retry: Retry = field(default_factory=Retry)
+    log_retry: Retry = field(default_factory=Retry)
     poll_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Polling the job"))
     log_warning: ThrottledWarning = field(default_factory=lambda: ThrottledWarning("Reading the job's log"))
 
@@ -79,15 +85,20 @@ class Watch:
     def update(self, status: JobStatus, page: LogPage | None = None, *, final: bool = False) -> None:
         """Take a poll's result, and wake the wait if it has news.
 
+        A job that has ended keeps its state: a backend may turn a failed read into UNKNOWN.
+
         :param page: ``None`` if the log was not read.
         :param final: the job has ended, and these are its last lines.
         """
         if self.over:
             return
+        if self.ended_at is not None and self.last is not None and not status.state.terminal:
+            status = self.last
         changed, self.last = status is not self.last and status != self.last, status
         if page is not None:
             self.unreadable = False
             self.cursor, self.read_at, self.more = page.cursor, time.monotonic(), page.more
+            self.readable_at = self.read_at + (page.wait or 0.0)
         if status.state.terminal and not final:
             self._begin_end()
             if page is None or not page.lines:
@@ -138,7 +149,10 @@ class Watch:
 
     @property
     def urgent(self) -> bool:
-        """Whether it should not wait for the next tick: it has unread lines, or its end waits for its last lines."""
+        """Whether its log should be read before the next tick: it has unread lines, or its end waits for the last ones.
+
+        Not before :attr:`readable_at`.
+        """
         return not self.over and not self.unreadable and (self.more or self.ended_at is not None)
 
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlengine.runtime import compile_imports
+from mlengine.runtime.file_lock import FileLock
+from mlengine.runtime.uv import kill_group
 
 _SITE = "lib/python*/site-packages"
 
@@ -51,21 +53,30 @@ def _equal(one: Path, other: Path) -> bool:
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
-def compile_imported(root: Path, packages: Sequence[str], seconds: float) -> None:
+def compile_imported(root: Path, packages: Sequence[str], seconds: float, lock: FileLock) -> None:
     """Compile packages and all modules that they import, unless they have bytecode. Errors are ignored.
 
     :param packages: names of packages that are installed in ``root``.
+    :param seconds: then all processes are killed, and the rest is not compiled.
+    :param lock: the lock of the environment, inherited: if this process dies, no other process may remove or build the
+        environment while bytecode is still written.
     """
     site = next(root.glob(_SITE), None)
     if site is not None:
         command = [str(root / "bin" / "python"), "-I", compile_imports.__file__, str(site), *packages]
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            process = subprocess.Popen(
                 command,
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                timeout=seconds,
-                check=False,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
             )
+            try:
+                process.wait(seconds)
+            finally:
+                # Its workers too, which would keep the lock.
+                kill_group(process.pid)
+                process.wait()

@@ -37,7 +37,7 @@ def run(
     words: list[str] = []
     process = _start(arguments, env, lock)
     # A build backend that hangs prints nothing: a timer ends it and its child processes.
-    timer = threading.Timer(seconds, _kill_group, (process.pid,))
+    timer = threading.Timer(seconds, kill_group, (process.pid,))
     timer.start()
     try:
         for line in process.stdout or ():
@@ -48,7 +48,7 @@ def run(
     finally:
         timer.cancel()
         if process.poll() is None:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             process.wait()
     if code == -signal.SIGKILL:
         raise EnvironmentBuildError(
@@ -95,7 +95,8 @@ def _start(arguments: tuple[str, ...], env: Mapping[str, str], lock: FileLock) -
         raise EnvironmentBuildError(f"uv cannot be started: {error}", hint="install uv again") from error
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """Kill all processes of a group. It is no error if there are none."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 

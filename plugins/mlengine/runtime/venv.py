@@ -137,7 +137,7 @@ def lock_path(state_dir: Path, digest: str) -> Path:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds one environment. The caller and the running uv hold the lock."""
+    """Builds one environment. The caller and its running child hold the lock."""
 
     recipe: Recipe
     lock: FileLock
@@ -168,7 +168,8 @@ class _Builder:
             self._warn_of_excluded()
             taken = 0 if donor is None else bytecode.seed(root, donor)
             self.say(f"compiling bytecode; {taken} files reused from another environment")
-            bytecode.compile_imported(root, [package_name(path.name) for path in recipe.packages], recipe.seconds)
+            names = [package_name(path.name) for path in recipe.packages]
+            bytecode.compile_imported(root, names, recipe.seconds, self.lock)
             # Not `pip freeze`, which shows the trainer as a local file, without its version.
             lock = run_uv("pip", "list", "--quiet", "--format=freeze", target, say=None).split()
             write_json(root / "ready.json", {"lock": lock, "packages": [path.name for path in recipe.packages]})

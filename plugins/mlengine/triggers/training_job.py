@@ -16,30 +16,50 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any, TypeVar, cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from mlengine.backends import TrainingBackend, polling_settings
+from mlengine.backends import TrainingBackend, polling_location, polling_settings
 from mlengine.connections import CloudAccess
-from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs.deadlines import Deadlines
-from mlengine.jobs.log_forwarding import LogForwarder, in_thread
+from mlengine.jobs.log_forwarding import LogForwarder
 from mlengine.jobs.polling import Poller
-from mlengine.jobs.progress import read_cursor
+from mlengine.jobs.progress import LogCursor, read_cursor
 from mlengine.jobs.submission import Submitter
+from mlengine.jobs.threads import BUCKET, in_cancel_thread
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import PollResult, PollWarning
+from mlengine.storage.client import Storage
 
 # Airflow 3.3.2 can mark a task failed that resumes within about 5 s of deferring: the executor's report of the first
 # leg arrives late and is taken for the second's (apache/airflow#71580). To be removed when that is fixed.
 EARLIEST_EVENT_SECONDS = 8.0
 # How long a trigger retries to cancel a job whose deadline has passed, while the service does not answer.
 CANCEL_RETRY_SECONDS = 300.0
+# How long the bucket may take to give the log cursor before the wait checks its deadlines without polling.
+CURSOR_SECONDS = 30.0
 
 T = TypeVar("T")
+
+
+@dataclass
+class _Seen:
+    """What a wait knows about its job.
+
+    :param over: the job has ended, even if the backend does not know yet how.
+    """
+
+    state: JobState = JobState.UNKNOWN
+    started: float | None = None
+    over: bool = False
+
+    def take(self, status: JobStatus) -> None:
+        self.state, self.started = status.state, status.started
+        self.over = status.state.terminal or status.ended is not None
 
 
 class TrainingJobTrigger(BaseTrigger):
@@ -138,12 +158,14 @@ class TrainingJobTrigger(BaseTrigger):
         """Cancel the job: a person, or the end of the DAG run, ended the task."""
         handle = JobHandle.from_json(self.handle)
         self.log.info("The task was ended while it waited; cancelling job %s", handle.job_id)
-        await asyncio.to_thread(self._cancel, handle)
+        await in_cancel_thread(self._cancel, handle)
 
     async def _wait(self) -> dict[str, Any]:
-        handle = JobHandle.from_json(self.handle)
+        handle, seen = JobHandle.from_json(self.handle), _Seen()
         storage = self._access().storage()
-        cursor = await self._retrying(read_cursor, storage, handle)
+        cursor = await self._read_cursor(storage, handle, seen)
+        if isinstance(cursor, str):
+            return {"job_id": handle.job_id, "event": "deadline", "limit": cursor}
         poller = self._poller(handle)
         forwarder = LogForwarder(
             storage,
@@ -153,28 +175,23 @@ class TrainingJobTrigger(BaseTrigger):
             pace=poller.pace,
             progress_interval_seconds=self.progress_interval_seconds,
         )
-        deadlines, state = self.deadlines, JobState.UNKNOWN
-        started: float | None = None
-        over = restarting = False
+        restarting = False
         try:
             async with poller.watch(handle, cursor.logs) as watch:
                 while True:
-                    left = None if over else deadlines.seconds_left(state, started)
+                    left = None if seen.over else self.deadlines.seconds_left(seen.state, seen.started)
                     news = await watch.next(_shortest(left, forwarder.seconds_to_next()))
                     if isinstance(news, PollWarning):
                         forwarder.warn(news.message)
                     else:
                         await forwarder.forward(news)
                     if isinstance(news, PollResult):
-                        state, started = news.status.state, news.status.started
-                        # The backend may not know yet how a job has ended.
-                        over = state.terminal or news.status.ended is not None
-                        if state.terminal and not news.page.more:
-                            return {"job_id": handle.job_id, "event": "ended", "state": state.value}
+                        seen.take(news.status)
+                        if seen.state.terminal and not news.page.more:
+                            return {"job_id": handle.job_id, "event": "ended", "state": seen.state.value}
                         restarting = await self._follow_restart(news.status, restarting)
-                    if not over and (limit := deadlines.exceeded(state, started)):
-                        state, limit = await self._end_late_job(handle, limit)
-                        over = state.terminal
+                    if not seen.over and (limit := self.deadlines.exceeded(seen.state, seen.started)):
+                        limit = await self._end_late_job(handle, limit, seen)
                         if limit:
                             return {"job_id": handle.job_id, "event": "deadline", "limit": limit}
                         # It has ended, or left QUEUED, since the last poll. Its last lines come with the next one.
@@ -183,35 +200,55 @@ class TrainingJobTrigger(BaseTrigger):
             # Also when the triggerer stops in order: the next one continues at this line.
             await asyncio.shield(forwarder.close())
 
-    async def _end_late_job(self, handle: JobHandle, limit: str) -> tuple[JobState, str | None]:
+    async def _read_cursor(self, storage: Storage, handle: JobHandle, seen: _Seen) -> LogCursor | str:
+        """The saved cursor, or the name of a limit that the job has exceeded while the bucket did not answer."""
+        reading = asyncio.ensure_future(self._retrying(read_cursor, storage, handle))
+        try:
+            # Nothing was polled yet: the job may be in the state with the most limits.
+            state = JobState.QUEUED
+            left: float | None = CURSOR_SECONDS
+            while not (await asyncio.wait({reading}, timeout=left))[0]:
+                if not seen.over and (limit := self.deadlines.exceeded(state, seen.started)):
+                    limit = await self._end_late_job(handle, limit, seen)
+                    if limit:
+                        return limit
+                    state = seen.state
+                left = None if seen.over else self.deadlines.seconds_left(state, seen.started)
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    async def _end_late_job(self, handle: JobHandle, limit: str, seen: _Seen) -> str | None:
         """Poll once more, and cancel the job if it still exceeds a limit.
 
         While the service does not answer, this is retried for :data:`CANCEL_RETRY_SECONDS`; then the worker that
         resumes tries it.
 
-        :returns: the job's state, and the limit that it exceeds; ``None`` if it does not any more.
+        :param seen: takes what that poll returns.
+        :returns: the limit that it exceeds; ``None`` if it does not any more.
         """
         pause, until, warning = 1.0, time.monotonic() + CANCEL_RETRY_SECONDS, ThrottledWarning("Cancelling the job")
         while True:
             try:
-                state, exceeded = cast(tuple[JobState, str | None], await in_thread(self._cancel_if_late, handle))
+                status, exceeded = await in_cancel_thread(self._cancel_if_late, handle)
             except MlengineError as error:
                 self._warn(warning.failed(error))
                 if not error.retryable or time.monotonic() + pause > until:
-                    return JobState.UNKNOWN, limit
+                    return limit
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 60.0)
             else:
                 self._warn(f"{exceeded} exceeded; job {handle.job_id} is cancelled" if exceeded else None)
-                return state, exceeded
+                seen.take(status)
+                return exceeded
 
-    def _cancel_if_late(self, handle: JobHandle) -> tuple[JobState, str | None]:
+    def _cancel_if_late(self, handle: JobHandle) -> tuple[JobStatus, str | None]:
         status = self._backend(handle).describe([handle])[0]
         over = status.state.terminal or status.ended is not None
         limit = None if over else self.deadlines.exceeded(status.state, status.started)
         if limit:
             self._cancel(handle, f"{limit} exceeded", limit)
-        return status.state, limit
+        return status, limit
 
     async def _follow_restart(self, status: JobStatus, restarting: bool) -> bool:
         """Record a restart by the service, or its end.
@@ -222,7 +259,10 @@ class TrainingJobTrigger(BaseTrigger):
         began = status.restarting and not restarting
         if began or (restarting and status.state is JobState.RUNNING):
             submitter = Submitter(self._access().storage(), self._backend(status.handle))
-            await in_thread(submitter.note_restart, status)
+            try:
+                await BUCKET.call(submitter.note_restart, status, keep=True)
+            except StorageUnavailableError as error:
+                self._warn(f"Recording a restart by the service takes long; the wait continues: {error}")
             return status.restarting
         return restarting
 
@@ -231,7 +271,7 @@ class TrainingJobTrigger(BaseTrigger):
         pause, warning = 1.0, ThrottledWarning("Reading the bucket")
         while True:
             try:
-                found = cast(T, await in_thread(call, *args))
+                found = await BUCKET.start(call, *args)
             except StorageError as error:
                 if not error.retryable:
                     raise
@@ -247,10 +287,11 @@ class TrainingJobTrigger(BaseTrigger):
             self.log.warning("%11s | %s", "wait", message)
 
     def _poller(self, handle: JobHandle) -> Poller:
-        """Shared by all waits whose jobs differ only in settings that do not matter to polling."""
+        """Shared by all waits at one location whose jobs differ only in settings that do not matter to polling."""
         access = self._access()
         access = replace(access, backend_options=polling_settings(handle.backend, access.backend_options or {}))
-        key = json.dumps([handle.backend, asdict(access)], sort_keys=True)
+        location = polling_location(handle.backend, handle)
+        key = json.dumps([handle.backend, location, asdict(access)], sort_keys=True)
         return Poller.shared(key, lambda: access.backend(handle.backend), self.poll_interval_seconds)
 
     def _access(self) -> CloudAccess:

@@ -13,14 +13,13 @@ from typing import Any
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
 from mlengine.core.errors import BackendError, MlengineError, StorageConflictError
-from mlengine.core.job import JobHandle, JobRecord
+from mlengine.core.job import CANCELLED_BY_PERSON, JobHandle, JobRecord
 from mlengine.core.layout import JobDir
 from mlengine.promotion.publish import rollback
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-CANCELLED_BY = "cancelled_by_person"
 MAX_REASON_LENGTH = 500
 _MAX_CONFLICTS = 10
 
@@ -34,7 +33,10 @@ def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: s
     """
     handle = _active_handle(storage, backend, job_dir)
     _record_event(
-        storage, job_dir, handle.attempt, {"event": CANCELLED_BY, "attempt": handle.attempt, "by": by, "why": why}
+        storage,
+        job_dir,
+        handle.attempt,
+        {"event": CANCELLED_BY_PERSON, "attempt": handle.attempt, "by": by, "why": why},
     )
     log.warning("Job %s: cancelled by %s: %s", handle.job_id, by, why)
     backend.cancel(handle)

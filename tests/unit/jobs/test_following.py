@@ -140,3 +140,46 @@ def test_a_search_without_end_ends_the_command(clock: Clock) -> None:
     with pytest.raises(BackendUnavailableError, match="could not be read for 180 s"):
         list(follow(backend))
     assert len(backend.reads) < 100
+
+
+class States(Logs):
+    """What each poll of the state does; then the job has ended."""
+
+    def __init__(self, clock: Clock, *polls: JobState | Exception) -> None:
+        super().__init__(clock, page("one"), page("two"), page())
+        self._polls = list(polls)
+
+    def describe(self, handles: Any) -> Any:
+        poll = self._polls.pop(0) if self._polls else JobState.SUCCEEDED
+        if isinstance(poll, Exception):
+            self.calls.append("describe")
+            raise poll
+        self.jobs[0].state = poll
+        return super().describe(handles)
+
+
+def test_a_state_that_cannot_be_read_for_a_while_is_retried_and_noted_once(clock: Clock) -> None:
+    failures = [BackendUnavailableError("503")] * 4
+    backend = States(clock, *failures[:1], JobState.RUNNING, *failures[:3])
+    begin, notes = clock.now, list[str]()
+    followed = list(follow(backend, notes=notes))
+    assert [one.status.state for one in followed if one.page.lines] == [JobState.UNKNOWN, JobState.UNKNOWN]
+    assert {one.status.state for one in followed[4:-1]} == {JobState.RUNNING}, "the last one that is known"
+    assert followed[-1].status.state is JobState.SUCCEEDED
+    assert notes == ["the state cannot be read now; retrying: 503"] * 2
+    assert 2.0 + 1.0 + 2.0 + 4.0 + 8.0 <= clock.now - begin <= 25.0, "the pauses double"
+
+
+def test_the_present_log_is_not_waited_for_if_the_state_cannot_be_read(clock: Clock) -> None:
+    backend = States(clock, BackendUnavailableError("503"))
+    with pytest.raises(BackendUnavailableError):
+        list(follow(backend, to_end_of_job=False))
+
+
+def test_a_job_that_has_ended_is_not_asked_for_again(clock: Clock) -> None:
+    """A backend may turn a failed read into UNKNOWN."""
+    backend = States(clock, JobState.FAILED, JobState.UNKNOWN, JobState.UNKNOWN)
+    backend._answers.insert(0, page(wait=5.0))
+    followed = list(follow(backend))
+    assert {one.status.state for one in followed} == {JobState.FAILED}
+    assert texts(followed) == ["one"]

@@ -230,6 +230,33 @@ def test_a_new_wait_does_not_have_to_wait_for_a_quiet_log() -> None:
     asyncio.run(main())
 
 
+def test_a_log_that_cannot_be_read_does_not_hold_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "LAST_LINES_SECONDS", 1.0)
+
+    def read(handle: JobHandle, cursor: Mapping[str, Any]) -> LogPage:
+        if handle.job_id == "j1":
+            raise ValueError("Unterminated string")
+        at = int(cursor.get("at", 0))
+        return LogPage((LogLine("chief-0", "hello"),)[at:], {"at": 1})
+
+    backend = Batching(read)
+    handles = submit(backend, 3)
+
+    async def main() -> list[list[str]]:
+        shared = poller(backend)
+        async with AsyncExitStack() as stack:
+            waits = [await stack.enter_async_context(shared.watch(handle, {})) for handle in handles]
+            await asyncio.sleep(0.5)
+            assert len(backend.batches) < 60, "with pauses"
+            for handle in handles:
+                backend.end(handle.name, JobState.SUCCEEDED)
+            return [(await until_end(watch))[1] for watch in waits]
+
+    first, bad, last = asyncio.run(asyncio.wait_for(main(), 20.0))
+    assert first == last == ["hello"]
+    assert "mlengine jobs logs j1" in bad[-1]
+
+
 def test_ends_of_jobs_do_not_make_reads_that_fail_more_frequent() -> None:
     def fail(*_: Any) -> LogPage:
         raise ConnectionError("down")

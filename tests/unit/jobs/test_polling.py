@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mlengine.backends import LogLine, LogPage, Submission
-from mlengine.core.job import JobHandle, JobState
+from mlengine.core.errors import BackendError
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.polling import Poller
 from mlengine.jobs.watch import PollResult, PollWarning
@@ -98,6 +101,36 @@ def test_an_unexpected_exception_changes_no_outcome_either() -> None:
 
     assert asyncio.run(main()) == [JobState.SUCCEEDED]
     assert len(attempts) == 3
+
+
+def test_a_job_that_cannot_be_described_does_not_hold_others_back() -> None:
+    class Refusing(MemoryBackend):
+        def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+            if any(handle.job_id == "j3" for handle in handles):
+                self.calls.append("refused")
+                raise BackendError("not the name of a job")
+            return super().describe(handles)
+
+    backend = Refusing()
+    handles = submit(backend, 20)
+
+    async def main() -> tuple[str, int]:
+        poller = Poller.shared("backend", lambda: backend, 0.02)
+        async with poller.watch(handles[3], {}) as bad:
+            waits = [asyncio.create_task(states(poller, handle)) for handle in handles if handle is not handles[3]]
+            await asyncio.sleep(0.2)
+            for handle in handles:
+                backend.end(handle.name, JobState.SUCCEEDED)
+            assert {seen[-1] for seen in await asyncio.gather(*waits)} == {JobState.SUCCEEDED}
+            warning = await bad.next(1.0)
+            assert isinstance(warning, PollWarning)
+            refused = backend.calls.count("refused")
+            await asyncio.sleep(0.2)
+            return warning.message, backend.calls.count("refused") - refused
+
+    message, more = asyncio.run(asyncio.wait_for(main(), 20.0))
+    assert "not the name of a job" in message
+    assert more <= 10, "it is asked for less and less often"
 
 
 def test_the_wait_is_warned_of_failed_polls_and_of_the_recovery() -> None:
@@ -233,3 +266,53 @@ def test_a_poll_can_be_made_before_its_interval() -> None:
             return polled.status.state
 
     assert asyncio.run(main()) is JobState.SUCCEEDED
+
+
+def test_a_job_that_has_ended_keeps_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend may turn a failed read into UNKNOWN, while the last lines cannot be read yet."""
+
+    class Unreadable(MemoryBackend):
+        def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+            if self.calls.count("describe") == 1:
+                raise PermissionError("not yet")
+            return LogPage((LogLine("chief-0", "last"),), {"at": 1})
+
+        def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+            statuses = super().describe(handles)
+            seen = self.calls.count("describe") > 1
+            return [replace(status, state=JobState.UNKNOWN) if seen else status for status in statuses]
+
+    monkeypatch.setattr("mlengine.jobs.watch.LAST_LINES_SECONDS", 2.0)
+    backend = Unreadable()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.FAILED)
+
+    async def main() -> list[PollResult]:
+        poller = Poller.shared("backend", lambda: backend, 0.01)
+        return [polled async for polled in results(poller, handle, {})]
+
+    polled = asyncio.run(asyncio.wait_for(main(), 10.0))
+    assert {one.status.state for one in polled} == {JobState.FAILED}
+    assert [line.text for one in polled for line in one.page.lines] == ["last"]
+
+
+def test_a_log_whose_reads_are_limited_is_not_read_before_its_time() -> None:
+    class Limited(MemoryBackend):
+        def logs(self, handle: JobHandle, cursor: Mapping[str, Any], limit: int = 1000) -> LogPage:
+            first = "logs" not in self.calls
+            super().logs(handle, cursor)
+            return LogPage((), cursor, wait=0.5) if first else LogPage((LogLine("chief-0", "last"),), cursor)
+
+    backend = Limited()
+    (handle,) = submit(backend, 1)
+    backend.end(handle.name, JobState.SUCCEEDED)
+
+    async def main() -> list[str]:
+        poller = Poller.shared("backend", lambda: backend, 5.0)
+        return [line.text async for polled in results(poller, handle, {}) for line in polled.page.lines]
+
+    began = time.monotonic()
+    assert asyncio.run(asyncio.wait_for(main(), 4.0)) == ["last"], "before the next tick"
+    assert time.monotonic() - began >= 0.5
+    assert backend.calls.count("logs") == 2
+    assert backend.calls.count("describe") <= 4

@@ -111,7 +111,7 @@ def test_a_tick_is_few_requests_and_no_line_is_lost_or_repeated(count: int) -> N
             for _ in range(3):
                 service.write_lines()
                 before = len(service.calls)
-                while service.calls.count("L", before) < 2:
+                while service.calls.count("L", before) < 2 or service.calls.count("S", before) < 1:
                     await asyncio.sleep(0.01)
             # After the end, the poll of the states also searches for outputs, and the last lines are read at once.
             while_running.append(service.calls)

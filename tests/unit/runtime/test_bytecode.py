@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from mlengine.runtime import bytecode
 from mlengine.runtime.compile_imports import imports
+from mlengine.runtime.file_lock import FileLock
+from tests.support.local_jobs import until
 
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
@@ -33,6 +38,11 @@ def environment(root: Path, source: str, others: Mapping[str, str] | None = None
     return root
 
 
+def compile_imported(root: Path, packages: Sequence[str], seconds: float = 60.0) -> None:
+    with FileLock.take(root.with_name(f"{root.name}.lock")) or pytest.fail("the lock is held") as lock:
+        bytecode.compile_imported(root, packages, seconds, lock)
+
+
 def compiled(root: Path) -> list[str]:
     """The modules with bytecode."""
     return sorted(path.name.partition(".")[0] for path in (root / SITE).rglob("*.pyc"))
@@ -45,7 +55,7 @@ def value(root: Path) -> str:
 
 def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_imported(donor, ["library"], 60.0)
+    compile_imported(donor, ["library"])
     root = environment(tmp_path / "root", "print(1)")
     assert bytecode.seed(root, donor) == 1
     assert value(root) == "1"
@@ -53,16 +63,16 @@ def test_it_is_taken_over_for_equal_sources(tmp_path: Path) -> None:
 
 def test_it_is_not_for_another_source_of_the_same_time_and_size(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_imported(donor, ["library"], 60.0)
+    compile_imported(donor, ["library"])
     root = environment(tmp_path / "root", "print(2)")
     assert bytecode.seed(root, donor) == 0
-    bytecode.compile_imported(root, ["library"], 60.0)
+    compile_imported(root, ["library"])
     assert value(root) == "2"
 
 
 def test_a_donor_that_is_being_removed_is_no_error(tmp_path: Path) -> None:
     donor = environment(tmp_path / "donor", "print(1)")
-    bytecode.compile_imported(donor, ["library"], 60.0)
+    compile_imported(donor, ["library"])
     (donor / SITE / "library.py").unlink()
     assert bytecode.seed(environment(tmp_path / "root", "print(1)"), donor) == 0
 
@@ -76,13 +86,13 @@ def test_only_what_is_imported_is_compiled(tmp_path: Path) -> None:
         "broken.py": "def",
     }
     root = environment(tmp_path, "import direct, broken\ndef main():\n    import late", modules)
-    bytecode.compile_imported(root, ["library"], 60.0)
+    compile_imported(root, ["library"])
     assert compiled(root) == ["direct", "indirect", "late", "library"]
 
 
 def test_an_environment_without_the_package_is_no_error(tmp_path: Path) -> None:
     root = environment(tmp_path, "print(1)")
-    bytecode.compile_imported(root, ["another"], 60.0)
+    compile_imported(root, ["another"])
     assert compiled(root) == []
 
 
@@ -99,3 +109,21 @@ importlib.import_module("lazy.module")
     assert {"a", "a.b", "top.package.sibling", "top.upper.module", "top.upper.module.name"} <= names
     assert {"top.package.star", "lazy", "lazy.module"} <= names
     assert "top.sibling" in set(imports(code, "top", is_package=True))
+
+
+def test_the_lock_is_held_until_the_last_process_has_ended(tmp_path: Path) -> None:
+    """The builder may die while its child still writes."""
+    root, pid = environment(tmp_path / "root", "print(1)"), tmp_path / "pid"
+    python = root / "bin" / "python"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {pid}\nwait\n")
+    python.chmod(0o755)
+    path = tmp_path / "lock"
+    lock = FileLock.take(path) or pytest.fail("the lock is held")
+    builder = threading.Thread(target=bytecode.compile_imported, args=(root, ["library"], 1.0, lock))
+    builder.start()
+    until(lambda: pid.exists() and pid.read_text(), "the start of the child")
+    lock.give_back()
+    assert FileLock.take(path) is None, "the child holds it"
+    builder.join()
+    assert FileLock.take(path, wait=5.0) is not None, "the child's own child is killed too"

@@ -113,6 +113,11 @@ class VertexBackend:
         """With the credentials, project, region and endpoint of an Airflow connection."""
         return cls(gcp_conn_id=gcp_conn_id, **more)
 
+    @staticmethod
+    def polling_location(handle: JobHandle) -> str:
+        """See :func:`mlengine.backends.polling_location`: the project and region."""
+        return _parent(handle.name) if is_name(handle.name) else handle.name
+
     def prepare(self, submission: Submission) -> Request:
         """The request that :meth:`submit` would send, checked; nothing is sent.
 
