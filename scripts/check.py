@@ -27,9 +27,9 @@ from scripts.trainer_env import trainer_python
 
 BIN = Path(sys.executable).parent
 _SUITES = ("unit", "integration", "e2e")
-# Two processes whatever the machine: many tests wait for processes, and two of them may each run an Airflow.
+# Three processes whatever the machine: many tests wait for processes, and each may run an Airflow.
 # The tests define the groups and their order: tests/support/distribution.py. For one process: ARGS="-n 0".
-_PARALLEL = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+_PARALLEL = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)

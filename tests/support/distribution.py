@@ -1,4 +1,4 @@
-"""A pytest plugin that distributes tests over processes: ``make test`` runs ``pytest -n 2 --dist loadgroup``.
+"""A pytest plugin that distributes tests over processes: ``make test`` runs ``pytest -n 3 --dist loadgroup``.
 
 Tests of one module run in one process, in their order, so that module fixtures are created once. Modules that use an
 expensive session fixture form one group for the same reason. Long groups start first, so that no process is idle at
