@@ -3,7 +3,8 @@
 ``python -m benchmarks ray [--rounds N] [--steps N]``. It starts a Cloud Storage server and a Ray cluster of one node,
 and trains MNIST with the example trainer, one replica, on both backends in turn. Times are those of the trainer's log
 lines, and every figure is a ratio within a round. The first job of each backend builds the environment and is not
-counted. The CPU time of the cluster's own processes is printed too.
+counted. Each round also runs a job of Ray alone, whose driver starts one actor: the least that a job on Ray takes until
+it can start a process. The CPU time of the cluster's own processes is printed too.
 
 ``--instant`` replaces the trainer by one that ends at once: what remains is the cost of the backends.
 """
@@ -14,6 +15,7 @@ import argparse
 import datetime
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -39,12 +41,23 @@ _STEP = re.compile(r"step (\d+) of \d+, loss")
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) ")
 
 
+_BARE = """
+import ray, time
+ray.init(address="auto", log_to_driver=False)
+@ray.remote
+class Clock:
+    def now(self):
+        return time.time()
+print("actor at", ray.get(Clock.remote().now.remote()))
+"""
+
+
 @dataclass(frozen=True)
 class Run:
     """One job. :param first: seconds from the submission to the first step. :param rate: steps per second."""
 
     first: float
-    rate: float
+    rate: float = 0.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.rounds} rounds", flush=True)
             backends = _backends(Path(scratch), cluster.address)
             spec = _instant() if args.instant else _mnist(Path(scratch), args.steps)
-            rounds = [_round(backends, spec) for _ in range(args.rounds + 1)][1:]
+            rounds = [_round(backends, spec, cluster.address) for _ in range(args.rounds + 1)][1:]
             cpu = sum(_cpu_seconds(one.pid) for one in cluster.processes())
     return _report(rounds, cpu)
 
@@ -115,11 +128,32 @@ def _instant() -> TrainingSpec:
     return TrainingSpec("tiny.task", (local_jobs.put(storage, "gs://bench-ray", local_jobs.sdist(source)),))
 
 
-def _round(backends: dict[str, TrainingBackend], spec: TrainingSpec) -> dict[str, Run]:
+def _round(backends: dict[str, TrainingBackend], spec: TrainingSpec, address: str) -> dict[str, Run]:
     found = {name: _run(backend, spec) for name, backend in backends.items()}
     words = ", ".join(f"{name} {run.first:.1f} s, {run.rate:.1f} steps/s" for name, run in found.items())
+    found["bare"] = Run(_bare_ray(address))
+    words += f", an actor of Ray alone {found['bare'].first:.1f} s"
     print(f"    {words}; load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
     return found
+
+
+def _bare_ray(address: str) -> float:
+    """Seconds from a job's submission to the first answer of its actor.
+
+    :raises RuntimeError: the job did not succeed.
+    """
+    import requests
+
+    name, begun = f"bare-{uuid.uuid4().hex[:8]}", time.time()
+    body = {"submission_id": name, "entrypoint": shlex.join(["python", "-c", _BARE])}
+    requests.post(f"{address}/api/jobs/", json=body, timeout=60).raise_for_status()
+    while (job := requests.get(f"{address}/api/jobs/{name}", timeout=60).json())["status"] in {"PENDING", "RUNNING"}:
+        time.sleep(0.2)
+    text = requests.get(f"{address}/api/jobs/{name}/logs", timeout=60).json()["logs"]
+    found = re.search(r"actor at ([\d.]+)", text)
+    if found is None:
+        raise RuntimeError(f"Ray alone: {job['status']}: {text[-2000:]}")
+    return float(found[1]) - begun
 
 
 def _run(backend: TrainingBackend, spec: TrainingSpec) -> Run:
@@ -160,9 +194,12 @@ def _report(rounds: Sequence[dict[str, Run]], cpu: float) -> int:
     first = median(one["ray"].first / one["local"].first for one in rounds)
     rate = median(one["ray"].rate / one["local"].rate for one in rounds)
     more = median(one["ray"].first - one["local"].first for one in rounds)
+    bare = median(one["bare"].first for one in rounds)
+    own = median(one["ray"].first - one["local"].first - one["bare"].first for one in rounds)
     print(
         f"  to the first step: x {first:.2f} of the local backend's time (at most {FIRST_STEP_BUDGET}), {more:+.1f} s"
     )
+    print(f"  an actor of Ray alone is there after {bare:.1f} s; beyond that, the backend adds {own:+.1f} s")
     print(f"  steps per second:  x {rate:.2f} of the local backend's (at least {RATE_BUDGET})")
     print(f"  CPU seconds of the Ray cluster's own processes, since its start: {cpu:.0f}")
     return int(first > FIRST_STEP_BUDGET or rate < RATE_BUDGET)
