@@ -239,19 +239,24 @@ class Group:
             node, ends = self._before.get(replica.name, (replica.node, 0.0))
             if node != replica.node:
                 quiet = max(quiet, ends)
-        if quiet > time.monotonic():
-            self.journal.say(f"waiting {quiet - time.monotonic():.0f} s until the replicas on lost nodes have ended")
-        while time.monotonic() < quiet:
+
+        def pause() -> None:
             self.obey()
             self.wait(POLL_SECONDS)
+
+        self._wait_until(quiet, pause)
 
     def wait_for_unreachable(self) -> None:
         """Wait until no process of a replica can be running, also on nodes that cannot be reached."""
         until = max((ends for _, ends in self._before.values()), default=0.0)
-        if until > time.monotonic():
-            self.journal.say(f"waiting {until - time.monotonic():.0f} s until the replicas on lost nodes have ended")
-        while time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
+        self._wait_until(until, lambda: time.sleep(POLL_SECONDS))
+
+    def _wait_until(self, moment: float, pause: Callable[[], None]) -> None:
+        """:param moment: monotonic time by which the replicas on lost nodes have ended."""
+        if (left := moment - time.monotonic()) > 0:
+            self.journal.say(f"waiting {left:.0f} s until the replicas on lost nodes have ended")
+        while time.monotonic() < moment:
+            pause()
 
     def _remember(self) -> None:
         """Note when each replica that has not reported its end will have ended at the latest."""
