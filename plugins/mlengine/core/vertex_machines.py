@@ -125,7 +125,7 @@ def built_in(name: str) -> tuple[str, int] | None:
 
 
 def size(name: str) -> Size | None:
-    """VCPUs and memory of a machine type; ``None`` if the table has it not, and its name does not tell.
+    """VCPUs and memory of a machine type; ``None`` if neither the table nor the name has them.
 
     Compute Engine has more series than Vertex AI offers: their names have the vCPUs, and the memory is unknown.
     """

@@ -188,7 +188,10 @@ class RayBackend:
         :raises BackendError: the job was submitted to another cluster.
         """
         client = self._open()
-        self._storage.write(cancel_uri(folder(handle)), b"{}", "application/json")
+        try:
+            self._storage.write(cancel_uri(folder(handle)), b"{}", "application/json")
+        except MlengineError as error:  # the mark matters only if the job is lost meanwhile
+            log.warning("The cancellation of %s could not be recorded: %s", handle.name, error)
         until = time.monotonic() + STOP_SECONDS
         while not client.stop(handle.name):
             job = client.get(handle.name)

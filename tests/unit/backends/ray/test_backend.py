@@ -316,6 +316,20 @@ def test_a_job_that_is_cancelled_while_it_is_lost_gets_no_further_attempt(client
     assert _state(client, bucket) is JobState.CANCELLED
 
 
+def test_a_job_is_cancelled_also_while_the_bucket_does_not_respond(
+    client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise StorageError("no answer")
+
+    monkeypatch.setattr(bucket, "write", refuse)
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
+    client.stops = [True]
+    backend(client, bucket).cancel(HANDLE)
+    assert client.stops == [], "Ray was asked to stop it"
+    assert "could not be recorded: no answer" in caplog.text
+
+
 def test_a_submission_after_a_cancellation_is_a_new_job(client: Client, bucket: Bucket) -> None:
     handle = replace(HANDLE, name=job_name(JOB.key, JOB.attempt), job_dir=JOB.job_dir)
     client.stops = [False]
