@@ -36,7 +36,9 @@ class Follower:
 
         :raises StackError: a component of Airflow has failed, or four hours have passed.
         """
-        return self.stack.airflow.api.wait(run, RUN_SECONDS, self._on_poll, check=self.stack.airflow.check, every=0.7)
+        return self.stack.airflow.api.wait(
+            run, RUN_SECONDS, self._on_poll, check=self.stack.airflow.check, every=_pause
+        )
 
     def _on_poll(self, run: DagRun, tasks: list[TaskRun]) -> None:
         for task in tasks:
@@ -71,6 +73,11 @@ class Follower:
         if status.state is JobState.RUNNING and progress is not None:
             return f": {progress}"
         return f": {status.detail or status.state.value}"
+
+
+def _pause(tasks: list[TaskRun]) -> float:
+    """Seconds until the next poll. While a job trains, polls take CPU that it could use."""
+    return 2.0 if any(task.state == "deferred" for task in tasks) else 0.5
 
 
 def result(stack: Stack, run: DagRun, task: TaskRun) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -16,16 +17,16 @@ from scripts.stack import Stack
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_home import free_port
 from mlengine.testing.emulator import RunningEmulator, running
-from tests.e2e.conftest import MONTH, RUN_SECONDS
-from tests.support.leftovers import MARK
+from tests.e2e.stack.conftest import MONTH, RUN_SECONDS
+from tests.support.leftovers import MARK, left_running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple[Stack, RunningEmulator]]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, RunningEmulator]]:
     data = tmp_path_factory.mktemp("vertex-stack")
-    before, port = dict(os.environ), free_port()
+    before, port, mark = dict(os.environ), free_port(), uuid.uuid4().hex
     env = {
         MARK: mark,
         "AIRFLOW__MLENGINE__POLL_INTERVAL_SECONDS": "1",
@@ -40,6 +41,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[tuple
             running(data, port=port, project="local") as service,
         ):
             yield stack, service
+        assert left_running(data, mark) == []
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -1,7 +1,7 @@
 """Every way to end a wait, deferred and not, in every state of its job: in memory, with Airflow's calls made by hand.
 
-What Airflow really calls, and when, is asked of the real one in ``tests/e2e/test_interrupted_waits.py`` and
-``test_waits_without_triggerer.py``.
+What Airflow really calls, and when, is tested with the real one in ``tests/e2e/live_airflow``:
+``test_interrupted_waits.py`` and ``test_waits_without_triggerer.py``.
 """
 
 from __future__ import annotations

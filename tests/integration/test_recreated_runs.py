@@ -1,6 +1,6 @@
 """A run that is deleted and created again, two Airflows with one bucket, a retry whose inputs have changed.
 
-The tasks are called as Airflow calls them; ``tests/e2e/test_recreated_dag_runs.py`` asks the real one.
+The tasks are called as Airflow calls them; ``tests/e2e/live_airflow/test_recreated_dag_runs.py`` asks the real one.
 """
 
 from __future__ import annotations

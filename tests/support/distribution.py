@@ -1,7 +1,7 @@
 """A pytest plugin that distributes tests over processes: ``make test`` runs ``pytest -n 3 --dist loadgroup``.
 
 Tests of one module run in one process, in their order, so that module fixtures are created once. Modules that use an
-expensive session fixture form one group for the same reason. Long groups start first, so that no process is idle at
+expensive shared fixture form one group for the same reason. Long groups start first, so that no process is idle at
 the end.
 """
 
@@ -14,19 +14,10 @@ from typing import Any
 
 import pytest
 
-# By session fixture, which starts Airflow or builds an environment with TensorFlow: the modules that use it.
+# By fixture, which starts Airflow or builds an environment with TensorFlow: the modules that use it.
 GROUPS = {
-    "live_airflow": (
-        "test_airflow_restarts",
-        "test_clears_and_retries",
-        "e2e/test_interrupted_waits",
-        "test_paused_dag",
-        "test_reap_deleted_dag",
-        "test_recreated_dag_runs",
-        "test_vertex_waits",
-        "test_waits_without_triggerer",
-    ),
-    "stack": ("test_hello_trainer", "test_mnist_retraining", "e2e/test_page", "test_security"),
+    "live_airflow": ("e2e/live_airflow/*",),
+    "stack": ("e2e/stack/*",),
     "validation_models": ("integration/test_validation", "integration/test_predict"),
 }
 # Groups and modules that take longer than 10 s, the longest first. Others run after them, in the order of collection.
@@ -73,7 +64,7 @@ own_airflow_home()
 
 
 def group_of(nodeid: str) -> str:
-    """The group of a test: the session fixture of its module, or the module itself."""
+    """The group of a test: the shared fixture of its module, or the module itself."""
     module = PurePosixPath(nodeid.partition("::")[0]).with_suffix("")
     return next((group for group, names in GROUPS.items() if any(module.match(name) for name in names)), str(module))
 

@@ -82,6 +82,14 @@ class AirflowServer:
         answer: dict[str, Any] = self._request("GET", "/api/v2/monitor/health", None)
         return answer
 
+    def prepare_execution_api(self) -> None:
+        """Have the server build the routes of the API that tasks use; needs no login.
+
+        Airflow 3.3.2 builds them for the first request, in the server's event loop: for 3 s, it answers no other
+        request, and the first tasks of a run wait.
+        """
+        self._request("GET", "/execution/health", None)
+
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         if not self._token:
             if not self._login["username"]:

@@ -204,10 +204,12 @@ def running(config: AirflowConfig) -> Iterator[Airflow]:
 def wait_until_healthy(stack: Airflow, *, since: datetime, seconds: float = START_SECONDS) -> None:
     """Wait until all components have reported, after ``since``, that they are healthy; then supervise them."""
     deadline = time.monotonic() + seconds
-    missing: list[str] = []
+    missing, prepared = ["api-server"], False
     while time.monotonic() < deadline:
         stack.check()
-        missing = _unhealthy(stack.api, since)
+        if not prepared:
+            prepared = _prepare(stack.api)  # while the other components start
+        missing = _unhealthy(stack.api, since) if prepared else missing
         if not missing:
             stack.supervise()
             return
@@ -216,6 +218,14 @@ def wait_until_healthy(stack: Airflow, *, since: datetime, seconds: float = STAR
         f"Airflow is not healthy after {seconds:.0f} s; missing: {', '.join(missing)}",
         hint=f"see the logs in {stack.log_file('any').parent}",
     )
+
+
+def _prepare(api: AirflowApi) -> bool:
+    try:
+        api.prepare_execution_api()
+    except AirflowError:
+        return False
+    return True
 
 
 def _unhealthy(api: AirflowApi, since: datetime) -> list[str]:

@@ -61,6 +61,10 @@ class AirflowApi:
         """What the server says of its components; needs no login."""
         return self._server.health()
 
+    def prepare_execution_api(self) -> None:
+        """Have the server build the routes that tasks use, so that the first tasks of a run do not wait for them."""
+        self._server.prepare_execution_api()
+
     def import_errors(self) -> dict[str, str]:
         """File → why its DAGs are not there."""
         found = self.call("GET", "importErrors")["import_errors"]
@@ -115,15 +119,17 @@ class AirflowApi:
         on_poll: Callable[[DagRun, list[TaskRun]], None] = lambda run, tasks: None,  # noqa: ARG005
         *,
         check: Callable[[], None] = lambda: None,
-        every: float = 0.5,
+        every: float | Callable[[list[TaskRun]], float] = 0.5,
     ) -> DagRun:
         """Wait until the run has ended. An API server that does not answer for a while may be restarting.
 
         :param on_poll: called with what each successful poll has found.
         :param check: called before each poll; raises if there is nothing to wait for any more.
+        :param every: seconds between two polls, or a function of the last poll's tasks.
         :raises StackError: after ``seconds``, with the state of each task, or the server's last error.
         """
         deadline = time.monotonic() + seconds
+        tasks: list[TaskRun] = []
         while True:
             check()
             try:
@@ -138,7 +144,7 @@ class AirflowApi:
                 seen = error.message
             if time.monotonic() > deadline:
                 raise StackError(f"run {run.run_id} of {run.dag_id} has not ended after {seconds:.0f} s; {seen}")
-            time.sleep(every)
+            time.sleep(every(tasks) if callable(every) else every)
 
     def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
         """Every task instance of a run, in the order they started."""

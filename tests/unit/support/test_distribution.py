@@ -16,8 +16,8 @@ TESTS = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("nodeid", "group"),
     [
-        ("tests/e2e/test_page.py::test_a[b/c]", "stack"),
-        ("tests/e2e/test_interrupted_waits.py::test_a", "live_airflow"),
+        ("tests/e2e/stack/test_page.py::test_a[b/c]", "stack"),
+        ("tests/e2e/live_airflow/test_interrupted_waits.py::test_a", "live_airflow"),
         ("tests/integration/test_interrupted_waits.py::test_a", "tests/integration/test_interrupted_waits"),
     ],
 )
@@ -26,7 +26,7 @@ def test_modules_with_a_shared_fixture_are_one_group(nodeid: str, group: str) ->
 
 
 def test_long_groups_start_first() -> None:
-    nodeids = ["tests/unit/test_a.py::b", "tests/e2e/test_page.py::a", "tests/e2e/test_paused_dag.py::a"]
+    nodeids = ["tests/unit/test_a.py::b", "tests/e2e/stack/test_a.py::a", "tests/e2e/live_airflow/test_a.py::a"]
     assert sorted(nodeids, key=rank) == nodeids[::-1]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from mlengine.clients import airflow_api
 from mlengine.clients.airflow_api import AirflowServer
 from mlengine.core.errors import AirflowError, StackError
-from mlengine.testing.airflow_api import AirflowApi, DagRun
+from mlengine.testing.airflow import Airflow, wait_until_healthy
+from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
+from mlengine.testing.airflow_home import AirflowConfig
 
 
 class Server(ThreadingHTTPServer):
@@ -140,6 +144,41 @@ def test_waiting_survives_a_restart_of_the_api_server(server: Server, api: Airfl
     ]
     run = api.wait(DagRun("d", "r", "queued", None, {}), 30.0, every=0.0)
     assert run.state == "success"
+
+
+def test_the_pause_between_polls_can_depend_on_the_tasks(server: Server, api: AirflowApi) -> None:
+    task = {"task_id": "wait", "state": "deferred", "try_number": 1, "duration": None}
+    task |= {"map_index": -1, "start_date": None}
+    server.answers = [
+        (200, RUN | {"state": "running"}),
+        (200, {"task_instances": [task]}),
+        (503, {}),
+        (200, RUN | {"state": "success"}),
+        TASKS,
+    ]
+    seen: list[list[str | None]] = []
+
+    def pause(tasks: list[TaskRun]) -> float:
+        seen.append([task.state for task in tasks])
+        return 0.0
+
+    assert api.wait(DagRun("d", "r", "queued", None, {}), 30.0, every=pause).done
+    assert seen == [["deferred"], ["deferred"]]  # a failed poll says nothing new about them
+
+
+def test_airflow_is_healthy_once_tasks_can_start(server: Server, api: AirflowApi, tmp_path: Path) -> None:
+    """The first request of a task would otherwise block the API server while it builds the routes for tasks."""
+    now = datetime.now(UTC).isoformat()
+    beats = {f"latest_{name}_heartbeat": now for name in ("scheduler", "triggerer", "dag_processor")}
+    names = ("scheduler", "triggerer", "dag_processor")
+    healthy = {name: {key: beats[key] for key in beats if name in key} for name in names}
+    server.answers = [(503, {}), (200, {"status": "healthy"}), (200, {}), (200, healthy)]
+    airflow = Airflow(AirflowConfig(home=tmp_path, dags=tmp_path), port=server.server_port, password="")
+    try:
+        wait_until_healthy(airflow, since=datetime.now(UTC) - timedelta(minutes=1), seconds=30)
+    finally:
+        airflow.stop()
+    assert server.asked == ["GET /execution/health"] * 2 + ["GET /api/v2/monitor/health"] * 2
 
 
 def test_waiting_ends_with_the_servers_last_error(server: Server, api: AirflowApi) -> None:

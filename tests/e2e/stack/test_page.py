@@ -21,7 +21,7 @@ from mlengine.core.spec import Pool, Role, TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter
 from mlengine.packaging.publish import package_trainer
 from mlengine.testing.airflow_api import AirflowApi
-from tests.e2e.conftest import Ended
+from tests.e2e.stack.conftest import Ended
 from tests.support.sample_jobs import SampleJobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

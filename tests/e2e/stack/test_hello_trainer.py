@@ -7,7 +7,7 @@ from scripts.stack import Stack
 
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi
-from tests.e2e.conftest import Ended
+from tests.e2e.stack.conftest import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

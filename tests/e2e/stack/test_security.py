@@ -15,7 +15,7 @@ import pytest
 from scripts.stack import Stack
 
 from mlengine.testing.airflow_api import AirflowApi
-from tests.e2e.conftest import SECRET, Ended
+from tests.e2e.stack.conftest import SECRET, Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -1,5 +1,5 @@
-"""One stack for all end-to-end tests: a Cloud Storage server, a month of real MNIST, and a real Airflow with this
-project's ``dags/`` and ``plugins/``, in a folder of its own. Everything else that runs here is real, too."""
+"""One stack for the tests of this folder: a Cloud Storage server, a month of real MNIST, and a real Airflow with this
+project's ``dags/`` and ``plugins/``, in a folder of its own. It stops after the folder's last test."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import pytest
 from scripts import stack as stacks
 from scripts.stack import Stack
 
-from mlengine.testing import gcs
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from tests.support.leftovers import MARK, check_stop
-from tests.support.live_airflow import LiveAirflow, running
 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
 RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
@@ -49,13 +47,13 @@ class Ended:
         return {name: task.state for name, task in self.tasks.items()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mark() -> str:
     """The value of :data:`MARK` in the environment of every process that a stack starts."""
     return uuid.uuid4().hex
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
     before = dict(os.environ)
@@ -68,19 +66,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Stack
     try:
         with stacks.running(data, versions=[MONTH], env=env) as started:
             yield started
-            # A failure here is an error of the last test, and fails the session.
+            # A failure here is an error of the folder's last test.
             check_stop(started, mark, {"dataset_version": MONTH, "max_steps": 100_000})
     finally:
         os.environ.clear()
         os.environ.update(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(stack: Stack) -> AirflowApi:
     return stack.airflow.api
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finish(stack: Stack) -> Callable[[DagRun], Ended]:
     """Waits for a run's end."""
 
@@ -92,7 +90,7 @@ def finish(stack: Stack) -> Callable[[DagRun], Ended]:
     return wait
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     """The first run of ``mnist_retraining``, triggered as the form in the UI does it."""
     api.wait_for_dag("mnist_retraining")
@@ -101,14 +99,14 @@ def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     return finish(api.trigger("mnist_retraining", conf))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     """A run of the smallest trainer: trained by three processes, and published."""
     api.wait_for_dag("hello_trainer")
     return finish(api.trigger("hello_trainer"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trainer_python(stack: Stack, first: Ended) -> Path:
     """The interpreter of the environment that the trainer trained in."""
     assert first.run.state == "success"
@@ -119,10 +117,3 @@ def trainer_python(stack: Stack, first: Ended) -> Path:
 
 def _has_tensorflow(python: Path) -> bool:
     return any(python.parent.parent.glob("lib/python3*/site-packages/tensorflow"))
-
-
-@pytest.fixture(scope="session")
-def live_airflow(tmp_path_factory: pytest.TempPathFactory, gcs_server: gcs.GcsServer) -> Iterator[LiveAirflow]:
-    """One Airflow for all tests of waits and jobs."""
-    with running(tmp_path_factory.mktemp("waits"), gcs_server) as started:
-        yield started

@@ -17,7 +17,7 @@ from mlengine.core import layout
 from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
-from tests.e2e.conftest import MONTH, Ended
+from tests.e2e.stack.conftest import MONTH, Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
