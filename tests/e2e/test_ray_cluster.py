@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
     if reason := ray_network.impossible():
         pytest.skip(reason)
-    with ray_rounds.running(tmp_path_factory.mktemp("ray-rounds")) as started:
+    with ray_rounds.running(tmp_path_factory.mktemp("ray-rounds"), steps=200) as started:
         yield started
 
 

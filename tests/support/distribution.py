@@ -1,8 +1,8 @@
 """A pytest plugin that distributes tests over processes: ``make test`` runs ``pytest -n 3 --dist loadgroup``.
 
 Tests of one module run in one process, in their order, so that module fixtures are created once. Modules that use an
-expensive shared fixture form one group for the same reason. Long groups start first, so that no process is idle at
-the end.
+expensive shared fixture form one group for the same reason. Long groups start first and unit tests last, so that no
+process is idle at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS = {
     "stack": ("e2e/stack/*",),
     "validation_models": ("integration/test_validation", "integration/test_predict"),
 }
-# Groups and modules that take longer than 10 s, the longest first. Others run after them, in the order of collection.
+# Groups and modules that take longer than 10 s, the longest first. The other modules run after them, unit tests last.
 LONGEST = (
     "live_airflow",
     "test_backfill",
@@ -47,6 +47,10 @@ LONGEST = (
     "test_job_tasks",
     "test_emulator_replica",
     "test_storage_faults",
+    "test_vertex_endings",
+    "test_submission",
+    "test_vertex_walk",
+    "test_vertex_backend",
     "test_local_environment",
     "test_local_crash",
     "test_failed_stack",
@@ -70,9 +74,10 @@ def group_of(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """The place of the test's group in :data:`LONGEST`."""
-    group = group_of(nodeid).rpartition("/")[2]
-    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+    """The place of the test's group in :data:`LONGEST`, or after it."""
+    group = group_of(nodeid)
+    name = group.rpartition("/")[2]
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST) + group.startswith("tests/unit/")
 
 
 @pytest.hookimpl(optionalhook=True)

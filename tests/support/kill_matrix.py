@@ -69,7 +69,7 @@ def _run(live_airflow: LiveAirflow, cells: Iterable[Cell], seconds: float, done:
             if done(cell):
                 log.info("%s is done", cell.job.name)
                 waiting.remove(cell)
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def waits_in(dag: str, state: JobState, **conf: str) -> Script:

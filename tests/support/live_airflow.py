@@ -12,9 +12,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from scripts.bootstrap import ROOT
 
@@ -58,7 +60,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
         check()
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.2)
+        time.sleep(0.5)
     return value
 
 
@@ -187,15 +189,14 @@ class LiveAirflow:
         return sum(log.read_text(encoding="utf-8", errors="replace").count(word) for log in logs)
 
     def waits(self) -> dict[str, TaskRun]:
-        """The wait of every run, by the run's id; in one call, and at most once a second."""
-        if time.monotonic() - self._looked_at > 1.0:
-            found = persist(self.api.call, "GET", "dags/~/dagRuns/~/taskInstances?limit=500")["task_instances"]
+        """The wait of every run, by the run's id; in one call, and at most every two seconds."""
+        if time.monotonic() - self._looked_at > 2.0:
+            path = "dags/~/dagRuns/~/taskInstances?limit=500&task_id=wait"
+            if self._waits:  # those that have changed; one that waits for the database's lock may be late
+                path += f"&updated_at_gte={quote((datetime.now(UTC) - timedelta(minutes=2)).isoformat())}"
+            found = persist(self.api.call, "GET", path)["task_instances"]
             names = ("task_id", "state", "try_number", "duration", "map_index")
-            self._waits = {
-                item["dag_run_id"]: TaskRun(**{name: item[name] for name in names})
-                for item in found
-                if item["task_id"] == "wait"
-            }
+            self._waits |= {item["dag_run_id"]: TaskRun(**{name: item[name] for name in names}) for item in found}
             self._looked_at = time.monotonic()
         return self._waits
 

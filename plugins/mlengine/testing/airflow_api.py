@@ -119,7 +119,7 @@ class AirflowApi:
         on_poll: Callable[[DagRun, list[TaskRun]], None] = lambda run, tasks: None,  # noqa: ARG005
         *,
         check: Callable[[], None] = lambda: None,
-        every: float | Callable[[list[TaskRun]], float] = 0.5,
+        every: float | Callable[[list[TaskRun]], float] = 1.0,
     ) -> DagRun:
         """Wait until the run has ended. An API server that does not answer for a while may be restarting.
 

@@ -91,7 +91,7 @@ def test_the_model_predicts_in_a_clean_process(
     assert done.returncode == 0, done.stderr
     predicted = json.loads(done.stdout)
     right = sum(one == label for one, label in zip(predicted, labels, strict=True))
-    assert right / len(labels) > 0.9
+    assert right / len(labels) > 0.85
     report = json.loads(stack.storage.read(job_dir(first).report))
     assert right / len(labels) == pytest.approx(report["metrics"]["accuracy"], abs=0.002)
 

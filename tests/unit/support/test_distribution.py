@@ -25,8 +25,13 @@ def test_modules_with_a_shared_fixture_are_one_group(nodeid: str, group: str) ->
     assert group_of(nodeid) == group
 
 
-def test_long_groups_start_first() -> None:
-    nodeids = ["tests/unit/test_a.py::b", "tests/e2e/stack/test_a.py::a", "tests/e2e/live_airflow/test_a.py::a"]
+def test_long_groups_start_first_and_unit_tests_last() -> None:
+    nodeids = [
+        "tests/unit/test_a.py::b",
+        "tests/integration/test_a.py::b",
+        "tests/e2e/stack/test_a.py::a",
+        "tests/e2e/live_airflow/test_a.py::a",
+    ]
     assert sorted(nodeids, key=rank) == nodeids[::-1]
 
 
