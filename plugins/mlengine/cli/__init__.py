@@ -19,8 +19,8 @@ from mlengine.cli.output import OutputClosedError, note
 from mlengine.core.errors import JobFileError, MlengineError, UsageError
 
 _NOUNS = ("jobs", "datasets", "models", "vertex", "emulator")
-# Commands that were once at the root, and where they are now.
-_MOVED = {
+# Commands that people look for at the root, and where they are.
+_ELSEWHERE = {
     "status": "jobs list, or jobs status JOB",
     "logs": "jobs logs",
     "cancel": "jobs cancel",
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> argparse.Namespace:
     parser = build_parser()
-    if words and words[0] in _MOVED:
-        parser.error(f"`mlengine {words[0]}` is now `mlengine {_MOVED[words[0]]}`")
+    if words and words[0] in _ELSEWHERE:
+        parser.error(f"there is no `mlengine {words[0]}`: use `mlengine {_ELSEWHERE[words[0]]}`")
     # Arguments after -- are the trainer's own: argparse must not see them.
     trains = words[:2] == ["jobs", "train"]
     split = words.index("--") if trains and "--" in words else len(words)

@@ -21,9 +21,9 @@ ROOT = ("jobs", "datasets", "models", "vertex", "emulator")
     [
         ([], "the following arguments are required: NOUN"),
         (["jobs"], "the following arguments are required: COMMAND"),
-        (["train", "j", "--", "--x"], "`mlengine train` is now `mlengine jobs train`"),
-        (["status"], "`mlengine status` is now `mlengine jobs list, or jobs status JOB`"),
-        (["predict", "m"], "`mlengine predict` is now `mlengine models predict`"),
+        (["train", "j", "--", "--x"], "there is no `mlengine train`: use `mlengine jobs train`"),
+        (["status"], "there is no `mlengine status`: use `mlengine jobs list, or jobs status JOB`"),
+        (["predict", "m"], "there is no `mlengine predict`: use `mlengine models predict`"),
         (["tarin"], "invalid choice: 'tarin'"),
         (["jobs", "list", "--state", "DONE"], "invalid choice: 'DONE'"),
         (["jobs", "list", "--limit", "0"], "must be 1 or more: 0"),
@@ -118,10 +118,10 @@ def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_the_root_is_short_and_what_was_moved_exists() -> None:
+def test_the_root_is_short_and_what_is_elsewhere_exists() -> None:
     names = {name for name, _ in _leaves(build_parser())}
     assert {name.split()[0] for name in names} == set(ROOT)
-    for old, new in cli._MOVED.items():
+    for old, new in cli._ELSEWHERE.items():
         assert old not in ROOT
         assert re.split(r"[,]| JOB", new)[0] in names
 

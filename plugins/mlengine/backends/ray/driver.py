@@ -78,7 +78,7 @@ class Driver:
         cluster = Cluster(self.stored.name, wanted, self.stored.settings.placement)
         cluster.connect()
         self._catch_signals()  # Ray has installed handlers of its own
-        group = Group(self.stored, cluster, self.journal, self._orders, self._wait)
+        group = Group(self.stored, cluster, self.journal, self._end_requested, self._wait)
         supervisor = Supervisor(group, self._training_begins, self._record)
         outcome = supervisor.run()
         if outcome.state is JobState.SUCCEEDED and supervisor.chief_seconds < _SHORT_SECONDS:
@@ -114,8 +114,8 @@ class Driver:
     def _training_begins(self) -> None:
         self._training_at = time.monotonic()
 
-    def _orders(self) -> Outcome | None:
-        """The outcome that was ordered, or ``None``: go on."""
+    def _end_requested(self) -> Outcome | None:
+        """The outcome if the job is to end now (cancelled, or a deadline)."""
         if self._stopped.is_set():
             return Outcome.cancelled()
         spec = self.stored.submission.spec

@@ -27,7 +27,7 @@ def build(group: Group) -> tuple[Digests, list[str]]:
         replica.running = True
     group.call(builders, "prepare")
     while any(replica.running for replica in builders):
-        group.obey()
+        group.check_ended()
         for replica, poll in group.poll(builders, _POLL_SECONDS):
             for text in replica.lines.add(poll["output"], ended=poll["exit_code"] is not None):
                 group.journal.say(f"{replica.node}: {text}" if len(builders) > 1 else text)

@@ -100,14 +100,14 @@ class Replica:
 class Group:
     """All replicas of one job; the chief is first.
 
-    :param orders: polled; returns the outcome if the job is to end now (cancelled, or a deadline).
-    :param wait: sleeps for at most the given seconds; returns early when there are orders.
+    :param end_requested: polled; returns the outcome if the job is to end now (cancelled, or a deadline).
+    :param wait: sleeps for at most the given seconds; returns early when the job is to end.
     """
 
     stored: Stored
     cluster: Cluster
     journal: Journal
-    orders: Callable[[], Outcome | None]
+    end_requested: Callable[[], Outcome | None]
     wait: Callable[[float], None]
     replicas: list[Replica] = field(default_factory=list)
     _lost: str = ""
@@ -139,7 +139,7 @@ class Group:
         """
         calls = {getattr(replica.actor, method).remote(*arguments): replica for replica in replicas}
         while len(self.cluster.ready(list(calls), POLL_SECONDS)) < len(calls):
-            self.obey()
+            self.check_ended()
         results = []
         for reference, replica in calls.items():
             try:
@@ -186,10 +186,10 @@ class Group:
         if lost:
             raise LostError(lost)
 
-    def obey(self) -> None:
+    def check_ended(self) -> None:
         """:raises EndedError: the job is to end."""
-        if (order := self.orders()) is not None:
-            raise EndedError(order)
+        if (outcome := self.end_requested()) is not None:
+            raise EndedError(outcome)
 
     def output(self, replica: Replica, poll: Any) -> None:
         """Log the output of a replica."""
@@ -226,7 +226,7 @@ class Group:
         self.cluster.kill([replica.actor for replica in self.replicas])
         self.replicas = []
 
-    def wait_until_quiet(self) -> None:
+    def wait_for_lost_replicas(self) -> None:
         """Wait until no earlier process of a replica can be running on the node that it had before.
 
         A node that cannot be reached may still run: its replicas end themselves when they miss the driver. On the same
@@ -234,17 +234,17 @@ class Group:
 
         :raises EndedError: the job is to end.
         """
-        quiet = 0.0
+        until = 0.0
         for replica in self.replicas:
             node, ends = self._before.get(replica.name, (replica.node, 0.0))
             if node != replica.node:
-                quiet = max(quiet, ends)
+                until = max(until, ends)
 
         def pause() -> None:
-            self.obey()
+            self.check_ended()
             self.wait(POLL_SECONDS)
 
-        self._wait_until(quiet, pause)
+        self._wait_until(until, pause)
 
     def wait_for_unreachable(self) -> None:
         """Wait until no process of a replica can be running, also on nodes that cannot be reached."""

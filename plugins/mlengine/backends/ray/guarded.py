@@ -39,7 +39,7 @@ class Guarded:
         self.log = log
         self._position = log.stat().st_size if log.exists() else 0
         self._code: int | None = None
-        orders, self._orders = os.pipe()
+        commands, self._commands = os.pipe()
         self._report, report = os.pipe()
         os.set_blocking(self._report, False)
         try:
@@ -47,13 +47,13 @@ class Guarded:
                 [sys.executable, "-P", guard.__file__, str(log), str(grace), *command],
                 cwd=cwd,
                 env=dict(env),
-                stdin=orders,
+                stdin=commands,
                 stdout=report,
                 start_new_session=True,
                 pass_fds=[lock.fileno() for lock in locks],
             )
         finally:
-            os.close(orders)
+            os.close(commands)
             os.close(report)
         # It forks at once: the guard itself is not a child of this process.
         process.wait(_START_SECONDS)
@@ -83,11 +83,11 @@ class Guarded:
     def end(self) -> None:
         """SIGTERM, and SIGKILL after the grace period. Returns at once; safe to repeat."""
         with contextlib.suppress(OSError):
-            os.write(self._orders, b"end\n")
+            os.write(self._commands, b"end\n")
 
     def close(self) -> None:
         """Release the pipes. A command that still runs is ended."""
-        for name in ("_orders", "_report"):
+        for name in ("_commands", "_report"):
             descriptor = getattr(self, name)
             if descriptor >= 0:
                 os.close(descriptor)

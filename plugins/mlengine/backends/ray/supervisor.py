@@ -85,13 +85,13 @@ class Supervisor:
         last = ""
         # On a cluster with free nodes, the group is complete at once: that is not worth a message.
         while not cluster.reserved(POLL_SECONDS if last else _RESERVE_SECONDS):
-            self.group.obey()
+            self.group.check_ended()
             reason = cluster.reason()
             if reason != last:
                 last = reason
                 self._journal.state(JobState.QUEUED, reason)
             self.group.wait(POLL_SECONDS)
-        self.group.obey()
+        self.group.check_ended()
 
     def _run_once(self) -> None:
         """:raises EndedError: with the job's outcome. :raises LostError: a replica is gone."""
@@ -100,7 +100,7 @@ class Supervisor:
         nodes = sorted({replica.node for replica in self.group.replicas})
         self._preparing(f"preparing the environment on {', '.join(nodes)}")
         digests, packages = environments.build(self.group)
-        self.group.wait_until_quiet()
+        self.group.wait_for_lost_replicas()
         self._take(digests)
         if not self._started:
             self._started = True
@@ -144,11 +144,11 @@ class Supervisor:
 
     def _supervise(self) -> None:
         """One round: output, exit codes, restarts."""
-        if (order := self.group.orders()) is not None:
-            if order.state is JobState.CANCELLED:
+        if (outcome := self.group.end_requested()) is not None:
+            if outcome.state is JobState.CANCELLED:
                 self._journal.state(JobState.CANCELLING, "ending the job's processes")
             self.group.end()
-            raise EndedError(order)
+            raise EndedError(outcome)
         for replica, poll in self.group.poll(self.group.replicas):
             self.group.output(replica, poll)
             if poll["exit_code"] is None:

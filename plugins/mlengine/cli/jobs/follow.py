@@ -1,14 +1,20 @@
-"""Follow a job at a terminal: print its logs until it ends, through all of its attempts."""
+"""Follow a job at a terminal: print its logs until it ends, through all of its attempts.
+
+A service that is unavailable for a while ends nothing: what is due is repeated.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from mlengine import settings
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.output import note, say
 from mlengine.core import plaintext
-from mlengine.core.errors import JobFailedError
+from mlengine.core.errors import BackendUnavailableError, JobFailedError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 
@@ -16,6 +22,9 @@ if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
     from mlengine.jobs.submission import Submitted, Submitter
     from mlengine.storage.client import Storage
+
+_Result = TypeVar("_Result")
+_PAUSE_SECONDS, _PATIENCE_SECONDS = 5.0, 900.0
 
 
 def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
@@ -49,11 +58,11 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
         if status.state is JobState.SUCCEEDED:
             _record_end(storage, backend, status)
             return ExitCode.OK
-        if not _retryable(status) and not submitter.falls_back(status):
+        if not _retryable(status) and not _persist(partial(submitter.falls_back, status)):
             _record_end(storage, backend, status)
             return _failed(status)
         try:
-            handle = submitter.next_attempt(status).handle
+            handle = _persist(partial(submitter.next_attempt, status)).handle
         except JobFailedError as error:
             _record_end(storage, backend, status)
             say(str(error))
@@ -69,7 +78,7 @@ def _follow_attempt(
     from mlengine.jobs.following import LogFollower
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
-    limit = max_wait_seconds(backend, submitter.record(JobDir(handle.job_dir)))
+    limit = max_wait_seconds(backend, _persist(partial(submitter.record, JobDir(handle.job_dir))))
     restarting = False
     formatter = LogFormatter(LogCursor(handle.attempt))
     for followed in LogFollower(backend, handle, {}, note).follow():
@@ -91,11 +100,27 @@ def _waits_elsewhere(submitter: Submitter, status: JobStatus, limit: float | Non
     """Cancel an attempt that waited too long for machines. Returns whether a fallback is left."""
     from mlengine.jobs.deadlines import MAX_WAIT
 
-    falls_back = submitter.give_up_waiting(status)
+    falls_back = _persist(partial(submitter.give_up_waiting, status))
     if not falls_back:
-        submitter.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+        _persist(partial(submitter.end, status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT))
     say(f"{status.handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
     return falls_back
+
+
+def _persist(call: Callable[[], _Result]) -> _Result:
+    """Call, and repeat the call while a service is unavailable.
+
+    :raises BackendUnavailableError, StorageUnavailableError: it was for 15 minutes.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except (BackendUnavailableError, StorageUnavailableError) as error:
+            if time.monotonic() > deadline:
+                raise
+            note(f"mlengine: {error.message}; retrying in {_PAUSE_SECONDS:.0f} s")
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
