@@ -45,6 +45,9 @@ class LogCursor:
     links: list[str] = field(default_factory=list)
 
 
+_CURSOR_TYPES = {"attempt": int, "logs": dict, "state": str, "detail": str, "step": int, "open": bool, "links": list}
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a trainer wrote to ``train/progress.json``. Times in seconds."""
@@ -87,11 +90,21 @@ def read_progress(storage: Storage, job_dir: JobDir) -> Progress | None:
 def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
     """The saved cursor of this attempt; a new one if there is none."""
     try:
-        raw = json.loads(storage.read_small(JobDir(handle.job_dir).cursor))
-        cursor = LogCursor(**raw)
+        cursor = _cursor(json.loads(storage.read_small(JobDir(handle.job_dir).cursor)))
     except (ObjectMissingError, ValueError, TypeError):
         return LogCursor(handle.attempt)
     return cursor if cursor.attempt == handle.attempt else LogCursor(handle.attempt)
+
+
+def _cursor(raw: Mapping[str, Any]) -> LogCursor:
+    """:raises TypeError: it is no cursor. Whoever may write to the job dir may have changed it."""
+    cursor = LogCursor(**raw)
+    for name, kind in _CURSOR_TYPES.items():
+        if type(getattr(cursor, name)) is not kind:
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not all(isinstance(link, str) for link in cursor.links):
+        raise TypeError("a link is no text")
+    return cursor
 
 
 def write_cursor(storage: Storage, handle: JobHandle, cursor: LogCursor) -> None:
