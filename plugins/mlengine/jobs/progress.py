@@ -97,13 +97,13 @@ def read_cursor(storage: Storage, handle: JobHandle) -> LogCursor:
 
 
 def _cursor(raw: Mapping[str, Any]) -> LogCursor:
-    """:raises TypeError: it is no cursor. Whoever may write to the job dir may have changed it."""
+    """:raises TypeError: it is not a cursor. The job's own code can write to the job dir."""
     cursor = LogCursor(**raw)
     for name, kind in _CURSOR_TYPES.items():
         if type(getattr(cursor, name)) is not kind:
-            raise TypeError(f"{name} is no {kind.__name__}")
+            raise TypeError(f"{name} is not a {kind.__name__}")
     if not all(isinstance(link, str) for link in cursor.links):
-        raise TypeError("a link is no text")
+        raise TypeError("a link is not a string")
     return cursor
 
 

@@ -137,7 +137,7 @@ def _settings(config: AirflowConfig, port: int, kept: Mapping[str, str], passwor
         # time can be taken for failed: facts of Airflow 3.3's supervisor and scheduler.
         "workers.min_heartbeat_interval": "1",
         "workers.execution_api_timeout": str(_PATIENCE_SECONDS),
-        # Half of Airflow's: a run has many stages. Each look at the database takes CPU from the jobs.
+        # Half of Airflow's: a run has many stages. Reading the database more often takes CPU from the jobs.
         "scheduler.scheduler_idle_sleep_time": "0.5",
         "dag_processor.refresh_interval": "10",
         # A changed file is parsed at the next refresh. Parsing files that have not changed takes CPU from the jobs.
