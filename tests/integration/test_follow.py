@@ -50,7 +50,7 @@ class Unavailable(MemoryBackend):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(following, "LONGEST_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
 
 

@@ -99,7 +99,7 @@ class LogFollower:
             self._status_failures += 1
             if self._status_failures == 1:
                 self._note(f"the state cannot be read now; retrying: {error.message}")
-            self._status_due = time.monotonic() + _retry_pause(self._status_failures)
+            self._status_due = time.monotonic() + retry_pause(self._status_failures)
         else:
             self._status_failures, self._status_due = 0, time.monotonic() + POLL_SECONDS
         return self._status
@@ -118,7 +118,7 @@ class LogFollower:
             self._failures += 1
             if self._failures == 1:
                 self._note(f"the log cannot be read now; retrying: {error.message}")
-            wait = _retry_pause(self._failures)
+            wait = retry_pause(self._failures)
             self._due = time.monotonic() + wait
             return LogPage((), self._cursor, wait=wait)
         if page.wait is not None and out_of_patience:
@@ -147,6 +147,6 @@ class LogFollower:
         return self._pause
 
 
-def _retry_pause(failures: int) -> float:
-    """Seconds until the next read after so many failures in a row."""
+def retry_pause(failures: int) -> float:
+    """Seconds until the next call after so many failures in a row."""
     return min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlengine.storage.client import Storage
 
 _Result = TypeVar("_Result")
-_PAUSE_SECONDS, _PATIENCE_SECONDS = 5.0, 900.0
+_PATIENCE_SECONDS = 900.0
 
 
 def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
@@ -112,15 +112,19 @@ def _persist(call: Callable[[], _Result]) -> _Result:
 
     :raises BackendUnavailableError, StorageUnavailableError: it was for 15 minutes.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    from mlengine.jobs.following import retry_pause
+
+    deadline, failures = time.monotonic() + _PATIENCE_SECONDS, 0
     while True:
         try:
             return call()
         except (BackendUnavailableError, StorageUnavailableError) as error:
             if time.monotonic() > deadline:
                 raise
-            note(f"mlengine: {error.message}; retrying in {_PAUSE_SECONDS:.0f} s")
-        time.sleep(_PAUSE_SECONDS)
+            failures += 1
+            pause = retry_pause(failures)
+            note(f"mlengine: {error.message}; retrying in {pause:.0f} s")
+        time.sleep(pause)
 
 
 def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
