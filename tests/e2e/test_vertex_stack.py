@@ -40,6 +40,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Run
             # The service's jobs share the environments of the validation: the trainer's is built once.
             running(data, port=port, project="local") as service,
         ):
+            assert left_running(data, mark), "no process of a running stack was found: this check cannot fail"
             yield stack, service
         assert left_running(data, mark) == []
     finally:
