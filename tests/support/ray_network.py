@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from tests.support.local_jobs import until
 from tests.support.ray_cluster import node_environment
 
 _START_SECONDS = 300.0
+_ACTOR_SECONDS = 60.0
 _HEAD = 10
 _NETWORKS = range(1, 200)
 # A lost node is noticed after some 15 s; Ray's defaults take up to a minute.
@@ -226,10 +228,16 @@ class RayNetwork:
         return [found for node in self.nodes for found in node.replicas()]
 
     def left(self) -> list[str]:
-        """What jobs have left: processes, actors, and files of jobs."""
+        """What jobs that have ended have left: processes and files of jobs, and actors.
+
+        Ray ends an actor some time after the request has returned, so actors have :data:`_ACTOR_SECONDS` to end.
+        """
         found = [f"{node.name}: {command}" for node in self.nodes for _, command in node.replicas()]
-        found += [f"{node.name}: actor {actor.pid}" for node in self.nodes for actor in node.actors()]
-        return found + [str(path) for node in self.nodes for path in (node.state_dir / "ray").glob("*")]
+        found += [str(path) for node in self.nodes for path in (node.state_dir / "ray").glob("*")]
+        deadline = time.monotonic() + _ACTOR_SECONDS
+        while any(node.actors() for node in self.nodes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found + [f"{node.name}: actor {actor.pid}" for node in self.nodes for actor in node.actors()]
 
 
 @contextlib.contextmanager
