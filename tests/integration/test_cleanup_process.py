@@ -21,6 +21,7 @@ from mlengine.listeners import cleanup_process
 from mlengine.listeners.cleanup_process import CancelRequest
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from tests.support.local_jobs import until
 
 pytestmark = pytest.mark.integration
 
@@ -147,7 +148,8 @@ def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     begun = time.monotonic()
     for _ in range(5):
         cleanup_process.start([CancelRequest("k" * 40, backend="local", backend_options={"state_dir": str(tmp_path)})])
-        assert _running(tmp_path), "without a job, it repeats the search after 10 s, and did not end before the return"
+        # Without a job, it repeats the search after 10 s. For a moment of its start, its command line cannot be read.
+        until(lambda: _running(tmp_path), "it did not end before the return", seconds=8.0)
     assert set(_children()) == children, "there is none to reap"
     (folder,) = (tmp_path / "home" / "mlengine" / "orphans").iterdir()
     assert folder.stat().st_mode & 0o077 == 0
@@ -157,14 +159,14 @@ def test_starting_it_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def _running(folder: Path) -> bool:
-    commands = [process.cmdline() for process in psutil.process_iter() if _home(process) == str(folder / "home")]
-    return any("mlengine.listeners.cleanup_process" in command for command in commands)
+    return any(_cleans_up_for(process, folder / "home") for process in psutil.process_iter())
 
 
-def _home(process: psutil.Process) -> str:
+def _cleans_up_for(process: psutil.Process, home: Path) -> bool:
     with contextlib.suppress(psutil.Error):
-        return str(process.environ().get("AIRFLOW_HOME"))
-    return ""
+        same = process.environ().get("AIRFLOW_HOME") == str(home)
+        return same and "mlengine.listeners.cleanup_process" in process.cmdline()
+    return False
 
 
 def _children() -> list[str]:

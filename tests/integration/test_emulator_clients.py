@@ -336,8 +336,9 @@ def gcloud(emulator: RunningEmulator, gcs_server: GcsServer, tmp_path: Path) -> 
     return run
 
 
+# gcloud reads lines that are at least 5 s old, and stops after two polls without a line when the job has ended.
 TRAINER = """
-import argparse, json, os
+import argparse, json, os, time
 from trainer import model
 parser = argparse.ArgumentParser()
 parser.add_argument("--job-dir")
@@ -345,6 +346,7 @@ parser.add_argument("--max_steps", type=int)
 args = parser.parse_args()
 config = json.loads(os.environ["TF_CONFIG"])
 print(model.WORDS, sorted(config["cluster"]), config["task"]["type"], args.max_steps, args.job_dir, flush=True)
+time.sleep(12)
 """
 CONFIG = """
 trainingInput:
