@@ -68,7 +68,7 @@ class Follower:
             return ""
         if status.state.value not in self._states:
             self._states.add(status.state.value)
-            self.console.say(f"      job {status.handle.job_id}: {status.state.value}{_why(status.state)}")
+            self.console.say(f"      {job_line(status)}")
         progress = read_progress(self.stack.storage, self.job_dir)
         if status.state is JobState.RUNNING and progress is not None:
             return f": {progress}"
@@ -119,9 +119,11 @@ def _task_line(task: TaskRun) -> str:
     return f"    {_MARKS.get(str(task.state), ' ')} {name:<32} {task.state!s:<12}{duration}{again}"
 
 
-def _why(state: JobState) -> str:
-    words: dict[Any, str] = {
-        JobState.PREPARING: "; building the trainer's environment, which is kept until its requirements change",
-        JobState.QUEUED: "; waiting for other jobs of this machine",
-    }
-    return words.get(state, "")
+def job_line(status: JobStatus) -> str:
+    """The line for a job that has entered this state."""
+    why = ""
+    if status.state is JobState.PREPARING:
+        why = "building the trainer's environment, which is kept until its requirements change"
+    elif status.state is JobState.QUEUED:
+        why = status.detail
+    return f"job {status.handle.job_id}: {status.state.value}" + (f"; {why}" if why else "")

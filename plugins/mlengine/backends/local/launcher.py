@@ -65,7 +65,7 @@ class Launcher:
 
     def run(self) -> None:
         """Steps 3 to 8."""
-        self.state.write(JobState.QUEUED, "waiting in the queue", created=self.stored.created)
+        self.state.write(JobState.QUEUED, "the launcher has started", created=self.stored.created)
         try:
             outcome = self._wait_turn() or self._prepare_and_train()
         except Exception as error:
