@@ -81,7 +81,7 @@ class Lab:
         deadline = time.monotonic() + 120
         while True:
             try:
-                self.api.backfill(dag_id, first, last, **more)
+                persist(self.api.backfill, dag_id, first, last, **more)
             except AirflowError as error:
                 if error.status != 409 or time.monotonic() > deadline:
                     raise
@@ -127,7 +127,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]
         lab.storage.write(lab.uri(MANIFEST_BROKEN, "manifest.json"), b'{"format": 1, "name": "digits"')
         for dag_id in ("monthly", "on_new_version", "by_name", "register", "serve"):
             lab.api.wait_for_dag(dag_id)
-            lab.api.set_paused(dag_id, False)
+            persist(lab.api.set_paused, dag_id, False)
         yield lab
     os.environ.clear()
     os.environ.update(before)
@@ -326,10 +326,10 @@ def test_by_hand(lab: Lab, second: Backfilled) -> None:
 def test_on_a_schedule(lab: Lab, second: Backfilled) -> None:
     """Today is no version: the newest at that date is meant."""
     assert second.runs
-    lab.api.set_paused("each_minute", False)
+    persist(lab.api.set_paused, "each_minute", False)
     run = lab.new_runs("each_minute", [], 1)[-1]
     lab.finish(run)  # a paused DAG's runs stand still
-    lab.api.set_paused("each_minute", True)
+    persist(lab.api.set_paused, "each_minute", True)
     assert run.partition_key == time.strftime("%Y-%m-%d", time.gmtime())
     assert lab.result(run, "dataset")["version"] == MONTHS[-1]
     assert lab.result(run, "submit")["decision"] == "reused"

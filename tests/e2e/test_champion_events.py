@@ -23,6 +23,7 @@ from mlengine.validation.environment import local_environment
 from mlengine.validation.job import load_job
 from mlengine.validation.rules import Rules, Scope
 from mlengine.validation.validation import validate
+from tests.support.live_airflow import persist
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -87,7 +88,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
     """Twice: the second model is published without a comparison, since the DAG says that none is wanted."""
     for serial in (1, 2):
-        run = lab.finish(lab.api.trigger("country_churn", {"country": "de"}))
+        run = lab.finish(persist(lab.api.trigger, "country_churn", {"country": "de"}))
         assert run.state == "success"
         published = lab.api.xcoms(run.dag_id, run.run_id, "retrain.publish")["return_value"]
         assert (published["decision"], published["serial"]) == ("published", serial)
@@ -98,7 +99,7 @@ def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
             time.sleep(0.5)
         serving = lab.finish(lab.api.runs("serve_de")[0])
         assert lab.api.xcoms("serve_de", serving.run_id, "served")["return_value"] == published
-    other = lab.finish(lab.api.trigger("country_churn", {"country": "us"}))
+    other = lab.finish(persist(lab.api.trigger, "country_churn", {"country": "us"}))
     assert other.state == "success"
     assert [extra["model"] for extra in lab.events("champion_us_churn")] == ["us_churn"]
     assert len(lab.events("champion_de_churn")) == 2
@@ -107,7 +108,7 @@ def test_a_model_named_by_a_template_is_followed_by_its_name(lab: Lab) -> None:
 
 def test_each_mapped_publication_is_announced_under_its_models_name(lab: Lab) -> None:
     jobs = [lab.validated(f"model_{number}", "a") for number in range(3)]
-    assert lab.finish(lab.api.trigger("mapped", {"jobs": jobs})).state == "success"
+    assert lab.finish(persist(lab.api.trigger, "mapped", {"jobs": jobs})).state == "success"
     for number, job in enumerate(jobs):
         assert [extra["job_dir"] for extra in lab.events(f"champion_model_{number}")] == [job]
 
@@ -115,7 +116,7 @@ def test_each_mapped_publication_is_announced_under_its_models_name(lab: Lab) ->
 def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) -> None:
     job = lab.validated("lost", "a")
     before = len(lab.events("own_champion"))
-    run = lab.finish(lab.api.trigger("killed", {"job": job}))
+    run = lab.finish(persist(lab.api.trigger, "killed", {"job": job}))
     (publish,) = lab.api.tasks(run.dag_id, run.run_id)
     assert (publish.state, publish.try_number) == ("success", 2)
     decision = lab.api.xcoms(run.dag_id, run.run_id, "publish")["return_value"]["decision"]
@@ -123,9 +124,9 @@ def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) ->
     assert [extra["job_dir"] for extra in lab.events("champion_lost")] == [job]
     assert len(lab.events("own_champion")) == before + 1
     # Cleared, it finds its own event; and another run changes nothing.
-    lab.api.clear(run, "publish")
+    persist(lab.api.clear, run, "publish")
     assert lab.finish(run).state == "success"
-    again = lab.finish(lab.api.trigger("again", {"job": job}))
+    again = lab.finish(persist(lab.api.trigger, "again", {"job": job}))
     assert again.state == "success"
     assert lab.api.xcoms("again", again.run_id, "publish")["return_value"]["decision"] == "already_champion"
     assert len(lab.events("champion_lost")) == 1
@@ -139,9 +140,9 @@ def test_a_publication_that_died_before_its_event_is_announced_once(lab: Lab) ->
 def test_a_backfill_of_an_older_run_is_not_published(lab: Lab, dag_id: str) -> None:
     """There is no dataset: the runs alone say which model is newer."""
     key = "2026-11-01" if dag_id == "by_partition" else None
-    newer = lab.finish(lab.api.trigger(dag_id, partition_key=key))
+    newer = lab.finish(persist(lab.api.trigger, dag_id, partition_key=key))
     assert lab.api.xcoms(dag_id, newer.run_id, "retrain.publish")["return_value"]["decision"] == "published"
-    lab.api.backfill(dag_id, "2026-06-01", "2026-06-01")
+    persist(lab.api.backfill, dag_id, "2026-06-01", "2026-06-01")
     deadline = time.monotonic() + SECONDS
     while not (older := [run for run in lab.api.runs(dag_id) if run.run_id.startswith("backfill__")]):
         assert time.monotonic() < deadline, "the backfill made no run"

@@ -19,6 +19,7 @@ from mlengine.testing.airflow_home import free_port
 from mlengine.testing.emulator import RunningEmulator, running
 from tests.e2e.stack.conftest import MONTH, RUN_SECONDS
 from tests.support.leftovers import MARK, left_running
+from tests.support.live_airflow import persist
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -53,7 +54,7 @@ def test_the_same_dag_trains_on_vertex(cloud: tuple[Stack, RunningEmulator]) -> 
     api = stack.airflow.api
     api.wait_for_dag("mnist_retraining")
     conf = {"dataset_version": MONTH, "max_steps": 150, "min_accuracy": 0.7, "min_class_accuracy": 0.3}
-    run = api.wait(api.trigger("mnist_retraining", conf), RUN_SECONDS, check=stack.airflow.check)
+    run = api.wait(persist(api.trigger, "mnist_retraining", conf), RUN_SECONDS, check=stack.airflow.check)
     tasks = {task.task_id: task for task in api.tasks(run.dag_id, run.run_id)}
     assert run.state == "success", {name: task.state for name, task in tasks.items()}
     submitted = api.xcoms(run.dag_id, run.run_id, "retrain.submit")["return_value"]

@@ -65,7 +65,10 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 
 
 def persist(call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Again while Airflow's database (SQLite) is locked, or its server too busy: many write here at once."""
+    """Repeat a call while Airflow's database (SQLite) is locked, or its server too busy: many write here at once.
+
+    Such a call has usually changed nothing: Airflow first writes its audit log.
+    """
     for _ in range(10):
         try:
             return call(*arguments, **more)

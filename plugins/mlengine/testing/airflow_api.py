@@ -14,6 +14,7 @@ from mlengine.clients.airflow_api import AirflowServer, quoted, run_path
 from mlengine.core.errors import AirflowError, StackError
 
 _FINAL = frozenset({"success", "failed"})
+_PAUSES = (0.5, 1.0, 2.0)  # seconds before a request is repeated
 
 
 @dataclass(frozen=True)
@@ -173,16 +174,16 @@ class AirflowApi:
         return links
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
-        self.call("PATCH", f"dags/{quoted(dag_id)}", {"is_paused": paused})
+        self._set("PATCH", f"dags/{quoted(dag_id)}", {"is_paused": paused})
 
     def set_run_state(self, run: DagRun, state: str) -> None:
         """What "Mark as failed" and "Mark as success" do."""
-        self.call("PATCH", run_path(run.dag_id, run.run_id), {"state": state})
+        self._set("PATCH", run_path(run.dag_id, run.run_id), {"state": state})
 
     def clear(self, run: DagRun, *task_ids: str) -> None:
         """Clear tasks of a run and what is below them, so that they run again."""
         body = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": list(task_ids), "only_failed": False}
-        self.call("POST", f"dags/{quoted(run.dag_id)}/clearTaskInstances", {**body, "include_downstream": True})
+        self._set("POST", f"dags/{quoted(run.dag_id)}/clearTaskInstances", {**body, "include_downstream": True})
 
     def backfill(self, dag_id: str, first: str, last: str, *, at_once: int = 2, again: str = "none") -> int:
         """Start a backfill over the dates ``first`` to ``last``; returns its id.
@@ -191,6 +192,19 @@ class AirflowApi:
         """
         body = {"dag_id": dag_id, "from_date": first, "to_date": last, "max_active_runs": at_once}
         return int(self.call("POST", "backfills", {**body, "reprocess_behavior": again})["id"])
+
+    def _set(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """A request that may be made twice. The server answers 500 while its SQLite database is locked."""
+        for pause in _PAUSES:
+            try:
+                self.call(method, path, body)
+            except AirflowError as error:
+                if error.status not in {500, 503}:
+                    raise
+                time.sleep(pause)
+            else:
+                return
+        self.call(method, path, body)
 
 
 def _log_lines(item: str | Mapping[str, Any]) -> list[str]:

@@ -75,7 +75,7 @@ class Weekly:
         self.done(run)
         # Airflow allows one active backfill a DAG, and completes one up to 30 s after its last run.
         with suppress(AirflowError):  # 409: completed by now
-            self.live_airflow.api.call("PUT", f"backfills/{number}/cancel")
+            persist(self.live_airflow.api.call, "PUT", f"backfills/{number}/cancel")
         until(
             lambda: persist(self.live_airflow.api.call, "GET", f"backfills/{number}")["completed_at"],
             "the backfill is completed",

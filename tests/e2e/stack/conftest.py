@@ -16,6 +16,7 @@ from scripts.stack import Stack
 
 from mlengine.testing.airflow_api import AirflowApi, DagRun, TaskRun
 from tests.support.leftovers import MARK, check_stop
+from tests.support.live_airflow import persist
 
 MONTH = "2026-06-01"  # the smallest version: 10,000 digits to train on
 RUN_SECONDS = 420.0  # a run takes one minute on two idle cores; a busy machine takes its time
@@ -96,14 +97,14 @@ def first(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     api.wait_for_dag("mnist_retraining")
     # So few steps leave a digit or two under the floors that the form offers, in some runs.
     conf = {"dataset_version": MONTH, "max_steps": 250, "min_accuracy": 0.85, "min_class_accuracy": 0.5}
-    return finish(api.trigger("mnist_retraining", conf))
+    return finish(persist(api.trigger, "mnist_retraining", conf))
 
 
 @pytest.fixture(scope="package")
 def hello(api: AirflowApi, finish: Callable[[DagRun], Ended]) -> Ended:
     """A run of the smallest trainer: trained by three processes, and published."""
     api.wait_for_dag("hello_trainer")
-    return finish(api.trigger("hello_trainer"))
+    return finish(persist(api.trigger, "hello_trainer"))
 
 
 @pytest.fixture(scope="package")

@@ -18,6 +18,7 @@ from mlengine.core.errors import AirflowError
 from mlengine.core.layout import JobDir
 from mlengine.testing.airflow_api import AirflowApi, DagRun
 from tests.e2e.stack.conftest import MONTH, Ended
+from tests.support.live_airflow import persist
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -120,7 +121,7 @@ def test_a_second_run_builds_nothing_again(
     """The package and the environment are those of the first run; a worse model is rejected, and not published."""
     champion = stack.storage.read(layout.champion(stack.bucket, "mnist"))
     conf = {"dataset_version": MONTH, "max_steps": 3, "min_accuracy": 0.9}
-    second = finish(api.trigger("mnist_retraining", conf))
+    second = finish(persist(api.trigger, "mnist_retraining", conf))
     assert second.result("retrain.package")["reused"] is True
     assert second.result("retrain.package")["digest"] == first.result("retrain.package")["digest"]
     assert job_dir(second) != job_dir(first)

@@ -109,6 +109,18 @@ def test_a_post_is_never_repeated(server: Server, api: AirflowApi) -> None:
     assert server.asked.count("POST /api/v2/dags/a_dag/dagRuns") == 1
 
 
+def test_a_state_is_set_once_the_database_is_free(
+    server: Server, api: AirflowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlengine.testing.airflow_api._PAUSES", (0.0, 0.0))
+    server.answers = [(500, {}), (503, {}), (200, {})]
+    api.set_paused("a_dag", paused=True)
+    server.answers = [(500, {"detail": "database is locked"})] * 3
+    with pytest.raises(AirflowError, match="locked"):
+        api.set_paused("a_dag", paused=True)
+    assert server.asked.count("PATCH /api/v2/dags/a_dag") == 6
+
+
 def test_a_refusal_carries_the_reason(server: Server, api: AirflowApi) -> None:
     server.answers = [(400, {"detail": "max_steps: 0 is less than the minimum of 1"})]
     with pytest.raises(AirflowError, match="less than the minimum") as caught:
