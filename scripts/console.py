@@ -58,5 +58,12 @@ class Stopwatch:
         return time.monotonic() - self._began
 
     def __str__(self) -> str:
-        seconds = self.seconds
-        return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+        return duration(self.seconds)
+
+
+def duration(seconds: float) -> str:
+    """``8.3 s``, ``2 min 05 s``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s"

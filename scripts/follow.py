@@ -27,6 +27,7 @@ class Follower:
         self.stack = stack
         self.console = console
         self.job_dir: JobDir | None = None
+        self.reused = False
         self._printed: dict[tuple[str, int], tuple[str | None, int]] = {}
         self._states: set[str] = set()
         self._polled_at = float("-inf")
@@ -55,6 +56,7 @@ class Follower:
         """Record the run's job dir. Later tasks override it, because a reused job has the dir of another run."""
         if "job_dir" in value:
             self.job_dir = JobDir(str(value["job_dir"]))
+        self.reused = self.reused or value.get("decision") == "reused"
         if "decision" in value:
             self.console.say(f"      {value['decision']}: job {value.get('job_id')}")
 
@@ -123,7 +125,7 @@ def job_line(status: JobStatus) -> str:
     """The line for a job that has entered this state."""
     why = ""
     if status.state is JobState.PREPARING:
-        why = "building the trainer's environment, which is kept until its requirements change"
+        why = "preparing the trainer's environment, which is built once and kept until its requirements change"
     elif status.state is JobState.QUEUED:
         why = status.detail
     return f"job {status.handle.job_id}: {status.state.value}" + (f"; {why}" if why else "")

@@ -98,7 +98,8 @@ def _train(stack: Stack, console: Console, example: Example, dag: str, conf: Map
             console.say(f"  {line}")
     report = None if follower.job_dir is None else _read(stack, follower.job_dir.report)
     if report is not None:
-        console.say(f"\nVerdict: {_decision(report)}")
+        earlier = " of the validation in an earlier run" if follower.reused else ""
+        console.say(f"\nVerdict{earlier}: {_decision(report)}")
         for check in report.get("verdict", {}).get("checks", ()):
             mark = "-" if check.get("skipped") else "✓" if check.get("passed") else "✗"
             console.say(f"  {mark} {check.get('message')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -95,3 +96,33 @@ def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkey
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
     with pytest.raises(BackendUnavailableError, match="does not respond"):
         run(storage, bucket, Unavailable(outages=10**9))
+
+
+@dataclass
+class Started(Unavailable):
+    """A job that starts during an outage, while its follower knows only that it waits for machines."""
+
+    read_while_running: int = 0
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        if self.outages:
+            self.outages -= 1
+            self.jobs[0].state = JobState.RUNNING
+            raise BackendUnavailableError("the service does not respond")
+        if self.jobs[0].state is JobState.RUNNING:
+            self.read_while_running += 1
+            if self.read_while_running > 2:
+                self.end(self.jobs[0].handle.name, JobState.SUCCEEDED)
+        else:
+            self.outages = 3
+        return super().describe(handles)
+
+
+def test_a_job_that_has_started_during_an_outage_is_not_cancelled(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+    backend = Started(verb="none")
+    assert run(storage, bucket, backend) == ExitCode.OK
+    assert backend.jobs[0].state is JobState.SUCCEEDED

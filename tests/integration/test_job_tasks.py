@@ -30,6 +30,7 @@ from mlengine.jobs.progress import read_progress
 from mlengine.operators.prepare import PrepareJobDirOperator
 from mlengine.operators.run_identity import job_key
 from mlengine.operators.submit import SubmitTrainingJobOperator
+from mlengine.sensors import training_job as sensors
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.triggers import training_job
@@ -496,6 +497,33 @@ def test_a_log_that_cannot_be_read_does_not_delay_a_sensor_without_triggerer(
     backend.end(job["name"], JobState.SUCCEEDED)
     assert sensor(job, deferrable=False).poke(context("wait")).is_done
     assert time.monotonic() - began < 40.0, "not the 60 s"
+
+
+@pytest.mark.parametrize("failures", [1, 10**9])
+def test_the_last_lines_are_read_again_after_a_failure_without_triggerer(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    job, calls, logged = submit(backend, bucket), iter(range(10**10)), []
+
+    def logs(handle: JobHandle, cursor: dict[str, Any], limit: int = 1000) -> LogPage:
+        if next(calls) < failures:
+            raise BackendUnavailableError("503")
+        return LogPage(() if cursor else (LogLine("chief-0", "the last line"),), {"at": 1})
+
+    monkeypatch.setattr(backend, "logs", logs)
+    monkeypatch.setattr(sensors, "LAST_LINES_SECONDS", 3.0)
+    monkeypatch.setattr(sensors, "_READ_AGAIN_SECONDS", 0.1)
+    backend.end(job["name"], JobState.SUCCEEDED)
+    wait = sensor(job, deferrable=False)
+    for level in ("info", "warning"):
+        monkeypatch.setattr(wait.log, level, lambda message, *words: logged.append(message % words))
+    assert wait.poke(context("wait")).is_done
+    found = [line for line in logged if "the last line" in line or "could not be read yet" in line]
+    assert found == (
+        ["    chief-0 | the last line"]
+        if failures == 1
+        else [f"The last lines could not be read yet; `mlengine jobs logs {job['job_id']}` prints them"]
+    )
 
 
 def test_a_kill_in_the_middle_of_a_submission_ends_what_is_submitted_after_it(

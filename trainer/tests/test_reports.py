@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trainer.files.reports import METRICS, append_metrics
+from trainer.files.reports import METRICS, Progress, append_metrics
 from trainer.files.storage import GcsStore, LocalStore, Store
 from trainer.model import Evaluation
 
@@ -76,3 +78,16 @@ def test_rows_of_two_writers_at_the_same_time_are_all_kept(store: Store) -> None
     for thread in threads:
         thread.join()
     assert _steps(store) == steps
+
+
+def test_the_first_report_has_no_speed(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    progress = Progress(store, 1000, 50, "chief")
+    progress.update(1, 2.5, now=True)
+    first = json.loads(store.read("progress.json"))
+    assert (first["step"], first["examples_per_second"], first["eta_seconds"]) == (1, None, None)
+    assert caplog.messages[-1] == "step 1 of 1000, loss 2.5000"
+    time.sleep(0.2)
+    progress.update(3, 2.4, now=True)
+    assert json.loads(store.read("progress.json"))["eta_seconds"] > 0
+    assert "examples/s" in caplog.messages[-1]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,6 +72,8 @@ class LogForwarder:
         self._progress_since, self._share = time.monotonic(), random.random()  # noqa: S311
         self._state = JobState.UNKNOWN
         self._save_warning = ThrottledWarning("Saving the log cursor")
+        self._writing = threading.Lock()
+        self._asked = self._written = 0  # numbers of cursors: the last one to save, the last one that was saved
         self._quiet = 1  # times the pace: the pause between two reads of the progress
         if cursor.open:
             log.info("%11s | %s", "wait", "Resumed after an interruption; recent lines may repeat")
@@ -142,11 +145,19 @@ class LogForwarder:
             return self._pending_since + self._share * pace + (FLUSH_SECONDS if pace > FLUSH_SECONDS else 0.0)
         return self._pending_since + max(FLUSH_SECONDS, self._share * pace)
 
+    def _write(self, cursor: LogCursor, number: int) -> None:
+        """In a thread. A write whose caller has stopped waiting may still be on its way: it must not come last."""
+        with self._writing:
+            if number > self._written:
+                write_cursor(self._storage, self._handle, cursor)
+                self._written = number
+
     async def _save(self, cursor: LogCursor, *, keep: bool = False) -> None:
         if cursor == self._saved:
             return
         try:
-            await BUCKET.call(write_cursor, self._storage, self._handle, cursor, keep=keep)
+            self._asked += 1
+            await BUCKET.call(self._write, cursor, self._asked, keep=keep)
             self._saved = cursor
             message = self._save_warning.succeeded()
         except MlengineError as error:

@@ -19,7 +19,7 @@ from typing import Any
 from mlengine.backends import LogPage
 from mlengine.core import plaintext
 from mlengine.core.errors import ObjectMissingError, StorageError
-from mlengine.core.job import JobHandle, JobStatus
+from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
 
@@ -136,7 +136,8 @@ class LogFormatter:
             self.cursor = replace(self.cursor, logs=page.cursor)
         lines += self.progress_lines(progress)
         state = status.state.value
-        if (state, status.detail) != (self.cursor.state, self.cursor.detail):
+        known = status.state is not JobState.UNKNOWN or status.detail or self.cursor.state
+        if known and (state, status.detail) != (self.cursor.state, self.cursor.detail):
             lines += [f"{'job':>11} | {line}" for line in _state_lines(status, self.cursor.state)]
             self.cursor = replace(self.cursor, state=state, detail=status.detail)
         new = [replica for replica in status.links if replica not in self.cursor.links]

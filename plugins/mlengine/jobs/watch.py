@@ -112,9 +112,9 @@ class Watch:
     def give_up_lines(self) -> None:
         """End the wait of a job that has ended: its last lines cannot be read in time."""
         if self.last is not None and self.ended_at is not None and not self.over:
-            text = f"The last lines could not be read yet; `mlengine jobs logs {self.handle.job_id}` prints them"
             self.over = True
-            self.news.put_nowait(PollResult(self.last, LogPage((LogLine("wait", text),), self.cursor)))
+            line = LogLine("wait", last_lines_missing(self.handle))
+            self.news.put_nowait(PollResult(self.last, LogPage((line,), self.cursor)))
 
     def seconds_for_lines(self) -> float:
         """How much longer the last lines are waited for."""
@@ -168,3 +168,8 @@ def next_batch(watches: Sequence[Watch], most: int) -> list[Watch]:
     behind = [watch for watch in others if watch.more][: (most - len(first) + 1) // 2]
     taken = {id(watch) for watch in behind}
     return [*first, *behind, *(watch for watch in others if id(watch) not in taken)][:most]
+
+
+def last_lines_missing(handle: JobHandle) -> str:
+    """What to log when a job has ended and its last lines could not be read in time."""
+    return f"The last lines could not be read yet; `mlengine jobs logs {handle.job_id}` prints them"

@@ -51,7 +51,7 @@ from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_secon
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
 from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
-from mlengine.jobs.watch import LAST_LINES_SECONDS
+from mlengine.jobs.watch import LAST_LINES_SECONDS, last_lines_missing
 from mlengine.links.job import WAIT_LINKS
 from mlengine.operators._base import BackendOperator
 from mlengine.operators._job_tasks import RefusesFailFast, count, job_ends_with_task
@@ -61,6 +61,7 @@ from mlengine.triggers.training_job import TrainingJobTrigger
 _HANDLE = ("backend", "name", "job_id", "attempt", "job_dir")
 # Airflow's limit on the deferral comes this many seconds after ours: the trigger cancels the job first.
 _GRACE = 600.0
+_READ_AGAIN_SECONDS = 1.0  # after a log that could not be read, if its last lines are waited for
 _HINTS = {
     "max_wait_seconds": "raise max_wait_seconds or maxWaitTime, or ask for machines that are free sooner",
     "queued_timeout_seconds": "raise queued_timeout_seconds, or ask for machines that are free sooner",
@@ -384,7 +385,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 self._warn(self._log_warning.succeeded())
             except MlengineError as error:
                 self._warn(self._log_warning.failed(error))
-                page = LogPage((), formatter.cursor.logs)
+                page = LogPage((), formatter.cursor.logs, wait=_READ_AGAIN_SECONDS)
             progress = None if page.more else read_progress(storage, JobDir(handle.job_dir))
             before = formatter.cursor
             for line in formatter.new_lines(status, page, progress):
@@ -394,6 +395,8 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             if page.wait is not None and time.monotonic() + page.wait < until:
                 time.sleep(page.wait)
             elif not page.more:
+                if page.wait is not None and status.state.terminal:
+                    self.log.warning("%s", last_lines_missing(handle))
                 return
 
     def _check_falls_back(self, status: JobStatus, limit: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -36,6 +36,7 @@ class Champions:
 
     def __init__(self) -> None:
         self._pointers: dict[tuple[str, str], tuple[float, Pointer]] = {}
+        self._changes: Counter[tuple[str, str]] = Counter()
         self._entries: OrderedDict[tuple[str, str, int], Champion] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -47,20 +48,27 @@ class Champions:
         """
         with self._reading:  # of several viewers, one reads
             oldest = time.monotonic() - MAX_AGE
-            stale = [model for model in models if self._pointers.get((bucket, model), _NEVER)[0] < oldest]
-            for model, found in zip(
-                stale, _together(lambda model: _pointer(storage, bucket, model), stale), strict=True
-            ):
-                self._pointers[bucket, model] = (time.monotonic(), found)
-            return {model: self._pointers[bucket, model][1] for model in models}
+            with self._lock:
+                known = {model: self._pointers.get((bucket, model), _NEVER) for model in models}
+                changes = {model: self._changes[bucket, model] for model in models}
+            stale = [model for model, (read_at, _) in known.items() if read_at < oldest]
+            read = dict(zip(stale, _together(lambda model: _pointer(storage, bucket, model), stale), strict=True))
+            with self._lock:
+                for model, found in read.items():
+                    if self._changes[bucket, model] == changes[model]:  # else, this may be the one before the change
+                        self._pointers[bucket, model] = (time.monotonic(), found)
+            return {model: read.get(model, pointer) for model, (_, pointer) in known.items()}
 
     def changed(self, bucket: str, model: str) -> None:
         """Read the champion of a model again."""
-        self._pointers.pop((bucket, model), None)
+        with self._lock:
+            self._changes[bucket, model] += 1
+            self._pointers.pop((bucket, model), None)
 
     def clear(self) -> None:
         """Forget everything. For tests."""
         self._pointers.clear()
+        self._changes.clear()
         self._entries.clear()
 
     def history(self, storage: Storage, bucket: str, model: str, limit: int) -> list[Champion]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,3 +165,31 @@ def test_with_many_waits_the_progress_of_a_quiet_job_is_read_less_often(
     assert 5 <= asyncio.run(main(50.0, JobState.RUNNING, lines=False)) <= 9
     assert 15 <= asyncio.run(main(50.0, JobState.RUNNING, lines=True)) <= 26, "a job that logs may have made progress"
     assert asyncio.run(main(0.0, JobState.QUEUED, lines=False)) == 0
+
+
+def test_a_write_that_is_on_its_way_when_the_wait_stops_does_not_come_last(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[LogCursor] = []
+    begun, over = threading.Event(), threading.Event()
+
+    def write_cursor(storage: object, handle: JobHandle, cursor: LogCursor) -> None:
+        if not begun.is_set():
+            begun.set()
+            over.wait(30)
+        written.append(cursor)
+
+    monkeypatch.setattr(log_forwarding, "write_cursor", write_cursor)
+    monkeypatch.setattr(log_forwarding, "read_progress", lambda storage, job_dir: None)
+
+    async def main() -> None:
+        forwarder = make(LogCursor(1))
+        task = asyncio.ensure_future(forwarder.forward(polled(1)))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.2, over.set)
+        await forwarder.close()
+
+    asyncio.run(main())
+    assert [(cursor.logs, cursor.open) for cursor in written] == [({}, True), ({"at": 1}, False)]

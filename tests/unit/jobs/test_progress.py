@@ -52,3 +52,10 @@ def test_web_pages_into_the_job_are_logged_once_also_by_a_wait_that_is_resumed()
     resumed = LogFormatter(LogCursor(**json.loads(json.dumps(asdict(formatter.cursor)))))
     more = replace(status, links={"chief-0": shell, "worker-0": shell + "/w"})
     assert resumed.new_lines(more) == [f"        job | web access to worker-0: {shell}/w"]
+
+
+def test_a_state_that_was_never_read_is_no_state() -> None:
+    formatter = LogFormatter(LogCursor(1))
+    assert formatter.new_lines(JobStatus(HANDLE, JobState.UNKNOWN)) == []
+    (line,) = formatter.new_lines(JobStatus(HANDLE, JobState.RUNNING))
+    assert line.endswith("| RUNNING")

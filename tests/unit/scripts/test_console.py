@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scripts.console import Console
+from scripts.console import Console, duration
 
 
 def test_no_escape_sequences_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +27,11 @@ def test_the_line_at_the_bottom_is_rewritten(
     console.note("step 2")
     console.say("done")
     assert capsys.readouterr().out == "step 1\r\033[Kstep 2\r\033[Kdone\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.31, "8.3 s"), (59.96, "1 min 00 s"), (119.7, "2 min 00 s"), (125.2, "2 min 05 s")],
+)
+def test_durations_are_rounded_to_whole_minutes_and_seconds(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -52,14 +52,15 @@ class Progress:
         began, first = self._seen[0]
         elapsed = clock - began
         rate = (step - first) / elapsed if elapsed > 0.1 else 0.0
-        eta = max(0, self._total - step) / rate if rate else 0.0
-        log.info("step %d of %d, loss %.4f, %.0f examples/s", step, self._total, loss, rate * self._batch)
+        eta = max(0, self._total - step) / rate if rate else None
+        speed = f", {rate * self._batch:.0f} examples/s" if rate else ""
+        log.info("step %d of %d, loss %.4f%s", step, self._total, loss, speed)
         content = {
             "step": step,
             "of": self._total,
-            "examples_per_second": round(rate * self._batch, 1),
+            "examples_per_second": round(rate * self._batch, 1) if rate else None,  # not known yet
             "loss": round(loss, 6),
-            "eta_seconds": round(eta, 1),
+            "eta_seconds": None if eta is None else round(eta, 1),
             "updated": time.time(),
             "role": self._role,
         }

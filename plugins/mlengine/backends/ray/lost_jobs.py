@@ -50,8 +50,10 @@ def lost_for(storage: Objects, handle: JobHandle, state: Mapping[str, Any], seco
     last = _written(storage, checked)
     storage.write(checked, b"{}", _JSON)
     now = _written(storage, checked)
-    if "since" not in known or now - last > LONGEST_GAP_SECONDS:
-        known = {"state": digest, "since": now}
+    gap = now - last > LONGEST_GAP_SECONDS
+    if "since" not in known or (gap and not known.get("rare")):
+        # A second long gap does not count: otherwise, a wait that checks less often would never learn of the loss.
+        known = {"state": digest, "since": now, "rare": gap and "since" in known}
     over = bool(now - known["since"] >= seconds)
     if known | {"over": over} != before:
         storage.write(lost, json.dumps(known | {"over": over}).encode(), _JSON)

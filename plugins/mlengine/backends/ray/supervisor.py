@@ -149,8 +149,11 @@ class Supervisor:
                 self._journal.state(JobState.CANCELLING, "ending the job's processes")
             self.group.end()
             raise EndedError(outcome)
-        for replica, poll in self.group.poll(self.group.replicas):
+        answers = self.group.poll(self.group.replicas)
+        # The output of all first: the job may end with the first exit code.
+        for replica, poll in answers:
             self.group.output(replica, poll)
+        for replica, poll in answers:
             if poll["exit_code"] is None:
                 continue
             replica.running = False

@@ -88,7 +88,7 @@ def _follow_attempt(
             say(line)
         if followed.page.more:
             continue
-        if waits_too_long(status, limit) and not _waits_elsewhere(submitter, status, limit):
+        if waits_too_long(status, limit) and _give_up_waiting(backend, submitter, handle, limit):
             return None
         if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
             submitter.note_restart(status)
@@ -96,15 +96,26 @@ def _follow_attempt(
     return status
 
 
-def _waits_elsewhere(submitter: Submitter, status: JobStatus, limit: float | None) -> bool:
-    """Cancel an attempt that waited too long for machines. Returns whether a fallback is left."""
-    from mlengine.jobs.deadlines import MAX_WAIT
+def _give_up_waiting(backend: TrainingBackend, submitter: Submitter, handle: JobHandle, limit: float | None) -> bool:
+    """Cancel an attempt that waits too long for machines. Returns whether the job ends with it: no fallback is left.
 
-    falls_back = _persist(partial(submitter.give_up_waiting, status))
-    if not falls_back:
-        _persist(partial(submitter.end, status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT))
-    say(f"{status.handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
-    return falls_back
+    The state is read again, at every repetition: during an outage of the service, the job may have started.
+    """
+    from mlengine.jobs.deadlines import MAX_WAIT, waits_too_long
+
+    def cancel() -> bool | None:
+        status = backend.describe([handle])[0]
+        if status.state is not JobState.CANCELLING and not waits_too_long(status, limit):
+            return None
+        if submitter.give_up_waiting(status):
+            return False
+        submitter.end(handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+        return True
+
+    ends = _persist(cancel)
+    if ends is not None:
+        say(f"{handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
+    return bool(ends)
 
 
 def _persist(call: Callable[[], _Result]) -> _Result:

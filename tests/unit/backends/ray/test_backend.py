@@ -472,3 +472,14 @@ def test_project_and_region_are_of_no_use_to_ray() -> None:
 
 def test_chunks_sort_by_name() -> None:
     assert sorted(chunk_uri("o", number) for number in (10, 9)) == [chunk_uri("o", 9), chunk_uri("o", 10)]
+
+
+@pytest.mark.parametrize("interval", [60.0, LONGEST_GAP_SECONDS + 1.0, 3600.0])
+def test_a_wait_that_polls_rarely_learns_that_its_job_is_lost(client: Client, bucket: Bucket, interval: float) -> None:
+    _running(bucket)
+    states = []
+    for check in range(3):
+        bucket.now = check * interval
+        states.append(_state(client, bucket))
+    assert states[0] is JobState.UNKNOWN
+    assert states[-1] is JobState.FAILED

@@ -20,6 +20,7 @@ from mlengine.backends.ray.settings import RaySettings
 from mlengine.backends.ray.supervisor import Supervisor
 from mlengine.core.job import FailureCause, JobState
 from mlengine.core.spec import Pool, Role, TrainingSpec
+from tests.support import scripted_actors
 from tests.support.scripted_actors import LOST, RUNS, ScriptedCluster
 
 
@@ -237,3 +238,17 @@ def after_starts(name: str, count: int) -> Callable[[ScriptedCluster], Outcome |
         return Outcome.cancelled() if len(starts) >= count else None
 
     return orders
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_output_that_came_with_the_chiefs_end_is_logged(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """An actor returns its output once, and the job ends with the chief's answer of the same round."""
+    last = {"worker-0": b"the last line\n"}
+    poll = scripted_actors.Actor.do_poll
+
+    def do_poll(actor: scripted_actors.Actor) -> dict[str, Any]:
+        answer = poll(actor)
+        return answer if answer["exit_code"] is not None else {**answer, "output": last.pop(actor.name, b"")}
+
+    monkeypatch.setattr(scripted_actors.Actor, "do_poll", do_poll)
+    assert ("worker-0", "the last line") in run(chief_0=[code]).notes.lines
