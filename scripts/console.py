@@ -10,6 +10,8 @@ import shutil
 import sys
 import time
 
+from mlengine.jobs import progress
+
 _STATUS_SECONDS = 20.0  # between two printed status lines, if the output is not a terminal
 
 
@@ -65,5 +67,4 @@ def duration(seconds: float) -> str:
     """``8.3 s``, ``2 min 05 s``."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s"
+    return progress.duration(round(seconds))

@@ -125,7 +125,7 @@ def job_line(status: JobStatus) -> str:
     """The line for a job that has entered this state."""
     why = ""
     if status.state is JobState.PREPARING:
-        why = "preparing the trainer's environment, which is built once and kept until its requirements change"
+        why = "the trainer's environment is built once, and kept until its requirements change"
     elif status.state is JobState.QUEUED:
         why = status.detail
     return f"job {status.handle.job_id}: {status.state.value}" + (f"; {why}" if why else "")

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mlengine.core.errors import MlengineError, StorageError
+from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.layout import JobDir
 from mlengine.jobs.progress import LogCursor, LogFormatter, Progress, read_progress, write_cursor
@@ -145,19 +145,27 @@ class LogForwarder:
             return self._pending_since + self._share * pace + (FLUSH_SECONDS if pace > FLUSH_SECONDS else 0.0)
         return self._pending_since + max(FLUSH_SECONDS, self._share * pace)
 
-    def _write(self, cursor: LogCursor, number: int) -> None:
-        """In a thread. A write whose caller has stopped waiting may still be on its way: it must not come last."""
-        with self._writing:
+    def _write(self, cursor: LogCursor, number: int, last: bool) -> None:
+        """In a thread. A write whose caller has stopped waiting may still be on its way: it must not come last.
+
+        :param last: wait for that write. Otherwise this one is refused, so that a job holds one thread.
+        :raises StorageUnavailableError: an earlier write has not ended.
+        """
+        if not self._writing.acquire(blocking=last):
+            raise StorageUnavailableError("an earlier write of the cursor has not ended")
+        try:
             if number > self._written:
                 write_cursor(self._storage, self._handle, cursor)
                 self._written = number
+        finally:
+            self._writing.release()
 
     async def _save(self, cursor: LogCursor, *, keep: bool = False) -> None:
         if cursor == self._saved:
             return
         try:
             self._asked += 1
-            await BUCKET.call(self._write, cursor, self._asked, keep=keep)
+            await BUCKET.call(self._write, cursor, self._asked, keep, keep=keep)
             self._saved = cursor
             message = self._save_warning.succeeded()
         except MlengineError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends import LogLine, LogPage
+from mlengine.core.errors import StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.jobs import log_forwarding
 from mlengine.jobs.log_forwarding import LogForwarder
@@ -193,3 +194,21 @@ def test_a_write_that_is_on_its_way_when_the_wait_stops_does_not_come_last(
 
     asyncio.run(main())
     assert [(cursor.logs, cursor.open) for cursor in written] == [({}, True), ({"at": 1}, False)]
+
+
+def test_a_write_that_hangs_holds_one_thread(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def write_cursor(storage: object, handle: JobHandle, cursor: LogCursor) -> None:
+        begun.set()
+        over.wait(30)
+
+    monkeypatch.setattr(log_forwarding, "write_cursor", write_cursor)
+    forwarder = make(LogCursor(1))
+    first = threading.Thread(target=forwarder._write, args=(LogCursor(1), 1, False))
+    first.start()
+    assert begun.wait(30)
+    with pytest.raises(StorageUnavailableError, match="has not ended"):
+        forwarder._write(LogCursor(1), 2, False)
+    over.set()
+    first.join()

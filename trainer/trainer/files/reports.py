@@ -52,15 +52,16 @@ class Progress:
         began, first = self._seen[0]
         elapsed = clock - began
         rate = (step - first) / elapsed if elapsed > 0.1 else 0.0
-        eta = max(0, self._total - step) / rate if rate else None
-        speed = f", {rate * self._batch:.0f} examples/s" if rate else ""
-        log.info("step %d of %d, loss %.4f%s", step, self._total, loss, speed)
+        # Neither is known at the first report.
+        speed = round(rate * self._batch, 1) if rate else None
+        eta = round(max(0, self._total - step) / rate, 1) if rate else None
+        log.info("step %d of %d, loss %.4f%s", step, self._total, loss, f", {speed:.0f} examples/s" if speed else "")
         content = {
             "step": step,
             "of": self._total,
-            "examples_per_second": round(rate * self._batch, 1) if rate else None,  # not known yet
+            "examples_per_second": speed,
             "loss": round(loss, 6),
-            "eta_seconds": None if eta is None else round(eta, 1),
+            "eta_seconds": eta,
             "updated": time.time(),
             "role": self._role,
         }
