@@ -88,7 +88,7 @@ def _train(stack: Stack, console: Console, example: Example, dag: str, conf: Map
         console.say(f"\nContinuing the run of {dag} that an earlier make run left in progress.")
     else:
         stack.airflow.api.wait_for_dag(dag)
-        run = stack.airflow.api.trigger(dag, conf, note="triggered by make run")
+        run = stack.airflow.api.trigger(dag, conf)
     console.say(f"\n{dag}, run {run.run_id}\n  {stack.airflow.url}/dags/{dag}/runs/{run.run_id}")
     follower = Follower(stack, console)
     run = follower.follow(run)

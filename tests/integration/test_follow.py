@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -55,15 +56,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
 
 
-def run(storage: Storage, bucket: str, backend: Unavailable) -> int:
+def run(
+    storage: Storage,
+    bucket: str,
+    backend: Unavailable,
+    cause: FailureCause = FailureCause.PREEMPTED,
+    attempts: int = 3,
+) -> int:
     """Submit a job, and follow it."""
     storage.write(f"{bucket}/t.tar.gz", local_jobs.sdist(""))
-    submitter = Submitter(storage, backend)
+    submitter = Submitter(storage, backend, max_attempts=attempts)
     spec = TrainingSpec("trainer.task", package_uris=(f"{bucket}/t.tar.gz",))
-    intent = Intent(JobKey("d", "r", "submit"), "m", JobDir.of(bucket, "m", "m_1"), spec)
+    intent = Intent(JobKey("mlengine train", "m_1", "submit"), "m", JobDir.of(bucket, "m", "m_1"), spec)
     submitted = submitter.submit(intent)
     if backend.verb == "submit":
-        backend.end(submitted.handle.name, JobState.FAILED, FailureCause.PREEMPTED)
+        backend.end(submitted.handle.name, JobState.FAILED, cause)
     return follow(backend, storage, submitter, submitted)
 
 
@@ -96,6 +103,66 @@ def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkey
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
     with pytest.raises(BackendUnavailableError, match="does not respond"):
         run(storage, bucket, Unavailable(outages=10**9))
+
+
+@dataclass
+class CancelsSlowly(Unavailable):
+    """Shows a cancellation three polls late. It has one fallback."""
+
+    late: int = 0
+
+    def next_fallback(self, current: Mapping[str, Any] | None, status: JobStatus | None) -> Mapping[str, Any] | None:
+        overdue = status is not None and status.failure is not None and status.failure.cause is FailureCause.DEADLINE
+        return {"number": 1, "region": "r2"} if overdue and current is None else None
+
+    def cancel(self, handle: JobHandle) -> None:
+        self.calls.append("cancel")
+        self.late = 3
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        if self.late:
+            self.late -= 1
+            if not self.late:
+                super().cancel(handles[0])
+                self.calls.remove("cancel")
+        return super().describe(handles)
+
+
+def test_a_job_that_waits_too_long_is_cancelled_once(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+    backend = CancelsSlowly(verb="none")
+    assert run(storage, bucket, backend) == ExitCode.OK
+    assert [job.submission.fallback for job in backend.jobs] == [None, {"number": 1, "region": "r2"}]
+    assert backend.calls.count("cancel") == 1
+    assert capsys.readouterr().out.count("exceeded max_wait_seconds") == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "text"),
+    [
+        (FailureCause.TRAINER, "m_1: FAILED: ended by trainer\n  What to do: read the last lines; correct the trainer"),
+        (FailureCause.NO_QUOTA, "or other machines; then train under another job id\n"),
+    ],
+)
+def test_a_failed_job_is_explained_for_the_command_line(
+    storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str], cause: FailureCause, text: str
+) -> None:
+    assert run(storage, bucket, Unavailable(), cause) == ExitCode.JOB_FAILED
+    printed = capsys.readouterr().out
+    assert text in printed
+    assert "clear" not in printed
+
+
+def test_a_job_without_attempts_left_is_explained_for_the_command_line(
+    storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(storage, bucket, Unavailable(), FailureCause.LOST, attempts=1) == ExitCode.JOB_FAILED
+    printed = capsys.readouterr().out
+    assert "attempt 1 of 1" in printed
+    assert "then train under another job id" in printed
 
 
 @dataclass

@@ -26,12 +26,12 @@ from mlengine.backends.vertex.client import RestClient
 from mlengine.backends.vertex.location import anonymous_credentials
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.jobs.follow import follow
-from mlengine.core.errors import JobFailedError, NoQuotaError
+from mlengine.core.errors import JobFailedError, NoQuotaError, StorageConflictError, StorageUnavailableError
 from mlengine.core.job import Decision, FailureCause, JobHandle, JobKey, JobState, JobStatus
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs import following
-from mlengine.jobs.submission import Intent, Submitted, Submitter
+from mlengine.jobs.submission import Intent, Submitted, Submitter, ended_with_task
 from mlengine.sensors.training_job import TrainingJobSensor
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
@@ -231,6 +231,59 @@ def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
     handle = submit(vertex, package, storage)
     found = sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
     assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
+
+
+@pytest.fixture(params=[StorageUnavailableError, StorageConflictError])
+def refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The first record of a cancellation is refused, as in an outage, or because another process was first."""
+    refusals: list[str] = []
+    replace = Storage.replace
+
+    def refuse(storage: Storage, uri: str, data: bytes, generation: int) -> int:
+        if b"ended_with_task" in data and not refusals:
+            refusals.append(uri)
+            raise request.param("refused")
+        return replace(storage, uri, data, generation)
+
+    monkeypatch.setattr(Storage, "replace", refuse)
+    yield refusals
+    assert refusals
+
+
+@pytest.mark.usefixtures("succeeding", "refused")
+def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused_without_a_triggerer(
+    service: RunningEmulator, make: Any, package: str, storage: Storage
+) -> None:
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    found = sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
+    assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused(
+    service: RunningEmulator, make: Any, package: str, storage: Storage
+) -> None:
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 30.0))
+    assert ended_with_task(Submitter(storage, vertex).record(JobDir(handle.job_dir))), "the trigger has recorded it"
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(handle).execute_complete(context(), event)
+    assert "/europe-west4/" in caught.value.trigger.serialize()[1]["handle"]["name"]
+
+
+@pytest.mark.usefixtures("succeeding", "refused")
+def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused_on_the_command_line(
+    service: RunningEmulator, make: Any, package: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.1)
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    submitted = Submitted(submit(vertex, package, storage), Decision.FRESH_SUBMIT)
+    assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.OK
 
 
 def test_after_too_long_a_wait_the_last_fallback_ends_the_task(

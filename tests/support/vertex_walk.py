@@ -178,7 +178,7 @@ class Walk:
         assert ended.state is JobState.FAILED, ended
         assert ended.failure is not None
         assert ended.failure.cause is FailureCause.TRAINER, ended.failure
-        assert "more memory" in ended.failure.advice, ended.failure
+        assert "more memory" in ended.failure.advice(), ended.failure
 
     def _succeeded(self, handle: JobHandle) -> None:
         ended = self._ended(handle)

@@ -20,7 +20,7 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 def test_every_cause_its_retry_and_its_advice(cause: FailureCause) -> None:
     (row,) = [row for row in ROWS if row[0] == f"`{cause.value}`"]
     assert row[2].startswith("yes") == cause.retryable
-    assert row[3] == cause.advice
+    assert row[3] == cause.advice()
 
 
 def test_exit_codes_mean_what_the_page_says() -> None:

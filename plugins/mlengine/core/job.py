@@ -56,29 +56,36 @@ class FailureCause(StrEnum):
     def retryable(self) -> bool:
         return self in {FailureCause.PREEMPTED, FailureCause.LOST, FailureCause.QUOTA, FailureCause.SERVICE}
 
-    @property
-    def advice(self) -> str:
-        """What to do about the failure; also the table in ``docs/operations.md``."""
-        return _ADVICE[self]
+    def advice(self, *, by_hand: bool = False) -> str:
+        """What to do about the failure; also the table in ``docs/operations.md``.
+
+        :param by_hand: the job was submitted on the command line, so that there is no task to clear.
+        """
+        text = _ADVICE_BY_HAND.get(self, _ADVICE[self]) if by_hand else _ADVICE[self]
+        return text.format(again=_again(by_hand))
 
 
 _ADVICE = {
-    FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then clear `submit`",
-    FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then clear `submit`, or use on-demand machines",
-    FailureCause.LOST: "check that the machine is up and has free memory and disk space; then clear `submit`",
-    FailureCause.QUOTA: "request fewer or other machines, or more quota; then clear `submit`",
-    FailureCause.NO_QUOTA: "request this quota for the project and region, or other machines; then clear `submit`",
-    FailureCause.SERVICE: "read the launcher's log for the service's error; clear `submit` to try again",
-    FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then clear `submit`",
-    FailureCause.CANCELLED: "clear `submit` to train again",
+    FailureCause.TRAINER: "read the last lines; correct the trainer, its arguments or its data, then {again}",
+    FailureCause.PREEMPTED: "nothing, unless `max_attempts` is reached; then {again}, or use on-demand machines",
+    FailureCause.LOST: "check that the machine is up and has free memory and disk space; then {again}",
+    FailureCause.QUOTA: "request fewer or other machines, or more quota; then {again}",
+    FailureCause.NO_QUOTA: "request this quota for the project and region, or other machines; then {again}",
+    FailureCause.SERVICE: "read the launcher's log for the service's error; {again} to try again",
+    FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then {again}",
+    FailureCause.CANCELLED: "{again} to train again",
 }
+_ADVICE_BY_HAND = {FailureCause.CANCELLED: "run the same command again to continue the training"}
+
+
+def _again(by_hand: bool) -> str:
+    """How to train again after a failure. The same key would find the failed job."""
+    return "train under another job id" if by_hand else "clear `submit`"
 
 
 # What services and frameworks write about a process that needed more memory than its machine or accelerator has.
 OUT_OF_MEMORY = re.compile(r"oom.?killed|out[- ]of[- ]memory", re.I)
-_MEMORY_ADVICE = (
-    "out of memory: request machines with more memory, or smaller batches or shuffle buffers; then clear `submit`"
-)
+_MEMORY_ADVICE = "out of memory: request machines with more memory, or smaller batches or shuffle buffers; then {again}"
 
 
 class Decision(StrEnum):
@@ -185,11 +192,10 @@ class Failure:
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
 
-    @property
-    def advice(self) -> str:
-        """What to do about it."""
+    def advice(self, *, by_hand: bool = False) -> str:
+        """What to do about it. :param by_hand: as for :meth:`FailureCause.advice`."""
         memory = self.cause is FailureCause.TRAINER and OUT_OF_MEMORY.search("\n".join((self.message, *self.log_tail)))
-        return _MEMORY_ADVICE if memory else self.cause.advice
+        return _MEMORY_ADVICE.format(again=_again(by_hand)) if memory else self.cause.advice(by_hand=by_hand)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "cause": self.cause.value, "log_tail": list(self.log_tail)}

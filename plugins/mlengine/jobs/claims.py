@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ from mlengine.jobs.job_dir import contents, numbered, prepare
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
+
+_MAX_CONFLICTS = 10
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,30 @@ class Claims:
     def _live(self, key: str) -> list[JobStatus]:
         handles = self._backend.find(key)
         return [status for status in self._backend.describe(handles) if not status.state.terminal] if handles else []
+
+
+def update(storage: Storage, job_dir: JobDir, change: Callable[[JobRecord], JobRecord | None]) -> JobRecord | None:
+    """Change ``job.json``. If another process changes it meanwhile, this begins again with the changed record.
+
+    :param change: returns the new record, or ``None`` to leave the record as it is.
+    :returns: the new record; ``None`` if it was left as it was.
+    :raises ObjectMissingError: the directory is not claimed.
+    :raises StorageUnavailableError: the bucket does not respond; a later call continues.
+    :raises MlengineError: other processes changed it each time.
+    """
+    for _ in range(_MAX_CONFLICTS):
+        data, generation = storage.read_with_generation(job_dir.claim)
+        changed = change(JobRecord.from_bytes(data))
+        if changed is None:
+            return None
+        try:
+            storage.replace(job_dir.claim, changed.to_bytes(), generation)
+        except StorageConflictError:
+            continue
+        return changed
+    raise MlengineError(
+        f"{job_dir.claim} could not be updated: other processes changed it {_MAX_CONFLICTS} times", hint="try again"
+    )
 
 
 def is_same_task(owner: Mapping[str, Any], key: JobKey) -> bool:

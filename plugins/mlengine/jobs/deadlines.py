@@ -114,4 +114,4 @@ def waits_too_long(status: JobStatus, most: float | None) -> bool:
 
 def backoff(attempt: int, first: float) -> float:
     """Seconds between the end of ``attempt`` and the next: twice as long each time, an hour at most."""
-    return min(first * 2.0 ** (attempt - 1), 3600.0)
+    return min(first * 2.0 ** min(attempt - 1, 30), 3600.0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import LimitsLogReads, LogPage, TrainingBackend
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import BackendUnavailableError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 
 POLL_SECONDS = 1.0
@@ -24,6 +24,8 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 LONGEST_SEARCH_PAUSE_SECONDS = 5.0
 # How long a log that cannot be read at all is retried, once there is nothing else to wait for.
 PATIENCE_SECONDS = 180.0
+# Some backends keep a job's state and log in the bucket.
+_UNAVAILABLE = (BackendUnavailableError, StorageUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class LogFollower:
         """Yield what is new until there is nothing more.
 
         :param to_end_of_job: ``False`` ends at the present end of the log.
-        :raises BackendUnavailableError: the log could not be read for :data:`PATIENCE_SECONDS`, and there is nothing
-            else to wait for. Without ``to_end_of_job``, also if the state cannot be read.
+        :raises BackendUnavailableError, StorageUnavailableError: the log could not be read for
+            :data:`PATIENCE_SECONDS`, and there is nothing else to wait for. Without ``to_end_of_job``, also if the
+            state cannot be read.
         """
         seen_end = more = False
         while True:
@@ -93,7 +96,7 @@ class LogFollower:
             return self._status
         try:
             self._status = self._backend.describe([self._handle])[0]
-        except BackendUnavailableError as error:
+        except _UNAVAILABLE as error:
             if not patient:
                 raise
             self._status_failures += 1
@@ -112,7 +115,7 @@ class LogFollower:
         out_of_patience = not patient and now - self._progress_at > PATIENCE_SECONDS
         try:
             page = self._backend.logs(self._handle, self._cursor)
-        except BackendUnavailableError as error:
+        except _UNAVAILABLE as error:
             if out_of_patience:
                 raise
             self._failures += 1
@@ -149,4 +152,4 @@ class LogFollower:
 
 def retry_pause(failures: int) -> float:
     """Seconds until the next call after so many failures in a row."""
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)

@@ -56,6 +56,7 @@ from mlengine.core.job import (
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
+from mlengine.jobs import claims
 from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
 from mlengine.jobs.deadlines import MAX_WAIT
 from mlengine.storage.client import Storage
@@ -191,13 +192,17 @@ class Submitter:
     def give_up_waiting(self, status: JobStatus) -> bool:
         """Cancel an attempt that has exceeded ``max_wait_seconds``, if a fallback is left. Can be repeated.
 
-        After its end, :meth:`next_attempt` uses that fallback.
+        After its end, :meth:`next_attempt` uses that fallback. The reason is recorded before the cancellation: after
+        it, a repetition would not find the attempt waiting.
 
         :returns: whether a fallback is left.
+        :raises BackendUnavailableError, StorageUnavailableError: a later call continues.
         """
         left = self.falls_back(_overdue(status))
         if left:
-            self.end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+            self._note_end(status.handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
+            if not status.state.terminal:
+                self._backend.cancel(status.handle)
         return left
 
     def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
@@ -208,8 +213,9 @@ class Submitter:
 
     def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
         """:raises JobFailedError: the job is not tried again."""
+        by_hand = record.owner.get("dag_id") in BY_HAND
         if not _worth_another(status):
-            raise failed(status)
+            raise failed(status, by_hand=by_hand)
         attempt, restarts = status.handle.attempt, self.counted_restarts(record)
         most = self._max_attempts + record.fallback_attempts
         if attempt + restarts < most:
@@ -219,7 +225,7 @@ class Submitter:
             why += (
                 f", and the service has restarted the job {restarts} times by itself; these restarts count as attempts"
             )
-        raise failed(status, why)
+        raise failed(status, why, by_hand=by_hand)
 
     def counted_restarts(self, record: JobRecord) -> int:
         """How many of the service's own restarts of the job count as attempts."""
@@ -231,18 +237,19 @@ class Submitter:
         If it cannot be recorded, this is logged and has no other effect.
         """
         handle = status.handle
-        job_dir = JobDir(handle.job_dir)
-        try:
-            record, generation = self._read(job_dir)
+
+        def note(record: JobRecord) -> JobRecord | None:
             if record.attempt != handle.attempt or record.restarting == status.restarting:
-                return
+                return None
             event = _event(SERVICE_RESTART if status.restarting else SERVICE_RESUMED, attempt=handle.attempt)
-            noted = record.with_attempt(record.attempt, record.name, event)
-            self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+            return record.with_attempt(record.attempt, record.name, event)
+
+        try:
+            noted = claims.update(self._storage, JobDir(handle.job_dir), note)
         except MlengineError as error:
             log.warning("job %s: its restart by the service could not be recorded: %s", handle.job_id, error)
         else:
-            if status.restarting:
+            if noted is not None and status.restarting:
                 log.warning("job %s: the service restarts it (restart %d)", handle.job_id, noted.service_restarts)
 
     def end(self, handle: JobHandle, why: str, limit: str | None = None) -> None:
@@ -254,17 +261,22 @@ class Submitter:
         :param limit: the name of the deadline that the attempt exceeded, if it is cancelled for that.
         """
         self._backend.cancel(handle)
-        job_dir = JobDir(handle.job_dir)
         try:
-            if self._backend.describe([handle])[0].state in _ENDED_BY_ITSELF:
-                return
-            record, generation = self._read(job_dir)
-            if record.attempt == handle.attempt and not ended_with_task(record):
-                note = _event(_ENDED, attempt=handle.attempt, why=why, **({"limit": limit} if limit else {}))
-                noted = record.with_attempt(record.attempt, record.name, note)
-                self._storage.replace(job_dir.claim, noted.to_bytes(), generation)
+            if self._backend.describe([handle])[0].state not in _ENDED_BY_ITSELF:
+                self._note_end(handle, why, limit)
         except MlengineError as error:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
+
+    def _note_end(self, handle: JobHandle, why: str, limit: str | None) -> None:
+        """Record in ``job.json`` that mlengine cancels the attempt; once."""
+
+        def note(record: JobRecord) -> JobRecord | None:
+            if record.attempt != handle.attempt or ended_with_task(record):
+                return None
+            event = _event(_ENDED, attempt=handle.attempt, why=why, **({"limit": limit} if limit else {}))
+            return record.with_attempt(record.attempt, record.name, event)
+
+        claims.update(self._storage, JobDir(handle.job_dir), note)
 
     def note_environment(self, handle: JobHandle) -> None:
         """Add the digest of the installed packages to the inputs in ``job.json``, if the backend recorded it.
@@ -274,11 +286,14 @@ class Submitter:
         job_dir = JobDir(handle.job_dir)
         try:
             lock = self._storage.read(job_dir.environment)
-            record, generation = self._read(job_dir)
             noted = {"uri": job_dir.environment, "sha256": hashlib.sha256(lock).hexdigest()}
-            if record.inputs.get("environment") != noted:
-                inputs = {**record.inputs, "environment": noted}
-                self._storage.replace(job_dir.claim, replace(record, inputs=inputs).to_bytes(), generation)
+
+            def note(record: JobRecord) -> JobRecord | None:
+                if record.inputs.get("environment") == noted:
+                    return None
+                return replace(record, inputs={**record.inputs, "environment": noted})
+
+            claims.update(self._storage, job_dir, note)
         except ObjectMissingError:
             log.info("job %s: no environment was recorded", handle.job_id)
         except MlengineError as error:
@@ -469,8 +484,11 @@ def submitted_at(record: JobRecord) -> float | None:
     return times[-1] if times else None
 
 
-def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
-    """The error for a failed job, with its cause and the last log lines of the failed replica."""
+def failed(status: JobStatus, why_final: str = "", *, by_hand: bool = False) -> JobFailedError:
+    """The error for a failed job, with its cause and the last log lines of the failed replica.
+
+    :param by_hand: the job was submitted on the command line.
+    """
     handle, failure = status.handle, status.failure
     lines = [f"job {handle.job_id} (attempt {handle.attempt}) ended {status.state.value}"]
     if failure:
@@ -479,7 +497,7 @@ def failed(status: JobStatus, why_final: str = "") -> JobFailedError:
     if why_final:
         lines.append(why_final)
     kind = JobLostError if _retryable(failure) else JobFailedError
-    advice = f"{failure.advice}; " if failure else ""
+    advice = f"{failure.advice(by_hand=by_hand)}; " if failure else ""
     return kind("\n".join(lines), hint=f"{advice}all logs: {JobDir(handle.job_dir).logs}")
 
 

@@ -134,6 +134,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         self._first_poll = False
         self._killed = False
         self._poll_warning = ThrottledWarning("Polling the job")
+        self._cancel_warning = ThrottledWarning("Cancelling the job")
         self._log_warning = ThrottledWarning("Reading the job's log")
         # Airflow's default of a week must not cut off what running_timeout_seconds allows.
         given = {**(kwargs.get("default_args") or {}), **kwargs}
@@ -249,7 +250,13 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         except MlengineError as error:
             self._warn(f"Could not save the log cursor; lines may repeat: {error}")  # the state is known, and decides
         if not _over(status) and (limit := self._deadlines().exceeded(status.state, status.started)):
-            self._check_falls_back(status, limit)
+            try:
+                self._check_falls_back(status, limit)
+            except MlengineError as error:
+                if not error.retryable:
+                    raise
+                self._warn(self._cancel_warning.failed(error))
+                return PokeReturnValue(False)
         result = None
         if status.state.terminal and self._not_before(status) <= time.time():
             result = self._conclude(status, context)

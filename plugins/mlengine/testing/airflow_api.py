@@ -93,11 +93,13 @@ class AirflowApi:
         *,
         partition_key: str | None = None,
         run_id: str | None = None,
-        note: str | None = None,
     ) -> DagRun:
-        """Start a run as the form in the UI does. What its parameters do not allow is refused with the reason."""
+        """Start a run as the form in the UI does. What its parameters do not allow is refused with the reason.
+
+        Without a note: mlengine writes none on a run that has one.
+        """
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
-        given = {"partition_key": partition_key, "dag_run_id": run_id, "note": note}
+        given = {"partition_key": partition_key, "dag_run_id": run_id}
         body |= {name: value for name, value in given.items() if value is not None}
         return _dag_run(self.call("POST", f"dags/{quoted(dag_id)}/dagRuns", body))
 

@@ -25,7 +25,7 @@ from mlengine.backends import TrainingBackend, polling_location, polling_setting
 from mlengine.connections import CloudAccess
 from mlengine.core.errors import MlengineError, StorageError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
-from mlengine.jobs.deadlines import Deadlines
+from mlengine.jobs.deadlines import MAX_WAIT, Deadlines
 from mlengine.jobs.log_forwarding import LogForwarder
 from mlengine.jobs.polling import Poller
 from mlengine.jobs.progress import LogCursor, read_cursor
@@ -246,7 +246,8 @@ class TrainingJobTrigger(BaseTrigger):
         status = self._backend(handle).describe([handle])[0]
         over = status.state.terminal or status.ended is not None
         limit = None if over else self.deadlines.exceeded(status.state, status.started)
-        if limit:
+        gave_up = limit == MAX_WAIT and self._submitter(handle).give_up_waiting(status)
+        if limit and not gave_up:
             self._cancel(handle, f"{limit} exceeded", limit)
         return status, limit
 
@@ -258,9 +259,8 @@ class TrainingJobTrigger(BaseTrigger):
         """
         began = status.restarting and not restarting
         if began or (restarting and status.state is JobState.RUNNING):
-            submitter = Submitter(self._access().storage(), self._backend(status.handle))
             try:
-                await BUCKET.call(submitter.note_restart, status, keep=True)
+                await BUCKET.call(self._submitter(status.handle).note_restart, status, keep=True)
             except StorageUnavailableError as error:
                 self._warn(f"Recording a restart by the service takes long; the wait continues: {error}")
             return status.restarting
@@ -305,7 +305,10 @@ class TrainingJobTrigger(BaseTrigger):
     def _cancel(
         self, handle: JobHandle, why: str = "the task was ended while it waited", limit: str | None = None
     ) -> None:
-        Submitter(self._access().storage(), self._backend(handle)).end(handle, why, limit)
+        self._submitter(handle).end(handle, why, limit)
+
+    def _submitter(self, handle: JobHandle) -> Submitter:
+        return Submitter(self._access().storage(), self._backend(handle))
 
 
 def _shortest(*seconds: float | None) -> float | None:

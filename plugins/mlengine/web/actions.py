@@ -12,16 +12,16 @@ from typing import Any
 
 from mlengine.backends import TrainingBackend
 from mlengine.champions.history import Champion
-from mlengine.core.errors import BackendError, MlengineError, StorageConflictError
+from mlengine.core.errors import BackendError
 from mlengine.core.job import CANCELLED_BY_PERSON, JobHandle, JobRecord
 from mlengine.core.layout import JobDir
+from mlengine.jobs import claims
 from mlengine.promotion.publish import rollback
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
 MAX_REASON_LENGTH = 500
-_MAX_CONFLICTS = 10
 
 
 def cancel(storage: Storage, backend: TrainingBackend, job_dir: JobDir, *, by: str, why: str) -> JobHandle:
@@ -67,19 +67,11 @@ def _active_handle(storage: Storage, backend: TrainingBackend, job_dir: JobDir) 
 
 
 def _record_event(storage: Storage, job_dir: JobDir, attempt: int, event: dict[str, Any]) -> None:
-    for _ in range(_MAX_CONFLICTS):
-        data, generation = storage.read_with_generation(job_dir.claim)
-        record = JobRecord.from_bytes(data)
+    def add(record: JobRecord) -> JobRecord:
         if record.attempt != attempt:
             raise BackendError(
                 f"job {record.job_id} has moved on to attempt {record.attempt}", hint="reload the page and try again"
             )
-        updated = record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
-        try:
-            storage.replace(job_dir.claim, updated.to_bytes(), generation)
-        except StorageConflictError:
-            continue
-        return
-    raise MlengineError(
-        f"{job_dir.claim} could not be updated: other processes changed it {_MAX_CONFLICTS} times", hint="try again"
-    )
+        return record.with_attempt(attempt, record.name, {"time": round(time.time(), 3), **event})
+
+    claims.update(storage, job_dir, add)

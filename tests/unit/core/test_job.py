@@ -129,7 +129,15 @@ def test_restarts_by_the_service_are_counted_over_all_attempts() -> None:
 
 @pytest.mark.parametrize("message", ["out of memory", "CUDA out-of-memory", "Termination reason: OOMKilled"])
 def test_the_advice_for_memory(message: str) -> None:
-    assert "more memory" in Failure(FailureCause.TRAINER, message).advice
-    assert "more memory" in Failure(FailureCause.TRAINER, "exit code 1", log_tail=(message,)).advice
-    assert Failure(FailureCause.PREEMPTED, message).advice == FailureCause.PREEMPTED.advice
-    assert Failure(FailureCause.TRAINER, "exit code 1").advice == FailureCause.TRAINER.advice
+    assert "more memory" in Failure(FailureCause.TRAINER, message).advice()
+    assert "more memory" in Failure(FailureCause.TRAINER, "exit code 1", log_tail=(message,)).advice()
+    assert Failure(FailureCause.PREEMPTED, message).advice() == FailureCause.PREEMPTED.advice()
+    assert Failure(FailureCause.TRAINER, "exit code 1").advice() == FailureCause.TRAINER.advice()
+
+
+@pytest.mark.parametrize("cause", list(FailureCause))
+def test_the_advice_names_a_way_that_the_job_has(cause: FailureCause) -> None:
+    assert "clear `submit`" in cause.advice()
+    by_hand = Failure(cause, "out of memory").advice(by_hand=True)
+    assert "clear" not in by_hand
+    assert "under another job id" in by_hand or cause is FailureCause.CANCELLED

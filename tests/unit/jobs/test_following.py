@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlengine.backends import LogLine, LogPage, Submission
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import BackendUnavailableError, StorageUnavailableError
 from mlengine.core.job import JobHandle, JobState
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs import following
@@ -117,8 +117,10 @@ def test_more_lines_are_read_at_once_and_a_pause_is_kept(clock: Clock) -> None:
     assert backend.calls.count("describe") == 2, "not with each page, and not while there is only the log to wait for"
 
 
-def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock) -> None:
-    backend = Limited(clock, *[BackendUnavailableError("503")] * 3, page("there"), page())
+@pytest.mark.parametrize("kind", [BackendUnavailableError, StorageUnavailableError])
+def test_a_log_that_fails_for_a_while_is_retried_and_noted_once(clock: Clock, kind: type[Exception]) -> None:
+    """A backend may keep its logs in the bucket."""
+    backend = Limited(clock, *[kind("503")] * 3, page("there"), page())
     backend.ends_at = clock.now + 60.0
     notes: list[str] = []
     assert texts(list(follow(backend, notes=notes))) == ["there"]
@@ -158,8 +160,9 @@ class States(Logs):
         return super().describe(handles)
 
 
-def test_a_state_that_cannot_be_read_for_a_while_is_retried_and_noted_once(clock: Clock) -> None:
-    failures = [BackendUnavailableError("503")] * 4
+@pytest.mark.parametrize("kind", [BackendUnavailableError, StorageUnavailableError])
+def test_a_state_that_cannot_be_read_for_a_while_is_retried_and_noted_once(clock: Clock, kind: type[Exception]) -> None:
+    failures = [kind("503")] * 4
     backend = States(clock, *failures[:1], JobState.RUNNING, *failures[:3])
     begin, notes = clock.now, list[str]()
     followed = list(follow(backend, notes=notes))
@@ -183,3 +186,7 @@ def test_a_job_that_has_ended_is_not_asked_for_again(clock: Clock) -> None:
     followed = list(follow(backend))
     assert {one.status.state for one in followed} == {JobState.FAILED}
     assert texts(followed) == ["one"]
+
+
+def test_the_pauses_have_a_limit_however_long_an_outage_is() -> None:
+    assert [following.retry_pause(failures) for failures in (1, 2, 5, 6, 5000)] == [2.0, 4.0, 32.0, 60.0, 60.0]

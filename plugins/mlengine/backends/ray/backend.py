@@ -236,12 +236,13 @@ class RayBackend:
             written = self._written(handle)
             found = status(handle, job, written, lambda: self._storage.exists(cancel_uri(own)))
         except (MlengineError, ValueError, KeyError, TypeError) as error:
-            return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {error!r}")
+            why = error.message if isinstance(error, MlengineError) else repr(error)
+            return JobStatus(handle, JobState.UNKNOWN, f"its state in the bucket cannot be read: {why}")
         if written is not None and JobState(written["state"]).terminal:
             return found  # it was written when all replicas had ended
         if job is None and (elsewhere := self._elsewhere(handle)):
             return JobStatus(handle, JobState.UNKNOWN, elsewhere, created=found.created, started=found.started)
-        return found if written is None else self._delayed(found, written)
+        return found if written is None else self._delayed(found, written, may_return=job is None)
 
     def _written(self, handle: JobHandle) -> dict[str, Any] | None:
         """The state that the driver has written; ``None`` if there is none: no replica was started."""
@@ -268,14 +269,17 @@ class RayBackend:
         except (ValueError, KeyError, TypeError):
             return False
 
-    def _delayed(self, found: JobStatus, written: Mapping[str, Any]) -> JobStatus:
-        """The status, but UNKNOWN while replicas may still be running whose driver has ended without a final state."""
+    def _delayed(self, found: JobStatus, written: Mapping[str, Any], *, may_return: bool) -> JobStatus:
+        """The status, but UNKNOWN while replicas may still be running whose driver has ended without a final state.
+
+        :param may_return: see :func:`mlengine.backends.ray.lost_jobs.lost_for`.
+        """
         if not found.state.terminal or found.state is JobState.SUCCEEDED:
             return found
         seconds = written.get("lost_seconds", LOST_SECONDS) if self._lost_seconds is None else self._lost_seconds
         detail = f"waiting until its replicas have ended: {found.detail}"
         try:
-            if lost_jobs.lost_for(self._storage, found.handle, written, seconds):
+            if lost_jobs.lost_for(self._storage, found.handle, written, seconds, may_return=may_return):
                 return found
         except MlengineError as error:
             detail = f"{detail}; {error}"

@@ -35,10 +35,14 @@ class Objects(Protocol):
         """When an object was written."""
 
 
-def lost_for(storage: Objects, handle: JobHandle, state: Mapping[str, Any], seconds: float) -> bool:
+def lost_for(
+    storage: Objects, handle: JobHandle, state: Mapping[str, Any], seconds: float, *, may_return: bool
+) -> bool:
     """Whether a job has been lost for so long. If it was not lost at the last check, its time begins now.
 
     :param state: the last state that the driver wrote. After another one, the time begins again: the driver ran.
+    :param may_return: whether the job may be found again: Ray has no record of it. A job that Ray calls ended stays so,
+        however rarely it is checked.
     :raises StorageError: the bucket does not answer, or cannot be written to.
     """
     lost, checked = (join(folder(handle), name) for name in ("lost.json", "lost-checked.json"))
@@ -51,7 +55,7 @@ def lost_for(storage: Objects, handle: JobHandle, state: Mapping[str, Any], seco
     storage.write(checked, b"{}", _JSON)
     now = _written(storage, checked)
     gap = now - last > LONGEST_GAP_SECONDS
-    if "since" not in known or (gap and not known.get("rare")):
+    if "since" not in known or (may_return and gap and not known.get("rare")):
         # A second long gap does not count: otherwise, a wait that checks less often would never learn of the loss.
         known = {"state": digest, "since": now, "rare": gap and "since" in known}
     over = bool(now - known["since"] >= seconds)

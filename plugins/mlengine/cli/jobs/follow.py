@@ -79,7 +79,7 @@ def _follow_attempt(
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
     limit = max_wait_seconds(backend, _persist(partial(submitter.record, JobDir(handle.job_dir))))
-    restarting = False
+    restarting = cancelled = False
     formatter = LogFormatter(LogCursor(handle.attempt))
     for followed in LogFollower(backend, handle, {}, note).follow():
         status = followed.status
@@ -88,18 +88,26 @@ def _follow_attempt(
             say(line)
         if followed.page.more:
             continue
-        if waits_too_long(status, limit) and _give_up_waiting(backend, submitter, handle, limit):
-            return None
+        # A service may show the cancellation some time later.
+        if not cancelled and waits_too_long(status, limit):
+            fallback_left = _give_up_waiting(backend, submitter, handle, limit)
+            if fallback_left is False:
+                return None
+            cancelled = fallback_left is True
         if status.restarting != restarting and (status.restarting or status.state is JobState.RUNNING):
             submitter.note_restart(status)
             restarting = status.restarting
     return status
 
 
-def _give_up_waiting(backend: TrainingBackend, submitter: Submitter, handle: JobHandle, limit: float | None) -> bool:
-    """Cancel an attempt that waits too long for machines. Returns whether the job ends with it: no fallback is left.
+def _give_up_waiting(
+    backend: TrainingBackend, submitter: Submitter, handle: JobHandle, limit: float | None
+) -> bool | None:
+    """Cancel an attempt that waits too long for machines.
 
     The state is read again, at every repetition: during an outage of the service, the job may have started.
+
+    :returns: whether a fallback is left; ``None`` if the attempt does not wait any more, and was not cancelled.
     """
     from mlengine.jobs.deadlines import MAX_WAIT, waits_too_long
 
@@ -108,14 +116,14 @@ def _give_up_waiting(backend: TrainingBackend, submitter: Submitter, handle: Job
         if status.state is not JobState.CANCELLING and not waits_too_long(status, limit):
             return None
         if submitter.give_up_waiting(status):
-            return False
+            return True
         submitter.end(handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
-        return True
+        return False
 
-    ends = _persist(cancel)
-    if ends is not None:
+    fallback_left = _persist(cancel)
+    if fallback_left is not None:
         say(f"{handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
-    return bool(ends)
+    return fallback_left
 
 
 def _persist(call: Callable[[], _Result]) -> _Result:
@@ -155,4 +163,6 @@ def _failed(status: JobStatus) -> int:
     # The other lines of the message, from a replica's log, were printed with the state.
     message = f": {plaintext.lines(failure.message)[0]}" if failure else ""
     say(f"{status.handle.job_id}: {status.state.value}{message}")
+    if failure:
+        say(f"  What to do: {failure.advice(by_hand=True)}")
     return ExitCode.JOB_FAILED

@@ -483,3 +483,26 @@ def test_a_wait_that_polls_rarely_learns_that_its_job_is_lost(client: Client, bu
         states.append(_state(client, bucket))
     assert states[0] is JobState.UNKNOWN
     assert states[-1] is JobState.FAILED
+
+
+@pytest.mark.parametrize("word", ["FAILED", "STOPPED"])
+def test_a_job_that_ray_calls_ended_is_not_waited_for_longer_because_it_is_checked_rarely(
+    client: Client, bucket: Bucket, word: str
+) -> None:
+    """Its driver cannot come back, unlike that of a job of which Ray has no record."""
+    _running(bucket)
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": word}
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = LONGEST_GAP_SECONDS + 1.0
+    assert _state(client, bucket).terminal
+
+
+def test_a_bucket_that_does_not_respond_is_named_in_words(
+    client: Client, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> bytes:
+        raise StorageError("the bucket does not respond")
+
+    monkeypatch.setattr(bucket, "read", refuse)
+    detail = backend(client, bucket).describe([HANDLE])[0].detail
+    assert detail == "its state in the bucket cannot be read: the bucket does not respond"
