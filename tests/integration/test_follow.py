@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from mlengine.backends import Submission
 from mlengine.cli.exit_codes import ExitCode
-from mlengine.cli.jobs import follow as module
+from mlengine.cli.jobs import cancel, outages
 from mlengine.cli.jobs.follow import follow
 from mlengine.core.errors import BackendUnavailableError
 from mlengine.core.job import FailureCause, JobHandle, JobKey, JobState, JobStatus
@@ -100,7 +101,7 @@ def _waits_too_long(status: JobStatus, limit: float | None) -> bool:
 
 
 def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(BackendUnavailableError, match="does not respond"):
         run(storage, bucket, Unavailable(outages=10**9))
 
@@ -193,3 +194,31 @@ def test_a_job_that_has_started_during_an_outage_is_not_cancelled(
     backend = Started(verb="none")
     assert run(storage, bucket, backend) == ExitCode.OK
     assert backend.jobs[0].state is JobState.SUCCEEDED
+
+
+def test_a_cancelled_job_is_waited_for_through_an_outage(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = CancelsSlowly(verb="none")
+    handle = backend.submit(Submission("k", "m_1", 1, f"{bucket}/m/m_1", TrainingSpec("trainer.task")))
+    monkeypatch.setattr(cancel, "find_job", lambda _: (backend, handle))
+    ask = backend.cancel
+
+    def cancel_and_go_away(job: JobHandle) -> None:
+        ask(job)
+        backend.refuse = 3
+
+    monkeypatch.setattr(backend, "cancel", cancel_and_go_away)
+    assert cancel._cancel(argparse.Namespace(no_wait=False)) == ExitCode.OK
+    printed = capsys.readouterr()
+    assert printed.out == "m_1: CANCELLED\n"
+    assert printed.err.count("come back later; retrying") == 3
+
+
+def test_the_command_says_how_to_go_on_after_an_outage(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(BackendUnavailableError):
+        run(storage, bucket, Unavailable(outages=10**9))
+    assert "the same command follows it again; to cancel it: mlengine jobs cancel gs://" in capsys.readouterr().err

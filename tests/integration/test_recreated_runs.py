@@ -263,7 +263,7 @@ def test_a_cluster_that_is_reduced_otherwise_is_no_difference(run: Any) -> None:
     first = this.submit()
     small.room = 2
     assert this.submit(try_number=2) == {**first, "decision": "reattached"}
-    with pytest.raises(JobConflictError, match=r"4 worker .* → .* 3 worker"):
+    with pytest.raises(JobConflictError, match=r"4 workers .* → .* 3 workers"):
         this.submit(try_number=2, replica_counts={"worker": 3})
 
 

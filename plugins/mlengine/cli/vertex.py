@@ -16,7 +16,7 @@ from mlengine.cli.output import say, say_json, say_table
 from mlengine.core import vertex_machines
 from mlengine.core.errors import UsageError
 from mlengine.core.job_file import tiers, tpus
-from mlengine.core.spec import Pool, Role
+from mlengine.core.spec import Pool, Role, counted
 from mlengine.core.vertex_machines import Machine
 
 _ABOUT = """\
@@ -93,7 +93,7 @@ def _pool(pool: Pool) -> PoolDocument:
 
 def _shown_pool(pool: PoolDocument) -> str:
     more = f" with {pool['accelerators']} {pool['accelerator']}" if pool["accelerator"] else ""
-    return f"{pool['replicas']} {pool['role']} {pool['machine_type']}{more}"
+    return f"{counted(pool['replicas'], pool['role'])} {pool['machine_type']}{more}"
 
 
 def _has(machine: Machine, accelerator: str | None) -> bool:

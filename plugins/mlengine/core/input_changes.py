@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlengine.core.spec import counted
+
 # Fields of a spec that do not change the model, or are compared in another form.
 _IGNORED = frozenset(
     {"args", "env", "package_uris", "pools"}
@@ -107,7 +109,7 @@ def _pool(pool: Mapping[str, Any]) -> str:
     words = [str(pool[name]) for name in ("machine_type", "image_uri") if pool.get(name)]
     if pool.get("accelerator_type"):
         words.append(f"{pool.get('accelerator_count')} {pool['accelerator_type']}")
-    return f"{pool['count']} {pool['role']}" + (f" ({', '.join(words)})" if words else "")
+    return counted(pool["count"], pool["role"]) + (f" ({', '.join(words)})" if words else "")
 
 
 def _variables(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:

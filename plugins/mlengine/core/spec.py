@@ -26,6 +26,11 @@ class Role(StrEnum):
     EVALUATOR = "evaluator"
 
 
+def counted(count: object, role: object) -> str:
+    """A number of replicas as text: ``1 chief``, ``2 workers``, ``2 ps``."""
+    return f"{count} {role}{'' if count == 1 or role == Role.PS else 's'}"
+
+
 @dataclass(frozen=True)
 class Pool:
     """All replicas of one role. They have the same machine type and image."""

@@ -17,7 +17,7 @@ from mlengine.backends import EstimatesCost, Submission, TrainingBackend
 from mlengine.core.errors import MlengineError, ObjectMissingError
 from mlengine.core.job import FailureCause, JobHandle, JobRecord, JobState, JobStatus
 from mlengine.core.layout import JobDir
-from mlengine.core.spec import TrainingSpec
+from mlengine.core.spec import TrainingSpec, counted
 from mlengine.job_index.rows import Row
 from mlengine.jobs.progress import read_cursor, read_progress
 from mlengine.storage.client import Storage
@@ -257,12 +257,7 @@ def _seconds(created: str) -> float:
 
 def _cluster(spec: Mapping[str, Any]) -> str:
     pools = spec.get("pools") or ()
-    return ", ".join(_replicas(pool) for pool in pools if isinstance(pool, Mapping))
-
-
-def _replicas(pool: Mapping[str, Any]) -> str:
-    count, role = pool.get("count"), pool.get("role")
-    return f"{count} {role}{'' if count == 1 or role == 'ps' else 's'}"
+    return ", ".join(counted(pool.get("count"), pool.get("role")) for pool in pools if isinstance(pool, Mapping))
 
 
 def _decision(record: JobRecord) -> str:

@@ -151,7 +151,7 @@ class Claims:
             self._storage.create(job_dir.claim, record.to_bytes())
         except StorageConflictError:
             return self.read(job_dir)[0]
-        log.info("claimed %s for key %s", job_dir.uri, record.key)
+        log.info("the job dir is %s, the key %s", job_dir.uri, record.key)
         return record
 
     def _pass_over(self, intent: Intent, record: JobRecord, job_dir: JobDir) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from mlengine.core.errors import BackendError
+
 LONGEST_PAUSE_SECONDS = 60.0
 MAX_FAILED = 4  # single jobs
 
@@ -28,7 +30,7 @@ def call_for_each(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Seque
         service.
     """
     try:
-        return list(call(jobs))
+        return _complete(call, jobs)
     except Exception as error:
         if is_outage(error):
             raise
@@ -39,6 +41,16 @@ def call_for_each(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Seque
         if not search.any_succeeded:
             raise
         return [search.found[number] for number in range(len(jobs))]
+
+
+def _complete(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Sequence[Job]) -> list[Result | Exception]:
+    """:raises BackendError: there is not one result for each job."""
+    found = call(jobs)
+    if len(found) != len(jobs):
+        raise BackendError(
+            f"the backend returned {len(found)} results for {len(jobs)} jobs", hint="this is an error of the backend"
+        )
+    return list(found)
 
 
 def is_outage(error: Exception) -> bool:
@@ -68,7 +80,9 @@ class _Search(Generic[Job, Result]):
 
     def _try(self, numbers: range) -> None:
         try:
-            self.found.update(zip(numbers, self._call([self._jobs[number] for number in numbers]), strict=True))
+            self.found.update(
+                zip(numbers, _complete(self._call, [self._jobs[number] for number in numbers]), strict=True)
+            )
         except Exception as error:
             if is_outage(error):
                 raise

@@ -62,12 +62,15 @@ class Poller:
 
     @classmethod
     def shared(cls, key: str, make_backend: Callable[[], TrainingBackend], interval: float) -> Poller:
-        """The running loop's poller for ``key``: a string that identifies backend, location and settings."""
+        """The running loop's poller for ``key``: a string that identifies backend, location and settings.
+
+        :param interval: of several waits, the shortest one counts, until no job is watched.
+        """
         pollers = cls._pollers.setdefault(asyncio.get_running_loop(), {})
         if key not in pollers:
             pollers[key] = cls(make_backend, interval)
         poller = pollers[key]
-        poller._interval = min(poller._interval, interval)
+        poller._interval = min(poller._interval, interval) if poller._watches else interval
         return poller
 
     def pace(self) -> float:

@@ -63,12 +63,12 @@ class Progress:
         step = min(self.step, self.of) if self.of else self.step
         share = f" ({100 * step / self.of:.0f} %)" if self.of else ""
         parts = [f"step {step:,} of {self.of:,}{share}"]
-        if self.examples_per_second is not None:
-            parts.append(f"{self.examples_per_second:,.0f} examples/s")
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.4f}")
         if self.eta_seconds is not None:
             parts.append(f"{duration(self.eta_seconds)} to go")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.examples_per_second is not None:
+            parts.append(f"{self.examples_per_second:,.0f} examples/s")
         return ", ".join(parts)
 
 

@@ -446,9 +446,7 @@ class Submitter:
 
     def _decided(self, submitted: Submitted) -> Submitted:
         handle = submitted.handle
-        log.info(
-            "decision %s: job %s, attempt %d, %s", submitted.decision.value, handle.job_id, handle.attempt, handle.name
-        )
+        log.info("job %s, attempt %d: %s, as %s", handle.job_id, handle.attempt, submitted.decision.value, handle.name)
         return submitted
 
 

@@ -21,7 +21,7 @@ from mlengine.core.job_file import parse
 from mlengine.core.layout import JobDir
 from mlengine.core.run_order import RunOrder
 from mlengine.core.software import software
-from mlengine.core.spec import Role, TrainingSpec
+from mlengine.core.spec import Role, TrainingSpec, counted
 from mlengine.core.xcoms import DatasetXCom, JobDirXCom, JobXCom, PackageXCom
 from mlengine.jobs.job_dir import carries_key, discard
 from mlengine.jobs.submission import Intent, Submitted, Submitter
@@ -280,7 +280,7 @@ class SubmitTrainingJobOperator(BackendOperator, RefusesFailFast):
             spec, reduced = backend.cap(spec)
             for message in reduced:
                 self.log.warning("%s", message)
-        cluster = ", ".join(f"{pool.count} {pool.role.value}" for pool in spec.pools)
+        cluster = ", ".join(counted(pool.count, pool.role) for pool in spec.pools)
         self.log.info("Submitting python -m %s to backend %s: %s", spec.module, backend.name, cluster)
         return spec
 

@@ -50,22 +50,16 @@ def publish(
         champion, generation = pointer(storage, bucket, report.model)
         if champion and champion.job_dir == report.job_dir and champion.fingerprint == report.fingerprint:
             mine = bool(publisher) and _task(champion.publisher) == _task(publisher or {})
-            return _logged(
-                Outcome(
-                    PublishDecision.ALREADY_CHAMPION,
-                    f"{report.job_id} is already the champion.",
-                    champion,
-                    swapped=mine,
-                )
-            )
+            already = f"{report.job_id} is already the champion."
+            return Outcome(PublishDecision.ALREADY_CHAMPION, already, champion, swapped=mine)
         refused = refusal(storage, bucket, report, champion)
         if refused is not None and force is None:
-            return _logged(refused)
+            return refused
         new = _entry_for(report, champion, by, why, force if refused is not None else None)
         new = replace(new, publisher=dict(publisher or {}))
         swapped = swap(storage, bucket, new, champion, generation)
         if swapped is not None:
-            return _logged(Outcome(PublishDecision.PUBLISHED, _announce(swapped), swapped, swapped=True))
+            return Outcome(PublishDecision.PUBLISHED, _announce(swapped), swapped, swapped=True)
     raise PublishError(
         f"{_MAX_CONFLICTS} concurrent publications of {report.model} changed the champion first",
         hint="find out who publishes (`mlengine models history`), then try again",
@@ -150,11 +144,6 @@ def _announce(champion: Champion) -> str:
     measured = "" if champion.metric_value is None else f" with {champion.metric} {champion.metric_value:.4f}"
     verb = {Action.PUBLISHED: "is", Action.FORCED: "was forced to be", Action.ROLLED_BACK: "is again"}[champion.action]
     return f"{champion.job_id} {verb} the champion of {champion.model}{measured}, serial {champion.serial}."
-
-
-def _logged(outcome: Outcome) -> Outcome:
-    log.info("publication %s: %s", outcome.decision.value, outcome.reason)
-    return outcome
 
 
 def _now() -> str:

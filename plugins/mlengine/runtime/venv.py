@@ -177,7 +177,7 @@ class _Builder:
             shutil.rmtree(root, ignore_errors=True)
             raise
         seconds = time.monotonic() - begun
-        self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, {len(lock)} packages")
+        self.say(f"environment {recipe.digest[:12]} built in {seconds:.1f} s, packages: {len(lock)}")
         return Environment(python, recipe.digest, lock)
 
     def _warn_of_excluded(self) -> None:

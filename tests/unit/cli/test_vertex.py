@@ -66,7 +66,7 @@ def test_ml_engine_s_names_and_what_they_become(capsys: pytest.CaptureFixture[st
     assert cli.main(["vertex", "machines", "--ml-engine"]) == ExitCode.OK
     out = capsys.readouterr().out
     assert "standard_gpu          1 chief n1-standard-8 with 1 NVIDIA_TESLA_T4" in out
-    assert "PREMIUM_1             1 chief n1-highcpu-16, 19 worker n1-highcpu-16, 11 ps n1-highmem-8" in out
+    assert "PREMIUM_1             1 chief n1-highcpu-16, 19 workers n1-highcpu-16, 11 ps n1-highmem-8" in out
     assert cli.main(["vertex", "machines", "--ml-engine", "--json"]) == ExitCode.OK
     found = {one["name"]: one["pools"] for one in json.loads(capsys.readouterr().out)}
     assert set(found) == {*tiers.MACHINES, *tiers.TIERS}

@@ -60,7 +60,7 @@ def test_the_versions_of_our_own_software_are_no_difference() -> None:
         ({"primary_name": "master"}, "primary_name: chief → master"),
         (
             {"pools": (Pool(Role.CHIEF, 1), Pool(Role.WORKER, 4, "n1-standard-4"))},
-            "cluster: 1 chief, 2 worker (n1-standard-4) → 1 chief, 4 worker (n1-standard-4)",
+            "cluster: 1 chief, 2 workers (n1-standard-4) → 1 chief, 4 workers (n1-standard-4)",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.errors import BackendError, BackendUnavailableError
 from mlengine.jobs.isolation import Retry, call_for_each
 
 
@@ -63,3 +63,10 @@ def test_a_retry_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch
     assert not retry.due
     retry.succeeded()
     assert retry.due
+
+
+def test_a_job_without_a_result_is_at_fault() -> None:
+    """A backend that leaves out the jobs that it does not know."""
+    found = call_for_each(lambda jobs: [job for job in jobs if job != 3], range(6))
+    assert [type(one) for one in found] == [int, int, int, BackendError, int, int]
+    assert str(found[3]).startswith("the backend returned 0 results for 1 jobs")

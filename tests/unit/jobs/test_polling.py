@@ -251,6 +251,19 @@ def test_a_thousand_waits_share_the_rate_of_calls_to_the_bucket() -> None:
     assert asyncio.run(main()) == (0.0, 50.0)
 
 
+def test_the_interval_of_a_wait_that_has_ended_does_not_remain() -> None:
+    async def intervals() -> list[float]:
+        backend = MemoryBackend()
+        (handle,) = submit(backend, 1)
+        found = []
+        async with Poller.shared("backend", lambda: backend, 1.0).watch(handle, {}):
+            found.append(Poller.shared("backend", lambda: backend, 60.0)._interval)
+        found.append(Poller.shared("backend", lambda: backend, 60.0)._interval)
+        return found
+
+    assert asyncio.run(intervals()) == [1.0, 60.0]
+
+
 def test_a_poll_can_be_made_before_its_interval() -> None:
     backend = MemoryBackend()
     (handle,) = submit(backend, 1)

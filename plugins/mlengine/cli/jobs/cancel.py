@@ -7,9 +7,10 @@ import time
 
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.jobs.lookup import add_job, find_job
+from mlengine.cli.jobs.outages import persist
 from mlengine.cli.options import Commands, add_command
 from mlengine.cli.output import say
-from mlengine.core.job import JobState
+from mlengine.core.job import JobState, JobStatus
 
 _POLL_SECONDS = 0.5
 
@@ -29,9 +30,13 @@ def _cancel(args: argparse.Namespace) -> int:
         say(f"{handle.job_id} has already ended: {before.state}")
         return ExitCode.OK
     backend.cancel(handle)
-    status = backend.describe([handle])[0]
+
+    def poll() -> JobStatus:
+        return backend.describe([handle])[0]
+
+    status = poll() if args.no_wait else persist(poll)
     while not status.state.terminal and not args.no_wait:
         time.sleep(_POLL_SECONDS)
-        status = backend.describe([handle])[0]
+        status = persist(poll)
     say(f"{handle.job_id}: {status.state}")
     return ExitCode.OK if args.no_wait or status.state is JobState.CANCELLED else ExitCode.JOB_FAILED

@@ -5,16 +5,15 @@ A service that is unavailable for a while ends nothing: what is due is repeated.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mlengine import settings
 from mlengine.cli.exit_codes import ExitCode
+from mlengine.cli.jobs.outages import persist
 from mlengine.cli.output import note, say
 from mlengine.core import plaintext
-from mlengine.core.errors import BackendUnavailableError, JobFailedError, StorageUnavailableError
+from mlengine.core.errors import JobFailedError, MlengineError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 from mlengine.core.layout import JobDir
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from mlengine.backends import TrainingBackend
     from mlengine.jobs.submission import Submitted, Submitter
     from mlengine.storage.client import Storage
-
-_Result = TypeVar("_Result")
-_PATIENCE_SECONDS = 900.0
 
 
 def print_submission(backend: TrainingBackend, submitted: Submitted) -> None:
@@ -42,11 +38,15 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
     :returns: the exit code of the command.
     """
+    cancel = f"to cancel it: mlengine jobs cancel {submitted.handle.job_dir}"
     try:
         return _follow(backend, storage, submitter, submitted.handle)
     except KeyboardInterrupt:
-        job_dir = submitted.handle.job_dir
-        note(f"\nmlengine: the job continues; to cancel it: mlengine jobs cancel {job_dir}")
+        note(f"\nmlengine: the job continues; {cancel}")
+        raise
+    except MlengineError as error:
+        if error.retryable:
+            note(f"mlengine: the job was not cancelled; the same command follows it again; {cancel}")
         raise
 
 
@@ -58,11 +58,11 @@ def _follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, ha
         if status.state is JobState.SUCCEEDED:
             _record_end(storage, backend, status)
             return ExitCode.OK
-        if not _retryable(status) and not _persist(partial(submitter.falls_back, status)):
+        if not _retryable(status) and not persist(partial(submitter.falls_back, status)):
             _record_end(storage, backend, status)
             return _failed(status)
         try:
-            handle = _persist(partial(submitter.next_attempt, status)).handle
+            handle = persist(partial(submitter.next_attempt, status)).handle
         except JobFailedError as error:
             _record_end(storage, backend, status)
             say(str(error))
@@ -78,7 +78,7 @@ def _follow_attempt(
     from mlengine.jobs.following import LogFollower
     from mlengine.jobs.progress import LogCursor, LogFormatter, read_progress
 
-    limit = max_wait_seconds(backend, _persist(partial(submitter.record, JobDir(handle.job_dir))))
+    limit = max_wait_seconds(backend, persist(partial(submitter.record, JobDir(handle.job_dir))))
     restarting = cancelled = False
     formatter = LogFormatter(LogCursor(handle.attempt))
     for followed in LogFollower(backend, handle, {}, note).follow():
@@ -120,30 +120,10 @@ def _give_up_waiting(
         submitter.end(handle, f"{MAX_WAIT} exceeded", MAX_WAIT)
         return False
 
-    fallback_left = _persist(cancel)
+    fallback_left = persist(cancel)
     if fallback_left is not None:
         say(f"{handle.job_id} is cancelled: it exceeded {MAX_WAIT} ({limit:.0f} s)")
     return fallback_left
-
-
-def _persist(call: Callable[[], _Result]) -> _Result:
-    """Call, and repeat the call while a service is unavailable.
-
-    :raises BackendUnavailableError, StorageUnavailableError: it was for 15 minutes.
-    """
-    from mlengine.jobs.following import retry_pause
-
-    deadline, failures = time.monotonic() + _PATIENCE_SECONDS, 0
-    while True:
-        try:
-            return call()
-        except (BackendUnavailableError, StorageUnavailableError) as error:
-            if time.monotonic() > deadline:
-                raise
-            failures += 1
-            pause = retry_pause(failures)
-            note(f"mlengine: {error.message}; retrying in {pause:.0f} s")
-        time.sleep(pause)
 
 
 def _record_end(storage: Storage, backend: TrainingBackend, status: JobStatus) -> None:
