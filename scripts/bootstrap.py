@@ -208,8 +208,8 @@ def uv_environment() -> dict[str, str]:
 
 def _run(command: list[str]) -> None:
     environment = {**uv_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    # Settings of a user's pip that contradict --target.
-    environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+    # Settings of a user's pip that contradict --target, and a warning to root, which does not concern it.
+    environment |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     # With these, uv would install into the active environment.
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT"):
         environment.pop(name, None)

@@ -56,9 +56,9 @@ class Follower:
         """Record the run's job dir. Later tasks override it, because a reused job has the dir of another run."""
         if "job_dir" in value:
             self.job_dir = JobDir(str(value["job_dir"]))
-        self.reused = self.reused or value.get("decision") == "reused"
-        if "decision" in value:
+        if "decision" in value and not self.reused:  # the wait repeats that its job is reused
             self.console.say(f"      {value['decision']}: job {value.get('job_id')}")
+        self.reused = self.reused or value.get("decision") == "reused"
 
     def _training(self) -> str:
         """The job's progress, as its launcher and its trainer report it."""

@@ -174,7 +174,7 @@ def _stop(stack: Stack, console: Console) -> None:
     clock = Stopwatch()
     console.say("\nStopping …")
     for job_id in stack.stop():
-        console.say(f"  job {job_id} was still training: cancelled; its checkpoints are kept")
+        console.say(f"  job {job_id} had not ended: cancelled; checkpoints that it wrote are kept")
     console.say(f"  stopped in {clock}; the data is kept for the next make run (make clean deletes it)")
 
 

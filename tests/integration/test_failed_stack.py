@@ -145,5 +145,5 @@ def test_ctrl_c_ends_the_jobs_as_ever(
     monkeypatch.setattr(stacks, "start", lambda data, load: training.stack)
     monkeypatch.setattr(run, "_stay", interrupted)
     assert run.main(["--no-train"]) == 0
-    assert "job job_1 was still training: cancelled" in capsys.readouterr().out
+    assert "job job_1 had not ended: cancelled" in capsys.readouterr().out
     assert training.state is JobState.CANCELLED

@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 
 def counted(count: object, role: object) -> str:
-    """A number of replicas as text: ``1 chief``, ``2 workers``, ``2 ps``."""
+    """The number of replicas of a role, such as ``1 chief``, ``2 workers`` or ``2 ps``."""
     return f"{count} {role}{'' if count == 1 or role == Role.PS else 's'}"
 
 
