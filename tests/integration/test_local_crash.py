@@ -89,6 +89,7 @@ def test_a_machine_that_restarted_loses_the_job_and_keeps_its_files(
     for process in reversed(everyone):
         assert process is not None
         process.signal(signal.SIGKILL)
+    local.until(lambda: not any(process.alive() for process in everyone if process), "all have ended")
     # After a restart other processes have the old pids: what is recorded must not make them a target.
     bystander = subprocess.Popen(["sleep", "60"])
     try:
