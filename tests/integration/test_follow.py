@@ -124,8 +124,7 @@ class CancelsSlowly(Unavailable):
         if self.late:
             self.late -= 1
             if not self.late:
-                super().cancel(handles[0])
-                self.calls.remove("cancel")
+                self.end(handles[0].name, JobState.CANCELLED, FailureCause.CANCELLED)
         return super().describe(handles)
 
 

@@ -33,7 +33,7 @@ FRAMEWORKS = (
     *("numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "joblib==1.6.0", "xgboost-cpu==3.2.0"),
     *("lightgbm==4.7.0", "onnxruntime==1.32.0", "skl2onnx==1.20.0", "onnx==1.23.2"),
 )
-RULES = Rules(limits=Limits(seconds=120, memory_bytes=3 * 1024**3))
+RULES = Rules(limits=Limits(seconds=600, memory_bytes=3 * 1024**3))
 Data = dict[str, Any]
 
 # Scorers that are wrong, each in its own way, and what they are named by: own_models:<name>.

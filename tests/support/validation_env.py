@@ -41,7 +41,7 @@ RULES = Rules(
         {"accuracy": {"min": 0.95, "max_regression": 0.005}, "worst_class_recall": {"min": 0.9}}
     ),
     expected=ServingSignature.from_json(SIGNATURE),
-    limits=Limits(seconds=60, memory_bytes=3 * 1024**3),
+    limits=Limits(seconds=600, memory_bytes=3 * 1024**3),
 )
 
 

@@ -54,7 +54,7 @@ def scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(scoring_process, "PROCESS", script)
         work = tmp_path / "work"
         work.mkdir()
-        with process_of(tmp_path, work, limits or Limits(seconds=30)) as process:
+        with process_of(tmp_path, work, limits or Limits(seconds=120)) as process:
             return process.measure()
 
     return run
@@ -188,7 +188,7 @@ def test_the_process_starts_before_the_rows_are_written(tmp_path: Path, monkeypa
     script.write_text(SETUP + textwrap.dedent(source))
     monkeypatch.setattr(scoring_process, "PROCESS", script)
     work = tmp_path / "work"
-    with process_of(tmp_path, work, Limits(seconds=60)) as process:
+    with process_of(tmp_path, work, Limits(seconds=120)) as process:
         deadline = time.monotonic() + 60
         while not (work / "out" / "started").exists():
             assert time.monotonic() < deadline
