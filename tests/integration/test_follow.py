@@ -18,7 +18,7 @@ from mlengine.core.job import FailureCause, JobHandle, JobKey, JobState, JobStat
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs import deadlines, following
-from mlengine.jobs.submission import Intent, Submitter
+from mlengine.jobs.submission import Intent, Submitter, ended_with_task
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
 from tests.support import local_jobs
@@ -140,6 +140,59 @@ def test_a_job_that_waits_too_long_is_cancelled_once(
     assert capsys.readouterr().out.count("exceeded max_wait_seconds") == 1
 
 
+@dataclass
+class StartsMeanwhile(CancelsSlowly):
+    """The first cancellation fails, and the job starts. After that, a person cancels it."""
+
+    def cancel(self, handle: JobHandle) -> None:
+        self.jobs[0].state = JobState.RUNNING
+        self._outage("cancel")
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        found = super().describe(handles)
+        if found[0].state is JobState.RUNNING:
+            self.end(handles[0].name, JobState.CANCELLED, FailureCause.CANCELLED)
+        return found
+
+
+def test_a_person_s_cancellation_is_final_though_an_earlier_one_had_failed(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+    backend = StartsMeanwhile(verb="cancel", outages=1)
+    assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
+    assert len(backend.jobs) == 1, "no job is billed after it"
+    submitter, handle = Submitter(storage, backend), backend.jobs[0].handle
+    record, (status,) = submitter.record(JobDir(handle.job_dir)), backend.describe([handle])
+    assert ended_with_task(record), "the reason of the earlier one is recorded"
+    assert not ended_with_task(record, status), "so the task takes it as a person's, too"
+
+
+@dataclass
+class CancelledByAPerson(CancelsSlowly):
+    """A person cancels the job just after the poll in which it had waited too long."""
+
+    def describe(self, handles: Sequence[JobHandle]) -> list[JobStatus]:
+        found = super().describe(handles)
+        if found[0].state is JobState.QUEUED:
+            self.jobs[0].state = JobState.CANCELLING
+        elif found[0].state is JobState.CANCELLING:
+            self.end(handles[0].name, JobState.CANCELLED, FailureCause.CANCELLED)
+        return found
+
+
+def test_a_person_s_cancellation_is_not_taken_for_the_wait_s(
+    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+    backend = CancelledByAPerson(verb="none")
+    assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
+    assert len(backend.jobs) == 1
+    assert "exceeded" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("cause", "text"),
     [
@@ -220,4 +273,4 @@ def test_the_command_says_how_to_go_on_after_an_outage(
     monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(BackendUnavailableError):
         run(storage, bucket, Unavailable(outages=10**9))
-    assert "the same command follows it again; to cancel it: mlengine jobs cancel gs://" in capsys.readouterr().err
+    assert "--follow; to cancel it: mlengine jobs cancel gs://" in capsys.readouterr().err

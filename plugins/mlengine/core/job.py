@@ -61,8 +61,7 @@ class FailureCause(StrEnum):
 
         :param by_hand: the job was submitted on the command line, so that there is no task to clear.
         """
-        text = _ADVICE_BY_HAND.get(self, _ADVICE[self]) if by_hand else _ADVICE[self]
-        return text.format(again=_again(by_hand))
+        return _ADVICE[self].format(again=_again(by_hand))
 
 
 _ADVICE = {
@@ -75,7 +74,6 @@ _ADVICE = {
     FailureCause.DEADLINE: "raise the limit, or give the job fewer steps or more machines; then {again}",
     FailureCause.CANCELLED: "{again} to train again",
 }
-_ADVICE_BY_HAND = {FailureCause.CANCELLED: "run the same command again to continue the training"}
 
 
 def _again(by_hand: bool) -> str:

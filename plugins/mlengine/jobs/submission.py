@@ -208,7 +208,7 @@ class Submitter:
     def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
         if not isinstance(self._backend, FallsBack):
             return None
-        waited = status is not None and status.state is JobState.CANCELLED and _limit(record) == MAX_WAIT
+        waited = status is not None and status.state is JobState.CANCELLED and _gave_up(record, status)
         return self._backend.next_fallback(record.fallback, _overdue(status) if status and waited else status)
 
     def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
@@ -455,20 +455,27 @@ def _differences(intent: Intent, record: JobRecord, backend: str) -> list[Change
     return elsewhere + changes(compared(record), intent.compared)
 
 
-def ended_with_task(record: JobRecord) -> bool:
-    """Whether the recorded attempt was cancelled by :meth:`Submitter.end`, and not by a user."""
-    return _end_event(record) is not None
+def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
+    """Whether the recorded attempt was cancelled by :class:`Submitter`, and not by a user.
+
+    :param status: the attempt's status. An attempt that has run was not cancelled because it waited too long, even if
+        that is recorded: the cancellation had failed, and the attempt started.
+    """
+    event = _end_event(record)
+    has_run = status is not None and status.started is not None
+    return event is not None and not (has_run and event.get("limit") == MAX_WAIT)
 
 
-def _limit(record: JobRecord) -> str | None:
-    """The deadline for which mlengine cancelled the recorded attempt."""
-    return (_end_event(record) or {}).get("limit")
+def _gave_up(record: JobRecord, status: JobStatus) -> bool:
+    """Whether the recorded attempt was cancelled because it waited too long for machines."""
+    return ended_with_task(record, status) and (_end_event(record) or {}).get("limit") == MAX_WAIT
 
 
 def _end_event(record: JobRecord) -> dict[str, Any] | None:
-    """The event that :meth:`Submitter.end` recorded for the current attempt."""
-    own = (event for event in record.history if event.get("attempt") == record.attempt)
-    return next((event for event in own if event["event"] == _ENDED), None)
+    """The event that :class:`Submitter` recorded for the current attempt, unless a person cancelled it after that."""
+    own = [event for event in record.history if event.get("attempt") == record.attempt]
+    last = next((event for event in reversed(own) if event["event"] in {_ENDED, CANCELLED_BY_PERSON}), None)
+    return last if last is not None and last["event"] == _ENDED else None
 
 
 def _overdue(status: JobStatus) -> JobStatus:

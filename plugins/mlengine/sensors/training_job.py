@@ -334,7 +334,7 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         if (
             status.state is JobState.CANCELLED
             and not self._first_poll
-            and not ended_with_task(submitter.record(JobDir(handle.job_dir)))
+            and not ended_with_task(submitter.record(JobDir(handle.job_dir)), status)
         ):
             self._record_end(status)
             why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"

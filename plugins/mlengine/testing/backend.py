@@ -7,6 +7,7 @@ effect, a list can lag behind, a call can fail. Jobs change state only when the 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,7 @@ class MemoryJob:
     failure: Failure | None = None
     listed: bool = True
     created: float | None = None
+    started: float | None = None  # set by the first poll that finds it running
     ended: float | None = None
 
 
@@ -105,7 +107,14 @@ class MemoryBackend:
     def _status(self, handle: JobHandle) -> JobStatus:
         for job in self.jobs:
             if job.handle.name == handle.name:
+                if job.state is JobState.RUNNING and job.started is None:
+                    job.started = time.time()
                 return JobStatus(
-                    replace(job.handle), job.state, failure=job.failure, created=job.created, ended=job.ended
+                    replace(job.handle),
+                    job.state,
+                    failure=job.failure,
+                    created=job.created,
+                    started=job.started,
+                    ended=job.ended,
                 )
         return JobStatus(handle, JobState.FAILED, failure=Failure(FailureCause.LOST, "the backend knows no such job"))

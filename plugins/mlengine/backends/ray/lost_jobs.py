@@ -55,9 +55,11 @@ def lost_for(
     storage.write(checked, b"{}", _JSON)
     now = _written(storage, checked)
     gap = now - last > LONGEST_GAP_SECONDS
-    if "since" not in known or (may_return and gap and not known.get("rare")):
+    # A job that Ray had no record of may have been found again before Ray called it ended.
+    begins = not may_return and known.get("may_return", True)
+    if "since" not in known or begins or (may_return and gap and not known.get("rare")):
         # A second long gap does not count: otherwise, a wait that checks less often would never learn of the loss.
-        known = {"state": digest, "since": now, "rare": gap and "since" in known}
+        known = {"state": digest, "since": now, "rare": gap and "since" in known, "may_return": may_return}
     over = bool(now - known["since"] >= seconds)
     if known | {"over": over} != before:
         storage.write(lost, json.dumps(known | {"over": over}).encode(), _JSON)

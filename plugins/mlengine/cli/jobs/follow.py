@@ -38,7 +38,8 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
 
     :returns: the exit code of the command.
     """
-    cancel = f"to cancel it: mlengine jobs cancel {submitted.handle.job_dir}"
+    job_dir = submitted.handle.job_dir
+    cancel = f"to cancel it: mlengine jobs cancel {job_dir}"
     try:
         return _follow(backend, storage, submitter, submitted.handle)
     except KeyboardInterrupt:
@@ -46,7 +47,7 @@ def follow(backend: TrainingBackend, storage: Storage, submitter: Submitter, sub
         raise
     except MlengineError as error:
         if error.retryable:
-            note(f"mlengine: the job was not cancelled; the same command follows it again; {cancel}")
+            note(f"mlengine: the job may still run; its log: mlengine jobs logs {job_dir} --follow; {cancel}")
         raise
 
 
@@ -111,10 +112,14 @@ def _give_up_waiting(
     """
     from mlengine.jobs.deadlines import MAX_WAIT, waits_too_long
 
+    asked = False
+
     def cancel() -> bool | None:
+        nonlocal asked
         status = backend.describe([handle])[0]
-        if status.state is not JobState.CANCELLING and not waits_too_long(status, limit):
+        if not (asked and status.state is JobState.CANCELLING) and not waits_too_long(status, limit):
             return None
+        asked = True
         if submitter.give_up_waiting(status):
             return True
         submitter.end(handle, f"{MAX_WAIT} exceeded", MAX_WAIT)

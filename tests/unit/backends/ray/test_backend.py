@@ -506,3 +506,19 @@ def test_a_bucket_that_does_not_respond_is_named_in_words(
     monkeypatch.setattr(bucket, "read", refuse)
     detail = backend(client, bucket).describe([HANDLE])[0].detail
     assert detail == "its state in the bucket cannot be read: the bucket does not respond"
+
+
+def test_a_job_that_was_found_again_is_watched_from_the_start_when_ray_calls_it_ended(
+    client: Client, bucket: Bucket
+) -> None:
+    """The head was away for a moment; the job ran on for two hours in one state, and then its driver was killed."""
+    _running(bucket)
+    assert _state(client, bucket) is JobState.UNKNOWN
+    bucket.now = 5.0
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "RUNNING"}
+    assert _state(client, bucket) is JobState.RUNNING
+    bucket.now = 7200.0
+    client.jobs[HANDLE.name] = {"submission_id": HANDLE.name, "status": "FAILED", "driver_exit_code": -9}
+    assert _state(client, bucket) is JobState.UNKNOWN, "its replicas may still be running"
+    bucket.now += 41.0
+    assert _state(client, bucket) is JobState.FAILED
