@@ -18,9 +18,10 @@ from mlengine.core.job import FailureCause, JobHandle, JobKey, JobState, JobStat
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs import deadlines, following
-from mlengine.jobs.submission import Intent, Submitter, ended_with_task
+from mlengine.jobs.submission import Intent, Submitted, Submitter, ended_with_task
 from mlengine.storage.client import Storage
 from mlengine.testing.backend import MemoryBackend
+from mlengine.web import actions
 from tests.support import local_jobs
 
 pytestmark = pytest.mark.integration
@@ -57,6 +58,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
 
 
+@pytest.fixture
+def overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is QUEUED has waited too long."""
+    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(deadlines, "waits_too_long", lambda status, _: status.state is JobState.QUEUED)
+
+
+def submit(storage: Storage, bucket: str, backend: MemoryBackend) -> Submitted:
+    storage.write(f"{bucket}/t.tar.gz", local_jobs.sdist(""))
+    spec = TrainingSpec("trainer.task", package_uris=(f"{bucket}/t.tar.gz",))
+    intent = Intent(JobKey("mlengine train", "m_1", "submit"), "m", JobDir.of(bucket, "m", "m_1"), spec)
+    return Submitter(storage, backend).submit(intent)
+
+
 def run(
     storage: Storage,
     bucket: str,
@@ -65,14 +80,10 @@ def run(
     attempts: int = 3,
 ) -> int:
     """Submit a job, and follow it."""
-    storage.write(f"{bucket}/t.tar.gz", local_jobs.sdist(""))
-    submitter = Submitter(storage, backend, max_attempts=attempts)
-    spec = TrainingSpec("trainer.task", package_uris=(f"{bucket}/t.tar.gz",))
-    intent = Intent(JobKey("mlengine train", "m_1", "submit"), "m", JobDir.of(bucket, "m", "m_1"), spec)
-    submitted = submitter.submit(intent)
+    submitted = submit(storage, bucket, backend)
     if backend.verb == "submit":
         backend.end(submitted.handle.name, JobState.FAILED, cause)
-    return follow(backend, storage, submitter, submitted)
+    return follow(backend, storage, Submitter(storage, backend, max_attempts=attempts), submitted)
 
 
 def test_the_next_attempt_is_submitted_after_an_outage(
@@ -86,18 +97,11 @@ def test_the_next_attempt_is_submitted_after_an_outage(
     assert "attempt 2 resumes" in printed.out
 
 
-def test_a_job_that_waits_too_long_is_cancelled_after_an_outage(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+@pytest.mark.usefixtures("overdue")
+def test_a_job_that_waits_too_long_is_cancelled_after_an_outage(storage: Storage, bucket: str) -> None:
     backend = Unavailable(verb="cancel", outages=2)
     assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
     assert backend.live == []
-
-
-def _waits_too_long(status: JobStatus, limit: float | None) -> bool:
-    return limit is not None and status.state is JobState.QUEUED
 
 
 def test_an_outage_without_end_is_an_error(storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +132,10 @@ class CancelsSlowly(Unavailable):
         return super().describe(handles)
 
 
+@pytest.mark.usefixtures("overdue")
 def test_a_job_that_waits_too_long_is_cancelled_once(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
     backend = CancelsSlowly(verb="none")
     assert run(storage, bucket, backend) == ExitCode.OK
     assert [job.submission.fallback for job in backend.jobs] == [None, {"number": 1, "region": "r2"}]
@@ -155,11 +158,8 @@ class StartsMeanwhile(CancelsSlowly):
         return found
 
 
-def test_a_person_s_cancellation_is_final_though_an_earlier_one_had_failed(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+@pytest.mark.usefixtures("overdue")
+def test_a_person_s_cancellation_is_final_though_an_earlier_one_had_failed(storage: Storage, bucket: str) -> None:
     backend = StartsMeanwhile(verb="cancel", outages=1)
     assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
     assert len(backend.jobs) == 1, "no job is billed after it"
@@ -182,11 +182,10 @@ class CancelledByAPerson(CancelsSlowly):
         return found
 
 
+@pytest.mark.usefixtures("overdue")
 def test_a_person_s_cancellation_is_not_taken_for_the_wait_s(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    storage: Storage, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
     backend = CancelledByAPerson(verb="none")
     assert run(storage, bucket, backend) == ExitCode.JOB_FAILED
     assert len(backend.jobs) == 1
@@ -238,11 +237,8 @@ class Started(Unavailable):
         return super().describe(handles)
 
 
-def test_a_job_that_has_started_during_an_outage_is_not_cancelled(
-    storage: Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadlines, "max_wait_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(deadlines, "waits_too_long", _waits_too_long)
+@pytest.mark.usefixtures("overdue")
+def test_a_job_that_has_started_during_an_outage_is_not_cancelled(storage: Storage, bucket: str) -> None:
     backend = Started(verb="none")
     assert run(storage, bucket, backend) == ExitCode.OK
     assert backend.jobs[0].state is JobState.SUCCEEDED
@@ -274,3 +270,17 @@ def test_the_command_says_how_to_go_on_after_an_outage(
     with pytest.raises(BackendUnavailableError):
         run(storage, bucket, Unavailable(outages=10**9))
     assert "--follow; to cancel it: mlengine jobs cancel gs://" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("overdue")
+def test_a_cancellation_that_a_person_recorded_first_is_not_taken_for_the_wait_s(storage: Storage, bucket: str) -> None:
+    """A button of the page, whose effect the service does not show yet."""
+    backend = CancelsSlowly(verb="none")
+    handle = submit(storage, bucket, backend).handle
+    submitter = Submitter(storage, backend)
+    actions.cancel(storage, backend, JobDir(handle.job_dir), by="ana", why="wrong data")
+    submitter.give_up_waiting(backend.describe([handle])[0])
+    backend.end(handle.name, JobState.CANCELLED, FailureCause.CANCELLED)
+    (status,) = backend.describe([handle])
+    assert not submitter.falls_back(status)
+    assert not ended_with_task(submitter.record(JobDir(handle.job_dir)), status)

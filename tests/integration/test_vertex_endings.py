@@ -199,11 +199,29 @@ def succeeding(cloud: RunningJobs) -> Iterator[None]:
     thread.join()
 
 
+@pytest.fixture(params=[None, StorageUnavailableError, StorageConflictError])
+def record_refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The first record of a cancellation: not refused, in an outage, or because another process was first."""
+    monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.1)
+    refusals = [] if request.param is None else [request.param("refused")]
+    replace = Storage.replace
+
+    def refuse(storage: Storage, uri: str, data: bytes, generation: int) -> int:
+        if b"ended_with_task" in data and refusals:
+            raise refusals.pop()
+        return replace(storage, uri, data, generation)
+
+    monkeypatch.setattr(Storage, "replace", refuse)
+    yield
+    assert not refusals
+
+
 def attempts(vertex: VertexBackend, storage: Storage, handle: JobHandle) -> list[JobStatus]:
     """All jobs of the service that belong to a claim."""
     return vertex.describe(vertex.find(Submitter(storage, vertex).record(JobDir(handle.job_dir)).key))
 
 
+@pytest.mark.usefixtures("record_refused")
 def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:
@@ -213,6 +231,7 @@ def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
     handle = submit(vertex, package, storage)
     event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 20.0))
     assert event["limit"] == "max_wait_seconds"
+    assert ended_with_task(Submitter(storage, vertex).record(JobDir(handle.job_dir))), "the trigger has recorded it"
     with pytest.raises(TaskDeferred) as caught:
         sensor(handle).execute_complete(context(), event)
     trigger = caught.value.trigger.serialize()[1]
@@ -223,6 +242,7 @@ def test_after_too_long_a_wait_the_task_goes_on_with_a_fallback(
     assert [status.handle.attempt for status in attempts(vertex, storage, handle)] == [1, 2]
 
 
+@pytest.mark.usefixtures("record_refused")
 def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
     service: RunningEmulator, make: Any, package: str, storage: Storage, succeeding: None
 ) -> None:
@@ -231,59 +251,6 @@ def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
     handle = submit(vertex, package, storage)
     found = sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
     assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
-
-
-@pytest.fixture(params=[StorageUnavailableError, StorageConflictError])
-def refused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The first record of a cancellation is refused, as in an outage, or because another process was first."""
-    refusals: list[str] = []
-    replace = Storage.replace
-
-    def refuse(storage: Storage, uri: str, data: bytes, generation: int) -> int:
-        if b"ended_with_task" in data and not refusals:
-            refusals.append(uri)
-            raise request.param("refused")
-        return replace(storage, uri, data, generation)
-
-    monkeypatch.setattr(Storage, "replace", refuse)
-    yield refusals
-    assert refusals
-
-
-@pytest.mark.usefixtures("succeeding", "refused")
-def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused_without_a_triggerer(
-    service: RunningEmulator, make: Any, package: str, storage: Storage
-) -> None:
-    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
-    service.script(CREATE, "stick")
-    handle = submit(vertex, package, storage)
-    found = sensor(handle, deferrable=False, poke_interval=0.2).execute(context())
-    assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
-
-
-@pytest.mark.usefixtures("refused")
-def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused(
-    service: RunningEmulator, make: Any, package: str, storage: Storage
-) -> None:
-    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
-    service.script(CREATE, "stick")
-    handle = submit(vertex, package, storage)
-    event = asyncio.run(asyncio.wait_for(first_event(deferred(handle)), 30.0))
-    assert ended_with_task(Submitter(storage, vertex).record(JobDir(handle.job_dir))), "the trigger has recorded it"
-    with pytest.raises(TaskDeferred) as caught:
-        sensor(handle).execute_complete(context(), event)
-    assert "/europe-west4/" in caught.value.trigger.serialize()[1]["handle"]["name"]
-
-
-@pytest.mark.usefixtures("succeeding", "refused")
-def test_a_fallback_is_taken_though_the_first_record_of_the_cancellation_is_refused_on_the_command_line(
-    service: RunningEmulator, make: Any, package: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.1)
-    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
-    service.script(CREATE, "stick")
-    submitted = Submitted(submit(vertex, package, storage), Decision.FRESH_SUBMIT)
-    assert follow(vertex, storage, Submitter(storage, vertex), submitted) == ExitCode.OK
 
 
 def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
@@ -297,6 +264,7 @@ def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
     assert [status.state for status in attempts(vertex, storage, handle)] == [JobState.CANCELLED] * 2
 
 
+@pytest.mark.usefixtures("record_refused")
 def test_after_too_long_a_wait_the_command_line_takes_a_fallback(
     service: RunningEmulator,
     make: Any,

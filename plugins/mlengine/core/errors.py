@@ -114,6 +114,10 @@ class NoCapacityError(BackendUnavailableError):
     """A training backend refused to create a job for lack of quota or machines. No job was created."""
 
 
+# The errors of an outage, of a service or of the bucket: the call that raised one is made again.
+UNAVAILABLE = (BackendUnavailableError, StorageUnavailableError)
+
+
 class BackendThrottledError(BackendUnavailableError):
     """A quota of requests per minute is exceeded.
 

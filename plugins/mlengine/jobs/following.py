@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlengine.backends import LimitsLogReads, LogPage, TrainingBackend
-from mlengine.core.errors import BackendUnavailableError, StorageUnavailableError
+from mlengine.core.errors import UNAVAILABLE, BackendUnavailableError
 from mlengine.core.job import JobHandle, JobState, JobStatus
 
 POLL_SECONDS = 1.0
@@ -24,8 +24,6 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 LONGEST_SEARCH_PAUSE_SECONDS = 5.0
 # How long a log that cannot be read at all is retried, once there is nothing else to wait for.
 PATIENCE_SECONDS = 180.0
-# Some backends keep a job's state and log in the bucket.
-_UNAVAILABLE = (BackendUnavailableError, StorageUnavailableError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class LogFollower:
             return self._status
         try:
             self._status = self._backend.describe([self._handle])[0]
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             if not patient:
                 raise
             self._status_failures += 1
@@ -115,7 +113,7 @@ class LogFollower:
         out_of_patience = not patient and now - self._progress_at > PATIENCE_SECONDS
         try:
             page = self._backend.logs(self._handle, self._cursor)
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             if out_of_patience:
                 raise
             self._failures += 1

@@ -48,7 +48,8 @@ def _complete(call: Callable[[Sequence[Job]], Sequence[Result]], jobs: Sequence[
     found = call(jobs)
     if len(found) != len(jobs):
         raise BackendError(
-            f"the backend returned {len(found)} results for {len(jobs)} jobs", hint="this is an error of the backend"
+            f"the backend returned {len(found)} results for {len(jobs)} jobs",
+            hint="report this to the author of the backend",
         )
     return list(found)
 

@@ -268,10 +268,10 @@ class Submitter:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
     def _note_end(self, handle: JobHandle, why: str, limit: str | None) -> None:
-        """Record in ``job.json`` that mlengine cancels the attempt; once."""
+        """Record in ``job.json`` that mlengine cancels the attempt, unless it or a person has cancelled it before."""
 
         def note(record: JobRecord) -> JobRecord | None:
-            if record.attempt != handle.attempt or ended_with_task(record):
+            if record.attempt != handle.attempt or _cancellation(record) is not None:
                 return None
             event = _event(_ENDED, attempt=handle.attempt, why=why, **({"limit": limit} if limit else {}))
             return record.with_attempt(record.attempt, record.name, event)
@@ -461,21 +461,20 @@ def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
     :param status: the attempt's status. An attempt that has run was not cancelled because it waited too long, even if
         that is recorded: the cancellation had failed, and the attempt started.
     """
-    event = _end_event(record)
+    event = _cancellation(record)
     has_run = status is not None and status.started is not None
-    return event is not None and not (has_run and event.get("limit") == MAX_WAIT)
+    return event is not None and event["event"] == _ENDED and not (has_run and event.get("limit") == MAX_WAIT)
 
 
 def _gave_up(record: JobRecord, status: JobStatus) -> bool:
     """Whether the recorded attempt was cancelled because it waited too long for machines."""
-    return ended_with_task(record, status) and (_end_event(record) or {}).get("limit") == MAX_WAIT
+    return ended_with_task(record, status) and (_cancellation(record) or {}).get("limit") == MAX_WAIT
 
 
-def _end_event(record: JobRecord) -> dict[str, Any] | None:
-    """The event that :class:`Submitter` recorded for the current attempt, unless a person cancelled it after that."""
-    own = [event for event in record.history if event.get("attempt") == record.attempt]
-    last = next((event for event in reversed(own) if event["event"] in {_ENDED, CANCELLED_BY_PERSON}), None)
-    return last if last is not None and last["event"] == _ENDED else None
+def _cancellation(record: JobRecord) -> dict[str, Any] | None:
+    """The last recorded cancellation of the current attempt, by mlengine or by a person."""
+    own = (event for event in reversed(record.history) if event.get("attempt") == record.attempt)
+    return next((event for event in own if event["event"] in {_ENDED, CANCELLED_BY_PERSON}), None)
 
 
 def _overdue(status: JobStatus) -> JobStatus:

@@ -56,8 +56,8 @@ def lost_for(
     now = _written(storage, checked)
     gap = now - last > LONGEST_GAP_SECONDS
     # A job that Ray had no record of may have been found again before Ray called it ended.
-    begins = not may_return and known.get("may_return", True)
-    if "since" not in known or begins or (may_return and gap and not known.get("rare")):
+    just_ended = not may_return and known.get("may_return", True)
+    if "since" not in known or just_ended or (may_return and gap and not known.get("rare")):
         # A second long gap does not count: otherwise, a wait that checks less often would never learn of the loss.
         known = {"state": digest, "since": now, "rare": gap and "since" in known, "may_return": may_return}
     over = bool(now - known["since"] >= seconds)

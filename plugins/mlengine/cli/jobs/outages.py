@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mlengine.cli.output import note
-from mlengine.core.errors import BackendUnavailableError, StorageUnavailableError
+from mlengine.core.errors import UNAVAILABLE
 
 Result = TypeVar("Result")
 PATIENCE_SECONDS = 900.0
@@ -24,7 +24,7 @@ def persist(call: Callable[[], Result]) -> Result:
     while True:
         try:
             return call()
-        except (BackendUnavailableError, StorageUnavailableError) as error:
+        except UNAVAILABLE as error:
             if time.monotonic() > deadline:
                 raise
             failures += 1
