@@ -229,6 +229,53 @@ def test_the_task_of_a_cancelled_job_fails_without_another_attempt(
     assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
 
 
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize(
+    "goes_on",
+    [
+        lambda wait: wait.execute_complete(context("wait"), {"event": "ended"}),
+        lambda wait: wait.execute(context("wait", try_number=2)),
+    ],
+    ids=["the triggerer restarts", "Airflow retries the task"],
+)
+def test_an_interruption_after_a_limit_makes_no_attempt(
+    bucket: str, backend: ScriptedBackend, limit: str, goes_on: Callable[[TrainingJobSensor], object]
+) -> None:
+    """Between the cancellation and the end of the task, which is then as it would have been."""
+    job = submit(backend, bucket)
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
+    asyncio.run(first_event(deferred(job, **LIMITS[limit])))
+    again = sensor(job, retries=2, **LIMITS[limit])
+    with pytest.raises((AirflowFailException, AirflowSensorTimeout), match=f"it exceeded {limit}"):
+        goes_on(again)
+    assert len(backend.jobs) == 1
+    with pytest.raises(TaskDeferred):
+        again.execute(context("wait", try_number=3, max_tries=4))
+    assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
+
+
+def test_a_limit_is_the_reason_although_the_response_to_the_cancellation_was_lost(
+    bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(backend, bucket)
+    cancel = backend.cancel
+    lost: list[JobHandle] = []
+
+    def lose_first(handle: JobHandle) -> None:
+        cancel(handle)
+        if not lost:
+            lost.append(handle)
+            raise BackendUnavailableError("no response", hint="")
+
+    monkeypatch.setattr(backend, "cancel", lose_first)
+    limits = LIMITS["queued_timeout_seconds"]
+    event = asyncio.run(first_event(deferred(job, **limits)))
+    with pytest.raises(AirflowFailException, match="it exceeded queued_timeout_seconds"):
+        sensor(job, **limits).execute_complete(context("wait"), event)
+    assert lost
+    assert len(backend.jobs) == 1
+
+
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
 def test_a_job_that_ends_at_its_deadline_keeps_its_result(
     bucket: str, backend: ScriptedBackend, state: JobState, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,8 @@ import pytest
 
 from mlengine import backends
 from mlengine.cli import main
-from mlengine.core.job import JobKey, JobState
+from mlengine.core.errors import BackendUnavailableError
+from mlengine.core.job import JobHandle, JobKey, JobState
 from mlengine.core.layout import JobDir
 from mlengine.core.spec import TrainingSpec
 from mlengine.jobs.submission import Intent, Submitter, ended_with_task
@@ -104,6 +105,39 @@ def test_a_submission_that_was_never_recorded_is_found(
     airflow_stub.runs, airflow_stub.tasks = {"r": "failed"}, {"r": []}
     assert reap(bucket, "--yes") == 0
     assert [job.state for job in backend.jobs] == [JobState.CANCELLED]
+
+
+def test_a_cancellation_that_fails_stops_no_other(
+    storage: Storage,
+    bucket: str,
+    backend: MemoryBackend,
+    airflow_stub: AirflowStub,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a", "b", "c"):
+        submit(storage, bucket, name)
+    airflow_stub.runs = dict.fromkeys("abc", "failed")
+    cancel = backend.cancel
+
+    def refuse_one(handle: JobHandle) -> None:
+        if handle.job_id == "job_b":
+            raise BackendUnavailableError("the service does not respond", hint="try again")
+        cancel(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "cancel", refuse_one)
+        assert reap(bucket, "--yes", "--json") == 1
+    out, err = capsys.readouterr()
+    assert {one["job_id"]: one["cancelled"] for one in json.loads(out)} == {
+        "job_a": True,
+        "job_b": False,
+        "job_c": True,
+    }
+    assert "job_b was not cancelled: the service does not respond" in err
+    assert "1 active job not cancelled; run the command again" in err
+    assert reap(bucket, "--yes") == 0
+    assert backend.live == []
 
 
 def test_an_airflow_that_does_not_answer_decides_nothing(

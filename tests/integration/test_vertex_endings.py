@@ -253,6 +253,28 @@ def test_after_too_long_a_wait_a_fallback_is_taken_without_a_triggerer(
     assert (found["state"], found["attempt"]) == ("SUCCEEDED", 2)
 
 
+@pytest.mark.parametrize("method", ["GetCustomJob", "CancelCustomJob"])
+def test_an_outage_after_too_long_a_wait_loses_no_fallback(
+    service: RunningEmulator, make: Any, package: str, storage: Storage, method: str
+) -> None:
+    """Vertex AI does not respond when the worker resumes: the wait goes on, and the next trigger ends the attempt."""
+    vertex = make(max_wait_seconds=1, fallbacks=[AWAY])
+    service.script(CREATE, "stick")
+    handle = submit(vertex, package, storage)
+    deferred(handle)
+    time.sleep(1.1)
+    event = {"job_id": handle.job_id, "event": "deadline", "limit": "max_wait_seconds"}
+    service.script(method, "status", status="UNAVAILABLE", times=10_000)
+    with pytest.raises(TaskDeferred) as caught:
+        sensor(handle).execute_complete(context(), event)
+    service.server.script.clear()
+    trigger = TrainingJobTrigger(**caught.value.trigger.serialize()[1])
+    event = asyncio.run(asyncio.wait_for(first_event(trigger), 20.0))
+    with pytest.raises(TaskDeferred):
+        sensor(handle).execute_complete(context(), event)
+    assert [status.handle.attempt for status in attempts(vertex, storage, handle)] == [1, 2]
+
+
 def test_after_too_long_a_wait_the_last_fallback_ends_the_task(
     service: RunningEmulator, make: Any, package: str, storage: Storage
 ) -> None:

@@ -53,14 +53,14 @@ def check() -> None:
         one()
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE, *, pause: float = 0.5) -> Any:
     """:raises AssertionError: not in time; :raises StackError: and never will be."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         check()
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.5)
+        time.sleep(pause)
     return value
 
 
@@ -138,9 +138,11 @@ class Job:
         path = f"dags/{self.run.dag_id}/dagRuns/{self.run.run_id}/taskInstances/wait"
         persist(self.live_airflow.api.call, "PATCH", path, {"new_state": state})
 
-    def log(self, try_number: int = 1) -> list[str]:
+    def log(self) -> list[str]:
+        """Of the wait's last try."""
         assert self.run is not None
-        lines: list[str] = persist(self.live_airflow.api.log, self.run.dag_id, self.run.run_id, "wait", try_number)
+        names = self.run.dag_id, self.run.run_id, "wait"
+        lines: list[str] = persist(self.live_airflow.api.log, *names, self.task.try_number)
         return lines
 
 

@@ -11,7 +11,9 @@ from mlengine.backends import LeavesWaitLimit, TrainingBackend
 from mlengine.core.job import JobRecord, JobState, JobStatus
 from mlengine.core.spec import TrainingSpec
 
-MAX_WAIT = "max_wait_seconds"
+MAX_WAIT, QUEUED_TIMEOUT = "max_wait_seconds", "queued_timeout_seconds"
+# The limits that apply until a job's first start.
+BEFORE_START = frozenset({MAX_WAIT, QUEUED_TIMEOUT})
 _WAITING = frozenset({JobState.QUEUED, JobState.PREPARING})
 
 
@@ -89,7 +91,7 @@ class Deadlines:
         running = math.inf if started is None else started + self.running_seconds
         return {
             MAX_WAIT: self.max_wait_until if waiting else math.inf,
-            "queued_timeout_seconds": self.queued_until if waiting else math.inf,
+            QUEUED_TIMEOUT: self.queued_until if waiting else math.inf,
             "running_timeout_seconds": min(self.running_until, running),
             "execution_timeout": self.execution_until,
             "timeout": self.wait_until,

@@ -22,6 +22,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,12 +59,12 @@ from mlengine.core.spec import TrainingSpec
 from mlengine.core.xcoms import JobXCom
 from mlengine.jobs import claims
 from mlengine.jobs.claims import Claims, Intent, compared, is_same_task
-from mlengine.jobs.deadlines import MAX_WAIT
+from mlengine.jobs.deadlines import BEFORE_START, MAX_WAIT
 from mlengine.storage.client import Storage
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "failed", "submitted_at"]
+__all__ = ["Intent", "Submitted", "Submitter", "ended_with_task", "exceeded_limit", "failed", "submitted_at"]
 
 DEFAULT_MAX_ATTEMPTS = 3
 _ENDED = "ended_with_task"
@@ -208,7 +209,9 @@ class Submitter:
     def _next_fallback(self, record: JobRecord, status: JobStatus | None) -> Mapping[str, Any] | None:
         if not isinstance(self._backend, FallsBack):
             return None
-        waited = status is not None and status.state is JobState.CANCELLED and _gave_up(record, status)
+        waited = (
+            status is not None and status.state is JobState.CANCELLED and exceeded_limit(record, status) == MAX_WAIT
+        )
         return self._backend.next_fallback(record.fallback, _overdue(status) if status and waited else status)
 
     def _check_worth(self, status: JobStatus, record: JobRecord) -> None:
@@ -255,15 +258,28 @@ class Submitter:
     def end(self, handle: JobHandle, why: str, limit: str | None = None) -> None:
         """Cancel an attempt because its task ends, and record in ``job.json`` that mlengine cancelled it.
 
-        A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`).
-        Cancels first: the calling process may have only seconds left.
+        A later try then continues with attempt n+1; it does not if a user cancelled the job (:func:`ended_with_task`),
+        or if the attempt exceeded a limit (:func:`exceeded_limit`). Cancels first: the calling process may have only
+        seconds left.
 
         :param limit: the name of the deadline that the attempt exceeded, if it is cancelled for that.
+        :raises BackendUnavailableError: the backend does not respond. A limit is recorded nevertheless, because the
+            backend may have received the cancellation.
         """
-        self._backend.cancel(handle)
         try:
-            if self._backend.describe([handle])[0].state not in _ENDED_BY_ITSELF:
-                self._note_end(handle, why, limit)
+            self._backend.cancel(handle)
+        except BackendUnavailableError:
+            if limit:
+                self._try_to_note_end(handle, why, limit)
+            raise
+        with suppress(MlengineError):
+            if self._backend.describe([handle])[0].state in _ENDED_BY_ITSELF:
+                return
+        self._try_to_note_end(handle, why, limit)
+
+    def _try_to_note_end(self, handle: JobHandle, why: str, limit: str | None) -> None:
+        try:
+            self._note_end(handle, why, limit)
         except MlengineError as error:
             log.warning("job %s: that it was cancelled could not be noted: %s", handle.job_id, error)
 
@@ -463,12 +479,13 @@ def ended_with_task(record: JobRecord, status: JobStatus | None = None) -> bool:
     """
     event = _cancellation(record)
     has_run = status is not None and status.started is not None
-    return event is not None and event["event"] == _ENDED and not (has_run and event.get("limit") == MAX_WAIT)
+    return event is not None and event["event"] == _ENDED and not (has_run and event.get("limit") in BEFORE_START)
 
 
-def _gave_up(record: JobRecord, status: JobStatus) -> bool:
-    """Whether the recorded attempt was cancelled because it waited too long for machines."""
-    return ended_with_task(record, status) and (_cancellation(record) or {}).get("limit") == MAX_WAIT
+def exceeded_limit(record: JobRecord, status: JobStatus) -> str | None:
+    """The name of the limit for which :class:`Submitter` cancelled the recorded attempt; ``None`` if there is none."""
+    event = _cancellation(record) if ended_with_task(record, status) else None
+    return event.get("limit") if event else None
 
 
 def _cancellation(record: JobRecord) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ from mlengine.core.xcoms import JobXCom
 from mlengine.job_index.recording import record_end
 from mlengine.jobs.deadlines import MAX_WAIT, Deadlines, backoff, max_wait_seconds
 from mlengine.jobs.progress import LogFormatter, read_cursor, read_progress, write_cursor
-from mlengine.jobs.submission import Submitter, ended_with_task, failed, submitted_at
+from mlengine.jobs.submission import Submitter, ended_with_task, exceeded_limit, failed, submitted_at
 from mlengine.jobs.throttled_warning import ThrottledWarning
 from mlengine.jobs.watch import LAST_LINES_SECONDS, last_lines_missing
 from mlengine.links.job import WAIT_LINKS
@@ -199,14 +199,22 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
         except MlengineError as error:
             if not error.retryable or self._handle is None:
                 raise
-            if limit:
+            # After max_wait_seconds a fallback may be left: the trigger repeats what it has to do.
+            if limit and limit != MAX_WAIT:
                 raise _too_late(self._handle, limit) from error
             self.log.warning("Poll failed; still waiting: %s", error)
             self._defer(self._handle)
             return None
         # A job that ended by itself while its deadline passed has ended.
         if limit and (not _over(status) or status.state is JobState.CANCELLED):
-            self._check_falls_back(status, limit)
+            try:
+                self._check_falls_back(status, limit)
+            except MlengineError as error:
+                if not error.retryable:
+                    raise
+                self.log.warning("Cancelling the job failed; still waiting: %s", error)
+                self._defer(handle)
+                return None
         if not status.state.terminal:
             self.log.info("Waiting for job %s, attempt %d: %s", handle.job_id, handle.attempt, status.state.value)
             self._note_restart(status)
@@ -331,11 +339,11 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             # Airflow calls on_kill from within the task's process, and the task continues.
             raise AirflowFailException(f"the task was killed; job {handle.job_id} is {status.state.value}")
         submitter = self._submitter(handle)
-        if (
-            status.state is JobState.CANCELLED
-            and not self._first_poll
-            and not ended_with_task(submitter.record(JobDir(handle.job_dir)), status)
-        ):
+        cancelled = submitter.record(JobDir(handle.job_dir)) if status.state is JobState.CANCELLED else None
+        if cancelled and (limit := self._exceeded(cancelled, status, context)):
+            self._record_end(status)
+            raise _too_late(handle, limit)
+        if cancelled and not self._first_poll and not ended_with_task(cancelled, status):
             self._record_end(status)
             why = "outside this task: in the console, or by `mlengine jobs cancel`; clear `submit` to train again"
             raise AirflowFailException(str(failed(status, f"it was cancelled {why}")))
@@ -350,6 +358,17 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
             "%s: attempt %d continues from the last checkpoint", submitted.decision.value, submitted.handle.attempt
         )
         return None
+
+    def _exceeded(self, record: JobRecord, status: JobStatus, context: Context) -> str | None:
+        """The limit for which this task cancelled the attempt, if it did and nothing comes after that.
+
+        It may have been interrupted since: by a restart of the triggerer, or by a retry that Airflow makes by itself.
+        Clearing the task asks for another attempt. A clear changes ``max_tries``, which is ``retries`` at first.
+        """
+        if self._first_poll and context["ti"].max_tries != self.retries:
+            return None
+        limit = exceeded_limit(record, status)
+        return limit if limit and not self._submitter(status.handle).falls_back(status) else None
 
     def _record_end(self, status: JobStatus) -> None:
         """Write the job's row to the job index of the configured bucket."""

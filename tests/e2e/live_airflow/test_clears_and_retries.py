@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mlengine.core.job import JobState
 from mlengine.testing.airflow_api import DagRun
 from tests.support.live_airflow import LiveAirflow, persist, until
 
@@ -92,3 +93,25 @@ def test_a_task_that_is_cleared_while_it_is_queued_has_another_key(live_airflow:
     until(lambda: len(noted.keys) > 1 and noted.is_in("success"), "it runs again")
     first, *others = noted.keys
     assert first not in others
+
+
+def test_after_a_limit_a_retry_by_airflow_does_not_train_again(live_airflow: LiveAirflow) -> None:
+    """The scheduler stalls during the whole deferral, as on a busy machine.
+
+    Airflow 3.3.2 then takes the end of the task's first process for that of its second one and retries the task
+    (apache/airflow#71580). The job was cancelled for its limit by then.
+    """
+    job = live_airflow.submit("stalled")
+    until(lambda: job.state is JobState.RUNNING, "it runs")
+    job.wait_in("wait_deadline")
+    until(lambda: job.task.state == "running", "the wait begins", pause=0.05)
+    scheduler = psutil.Process(live_airflow.airflow.processes["scheduler"].pid)
+    scheduler.suspend()
+    try:
+        until(lambda: job.task.state == "scheduled", "the trigger has sent its event")
+    finally:
+        scheduler.resume()
+    until(lambda: job.task.state == "failed", f"the wait fails: {job.task}")
+    assert [status.state for status in job.attempts] == [JobState.CANCELLED]
+    assert job.task.try_number == 2, "Airflow has retried it"
+    assert "it exceeded running_timeout_seconds" in "\n".join(job.log())

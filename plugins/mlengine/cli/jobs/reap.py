@@ -20,6 +20,7 @@ from typing import Any
 
 from mlengine.backends import RunsOnHost, TrainingBackend, find_attempts, get_backend
 from mlengine.cli.documents import OrphanDocument
+from mlengine.cli.exit_codes import ExitCode
 from mlengine.cli.options import (
     Commands,
     add_airflow_url,
@@ -93,19 +94,29 @@ def _reap(args: argparse.Namespace) -> int:
     orphans = [(job, why) for job in active if (why := orphaned(airflow, job.record))]
     if not args.json:
         _print(orphans)
-    if args.yes:
-        for job, _ in orphans:
-            handle = job.status.handle
-            Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
+    cancelled = [args.yes and _cancel(storage, backends, job.status.handle) for job, _ in orphans]
     if args.json:
-        say_json([_document(job, why, cancelled=args.yes) for job, why in orphans])
+        say_json([_document(job, why, cancelled=done) for (job, why), done in zip(orphans, cancelled, strict=True)])
     elif not orphans:
         say(f"no orphan jobs among {_jobs(len(active))} of Airflow")
     elif args.yes:
-        say(f"requested the cancellation of {_jobs(len(orphans))}")
+        say(f"requested the cancellation of {_jobs(sum(cancelled))}")
     else:
         say(f"{len(orphans)} of {_jobs(len(active))} would be cancelled; add --yes to cancel")
-    return 0
+    if args.yes and not all(cancelled):
+        note(f"mlengine: {_jobs(cancelled.count(False))} not cancelled; run the command again")
+        return ExitCode.FAILED
+    return ExitCode.OK
+
+
+def _cancel(storage: Storage, backends: Backends, handle: JobHandle) -> bool:
+    """:returns: whether the backend accepted it; if it did not, a note says why, and the other jobs are cancelled."""
+    try:
+        Submitter(storage, backends.get(handle.backend)).end(handle, "its DAG run did not wait for it any more")
+    except MlengineError as error:
+        note(f"mlengine: {handle.job_id} was not cancelled: {error}")
+        return False
+    return True
 
 
 def _jobs(number: int) -> str:
