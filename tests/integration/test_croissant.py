@@ -21,6 +21,8 @@ from mlengine import cli, datasets
 from mlengine.core.dataset import Manifest
 from mlengine.core.layout import dataset_dir
 from mlengine.datasets import croissant
+from mlengine.datasets.croissant_import import read_croissant
+from mlengine.datasets.register import Options
 from mlengine.storage.client import Storage
 from tests.support import tables
 from tests.support.environments import environment, packages
@@ -141,6 +143,52 @@ def test_a_version_is_made_from_metadata(
     (tmp_path / "none.json").write_text("{}")
     code, text = again("none", tmp_path / "none.json")
     assert (code, "none.json is not Croissant metadata" in text) == (1, True)
+
+
+FILE = {"@type": "cr:FileObject", "name": "a.csv", "contentUrl": "a.csv"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"distribution": [{"@type": "cr:FileObject", "contentUrl": "a.csv"}]}, "KeyError('@id')"),
+        ({"distribution": ["a.csv"]}, "TypeError"),
+        ({"distribution": [FILE], "recordSet": ["a"]}, "AttributeError"),
+    ],
+)
+def test_metadata_of_another_form_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: dict[str, Any], reason: str
+) -> None:
+    (tmp_path / "croissant.json").write_text(json.dumps(metadata))
+    command = ["datasets", "add", "d", "v1", "--from-croissant", str(tmp_path / "croissant.json")]
+    assert cli.main([*command, "--bucket", "gs://bucket"]) == 1
+    assert f"croissant.json is not Croissant metadata: {reason}" in capsys.readouterr().err
+
+
+def test_a_single_object_may_stand_for_a_list(tmp_path: Path) -> None:
+    """As JSON-LD has it."""
+    field = {"name": "left", "dataType": ["sc:Boolean", "cr:Label"], "source": {"extract": {"column": "left"}}}
+    metadata = {"distribution": FILE, "recordSet": {"field": field, "key": {"@id": "people/id"}}}
+    (tmp_path / "croissant.json").write_text(json.dumps(metadata))
+    place, options = read_croissant(str(tmp_path / "croissant.json"), Options(), tmp_path, print)
+    assert (place, options.roles.target, options.roles.key) == (str(tmp_path), "left", "id")
+
+
+@pytest.mark.parametrize(
+    ("urls", "prefix"),
+    [
+        (["gs://b/a/x.csv"], "gs://b/a/"),
+        (["gs://b/a/train/x.csv", "gs://b/a/test/x.csv"], "gs://b/a/"),
+        (["gs://b/one/data/x.csv", "gs://b/two/data/x.csv"], "gs://b/"),
+        (["gs://b/x.csv", "gs://b/a/x.csv"], "gs://b/"),
+    ],
+)
+def test_files_of_a_bucket_are_registered_from_the_folder_that_has_all(
+    tmp_path: Path, urls: list[str], prefix: str
+) -> None:
+    files = [{**FILE, "name": str(number), "contentUrl": url} for number, url in enumerate(urls)]
+    (tmp_path / "croissant.json").write_text(json.dumps({"distribution": files}))
+    assert read_croissant(str(tmp_path / "croissant.json"), Options(), tmp_path, print)[0] == prefix
 
 
 SCHEMA = """

@@ -520,6 +520,8 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
         (("add", "people", "v3"), "give either a path or --from-croissant"),
         (("add", "people", "v3", str(first), "--limit", "drift=x"), "--limit drift=x: not a number"),
         (("add", "people", "v3", str(first), "--limit", "luck=1"), "no check has the limit 'luck'"),
+        (("add", "people", "v3", str(first), "--limit", "drift=nan"), "the limit drift is nan"),
+        (("add", "people", "v3", str(first), "--announce", "--airflow-url", "no URL"), "no URL"),
         (("add", "people", "v3", str(first), "--dtype", "age"), "not of the form --dtype COLUMN=TYPE: 'age'"),
         (("add", "people", "v3", str(first), "--dtype", "nose=int8"), "the column 'nose', which does not exist"),
         (("add", "people", "v3", str(first), "--key", "nose"), "no column 'nose' for --key; columns: id, age"),
@@ -527,3 +529,4 @@ def test_the_command_line(storage: Storage, bucket: str, tmp_path: Path, capsys:
     ):
         code, text = run(*words)
         assert (code in (ExitCode.FAILED, ExitCode.USAGE), message in text) == (True, True), text
+    assert json.loads(run("list", "--json")[1]) == [{"name": "people", "versions": ["v1", "v2"]}]

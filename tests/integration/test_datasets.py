@@ -23,8 +23,10 @@ from scripts import mnist
 from mlengine import cli, datasets
 from mlengine.cli.exit_codes import ExitCode
 from mlengine.core.dataset import Manifest
-from mlengine.core.errors import DatasetError, StorageForbiddenError
+from mlengine.core.errors import DatasetError, StorageConflictError, StorageForbiddenError
 from mlengine.core.layout import dataset_dir
+from mlengine.datasets import register
+from mlengine.datasets import scan as scanning
 from mlengine.storage.client import Storage
 from mlengine.testing import faults, gcs
 
@@ -336,6 +338,44 @@ def test_what_a_dead_registration_left_is_never_mixed_with_other_data(
     assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
 
 
+def test_a_registration_that_is_completed_meanwhile_is_not_discarded(
+    storage: Storage, bucket: str, small: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process registers the version while this one reads its rows."""
+    scan = scanning.scan
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(register, "scan", scan)
+        add(storage, bucket, small)
+        return scan(*arguments)
+
+    monkeypatch.setattr(register, "scan", overtaken)
+    with pytest.raises(DatasetError, match="exists with other content"):
+        add(storage, bucket, grown(digits, tmp_path / "other", 2_100), discard_partial=True)
+    assert datasets.verify(storage, bucket, "mnist", "2026-06-01") == []
+
+
+def test_a_file_that_another_registration_has_replaced_is_not_discarded(
+    storage: Storage, bucket: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the deletion."""
+    uri = f"{dataset_dir(bucket, 'mnist', '2026-06-01')}/{TRAIN_IMAGES}.gz"
+    storage.write(uri, b"of a registration that died")
+    delete = Storage.delete
+
+    def replaced(self: Storage, wanted: str, generation: int | None = None) -> None:
+        storage.write(uri, b"of one that is running")
+        stat = self.stat(wanted)
+        if stat is not None and generation not in {None, stat.generation}:  # fake-gcs-server deletes it nevertheless
+            raise StorageConflictError(f"{wanted} has another generation")
+        delete(self, wanted)
+
+    monkeypatch.setattr(Storage, "delete", replaced)
+    with pytest.raises(DatasetError, match="another registration is under way"):
+        add(storage, bucket, small, discard_partial=True)
+    assert storage.read(uri) == b"of one that is running"
+
+
 def test_racing_registrations_of_the_same_data_all_succeed(storage: Storage, bucket: str, small: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         manifests = list(pool.map(lambda _: add(storage, bucket, small), range(4)))
@@ -530,3 +570,53 @@ def test_the_command_line(
     code, text = run("add", "mnist", "v9", str(tmp_path / "nowhere"), *terms)
     assert code == 1
     assert "no such directory" in text
+
+
+def test_what_is_no_dataset_or_cannot_be_read_hides_no_other(
+    storage: Storage, bucket: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["datasets", *arguments, "--bucket", bucket])
+        return code, *capsys.readouterr()
+
+    for version in ("v1", "v2"):
+        add(storage, bucket, small, version)
+    storage.write(f"{bucket}/datasets/My Data/v1/manifest.json", b"{}")
+    storage.write(f"{bucket}/datasets/mnist/my backup/manifest.json", b"{}")
+    assert run("list") == (0, "DATASET  VERSIONS  NEWEST\nmnist    2         v2\n", "")
+    manifest = f"{bucket}/datasets/mnist/v1/manifest.json"
+    before = storage.read(manifest)
+    storage.write(manifest, b"{")
+    code, out, err = run("list", "mnist")
+    assert (code, [line.split()[0] for line in out.splitlines()[1:]]) == (1, ["v2"])
+    assert manifest in err
+    code, out, err = run("list", "mnist", "--json")
+    assert (code, [one["version"] for one in json.loads(out)]) == (1, ["v2"])
+    code, out, err = run("verify", "mnist", "v1")
+    assert code == ExitCode.DIFFERENT
+    assert "restore an earlier generation of the object; or delete it, and register the same data again" in out
+    storage.delete(manifest)
+    add(storage, bucket, small, "v1")
+    assert json.loads(storage.read(manifest))["splits"] == json.loads(before)["splits"]
+    assert run("verify", "mnist", "v1")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [("nosuch",), ("mnist", "v9"), ("Bad/Name", "v1"), ("nosuch", "v1")])
+def test_what_does_not_exist_is_not_called_damaged(
+    storage: Storage, bucket: str, small: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    add(storage, bucket, small, "v1")
+    assert cli.main(["datasets", "verify", *arguments, "--bucket", bucket, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "What to do" in err
+
+
+@pytest.mark.parametrize("target", ["a file", "a file/below"])
+def test_a_directory_that_cannot_be_written_is_named(
+    storage: Storage, bucket: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    add(storage, bucket, small, "v1")
+    (tmp_path / "a file").write_text("x")
+    assert cli.main(["datasets", "fetch", "mnist", "--to", str(tmp_path / target), "--bucket", bucket]) == 1
+    assert f"cannot be written to {tmp_path / target}: " in capsys.readouterr().err

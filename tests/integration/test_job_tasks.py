@@ -254,6 +254,20 @@ def test_an_interruption_after_a_limit_makes_no_attempt(
     assert [one.handle.attempt for one in backend.live] == [2], "a person who clears the wait gets another attempt"
 
 
+@pytest.mark.parametrize("limit", ["queued_timeout_seconds", "running_timeout_seconds"])
+def test_an_interruption_after_a_limit_makes_no_attempt_without_a_triggerer(
+    bucket: str, backend: ScriptedBackend, limit: str
+) -> None:
+    job = submit(backend, bucket)
+    backend.jobs[0].state = JobState.QUEUED if limit == "queued_timeout_seconds" else JobState.RUNNING
+    more = {"deferrable": False, "retries": 2}
+    with pytest.raises(AirflowFailException, match=f"it exceeded {limit}"):
+        sensor(job, **more, **LIMITS[limit]).poke(context("wait"))
+    with pytest.raises(AirflowFailException, match=f"it exceeded {limit}"):
+        sensor(job, **more, **LIMITS[limit]).execute(context("wait", try_number=2))
+    assert [one.state for one in backend.jobs] == [JobState.CANCELLED]
+
+
 def test_a_limit_is_the_reason_although_the_response_to_the_cancellation_was_lost(
     bucket: str, backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,8 +133,15 @@ def test_validate_at_a_terminal(validation_env: ValidationEnv, run: Run) -> None
     assert code == ExitCode.NOT_ACCEPTED
     assert "verdict: rejected" in out
     code, _, err = run("models", "validate", "mnist", "a", "--threshold", "accurcy=1")
-    assert code == 1
+    assert code == ExitCode.USAGE
     assert "unknown metric or threshold: accurcy" in err
+
+
+def test_a_job_that_does_not_exist_gets_no_report(validation_env: ValidationEnv, run: Run) -> None:
+    code, out, err = run("models", "validate", "mnist", "typo")
+    assert (code, out) == (1, "")
+    assert f"there is no job in {validation_env.bucket}/mnist/typo: it has no job.json and no model" in err
+    assert validation_env.storage.ls(f"{validation_env.bucket}/mnist/") == []
 
 
 def test_the_serving_signature_is_recorded_with_the_job(validation_env: ValidationEnv, run: Run) -> None:

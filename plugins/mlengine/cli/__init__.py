@@ -65,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MlengineError as error:
         note(f"mlengine: {error}")
         return ExitCode.USAGE if isinstance(error, UsageError | JobFileError) else ExitCode.FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        note(f"mlengine: {error.filename}: {error.strerror}")
+        return ExitCode.FAILED
     except OutputClosedError:
         # The interpreter flushes stdout once more when it exits; that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,6 +46,7 @@ def register(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from mlengine.backends import get_backend
+    from mlengine.emulator import messages
     from mlengine.emulator.server import Emulator
     from mlengine.runtime.state_dir import state_dir
     from mlengine.storage.client import Storage
@@ -66,6 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stopping.set())
     try:
         emulator.start()
+        threading.Thread(target=messages.load, daemon=True).start()
         _print_addresses(emulator.url, emulator.grpc.target if emulator.grpc else None, args.host)
         stopping.wait()
     finally:

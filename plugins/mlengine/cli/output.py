@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from mlengine.core import plaintext, times
+from mlengine.core.json_values import json_value
 
 _GAP = "  "
 
@@ -39,11 +40,11 @@ def note(text: str) -> None:
 
 
 def say_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document, in ASCII.
+    """Print one JSON document, in ASCII. Values that JSON lacks are converted by :func:`json_value`.
 
     :raises OutputClosedError: the reader has closed stdout.
     """
-    say(json.dumps(document, indent=2))
+    say(json.dumps(json_value(document), indent=2, allow_nan=False))
 
 
 def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,7 +5,7 @@ A version is a folder whose manifest is written last; without one it is not ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, tzinfo
 
@@ -21,14 +21,24 @@ def list_datasets(storage: Storage, bucket: str) -> list[str]:
     """The datasets that have a version, by name."""
     prefix = layout.join(layout.bucket_uri(bucket), "datasets") + "/"
     found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
-    return sorted({parts[0] for parts in found if len(parts) == 3 and parts[2] == MANIFEST})
+    names = {parts[0] for parts in found if len(parts) == 3 and parts[2] == MANIFEST}
+    return sorted(name for name in names if _valid(check_dataset_name, name))
 
 
 def list_versions(storage: Storage, bucket: str, name: str) -> list[str]:
     """The versions that exist, oldest first: those whose manifest is there. One listing."""
     prefix = layout.datasets_prefix(bucket, check_dataset_name(name))
     found = (stat.uri[len(prefix) :].split("/") for stat in storage.ls(prefix))
-    return versions.in_order(parts[0] for parts in found if len(parts) == 2 and parts[1] == MANIFEST)
+    names = (parts[0] for parts in found if len(parts) == 2 and parts[1] == MANIFEST)
+    return versions.in_order(name for name in names if _valid(check_version_name, name))
+
+
+def _valid(check: Callable[[str], str], name: str) -> bool:
+    """Whether a folder has a name that a dataset or version can have; the bucket may hold other folders."""
+    try:
+        return bool(check(name))
+    except DatasetError:
+        return False
 
 
 def load_manifest(storage: Storage, bucket: str, name: str, version: str) -> Manifest:

@@ -5,6 +5,7 @@ Works on statistics: reads no file and knows no bucket.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -41,11 +42,14 @@ class Limits:
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> Limits:
-        """:raises DatasetError: there is no such check."""
+        """:raises DatasetError: there is no such check, or a value is not a number of 0 or more."""
         known = [field.name.replace("_", "-") for field in fields(cls)]
         wrong = [name for name in values if name not in known]
         if wrong:
             raise DatasetError(f"no check has the limit {wrong[0]!r}", hint=f"use one of {', '.join(known)}")
+        for name, value in values.items():
+            if not 0 <= value < math.inf:
+                raise DatasetError(f"the limit {name} is {value}", hint="use a number of 0 or more")
         return cls(**{name.replace("-", "_"): value for name, value in values.items()})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import urllib.parse
 import urllib.request
 from dataclasses import replace
@@ -31,19 +32,21 @@ def read_croissant(file: str, options: Options, scratch: Path, progress: Progres
     path = Path(file)
     try:
         data = json.loads(path.read_bytes())
-        objects = [item for item in data["distribution"] if str(item["@type"]).endswith("FileObject")]
-        sets = [item for item in data["distribution"] if str(item["@type"]).endswith("FileSet")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = _listed(data["distribution"])
+        objects = [item for item in files if str(item["@type"]).endswith("FileObject") and not item.get("containedIn")]
+        sets = [item for item in files if str(item["@type"]).endswith("FileSet")]
+        names = [str(item.get("name") or item["@id"]) for item in objects]
+        options = _with_terms(options, data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{file} is not Croissant metadata: {error!r}", hint="give a croissant.json") from error
-    options = _with_terms(options, data)
-    urls = [str(item.get("contentUrl", "")) for item in objects if not item.get("containedIn")]
+    urls = [str(item.get("contentUrl", "")) for item in objects]
     kinds = {urllib.parse.urlsplit(url).scheme for url in urls}
     if kinds == {"gs"}:
         return _common_prefix(urls), options
     if kinds <= {"http", "https"} and kinds:
-        for item in objects:
-            _download(item, scratch)
-            progress(f"downloaded {item.get('name') or item['@id']}")
+        for item, name in zip(objects, names, strict=True):
+            _download(item, name, scratch)
+            progress(f"downloaded {name}")
         return str(scratch), options
     if kinds <= {""} and (urls or sets):
         return str(path.parent), options
@@ -57,12 +60,11 @@ def _with_terms(options: Options, data: dict[str, Any]) -> Options:
     """What the user did not say, from the metadata."""
     license_, source = data.get("license"), data.get("citeAs") or data.get("description") or data.get("url")
     roles = options.roles
-    fields = [field for records in data.get("recordSet", []) for field in records.get("field", [])]
+    record_sets = _listed(data.get("recordSet"))
+    fields = [field for records in record_sets for field in _listed(records.get("field"))]
     labels = {_name(field) for field in fields if "cr:Label" in _listed(field.get("dataType"))}
     keys = {
-        str(key.get("@id", "")).rsplit("/", 1)[-1]
-        for records in data.get("recordSet", [])
-        for key in _listed(records.get("key"))
+        str(key.get("@id", "")).rsplit("/", 1)[-1] for records in record_sets for key in _listed(records.get("key"))
     }
     if roles.target is None and len(labels) == 1:
         roles = replace(roles, target=labels.pop())
@@ -92,18 +94,16 @@ def _name(field: dict[str, Any]) -> str:
 
 
 def _common_prefix(urls: list[str]) -> str:
-    folders = [url.split("/")[:-1] for url in urls]
-    shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
-    if len(shared) < 3:
+    """The folder that all files are below; for one folder a split, the one above."""
+    shared = posixpath.commonpath([posixpath.dirname(url.removeprefix("gs://")) for url in urls])
+    if not shared:
         raise DatasetError("the files are in several buckets", hint="bring them into one")
-    # One folder for each split: the prefix is the one above.
-    return "/".join(shared) + "/"
+    return f"gs://{shared}/"
 
 
-def _download(item: dict[str, Any], scratch: Path) -> None:
-    url = str(item["contentUrl"])
-    name = str(item.get("name") or item["@id"]).lstrip("/")
-    target = (scratch / name).resolve()
+def _download(item: dict[str, Any], name: str, scratch: Path) -> None:
+    url = str(item.get("contentUrl", ""))
+    target = (scratch / name.lstrip("/")).resolve()
     if not target.is_relative_to(scratch.resolve()):
         raise DatasetError(f"{name!r} leaves the directory")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ name (``train-images-idx3-ubyte.gz``, ``train.csv``). Without any such name, all
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,7 @@ def _listed(storage: Storage, source: str) -> list[SourceFile]:
         if folder.is_file():
             files = [LocalFile(folder.name, folder)]
         elif folder.is_dir():
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            files = [LocalFile(path.relative_to(folder).as_posix(), path) for path in paths]
+            files = [LocalFile(path.relative_to(folder).as_posix(), path) for path in sorted(_walk(folder))]
         else:
             raise DatasetError(f"{source}: no such directory", hint="give a directory, a file or a gs:// prefix")
     files = [file for file in files if not _hidden(file.path)]
@@ -100,6 +99,30 @@ def _listed(storage: Storage, source: str) -> list[SourceFile]:
             hint="pack them into fewer files, as Parquet or TFRecord",
         )
     return files
+
+
+def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files below ``folder``; links are followed.
+
+    :param above: the directories that it is in, without links.
+    :raises DatasetError: a directory cannot be read, a link is broken, or a link leads to a directory that it is in.
+    """
+    real = folder.resolve()
+    if real in above:
+        raise DatasetError(f"{folder} is a link to a directory that it is in", hint="remove the link")
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror}", hint="make it readable, or move it") from error
+    for path in entries:
+        if path.is_dir():
+            yield from _walk(path, above | {real})
+        elif path.is_file():
+            yield path
+        elif path.is_symlink() and not _hidden(path.name):
+            raise DatasetError(
+                f"{path} is a broken link to {path.readlink()}", hint="restore its target, or remove the link"
+            )
 
 
 def _hidden(path: str) -> bool:

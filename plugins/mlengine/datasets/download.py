@@ -91,7 +91,8 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
     that was damaged since is downloaded again. The manifest is always read from the bucket.
 
     :returns: a directory with ``manifest.json``, ``croissant.json`` and the files that they name.
-    :raises DatasetError: no such version, or what the bucket holds is not what its manifest says; names the file.
+    :raises DatasetError: no such version, or what the bucket holds is not what its manifest says; names the file. Or
+        ``cache_dir`` cannot be written.
     """
     try:
         manifest = read_manifest(storage, uri)
@@ -100,7 +101,8 @@ def fetch(storage: Storage, uri: str, cache_dir: Path) -> Path:
             f"no dataset version at {uri}: it has no {MANIFEST}",
             hint="see which there are: mlengine datasets list",
         ) from error
-    return _cached(storage, uri, manifest, manifest.files, _folder(manifest, cache_dir))
+    with _writing(cache_dir):
+        return _cached(storage, uri, manifest, manifest.files, _folder(manifest, cache_dir))
 
 
 def fetch_split(storage: Storage, manifest: Manifest, uri: str, split: str, cache_dir: Path) -> Path:
@@ -108,7 +110,8 @@ def fetch_split(storage: Storage, manifest: Manifest, uri: str, split: str, cach
     files, whole = manifest.splits[split].files, _folder(manifest, cache_dir)
     if not any(_mismatch(whole / file.path, file) for file in files):
         return whole
-    return _cached(storage, uri, manifest, files, whole.with_name(f"{whole.name}-{split}"))
+    with _writing(cache_dir):
+        return _cached(storage, uri, manifest, files, whole.with_name(f"{whole.name}-{split}"))
 
 
 def _folder(manifest: Manifest, cache_dir: Path) -> Path:
@@ -167,6 +170,17 @@ def _mismatch(path: Path, file: DataFile) -> str:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """:raises DatasetError: the body cannot write a file."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"the dataset cannot be written to {folder}: {error}", hint="choose a directory with enough space"
+        ) from error
 
 
 @contextmanager

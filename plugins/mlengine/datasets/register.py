@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,8 +121,8 @@ def _add(
             limits=limits,
             progress=progress,
         )
-        if options.discard_partial:
-            _discard(storage, root)
+        if options.discard_partial and not _discard(storage, root):
+            return _same_or_refuse(storage, root, load_manifest(storage, bucket, name, version), contents, counts)
         contents.upload(storage, root, progress)
         manifest = replace(draft, exceptions=exceptions)
         try:
@@ -244,12 +245,23 @@ def _previous(storage: Storage, bucket: str, name: str, version: str, there: lis
     return load_manifest(storage, bucket, name, others[0]) if others else None
 
 
-def _discard(storage: Storage, root: str) -> None:
-    """Remove the data files of another registration of this version; nothing else in its folder."""
-    for stat in storage.ls(f"{root}/"):
+def _discard(storage: Storage, root: str) -> bool:
+    """Delete the data files of another registration of this version; nothing else in its folder.
+
+    The other registration may still be running: its files are listed before the check for its manifest, and deleted
+    only if they have not been replaced since.
+
+    :returns: false if it has been completed; nothing is deleted then.
+    """
+    stats = storage.ls(f"{root}/")
+    if storage.exists(layout.join(root, MANIFEST)):
+        return False
+    for stat in stats:
         path = stat.uri[len(root) + 1 :]
         if path.split("/")[0] in NAMES or path.endswith("-ubyte.gz"):
-            storage.delete(stat.uri)
+            with suppress(StorageConflictError):
+                storage.delete(stat.uri, stat.generation)
+    return True
 
 
 def _same_or_refuse(

@@ -1,6 +1,6 @@
 """Vertex AI's protobuf messages: the emulator validates requests with them, as the service does.
 
-Google's generated classes are imported on first use.
+Google's generated classes are imported on first use, which takes seconds; :func:`load` does it earlier.
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ def training_pipeline_type() -> Any:
     from google.cloud.aiplatform_v1.types import training_pipeline  # noqa: TID251 - the emulator validates with it
 
     return type(training_pipeline.TrainingPipeline.pb(training_pipeline.TrainingPipeline()))
+
+
+def load() -> None:
+    """Import the classes now, so that no request has to wait for it: clients may have short timeouts."""
+    for kind in (custom_job_type, custom_job_spec_type, training_pipeline_type, model_type, upload_model_request_type):
+        kind()
 
 
 def read_custom_job(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -426,11 +426,15 @@ class TrainingJobSensor(BackendOperator, RefusesFailFast, BaseSensorOperator):
                 return
 
     def _check_falls_back(self, status: JobStatus, limit: str) -> None:
-        """After too long a wait for machines, cancel the attempt and go on with a fallback.
+        """Cancel an attempt that has exceeded a limit; after too long a wait for machines, go on with a fallback.
 
         :raises AirflowException: no fallback is left, or the job has exceeded another limit.
         """
-        if limit != MAX_WAIT or not self._submitter(status.handle).give_up_waiting(status):
+        submitter = self._submitter(status.handle)
+        if limit != MAX_WAIT or not submitter.give_up_waiting(status):
+            if not status.state.terminal:
+                with suppress(BackendUnavailableError):  # the task cancels it once more when it ends
+                    submitter.end(status.handle, f"{limit} exceeded", limit)
             raise _too_late(status.handle, limit)
         if not status.state.terminal:
             self.log.warning("Job %s is cancelled: it exceeded %s; a fallback is left", status.handle.job_id, limit)

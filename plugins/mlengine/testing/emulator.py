@@ -24,6 +24,7 @@ import pytest
 
 from mlengine.backends import TrainingBackend, get_backend
 from mlengine.core.errors import MlengineError
+from mlengine.emulator import messages
 from mlengine.emulator.faults import Fault
 from mlengine.emulator.server import Emulator
 from mlengine.storage.client import Storage
@@ -112,6 +113,7 @@ def running(
     :raises EmulatorError: the emulator cannot start.
     :raises MlengineError: at the end, if no call has triggered a scripted fault.
     """
+    messages.load()
     server = Emulator(
         backend or get_backend("local", state_dir=folder / "local", **(local or {})),
         folder / "emulator",

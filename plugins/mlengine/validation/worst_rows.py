@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlengine.core.json_values import json_value
 from mlengine.validation.heldout import Heldout, read_rows
 from mlengine.validation.metrics.outcomes import Outcomes
 
@@ -39,7 +40,7 @@ def worst_rows(heldout: Heldout, outcomes: Outcomes) -> list[dict[str, Any]]:
     return [
         {
             "row": row,
-            "key": None if heldout.key is None else _plain(heldout.key[row]),
+            "key": None if heldout.key is None else json_value(heldout.key[row]),
             "target": _named(heldout, outcomes.target[row]),
             "prediction": _prediction(heldout, outcomes, row),
             "error": round(float(errors[row]), 6),
@@ -82,13 +83,13 @@ def _errors(outcomes: Outcomes) -> np.ndarray[Any, Any] | None:
 
 
 def _named(heldout: Heldout, target: Any) -> Any:
-    value = _plain(target)
-    return _plain(heldout.classes[value]) if heldout.classes else value
+    value = json_value(target)
+    return json_value(heldout.classes[value]) if heldout.classes else value
 
 
 def _prediction(heldout: Heldout, outcomes: Outcomes, row: int) -> Any:
     if outcomes.predicted is not None and heldout.classes:
-        return _plain(heldout.classes[int(outcomes.predicted[row])])
+        return json_value(heldout.classes[int(outcomes.predicted[row])])
     return None if outcomes.values is None else round(float(outcomes.values[row]), 6)
 
 
@@ -100,7 +101,7 @@ def _values(values: Mapping[str, Any]) -> dict[str, Any]:
         if getattr(value, "shape", ()):
             image = _image(value)
         else:
-            scalars[name] = _plain(value)
+            scalars[name] = json_value(value)
     return {"columns": scalars, **({"image": image} if image else {})}
 
 
@@ -114,11 +115,3 @@ def _image(value: Any) -> dict[str, Any]:
         low, high = numbers.min(), numbers.max()
         plain = ((numbers - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
     return {"shape": list(plain.shape), "pixels": base64.b64encode(np.ascontiguousarray(plain).tobytes()).decode()}
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON has."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float):
-        return None if value != value else value  # noqa: PLR0124 -- NaN
-    return value if isinstance(value, (bool, int, str, type(None))) else str(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,37 @@ def test_what_cannot_be_distinguished(tmp_path: Path) -> None:
 def test_a_directory_without_training_rows(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no training files; splits there: heldout"):
         found(tmp_path, "test/a.csv")
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """A linked directory that was left out would be training rows that are missing, without a word."""
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (data / "train" / "jan").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (data / "train" / "jan" / "a.csv", elsewhere / "b.csv"):
+        path.write_text("x")
+    (data / "train" / "feb").symlink_to(elsewhere)
+    (data / "train" / "mar.csv").symlink_to(elsewhere / "b.csv")
+    assert found(data) == ("csv", {"train": ["train/feb/b.csv", "train/jan/a.csv", "train/mar.csv"]})
+    (data / "train" / "apr.csv").symlink_to(elsewhere / "lost.csv")
+    with pytest.raises(DatasetError, match=r"train/apr\.csv is a broken link to .*lost\.csv"):
+        found(data)
+    (data / "train" / "apr.csv").unlink()
+    (data / "train" / ".apr.csv").symlink_to(elsewhere / "lost.csv")  # hidden files are no data
+    (data / "train" / "again").symlink_to(data)
+    with pytest.raises(DatasetError, match="train/again is a link to a directory that it is in"):
+        found(data)
+
+
+def test_a_directory_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train" / "feb").mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "feb":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DatasetError, match="train/feb cannot be read: Permission denied"):
+        found(tmp_path, "train/a.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mlengine.cli.datasets.arguments import add_dataset_command
@@ -10,6 +11,7 @@ from mlengine.cli.datasets.description import describe, rows_text, version_docum
 from mlengine.cli.documents import DatasetDocument
 from mlengine.cli.options import Commands, add_json, bucket_of
 from mlengine.cli.output import say, say_json, say_table
+from mlengine.cli.partial_lists import read_each
 
 if TYPE_CHECKING:
     from mlengine.storage.client import Storage
@@ -32,10 +34,13 @@ def _list(args: argparse.Namespace) -> int:
     storage, bucket = Storage(), bucket_of(args)
     if args.name is None:
         return _list_datasets(args, storage, bucket)
-    manifests = datasets.load_manifests(storage, bucket, args.name, datasets.list_versions(storage, bucket, args.name))
+    versions = datasets.list_versions(storage, bucket, args.name)
+    with ThreadPoolExecutor(8) as pool:
+        reading = {one: pool.submit(datasets.load_manifest, storage, bucket, args.name, one) for one in versions}
+        manifests, code = read_each(versions, lambda version: reading[version].result())
     if args.json:
         say_json([version_document(bucket, one) for one in manifests])
-    elif manifests:
+    elif versions:
         head = ("VERSION", "FORMAT", "TRAINING ROWS", "HELD-OUT ROWS", "REGISTERED", "DIGEST")
         rows = [
             (
@@ -51,7 +56,7 @@ def _list(args: argparse.Namespace) -> int:
         say_table(head, rows)
     else:
         say(f"dataset {args.name} has no versions in {bucket}")
-    return 0
+    return code
 
 
 def _list_datasets(args: argparse.Namespace, storage: Storage, bucket: str) -> int:

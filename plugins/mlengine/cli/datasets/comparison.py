@@ -44,17 +44,18 @@ def _verify(args: argparse.Namespace) -> int:
     from mlengine.storage.client import Storage
 
     storage, bucket = Storage(), bucket_of(args)
-    chosen = args.version or datasets.list_versions(storage, bucket, args.name)
-    if not chosen:
+    there = datasets.list_versions(storage, bucket, args.name)
+    if not there:
         raise DatasetError(
             f"dataset {args.name!r} has no versions in {bucket}", hint="`mlengine datasets list` shows the datasets"
         )
+    chosen = [datasets.resolve(storage, bucket, args.name, version=version) for version in args.version] or there
     documents: list[VerificationDocument] = []
     for version in chosen:
         try:
             problems = [f"{one.uri} {one.reason}" for one in datasets.verify(storage, bucket, args.name, version)]
         except DatasetError as error:
-            problems = [error.message]
+            problems = [f"{error.message}; {error.hint}" if error.hint else error.message]
         documents.append({"name": args.name, "version": version, "ok": not problems, "problems": problems})
         if not args.json:
             say("\n  ".join([f"{args.name}/{version}: {'damaged' if problems else 'ok'}", *problems]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from mlengine.cli.datasets.add_arguments import add_arguments, register_version
 from mlengine.cli.datasets.arguments import add_dataset_command
@@ -12,6 +13,9 @@ from mlengine.cli.options import Commands, add_airflow_url, add_json, bucket_of
 from mlengine.cli.output import note, say, say_json
 from mlengine.core.dataset import Manifest
 from mlengine.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlengine.clients.airflow_api import AirflowServer
 
 
 def register(verbs: Commands) -> None:
@@ -34,6 +38,8 @@ def _add(args: argparse.Namespace) -> int:
 
     if args.allow and not args.reason.strip():
         raise UsageError("--allow needs a reason", hint='add --reason "…"; the manifest records it')
+    if args.announce:
+        _server(args)  # a wrong URL is an error before anything is registered
     storage, bucket = Storage(), bucket_of(args)
     manifest = register_version(storage, bucket, args)
     if args.json:
@@ -57,11 +63,16 @@ def _announce(args: argparse.Namespace) -> int:
     return 0
 
 
-def _send_event(args: argparse.Namespace, manifest: Manifest) -> None:
+def _server(args: argparse.Namespace) -> AirflowServer:
     from mlengine.clients.airflow_api import AirflowServer
+
+    return AirflowServer.from_environment(args.airflow_url)
+
+
+def _send_event(args: argparse.Namespace, manifest: Manifest) -> None:
     from mlengine.datasets.events import announce
 
-    server = AirflowServer.from_environment(args.airflow_url)
+    server = _server(args)
     extra = {"dataset": manifest.name, "version": manifest.version, "digest": manifest.digest}
     event = announce(server, manifest.name, manifest.version, {**extra, "rows": manifest.train.rows})
     note(f"announced {manifest.name}/{manifest.version} to {server.url}: asset event {event}")

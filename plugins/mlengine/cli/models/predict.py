@@ -77,7 +77,7 @@ def _document(model: str, model_uri: str, found: Sequence[PredictedRow]) -> Pred
             "target": row.target,
             "prediction": row.prediction,
             "probability": row.probability,
-            "columns": {name: value for name, value in row.columns.items() if not hasattr(value, "shape")},
+            "columns": {name: value for name, value in row.columns.items() if not getattr(value, "shape", ())},
         }
         for row in found
     ]
@@ -102,7 +102,7 @@ def _subject(storage: Storage, args: argparse.Namespace) -> tuple[FinishedJob, s
 
 def _print(found: Sequence[PredictedRow], *, draw: bool) -> None:
     head = ["ROW", *(["KEY"] if found[0].key is not None else []), "PREDICTION", "PROBABILITY", "TARGET"]
-    scalars = [name for name, value in found[0].columns.items() if not hasattr(value, "shape")][:_COLUMNS]
+    scalars = [name for name, value in found[0].columns.items() if not getattr(value, "shape", ())][:_COLUMNS]
     rows = []
     for row in found:
         cells = [str(row.row), *([str(row.key)] if row.key is not None else []), _shown(row.prediction)]

@@ -10,6 +10,7 @@ from mlengine.cli.documents import ChampionDocument
 from mlengine.cli.models.arguments import add_model
 from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, count
 from mlengine.cli.output import say, say_json, say_table
+from mlengine.cli.partial_lists import read_each
 from mlengine.core.errors import ModelError
 from mlengine.core.layout import JobDir
 from mlengine.storage.client import Storage
@@ -39,7 +40,8 @@ def register(commands: Commands) -> None:
 def _list(args: argparse.Namespace) -> int:
     storage, bucket = Storage(), bucket_of(args)
     names = history.models(storage, bucket)
-    found = [one for name in names if (one := history.current(storage, bucket, name)) is not None]
+    champions, code = read_each(names, lambda name: history.current(storage, bucket, name))
+    found = [one for one in champions if one is not None]
     if args.json:
         say_json([_document(one) for one in found])
     elif found:
@@ -47,7 +49,7 @@ def _list(args: argparse.Namespace) -> int:
         say_table(head, [(one.model, str(one.serial), _time(one), *_result(one)) for one in found])
     else:
         say(f"no model in {bucket} has a champion")
-    return 0
+    return code
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from mlengine.cli.models.arguments import add_job, add_model, job_dir
 from mlengine.cli.options import Commands, add_bucket, add_command, add_json, bucket_of, key_value, unique
 from mlengine.cli.output import note, say, say_json
 from mlengine.core.dataset import TASKS
-from mlengine.core.errors import MlengineError, UsageError
+from mlengine.core.errors import MlengineError, ModelError, UsageError
 from mlengine.core.thresholds import Thresholds
 from mlengine.core.verdict import Check, table
 from mlengine.storage.client import Storage
@@ -37,7 +37,12 @@ def register(commands: Commands) -> None:
     parser = add_command(commands, "validate", "validate the model of a job", _ABOUT)
     add_model(parser)
     add_job(parser)
-    parser.add_argument("--validation-level", metavar="LEVEL", help="all, signature or files (default: all)")
+    parser.add_argument(
+        "--validation-level",
+        choices=("all", "signature", "files"),
+        metavar="LEVEL",
+        help="all, signature or files (default: all)",
+    )
     parser.add_argument(
         "--threshold",
         action="append",
@@ -91,6 +96,11 @@ def _validate(args: argparse.Namespace) -> int:
         package_uris=args.package,
         dataset=args.dataset or (earlier.dataset if earlier else None),
     )
+    if subject.record is None and not storage.ls(f"{folder.model}/"):
+        raise ModelError(
+            f"there is no job in {folder.uri}: it has no job.json and no model",
+            hint=f"check the names; `mlengine jobs list` shows the jobs of {bucket}",
+        )
     if subject.record is not None:
         with suppress(MlengineError):  # usage is only shown in the report
             found = job_usage(get_backend(subject.record.backend), subject.record, subject.job_dir)
@@ -157,7 +167,7 @@ def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
     required = earlier.require_comparison if earlier else True
     return Rules(
         scope=Scope.parse(args.validation_level or (earlier.checks if earlier else Scope.ALL)),
-        thresholds=Thresholds.from_json(_merged(thresholds, unique("--threshold", args.threshold))),
+        thresholds=_thresholds(thresholds, unique("--threshold", args.threshold)),
         expected=signature,
         require_comparison=required if args.require_comparison is None else args.require_comparison,
         scorer=args.scorer or (earlier.scorer if earlier else ""),
@@ -165,16 +175,28 @@ def _rules(args: argparse.Namespace, earlier: Report | None) -> Rules:
     )
 
 
-def _merged(thresholds: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """``roc_auc.min=0.8`` sets one field of a metric's threshold; ``roc_auc=0.8`` replaces it."""
-    merged = dict(thresholds)
+def _thresholds(earlier: Mapping[str, Any], given: Mapping[str, str]) -> Thresholds:
+    """``roc_auc=0.8`` replaces a metric's threshold; ``roc_auc.min=0.8`` sets one field of it, in whatever order.
+
+    :raises UsageError: a name is unknown, or a value is not a number in its range.
+    """
+    merged, fields = dict(earlier), {}
     for key, value in given.items():
-        name, dot, part = key.rpartition(".")
-        if dot and part in {"min", "max", "max_regression"}:
-            merged[name] = {**(merged.get(name) or {}), part: value}
-        else:
+        name, _, part = key.rpartition(".")
+        if part not in {"min", "max", "max_regression"} or not name:
             merged[key] = value
-    return merged
+        elif name in Thresholds.__dataclass_fields__:
+            raise UsageError(f"--threshold {key}: {name} is not a metric", hint=f"write {name}=VALUE")
+        else:
+            fields[key] = value
+    try:
+        for key, value in fields.items():
+            name, _, part = key.rpartition(".")
+            metric = Thresholds.from_json({name: merged.get(name)}).metrics.get(name)
+            merged[name] = {**(metric.to_json() if metric else {}), part: value}
+        return Thresholds.from_json(merged)
+    except MlengineError as error:
+        raise UsageError(f"--threshold: {error.message}", hint=error.hint) from error
 
 
 def _json(text: str) -> dict[str, Any]:

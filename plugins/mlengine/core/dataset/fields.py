@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 from mlengine.core.errors import DatasetError
 
-MANIFEST_HINT = "register the version again: mlengine datasets add"
+MANIFEST_HINT = (
+    "restore an earlier generation of the object; or delete it, and register the same data again with "
+    "`mlengine datasets add`"
+)
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _CRC32C = re.compile(r"^[A-Za-z0-9+/]{6}==$")
